@@ -1,0 +1,235 @@
+"""What the training set looks like: counts, prior, reporting groups, head and tail."""
+
+from __future__ import annotations
+
+import json
+import statistics as python_statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import class_tables
+
+FILE_NAME = "class_statistics.json"
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """Class counts of a training set and what follows from them. Immutable and hashable.
+
+    Args:
+        counts: training images per class, at least one each; class c is position c. Length C.
+        tail_threshold: classes with at most so many training images are the tail of the methods that split
+            head from tail (ImbSAM, SSE-SAM: 000 Eq. 101). None: no split.
+        many_above: classes with more training images are reported as "many".
+        few_below: classes with fewer training images are reported as "few"; those between are "medium".
+            The defaults 100 and 20 are those of Liu et al. 2019; CIFAR-10-LT uses 1,000 and 200.
+
+    The reporting groups and the head/tail split are different things and never share a threshold.
+    """
+
+    counts: tuple[int, ...]
+    tail_threshold: int | None = None
+    many_above: int = 100
+    few_below: int = 20
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", tuple(_whole_number("counts", n) for n in self.counts))
+        object.__setattr__(self, "many_above", _whole_number("many_above", self.many_above))
+        object.__setattr__(self, "few_below", _whole_number("few_below", self.few_below))
+        if self.tail_threshold is not None:
+            object.__setattr__(self, "tail_threshold", _whole_number("tail_threshold", self.tail_threshold))
+        if len(self.counts) < 2:
+            raise ValueError(f"ClassStatistics(counts=...) needs at least 2 classes, got {len(self.counts)}.")
+        empty = [c for c, n in enumerate(self.counts) if n < 1]
+        if empty:
+            raise ValueError(
+                f"ClassStatistics(counts=...): {_classes_have(empty)} no training image. Remove such classes and "
+                "number the labels anew, or state counts of at least 1 if they come from elsewhere."
+            )
+        if self.tail_threshold is not None and self.tail_threshold < 0:
+            raise ValueError(f"ClassStatistics(tail_threshold=...) must be non-negative, got {self.tail_threshold}.")
+        if not 0 <= self.few_below <= self.many_above + 1:
+            raise ValueError(
+                "ClassStatistics needs 0 <= few_below <= many_above + 1, "
+                f"got few_below={self.few_below} and many_above={self.many_above}."
+            )
+
+    @classmethod
+    def from_labels(
+        cls, labels: Iterable[int] | Tensor, num_classes: int | None = None, **settings: Any
+    ) -> ClassStatistics:
+        """Count labels.
+
+        Args:
+            labels: class indices (N,), integers in [0, C).
+            num_classes: C; the largest label plus one where it is None.
+            settings: `tail_threshold`, `many_above`, `few_below`.
+
+        Raises:
+            ValueError: no labels, a label outside [0, C), or a class without a training image.
+        """
+        values = _label_tensor(labels)
+        largest, smallest = int(values.max()), int(values.min())
+        num_classes = largest + 1 if num_classes is None else num_classes
+        if smallest < 0 or largest >= num_classes:
+            wrong = smallest if smallest < 0 else largest
+            where = int((values == wrong).nonzero()[0, 0])
+            raise ValueError(
+                f"Label {wrong} (first at position {where}) is outside the class range 0 to {num_classes - 1}. "
+                "Number the labels from 0, or build the model with enough classes."
+            )
+        return cls(counts=tuple(torch.bincount(values.long(), minlength=num_classes).tolist()), **settings)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.counts)
+
+    @property
+    def total(self) -> int:
+        """N, the number of training images."""
+        return sum(self.counts)
+
+    @property
+    def prior(self) -> tuple[float, ...]:
+        """pi_c = n_c / N for every class."""
+        total = self.total
+        return tuple(n / total for n in self.counts)
+
+    @property
+    def imbalance_ratio(self) -> float:
+        return max(self.counts) / min(self.counts)
+
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Class indices of the reporting groups "many", "medium" and "few"; a group may be empty."""
+        indexed = list(enumerate(self.counts))
+        return {
+            "many": tuple(c for c, n in indexed if n > self.many_above),
+            "medium": tuple(c for c, n in indexed if self.few_below <= n <= self.many_above),
+            "few": tuple(c for c, n in indexed if n < self.few_below),
+        }
+
+    @property
+    def tail_classes(self) -> tuple[int, ...]:
+        """Class indices with n_c <= tail_threshold.
+
+        Raises:
+            ValueError: there is no `tail_threshold`.
+        """
+        threshold = self._required_tail_threshold
+        return tuple(c for c, n in enumerate(self.counts) if n <= threshold)
+
+    @property
+    def head_classes(self) -> tuple[int, ...]:
+        """Class indices with n_c > tail_threshold."""
+        threshold = self._required_tail_threshold
+        return tuple(c for c, n in enumerate(self.counts) if n > threshold)
+
+    @property
+    def _required_tail_threshold(self) -> int:
+        if self.tail_threshold is None:
+            raise ValueError(
+                "This needs a split into head and tail classes: set `tail_threshold` (classes with at most so many "
+                f"training images are tail). {self.describe_counts()} A start: tail_threshold="
+                f"{self.proposed_tail_threshold}, which makes half of the classes tail."
+            )
+        return self.tail_threshold
+
+    @property
+    def proposed_tail_threshold(self) -> int:
+        """The lower median of the counts: half of the classes are tail."""
+        return python_statistics.median_low(self.counts)
+
+    def describe_counts(self) -> str:
+        """One sentence for messages and logs."""
+        shown = ", ".join(map(str, self.counts[:10])) + (", ..." if self.num_classes > 10 else "")
+        return (
+            f"{self.num_classes} classes, {self.total} training images, largest {max(self.counts)}, "
+            f"smallest {min(self.counts)}; counts: {shown}."
+        )
+
+    def tensor(self, name: str, like: Tensor) -> Tensor:
+        """A per-class quantity (C,) as a tensor on the device of `like` and in its floating-point type.
+
+        The tensor is shared by every caller of the process: never write into it.
+
+        Args:
+            name: "counts", "prior", "log_prior", "head" or "tail" (the last two are 0/1).
+        """
+        match name:
+            case "counts":
+                return class_tables.counts(self, like)
+            case "prior":
+                return class_tables.prior(self, like)
+            case "log_prior":
+                return class_tables.log_prior(self, like)
+            case "head":
+                return class_tables.head(self, like, self._required_tail_threshold)
+            case "tail":
+                return class_tables.tail(self, like, self._required_tail_threshold)
+        raise ValueError(f"No per-class quantity {name!r}: counts, prior, log_prior, head or tail.")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "counts": list(self.counts)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ClassStatistics:
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown or "counts" not in values:
+            raise ValueError(f"Not class statistics: expected the keys {sorted(known)}, got {sorted(values)}.")
+        return cls(**{**values, "counts": tuple(values["counts"])})
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `class_statistics.json` into a folder."""
+        path = Path(folder) / FILE_NAME
+        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> ClassStatistics:
+        """Read `class_statistics.json`, given the file or the folder that holds it."""
+        path = Path(path)
+        path = path / FILE_NAME if path.is_dir() else path
+        if not path.is_file():
+            raise FileNotFoundError(f"No class statistics at {path}: pass the file, or a folder saved by LTSamTrainer.")
+        try:
+            return cls.from_dict(json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:        # damaged JSON is a ValueError
+            raise ValueError(f"{path} does not hold class statistics: {error}") from error
+
+
+def _whole_number(argument: str, value: Any) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or number != value:
+        raise ValueError(f"ClassStatistics({argument}=...) must be made of whole numbers, got {value!r}.")
+    return number
+
+
+def _label_tensor(labels: Iterable[int] | Tensor) -> Tensor:
+    """Labels (N,) on their device, whatever holds them."""
+    if not isinstance(labels, Tensor):
+        # The slice reads a column of a data set in one go; its items one by one take far longer.
+        array = np.asarray(labels[:] if isinstance(labels, Sequence | np.ndarray) else list(labels))
+        if array.dtype.kind not in "biu":
+            raise ValueError(f"labels must be a non-empty list of integers, got {array.size} entries of {array.dtype}.")
+        labels = torch.as_tensor(array)
+    if labels.ndim != 1 or labels.numel() == 0 or labels.is_floating_point() or labels.is_complex():
+        raise ValueError(
+            f"labels must be a non-empty list of integers, got shape {tuple(labels.shape)} of {labels.dtype}."
+        )
+    return labels
+
+
+def _classes_have(classes: Sequence[int]) -> str:
+    shown = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
+    return f"class {shown} has" if len(classes) == 1 else f"classes {shown} ({len(classes)} in all) have"

@@ -1,0 +1,95 @@
+"""The settings of a training run: transformers' own, and the few that this library adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+# Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
+_STOCK_LEARNING_RATE = 5e-5
+
+
+@dataclass
+class LTSamConfig(TrainingArguments):
+    """`transformers.TrainingArguments` with the settings of long-tailed sharpness-aware training.
+
+    Five defaults differ from transformers', each because the sources train that way or because the stock value
+    silently breaks the comparison with them: the optimizer is SGD with momentum 0.9 when none is named, the schedule
+    is cosine, gradients are not clipped, and unused columns are kept for transforms that run on the fly.
+    """
+
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "method_args", "loss_args"]
+
+    optim: str | None = field(
+        default=None,
+        metadata={"help": "The optimizer, by transformers' names. None: SGD with momentum 0.9, as in all the sources."},
+    )
+    lr_scheduler_type: str = field(
+        default="cosine", metadata={"help": "Learning-rate schedule, by transformers' names (002: cosine to 0)."}
+    )
+    max_grad_norm: float = field(
+        default=0.0, metadata={"help": "Clip the final gradient to this norm; 0 is off, as in the sources."}
+    )
+    remove_unused_columns: bool = field(
+        default=False,
+        metadata={"help": "Drop columns the model does not take. Off: it would drop the images under a transform."},
+    )
+
+    method: str = field(default="sam", metadata={"help": "The update rule: one of hf_ltsam.methods.METHODS."})
+    method_args: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"rho\": 0.1}'."}
+    )
+    loss: str = field(default="cross_entropy", metadata={"help": "The training loss: one of hf_ltsam.losses.LOSSES."})
+    loss_args: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"tau\": 1.0}'."}
+    )
+    reweighting: str = field(
+        default="none", metadata={"help": "Class weights of the loss: none, inverse or effective_number."}
+    )
+    reweighting_start: float = field(
+        default=0.0, metadata={"help": "Share of the training after which they apply, in [0, 1] (DRW: 0.8)."}
+    )
+    tail_threshold: int | None = field(
+        default=None,
+        metadata={"help": "Classes with at most so many training images are the tail (ImbSAM, SSE-SAM)."},
+    )
+    decay_all_parameters: bool = field(
+        default=False,
+        metadata={"help": "Apply weight decay to norms and biases too, as plain SGD in the sources does."},
+    )
+    lr_milestones: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Multiply the learning rate by lr_gamma at each of these shares of the training, in (0, 1), after "
+            "the warm-up and in place of lr_scheduler_type: 160 of 200 epochs is 0.8."
+        },
+    )
+    lr_gamma: float = field(default=0.1, metadata={"help": "The factor at each milestone, positive."})
+
+    def __post_init__(self) -> None:
+        self.names_no_optimizer = self.optim is None
+        if self.names_no_optimizer:
+            self.optim = "sgd"
+            self.optim_args = self.optim_args or "momentum=0.9"
+        for share in self.lr_milestones or []:
+            if not 0 < share < 1:
+                raise ValueError(
+                    f"LTSamConfig(lr_milestones=...) are shares of the training in (0, 1), got {share}: "
+                    "epoch 160 of 200 is 0.8."
+                )
+        if self.lr_gamma <= 0:
+            raise ValueError(f"LTSamConfig(lr_gamma=...) must be positive, got {self.lr_gamma}.")
+        super().__post_init__()
+        for name in ("method_args", "loss_args"):
+            if not isinstance(getattr(self, name), dict | None):
+                raise ValueError(
+                    f"LTSamConfig({name}=...) must be a mapping or its JSON text such as '{{\"rho\": 0.1}}', "
+                    f"got {getattr(self, name)!r}."
+                )
+
+    @property
+    def learning_rate_stands_still(self) -> bool:
+        """Whether our SGD meets transformers' default learning rate, which was made for AdamW."""
+        return self.names_no_optimizer and self.learning_rate == _STOCK_LEARNING_RATE

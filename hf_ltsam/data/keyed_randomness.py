@@ -1,0 +1,113 @@
+"""Random transforms that resume: the random numbers of a sample are a function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import operator
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
+
+from hf_ltsam.data.keys import random_key
+
+
+class KeyedDataset(Dataset[Any], ABC):
+    """A map-style data set whose random numbers are a function of (seed, epoch, index). The host calls `set_epoch`.
+
+    Args:
+        seed: any integer.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        # In shared memory, so that workers see a new epoch, those too that stay alive from one epoch to the next.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Call it before the epoch's iterator is created: workers read ahead from then on."""
+        self._epoch.fill_(epoch)
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Any: ...
+
+
+class KeyedRandomness(KeyedDataset):
+    """Any map-style data set, with its random numbers keyed by (seed, epoch, index).
+
+    The stock Trainer cannot resume random transforms in mid-epoch: accelerate reads one batch ahead, and the state of
+    the generators is saved after that. Here torch's CPU generator, numpy's global one and Python's `random` are seeded
+    for each sample and put back afterwards. CUDA's generators, and generators that a transform owns, are left alone.
+
+    Args:
+        dataset: map-style: `__getitem__` and `__len__`. A sample that is drawn twice in an epoch comes out the same.
+        seed: any integer.
+
+    Cost: about 0.1 ms per sample, nearly all of it numpy reading and writing its global state.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        map_style = {"__getitem__", "__len__"} <= set(dir(type(dataset))) and not isinstance(dataset, IterableDataset)
+        if not map_style:
+            raise TypeError(
+                f"KeyedRandomness needs a map-style data set (`__getitem__` and `__len__`), got a "
+                f"{type(dataset).__name__}. A stream has no index to key its random numbers by."
+            )
+        super().__init__(seed)
+        self.dataset = dataset
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        for inner in _keyed_inside(self.dataset):
+            inner.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        index = operator.index(index)
+        position = index + len(self) if index < 0 else index  # sample -1 is sample N-1, with the same random numbers
+        with _seeded(random_key(self.seed, self.epoch, position)):
+            return self.dataset[index]
+
+
+def keyed(dataset: Any, seed: int) -> KeyedDataset:
+    """The data set itself if it keys its own random numbers, otherwise wrapped in `KeyedRandomness`."""
+    return dataset if isinstance(dataset, KeyedDataset) else KeyedRandomness(dataset, seed)
+
+
+def _keyed_inside(dataset: Any) -> Iterator[KeyedDataset]:
+    """The keyed data sets that torch's own wrappers hide."""
+    if isinstance(dataset, KeyedDataset):
+        yield dataset
+    elif isinstance(dataset, Subset):
+        yield from _keyed_inside(dataset.dataset)
+    elif isinstance(dataset, ConcatDataset):
+        for part in dataset.datasets:
+            yield from _keyed_inside(part)
+
+
+@contextmanager
+def _seeded(key: int) -> Iterator[None]:
+    """The three global generators of the CPU, seeded, and put back at the end."""
+    states = torch.default_generator.get_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(key)  # torch.manual_seed would seed CUDA's generators too
+    np.random.seed(key >> 32)  # takes 32 bits; torch uses the lower 32
+    random.seed(key)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])

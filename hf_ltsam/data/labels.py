@@ -1,0 +1,143 @@
+"""The labels of a data set, read without touching its images."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import operator
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
+
+from hf_ltsam.data.keyed_randomness import KeyedRandomness
+
+if TYPE_CHECKING:
+    import datasets
+
+LABEL_NAMES = ("label", "labels", "label_ids")  # the names that transformers' default collator knows
+WAY_OUT = "Pass class_statistics=ClassStatistics.from_labels(labels) instead."
+
+
+def training_labels(dataset: Any, label_name: str = "labels") -> Tensor:
+    """The labels (N,) of a training set, int64, in its order. No image is decoded, no transform called, no random
+    number drawn.
+
+    Args:
+        dataset: a `datasets.Dataset` (its transform, format and selection may be anything); a `Subset`,
+            `ConcatDataset` or `KeyedRandomness` of data sets listed here; a `TensorDataset` whose last tensor holds the
+            labels; a list of mappings; or any object with the labels in an attribute `labels` or `targets`, which is
+            torchvision's convention.
+        label_name: looked for first. Then come "label", "labels" and "label_ids" and, in a `datasets.Dataset`, the
+            only `ClassLabel` column.
+
+    Raises:
+        TypeError: anything else. `ClassStatistics.from_labels(labels)` is then the way to state the labels.
+    """
+    names = (label_name, *LABEL_NAMES)
+    if isinstance(dataset, Subset):
+        return training_labels(dataset.dataset, label_name)[torch.tensor(list(dataset.indices), dtype=torch.long)]
+    if isinstance(dataset, ConcatDataset):
+        return torch.cat([training_labels(part, label_name) for part in dataset.datasets])
+    if isinstance(dataset, KeyedRandomness):
+        return training_labels(dataset.dataset, label_name)
+    if is_arrow_dataset(dataset):
+        return _labels_of_arrow(dataset, names)
+    if isinstance(dataset, TensorDataset):
+        return _as_labels(dataset.tensors[-1], "its last tensor")
+    if isinstance(dataset, list | tuple):
+        return _labels_of_mappings(dataset, names)
+    return _labels_of_attribute(dataset)
+
+
+def label_fingerprint(labels: Iterable[int] | Tensor) -> str:
+    """SHA-256 (hex) of a sequence of labels (N,) as little-endian int64: two runs on the same split agree in it."""
+    values = np.asarray(labels if isinstance(labels, Tensor | Sequence | np.ndarray) else list(labels))
+    return hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()
+
+
+def is_arrow_dataset(dataset: Any) -> bool:
+    """Whether this is a `datasets.Dataset`, asked without importing `datasets`."""
+    module = sys.modules.get("datasets.arrow_dataset")
+    return module is not None and isinstance(dataset, module.Dataset)
+
+
+def class_label_columns(dataset: datasets.Dataset) -> list[str]:
+    """The names of the `ClassLabel` columns."""
+    from datasets import ClassLabel
+
+    return [name for name, feature in dataset.features.items() if isinstance(feature, ClassLabel)]
+
+
+def read_label_column(dataset: datasets.Dataset, name: str) -> Tensor:
+    """One integer column (N,) as int64, whatever the data set's format and transform.
+
+    Raises:
+        TypeError: the column holds something else than integers, or has missing values.
+    """
+    import pyarrow
+
+    plain = copy.copy(dataset)  # so that the caller's transform is neither lost nor, by the steps below, deep-copied
+    plain.reset_format()
+    column = plain.select_columns([name]).with_format("arrow")[:].column(name)
+    if not pyarrow.types.is_integer(column.type):
+        raise _unreadable(
+            dataset,
+            f"its column {name!r} holds {column.type}, not class numbers; dataset.class_encode_column({name!r}) "
+            "makes class numbers of names",
+        )
+    if column.null_count:
+        raise _unreadable(dataset, f"{column.null_count} of the labels in its column {name!r} are missing")
+    return torch.tensor(column.to_numpy(), dtype=torch.long)
+
+
+def _labels_of_arrow(dataset: datasets.Dataset, names: Sequence[str]) -> Tensor:
+    usual = [name for name in names if name in dataset.column_names]
+    if usual:
+        return read_label_column(dataset, usual[0])
+    class_labels = class_label_columns(dataset)
+    if len(class_labels) == 1:
+        return read_label_column(dataset, class_labels[0])
+    found = ", ".join(class_labels) or f"none among {', '.join(dataset.column_names) or 'no columns'}"
+    raise _unreadable(
+        dataset, f"it has no column {' or '.join(map(repr, dict.fromkeys(names)))}, and its ClassLabel columns are {found}"
+    )
+
+
+def _labels_of_mappings(samples: Sequence[Any], names: Sequence[str]) -> Tensor:
+    try:
+        return torch.tensor([operator.index(_label_of(sample, names)) for sample in samples], dtype=torch.long)
+    except (TypeError, KeyError) as error:
+        raise _unreadable(samples, f"it is a list whose entries do not all map {names[0]!r} to an integer") from error
+
+
+def _label_of(sample: Any, names: Sequence[str]) -> Any:
+    if not isinstance(sample, Mapping):
+        raise TypeError(f"a {type(sample).__name__} has no named label")
+    return next((sample[name] for name in names if name in sample), None)
+
+
+def _labels_of_attribute(dataset: Any) -> Tensor:
+    for name in ("labels", "targets"):
+        values = getattr(dataset, name, None)  # the one place where an attribute is asked for: torchvision's convention
+        if values is not None and not isinstance(dataset, IterableDataset):
+            return _as_labels(values, f"its attribute {name!r}")
+    raise _unreadable(dataset, "it shows no labels without loading its samples")
+
+
+def _as_labels(values: Any, where: str) -> Tensor:
+    try:
+        labels = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _unreadable(values, f"{where} is not a sequence of integers") from error
+    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise _unreadable(values, f"{where} has shape {tuple(labels.shape)} and type {labels.dtype}")
+    return labels.long()
+
+
+def _unreadable(dataset: Any, reason: str) -> TypeError:
+    return TypeError(f"The labels of this {type(dataset).__name__} cannot be read: {reason}. {WAY_OUT}")

@@ -1,0 +1,48 @@
+"""The logits in whatever a classifier returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """The logits (n, C) of a model's output: a tensor, a mapping or output object with `logits`, or a tuple led by them.
+
+    Raises:
+        TypeError: none of these.
+    """
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(outputs, Mapping) and isinstance(outputs.get("logits"), Tensor):
+        return outputs["logits"]
+    if isinstance(outputs, tuple) and outputs and isinstance(outputs[0], Tensor):
+        return outputs[0]
+    found = f"a mapping with {sorted(outputs)}" if isinstance(outputs, Mapping) else type(outputs).__name__
+    raise TypeError(f"The model must return logits (n, C), as a tensor or under the key 'logits'; it returned {found}.")
+
+
+def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> None:
+    """Refuse shapes that do not belong together, before they broadcast into nonsense.
+
+    Raises:
+        ValueError: not (n, C), or soft labels.
+    """
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise ValueError(
+            f"Labels must be class indices (n,) of an integer type, got shape {tuple(labels.shape)} of {labels.dtype}. "
+            "Soft labels (mixup, CutMix, distillation) are not supported: weightings of the methods belong to one class "
+            "per sample."
+        )
+    if logits.ndim != 2 or len(logits) != len(labels):
+        raise ValueError(
+            f"Logits must be (n, C) with one row per label, got {tuple(logits.shape)} for {len(labels)} labels. "
+            "This library classifies one label per sample."
+        )
+    if logits.shape[1] != num_classes:
+        raise ValueError(
+            f"The model has {logits.shape[1]} logits but the class statistics have {num_classes} classes. "
+            f"Build the model with num_labels={num_classes}, or pass the class_statistics of all its classes."
+        )

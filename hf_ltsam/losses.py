@@ -1,0 +1,209 @@
+"""Training losses: pure functions of logits, labels and class statistics, one value per sample.
+
+A loss never reduces, so that a method can weight its samples. Class weights that are deferred to a later part of
+training are in `reweighting.py`. Shapes: n batch, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .class_statistics import ClassStatistics
+from .class_tables import per_class
+from .domains import BELOW_ONE, NON_NEGATIVE, POSITIVE, require
+from .registry import build
+from .reweighting import BETA, class_weights
+
+
+class Loss(Protocol):
+    """`(logits (n, C), labels (n,), statistics) -> losses (n,)`.
+
+    Losses are computed in float32, or in float64 for float64 logits.
+    """
+
+    needs_cosine_logits: ClassVar[bool] = False     # whether logits must be a scale times cosines, and so bounded
+
+    def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """l = -log softmax(z)_y."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
+        return _cross_entropy(_wide(logits), labels)
+
+
+@dataclass(frozen=True)
+class Focal(Loss):
+    """l = -(1 - p_y)^gamma log p_y with p = softmax(z).
+
+    Args:
+        gamma: focus on samples that are not yet fitted, >= 0; 0 is cross-entropy.
+
+    Source: Lin et al. 2017 Eq. 4.
+    """
+
+    gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        require(NON_NEGATIVE, self, gamma=self.gamma)
+
+    def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
+        cross_entropy = _cross_entropy(_wide(logits), labels)
+        # 1 - p_y without cancellation, and away from 0, where the power has no derivative for gamma < 1
+        missing = -torch.expm1(-cross_entropy).clamp_max(-torch.finfo(cross_entropy.dtype).tiny)
+        return missing**self.gamma * cross_entropy
+
+
+@dataclass(frozen=True)
+class ClassBalanced(Loss):
+    """l = w_y CE(z, y), with w_c proportional to (1 - beta)/(1 - beta^n_c) and of mean 1 over classes.
+
+    Args:
+        beta: in [0, 1); 0 is cross-entropy, towards 1 the weights become those of the inverse frequency.
+
+    Source: Cui et al. 2019 Sec. 4.
+    """
+
+    beta: float = BETA
+
+    def __post_init__(self) -> None:
+        require(BELOW_ONE, self, beta=self.beta)
+
+    def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
+        logits = _wide(logits)
+        weights = class_weights("effective_number", statistics, logits, self.beta)       # (C,)
+        return weights[labels] * _cross_entropy(logits, labels)
+
+
+@dataclass(frozen=True)
+class LDAM(Loss):
+    """l = CE(z - s Delta_y e_y, y) with the margins Delta_c = max_m (n_c / n_min)^(-1/4).
+
+    Logits must be s times a cosine, as `models.CosineClassifier(scale=s)` gives them: margins between unbounded
+    logits mean nothing, since the network can scale them away.
+
+    Args:
+        max_m: the margin of the smallest class, between cosines, >= 0; 0.5 on CIFAR, 0.3 on ImageNet-LT and
+            iNaturalist (001 App. C).
+        s: the scale of the cosine head, > 0.
+
+    Source: Cao et al. 2019; 001 Eq. 1; 000 Eq. 98.
+    """
+
+    needs_cosine_logits: ClassVar[bool] = True
+
+    max_m: float = 0.5
+    s: float = 30.0
+
+    def __post_init__(self) -> None:
+        require(NON_NEGATIVE, self, max_m=self.max_m)
+        require(POSITIVE, self, s=self.s)
+
+    def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
+        logits = _wide(logits)
+        margins = _ldam_margins(statistics, logits, self.max_m)                         # (C,)
+        shift = self.s * margins[labels].unsqueeze(1)                                   # (n, 1)
+        return _cross_entropy(logits.scatter_add(1, labels.unsqueeze(1), -shift), labels)
+
+
+@dataclass(frozen=True)
+class LogitAdjustment(Loss):
+    """l = CE(z + tau log pi, y).
+
+    Args:
+        tau: strength, >= 0; 0 is cross-entropy. 1 in 002, 0.75 in 000.
+
+    Source: Menon et al. 2021 Eq. 10; 000 Eq. 99, with w_y = 1.
+    """
+
+    tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(NON_NEGATIVE, self, tau=self.tau)
+
+    def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
+        logits = _wide(logits)
+        return _cross_entropy(logits + self.tau * statistics.tensor("log_prior", logits), labels)
+
+
+@dataclass(frozen=True)
+class BalancedSoftmax(Loss):
+    """l = -log(n_y exp(z_y) / sum_j n_j exp(z_j)): `LogitAdjustment(tau=1)` under its other name.
+
+    Source: Ren et al. 2020 Sec. 3.
+    """
+
+    def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
+        logits = _wide(logits)
+        # log pi differs from log n by one number for all classes, which softmax does not see
+        return _cross_entropy(logits + statistics.tensor("log_prior", logits), labels)
+
+
+@dataclass(frozen=True)
+class VectorScaling(Loss):
+    """l = CE(gamma_c z_c + Delta_c, y) with gamma_c = (n_c / n_max)^gamma and Delta_c = tau log pi_c.
+
+    Args:
+        gamma: strength of the multiplicative part, >= 0; 0 is `LogitAdjustment(tau)`.
+        tau: strength of the additive part, >= 0.
+
+    Source: Kini et al. 2021; 001 Eq. 3; 000 Eq. 100, with w_y = 1 (re-weighting stands beside the losses).
+    """
+
+    gamma: float = 0.05     # both values: 001 App. C, CIFAR-10-LT and CIFAR-100-LT
+    tau: float = 0.75
+
+    def __post_init__(self) -> None:
+        require(NON_NEGATIVE, self, gamma=self.gamma, tau=self.tau)
+
+    def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
+        logits = _wide(logits)
+        scales = _vector_scales(statistics, logits, self.gamma)                         # (C,)
+        return _cross_entropy(scales * logits + self.tau * statistics.tensor("log_prior", logits), labels)
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "cross_entropy": CrossEntropy,
+    "focal": Focal,
+    "class_balanced": ClassBalanced,
+    "ldam": LDAM,
+    "logit_adjustment": LogitAdjustment,
+    "balanced_softmax": BalancedSoftmax,
+    "vector_scaling": VectorScaling,
+}
+
+
+def make_loss(name: str, **arguments: Any) -> Loss:
+    """A loss by its registry name, a key of `LOSSES`.
+
+    Raises:
+        ValueError: unknown name or argument (with the nearest valid ones), or a value outside its domain.
+    """
+    loss: Loss = build("loss", LOSSES, name, arguments)
+    return loss
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """In float32 at least: in bfloat16 log pi of 1,280 and of 1,270 images would be one number."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+@per_class
+def _ldam_margins(counts: Tensor, max_m: float) -> Tensor:
+    return max_m * (counts / counts.min()) ** -0.25
+
+
+@per_class
+def _vector_scales(counts: Tensor, gamma: float) -> Tensor:
+    return (counts / counts.max()) ** gamma

@@ -1,0 +1,23 @@
+"""No perturbation: the gradient itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..context import StepContext
+from ..landscape import LossLandscape
+from ..vector import WeightVector
+from .protocol import Method
+
+
+@dataclass(frozen=True)
+class SGD(Method):
+    """The plain gradient: g = G(1).
+
+    With this method the trainer is the stock `Trainer`, to the last bit, whatever the optimizer.
+
+    Cost: 1 forward, 1 backward.
+    """
+
+    def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
+        return loss.gradient()

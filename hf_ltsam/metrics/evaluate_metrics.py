@@ -1,0 +1,111 @@
+"""The plain functions of `long_tail.py` as `evaluate.Metric` classes, instantiated directly: no hub, no network.
+
+    metric = LongTailAccuracy(statistics)
+    for batch in loader:
+        metric.add_batch(predictions=..., references=...)
+    metric.compute()
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import evaluate
+import numpy as np
+from datasets import Features, Sequence, Value
+
+from ..class_statistics import ClassStatistics
+from . import long_tail
+
+_CLASSES = {"predictions": Value("int64"), "references": Value("int64")}
+_PROBABILITIES = {"predictions": Sequence(Value("float64")), "references": Value("int64")}
+
+
+class _InMemory(evaluate.Metric):
+    """A metric that keeps its batches in memory.
+
+    Args:
+        cache_dir: the folder that `evaluate` insists on making; nothing is written into it.
+    """
+
+    description = ""
+    inputs: dict[str, Any] = _CLASSES
+
+    def __init__(self, cache_dir: str | None = None) -> None:
+        super().__init__(keep_in_memory=True, cache_dir=cache_dir)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=self.description,
+            citation="",
+            inputs_description="predictions and references, one entry per test sample.",
+            features=Features(self.inputs),
+        )
+
+
+class BalancedAccuracy(_InMemory):
+    """`{"balanced_accuracy": ...}` of predicted and true classes (N,): the mean over the classes that occur."""
+
+    description = "Mean of the per-class accuracies over the classes that have a test sample."
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        num_classes = int(np.max(references)) + 1
+        return {"balanced_accuracy": long_tail.balanced_accuracy(predictions, references, num_classes)}
+
+
+class LongTailAccuracy(_InMemory):
+    """`{"overall", "balanced", "many", "medium", "few"}` of predicted and true classes (N,).
+
+    Args:
+        statistics: of the training set. A group without a test sample is left out.
+    """
+
+    description = "Accuracy overall, class mean, and by how many training images a class has."
+
+    def __init__(self, statistics: ClassStatistics, cache_dir: str | None = None) -> None:
+        super().__init__(cache_dir)
+        self.statistics = statistics
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        per_class = long_tail.per_class_accuracy(predictions, references, self.statistics.num_classes)
+        return {
+            "overall": long_tail.overall_accuracy(predictions, references),
+            "balanced": float(np.nanmean(per_class)),
+            **long_tail.group_accuracies(per_class, self.statistics),
+        }
+
+
+class GroupAccuracy(_InMemory):
+    """`{"many", "medium", "few"}` of predicted and true classes (N,).
+
+    Args:
+        statistics: of the training set. A group without a test sample is left out.
+    """
+
+    description = "Mean per-class accuracy of the classes with many, a medium number of and few training images."
+
+    def __init__(self, statistics: ClassStatistics, cache_dir: str | None = None) -> None:
+        super().__init__(cache_dir)
+        self.statistics = statistics
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        per_class = long_tail.per_class_accuracy(predictions, references, self.statistics.num_classes)
+        return long_tail.group_accuracies(per_class, self.statistics)
+
+
+class CalibrationError(_InMemory):
+    """`{"ece": ...}` of probabilities (N, C) and true classes (N,).
+
+    Args:
+        num_bins: equally wide bins of confidence.
+    """
+
+    description = "Expected calibration error (Guo et al. 2017)."
+    inputs = _PROBABILITIES
+
+    def __init__(self, num_bins: int = 15, cache_dir: str | None = None) -> None:
+        super().__init__(cache_dir)
+        self.num_bins = num_bins
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        return {"ece": long_tail.expected_calibration_error(predictions, references, self.num_bins)}

@@ -1,0 +1,128 @@
+"""What does not work with perturbed passes (yet), refused by name before any time is spent, with the way out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from torch import nn
+from transformers import TrainingArguments
+
+from .class_statistics import ClassStatistics
+from .losses import Loss
+from .methods import Method
+from .models.cosine_classifier import CosineClassifier
+
+# TrainingArguments field -> why, and what to do instead. A field is refused where its value is true.
+_FIELDS = {
+    "fp16": "fp16's gradient scaler is not supported yet. Use bf16=True, or full precision.",
+    "deepspeed": "DeepSpeed's backward pass takes optimizer steps of its own. Use `accelerate launch` with plain "
+    "multi-GPU (DDP), or a larger gradient_accumulation_steps.",
+    "fsdp": "sharded parameters are not supported yet. Use `accelerate launch` with plain multi-GPU (DDP).",
+    "label_smoothing_factor": "label smoothing would replace the training loss. Set it to 0; to smooth, pass "
+    "loss=<your function (logits, labels, statistics) -> losses (n,)>.",
+    "auto_find_batch_size": "a batch size found by running out of memory changes what rho means. Set "
+    "per_device_train_batch_size, and gradient_accumulation_steps to make up for it.",
+    "neftune_noise_alpha": "NEFTune's noise differs between the passes of a step. Leave it out; SAM perturbs already.",
+    "use_liger_kernel": "Liger's kernels fuse the loss into the model, but every method needs the loss per sample.",
+}
+
+_OPTIMIZERS = {
+    "layerwise": "it steps inside the backward pass, so a first pass would already be an update",
+    "lomo": "it steps inside the backward pass, so a first pass would already be an update",
+    "schedule_free": "it keeps its weights in two places, and the perturbation would reach only one",
+}
+
+
+def check_arguments(args: TrainingArguments) -> None:
+    """Refuse settings that cannot work.
+
+    Raises:
+        ValueError: naming the setting, the reason and the way out.
+    """
+    for name, reason in _FIELDS.items():
+        if getattr(args, name):
+            raise ValueError(f"{name}={getattr(args, name)!r} does not go with LTSamTrainer: {reason}")
+    if args.mixed_precision == "fp16":
+        raise ValueError(f"mixed_precision='fp16' (from the accelerate config) is refused: {_FIELDS['fp16']}")
+    for fragment, reason in _OPTIMIZERS.items():
+        if fragment in args.optim.value:
+            raise ValueError(
+                f"optim={args.optim.value!r} does not go with LTSamTrainer: {reason}. Use sgd, adamw_torch, or any "
+                "optimizer with an ordinary step()."
+            )
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"{args.n_gpu} GPUs in one process would run under DataParallel, which splits the batch behind the method's "
+            "back. Start with `accelerate launch --num_processes N`, or show one GPU: CUDA_VISIBLE_DEVICES=0."
+        )
+    if (args.activation_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise ValueError(
+            "activation_checkpointing_kwargs={'use_reentrant': True} works only with .backward(); set it to False."
+        )
+    if args.label_names is not None and len(args.label_names) != 1:
+        raise ValueError(f"label_names={args.label_names}: there must be one label per sample, so exactly one name.")
+
+
+def check_output_folder(folder: str) -> None:
+    """Make the folder and write one byte into it, so that a run does not fail at its first checkpoint.
+
+    Raises:
+        ValueError: the folder cannot be made or written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0")
+            file.flush()
+    except OSError as error:
+        raise ValueError(
+            f"output_dir={folder!r} cannot be written ({error.strerror}): {os.path.abspath(folder)}. "  # noqa: PTH100
+            "Choose another folder, or make room and permissions there."
+        ) from error
+
+
+def check_split(method: Method, statistics: ClassStatistics) -> str | None:
+    """Refuse a method that needs head and tail where there is no split.
+
+    Returns:
+        A warning where the split leaves head or tail without a class, else None.
+
+    Raises:
+        ValueError: the method needs a split and the statistics have no `tail_threshold`.
+    """
+    if not method.needs_split:
+        return None
+    empty = "tail" if not statistics.tail_classes else "head" if not statistics.head_classes else None
+    if empty is None:
+        return None
+    return (
+        f"{type(method).__name__} splits head from tail at tail_threshold={statistics.tail_threshold}, which leaves no "
+        f"class in the {empty}. {statistics.describe_counts()} tail_threshold={statistics.proposed_tail_threshold} "
+        "would make half of the classes tail."
+    )
+
+
+def check_head(loss: Loss, model: nn.Module) -> None:
+    """Refuse a loss of cosine logits (LDAM) on a model without a cosine head of the same scale.
+
+    Raises:
+        ValueError: there is no `CosineClassifier`, or its scale is not the loss's `s`.
+    """
+    if not getattr(loss, "needs_cosine_logits", False):        # a user's plain function says nothing about it
+        return
+    name = type(loss).__name__
+    heads = [m for m in model.modules() if isinstance(m, CosineClassifier)]
+    if not heads:
+        raise ValueError(
+            f"{name}'s margins are measured between cosines, and {type(model).__name__} has no cosine head: on unbounded "
+            "logits they mean nothing. Use hf_ltsam.models.CosineClassifier as the model's last layer "
+            '(CifarResNetConfig(head="cosine")), or a loss for ordinary logits such as logit_adjustment.'
+        )
+    scale = float(heads[-1].scale)
+    if abs(scale - loss.s) > 1e-6 * loss.s:
+        raise ValueError(
+            f"{name}(s={loss.s:g}) expects logits of {loss.s:g} times the cosine, but the model's cosine head has scale "
+            f"{scale:g}. Make them equal: loss_args={{'s': {scale:g}}}, or build the head with scale {loss.s:g}."
+        )

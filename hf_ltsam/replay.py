@@ -1,0 +1,55 @@
+"""What a second pass over the same micro-batch must not change: running statistics and random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+RandomState: TypeAlias = tuple[Tensor, Tensor | None]        # of the CPU and of the accelerator
+
+
+@contextmanager
+def running_statistics_at_rest(model: nn.Module) -> Iterator[None]:
+    """Normalise by the statistics of the batch, as in training, and leave the running ones alone."""
+    tracking = [m for m in model.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
+    try:
+        for module in tracking:
+            module.track_running_stats = False
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
+
+
+def random_state(device: torch.device) -> RandomState:
+    """The state of torch's generators that a forward pass on `device` may draw from."""
+    if device.type == "cpu":
+        return torch.get_rng_state(), None
+    if device.type == "mps":
+        return torch.get_rng_state(), torch.mps.get_rng_state()
+    return torch.get_rng_state(), torch.get_device_module(device).get_rng_state(device)
+
+
+def set_random_state(state: RandomState, device: torch.device) -> None:
+    on_cpu, on_device = state
+    torch.set_rng_state(on_cpu)
+    if device.type == "mps":
+        torch.mps.set_rng_state(on_device)
+    elif on_device is not None:
+        torch.get_device_module(device).set_rng_state(on_device, device)
+
+
+@contextmanager
+def random_numbers_of(state: RandomState, device: torch.device) -> Iterator[None]:
+    """Draw again what was drawn from `state`: the same dropout mask. Afterwards the generators are as before."""
+    current = random_state(device)
+    try:
+        set_random_state(state, device)
+        yield
+    finally:
+        set_random_state(current, device)

@@ -1,0 +1,47 @@
+"""What a checkpoint was trained with, so that nobody resumes it with something else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "ltsam.json"
+
+
+def save_identity(folder: str | Path, identity: dict[str, Any]) -> None:
+    """Write `ltsam.json` beside the weights."""
+    (Path(folder) / FILE_NAME).write_text(json.dumps(_plain(identity), indent=2) + "\n")
+
+
+def check_identity(folder: str | Path, identity: dict[str, Any]) -> None:
+    """Refuse to resume a checkpoint that was made with another method, loss or data set.
+
+    Raises:
+        ValueError: naming every difference.
+    """
+    path = Path(folder) / FILE_NAME
+    if not path.is_file():        # saved by the stock Trainer, say: nothing to compare with
+        return
+    saved = json.loads(path.read_text())
+    differing = [
+        f"{key}: {_shown(saved[key])} in the checkpoint, {_shown(value)} now"
+        for key, value in _plain(identity).items()
+        if key in saved and saved[key] != value
+    ]
+    if differing:
+        raise ValueError(
+            f"{folder} cannot be resumed with these settings. " + "; ".join(differing) + ". Resume with the "
+            "checkpoint's settings, or start a new run from its weights with from_pretrained and without resuming."
+        )
+
+
+def _plain(identity: dict[str, Any]) -> dict[str, Any]:
+    """As it will read after a round trip through JSON; what JSON cannot hold is named by its repr."""
+    plain: dict[str, Any] = json.loads(json.dumps(identity, default=repr))
+    return plain
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + "..."

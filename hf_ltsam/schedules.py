@@ -1,0 +1,175 @@
+"""Hyper-parameters that change during training: a number, or a function of progress.
+
+progress = completed steps / total steps, in [0, 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from numbers import Real
+from typing import Any, TypeAlias
+
+from .domains import FINITE, INNER_SHARE, require
+from .registry import build
+
+Schedule: TypeAlias = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value throughout."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        require(FINITE, self, value=self.value)
+
+    def __call__(self, progress: float) -> float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Piecewise:
+    """values[k] from boundaries[k - 1] on, so a boundary belongs to what follows it.
+
+    Args:
+        values: one more than boundaries.
+        boundaries: increasing shares of training, in (0, 1): epoch 160 of 200 is 0.8.
+    """
+
+    values: tuple[float, ...]
+    boundaries: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(self.values))
+        object.__setattr__(self, "boundaries", tuple(self.boundaries))
+        for value in self.values:
+            require(FINITE, self, values=value)
+        for boundary in self.boundaries:
+            require(INNER_SHARE, self, boundaries=boundary)
+        if len(self.values) != len(self.boundaries) + 1:
+            raise ValueError(
+                "Piecewise(values=...) must hold one more number than boundaries, "
+                f"got {len(self.values)} values and {len(self.boundaries)} boundaries."
+            )
+        if any(b <= a for a, b in zip(self.boundaries, self.boundaries[1:])):
+            raise ValueError(f"Piecewise(boundaries=...) must be increasing, got {self.boundaries}.")
+
+    def __call__(self, progress: float) -> float:
+        return self.values[sum(progress >= boundary for boundary in self.boundaries)]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """From start to end along a line."""
+
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        require(FINITE, self, start=self.start, end=self.end)
+
+    def __call__(self, progress: float) -> float:
+        return self.start + (self.end - self.start) * progress
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """From start to end along half a period of the cosine, flat at both ends."""
+
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        require(FINITE, self, start=self.start, end=self.end)
+
+    def __call__(self, progress: float) -> float:
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+SCHEDULES: dict[str, type] = {"constant": Constant, "piecewise": Piecewise, "linear": Linear, "cosine": Cosine}
+
+
+def as_schedule(x: float | Schedule) -> Schedule:
+    """A number as the schedule that never changes; a schedule as it is.
+
+    Raises:
+        TypeError: neither of the two.
+    """
+    if isinstance(x, Real):
+        return Constant(float(x))
+    if callable(x):
+        return x
+    raise TypeError(f"Expected a number or a function progress -> value, got {x!r}.")
+
+
+def value_at(x: float | Schedule, progress: float) -> float:
+    """The value of a number or schedule at this progress."""
+    return as_schedule(x)(progress)
+
+
+def lowest_value(x: float | Schedule) -> float:
+    """The smallest value ever taken, so that a bound can be checked before training.
+
+    Exact for the schedules of this file; of any other function, the smallest of 101 values.
+    """
+    schedule = as_schedule(x)
+    if isinstance(schedule, Piecewise):
+        return min(schedule.values)
+    return min(schedule(percent / 100) for percent in range(101))      # the others are lowest at an end
+
+
+def schedule_from_config(value: Any) -> float | Schedule:
+    """A number or schedule as a recipe or command line writes it.
+
+    Args:
+        value: a number, also as text, since YAML reads 1e-3 as text; or one schedule by name with its arguments,
+            as in `{"piecewise": {"values": [0.1, 0.2], "boundaries": [0.8]}}`.
+
+    Raises:
+        ValueError: anything else; an unknown schedule or argument is answered with the nearest valid ones.
+    """
+    if isinstance(value, Mapping):
+        return _named_schedule(value)
+    if callable(value):
+        schedule: Schedule = value
+        return schedule
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(
+            f"Expected a number, or a schedule such as {{linear: {{start: 0.1, end: 0.2}}}}, got {value!r}."
+        )
+    return number
+
+
+def schedule_to_config(x: float | Schedule) -> float | dict[str, dict[str, Any]]:
+    """The inverse of `schedule_from_config`, ready for JSON.
+
+    Raises:
+        ValueError: a function that is none of `SCHEDULES` cannot be written down.
+    """
+    if isinstance(x, Real):
+        return float(x)
+    names = {cls: name for name, cls in SCHEDULES.items()}
+    if isinstance(x, Constant | Piecewise | Linear | Cosine):
+        return {names[type(x)]: asdict(x)}
+    raise ValueError(f"{x!r} cannot be written as configuration: use one of {', '.join(SCHEDULES)}.")
+
+
+def _named_schedule(config: Mapping[str, Any]) -> Schedule:
+    if len(config) != 1:
+        raise ValueError(f"A schedule has one name with its arguments, got {dict(config)!r}.")
+    (name, arguments), = config.items()
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"The schedule {name!r} needs its arguments by name, got {arguments!r}.")
+    required = [f.name for f in fields(SCHEDULES[name]) if f.default is MISSING] if name in SCHEDULES else []
+    missing = [argument for argument in required if argument not in arguments]
+    if missing and set(arguments) <= set(required):
+        raise ValueError(f"The schedule {name!r} lacks {' and '.join(missing)}.")
+    schedule: Schedule = build("schedule", SCHEDULES, name, arguments)
+    return schedule

@@ -1,0 +1,431 @@
+"""The stock Trainer, whose gradient comes from a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
+from transformers import PretrainedConfig, PreTrainedModel, Trainer, TrainerCallback
+from transformers.utils import logging
+
+from .class_statistics import ClassStatistics
+from .config import LTSamConfig
+from .context import StepContext
+from .data.keyed_randomness import KeyedDataset, KeyedRandomness
+from .data.labels import label_fingerprint, training_labels
+from .distributed import average_gradients, broadcast_buffers
+from .landscape import LossLandscape, MicroBatch
+from .learning_rate import milestone_schedule
+from .logits import check_logits, logits_of
+from .losses import LOSSES, Loss, make_loss
+from .methods import METHODS, Method, make_method
+from .metrics.long_tail import LongTailMetrics
+from .refusals import check_arguments, check_head, check_output_folder, check_split
+from .registry import describe
+from .reweighting import Reweighting
+from .run_identity import check_identity, save_identity
+from .telemetry import Telemetry
+from .vector import WeightVector
+from .weights import TrainableWeights
+
+logger = logging.get_logger(__name__)
+
+MEMORY_FILE = "method_memory.pt"        # beside the optimizer's state
+
+
+class LTSamTrainer(Trainer):
+    """`transformers.Trainer` with a method in the place of the gradient.
+
+    The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging, checkpoints and evaluation stay what
+    the stock Trainer makes of them. `eval_loss` is the plain cross-entropy of the raw logits, whatever the training
+    loss.
+
+    Args:
+        model, args, data_collator, train_dataset, eval_dataset, processing_class, model_init, compute_metrics,
+            callbacks, optimizers, optimizer_cls_and_kwargs, preprocess_logits_for_metrics: as in `transformers.Trainer`.
+            The model returns logits (n, C) as a tensor or under the key `logits`; `compute_metrics` defaults to the
+            accuracies by group.
+        compute_loss_func: refused; `loss` takes its place.
+        method: a registry name of `hf_ltsam.methods` or an object; `args.method` where it is None.
+        loss: a registry name of `hf_ltsam.losses`, or any function (logits (n, C), labels (n,), statistics) ->
+            losses (n,); `args.loss` where it is None.
+        class_statistics: of the training set; counted from the label column of `train_dataset` where it is None. They
+            are trusted and need not equal the counts of `train_dataset`.
+
+    Raises:
+        ValueError: a setting that cannot work, named with the reason and the way out.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | None = None,
+        args: LTSamConfig | None = None,
+        data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        model_init: Callable[..., PreTrainedModel] | None = None,
+        compute_loss_func: Callable[..., Tensor] | None = None,
+        compute_metrics: Callable[..., dict[str, float]] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
+        *,
+        method: str | Method | None = None,
+        loss: str | Loss | None = None,
+        class_statistics: ClassStatistics | None = None,
+    ) -> None:
+        args = LTSamConfig() if args is None else args
+        _check_types(args, method, compute_loss_func)
+        check_arguments(args)
+        self.method = _by_name_or_object(method, args.method, args.method_args, "method", make_method)
+        self.loss = _by_name_or_object(loss, args.loss, args.loss_args, "loss", make_loss)
+        self.reweighting = Reweighting(args.reweighting, args.reweighting_start)
+        if args.should_save:
+            check_output_folder(args.output_dir)
+        if args.learning_rate_stands_still:
+            logger.warning("learning_rate=5e-05 is transformers' default for AdamW; SGD usually needs 0.01 to 0.1.")
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            model_init=model_init,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+        )
+        self.label_names = args.label_names or ["labels"]        # also for modules whose forward takes no labels
+        self._labels = _labels_if_readable(train_dataset, self.label_names[0])
+        self.class_statistics = self._resolve_statistics(class_statistics)
+        self._check_training_set()
+        if compute_metrics is None and self.class_statistics is not None:
+            self.compute_metrics = LongTailMetrics(self.class_statistics)
+        self.method_memory: dict[str, Any] = {}
+        self._telemetry = Telemetry()
+        self._weights: TrainableWeights | None = None
+        self._keyed_dataset: KeyedDataset | None = None
+        self.add_callback(_EpochOfDataset(self))
+
+    # ---- the training step ----
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Put the method's vector for this micro-batch into `p.grad`.
+
+        `num_items_in_batch` is not used: the loss is a mean over samples, divided once by the number of accumulated
+        micro-batches, before any backward pass (transformers#47688).
+        """
+        model.train()
+        batch = self._micro_batch(self._prepare_inputs(inputs))
+        several = self.accelerator.num_processes > 1
+        # Several passes would each set off DDP's reduction: they run on the bare module, and the result is reduced once.
+        module = self.model if several else model
+        weights = self._trainable_weights()
+        divisor = self.current_gradient_accumulation_steps
+        landscape = LossLandscape(weights, [batch], partial(self._sample_losses, module), divisor, self._telemetry)
+        try:
+            gradient = self.method.gradient(landscape, self._step_context(batch))
+        finally:
+            weights.restore()        # nothing to do unless an exception cut even the landscape's own restoring short
+        _accumulate(gradient / divisor, weights.parameters, landscape.reached)
+        if several and self.accelerator.sync_gradients:
+            average_gradients(weights.parameters)
+            broadcast_buffers(self.model)
+        self._telemetry.end_step()
+        return landscape.mean_loss / divisor
+
+    def _micro_batch(self, inputs: dict[str, Any]) -> MicroBatch:
+        name = self.label_names[0]
+        if name not in inputs:
+            raise ValueError(
+                f"The batch has no {name!r}, only {sorted(inputs)}. Name the label column 'label' or {name!r}, or set "
+                "label_names=[...] in LTSamConfig."
+            )
+        return MicroBatch({k: v for k, v in inputs.items() if k != name}, inputs[name])
+
+    def _sample_losses(self, module: nn.Module, batch: MicroBatch) -> Tensor:
+        """l_i (b,) with the class weights of this moment."""
+        with self.compute_loss_context_manager():
+            logits = logits_of(module(**batch.inputs))
+        statistics = self._statistics()
+        check_logits(logits, batch.labels, statistics.num_classes)
+        losses = self.loss(logits, batch.labels, statistics)
+        weights = self.reweighting.weights(self._progress, statistics, batch.labels, losses)
+        return losses if weights is None else weights * losses
+
+    def _step_context(self, batch: MicroBatch) -> StepContext:
+        like = self._trainable_weights().parameters[0].detach()
+        like = like.new_empty((), dtype=torch.promote_types(like.dtype, torch.float32))
+        return StepContext(batch.labels, self._statistics(), self._progress, like, self.method_memory)
+
+    @property
+    def _progress(self) -> float:
+        """Completed steps / total steps, in [0, 1)."""
+        return self.state.global_step / max(self.state.max_steps, 1)
+
+    def _trainable_weights(self) -> TrainableWeights:
+        if self._weights is None or self._weights.model is not self.model:
+            self._weights = TrainableWeights(self.model)
+        self._weights.follow_frozen()
+        return self._weights
+
+    # ---- evaluation ----
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Mapping[str, Any]]:
+        """The plain cross-entropy (a mean) of the raw logits: evaluation only, training has `training_step`."""
+        batch = self._micro_batch(inputs)
+        outputs = model(**batch.inputs)
+        logits = logits_of(outputs)
+        loss = F.cross_entropy(logits, batch.labels)
+        if not return_outputs:
+            return loss
+        return loss, outputs if isinstance(outputs, Mapping) else {"logits": logits}
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        if self.label_names[0] in inputs or isinstance(self.model, PreTrainedModel):
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        # Without labels the stock step would take a bare tensor of one row for a tuple of one output.
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return None, logits_of(model(**self._prepare_inputs(inputs))).detach(), None
+
+    def hyperparameter_search(self, *_: Any, **__: Any) -> Any:
+        """Refused: trials would change method and data behind checkpoints that state them."""
+        raise NotImplementedError(
+            "hyperparameter_search does not go with LTSamTrainer. Start one run per setting, for example "
+            "`ltsam train --config RECIPE --method_args '{\"rho\": 0.1}' --output_dir RUN`, and compare their metrics.json."
+        )
+
+    # ---- data ----
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """The stock loader over a data set whose random numbers depend on (seed, epoch, index) alone.
+
+        The stock loader draws them from the global state one batch ahead of the training, so a resumed run would see
+        other augmentations than an uninterrupted one.
+        """
+        dataset = self.train_dataset
+        if dataset is None or isinstance(dataset, IterableDataset):
+            return super().get_train_dataloader()
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self._keyed_dataset = dataset if isinstance(dataset, KeyedDataset) else KeyedRandomness(dataset, seed)
+        try:
+            self.train_dataset = self._keyed_dataset
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset = dataset
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
+        wrapped = isinstance(train_dataset, KeyedRandomness)
+        return super()._get_train_sampler(train_dataset.dataset if wrapped else train_dataset)
+
+    # ---- optimizer and schedule ----
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        if self.args.decay_all_parameters:
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        if self.args.lr_milestones and self.lr_scheduler is None:
+            self.lr_scheduler = milestone_schedule(
+                optimizer or self.optimizer,
+                num_training_steps,
+                self.args.get_warmup_steps(num_training_steps),
+                self.args.lr_milestones,
+                self.args.lr_gamma,
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    # ---- logs and checkpoints ----
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As stock, with the telemetry of the method beside the training loss."""
+        if "loss" in logs:
+            logs = {**logs, **self._telemetry.pop()}
+        super().log(logs, start_time)
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
+        """As stock; refuses to resume what was made with another method, loss or data set."""
+        self._statistics()
+        if resume_from_checkpoint:
+            check_identity(_checkpoint_folder(resume_from_checkpoint, self.args.output_dir), self._identity())
+        self.method_memory.clear()
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "method": describe(METHODS, self.method),
+            "loss": describe(LOSSES, self.loss),
+            "reweighting": {"scheme": self.reweighting.scheme, "start": self.reweighting.start},
+            "class_counts": list(self._statistics().counts),
+            "tail_threshold": self._statistics().tail_threshold,
+            "training_labels_sha256": None if self._labels is None else label_fingerprint(self._labels),
+        }
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and self.class_statistics is not None:
+            folder = Path(self.args.output_dir if output_dir is None else output_dir)
+            self.class_statistics.save(folder)
+            save_identity(folder, self._identity())
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save and self.method_memory:
+            torch.save(self.method_memory, Path(output_dir) / MEMORY_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and (Path(checkpoint) / MEMORY_FILE).is_file():
+            memory = torch.load(Path(checkpoint) / MEMORY_FILE, map_location=self.args.device, weights_only=True)
+            self.method_memory.update(memory)
+
+    # ---- the training set ----
+
+    def _statistics(self) -> ClassStatistics:
+        if self.class_statistics is None:
+            raise ValueError("There are no class statistics: pass train_dataset, or class_statistics=ClassStatistics(...).")
+        return self.class_statistics
+
+    def _resolve_statistics(self, given: ClassStatistics | None) -> ClassStatistics | None:
+        if given is None and self.train_dataset is None:
+            return None
+        threshold = self.args.tail_threshold
+        if given is None:
+            labels = training_labels(self.train_dataset, self.label_names[0]) if self._labels is None else self._labels
+            return ClassStatistics.from_labels(labels, self._num_labels(), tail_threshold=threshold)
+        if threshold is None or threshold == given.tail_threshold:
+            return given
+        if given.tail_threshold is None:
+            return ClassStatistics(given.counts, threshold, given.many_above, given.few_below)
+        raise ValueError(
+            f"tail_threshold is {threshold} in LTSamConfig and {given.tail_threshold} in class_statistics: set one of them."
+        )
+
+    def _num_labels(self) -> int | None:
+        config = getattr(self.model, "config", None)        # a plain nn.Module has none, or one of its own kind
+        return config.num_labels if isinstance(config, PretrainedConfig) else None
+
+    def _check_training_set(self) -> None:
+        check_head(self.loss, self.model)
+        if self.class_statistics is None:
+            return
+        num_labels = self._num_labels()
+        if num_labels not in (None, self.class_statistics.num_classes):
+            raise ValueError(
+                f"The model has {num_labels} logits but the class statistics have {self.class_statistics.num_classes} "
+                f"classes. Build the model with num_labels={self.class_statistics.num_classes}, or pass the "
+                "class_statistics of all its classes."
+            )
+        if self._labels is not None:
+            _check_label_range(self._labels, self.class_statistics.num_classes)
+        warning = check_split(self.method, self.class_statistics)
+        if warning:
+            logger.warning(warning)
+
+
+class _EpochOfDataset(TrainerCallback):
+    """Tells the training set which epoch its random numbers belong to (accelerate does so in one process only)."""
+
+    def __init__(self, trainer: LTSamTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.trainer._keyed_dataset is not None:
+            self.trainer._keyed_dataset.set_epoch(int(state.epoch or 0))
+
+
+def _accumulate(gradient: WeightVector, parameters: list[nn.Parameter], reached: list[bool]) -> None:
+    """Add to `.grad` as a backward pass would: a parameter that no pass reached keeps what it has."""
+    for parameter, g, has_gradient in zip(parameters, gradient.materialize(), reached, strict=True):
+        if not has_gradient:
+            continue
+        if parameter.grad is None:
+            parameter.grad = g
+        else:
+            parameter.grad.add_(g)
+
+
+def _check_types(args: Any, method: Any, compute_loss_func: Any) -> None:
+    if not isinstance(args, LTSamConfig):
+        raise TypeError(
+            f"LTSamTrainer(args=...) must be an LTSamConfig, got {type(args).__name__}. It takes the same arguments: "
+            "replace the class name."
+        )
+    if compute_loss_func is not None:
+        raise ValueError(
+            "compute_loss_func is refused: every method needs the loss of each sample. Pass "
+            "loss=<function (logits (n, C), labels (n,), statistics) -> losses (n,)>."
+        )
+    if method is not None and not isinstance(method, str | Method):
+        raise TypeError(
+            f"LTSamTrainer(method=...) must be a name of hf_ltsam.methods.METHODS or a Method, got {type(method).__name__}."
+        )
+
+
+def _by_name_or_object(given: Any, name: str, arguments: Any, kind: str, make: Callable[..., Any]) -> Any:
+    """The object itself, or the one that a name stands for; the hyper-parameters in the config belong to a name."""
+    if given is None or isinstance(given, str):
+        return make(given or name, **(arguments or {}))
+    if arguments:
+        raise ValueError(
+            f"{kind} was passed as an object ({type(given).__name__}) and {kind}_args={arguments} as well: use one."
+        )
+    return given
+
+
+def _labels_if_readable(dataset: Any, label_name: str) -> Tensor | None:
+    if dataset is None:
+        return None
+    try:
+        return training_labels(dataset, label_name)
+    except (TypeError, ValueError):
+        return None        # statistics must be given then; without them the same error is raised, and shown
+
+
+def _check_label_range(labels: Tensor, num_classes: int) -> None:
+    ClassStatistics.from_labels(torch.cat([labels, torch.arange(num_classes)]), num_classes)
+
+
+def _checkpoint_folder(resume_from_checkpoint: str | bool, output_dir: str) -> Path:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    if isinstance(resume_from_checkpoint, str):
+        if not Path(resume_from_checkpoint).is_dir():
+            raise ValueError(f"resume_from_checkpoint={resume_from_checkpoint!r} is not a folder.")
+        return Path(resume_from_checkpoint)
+    last = get_last_checkpoint(output_dir)
+    if last is None:
+        raise ValueError(f"resume_from_checkpoint=True, but {output_dir} holds no checkpoint: start without it.")
+    return Path(last)

@@ -1,0 +1,94 @@
+"""The trainable weights of a model, and the only code that writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .vector import WeightVector
+
+
+class TrainableWeights:
+    """The parameters that require a gradient, with the means to move them by an offset and back.
+
+    They come back bit for bit, from one saved copy that serves every step. Whoever asks the model for its state while
+    it is moved (a signal handler that saves, say) is given the unmoved weights.
+
+    Args:
+        model: the module whose parameters are perturbed; its own `state_dict` is the one that is kept true.
+
+    Raises:
+        ValueError: no parameter requires a gradient.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ValueError(f"{type(model).__name__} has no parameter with requires_grad=True: nothing can be trained.")
+        self._saved: list[Tensor] = []
+        self._moved = False
+
+    @property
+    def vector(self) -> WeightVector:
+        """The weights themselves as a vector; valid until the weights are next written."""
+        return WeightVector([p.detach() for p in self.parameters])
+
+    def follow_frozen(self) -> None:
+        """Look again which parameters require a gradient: callbacks may freeze and thaw between steps."""
+        current = [p for p in self.model.parameters() if p.requires_grad]
+        if len(current) != len(self.parameters) or any(a is not b for a, b in zip(current, self.parameters)):
+            self.parameters, self._saved = current, []
+
+    @contextmanager
+    def moved(self, offset: WeightVector | None) -> Iterator[None]:
+        """Add an offset to the weights for the duration of a `with` block; None moves nothing."""
+        if offset is None:
+            yield
+            return
+        if self._moved:
+            raise RuntimeError("The weights are moved already: one offset at a time.")
+        # a partial, since torch marks the hook with an attribute and a bound method can carry none
+        handle = self.model.register_state_dict_post_hook(partial(self._state_without_offset))
+        try:
+            self._move(offset)
+            yield
+        finally:
+            self.restore()
+            handle.remove()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the unmoved weights back; does nothing where they are not moved, so it can be called once too often."""
+        if self._moved:
+            torch._foreach_copy_(self.parameters, self._saved)
+            self._moved = False
+
+    @torch.no_grad()
+    def _move(self, offset: WeightVector) -> None:
+        if not self._saved:
+            self._saved = [torch.empty_like(p) for p in self.parameters]
+        torch._foreach_copy_(self._saved, self.parameters)
+        self._moved = True
+        scale = offset.scale
+        if isinstance(scale, Tensor) and scale.device.type == "cpu":        # reading it waits for no device
+            scale = scale.item()
+        if isinstance(scale, Tensor):
+            torch._foreach_add_(self.parameters, torch._foreach_mul(offset.tensors, scale))
+        else:
+            torch._foreach_add_(self.parameters, offset.tensors, alpha=scale)
+
+    def _state_without_offset(
+        self, module: nn.Module, state: dict[str, Any], prefix: str, _local_metadata: dict[str, Any]
+    ) -> None:
+        if not self._moved:
+            return
+        saved = {id(p): s for p, s in zip(self.parameters, self._saved)}
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            if id(parameter) in saved and prefix + name in state:
+                state[prefix + name] = saved[id(parameter)]

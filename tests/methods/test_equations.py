@@ -1,0 +1,62 @@
+"""Every method against its naive reference. A new method is a row in `TABLE`."""
+
+import pytest
+from methods import references
+from methods.problems import LABELS, MODELS, assert_equal, gradient_of, problem
+
+from hf_ltsam.methods import METHODS, make_method
+
+TABLE = [
+    ("sgd", {}),
+    ("sam", {"rho": 0.05}),
+    ("sam", {"rho": 1.5}),
+    ("asam", {"rho": 0.5, "eta": 0.01}),
+    ("asam", {"rho": 0.5, "eta": 0.0}),
+    ("imbsam", {"rho": 0.3}),
+    ("imbsam", {"rho": 0.3, "tail_weight": 2.0}),
+    ("imbsam", {"rho": 0.3, "reduction": "group"}),
+    ("sse_sam", {"rho_head": 0.2, "rho_tail": 0.4, "gamma": 0.7}),
+    ("sse_sam", {"rho_head": 0.2, "rho_tail": 0.4, "gamma": 0.7, "normalizer": "group"}),
+    ("sam_ext", {"rho_head": 0.2, "rho_tail": 0.4}),
+    ("sam_ext", {"rho_head": 0.2, "rho_tail": 0.4, "normalizer": "group"}),
+    ("focal_sam", {"rho": 0.3, "gamma": 3.2, "lam": 0.8}),
+    ("focal_sam", {"rho": 0.3, "gamma": 0.8, "lam": 1.1}),
+]
+IDS = [f"{name}-{'-'.join(map(str, args.values()))}" for name, args in TABLE]
+
+
+def test_every_method_has_a_row():
+    assert {name for name, _ in TABLE} == set(METHODS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("name", "args"), TABLE, ids=IDS)
+def test_on_every_model(name, args, model):
+    given = problem(model)
+    assert_equal(gradient_of(make_method(name, **args), given), getattr(references, name)(given, **args))
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize(("name", "args"), TABLE, ids=IDS)
+def test_on_every_kind_of_batch(name, args, labels):
+    given = problem(labels=labels)
+    assert_equal(gradient_of(make_method(name, **args), given), getattr(references, name)(given, **args))
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.69, 0.7, 0.99])
+@pytest.mark.parametrize(("name", "args"), TABLE, ids=IDS)
+def test_at_every_progress(name, args, progress):
+    given = problem(progress=progress)
+    assert_equal(gradient_of(make_method(name, **args), given), getattr(references, name)(given, **args))
+
+
+@pytest.mark.parametrize(("name", "args"), TABLE, ids=IDS)
+def test_does_not_depend_on_the_loss_divisor(name, args):
+    given = problem()
+    assert_equal(gradient_of(make_method(name, **args), given, divisor=3), getattr(references, name)(given, **args))
+
+
+@pytest.mark.parametrize(("name", "args"), TABLE, ids=IDS)
+def test_micro_batches_are_one_batch(name, args):
+    given = problem()
+    assert_equal(gradient_of(make_method(name, **args), given, micro_batches=3), getattr(references, name)(given, **args))

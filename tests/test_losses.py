@@ -1,0 +1,247 @@
+"""Every loss against its paper's equation in naive numpy, one sample at a time and nothing of ours imported there."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.losses import (
+    LDAM,
+    LOSSES,
+    BalancedSoftmax,
+    ClassBalanced,
+    CrossEntropy,
+    Focal,
+    LogitAdjustment,
+    VectorScaling,
+    make_loss,
+)
+
+COUNTS = (500, 120, 33, 7, 1)
+STATISTICS = ClassStatistics(counts=COUNTS)
+
+
+# --- the papers, naively ---------------------------------------------------------------------------------------------
+
+
+def ce(z, y):
+    return math.log(sum(math.exp(v) for v in z)) - z[y]
+
+
+def focal(z, y, n, gamma=2.0):                                     # Lin 2017 Eq. 4
+    p = math.exp(z[y]) / sum(math.exp(v) for v in z)
+    return -((1 - p) ** gamma) * math.log(p)
+
+
+def class_balanced(z, y, n, beta=0.9999):                          # Cui 2019 Sec. 4, weights summing to C
+    alpha = [(1 - beta) / (1 - beta**m) for m in n]
+    return alpha[y] * len(n) / sum(alpha) * ce(z, y)
+
+
+def ldam(z, y, n, max_m=0.5, s=30.0):                              # 001 Eq. 1, 000 Eq. 98; C tuned so that max = max_m
+    big_c = max_m * min(n) ** 0.25
+    cosine = [v / s for v in z]
+    cosine[y] -= big_c / n[y] ** 0.25
+    return ce([s * v for v in cosine], y)
+
+
+def logit_adjustment(z, y, n, tau=1.0):                            # Menon 2021 Eq. 10
+    return ce([v + tau * math.log(m / sum(n)) for v, m in zip(z, n)], y)
+
+
+def balanced_softmax(z, y, n):                                     # Ren 2020 Sec. 3
+    return -math.log(n[y] * math.exp(z[y]) / sum(m * math.exp(v) for v, m in zip(z, n)))
+
+
+def vector_scaling(z, y, n, gamma=0.05, tau=0.75):                 # 001 Eq. 3, 000 Eq. 100; Kini 2021
+    scaled = [v * (m / max(n)) ** gamma + tau * math.log(m / sum(n)) for v, m in zip(z, n)]
+    return ce(scaled, y)
+
+
+CASES = [
+    ("cross_entropy", {}, lambda z, y, n: ce(z, y)),
+    ("focal", {}, focal),
+    ("focal", {"gamma": 0.5}, focal),
+    ("class_balanced", {}, class_balanced),
+    ("class_balanced", {"beta": 0.9}, class_balanced),
+    ("class_balanced", {"beta": 0.0}, class_balanced),
+    ("ldam", {}, ldam),
+    ("ldam", {"max_m": 0.3, "s": 10.0}, ldam),
+    ("logit_adjustment", {}, logit_adjustment),
+    ("logit_adjustment", {"tau": 0.75}, logit_adjustment),
+    ("balanced_softmax", {}, balanced_softmax),
+    ("vector_scaling", {}, vector_scaling),
+    ("vector_scaling", {"gamma": 0.3, "tau": 1.25}, vector_scaling),
+]
+
+
+def a_batch(n=40, num_classes=5, dtype=torch.float64, seed=0, scale=3.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(n, num_classes, generator=generator, dtype=torch.float64)
+    labels = torch.arange(n) % num_classes
+    return logits.to(dtype), labels
+
+
+@pytest.mark.parametrize("name, arguments, reference", CASES)
+def test_the_equation(name, arguments, reference):
+    logits, labels = a_batch()
+    got = make_loss(name, **arguments)(logits, labels, STATISTICS)
+    expected = [reference(z, y, COUNTS, **arguments) for z, y in zip(logits.tolist(), labels.tolist())]
+    assert got.shape == (40,) and got.dtype == torch.float64
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_every_registered_loss_has_a_case():
+    assert {name for name, _, _ in CASES} == set(LOSSES)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_is_that_of_the_equation(name):
+    loss = make_loss(name)
+    logits, labels = a_batch(n=6)
+    assert torch.autograd.gradcheck(lambda z: loss(z, labels, STATISTICS), logits.requires_grad_())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_types(name, dtype):
+    logits, labels = a_batch(dtype=dtype)
+    logits.requires_grad_()
+    losses = make_loss(name)(logits, labels, STATISTICS)
+    losses.sum().backward()
+    assert losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert logits.grad.dtype == dtype and logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_logits_lose_nothing_in_the_adjustment(name):
+    """log n_c of 1,280 and 1,279 images are one number in bfloat16."""
+    logits, labels = a_batch(dtype=torch.bfloat16, seed=3)
+    exact = make_loss(name)(logits.double(), labels, STATISTICS)
+    torch.testing.assert_close(make_loss(name)(logits, labels, STATISTICS).double(), exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_samples_do_not_interact_and_nothing_is_written(name):
+    loss = make_loss(name)
+    logits, labels = a_batch(n=7)
+    kept = logits.clone()
+    together = loss(logits, labels, STATISTICS)
+    alone = torch.cat([loss(logits[i:i + 1], labels[i:i + 1], STATISTICS) for i in range(7)])
+    torch.testing.assert_close(together, alone, rtol=1e-13, atol=1e-15)
+    torch.testing.assert_close(logits, kept, rtol=0, atol=0)
+    torch.testing.assert_close(together, loss(logits, labels, STATISTICS), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_empty_selection_gives_an_empty_loss(name):
+    logits, labels = a_batch(n=5)
+    assert make_loss(name)(logits[:0], labels[:0], STATISTICS).shape == (0,)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_extreme_logits_stay_finite(name):
+    logits = torch.tensor([[200.0, 0, 0, 0, -200], [-200.0, 0, 0, 0, 200]], requires_grad=True)
+    losses = make_loss(name)(logits, torch.tensor([0, 0]), STATISTICS)
+    losses.sum().backward()
+    assert losses.isfinite().all() and logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("n, num_classes", [(1, 2), (7, 10), (64, 10), (100, 1000), (3, 8142)])
+def test_cross_entropy_has_torchs_gradient_bit_for_bit(n, num_classes):
+    logits, labels = a_batch(n, num_classes, torch.float32)
+    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    CrossEntropy()(ours, labels, ClassStatistics(counts=(1,) * num_classes)).mean().backward()
+    F.cross_entropy(theirs, labels).backward()
+    assert torch.equal(ours.grad, theirs.grad)
+
+
+# --- identities ------------------------------------------------------------------------------------------------------
+
+
+def value_and_gradient(loss, statistics=STATISTICS):
+    logits, labels = a_batch()
+    logits.requires_grad_()
+    losses = loss(logits, labels, statistics)
+    return losses.detach(), torch.autograd.grad(losses.sum(), logits)[0]
+
+
+@pytest.mark.parametrize("one, other", [
+    (Focal(gamma=0), CrossEntropy()),
+    (ClassBalanced(beta=0), CrossEntropy()),
+    (LDAM(max_m=0), CrossEntropy()),
+    (LogitAdjustment(tau=0), CrossEntropy()),
+    (VectorScaling(gamma=0, tau=0), CrossEntropy()),
+    (VectorScaling(gamma=0, tau=0.75), LogitAdjustment(tau=0.75)),
+    (BalancedSoftmax(), LogitAdjustment(tau=1)),
+])
+def test_limits(one, other):
+    for a, b in zip(value_and_gradient(one), value_and_gradient(other)):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("loss", [ClassBalanced(), LogitAdjustment(), BalancedSoftmax(), VectorScaling()], ids=repr)
+def test_a_balanced_training_set_leaves_cross_entropy(loss):
+    balanced = ClassStatistics(counts=(20,) * 5)
+    for a, b in zip(value_and_gradient(loss, balanced), value_and_gradient(CrossEntropy())):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+
+
+def test_ldam_margins_follow_the_fourth_root():
+    """One tight logit: the loss of a class rises with s times its margin, the smallest class having max_m."""
+    statistics = ClassStatistics(counts=(16, 1))
+    logits = torch.zeros(2, 2, dtype=torch.float64)
+    got = LDAM(max_m=0.5, s=30.0)(logits, torch.tensor([0, 1]), statistics)
+    margins = [0.25, 0.5]                                           # 16^(-1/4) = 1/2
+    assert got.tolist() == pytest.approx([math.log1p(math.exp(30 * m)) for m in margins])
+
+
+def test_only_ldam_needs_a_cosine_head():
+    assert [name for name, cls in LOSSES.items() if cls.needs_cosine_logits] == ["ldam"]
+
+
+def test_per_class_tables_are_made_once(monkeypatch):
+    losses = [make_loss(name) for name in LOSSES]
+    logits, labels = a_batch(n=5)
+    for loss in losses:
+        loss(logits, labels, STATISTICS)
+    monkeypatch.setattr(torch, "tensor", lambda *a, **k: pytest.fail("a table was made anew"))
+    for loss in losses:
+        loss(logits, labels, STATISTICS)
+
+
+# --- names and bad input ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_frozen_hashable_and_json_able(name):
+    loss = make_loss(name)
+    assert loss == LOSSES[name]() and hash(loss) == hash(LOSSES[name]())
+    assert all(isinstance(v, float) for v in dataclasses.asdict(loss).values())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        loss.gamma = 1.0
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: make_loss("logit_adjustmnet"), r"Unknown loss 'logit_adjustmnet'.*'logit_adjustment'"),
+    (lambda: make_loss("focal", gama=1.0), r"'focal' has no argument 'gama'.*'gamma'"),
+    (lambda: make_loss("cross_entropy", tau=1.0), r"'cross_entropy' has no argument 'tau'"),
+    (lambda: Focal(gamma=-1), r"Focal\(gamma=\.\.\.\) must be non-negative and finite, got -1"),
+    (lambda: Focal(gamma=float("nan")), r"Focal\(gamma=.*nan"),
+    (lambda: Focal(gamma=float("inf")), r"Focal\(gamma=.*inf"),
+    (lambda: Focal(gamma="2"), r"Focal\(gamma=.*'2'"),
+    (lambda: ClassBalanced(beta=1.0), r"ClassBalanced\(beta=.*\[0, 1\).*1\.0"),
+    (lambda: ClassBalanced(beta=-0.1), r"ClassBalanced\(beta=.*-0\.1"),
+    (lambda: LDAM(max_m=-0.5), r"LDAM\(max_m=.*non-negative.*-0\.5"),
+    (lambda: LDAM(s=0), r"LDAM\(s=.*positive.*0"),
+    (lambda: LogitAdjustment(tau=-1), r"LogitAdjustment\(tau=.*-1"),
+    (lambda: VectorScaling(gamma=-1), r"VectorScaling\(gamma=.*-1"),
+    (lambda: VectorScaling(tau=None), r"VectorScaling\(tau=.*None"),
+])
+def test_bad_names_and_values(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

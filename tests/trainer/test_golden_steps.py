@@ -1,0 +1,80 @@
+"""The updates that the published implementations make, made by LTSamTrainer."""
+
+import json
+
+import pytest
+import torch
+from trainer.toy import LABELS, Toy, toy_trainer
+from transformers import TrainerCallback
+
+from hf_ltsam.methods import METHODS, make_method
+
+
+class Snapshots(TrainerCallback):
+    def __init__(self):
+        self.weights = []
+
+    def on_train_begin(self, args, state, control, model, **_):
+        self.weights.append(model.flat())
+
+    on_step_end = on_train_begin
+
+
+def updates(tmp_path, method, **settings):
+    snapshots = Snapshots()
+    toy_trainer(tmp_path, method, callbacks=[snapshots], **settings).train()
+    return [after - before for before, after in zip(snapshots.weights, snapshots.weights[1:])]
+
+
+def golden_method(entry):
+    """The entry's method in our names: its stage 2 of SSE-SAM is gamma = 0 with the given radii."""
+    name, args = entry["method"], dict(entry["args"])
+    if name.startswith("sse_sam"):
+        args["gamma"] = 0.0 if "stage 2" in name else 1.0
+    return name.split()[0], args
+
+
+def test_every_golden_entry(shared, tmp_path):
+    golden = json.loads((shared / "golden" / "steps.json").read_text())
+    assert golden["labels"] == LABELS
+    covered = set()
+    for entry in golden["methods"]:
+        name, args = golden_method(entry)
+        if name not in METHODS:
+            continue
+        covered.add(name)
+        tolerance = 1e-7 if name == "focal_sam" else 1e-10
+        for ours, theirs in zip(updates(tmp_path, make_method(name, **args)), entry["updates"], strict=True):
+            torch.testing.assert_close(
+                ours, torch.tensor(theirs, dtype=torch.float64), rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+            )
+    assert covered == set(METHODS) - {"sam_ext"}, "sam_ext is sse_sam with gamma = 1, which has its entry"
+
+
+# The first update of every entry in shared/golden/steps.json, by its norm, so that a clone without that file is
+# checked as well: made by the published implementations in float64 (SSE-SAM with the total norm: an independent
+# evaluation of 000 Eq. 13 and 14, see methods.md).
+FIRST_UPDATE_NORMS = [
+    ("sse_sam", {"rho_head": 0.05, "rho_tail": 0.1, "gamma": 1.0}, 0.056225951521),
+    ("sse_sam", {"rho_head": 0.0, "rho_tail": 0.1, "gamma": 0.0}, 0.053045262934),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "norm"), FIRST_UPDATE_NORMS)
+def test_norm_of_the_first_update(tmp_path, name, args, norm):
+    assert updates(tmp_path, make_method(name, **args))[0].norm().item() == pytest.approx(norm, abs=1e-11)
+
+
+@pytest.mark.parametrize("accumulation", [2, 4])
+def test_plain_gradient_accumulates_as_one_batch(tmp_path, accumulation):
+    whole = updates(tmp_path, make_method("sgd"))
+    parts = updates(
+        tmp_path, make_method("sgd"), gradient_accumulation_steps=accumulation,
+        per_device_train_batch_size=8 // accumulation,
+    )
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-15)
+
+
+def test_toy_is_the_golden_one():
+    assert Toy().flat()[:2].tolist() == pytest.approx([-0.27201055, -0.49999510], abs=1e-7)

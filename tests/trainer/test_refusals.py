@@ -1,0 +1,195 @@
+"""Bad input: what was wrong, with which value, and what to do, before a training step is made."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics, LTSamConfig, LTSamTrainer
+
+DATA = [{"x": torch.randn(4), "labels": c} for c, n in enumerate([6, 3, 1]) for _ in range(n)]
+
+
+def trainer(folder, model=None, data=DATA, method=None, loss=None, statistics=None, **settings):
+    args = LTSamConfig(**{"output_dir": str(folder), "report_to": "none", "use_cpu": True, "max_steps": 1,
+                          "save_strategy": "no", "disable_tqdm": True, "learning_rate": 0.1, **settings})
+    return LTSamTrainer(nn.Linear(4, 3) if model is None else model, args, train_dataset=data, method=method, loss=loss,
+                        class_statistics=statistics)
+
+
+# settings of the config -> what the message must contain
+SETTINGS = [
+    ({"method": "focalsam"}, ["'focalsam'", "focal_sam"]),
+    ({"loss": "logit_adjusment"}, ["'logit_adjusment'", "logit_adjustment"]),
+    ({"method": "sam", "method_args": {"roh": 0.1}}, ["'sam'", "'roh'", "rho"]),
+    ({"method": "sam", "method_args": '{"rho": -0.05}'}, ["SAM(rho=...)", "-0.05"]),
+    ({"method": "sse_sam", "method_args": {"gamma": 1.5}, "tail_threshold": 2}, ["gamma", "1.5", "[0, 1]"]),
+    ({"method": "sse_sam", "method_args": {"normalizer": "totall"}, "tail_threshold": 2}, ["totall", "total"]),
+    ({"reweighting": "inverze"}, ["inverze", "inverse"]),
+    ({"reweighting_start": 2.0}, ["start", "2.0"]),
+    ({"method": "imbsam"}, ["tail_threshold", "6, 3, 1", "tail_threshold=3"]),
+    ({"method": "sse_sam"}, ["tail_threshold", "6, 3, 1"]),
+    ({"loss": "ldam"}, ["LDAM", "cosine head", "CosineClassifier"]),
+    ({"label_smoothing_factor": 0.1}, ["label_smoothing_factor=0.1", "loss="]),
+    ({"auto_find_batch_size": True}, ["auto_find_batch_size", "gradient_accumulation_steps"]),
+    ({"neftune_noise_alpha": 5.0}, ["neftune_noise_alpha=5.0", "NEFTune"]),
+    ({"optim": "galore_adamw_layerwise", "optim_target_modules": ["all"]}, ["galore_adamw_layerwise", "adamw_torch"]),
+    ({"optim": "lomo"}, ["lomo", "sgd"]),
+    ({"optim": "schedule_free_sgd"}, ["schedule_free_sgd", "two places"]),
+    ({"label_names": ["a", "b"]}, ["label_names", "exactly one"]),
+    ({"lr_milestones": [160, 180]}, ["160", "0.8"]),
+    ({"lr_gamma": 0.0}, ["lr_gamma", "0.0"]),
+    ({"method_args": "rho=0.1"}, ["method_args", "rho=0.1"]),
+    ({"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}}, ["use_reentrant"]),
+]
+
+
+@pytest.mark.parametrize(("settings", "parts"), SETTINGS, ids=[str(s) for s, _ in SETTINGS])
+def test_a_setting_that_cannot_work_is_named(settings, parts, tmp_path):
+    with pytest.raises(ValueError) as error:
+        trainer(tmp_path, **settings)
+    for part in parts:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(("field", "value", "way_out"), [
+    ("fp16", True, "bf16"), ("deepspeed", {"zero_optimization": {"stage": 2}}, "accelerate launch"),
+    ("fsdp", "full_shard", "accelerate launch"),
+])
+def test_launchers_that_need_a_device_are_refused_from_the_settings_alone(field, value, way_out, tmp_path):
+    """Set after construction, since transformers itself asks for a GPU or a package in `__post_init__`."""
+    from hf_ltsam.refusals import check_arguments
+
+    args = LTSamConfig(output_dir=str(tmp_path), use_cpu=True)
+    check_arguments(args)
+    setattr(args, field, value)
+    with pytest.raises(ValueError, match=way_out) as error:
+        check_arguments(args)
+    assert field in str(error.value)
+
+
+def test_data_parallel_is_refused(tmp_path):
+    from hf_ltsam.refusals import check_arguments
+
+    args = LTSamConfig(output_dir=str(tmp_path), use_cpu=True)
+    args._n_gpu = 4
+    with pytest.raises(ValueError, match=r"4 GPUs .*DataParallel.*accelerate launch"):
+        check_arguments(args)
+
+
+def test_fp16_from_the_launcher_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(ValueError, match="mixed_precision='fp16'"):
+        trainer(tmp_path)
+
+
+def test_compute_loss_func_and_foreign_arguments(tmp_path):
+    from transformers import TrainingArguments
+
+    with pytest.raises(ValueError, match=r"compute_loss_func is refused.*loss="):
+        LTSamTrainer(nn.Linear(4, 3), LTSamConfig(str(tmp_path), use_cpu=True), compute_loss_func=lambda *_, **__: 0)
+    with pytest.raises(TypeError, match="must be an LTSamConfig, got TrainingArguments"):
+        LTSamTrainer(nn.Linear(4, 3), TrainingArguments(str(tmp_path), use_cpu=True))
+    with pytest.raises(TypeError, match="got type"):
+        trainer(tmp_path, method=int)
+    with pytest.raises(ValueError, match="use one"):
+        from hf_ltsam.methods import SAM
+        trainer(tmp_path, method=SAM(), method_args={"rho": 0.1})
+
+
+def test_hyperparameter_search_is_refused(tmp_path):
+    with pytest.raises(NotImplementedError, match="one run per setting"):
+        trainer(tmp_path).hyperparameter_search(direction="maximize")
+
+
+def test_labels_outside_the_class_range(tmp_path):
+    model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=3))
+    with pytest.raises(ValueError, match=r"Label 5 \(first at position 10\) is outside the class range 0 to 2"):
+        trainer(tmp_path, model, [*DATA, {"x": DATA[0]["x"], "labels": 5}])
+    with pytest.raises(ValueError, match="Label -1"):
+        trainer(tmp_path, data=[*DATA, {"x": DATA[0]["x"], "labels": -1}])
+    with pytest.raises(ValueError, match="Label 2 .*range 0 to 1"):
+        trainer(tmp_path, nn.Linear(4, 2), statistics=ClassStatistics([5, 5]))
+
+
+def test_a_class_without_a_training_image(tmp_path):
+    model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=4))
+    with pytest.raises(ValueError, match="class 3 has no training image"):
+        trainer(tmp_path, model)
+
+
+def test_counts_that_do_not_match_the_logits(tmp_path):
+    model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=4))
+    with pytest.raises(ValueError, match=r"4 logits .* 3 classes.*num_labels=3"):
+        trainer(tmp_path, model, statistics=ClassStatistics([6, 3, 1]))
+    with pytest.raises(ValueError, match=r"2 logits .* 3 classes"):        # known only from the first forward pass
+        trainer(tmp_path, nn.Linear(4, 2)).train()
+
+
+def test_soft_labels_are_refused(tmp_path):
+    soft = [{"x": torch.randn(4), "labels": torch.tensor([0.5, 0.5, 0.0])} for _ in range(4)]
+    with pytest.raises(ValueError, match=r"Soft labels \(mixup"):
+        trainer(tmp_path, data=soft, statistics=ClassStatistics([6, 3, 1])).train()
+
+
+def test_labels_under_another_name(tmp_path):
+    data = [{"x": d["x"], "target": d["labels"]} for d in DATA]
+    with pytest.raises(ValueError, match=r"no 'labels', only \['target', 'x'\].*label_names"):
+        trainer(tmp_path, data=data, statistics=ClassStatistics([6, 3, 1])).train()
+    trainer(tmp_path, data=data, label_names=["target"]).train()
+
+
+@pytest.mark.parametrize(("threshold", "empty"), [(0, "tail"), (100, "head")])
+def test_a_split_with_an_empty_side_warns(threshold, empty, tmp_path, caplog):
+    logging.getLogger("transformers").propagate = True
+    with caplog.at_level("WARNING"):
+        trainer(tmp_path, method="imbsam", tail_threshold=threshold)
+    assert f"no class in the {empty}" in caplog.text and "6, 3, 1" in caplog.text and f"={threshold}" in caplog.text
+
+
+def test_the_learning_rate_of_adamw_under_sgd_warns(tmp_path, caplog):
+    logging.getLogger("transformers").propagate = True
+    with caplog.at_level("WARNING"):
+        trainer(tmp_path, learning_rate=5e-5)
+    assert "learning_rate=5e-05" in caplog.text
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path):
+    occupied = tmp_path / "file"
+    occupied.write_text("here")
+    with pytest.raises(ValueError, match="output_dir=.*cannot be written"):
+        trainer(occupied)
+
+
+def test_two_different_tail_thresholds(tmp_path):
+    with pytest.raises(ValueError, match="tail_threshold is 2 in LTSamConfig and 3 in class_statistics"):
+        trainer(tmp_path, statistics=ClassStatistics([6, 3, 1], tail_threshold=3), tail_threshold=2)
+
+
+def test_statistics_that_are_given_are_trusted(tmp_path):
+    made = trainer(tmp_path, statistics=ClassStatistics([60, 30, 10], tail_threshold=10), method="imbsam")
+    made.train()
+    assert made.class_statistics.counts == (60, 30, 10)
+    assert trainer(tmp_path, statistics=ClassStatistics([60, 30, 10]), tail_threshold=7).class_statistics.tail_threshold == 7
+
+
+def test_a_data_set_whose_labels_cannot_be_read_says_what_to_pass(tmp_path):
+    class Opaque(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            raise RuntimeError("an image would be decoded here")
+
+    with pytest.raises(TypeError, match="class_statistics="):
+        trainer(tmp_path, data=Opaque())
+
+
+def test_cosine_head_and_ldam_agree_on_the_scale(tmp_path):
+    def model(scale):
+        return CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=3, head="cosine", cosine_scale=scale))
+
+    trainer(tmp_path, model(30.0), loss="ldam")
+    with pytest.raises(ValueError, match=r"s=30.*scale 16"):
+        trainer(tmp_path, model(16.0), loss="ldam")
