@@ -53,6 +53,22 @@ def profile_named(name: str) -> Profile:
     return PROFILES[name]
 
 
+def class_counts(n_max: int, names: Sequence[str], imbalance_ratio: float, profile: str) -> tuple[int, ...]:
+    """n_c of a named profile for named classes.
+
+    Raises:
+        ValueError: a class would be left without an image.
+    """
+    counts = profile_named(profile)(n_max, len(names), imbalance_ratio)
+    if 0 in counts:
+        c = counts.index(0)
+        raise ValueError(
+            f"Class {c} ({names[c]!r}) would get no image at imbalance_ratio={imbalance_ratio:g}: the largest class has "
+            f"{n_max}, so the ratio can be {n_max} at most."
+        )
+    return counts
+
+
 def draw(labels: ArrayLike, counts: Sequence[int], seed: int = 0) -> list[NDArray[np.int64]]:
     """The published draw: for each class in label order, its indices in data-set order, shuffled in place, the first
     n_c kept. The stream is that of `np.random.seed(seed)`; the global one is left alone.
@@ -114,28 +130,28 @@ def long_tailed(
         ValueError: a ratio below 1, an unknown profile, no such `ClassLabel` column or several of them, labels outside
             the class range, or a class that would be left without an image.
     """
+    check_imbalance_ratio(imbalance_ratio)
     counts_for = profile_named(profile)
     column = _class_label_column(dataset, label_column)
     names = dataset.features[column].names
     labels = read_label_column(dataset, column).numpy()
     n_max = _largest_supply(_class_sizes(labels, names), counts_for, imbalance_ratio)
-    counts = counts_for(n_max, len(names), imbalance_ratio)
-    if 0 in counts:
-        c = counts.index(0)
-        raise ValueError(
-            f"Class {c} ({names[c]!r}) would get no image at imbalance_ratio={imbalance_ratio:g}: the largest class has "
-            f"{n_max}, so the ratio can be {n_max} at most."
-        )
+    counts = class_counts(n_max, names, imbalance_ratio, profile)
     return dataset.select(np.concatenate(draw(labels, counts, seed)))
 
 
-def _check_profile(num_classes: int, imbalance_ratio: float) -> None:
-    if num_classes < 2:
-        raise ValueError(f"A long tail needs at least 2 classes, got num_classes={num_classes}.")
+def check_imbalance_ratio(imbalance_ratio: float) -> None:
+    """Refuse what is not a ratio of the largest class to the smallest."""
     if not (imbalance_ratio >= 1 and math.isfinite(imbalance_ratio)):
         raise ValueError(
             f"imbalance_ratio (largest class over smallest class) must be finite and at least 1, got {imbalance_ratio}."
         )
+
+
+def _check_profile(num_classes: int, imbalance_ratio: float) -> None:
+    check_imbalance_ratio(imbalance_ratio)
+    if num_classes < 2:
+        raise ValueError(f"A long tail needs at least 2 classes, got num_classes={num_classes}.")
 
 
 def _indices_by_class(labels: ArrayLike, num_classes: int) -> list[NDArray[np.int64]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
@@ -20,7 +20,7 @@ class LTSamConfig(TrainingArguments):
     is cosine, gradients are not clipped, and unused columns are kept for transforms that run on the fly.
     """
 
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "method_args", "loss_args"]
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "method_args", "loss_args"]
 
     optim: str | None = field(
         default=None,

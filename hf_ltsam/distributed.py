@@ -19,7 +19,7 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     for parameter in parameters:
         by_dtype.setdefault(parameter.dtype, []).append(parameter)
     for group in by_dtype.values():
-        _average([p for p in group])
+        _average(group)
 
 
 def _average(parameters: list[nn.Parameter]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from torch import nn
@@ -102,6 +104,23 @@ def check_split(method: Method, statistics: ClassStatistics) -> str | None:
         f"class in the {empty}. {statistics.describe_counts()} tail_threshold={statistics.proposed_tail_threshold} "
         "would make half of the classes tail."
     )
+
+
+def check_columns(model: nn.Module, names: Collection[str]) -> None:
+    """Refuse a batch with columns that the model's forward does not take.
+
+    Raises:
+        ValueError: naming the columns, what forward takes, and the way out.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    foreign = sorted(set(names) - set(parameters))
+    if foreign:
+        raise ValueError(
+            f"The batch has {', '.join(map(repr, foreign))}, which {type(model).__name__}.forward does not take (it takes "
+            f"{', '.join(parameters)}). Rename the columns, or set remove_unused_columns=True to drop what it does not take."
+        )
 
 
 def check_head(loss: Loss, model: nn.Module) -> None:

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
-from transformers import PretrainedConfig, PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import logging
 
 from .class_statistics import ClassStatistics
 from .config import LTSamConfig
 from .context import StepContext
-from .data.keyed_randomness import KeyedDataset, KeyedRandomness
-from .data.labels import label_fingerprint, training_labels
+from .data.labels import label_fingerprint
 from .distributed import average_gradients, broadcast_buffers
+from .evaluation import EvaluatesLogits
 from .landscape import LossLandscape, MicroBatch
 from .learning_rate import milestone_schedule
 from .logits import check_logits, logits_of
 from .losses import LOSSES, Loss, make_loss
 from .methods import METHODS, Method, make_method
 from .metrics.long_tail import LongTailMetrics
-from .refusals import check_arguments, check_head, check_output_folder, check_split
+from .refusals import check_arguments, check_columns, check_head, check_output_folder, check_split
 from .registry import describe
+from .resuming import Resumes
 from .reweighting import Reweighting
-from .run_identity import check_identity, save_identity
 from .telemetry import Telemetry
+from .training_set import readable_labels, statistics_of
 from .vector import WeightVector
 from .weights import TrainableWeights
 
 logger = logging.get_logger(__name__)
 
-MEMORY_FILE = "method_memory.pt"        # beside the optimizer's state
+_STANDS_STILL = "learning_rate=5e-05 is transformers' default for AdamW; SGD usually needs 0.01 to 0.1: set learning_rate."
 
 
-class LTSamTrainer(Trainer):
+class LTSamTrainer(Resumes, EvaluatesLogits):
     """`transformers.Trainer` with a method in the place of the gradient.
 
     The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging, checkpoints and evaluation stay what
@@ -90,8 +89,7 @@ class LTSamTrainer(Trainer):
         self.reweighting = Reweighting(args.reweighting, args.reweighting_start)
         if args.should_save:
             check_output_folder(args.output_dir)
-        if args.learning_rate_stands_still:
-            logger.warning("learning_rate=5e-05 is transformers' default for AdamW; SGD usually needs 0.01 to 0.1.")
+        self._warn(_STANDS_STILL if args.learning_rate_stands_still else None)
         super().__init__(
             model=model,
             args=args,
@@ -107,16 +105,16 @@ class LTSamTrainer(Trainer):
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
         self.label_names = args.label_names or ["labels"]        # also for modules whose forward takes no labels
-        self._labels = _labels_if_readable(train_dataset, self.label_names[0])
-        self.class_statistics = self._resolve_statistics(class_statistics)
-        self._check_training_set()
-        if compute_metrics is None and self.class_statistics is not None:
-            self.compute_metrics = LongTailMetrics(self.class_statistics)
-        self.method_memory: dict[str, Any] = {}
+        self.class_statistics = statistics_of(
+            train_dataset, self.label_names[0], self.model, class_statistics, args.tail_threshold
+        )
+        check_head(self.loss, self.model)
+        if self.class_statistics is not None:
+            self._warn(check_split(self.method, self.class_statistics))
+            self.compute_metrics = compute_metrics or LongTailMetrics(self.class_statistics)
         self._telemetry = Telemetry()
         self._weights: TrainableWeights | None = None
-        self._keyed_dataset: KeyedDataset | None = None
-        self.add_callback(_EpochOfDataset(self))
+        self._columns_checked = False
 
     # ---- the training step ----
 
@@ -129,7 +127,7 @@ class LTSamTrainer(Trainer):
         micro-batches, before any backward pass (transformers#47688).
         """
         model.train()
-        batch = self._micro_batch(self._prepare_inputs(inputs))
+        batch = self._checked_micro_batch(self._prepare_inputs(inputs))
         several = self.accelerator.num_processes > 1
         # Several passes would each set off DDP's reduction: they run on the bare module, and the result is reduced once.
         module = self.model if several else model
@@ -147,14 +145,12 @@ class LTSamTrainer(Trainer):
         self._telemetry.end_step()
         return landscape.mean_loss / divisor
 
-    def _micro_batch(self, inputs: dict[str, Any]) -> MicroBatch:
-        name = self.label_names[0]
-        if name not in inputs:
-            raise ValueError(
-                f"The batch has no {name!r}, only {sorted(inputs)}. Name the label column 'label' or {name!r}, or set "
-                "label_names=[...] in LTSamConfig."
-            )
-        return MicroBatch({k: v for k, v in inputs.items() if k != name}, inputs[name])
+    def _checked_micro_batch(self, inputs: dict[str, Any]) -> MicroBatch:
+        batch = self.micro_batch(inputs)
+        if not self._columns_checked:
+            check_columns(self.model, batch.inputs)
+            self._columns_checked = True
+        return batch
 
     def _sample_losses(self, module: nn.Module, batch: MicroBatch) -> Tensor:
         """l_i (b,) with the class weights of this moment."""
@@ -182,66 +178,12 @@ class LTSamTrainer(Trainer):
         self._weights.follow_frozen()
         return self._weights
 
-    # ---- evaluation ----
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, Mapping[str, Any]]:
-        """The plain cross-entropy (a mean) of the raw logits: evaluation only, training has `training_step`."""
-        batch = self._micro_batch(inputs)
-        outputs = model(**batch.inputs)
-        logits = logits_of(outputs)
-        loss = F.cross_entropy(logits, batch.labels)
-        if not return_outputs:
-            return loss
-        return loss, outputs if isinstance(outputs, Mapping) else {"logits": logits}
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        if self.label_names[0] in inputs or isinstance(self.model, PreTrainedModel):
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        # Without labels the stock step would take a bare tensor of one row for a tuple of one output.
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return None, logits_of(model(**self._prepare_inputs(inputs))).detach(), None
-
     def hyperparameter_search(self, *_: Any, **__: Any) -> Any:
         """Refused: trials would change method and data behind checkpoints that state them."""
         raise NotImplementedError(
             "hyperparameter_search does not go with LTSamTrainer. Start one run per setting, for example "
             "`ltsam train --config RECIPE --method_args '{\"rho\": 0.1}' --output_dir RUN`, and compare their metrics.json."
         )
-
-    # ---- data ----
-
-    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        """The stock loader over a data set whose random numbers depend on (seed, epoch, index) alone.
-
-        The stock loader draws them from the global state one batch ahead of the training, so a resumed run would see
-        other augmentations than an uninterrupted one.
-        """
-        dataset = self.train_dataset
-        if dataset is None or isinstance(dataset, IterableDataset):
-            return super().get_train_dataloader()
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._keyed_dataset = dataset if isinstance(dataset, KeyedDataset) else KeyedRandomness(dataset, seed)
-        try:
-            self.train_dataset = self._keyed_dataset
-            return super().get_train_dataloader()
-        finally:
-            self.train_dataset = dataset
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
-        wrapped = isinstance(train_dataset, KeyedRandomness)
-        return super()._get_train_sampler(train_dataset.dataset if wrapped else train_dataset)
 
     # ---- optimizer and schedule ----
 
@@ -270,100 +212,25 @@ class LTSamTrainer(Trainer):
             logs = {**logs, **self._telemetry.pop()}
         super().log(logs, start_time)
 
-    def train(
-        self,
-        resume_from_checkpoint: str | bool | None = None,
-        trial: Any = None,
-        ignore_keys_for_eval: list[str] | None = None,
-    ) -> Any:
-        """As stock; refuses to resume what was made with another method, loss or data set."""
-        self._statistics()
-        if resume_from_checkpoint:
-            check_identity(_checkpoint_folder(resume_from_checkpoint, self.args.output_dir), self._identity())
-        self.method_memory.clear()
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
-
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        labels = readable_labels(self.train_dataset, self.label_names[0])
         return {
             "method": describe(METHODS, self.method),
             "loss": describe(LOSSES, self.loss),
             "reweighting": {"scheme": self.reweighting.scheme, "start": self.reweighting.start},
             "class_counts": list(self._statistics().counts),
             "tail_threshold": self._statistics().tail_threshold,
-            "training_labels_sha256": None if self._labels is None else label_fingerprint(self._labels),
+            "training_labels_sha256": None if labels is None else label_fingerprint(labels),
         }
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save and self.class_statistics is not None:
-            folder = Path(self.args.output_dir if output_dir is None else output_dir)
-            self.class_statistics.save(folder)
-            save_identity(folder, self._identity())
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.args.should_save and self.method_memory:
-            torch.save(self.method_memory, Path(output_dir) / MEMORY_FILE)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and (Path(checkpoint) / MEMORY_FILE).is_file():
-            memory = torch.load(Path(checkpoint) / MEMORY_FILE, map_location=self.args.device, weights_only=True)
-            self.method_memory.update(memory)
-
-    # ---- the training set ----
+    def _warn(self, message: str | None) -> None:
+        if message:
+            logger.warning(message)
 
     def _statistics(self) -> ClassStatistics:
         if self.class_statistics is None:
             raise ValueError("There are no class statistics: pass train_dataset, or class_statistics=ClassStatistics(...).")
         return self.class_statistics
-
-    def _resolve_statistics(self, given: ClassStatistics | None) -> ClassStatistics | None:
-        if given is None and self.train_dataset is None:
-            return None
-        threshold = self.args.tail_threshold
-        if given is None:
-            labels = training_labels(self.train_dataset, self.label_names[0]) if self._labels is None else self._labels
-            return ClassStatistics.from_labels(labels, self._num_labels(), tail_threshold=threshold)
-        if threshold is None or threshold == given.tail_threshold:
-            return given
-        if given.tail_threshold is None:
-            return ClassStatistics(given.counts, threshold, given.many_above, given.few_below)
-        raise ValueError(
-            f"tail_threshold is {threshold} in LTSamConfig and {given.tail_threshold} in class_statistics: set one of them."
-        )
-
-    def _num_labels(self) -> int | None:
-        config = getattr(self.model, "config", None)        # a plain nn.Module has none, or one of its own kind
-        return config.num_labels if isinstance(config, PretrainedConfig) else None
-
-    def _check_training_set(self) -> None:
-        check_head(self.loss, self.model)
-        if self.class_statistics is None:
-            return
-        num_labels = self._num_labels()
-        if num_labels not in (None, self.class_statistics.num_classes):
-            raise ValueError(
-                f"The model has {num_labels} logits but the class statistics have {self.class_statistics.num_classes} "
-                f"classes. Build the model with num_labels={self.class_statistics.num_classes}, or pass the "
-                "class_statistics of all its classes."
-            )
-        if self._labels is not None:
-            _check_label_range(self._labels, self.class_statistics.num_classes)
-        warning = check_split(self.method, self.class_statistics)
-        if warning:
-            logger.warning(warning)
-
-
-class _EpochOfDataset(TrainerCallback):
-    """Tells the training set which epoch its random numbers belong to (accelerate does so in one process only)."""
-
-    def __init__(self, trainer: LTSamTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.trainer._keyed_dataset is not None:
-            self.trainer._keyed_dataset.set_epoch(int(state.epoch or 0))
 
 
 def _accumulate(gradient: WeightVector, parameters: list[nn.Parameter], reached: list[bool]) -> None:
@@ -403,29 +270,3 @@ def _by_name_or_object(given: Any, name: str, arguments: Any, kind: str, make: C
             f"{kind} was passed as an object ({type(given).__name__}) and {kind}_args={arguments} as well: use one."
         )
     return given
-
-
-def _labels_if_readable(dataset: Any, label_name: str) -> Tensor | None:
-    if dataset is None:
-        return None
-    try:
-        return training_labels(dataset, label_name)
-    except (TypeError, ValueError):
-        return None        # statistics must be given then; without them the same error is raised, and shown
-
-
-def _check_label_range(labels: Tensor, num_classes: int) -> None:
-    ClassStatistics.from_labels(torch.cat([labels, torch.arange(num_classes)]), num_classes)
-
-
-def _checkpoint_folder(resume_from_checkpoint: str | bool, output_dir: str) -> Path:
-    from transformers.trainer_utils import get_last_checkpoint
-
-    if isinstance(resume_from_checkpoint, str):
-        if not Path(resume_from_checkpoint).is_dir():
-            raise ValueError(f"resume_from_checkpoint={resume_from_checkpoint!r} is not a folder.")
-        return Path(resume_from_checkpoint)
-    last = get_last_checkpoint(output_dir)
-    if last is None:
-        raise ValueError(f"resume_from_checkpoint=True, but {output_dir} holds no checkpoint: start without it.")
-    return Path(last)

@@ -12,13 +12,13 @@ from typing import Any
 
 import evaluate
 import numpy as np
-from datasets import Features, Sequence, Value
+from datasets import Features, List, Value
 
 from ..class_statistics import ClassStatistics
 from . import long_tail
 
 _CLASSES = {"predictions": Value("int64"), "references": Value("int64")}
-_PROBABILITIES = {"predictions": Sequence(Value("float64")), "references": Value("int64")}
+_PROBABILITIES = {"predictions": List(Value("float64")), "references": Value("int64")}
 
 
 class _InMemory(evaluate.Metric):
@@ -53,28 +53,6 @@ class BalancedAccuracy(_InMemory):
         return {"balanced_accuracy": long_tail.balanced_accuracy(predictions, references, num_classes)}
 
 
-class LongTailAccuracy(_InMemory):
-    """`{"overall", "balanced", "many", "medium", "few"}` of predicted and true classes (N,).
-
-    Args:
-        statistics: of the training set. A group without a test sample is left out.
-    """
-
-    description = "Accuracy overall, class mean, and by how many training images a class has."
-
-    def __init__(self, statistics: ClassStatistics, cache_dir: str | None = None) -> None:
-        super().__init__(cache_dir)
-        self.statistics = statistics
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        per_class = long_tail.per_class_accuracy(predictions, references, self.statistics.num_classes)
-        return {
-            "overall": long_tail.overall_accuracy(predictions, references),
-            "balanced": float(np.nanmean(per_class)),
-            **long_tail.group_accuracies(per_class, self.statistics),
-        }
-
-
 class GroupAccuracy(_InMemory):
     """`{"many", "medium", "few"}` of predicted and true classes (N,).
 
@@ -91,6 +69,23 @@ class GroupAccuracy(_InMemory):
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         per_class = long_tail.per_class_accuracy(predictions, references, self.statistics.num_classes)
         return long_tail.group_accuracies(per_class, self.statistics)
+
+
+class LongTailAccuracy(GroupAccuracy):
+    """`{"overall", "balanced", "many", "medium", "few"}` of predicted and true classes (N,).
+
+    Args:
+        statistics: of the training set. A group without a test sample is left out.
+    """
+
+    description = "Accuracy overall, as class mean, and by how many training images a class has."
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        return {
+            "overall": long_tail.overall_accuracy(predictions, references),
+            "balanced": long_tail.balanced_accuracy(predictions, references, self.statistics.num_classes),
+            **super()._compute(predictions, references),
+        }
 
 
 class CalibrationError(_InMemory):

@@ -8,7 +8,7 @@ from torch import nn
 
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics, LTSamConfig, LTSamTrainer
 
-DATA = [{"x": torch.randn(4), "labels": c} for c, n in enumerate([6, 3, 1]) for _ in range(n)]
+DATA = [{"input": torch.randn(4), "labels": c} for c, n in enumerate([6, 3, 1]) for _ in range(n)]
 
 
 def trainer(folder, model=None, data=DATA, method=None, loss=None, statistics=None, **settings):
@@ -106,9 +106,9 @@ def test_hyperparameter_search_is_refused(tmp_path):
 def test_labels_outside_the_class_range(tmp_path):
     model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=3))
     with pytest.raises(ValueError, match=r"Label 5 \(first at position 10\) is outside the class range 0 to 2"):
-        trainer(tmp_path, model, [*DATA, {"x": DATA[0]["x"], "labels": 5}])
+        trainer(tmp_path, model, [*DATA, {"input": DATA[0]["input"], "labels": 5}])
     with pytest.raises(ValueError, match="Label -1"):
-        trainer(tmp_path, data=[*DATA, {"x": DATA[0]["x"], "labels": -1}])
+        trainer(tmp_path, data=[*DATA, {"input": DATA[0]["input"], "labels": -1}])
     with pytest.raises(ValueError, match="Label 2 .*range 0 to 1"):
         trainer(tmp_path, nn.Linear(4, 2), statistics=ClassStatistics([5, 5]))
 
@@ -128,14 +128,21 @@ def test_counts_that_do_not_match_the_logits(tmp_path):
 
 
 def test_soft_labels_are_refused(tmp_path):
-    soft = [{"x": torch.randn(4), "labels": torch.tensor([0.5, 0.5, 0.0])} for _ in range(4)]
+    soft = [{"input": torch.randn(4), "labels": torch.tensor([0.5, 0.5, 0.0])} for _ in range(4)]
     with pytest.raises(ValueError, match=r"Soft labels \(mixup"):
         trainer(tmp_path, data=soft, statistics=ClassStatistics([6, 3, 1])).train()
 
 
+def test_a_column_that_the_model_does_not_take(tmp_path):
+    data = [{**d, "file_name": torch.zeros(1)} for d in DATA]
+    with pytest.raises(ValueError, match=r"'file_name'.*Linear.forward.*input.*remove_unused_columns=True"):
+        trainer(tmp_path, data=data).train()
+    trainer(tmp_path, data=data, remove_unused_columns=True).train()
+
+
 def test_labels_under_another_name(tmp_path):
-    data = [{"x": d["x"], "target": d["labels"]} for d in DATA]
-    with pytest.raises(ValueError, match=r"no 'labels', only \['target', 'x'\].*label_names"):
+    data = [{"input": d["input"], "target": d["labels"]} for d in DATA]
+    with pytest.raises(ValueError, match=r"no 'labels', only \['input', 'target'\].*label_names"):
         trainer(tmp_path, data=data, statistics=ClassStatistics([6, 3, 1])).train()
     trainer(tmp_path, data=data, label_names=["target"]).train()
 

@@ -1,0 +1,144 @@
+"""Images of a `datasets.Dataset`, decoded one by one, and the name of the one that cannot be."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    import datasets
+
+MODES = {1: "L", 3: "RGB"}  # channels -> PIL's name
+
+
+def decode_images(
+    dataset: datasets.Dataset,
+    image_column: str | None = None,
+    size: int | None = None,
+    channels: int = 3,
+    progress: bool = True,
+) -> Tensor:
+    """All images as one uint8 tensor (N, C, H, W), for small images that fit into memory.
+
+    Args:
+        dataset: with an `Image` column; its transform and format are not used.
+        image_column: None: the only `Image` column.
+        size: None: all images have the same size, which is kept. Otherwise the short side is scaled to `size` pixels
+            (bilinear, antialiased) and the centre `size` x `size` is kept.
+        channels: 3 (grey, palette and CMYK images are converted; transparency is dropped) or 1 (all become grey).
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: an image that cannot be decoded (its file and row are named), images of different sizes without
+            `size`, or no such column.
+    """
+    if channels not in MODES:
+        raise ValueError(f"decode_images(channels=...) must be 1 or 3, got {channels}.")
+    if size is not None and size < 1:
+        raise ValueError(f"decode_images(size=...) must be positive, got {size}.")
+    rows = encoded_images(dataset, image_column)
+    if not len(rows):
+        raise ValueError("The data set has no rows to decode.")
+    pixels: np.ndarray[Any, Any] | None = None                                       # (N, H, W, C)
+    for row, entry in enumerate(_with_progress(rows, "decoding images", progress)):
+        image = decode_image(entry, channels, row)
+        image = image if size is None else _scale_and_crop(image, size)
+        if pixels is None:
+            pixels = np.empty((len(rows), image.height, image.width, channels), dtype=np.uint8)
+        if (image.height, image.width) != pixels.shape[1:3]:
+            raise ValueError(
+                f"{_name(entry, row)} is {image.width} x {image.height} pixels, the first one {pixels.shape[2]} x "
+                f"{pixels.shape[1]}: pass size=... to bring all images to one size."
+            )
+        pixels[row] = np.asarray(image).reshape(pixels.shape[1:])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def unreadable_images(
+    dataset: datasets.Dataset, image_column: str | None = None, progress: bool = True
+) -> list[str]:
+    """One message for every image that cannot be decoded, naming its file and row. An empty list: all is well."""
+    messages = []
+    for row, entry in enumerate(_with_progress(encoded_images(dataset, image_column), "checking images", progress)):
+        try:
+            decode_image(entry, 3, row)
+        except ValueError as error:
+            messages.append(str(error))
+    return messages
+
+
+def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | None = None) -> Image.Image:
+    """One image of an `Image(decode=False)` column, upright, in 8 bits.
+
+    Args:
+        entry: `{"bytes": ..., "path": ...}`, one of them None.
+        channels: 1 or 3.
+        row: named in the error.
+
+    Raises:
+        ValueError: it cannot be decoded; names the file and the row.
+    """
+    if entry is None or (entry["bytes"] is None and entry["path"] is None):
+        raise ValueError(f"{_name(entry, row)} holds no image.")
+    source = entry["path"] if entry["bytes"] is None else io.BytesIO(entry["bytes"])
+    try:
+        with Image.open(source) as image:
+            image.load()
+    except Exception as error:  # PIL's readers raise nearly anything on broken input
+        raise ValueError(f"{_name(entry, row)} cannot be decoded ({error}). Repair or remove it.") from error
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"{_name(entry, row)} has more than 8 bits per channel (mode {image.mode!r}, 16 or 32): convert it.")
+    return ImageOps.exif_transpose(image).convert(MODES[channels])
+
+
+def encoded_images(dataset: datasets.Dataset, image_column: str | None = None) -> datasets.Dataset:
+    """The image column alone, not decoded, under the name "image", without the data set's transform and format."""
+    from datasets import Image as ImageFeature
+
+    column = image_column_of(dataset, image_column)
+    plain = copy.copy(dataset)  # so that the caller's transform is neither lost nor, by the steps below, deep-copied
+    plain.reset_format()
+    alone = plain.select_columns([column]).cast_column(column, ImageFeature(decode=False))
+    return alone if column == "image" else alone.rename_column(column, "image")
+
+
+def image_column_of(dataset: datasets.Dataset, name: str | None = None) -> str:
+    """The named `Image` column, or the only one there is."""
+    from datasets import Image as ImageFeature
+
+    valid = [column for column, feature in dataset.features.items() if isinstance(feature, ImageFeature)]
+    if name is None and len(valid) != 1:
+        found = f"several Image columns ({', '.join(valid)}): name one by image_column=..."
+        none = f"no Image column among {', '.join(dataset.column_names)}: dataset.cast_column(..., Image()) makes one."
+        raise ValueError(f"The data set has {found if valid else none}")
+    if name is not None and name not in valid:
+        raise ValueError(f"{name!r} is not an Image column of the data set. Image columns: {', '.join(valid) or 'none'}.")
+    return valid[0] if name is None else name
+
+
+def _with_progress(rows: datasets.Dataset, what: str, progress: bool) -> Iterator[dict[str, Any] | None]:
+    return (row["image"] for row in tqdm(rows, desc=what, unit=" images", disable=not progress, leave=False))
+
+
+def _scale_and_crop(image: Image.Image, size: int) -> Image.Image:
+    scale = size / min(image.size)
+    scaled = [max(size, round(side * scale)) for side in image.size]
+    # a box of the source that maps exactly onto the centre crop would save work, but round differently
+    image = image.resize((scaled[0], scaled[1]), Image.Resampling.BILINEAR)  # PIL antialiases when it shrinks
+    left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def _name(entry: dict[str, Any] | None, row: int | None) -> str:
+    """"The image a/b.jpg (row 3)", as far as it is known."""
+    path = entry["path"] if entry is not None else None
+    known = [part for part in (path, None if row is None else f"(row {row})") if part]
+    return " ".join(["The image", *known]) if known else "An image without a file name"

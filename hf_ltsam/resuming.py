@@ -1,0 +1,110 @@
+"""Checkpoints that a killed run continues from as if nothing had happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from .class_statistics import ClassStatistics
+from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
+from .run_identity import check_identity, save_identity
+
+MEMORY_FILE = "method_memory.pt"        # beside the optimizer's state
+
+
+class Resumes(Trainer):
+    """The stock Trainer with what it forgets between checkpoints.
+
+    Random numbers of the training set depend on (seed, epoch, index) alone, the memory of the method is saved beside the
+    optimizer's state, and a checkpoint knows the method, loss and data set that it was made with.
+    """
+
+    class_statistics: ClassStatistics | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.method_memory: dict[str, Any] = {}
+        self._keyed_dataset: KeyedDataset | None = None
+        super().__init__(*args, **kwargs)
+        self.add_callback(_EpochOfDataset(self))
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint of this run was made with; a run that differs must not resume it."""
+        raise NotImplementedError
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
+        """As stock; refuses to resume what was made with another method, loss or data set."""
+        if resume_from_checkpoint:
+            check_identity(_checkpoint_folder(resume_from_checkpoint, self.args.output_dir), self.identity())
+        self.method_memory.clear()
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The stock loader over a data set whose random numbers depend on (seed, epoch, index) alone.
+
+        The stock loader draws them from the global state one batch ahead of the training, so a resumed run would see
+        other augmentations than an uninterrupted one.
+        """
+        dataset = self.train_dataset
+        if dataset is None or isinstance(dataset, IterableDataset):
+            return super().get_train_dataloader()
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self._keyed_dataset = keyed(dataset, seed)
+        try:
+            self.train_dataset = self._keyed_dataset
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset = dataset
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        wrapped = isinstance(train_dataset, KeyedRandomness)
+        return super()._get_train_sampler(train_dataset.dataset if wrapped else train_dataset)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and self.class_statistics is not None:
+            folder = Path(self.args.output_dir if output_dir is None else output_dir)
+            self.class_statistics.save(folder)
+            save_identity(folder, self.identity())
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save and self.method_memory:
+            torch.save(self.method_memory, Path(output_dir) / MEMORY_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and (Path(checkpoint) / MEMORY_FILE).is_file():
+            memory = torch.load(Path(checkpoint) / MEMORY_FILE, map_location=self.args.device, weights_only=True)
+            self.method_memory.update(memory)
+
+
+class _EpochOfDataset(TrainerCallback):
+    """Tells the training set which epoch its random numbers belong to (accelerate does so in one process only)."""
+
+    def __init__(self, trainer: Resumes) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.trainer._keyed_dataset is not None:
+            self.trainer._keyed_dataset.set_epoch(int(state.epoch or 0))
+
+
+def _checkpoint_folder(resume_from_checkpoint: str | bool, output_dir: str) -> Path:
+    if isinstance(resume_from_checkpoint, str):
+        if not Path(resume_from_checkpoint).is_dir():
+            raise ValueError(f"resume_from_checkpoint={resume_from_checkpoint!r} is not a folder.")
+        return Path(resume_from_checkpoint)
+    last = get_last_checkpoint(output_dir)
+    if last is None:
+        raise ValueError(f"resume_from_checkpoint=True, but {output_dir} holds no checkpoint: start without it.")
+    return Path(last)

@@ -1,0 +1,74 @@
+"""What a trainer knows about its training set before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from .class_statistics import ClassStatistics
+from .data.labels import training_labels
+
+
+def readable_labels(dataset: Any, label_name: str) -> Tensor | None:
+    """The labels (N,) of a training set, or None where they cannot be read without its samples."""
+    if dataset is None:
+        return None
+    try:
+        return training_labels(dataset, label_name)
+    except (TypeError, ValueError):
+        return None
+
+
+def num_logits(model: nn.Module) -> int | None:
+    """C as the model's configuration states it; None for a module without one."""
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    return inner.config.num_labels if isinstance(inner, PreTrainedModel) else None
+
+
+def statistics_of(
+    dataset: Any, label_name: str, model: nn.Module, given: ClassStatistics | None, tail_threshold: int | None
+) -> ClassStatistics | None:
+    """The statistics that were given, or those counted from the label column; None where there is neither.
+
+    Raises:
+        TypeError: the labels cannot be read without the samples.
+        ValueError: a label outside the class range, a class without a training image, two different tail thresholds,
+            or a number of classes that is not the model's.
+    """
+    if given is None and dataset is None:
+        return None
+    if given is None:
+        labels = training_labels(dataset, label_name)
+        return ClassStatistics.from_labels(labels, num_logits(model), tail_threshold=tail_threshold)
+    _check_number_of_classes(given, model)
+    _check_label_range(readable_labels(dataset, label_name), given.num_classes)
+    return _with_threshold(given, tail_threshold)
+
+
+def _with_threshold(given: ClassStatistics, tail_threshold: int | None) -> ClassStatistics:
+    if tail_threshold is None or tail_threshold == given.tail_threshold:
+        return given
+    if given.tail_threshold is None:
+        return replace(given, tail_threshold=tail_threshold)
+    raise ValueError(
+        f"tail_threshold is {tail_threshold} in LTSamConfig and {given.tail_threshold} in class_statistics: set one of them."
+    )
+
+
+def _check_number_of_classes(statistics: ClassStatistics, model: nn.Module) -> None:
+    logits = num_logits(model)
+    if logits not in (None, statistics.num_classes):
+        raise ValueError(
+            f"The model has {logits} logits but the class statistics have {statistics.num_classes} classes. Build the "
+            f"model with num_labels={statistics.num_classes}, or pass the class_statistics of all its classes."
+        )
+
+
+def _check_label_range(labels: Tensor | None, num_classes: int) -> None:
+    if labels is not None:        # every class once more: only the range is in question
+        ClassStatistics.from_labels(torch.cat([labels, torch.arange(num_classes)]), num_classes)

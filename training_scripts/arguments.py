@@ -1,0 +1,165 @@
+"""All settings of a training run: recipe, command line, and the objects they become."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from transformers import HfArgumentParser
+
+from hf_ltsam import LTSamConfig
+from hf_ltsam.registry import nearest
+from training_scripts.recipe_file import find_recipe, read_recipe
+
+HELP = "`ltsam train --help` lists all options."
+_UNSET = object()
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained."""
+
+    _argument_group_name = "model"
+
+    model: str = field(
+        default="cifar_resnet",
+        metadata={"help": "cifar_resnet, or a transformers or timm image classifier: a name on the Hub or a folder."},
+    )
+    pretrained: bool = field(
+        default=True, metadata={"help": "Start from the weights of `model` (cifar_resnet has none: it starts at random)."}
+    )
+    depth: int = field(default=32, metadata={"help": "Layers of cifar_resnet: 8, 20, 32, 44, 56, ..."})
+    head: str = field(default="linear", metadata={"help": "Head of cifar_resnet: linear, or cosine (LDAM needs it)."})
+    cosine_scale: float = field(default=30.0, metadata={"help": "Scale of the cosine head; equal to LDAM's s."})
+
+
+@dataclass
+class DataArguments:
+    """What it is trained on."""
+
+    _argument_group_name = "data"
+
+    dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "A name on the Hub, a folder of Parquet files, or a folder of images in train/CLASS/ and test/CLASS/."
+        },
+    )
+    builder: str = field(
+        default="auto",
+        metadata={"help": "auto, image_folder, hub (also folders of Parquet files) or cifar_lt (the CIFAR images)."},
+    )
+    image_column: str | None = field(default=None, metadata={"help": "None: the only column of images."})
+    label_column: str | None = field(default=None, metadata={"help": "None: the only ClassLabel column."})
+    train_split: str = field(default="train", metadata={"help": "The split to train on."})
+    test_split: str = field(default="test", metadata={"help": "The split to test on, after the last epoch."})
+    imbalance_ratio: float | None = field(
+        default=None, metadata={"help": "Draw a long tail of this ratio from the training split. None: take all of it."}
+    )
+    profile: str = field(default="exponential", metadata={"help": "Shape of that tail: exponential or step."})
+    split_seed: int = field(default=0, metadata={"help": "Seed of that draw; 0 is the published one."})
+    many_above: int = field(default=100, metadata={"help": "Classes with more training images are reported as many."})
+    few_below: int = field(default=20, metadata={"help": "Classes with fewer training images are reported as few."})
+    image_size: int | None = field(
+        default=None, metadata={"help": "Side in pixels. None: small images as they are, others as the model wants them."}
+    )
+    crop_padding: int = field(default=4, metadata={"help": "Small images: padding before the random crop, in pixels."})
+    flip: bool = field(default=True, metadata={"help": "Mirror half of the training images. Wrong for digits or text."})
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run, as asked for.
+
+    Args:
+        settings: what recipe and command line set, by name; everything else is at its default.
+        command: the words of the command line.
+    """
+
+    model: ModelArguments
+    data: DataArguments
+    config: LTSamConfig
+    settings: dict[str, Any]
+    command: tuple[str, ...]
+
+
+def parse(words: Sequence[str]) -> Run:
+    """Settings of the recipe (`--config`), overridden by those of the command line.
+
+    Raises:
+        ValueError: an unknown setting, with the nearest valid ones, or a value that cannot be read.
+        FileNotFoundError: there is no such recipe.
+    """
+    parser = _Parser([ModelArguments, DataArguments, LTSamConfig], prog="ltsam train", allow_abbrev=False)
+    parser.add_argument("--config", help="A recipe: a YAML file of these options, or the name of one of ours.")
+    given = _given(parser, words)
+    recipe = given.pop("config", None)
+    settings: dict[str, Any] = {}
+    if recipe is not None:
+        path = find_recipe(recipe)
+        settings = _given(parser, _as_words(read_recipe(path), _options(parser), path))
+    settings |= given
+    settings.setdefault("output_dir", f"runs/{Path(recipe).stem if recipe else 'train'}")
+    settings = {name: _without_json(name, value) for name, value in settings.items()}
+    model, data, config = parser.parse_dict(settings)
+    return Run(model, data, config, settings, tuple(words))
+
+
+class _Parser(HfArgumentParser):
+    """Raises where argparse prints its whole usage, which has some 150 options, and exits."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message[0].upper()}{message[1:]}. {HELP}")
+
+
+def _given(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
+    """The values that the words set, without defaults."""
+    options = _options(parser)
+    namespace, unknown = parser.parse_known_args(list(words), argparse.Namespace(**dict.fromkeys(options, _UNSET)))
+    if unknown:
+        _refuse(unknown[0], options)
+    return {name: value for name, value in vars(namespace).items() if value is not _UNSET}
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    defaults = vars(parser.parse_known_args([])[0])
+    return list(defaults)
+
+
+def _refuse(word: str, options: Iterable[str]) -> NoReturn:
+    if not word.startswith("--"):
+        raise ValueError(f"{word!r} is not an option: every value follows an option's name. {HELP}")
+    name = word.removeprefix("--").partition("=")[0]
+    raise ValueError(f"Unknown option --{name}.{_closest(name, options)} {HELP}")
+
+
+def _as_words(settings: dict[str, Any], options: Sequence[str], path: Path) -> list[str]:
+    """Settings of a recipe as the command line that says the same, so that both are read by the same rules."""
+    words: list[str] = []
+    for name, value in settings.items():
+        if name not in options:
+            raise ValueError(f"{path} sets {name!r}, which does not exist.{_closest(name, options)} {HELP}")
+        if isinstance(value, list):
+            words += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            words.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+    return words
+
+
+def _closest(name: str, options: Iterable[str]) -> str:
+    """The suggestion alone; all 150 names would hide it."""
+    return nearest(name, options).partition(" Valid:")[0]
+
+
+def _without_json(name: str, value: Any) -> Any:
+    """A setting whose value is JSON text as the mapping that it stands for."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--{name} {value} is not JSON ({error}). It should look like '{{\"rho\": 0.1}}'.") from error
