@@ -11,7 +11,13 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Image, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
-from dataset_builders.long_tail import check_imbalance_ratio, class_counts, exponential_profile, long_tailed, profile_named
+from dataset_builders.long_tail import (
+    check_imbalance_ratio,
+    class_counts,
+    exponential_profile,
+    long_tailed,
+    profile_named,
+)
 from hf_ltsam.data.labels import read_label_column
 
 # fmt: off
@@ -95,7 +101,7 @@ def _read_split(folder: Path, split: str) -> Dataset:
         other = f" and no {DRAWN_FILE}" if split == "train" else ""
         raise FileNotFoundError(f"{folder} holds no {split}-*.parquet or {split}.parquet{other}.")
     if len({file.parent for file in files}) > 1:
-        raise ValueError(f"{split} files lie in several folders ({files[0]}, {files[-1]}): name the folder of one data set.")
+        raise ValueError(f"{split} files lie in several folders ({files[0]}, {files[-1]}): name one data set's folder.")
     return _two_columns(_read_parquet(files), str(files[0]))
 
 
@@ -124,7 +130,7 @@ def _columns(names: list[str], where: str) -> tuple[str, str]:
 
 
 def _two_columns(dataset: Dataset, where: str) -> Dataset:
-    """Without CIFAR-100's coarse labels there is one `ClassLabel` column, which everything downstream finds by itself."""
+    """Without CIFAR-100's coarse labels there is one `ClassLabel` column, which all code downstream finds by itself."""
     return dataset.select_columns(list(_columns(dataset.column_names, where)))
 
 
@@ -139,7 +145,7 @@ def _refuse_other_draws(file: Path, imbalance_ratio: float, profile: str, seed: 
     if wrong:
         raise ValueError(
             f"{file} is the draw of seed 0 at ratio {DRAWN_RATIO} with an exponential profile and cannot give {wrong}. "
-            "That needs the full training split: 'uoft-cs/cifar10' or 'uoft-cs/cifar100' from the Hub, or their Parquet files."
+            "That needs the full training split: uoft-cs/cifar10 or uoft-cs/cifar100 from the Hub, or its Parquet files."
         )
 
 

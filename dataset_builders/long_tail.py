@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
-from datasets import ClassLabel, Dataset
+from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 
-from hf_ltsam.data.labels import class_label_columns, read_label_column
+from hf_ltsam.data.labels import class_label_column_of, read_label_column
 from hf_ltsam.registry import nearest
 
 Profile = Callable[[int, int, float], tuple[int, ...]]
@@ -63,8 +63,8 @@ def class_counts(n_max: int, names: Sequence[str], imbalance_ratio: float, profi
     if 0 in counts:
         c = counts.index(0)
         raise ValueError(
-            f"Class {c} ({names[c]!r}) would get no image at imbalance_ratio={imbalance_ratio:g}: the largest class has "
-            f"{n_max}, so the ratio can be {n_max} at most."
+            f"Class {c} ({names[c]!r}) would get no image at imbalance_ratio={imbalance_ratio:g}: the largest class "
+            f"has {n_max}, so the ratio can be {n_max} at most."
         )
     return counts
 
@@ -132,7 +132,7 @@ def long_tailed(
     """
     check_imbalance_ratio(imbalance_ratio)
     counts_for = profile_named(profile)
-    column = _class_label_column(dataset, label_column)
+    column = class_label_column_of(dataset, label_column)
     names = dataset.features[column].names
     labels = read_label_column(dataset, column).numpy()
     n_max = _largest_supply(_class_sizes(labels, names), counts_for, imbalance_ratio)
@@ -162,30 +162,12 @@ def _indices_by_class(labels: ArrayLike, num_classes: int) -> list[NDArray[np.in
     return [order[start:end] for start, end in pairwise(bounds)]
 
 
-def _class_label_column(dataset: Dataset, name: str | None) -> str:
-    valid = class_label_columns(dataset)
-    if name is None:
-        if len(valid) == 1:
-            return valid[0]
-        found = f"several ClassLabel columns ({', '.join(valid)}): name one of them by label_column=..."
-        none = f"no ClassLabel column among {', '.join(dataset.column_names)}: dataset.class_encode_column(...) makes one."
-        raise ValueError(f"The data set has {found if valid else none}")
-    if name not in dataset.column_names:
-        raise ValueError(f"The data set has no column {name!r}.{nearest(name, dataset.column_names)}")
-    if not isinstance(dataset.features[name], ClassLabel):
-        raise ValueError(
-            f"The column {name!r} is not a ClassLabel but {dataset.features[name]}: "
-            f"dataset.class_encode_column({name!r}) makes it one. ClassLabel columns: {', '.join(valid) or 'none'}."
-        )
-    return name
-
-
 def _class_sizes(labels: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.int64]:
     outside = labels[(labels < 0) | (labels >= len(names))]
     if outside.size:
         raise ValueError(
-            f"Label {outside[0]} is outside the class range 0 to {len(names) - 1}: {outside.size} rows are unlabelled or "
-            "wrongly labelled. Remove them first with dataset.filter(...)."
+            f"Label {outside[0]} is outside the class range 0 to {len(names) - 1}: {outside.size} rows are unlabelled "
+            "or wrongly labelled. Remove them first with dataset.filter(...)."
         )
     sizes = np.bincount(labels, minlength=len(names))
     if not sizes.all():
@@ -194,7 +176,7 @@ def _class_sizes(labels: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.
 
 
 def _largest_supply(sizes: NDArray[np.int64], counts_for: Profile, imbalance_ratio: float) -> int:
-    """The largest n_max for which no class is asked for more images than it has; every n_max below it is possible too."""
+    """The largest n_max for which no class is asked for more images than it has; all below it are possible too."""
 
     def exceeds(n_max: int) -> bool:
         return any(n > size for n, size in zip(counts_for(n_max, len(sizes), imbalance_ratio), sizes))

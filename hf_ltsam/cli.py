@@ -1,2 +1,107 @@
-def main():
-    ...
+"""`ltsam`: the demo, training runs, and what methods there are.
+
+Nothing heavy is imported before a command asks for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from training_scripts.user_errors import user_errors
+
+from .registry import nearest
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; without arguments, those of the command line.
+
+    An error that the user can mend is printed as one message and exits with status 2, Ctrl-C with 130.
+    """
+    with user_errors():
+        arguments = _parser().parse_args(argv)
+        COMMANDS[arguments.command](arguments.rest)
+
+
+def _parser() -> argparse.ArgumentParser:
+    commands = "\n".join(f"  {name:8} {_first_line(command)}" for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="ltsam",
+        description=f"Long-tailed training with sharpness-aware minimization.\n\ncommands:\n{commands}",
+        epilog="`ltsam COMMAND --help` shows the options of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"hf_ltsam {version('hf_ltsam')}")
+    parser.add_argument("command", type=_command, metavar="COMMAND", help="one of the commands above")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its options")
+    return parser
+
+
+def _command(name: str) -> str:
+    if name not in COMMANDS:
+        raise argparse.ArgumentTypeError(f"unknown command {name!r}.{nearest(name, COMMANDS)}")
+    return name
+
+
+def _demo(words: Sequence[str]) -> None:
+    """Train a small ResNet on long-tailed digits in three ways and compare (about two minutes, no download)."""
+    from training_scripts import demo
+
+    demo.main(words)
+
+
+def _train(words: Sequence[str]) -> None:
+    """Train from a recipe or from options, on the Hub's data or your own."""
+    from training_scripts import train
+
+    train.main(words)
+
+
+def _methods(words: Sequence[str]) -> None:
+    """List the methods, or show all about one: ltsam methods focal_sam."""
+    parser = argparse.ArgumentParser(prog="ltsam methods", description=_first_line(_methods))
+    parser.add_argument("name", nargs="?", help="a method; without it, all are listed")
+    name = parser.parse_args(words).name
+
+    from .methods import METHODS
+
+    if name is None:
+        _list_methods(METHODS)
+    elif name in METHODS:
+        print(f"{name} = hf_ltsam.methods.{METHODS[name].__name__}\n\n{inspect.getdoc(METHODS[name])}")
+    else:
+        raise ValueError(f"Unknown method {name!r}.{nearest(name, METHODS)}")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"demo": _demo, "train": _train, "methods": _methods}
+
+
+def _list_methods(methods: dict[str, type]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("method", "what it is", "cost", "source", show_lines=True)
+    for name, method in methods.items():
+        doc = inspect.getdoc(method) or ""
+        table.add_row(name, doc.partition("\n")[0], _entry(doc, "Cost"), _entry(doc, "Source"))
+    console = Console()
+    console.print(table)
+    console.print("G(a, eps) is the gradient at w + eps of the batch's losses weighted by a. One in full: ltsam methods NAME")
+
+
+def _entry(doc: str, name: str) -> str:
+    """The text behind "Cost:" or "Source:" in a docstring, to the end of its paragraph or to the next entry."""
+    _, _, text = doc.partition(f"\n{name}: ")
+    lines: list[str] = []
+    for line in text.splitlines():
+        if lines and not line.startswith(" "):
+            break
+        lines.append(line.strip())
+    return " ".join(lines)
+
+
+def _first_line(command: Callable[..., None]) -> str:
+    return (inspect.getdoc(command) or "").partition("\n")[0]

@@ -72,7 +72,7 @@ class LTSamConfig(TrainingArguments):
         self.names_no_optimizer = self.optim is None
         if self.names_no_optimizer:
             self.optim = "sgd"
-            self.optim_args = self.optim_args or "momentum=0.9"
+            self.optim_args: str | None = self.optim_args or "momentum=0.9"
         for share in self.lr_milestones or []:
             if not 0 < share < 1:
                 raise ValueError(

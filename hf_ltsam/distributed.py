@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+def average_gradients(parameters: Sequence[Tensor]) -> None:
     """Replace every `.grad` by its mean over the processes, in one reduction per floating-point type.
 
     A parameter that no process reached keeps no gradient; one that some reached counts as zero on the others.
     """
-    by_dtype: dict[torch.dtype, list[nn.Parameter]] = {}
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for parameter in parameters:
         by_dtype.setdefault(parameter.dtype, []).append(parameter)
     for group in by_dtype.values():
         _average(group)
 
 
-def _average(parameters: list[nn.Parameter]) -> None:
+def _average(parameters: list[Tensor]) -> None:
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     reached = torch.tensor([p.grad is not None for p in parameters]).to(gradients[0])
     flat = torch.cat([*(g.reshape(-1) for g in gradients), reached])

@@ -112,7 +112,7 @@ class LossLandscape:
                 weighted = [losses if a is None else a[rows].to(losses.dtype) * losses for a in weightings]
                 gap += self._gap(index, losses.detach(), weightings[0], rows) if at is not None else []
                 gradients = self._collect([w.sum() / self.size / self._divisor for w in weighted])
-                sums = [torch._foreach_add(s, g) for s, g in zip(sums, gradients)] if sums else gradients
+                sums = [list(torch._foreach_add(s, g)) for s, g in zip(sums, gradients)] if sums else gradients
         vectors = [WeightVector(s, self._divisor) for s in sums]
         if at is not None and self._observer is not None:
             total_gap = torch.stack(gap).sum() if len(gap) == len(self._batches) else None

@@ -16,10 +16,9 @@ def logits_of(outputs: Any) -> Tensor:
     """
     if isinstance(outputs, Tensor):
         return outputs
-    if isinstance(outputs, Mapping) and isinstance(outputs.get("logits"), Tensor):
-        return outputs["logits"]
-    if isinstance(outputs, tuple) and outputs and isinstance(outputs[0], Tensor):
-        return outputs[0]
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs[0] if isinstance(outputs, tuple) else None
+    if isinstance(logits, Tensor):
+        return logits
     found = f"a mapping with {sorted(outputs)}" if isinstance(outputs, Mapping) else type(outputs).__name__
     raise TypeError(f"The model must return logits (n, C), as a tensor or under the key 'logits'; it returned {found}.")
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from .class_statistics import ClassStatistics
-from .losses import Loss
+from .losses import LDAM, Loss
 from .methods import Method
 from .models.cosine_classifier import CosineClassifier
 
@@ -129,7 +129,7 @@ def check_head(loss: Loss, model: nn.Module) -> None:
     Raises:
         ValueError: there is no `CosineClassifier`, or its scale is not the loss's `s`.
     """
-    if not getattr(loss, "needs_cosine_logits", False):        # a user's plain function says nothing about it
+    if not isinstance(loss, LDAM):
         return
     name = type(loss).__name__
     heads = [m for m in model.modules() if isinstance(m, CosineClassifier)]

@@ -38,9 +38,11 @@ def random_state(device: torch.device) -> RandomState:
 def set_random_state(state: RandomState, device: torch.device) -> None:
     on_cpu, on_device = state
     torch.set_rng_state(on_cpu)
+    if on_device is None:
+        return
     if device.type == "mps":
         torch.mps.set_rng_state(on_device)
-    elif on_device is not None:
+    else:
         torch.get_device_module(device).set_rng_state(on_device, device)
 
 

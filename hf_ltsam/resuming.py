@@ -25,6 +25,7 @@ class Resumes(Trainer):
     """
 
     class_statistics: ClassStatistics | None = None
+    train_dataset: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.method_memory: dict[str, Any] = {}
@@ -54,20 +55,25 @@ class Resumes(Trainer):
         The stock loader draws them from the global state one batch ahead of the training, so a resumed run would see
         other augmentations than an uninterrupted one.
         """
-        dataset = self.train_dataset
+        dataset: Any = self.train_dataset
         if dataset is None or isinstance(dataset, IterableDataset):
             return super().get_train_dataloader()
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         self._keyed_dataset = keyed(dataset, seed)
         try:
             self.train_dataset = self._keyed_dataset
-            return super().get_train_dataloader()
+            loader = super().get_train_dataloader()
         finally:
             self.train_dataset = dataset
+        if self.args.dataloader_persistent_workers:
+            # Starting workers draws a number from the global state; workers that persist start at other epochs in a
+            # resumed run than in an uninterrupted one. They need no seed from there.
+            loader.generator = torch.Generator()
+        return loader
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        wrapped = isinstance(train_dataset, KeyedRandomness)
-        return super()._get_train_sampler(train_dataset.dataset if wrapped else train_dataset)
+        inner = train_dataset.dataset if isinstance(train_dataset, KeyedRandomness) else train_dataset
+        return super()._get_train_sampler(inner)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)

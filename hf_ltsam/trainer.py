@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -194,7 +194,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         if self.args.lr_milestones and self.lr_scheduler is None:
-            self.lr_scheduler = milestone_schedule(
+            self.lr_scheduler: Any = milestone_schedule(
                 optimizer or self.optimizer,
                 num_training_steps,
                 self.args.get_warmup_steps(num_training_steps),
@@ -233,7 +233,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         return self.class_statistics
 
 
-def _accumulate(gradient: WeightVector, parameters: list[nn.Parameter], reached: list[bool]) -> None:
+def _accumulate(gradient: WeightVector, parameters: Sequence[Tensor], reached: list[bool]) -> None:
     """Add to `.grad` as a backward pass would: a parameter that no pass reached keeps what it has."""
     for parameter, g, has_gradient in zip(parameters, gradient.materialize(), reached, strict=True):
         if not has_gradient:

@@ -40,8 +40,8 @@ class WeightVector:
     def __mul__(self, other: Scalar | WeightVector) -> WeightVector:
         """By a scalar, or element by element with another vector."""
         if isinstance(other, WeightVector):
-            return WeightVector(torch._foreach_mul(self.tensors, other.tensors), self.scale * other.scale)
-        return self._scaled(self.scale * other)
+            return WeightVector(torch._foreach_mul(self.tensors, other.tensors), _product(self.scale, other.scale))
+        return self._scaled(_product(self.scale, other))
 
     __rmul__ = __mul__
 
@@ -71,20 +71,20 @@ class WeightVector:
         return self + (-other)
 
     def __abs__(self) -> WeightVector:
-        return WeightVector(torch._foreach_abs(self.tensors), abs(self.scale))
+        return WeightVector(torch._foreach_abs(self.tensors), _magnitude(self.scale))
 
     def dot(self, other: WeightVector) -> Tensor:
         """The inner product over all P numbers: a 0-dimensional tensor, summed in float32 or wider."""
         wide = _wide(self.tensors[0].dtype)
         products = [(a * b).sum(dtype=wide) for a, b in zip(self.tensors, other.tensors, strict=True)]
-        return torch.stack(products).sum() * (self.scale * other.scale)
+        return torch.stack(products).sum() * _product(self.scale, other.scale)
 
     def norm(self) -> Tensor:
         """The Euclidean norm over all P numbers: a 0-dimensional tensor, summed in float32 or wider."""
         if self._raw_norm is None:
             norms = torch._foreach_norm(self.tensors, 2, dtype=_wide(self.tensors[0].dtype))
             self._raw_norm = torch.linalg.vector_norm(torch.stack(list(norms)))
-        return self._raw_norm * abs(self.scale)
+        return self._raw_norm * _magnitude(self.scale)
 
     def unit(self) -> WeightVector:
         """The vector over its norm (plus 1e-12): the zero vector stays zero."""
@@ -94,6 +94,16 @@ class WeightVector:
         scaled = WeightVector(self.tensors, scale)
         scaled._raw_norm = self._raw_norm
         return scaled
+
+
+def _magnitude(scale: Scalar) -> Scalar:
+    return scale.abs() if isinstance(scale, Tensor) else abs(scale)
+
+
+def _product(a: Scalar, b: Scalar) -> Scalar:
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return torch.mul(a, b) if isinstance(a, Tensor) else torch.mul(b, a)
+    return a * b
 
 
 def _is_number(scale: Scalar, value: Scalar) -> bool:

@@ -28,7 +28,7 @@ class TrainableWeights:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError(f"{type(model).__name__} has no parameter with requires_grad=True: nothing can be trained.")
         self._saved: list[Tensor] = []
@@ -41,7 +41,7 @@ class TrainableWeights:
 
     def follow_frozen(self) -> None:
         """Look again which parameters require a gradient: callbacks may freeze and thaw between steps."""
-        current = [p for p in self.model.parameters() if p.requires_grad]
+        current: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
         if len(current) != len(self.parameters) or any(a is not b for a, b in zip(current, self.parameters)):
             self.parameters, self._saved = current, []
 
@@ -54,7 +54,7 @@ class TrainableWeights:
         if self._moved:
             raise RuntimeError("The weights are moved already: one offset at a time.")
         # a partial, since torch marks the hook with an attribute and a bound method can carry none
-        handle = self.model.register_state_dict_post_hook(partial(self._state_without_offset))
+        handle = self.model.register_state_dict_post_hook(partial(self._state_without_offset))  # type: ignore[no-untyped-call]
         try:
             self._move(offset)
             yield
@@ -79,7 +79,7 @@ class TrainableWeights:
         if isinstance(scale, Tensor) and scale.device.type == "cpu":        # reading it waits for no device
             scale = scale.item()
         if isinstance(scale, Tensor):
-            torch._foreach_add_(self.parameters, torch._foreach_mul(offset.tensors, scale))
+            torch._foreach_add_(self.parameters, list(torch._foreach_mul(offset.tensors, scale)))
         else:
             torch._foreach_add_(self.parameters, offset.tensors, alpha=scale)
 

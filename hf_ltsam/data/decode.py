@@ -95,7 +95,7 @@ def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | Non
     except Exception as error:  # PIL's readers raise nearly anything on broken input
         raise ValueError(f"{_name(entry, row)} cannot be decoded ({error}). Repair or remove it.") from error
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{_name(entry, row)} has more than 8 bits per channel (mode {image.mode!r}, 16 or 32): convert it.")
+        raise ValueError(f"{_name(entry, row)} has 16 or 32 bits per channel (mode {image.mode!r}): convert it to 8.")
     return ImageOps.exif_transpose(image).convert(MODES[channels])
 
 
@@ -120,7 +120,7 @@ def image_column_of(dataset: datasets.Dataset, name: str | None = None) -> str:
         none = f"no Image column among {', '.join(dataset.column_names)}: dataset.cast_column(..., Image()) makes one."
         raise ValueError(f"The data set has {found if valid else none}")
     if name is not None and name not in valid:
-        raise ValueError(f"{name!r} is not an Image column of the data set. Image columns: {', '.join(valid) or 'none'}.")
+        raise ValueError(f"{name!r} is not an Image column of the data set. There are: {', '.join(valid) or 'none'}.")
     return valid[0] if name is None else name
 
 
@@ -131,14 +131,13 @@ def _with_progress(rows: datasets.Dataset, what: str, progress: bool) -> Iterato
 def _scale_and_crop(image: Image.Image, size: int) -> Image.Image:
     scale = size / min(image.size)
     scaled = [max(size, round(side * scale)) for side in image.size]
-    # a box of the source that maps exactly onto the centre crop would save work, but round differently
     image = image.resize((scaled[0], scaled[1]), Image.Resampling.BILINEAR)  # PIL antialiases when it shrinks
     left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
     return image.crop((left, top, left + size, top + size))
 
 
 def _name(entry: dict[str, Any] | None, row: int | None) -> str:
-    """"The image a/b.jpg (row 3)", as far as it is known."""
+    """The beginning of a message: file and row, as far as they are known."""
     path = entry["path"] if entry is not None else None
     known = [part for part in (path, None if row is None else f"(row {row})") if part]
     return " ".join(["The image", *known]) if known else "An image without a file name"

@@ -23,8 +23,9 @@ CUSTOMARY_NORMALISATION = {"cifar10": _LDAM_DRW, "cifar100": _LDAM_DRW}
 class InMemoryImages(KeyedDataset):
     """Images held as uint8, augmented and normalised in batches; random numbers keyed by (seed, epoch, index).
 
-    A sample is `{"pixel_values": float32 (C, H, W), "labels": int}`. `__getitems__`, which a `DataLoader` prefers, makes
-    a whole batch with a few array operations; `__getitem__` gives the same tensors one by one.
+    A sample is `{"pixel_values": float32 (C, H, W), "labels": int}`. `__getitems__`, which a `DataLoader` prefers,
+    makes a whole batch with a few array operations; `__getitem__` gives the same tensors one by one. A batch takes
+    less time to make than to pass between processes: leave `dataloader_num_workers` at 0.
 
     Args:
         images: uint8 (N, C, H, W).
@@ -120,7 +121,8 @@ def normalisation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
         mean = (counts @ levels) / counts.sum()
         variance = (counts @ (levels - mean).square()) / counts.sum()
         if variance == 0:
-            raise ValueError(f"All pixels of channel {channel} are {int(images[0, channel, 0, 0])}: nothing to normalise.")
+            level = int(images[0, channel, 0, 0])
+            raise ValueError(f"All pixels of channel {channel} are {level}: there is nothing to normalise.")
         means.append(float(mean))
         stds.append(float(variance.sqrt()))
     return tuple(means), tuple(stds)
@@ -133,13 +135,15 @@ def _check(images: Tensor, labels: Tensor, mean: Sequence[float], std: Sequence[
             f"got {images.dtype} of shape {tuple(images.shape)}."
         )
     if labels.ndim != 1 or labels.is_floating_point():
-        raise ValueError(f"`InMemoryImages(labels=...)` must be integers (N,), got {labels.dtype} {tuple(labels.shape)}.")
+        raise ValueError(
+            f"`InMemoryImages(labels=...)` must be integers (N,), got {labels.dtype} of shape {tuple(labels.shape)}."
+        )
     if len(labels) != len(images):
         raise ValueError(f"`InMemoryImages(labels=...)`: {len(labels)} labels for {len(images)} images.")
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != images.shape[1]:
             raise ValueError(
-                f"`InMemoryImages({name}=...)` needs a value for each of the {images.shape[1]} channels, got {len(values)}."
+                f"`InMemoryImages({name}=...)` needs a value for each of {images.shape[1]} channels, got {len(values)}."
             )
     if min(std) <= 0:
         raise ValueError(f"`InMemoryImages(std=...)` must be positive, got {tuple(std)}.")

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
 from hf_ltsam.data.keyed_randomness import KeyedRandomness
+from hf_ltsam.registry import nearest
 
 if TYPE_CHECKING:
     import datasets
@@ -73,6 +74,29 @@ def class_label_columns(dataset: datasets.Dataset) -> list[str]:
     return [name for name, feature in dataset.features.items() if isinstance(feature, ClassLabel)]
 
 
+def class_label_column_of(dataset: datasets.Dataset, name: str | None = None) -> str:
+    """The named `ClassLabel` column, or the only one there is.
+
+    Raises:
+        ValueError: there is no such column, it is not a `ClassLabel`, or none was named and there is not exactly one.
+    """
+    valid = class_label_columns(dataset)
+    if name is None:
+        if len(valid) == 1:
+            return valid[0]
+        found = f"several ClassLabel columns ({', '.join(valid)}): name one of them by label_column=..."
+        none = f"no ClassLabel column among {', '.join(dataset.column_names)}: class_encode_column(...) makes one."
+        raise ValueError(f"The data set has {found if valid else none}")
+    if name not in dataset.column_names:
+        raise ValueError(f"The data set has no column {name!r}.{nearest(name, dataset.column_names)}")
+    if name not in valid:
+        raise ValueError(
+            f"The column {name!r} is not a ClassLabel but {dataset.features[name]}: "
+            f"dataset.class_encode_column({name!r}) makes it one. ClassLabel columns: {', '.join(valid) or 'none'}."
+        )
+    return name
+
+
 def read_label_column(dataset: datasets.Dataset, name: str) -> Tensor:
     """One integer column (N,) as int64, whatever the data set's format and transform.
 
@@ -103,9 +127,8 @@ def _labels_of_arrow(dataset: datasets.Dataset, names: Sequence[str]) -> Tensor:
     if len(class_labels) == 1:
         return read_label_column(dataset, class_labels[0])
     found = ", ".join(class_labels) or f"none among {', '.join(dataset.column_names) or 'no columns'}"
-    raise _unreadable(
-        dataset, f"it has no column {' or '.join(map(repr, dict.fromkeys(names)))}, and its ClassLabel columns are {found}"
-    )
+    wanted = " or ".join(map(repr, dict.fromkeys(names)))
+    raise _unreadable(dataset, f"it has no column {wanted}, and its ClassLabel columns are {found}")
 
 
 def _labels_of_mappings(samples: Sequence[Any], names: Sequence[str]) -> Tensor:

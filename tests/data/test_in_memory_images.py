@@ -113,12 +113,12 @@ def test_no_global_random_state_is_touched():
     np.random.seed(3)
     torch.manual_seed(3)
     random.seed(3)
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy(), random.getstate()
     dataset = make()
     dataset.set_epoch(1)
     dataset.__getitems__(range(24))
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[1] == before[1]).all()
+    assert (np.random.get_state(legacy=False)["state"]["key"] == before[1]).all()
     assert random.getstate() == before[2]
 
 
@@ -174,7 +174,8 @@ def test_normalisation_is_the_mean_and_deviation_of_all_pixels():
 )
 def test_bad_input_is_named(settings, message):
     good = {
-        "images": torch.zeros(2, 3, 4, 4, dtype=torch.uint8), "labels": [0, 1], "mean": MEAN, "std": STD, "augment": True
+        "images": torch.zeros(2, 3, 4, 4, dtype=torch.uint8), "labels": [0, 1], "mean": MEAN, "std": STD,
+        "augment": True,
     }  # fmt: skip
     with pytest.raises(ValueError, match=message):
         InMemoryImages(**{**good, **settings})

@@ -20,18 +20,19 @@ class Noisy(Dataset):
     def __getitem__(self, index):
         if index == 11:
             raise OSError("a corrupt image")
-        drawn = [torch.rand(2).double(), torch.tensor(np.random.rand(2)), torch.tensor([random.random(), random.random()])]
+        own = [random.random(), random.random()]
+        drawn = [torch.rand(2).double(), torch.tensor(np.random.rand(2)), torch.tensor(own)]
         return {"pixel_values": torch.cat(drawn), "labels": index % 3}
 
 
 def global_states():
-    name, key, *rest = np.random.get_state()
-    return torch.get_rng_state().tolist(), (name, key.tolist(), *rest), random.getstate()
+    of_numpy = {**np.random.get_state(legacy=False)}
+    return torch.get_rng_state().tolist(), repr(of_numpy), of_numpy["state"]["key"].tolist(), random.getstate()
 
 
-def read(dataset, **loader):
+def read(dataset, **options):
     """All samples but the corrupt one, through a DataLoader."""
-    loader = DataLoader(dataset, sampler=range(11), batch_size=4, **loader)
+    loader = DataLoader(dataset, sampler=range(11), batch_size=4, **options)
     return torch.cat([batch["pixel_values"] for batch in loader])
 
 

@@ -1,0 +1,92 @@
+"""Larger images, decoded and transformed on the fly."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hf_ltsam.data.decode import decode_image, image_column_of
+from hf_ltsam.data.labels import class_label_column_of
+from hf_ltsam.registry import nearest
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def image_transform(
+    size: int, mean: Sequence[float], std: Sequence[float], train: bool
+) -> Callable[[Any], Tensor]:
+    """The customary transform for ImageNet and its relatives: a PIL image to float32 (3, size, size).
+
+    Args:
+        size: pixels.
+        mean: per channel, of pixels in [0, 1].
+        std: per channel.
+        train: random resized crop and flip, which draw from torch's global generator (`KeyedRandomness` makes them
+            resume); otherwise the short side is scaled to size * 256 / 224 and the centre is kept.
+    """
+    from torchvision.transforms import v2
+
+    crop = (
+        [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
+        if train
+        else [v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size)]
+    )
+    to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+    composed: Callable[[Any], Tensor] = v2.Compose([*crop, *to_tensor])
+    return composed
+
+
+def on_the_fly(
+    dataset: datasets.Dataset,
+    transform: Callable[[Any], Any],
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> datasets.Dataset:
+    """The same rows as `{"pixel_values": transform(image), "labels": int}`, decoded when a row is asked for.
+
+    Args:
+        dataset: with an `Image` column; a transform and format of its own are dropped.
+        transform: called with an RGB image of PIL, such as `image_transform(...)`.
+        image_column: None: the only `Image` column.
+        label_column: None: the only `ClassLabel` column.
+
+    Raises:
+        ValueError: no such column. Later, when a row is read: an image that cannot be decoded, with its file's name.
+    """
+    from datasets import Image
+
+    image = image_column_of(dataset, image_column)
+    label = class_label_column_of(dataset) if label_column is None else label_column
+    if label not in dataset.column_names:
+        raise ValueError(f"The data set has no column {label!r}.{nearest(label, dataset.column_names)}")
+    plain = copy.copy(dataset)  # so that the caller's data set keeps its transform
+    plain.reset_format()
+    plain = plain.select_columns([image, label]).cast_column(image, Image(decode=False))
+    names = {old: new for old, new in ((image, "image"), (label, "labels")) if old != new}
+    return plain.rename_columns(names).with_transform(_DecodeAndTransform(transform))
+
+
+@dataclass(frozen=True)
+class _DecodeAndTransform:
+    """Decodes here and not in `datasets`, which does not say which file is broken."""
+
+    transform: Callable[[Any], Any]
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        images = [self._pixels(entry) for entry in batch["image"]] if "image" in batch else []
+        return {"pixel_values": images, "labels": batch.get("labels", [])}
+
+    def _pixels(self, entry: dict[str, Any] | None) -> Any:
+        try:
+            image = decode_image(entry)
+        except ValueError as error:
+            if entry is not None and entry["path"]:
+                raise
+            raise ValueError(f"{error} unreadable_images(dataset) tells its row.") from error
+        return self.transform(image)

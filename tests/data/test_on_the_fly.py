@@ -1,0 +1,86 @@
+"""Transforms on the fly: what the model gets, keyed randomness around it, the name of a broken file."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Image as ImageFeature
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.transforms import functional as reference
+from transformers import default_data_collator
+
+from hf_ltsam.data.keyed_randomness import KeyedRandomness
+from hf_ltsam.data.labels import training_labels
+from hf_ltsam.data.transforms import image_transform, on_the_fly
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+
+
+def noise(height, width, seed=0) -> Image.Image:
+    return Image.fromarray(np.random.RandomState(seed).randint(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def png(image) -> dict:
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def make(*images, labels=None) -> Dataset:
+    features = Features({"img": ImageFeature(), "fine": ClassLabel(names=list("abc")), "other": Value("int64")})
+    labels = labels or [i % 3 for i in range(len(images))]
+    return Dataset.from_dict({"img": list(images), "fine": labels, "other": labels[::-1]}, features=features)
+
+
+def test_evaluation_is_resize_and_centre_crop():
+    image = noise(60, 90)
+    sample = on_the_fly(make(png(image)), transform=image_transform(28, MEAN, STD, train=False))[0]
+    resized = reference.resize(image, 32)  # 28 * 256 / 224
+    expected = reference.normalize(reference.to_tensor(reference.center_crop(resized, 28)), MEAN, STD)
+    assert torch.allclose(sample["pixel_values"], expected, atol=1e-6)
+    assert sample["labels"] == 0
+    assert set(sample) == {"pixel_values", "labels"}
+
+
+def test_grey_images_get_three_channels():
+    sample = on_the_fly(make(png(noise(9, 9).convert("L"))), transform=image_transform(8, MEAN, STD, train=True))[0]
+    assert sample["pixel_values"].shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_training_is_random_and_keyed(num_workers):
+    dataset = on_the_fly(make(*[png(noise(20, 20))] * 6), transform=image_transform(8, MEAN, STD, train=True))
+    keyed = KeyedRandomness(dataset, seed=0)
+    loader = DataLoader(keyed, batch_size=4, collate_fn=default_data_collator, num_workers=num_workers)
+    pixels = torch.cat([batch["pixel_values"] for batch in loader])
+    assert torch.equal(pixels, torch.stack([keyed[i]["pixel_values"] for i in range(6)]))
+    assert len({p.numpy().tobytes() for p in pixels}) == 6  # the same image, differently cropped
+    assert all(batch["labels"].dtype == torch.int64 for batch in loader)
+
+
+def test_labels_are_found_without_decoding():
+    dataset = on_the_fly(make({"bytes": b"x", "path": None}, {"bytes": b"y", "path": None}), str, "img", "fine")
+    assert training_labels(dataset).tolist() == [0, 1]
+    other = on_the_fly(make({"bytes": b"x", "path": None}, {"bytes": b"y", "path": None}), str, "img", "other")
+    assert training_labels(other).tolist() == [1, 0]
+
+
+def test_a_broken_file_is_named(tmp_path):
+    path = tmp_path / "cut off.png"
+    path.write_bytes(png(noise(30, 30))["bytes"][:200])
+    dataset = on_the_fly(make(str(path)), transform=image_transform(8, MEAN, STD, train=True))
+    with pytest.raises(ValueError, match=r"cut off\.png cannot be decoded"):
+        dataset[0]
+    bare = on_the_fly(make({"bytes": b"x", "path": None}), transform=image_transform(8, MEAN, STD, train=True))
+    with pytest.raises(ValueError, match="unreadable_images"):
+        bare[0]
+
+
+def test_unknown_columns_are_refused():
+    with pytest.raises(ValueError, match="'imgs' is not an Image column"):
+        on_the_fly(make(png(noise(4, 4))), str, "imgs", "fine")
+    with pytest.raises(ValueError, match=r"no column 'fin'.*'fine'"):
+        on_the_fly(make(png(noise(4, 4))), str, "img", "fin")
