@@ -89,7 +89,7 @@ def _list_methods(methods: dict[str, type]) -> None:
         table.add_row(name, doc.partition("\n")[0], _entry(doc, "Cost"), _entry(doc, "Source"))
     console = Console()
     console.print(table)
-    console.print("G(a, eps) is the gradient at w + eps of the batch's losses weighted by a. One in full: ltsam methods NAME")
+    console.print("G(a, eps): the gradient at w + eps of the batch's losses, weighted by a. In full: ltsam methods NAME")
 
 
 def _entry(doc: str, name: str) -> str:

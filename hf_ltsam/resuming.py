@@ -68,7 +68,7 @@ class Resumes(Trainer):
         if self.args.dataloader_persistent_workers:
             # Starting workers draws a number from the global state; workers that persist start at other epochs in a
             # resumed run than in an uninterrupted one. They need no seed from there.
-            loader.generator = torch.Generator()
+            loader.base_dataloader.generator = torch.Generator()
         return loader
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:

@@ -51,7 +51,7 @@ def test_numbers_and_functions_are_schedules_too():
 
 
 @pytest.mark.parametrize("value, lowest", [
-    (-0.5, -0.5), (Constant(3), 3), (Piecewise((1, -2, 3), (0.5, 0.501)), -2), (Linear(0, -1), -1), (Linear(2, 5), 2),
+    (-0.5, -0.5), (Constant(3), 3), (Piecewise((1, -2, 3), (0.501, 0.502)), -2), (Linear(0, -1), -1), (Linear(2, 5), 2),
     (Cosine(-3, 1), -3), (lambda progress: progress - 0.25, -0.25),
 ])
 def test_lowest_value(value, lowest):

@@ -56,7 +56,12 @@ class DataArguments:
     image_column: str | None = field(default=None, metadata={"help": "None: the only column of images."})
     label_column: str | None = field(default=None, metadata={"help": "None: the only ClassLabel column."})
     train_split: str = field(default="train", metadata={"help": "The split to train on."})
-    test_split: str = field(default="test", metadata={"help": "The split to test on, after the last epoch."})
+    test_split: str | None = field(
+        default=None, metadata={"help": "The split to test on, after the last epoch. None: test, or else validation."}
+    )
+    held_out_per_class: int | None = field(
+        default=None, metadata={"help": "Folders without test images: set so many of every class aside for the test."}
+    )
     imbalance_ratio: float | None = field(
         default=None, metadata={"help": "Draw a long tail of this ratio from the training split. None: take all of it."}
     )
@@ -65,10 +70,18 @@ class DataArguments:
     many_above: int = field(default=100, metadata={"help": "Classes with more training images are reported as many."})
     few_below: int = field(default=20, metadata={"help": "Classes with fewer training images are reported as few."})
     image_size: int | None = field(
-        default=None, metadata={"help": "Side in pixels. None: small images as they are, others as the model wants them."}
+        default=None,
+        metadata={"help": "Side in pixels. None: what the model asks for; cifar_resnet takes images as they are."},
+    )
+    normalisation: str = field(
+        default="auto",
+        metadata={"help": "auto (the model's own, or the mean and deviation of the training images), cifar10 or cifar100."},
     )
     crop_padding: int = field(default=4, metadata={"help": "Small images: padding before the random crop, in pixels."})
     flip: bool = field(default=True, metadata={"help": "Mirror half of the training images. Wrong for digits or text."})
+    check_images: bool = field(
+        default=True, metadata={"help": "Large images: look for corrupt ones first. Small ones are all decoded anyway."}
+    )
 
 
 @dataclass(frozen=True)
@@ -77,14 +90,14 @@ class Run:
 
     Args:
         settings: what recipe and command line set, by name; everything else is at its default.
-        command: the words of the command line.
+        words: the command line.
     """
 
     model: ModelArguments
     data: DataArguments
     config: LTSamConfig
     settings: dict[str, Any]
-    command: tuple[str, ...]
+    words: tuple[str, ...]
 
 
 def parse(words: Sequence[str]) -> Run:
@@ -103,8 +116,10 @@ def parse(words: Sequence[str]) -> Run:
         path = find_recipe(recipe)
         settings = _given(parser, _as_words(read_recipe(path), _options(parser), path))
     settings |= given
-    settings.setdefault("output_dir", f"runs/{Path(recipe).stem if recipe else 'train'}")
     settings = {name: _without_json(name, value) for name, value in settings.items()}
+    # a folder for each seed, so that the runs of one recipe do not overwrite each other
+    stem = Path(recipe).stem if recipe else "train"
+    settings.setdefault("output_dir", f"runs/{stem}/seed{settings.get('seed', LTSamConfig.seed)}")
     model, data, config = parser.parse_dict(settings)
     return Run(model, data, config, settings, tuple(words))
 

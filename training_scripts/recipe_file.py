@@ -69,7 +69,7 @@ def recipe_names() -> list[str]:
 
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        values = yaml.load(path.read_text(), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a YAML file: {error}") from error
     if values is None:

@@ -1,130 +1,99 @@
-"""Training and test set, from the Hub, from Parquet files or from folders of images."""
+"""The splits as the Trainer takes them: small images in memory, larger ones on the fly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset
-from torch import Tensor
+from datasets import Dataset
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from dataset_builders.cifar_lt import load_cifar_lt
-from dataset_builders.folders import load_image_folder
-from dataset_builders.long_tail import check_imbalance_ratio, long_tailed, profile_named
-from hf_ltsam import ClassStatistics
 from hf_ltsam.data.decode import decode_image, decode_images, encoded_images, unreadable_images
 from hf_ltsam.data.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
-from hf_ltsam.data.labels import class_label_column_of, read_label_column
 from hf_ltsam.data.transforms import image_transform, on_the_fly
-from hf_ltsam.registry import nearest
 from training_scripts.arguments import DataArguments
+from training_scripts.splits import Splits
 from training_scripts.training_model import ImageFormat
 
 SMALL = 64        # pixels: images up to this side are decoded once and kept in memory
 
 
 @dataclass(frozen=True)
-class Splits:
-    """The images as stored, before any model is chosen."""
+class TrainingData:
+    """Data sets of `{"pixel_values": float32 (C, H, W), "labels": int}`, normalised by mean and std per channel."""
 
-    train: Dataset
-    test: Dataset
-    train_labels: Tensor        # (N,)
-    test_labels: Tensor
-    class_names: list[str]
-    label_column: str
+    train: Any
+    test: Any
+    mean: Sequence[float]
+    std: Sequence[float]
 
 
-def load_splits(arguments: DataArguments) -> Splits:
-    """Load, draw the long tail, and read the labels; no image is decoded.
+def prepare(splits: Splits, arguments: DataArguments, wanted: ImageFormat, seed: int) -> TrainingData:
+    """Decode small images at once, larger ones when they are needed.
 
-    Raises:
-        ValueError, FileNotFoundError: what is missing or wrong, and the way out.
-    """
-    splits = _loader(arguments)(arguments)
-    train = _split(splits, arguments.train_split)
-    test = _split(splits, arguments.test_split or ("test" if "test" in splits else "validation"))
-    column = class_label_column_of(train, arguments.label_column)
-    if arguments.imbalance_ratio is not None and arguments.builder != "cifar_lt":
-        train = long_tailed(train, arguments.imbalance_ratio, arguments.profile, arguments.split_seed, column)
-    test_labels = read_label_column(test, column)
-    if int(test_labels.min()) < 0:
-        raise ValueError("The test split is not labelled (label -1): name another one by --test_split.")
-    names = train.features[column].names
-    return Splits(train, test, read_label_column(train, column), test_labels, names, column)
+    Small training images are augmented by crops and flips, larger ones by random resized crops and flips.
 
-
-def check_data(arguments: DataArguments) -> None:
-    """What can be said about the settings without loading anything.
+    Args:
+        wanted: by the model; a size or normalisation in the settings comes first.
+        seed: of the augmentation.
 
     Raises:
-        ValueError: no data set, or a setting outside its range.
-        FileNotFoundError: the data set can only be a path, and is not there.
+        ValueError: images that cannot be decoded (named), or that need a size and have none.
     """
-    source = arguments.dataset
-    if source is None:
-        raise ValueError("No data set: give --dataset (a name on the Hub, or a folder), or --config with a recipe.")
-    if not Path(source).exists() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
-        raise FileNotFoundError(f"--dataset {source}: there is no such folder, and it is no name on the Hub (OWNER/NAME).")
-    if Path(source).is_file():
-        raise ValueError(f"--dataset {source} is a file: give the folder that it is in.")
-    if arguments.builder not in (*LOADERS, "auto"):
-        raise ValueError(f"--builder {arguments.builder} does not exist.{nearest(arguments.builder, (*LOADERS, 'auto'))}")
-    if arguments.normalisation not in NORMALISATIONS:
-        hint = nearest(arguments.normalisation, NORMALISATIONS)
-        raise ValueError(f"--normalisation {arguments.normalisation} does not exist.{hint}")
-    profile_named(arguments.profile)
-    if arguments.imbalance_ratio is not None:
-        check_imbalance_ratio(arguments.imbalance_ratio)
-
-
-def class_statistics(splits: Splits, arguments: DataArguments, tail_threshold: int | None) -> ClassStatistics:
-    """Of the training split, with the thresholds of the settings."""
-    return ClassStatistics.from_labels(
-        splits.train_labels,
-        len(splits.class_names),
-        tail_threshold=tail_threshold,
-        many_above=arguments.many_above,
-        few_below=arguments.few_below,
-    )
-
-
-def prepare(splits: Splits, arguments: DataArguments, wanted: ImageFormat, seed: int) -> tuple[Any, Any, ImageFormat]:
-    """Training and test set as the Trainer takes them, and the form their images were brought to.
-
-    Small images are decoded once and augmented in memory by crops and flips; larger ones are read when they are needed,
-    and augmented by random resized crops and flips.
-    """
-    size = arguments.image_size or wanted.size or _own_size(splits.train, arguments.image_column)
+    size = arguments.image_size or wanted.size
+    if size is None:
+        _require_small(splits.train, arguments.image_column)
+    pixels = wanted.normalisation
     if arguments.normalisation != "auto":
-        mean, std = CUSTOMARY_NORMALISATION[arguments.normalisation]
-        wanted = replace(wanted, mean=mean, std=std)
-    make = _in_memory if size <= SMALL else _on_the_fly
-    return make(splits, arguments, replace(wanted, size=size), seed)
+        pixels = CUSTOMARY_NORMALISATION[arguments.normalisation]
+    if size is None or size <= SMALL:
+        return _in_memory(splits, arguments, ImageFormat(size, pixels), seed)
+    return _on_the_fly(splits, arguments, size, pixels or (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
 
 
-def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed: int) -> tuple[Any, Any, ImageFormat]:
-    column, size = arguments.image_column, form.size
-    images = decode_images(splits.train, column, size=size)
-    if form.mean is None or form.std is None:
-        mean, std = normalisation(images)
-        form = replace(form, mean=mean, std=std)
-    train = InMemoryImages(
-        images, splits.train_labels, form.mean, form.std, True, seed, arguments.crop_padding, arguments.flip
+def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed: int) -> TrainingData:
+    train, test = (decode_images(split, arguments.image_column, form.size) for split in (splits.train, splits.test))
+    mean, std = form.normalisation or normalisation(train)
+    return TrainingData(
+        InMemoryImages(train, splits.train_labels, mean, std, True, seed, arguments.crop_padding, arguments.flip),
+        InMemoryImages(test, splits.test_labels, mean, std, augment=False),
+        mean,
+        std,
     )
-    test = InMemoryImages(decode_images(splits.test, column, size=size), splits.test_labels, form.mean, form.std, False)
-    return train, test, form
 
 
-def _on_the_fly(splits: Splits, arguments: DataArguments, form: ImageFormat, seed: int) -> tuple[Any, Any, ImageFormat]:
+def _on_the_fly(splits: Splits, arguments: DataArguments, size: int, pixels: Any) -> TrainingData:
+    """The Trainer keys the random numbers of the transforms by its own seed."""
+    mean, std = pixels
+    if not arguments.flip:
+        raise ValueError(f"--flip false needs images of at most {SMALL} pixels, got {size}: --image_size {SMALL} or less.")
     if arguments.check_images:
-        _refuse_unreadable(splits, arguments.image_column)
-    mean, std = form.mean or _IMAGENET_MEAN, form.std or _IMAGENET_STD
-    form = replace(form, mean=mean, std=std)
+        _refuse_unreadable([splits.train, splits.test], arguments.image_column)
     train, test = (
-        on_the_fly(split, arguments.image_column, splits.label_column, image_transform(form.size, mean, std, is_train))
-        for split, is_train in ((splits.train, True), (splits.test, False))
+        on_the_fly(
+            split,
+            image_column=arguments.image_column,
+            label_column=splits.label_column,
+            transform=image_transform(size, mean, std, train=augment),
+        )
+        for split, augment in ((splits.train, True), (splits.test, False))
     )
-    return train, test, form
+    return TrainingData(train, test, mean, std)
+
+
+def _require_small(split: Dataset, image_column: str | None) -> None:
+    """Images that nobody states a size for stay as they are, which large ones must not."""
+    image = decode_image(encoded_images(split, image_column)[0]["image"], row=0)
+    if max(image.size) > SMALL:
+        raise ValueError(
+            f"The first image has {image.width} x {image.height} pixels, and cifar_resnet takes any size: state the one to "
+            "train at, --image_size 32 as for CIFAR, say."
+        )
+
+
+def _refuse_unreadable(splits: Sequence[Dataset], image_column: str | None) -> None:
+    messages = [message for split in splits for message in unreadable_images(split, image_column)]
+    if messages:
+        total = f"{len(messages)} unreadable images in all. --check_images false skips this check."
+        raise ValueError("\n".join([*messages[:10], total]))

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel, ViTImageProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    PreTrainedModel,
+    ViTImageProcessor,
+)
 
 from hf_ltsam import CifarResNetConfig
 from training_scripts.arguments import ModelArguments
@@ -16,17 +22,15 @@ OURS = CifarResNetConfig.model_type
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What a model was trained on.
+    """What the pixels of an image must be like.
 
     Args:
         size: side in pixels; None: any, so that images may stay as they are.
-        mean: per channel, of pixels in [0, 1]; None: to be measured on the training images.
-        std: likewise.
+        normalisation: mean and standard deviation per channel, of pixels in [0, 1]; None: to be measured.
     """
 
     size: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 def build_model(arguments: ModelArguments, class_names: Sequence[str]) -> PreTrainedModel:
@@ -34,6 +38,7 @@ def build_model(arguments: ModelArguments, class_names: Sequence[str]) -> PreTra
 
     Raises:
         OSError: there is no model of that name, here or on the Hub.
+        ValueError: it is no image classifier, or a setting of cifar_resnet is out of its range.
     """
     labels = {"id2label": dict(enumerate(class_names)), "label2id": {name: c for c, name in enumerate(class_names)}}
     if arguments.model == OURS:
@@ -47,23 +52,25 @@ def build_model(arguments: ModelArguments, class_names: Sequence[str]) -> PreTra
     return AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(arguments.model, **labels))
 
 
-def image_format(arguments: ModelArguments) -> ImageFormat:
-    """The form that the model's own image processor states; of our ResNets any."""
+def wanted_format(arguments: ModelArguments) -> ImageFormat:
+    """What the image processor that belongs to the model states; our ResNets take anything.
+
+    Raises:
+        OSError: there is no model of that name, or no image processor beside it.
+    """
     if arguments.model == OURS or AutoConfig.from_pretrained(arguments.model).model_type == OURS:
         return ImageFormat()
-    processor = AutoImageProcessor.from_pretrained(arguments.model)
-    settings = processor.to_dict()
-    if "data_config" in settings:        # timm's
-        timm = settings["data_config"]
-        return ImageFormat(timm["input_size"][-1], tuple(timm["mean"]), tuple(timm["std"]))
-    return ImageFormat(_side(settings["size"]), tuple(settings["image_mean"]), tuple(settings["image_std"]))
+    stated = AutoImageProcessor.from_pretrained(arguments.model).to_dict()
+    if "data_config" in stated:        # timm's
+        timm = stated["data_config"]
+        return ImageFormat(timm["input_size"][-1], (tuple(timm["mean"]), tuple(timm["std"])))
+    return ImageFormat(_side(stated["size"]), (tuple(stated["image_mean"]), tuple(stated["image_std"])))
 
 
-def image_processor(form: ImageFormat) -> ViTImageProcessor:
-    """What `pipeline("image-classification")` needs beside the weights; saved with every checkpoint."""
-    size = {"height": form.size, "width": form.size}
-    return ViTImageProcessor(size=size, image_mean=list(form.mean or ()), image_std=list(form.std or ()))
+def image_processor(height: int, width: int, mean: Sequence[float], std: Sequence[float]) -> ViTImageProcessor:
+    """Saved beside the weights, so that `pipeline("image-classification", model=FOLDER)` sees what the training saw."""
+    return ViTImageProcessor(size={"height": height, "width": width}, image_mean=list(mean), image_std=list(std))
 
 
 def _side(size: dict[str, Any]) -> int:
-    return int(size.get("height") or size["shortest_edge"])
+    return int(size["shortest_edge"] if "shortest_edge" in size else size["height"])

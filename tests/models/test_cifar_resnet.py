@@ -22,8 +22,11 @@ def a_model(seed=0, **settings):
 def trained(model):
     """Weights, and running statistics, that no initialisation would give."""
     with torch.no_grad():
-        for tensor in model.state_dict().values():
-            tensor.copy_(torch.rand(tensor.shape) + 0.5) if tensor.is_floating_point() else tensor.fill_(7)
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand(tensor.shape) + (0.5 if name.endswith("running_var") else -0.4))
+            else:
+                tensor.fill_(7)
     return model
 
 
@@ -141,6 +144,16 @@ def test_a_new_head_on_old_features(tmp_path, head):
     assert norms.isfinite().all() and (norms > 0).all()
     if head == "cosine":
         torch.testing.assert_close(norms, torch.ones(9))
+
+
+def test_a_new_stem_leaves_the_rest_as_it_was(tmp_path):
+    """Loading with one missing weight initialises that one alone; cosine weights keep their lengths."""
+    model = trained(a_model(head="cosine"))
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path, num_channels=1, ignore_mismatched_sizes=True)
+    assert loaded.conv1.weight.shape == (16, 1, 3, 3)
+    for name, tensor in loaded.state_dict().items():
+        assert name == "conv1.weight" or torch.equal(tensor, model.state_dict()[name]), name
 
 
 def test_configuration_by_name():

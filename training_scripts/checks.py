@@ -1,0 +1,55 @@
+"""What can go wrong, found before any time is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_ltsam import LTSamConfig, make_loss, make_method
+from hf_ltsam.metrics.run_record import FILE_NAME
+from hf_ltsam.refusals import check_arguments, check_output_folder
+from hf_ltsam.reweighting import Reweighting
+from training_scripts.arguments import Run
+from training_scripts.splits import check_data
+
+
+def check(run: Run) -> None:
+    """Refuse settings that cannot work, without loading data or model.
+
+    Raises:
+        ValueError, FileNotFoundError: the setting, its value and the way out.
+    """
+    config = run.config
+    make_method(config.method, **_mapping(config.method_args))
+    make_loss(config.loss, **_mapping(config.loss_args))
+    Reweighting(config.reweighting, config.reweighting_start)
+    check_arguments(config)
+    check_data(run.data)
+    if config.should_save:
+        check_output_folder(config.output_dir)
+        _refuse_to_overwrite(config)
+
+
+def resume_point(config: LTSamConfig) -> str | bool:
+    """`--resume_from_checkpoint`: a checkpoint's folder, "true" for the last one, or nothing."""
+    value = config.resume_from_checkpoint or "false"
+    return {"true": True, "false": False}.get(value.lower(), value)
+
+
+def _mapping(arguments: dict[str, Any] | str | None) -> dict[str, Any]:
+    """LTSamConfig has made a mapping of JSON text, or refused it."""
+    return arguments if isinstance(arguments, dict) else {}
+
+
+def _refuse_to_overwrite(config: LTSamConfig) -> None:
+    folder = Path(config.output_dir)
+    if resume_point(config):
+        return
+    checkpoint = get_last_checkpoint(config.output_dir)
+    if checkpoint is None and not (folder / FILE_NAME).is_file():
+        return
+    found = FILE_NAME if checkpoint is None else Path(checkpoint).name
+    go_on = "" if checkpoint is None else "--resume_from_checkpoint true goes on with it, "
+    raise ValueError(f"{folder} holds an earlier run ({found}): {go_on}--output_dir OTHER starts a new one.")

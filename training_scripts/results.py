@@ -1,0 +1,88 @@
+"""What a run leaves behind beside its weights: metrics.json, recipe.yaml, and a table on the screen."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+from transformers.trainer_utils import PredictionOutput
+
+from hf_ltsam import LOSSES, METHODS, LTSamTrainer
+from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.metrics.run_record import RunRecord, installed_versions, split_results
+from hf_ltsam.registry import describe
+from training_scripts.arguments import Run
+from training_scripts.splits import Splits
+
+
+def save_recipe(run: Run) -> Path:
+    """Write `recipe.yaml` into the run's folder: all that recipe and command line set, and the command."""
+    path = Path(run.config.output_dir) / "recipe.yaml"
+    settings = yaml.safe_dump(run.settings, sort_keys=False)
+    path.write_text(f"# {command(run)}\n# the same again: ltsam train --config THIS_FILE --output_dir OTHER\n{settings}")
+    return path
+
+
+def command(run: Run) -> str:
+    """What was typed, ready to be pasted."""
+    return shlex.join(["ltsam", "train", *run.words])
+
+
+def record_of(
+    run: Run, trainer: LTSamTrainer, splits: Splits, test: PredictionOutput, train: Mapping[str, float]
+) -> RunRecord:
+    """Everything that `metrics.json` states.
+
+    Args:
+        test: logits and labels of the test split.
+        train: the metrics that training returned; its times are kept.
+    """
+    statistics = splits.statistics(run.data, run.config.tail_threshold)
+    seconds = train["train_runtime"]
+    return RunRecord(
+        seed=run.config.seed,
+        method=describe(METHODS, trainer.method),
+        loss=describe(LOSSES, trainer.loss),
+        class_statistics=statistics.to_dict(),
+        results={"test": split_results(test.predictions, test.label_ids, statistics)},
+        reweighting={"scheme": run.config.reweighting, "start": run.config.reweighting_start},
+        model={"name": run.model.model, "depth": run.model.depth, "head": run.model.head},
+        data={
+            "name": run.data.dataset,
+            "imbalance_ratio": run.data.imbalance_ratio,
+            "profile": run.data.profile,
+            "split_seed": run.data.split_seed,
+            "training_labels_sha256": label_fingerprint(splits.train_labels),
+        },
+        timing={"train_seconds": seconds, "seconds_per_step": seconds / max(trainer.state.global_step, 1)},
+        hardware=hardware(trainer),
+        command=command(run),
+        versions=installed_versions(),
+    )
+
+
+def hardware(trainer: LTSamTrainer) -> str:
+    """Processes, device and threads, in words."""
+    device = trainer.args.device
+    if device.type == "cuda":
+        return f"{trainer.args.world_size} x {torch.cuda.get_device_name(device)}"
+    return f"{trainer.args.world_size} x {device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def print_results(record: RunRecord, folder: str | Path) -> None:
+    """Overall, many, medium and few, in percent."""
+    result: dict[str, Any] = record.results["test"]
+    title = f"{record.method['name']}, {record.loss['name']}: accuracy in % on {result['samples']} test images"
+    table = Table("overall", "many", "medium", "few", title=title)
+    accuracies = {"overall": result["overall"], **result["groups"]}
+    table.add_row(*(f"{100 * accuracies[c.header]:.2f}" if c.header in accuracies else "-" for c in table.columns))
+    console = Console()
+    console.print(table)
+    console.print(f"Weights, metrics.json and recipe.yaml are in {folder}")

@@ -1,0 +1,83 @@
+"""Train an image classifier on long-tailed data, test it after the last epoch, and write down what came out.
+
+    accelerate launch training_scripts/train.py --config training_scripts/recipes/cifar100_lt_ir100_la_focal_sam.yaml
+    ltsam train --dataset FOLDER --method focal_sam --method_args '{"rho": 0.1}' --loss logit_adjustment --learning_rate 0.1
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_ltsam import LTSamConfig, LTSamTrainer
+from hf_ltsam.metrics.run_record import write_metrics
+from training_scripts.arguments import Run, parse
+from training_scripts.checks import check, resume_point
+from training_scripts.results import print_results, record_of, save_recipe
+from training_scripts.splits import Splits, load_splits
+from training_scripts.training_data import prepare
+from training_scripts.training_model import build_model, image_processor, wanted_format
+from training_scripts.user_errors import user_errors
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """One run, from the words of the command line."""
+    with user_errors():
+        run = parse(sys.argv[1:] if argv is None else argv)
+        check(run)
+        with run.config.main_process_first(desc="loading the data"):
+            splits = load_splits(run.data)
+        trainer = build_trainer(run, splits)
+        trained = train(trainer)
+        finish(run, splits, trainer, trained.metrics)
+
+
+def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
+    """Model and data of a run, in its trainer."""
+    set_seed(run.config.seed)        # of the initial weights
+    model = build_model(run.model, splits.class_names)
+    data = prepare(splits, run.data, wanted_format(run.model), run.config.seed)
+    height, width = data.test[0]["pixel_values"].shape[-2:]
+    return LTSamTrainer(
+        model=model,
+        args=run.config,
+        train_dataset=data.train,
+        eval_dataset=data.test,
+        processing_class=image_processor(height, width, data.mean, data.std),
+        class_statistics=splits.statistics(run.data, run.config.tail_threshold),
+    )
+
+
+def train(trainer: LTSamTrainer) -> Any:
+    """Train, from a checkpoint where one is given; Ctrl-C says how to go on."""
+    try:
+        return trainer.train(resume_from_checkpoint=resume_point(trainer.args) or None)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(_way_back(trainer.args)) from interrupt
+
+
+def finish(run: Run, splits: Splits, trainer: LTSamTrainer, train_metrics: dict[str, float]) -> None:
+    """Test after the last epoch; save weights, metrics.json and recipe.yaml; print the table."""
+    test = trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        record = record_of(run, trainer, splits, test, train_metrics)
+        write_metrics(run.config.output_dir, record)
+        save_recipe(run)
+        print_results(record, run.config.output_dir)
+
+
+def _way_back(config: LTSamConfig) -> str:
+    checkpoint = get_last_checkpoint(config.output_dir)
+    if checkpoint is None:
+        return "No checkpoint was written yet, so there is nothing to resume (--save_strategy, --save_steps)."
+    return f"The same command with --resume_from_checkpoint true goes on from {checkpoint}."
+
+
+if __name__ == "__main__":
+    main()
