@@ -145,7 +145,7 @@ def _refuse_other_draws(file: Path, imbalance_ratio: float, profile: str, seed: 
     if wrong:
         raise ValueError(
             f"{file} is the draw of seed 0 at ratio {DRAWN_RATIO} with an exponential profile and cannot give {wrong}. "
-            "That needs the full training split: uoft-cs/cifar10 or uoft-cs/cifar100 from the Hub, or its Parquet files."
+            "That needs the full training split: uoft-cs/cifar10 or uoft-cs/cifar100 from the Hub (or its files)."
         )
 
 

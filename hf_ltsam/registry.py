@@ -29,15 +29,3 @@ def build(kind: str, registry: Mapping[str, type], name: str, arguments: Mapping
         if argument not in valid:
             raise ValueError(f"The {kind} {name!r} has no argument {argument!r}.{nearest(argument, valid)}")
     return registry[name](**arguments)
-
-
-def describe(registry: Mapping[str, type], instance: Any) -> dict[str, Any]:
-    """`{"name": ..., "args": {...}}` of a registered object, so that a run can state and compare what it used.
-
-    An object whose class is not registered is named by its class.
-    """
-    names = {cls: name for name, cls in registry.items()}
-    name = names.get(type(instance), type(instance).__qualname__)
-    if dataclasses.is_dataclass(instance) and not isinstance(instance, type):
-        return {"name": name, "args": dataclasses.asdict(instance)}
-    return {"name": name, "args": {}}

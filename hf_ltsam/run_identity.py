@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .schedules import SCHEDULES, schedule_to_config
+
 FILE_NAME = "ltsam.json"
+
+
+def describe(registry: Mapping[str, type], instance: Any) -> dict[str, Any]:
+    """`{"name": ..., "args": {...}}` of a registered object, as a recipe would write it.
+
+    An object whose class is not registered is named by its class, a function by its name.
+    """
+    names = {cls: name for name, cls in registry.items()}
+    name = names.get(type(instance)) or getattr(instance, "__qualname__", type(instance).__qualname__)
+    if not dataclasses.is_dataclass(instance):
+        return {"name": name, "args": {}}
+    values = {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
+    return {"name": name, "args": {key: _written(value) for key, value in values.items()}}
+
+
+def _written(value: Any) -> Any:
+    """A schedule as its configuration; a function that has none as its repr."""
+    return schedule_to_config(value) if type(value) in SCHEDULES.values() else value
 
 
 def save_identity(folder: str | Path, identity: dict[str, Any]) -> None:

@@ -25,9 +25,9 @@ from .losses import LOSSES, Loss, make_loss
 from .methods import METHODS, Method, make_method
 from .metrics.long_tail import LongTailMetrics
 from .refusals import check_arguments, check_columns, check_head, check_output_folder, check_split
-from .registry import describe
 from .resuming import Resumes
 from .reweighting import Reweighting
+from .run_identity import describe
 from .telemetry import Telemetry
 from .training_set import readable_labels, statistics_of
 from .vector import WeightVector

@@ -73,6 +73,9 @@ class DataArguments:
         default=None,
         metadata={"help": "Side in pixels. None: what the model asks for; cifar_resnet takes images as they are."},
     )
+    num_channels: int = field(
+        default=3, metadata={"help": "3 for colour, 1 for grey images (small ones, with cifar_resnet)."}
+    )
     normalisation: str = field(
         default="auto",
         metadata={"help": "auto (the model's own, or the mean and deviation of the training images), cifar10 or cifar100."},

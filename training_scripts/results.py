@@ -17,7 +17,7 @@ from transformers.trainer_utils import PredictionOutput
 from hf_ltsam import LOSSES, METHODS, LTSamTrainer
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.metrics.run_record import RunRecord, installed_versions, split_results
-from hf_ltsam.registry import describe
+from hf_ltsam.run_identity import describe
 from training_scripts.arguments import Run
 from training_scripts.splits import Splits
 

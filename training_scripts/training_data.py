@@ -53,7 +53,10 @@ def prepare(splits: Splits, arguments: DataArguments, wanted: ImageFormat, seed:
 
 
 def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed: int) -> TrainingData:
-    train, test = (decode_images(split, arguments.image_column, form.size) for split in (splits.train, splits.test))
+    train, test = (
+        decode_images(split, arguments.image_column, form.size, arguments.num_channels, is_progress_bar_enabled())
+        for split in (splits.train, splits.test)
+    )
     mean, std = form.normalisation or normalisation(train)
     return TrainingData(
         InMemoryImages(train, splits.train_labels, mean, std, True, seed, arguments.crop_padding, arguments.flip),
@@ -66,8 +69,8 @@ def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed
 def _on_the_fly(splits: Splits, arguments: DataArguments, size: int, pixels: Any) -> TrainingData:
     """The Trainer keys the random numbers of the transforms by its own seed."""
     mean, std = pixels
-    if not arguments.flip:
-        raise ValueError(f"--flip false needs images of at most {SMALL} pixels, got {size}: --image_size {SMALL} or less.")
+    for option, value in (("flip", arguments.flip), ("num_channels 3", arguments.num_channels == 3)):
+        ...
     if arguments.check_images:
         _refuse_unreadable([splits.train, splits.test], arguments.image_column)
     train, test = (

@@ -26,7 +26,7 @@ class KeyedDataset(Dataset[Any], ABC):
     def __init__(self, seed: int) -> None:
         self.seed = seed
         # In shared memory, so that workers see a new epoch, those too that stay alive from one epoch to the next.
-        self._epoch: torch.Tensor = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._epoch: torch.Tensor = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
     def epoch(self) -> int:

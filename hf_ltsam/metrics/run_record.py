@@ -28,7 +28,7 @@ class RunRecord:
 
     Args:
         seed: of the run.
-        method: `{"name": ..., "args": {...}}`, as `registry.describe` gives it.
+        method: `{"name": ..., "args": {...}}`, as `run_identity.describe` gives it.
         loss: likewise.
         class_statistics: of the training set, as `ClassStatistics.to_dict` gives them.
         results: split -> {"overall", "balanced", "groups": {"many", "medium", "few"}, "per_class": [C numbers or

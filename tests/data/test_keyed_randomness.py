@@ -76,11 +76,12 @@ def test_workers_draw_the_same_numbers(expected, num_workers):
     assert torch.equal(read(dataset, num_workers=num_workers), expected)
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_set_epoch_reaches_persistent_workers(expected, context):
+# a spawned worker imports the whole package first, which takes most of the time: one is enough
+@pytest.mark.parametrize(("context", "workers"), [("fork", 2), pytest.param("spawn", 1, marks=pytest.mark.slow)])
+def test_set_epoch_reaches_persistent_workers(expected, context, workers):
     dataset = KeyedRandomness(Noisy(), seed=5)
-    workers = {"num_workers": 2, "persistent_workers": True, "multiprocessing_context": context}
-    loader = DataLoader(dataset, sampler=range(11), batch_size=4, **workers)
+    options = {"num_workers": workers, "persistent_workers": True, "multiprocessing_context": context}
+    loader = DataLoader(dataset, sampler=range(11), batch_size=4, **options)
     first = torch.cat([batch["pixel_values"] for batch in loader])
     dataset.set_epoch(3)
     second = torch.cat([batch["pixel_values"] for batch in loader])

@@ -16,7 +16,7 @@ from hf_ltsam.metrics.run_record import (
     split_results,
     write_metrics,
 )
-from hf_ltsam.registry import describe
+from hf_ltsam.run_identity import describe
 
 STATISTICS = ClassStatistics(counts=(200, 50, 5))
 LOGITS = np.array([[2.0, 0, 0], [0, 2.0, 0], [0, 2.0, 0], [0, 0, 2.0]])

@@ -107,9 +107,9 @@ def test_labels_outside_the_class_range(tmp_path):
     model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=3))
     with pytest.raises(ValueError, match=r"Label 5 \(first at position 10\) is outside the class range 0 to 2"):
         trainer(tmp_path, model, [*DATA, {"input": DATA[0]["input"], "labels": 5}])
-    with pytest.raises(ValueError, match="Label -1"):
+    with pytest.raises(ValueError, match=r"Label -1"):
         trainer(tmp_path, data=[*DATA, {"input": DATA[0]["input"], "labels": -1}])
-    with pytest.raises(ValueError, match="Label 2 .*range 0 to 1"):
+    with pytest.raises(ValueError, match=r"Label 2 .*range 0 to 1"):
         trainer(tmp_path, nn.Linear(4, 2), statistics=ClassStatistics([5, 5]))
 
 
@@ -165,7 +165,7 @@ def test_the_learning_rate_of_adamw_under_sgd_warns(tmp_path, caplog):
 def test_an_output_folder_that_cannot_be_written(tmp_path):
     occupied = tmp_path / "file"
     occupied.write_text("here")
-    with pytest.raises(ValueError, match="output_dir=.*cannot be written"):
+    with pytest.raises(ValueError, match=r"output_dir=.*cannot be written"):
         trainer(occupied)
 
 

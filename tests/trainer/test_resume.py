@@ -129,3 +129,12 @@ def test_the_memory_of_a_method_is_saved_and_comes_back(tmp_path):
     resumed.train(resume_from_checkpoint=True)
     assert resumed.method_memory["steps"] == 6
     assert [m.shape for m in resumed.method_memory["momentum"]] == [p.shape for p in resumed.model.parameters()]
+
+
+def test_a_schedule_is_told_from_another_one(tmp_path):
+    from hf_ltsam.methods import METHODS, make_method
+    from hf_ltsam.run_identity import describe
+
+    linear, cosine = ({"rho": {kind: {"start": 0.1, "end": 0.2}}} for kind in ("linear", "cosine"))
+    assert describe(METHODS, make_method("sam", **linear)) == {"name": "sam", "args": linear}
+    assert describe(METHODS, make_method("sam", **cosine)) == {"name": "sam", "args": cosine}

@@ -1,0 +1,155 @@
+"""Telemetry, learning-rate milestones, weight decay groups, callbacks."""
+
+import pytest
+import torch
+from torch import nn
+from trainer.toy import STATISTICS, Toy, ToyBatches, toy_trainer
+from transformers import TrainerCallback
+
+from hf_ltsam import LTSamConfig, LTSamTrainer
+from hf_ltsam.learning_rate import milestone_schedule
+
+
+def first_batch():
+    rows = list(ToyBatches())[:8]
+    return torch.stack([r["x"] for r in rows]), torch.tensor([r["labels"] for r in rows])
+
+
+def flat(gradients):
+    return torch.cat([g.flatten() for g in gradients])
+
+
+def test_telemetry_of_sam_is_what_it_says(tmp_path):
+    trainer = toy_trainer(tmp_path, "sam", max_steps=1, logging_strategy="steps", logging_steps=1)
+    trainer.train()
+    logged = trainer.state.log_history[0]
+
+    model, (x, y) = Toy(), first_batch()
+    plain = nn.functional.cross_entropy(model(x), y)
+    ascent = flat(torch.autograd.grad(plain, list(model.parameters())))
+    eps = 0.05 * ascent / ascent.norm()
+    with torch.no_grad():
+        for p, e in zip(model.parameters(), eps.split([p.numel() for p in model.parameters()])):
+            p.add_(e.view_as(p))
+    perturbed = nn.functional.cross_entropy(model(x), y)
+    descent = flat(torch.autograd.grad(perturbed, list(model.parameters())))
+
+    assert logged["sam_step_share"] == 1
+    assert logged["sam_eps_norm"] == pytest.approx(0.05, rel=1e-6)
+    assert logged["sam_sharpness_gap"] == pytest.approx((perturbed - plain).item(), rel=1e-6)
+    assert logged["sam_gradient_cosine"] == pytest.approx((ascent @ descent / ascent.norm() / descent.norm()).item(), rel=1e-6)
+    assert logged["loss"] == pytest.approx(plain.item(), rel=1e-6)
+
+
+def test_telemetry_of_a_method_without_perturbation(tmp_path):
+    trainer = toy_trainer(tmp_path, "sgd", logging_strategy="steps", logging_steps=1)
+    trainer.train()
+    assert trainer.state.log_history[0]["sam_step_share"] == 0
+    assert "sam_eps_norm" not in trainer.state.log_history[0]
+
+
+def test_telemetry_starts_anew_after_each_log(tmp_path):
+    trainer = toy_trainer(tmp_path, "sam", logging_strategy="steps", logging_steps=1)
+    trainer.train()
+    gaps = [log["sam_sharpness_gap"] for log in trainer.state.log_history[:2]]
+    assert gaps[0] != gaps[1]
+
+
+def rates(schedule, optimizer, steps):
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return seen
+
+
+def test_milestones_with_warm_up():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = milestone_schedule(optimizer, total_steps=200, warmup_steps=5, milestones=[0.8, 0.9], gamma=0.01)
+    seen = rates(schedule, optimizer, 200)
+    assert seen[:6] == pytest.approx([0, 0.02, 0.04, 0.06, 0.08, 0.1])
+    assert seen[159] == pytest.approx(0.1) and seen[160] == pytest.approx(1e-3)
+    assert seen[179] == pytest.approx(1e-3) and seen[180] == pytest.approx(1e-5)
+
+
+def test_milestones_through_the_trainer_resume(tmp_path):
+    def run(**changes):
+        trainer = toy_trainer(tmp_path, "sam", lr_milestones=[0.5], save_strategy="steps", save_steps=1, **changes)
+        trainer.train(resume_from_checkpoint=changes.get("resume_from_checkpoint"))
+        return trainer.lr_scheduler.get_last_lr()[0]
+
+    assert run() == pytest.approx(0.01)
+    assert run(resume_from_checkpoint=str(tmp_path / "checkpoint-1")) == pytest.approx(0.01)
+
+
+def test_decay_of_all_parameters(tmp_path):
+    def decayed(**changes):
+        optimizer = toy_trainer(tmp_path, "sam", **changes).create_optimizer()
+        return sum(p.numel() for g in optimizer.param_groups if g["weight_decay"] > 0 for p in g["params"])
+
+    assert decayed(decay_all_parameters=True) == 44
+    assert decayed(decay_all_parameters=False) == 35        # without the biases of 5 and 4
+
+
+def test_defaults_that_differ_from_transformers_and_no_others(tmp_path):
+    from transformers import TrainingArguments
+
+    ours, stock = (c(output_dir=str(tmp_path), use_cpu=True).to_dict() for c in (LTSamConfig, TrainingArguments))
+    differing = {k: ours[k] for k in stock if ours[k] != stock[k] and k != "logging_dir"}
+    assert differing == {
+        "optim": "sgd", "optim_args": "momentum=0.9", "lr_scheduler_type": "cosine", "max_grad_norm": 0.0,
+        "remove_unused_columns": False,
+    }
+
+
+def test_an_optimizer_that_is_named_takes_no_momentum_from_us(tmp_path):
+    assert LTSamConfig(output_dir=str(tmp_path), use_cpu=True, optim="sgd").optim_args is None
+    assert LTSamConfig(output_dir=str(tmp_path), use_cpu=True, optim_args="momentum=0.5").optim_args == "momentum=0.5"
+
+
+class FreezeAfterOneStep(TrainerCallback):
+    def on_step_end(self, args, state, control, model, **_):
+        model.fc1.requires_grad_(False)
+
+
+def test_freezing_in_the_middle_of_training(tmp_path):
+    trainer = toy_trainer(tmp_path, "sam", callbacks=[FreezeAfterOneStep()], weight_decay=0.0)
+    trainer.train()
+    once = toy_trainer(tmp_path, "sam", max_steps=1, weight_decay=0.0)
+    once.train()
+    assert torch.equal(trainer.model.fc1.weight, once.model.fc1.weight)
+    assert not torch.equal(trainer.model.classifier.weight, once.model.classifier.weight)
+
+
+def test_clipping_acts_on_the_final_gradient_only(tmp_path):
+    """The perturbation keeps its radius whatever max_grad_norm is."""
+    trainer = toy_trainer(tmp_path, "sam", max_steps=1, max_grad_norm=1e-4, weight_decay=0.0,
+                          logging_strategy="steps", logging_steps=1)
+    trainer.train()
+    assert trainer.state.log_history[0]["sam_eps_norm"] == pytest.approx(0.05, rel=1e-6)
+    assert (trainer.model.flat() - Toy().flat()).norm().item() == pytest.approx(0.1 * 1e-4, rel=1e-3)
+
+
+def test_a_loss_may_be_any_function(tmp_path):
+    def squared(logits, labels, statistics):
+        return (logits - nn.functional.one_hot(labels, statistics.num_classes)).square().sum(1)
+
+    args = LTSamConfig(output_dir=str(tmp_path), use_cpu=True, max_steps=1, save_strategy="no", report_to="none",
+                       disable_tqdm=True, per_device_train_batch_size=8, logging_steps=1)
+    trainer = LTSamTrainer(Toy(), args, train_dataset=ToyBatches(), class_statistics=STATISTICS, loss=squared)
+    trainer.train()
+    x, y = first_batch()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(squared(Toy()(x), y, STATISTICS).mean().item(), rel=1e-6)
+
+
+def test_deferred_reweighting_starts_when_it_says(tmp_path):
+    """Two steps: none of the first, all of the second is weighted."""
+    def run(**changes):
+        trainer = toy_trainer(tmp_path, "sgd", logging_strategy="steps", logging_steps=1, learning_rate=1e-12, **changes)
+        trainer.train()
+        return [log["loss"] for log in trainer.state.log_history[:2]]
+
+    plain, deferred, whole = run(), run(reweighting="inverse", reweighting_start=0.5), run(reweighting="inverse")
+    assert deferred[0] == plain[0] and deferred[1] == whole[1]
+    assert deferred[1] != plain[1] and whole[0] != plain[0]

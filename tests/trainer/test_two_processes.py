@@ -1,0 +1,71 @@
+"""Data parallel training: ranks stay identical, and the gradient is the mean of what each rank would have used."""
+
+import copy
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from methods import references
+from methods.references import Problem
+from trainer.two_processes import model
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+                 "WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true"},
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        outputs = [p.communicate(timeout=200)[0] for p in processes]
+    finally:
+        for p in processes:
+            p.kill()
+    assert [p.returncode for p in processes] == [0, 0], "\n".join(outputs)
+    return [torch.load(folder / f"rank{r}.pt", weights_only=False) for r in (0, 1)]
+
+
+CASES = [(False, 1), (False, 2), (True, 1), (True, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_stay_identical(ranks, case):
+    first, second = (r[case] for r in ranks)
+    for name, value in first["state"].items():
+        assert torch.equal(value, second["state"][name]), name
+    assert not torch.equal(first["batches"][0][0], second["batches"][0][0]), "both ranks saw the same batch"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_the_gradient_is_the_mean_over_ranks_and_micro_batches(ranks, case):
+    batch_norm, accumulation = case
+    for step in range(3):
+        micro = range(step * accumulation, (step + 1) * accumulation)
+        parts = [reference(rank[case], k, batch_norm) for rank in ranks for k in micro]
+        for p, ours in enumerate(ranks[0][case]["gradients"][step]):
+            torch.testing.assert_close(ours, sum(g[p] for g in parts) / len(parts), rtol=0, atol=1e-12)
+
+
+def reference(result, k, batch_norm):
+    net = copy.deepcopy(model(batch_norm))
+    with torch.no_grad():
+        for p, value in zip(net.parameters(), result["weights"][k]):
+            p.copy_(value)
+    x, y = result["batches"][k]
+    return references.focal_sam(Problem(net, x, y, list(result["counts"]), 0), rho=0.05, gamma=1.0, lam=1.0)
