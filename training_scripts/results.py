@@ -79,10 +79,11 @@ def hardware(trainer: LTSamTrainer) -> str:
 def print_results(record: RunRecord, folder: str | Path) -> None:
     """Overall, many, medium and few, in percent."""
     result: dict[str, Any] = record.results["test"]
-    title = f"{record.method['name']}, {record.loss['name']}: accuracy in % on {result['samples']} test images"
-    table = Table("overall", "many", "medium", "few", title=title)
+    table = Table("overall", "many", "medium", "few")
     accuracies = {"overall": result["overall"], **result["groups"]}
     table.add_row(*(f"{100 * accuracies[c.header]:.2f}" if c.header in accuracies else "-" for c in table.columns))
     console = Console()
+    what = f"{record.method['name']} with {record.loss['name']}"
+    console.print(f"{what}, accuracy in % on {result['samples']} test images after the last epoch:")
     console.print(table)
     console.print(f"Weights, metrics.json and recipe.yaml are in {folder}")

@@ -14,7 +14,7 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
-from hf_ltsam.metrics.run_record import write_metrics
+from hf_ltsam.metrics.run_record import RunRecord, write_metrics
 from training_scripts.arguments import Run, parse
 from training_scripts.checks import check, resume_point
 from training_scripts.results import print_results, record_of, save_recipe
@@ -33,22 +33,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             splits = load_splits(run.data)
         trainer = build_trainer(run, splits)
         trained = train(trainer)
-        finish(run, splits, trainer, trained.metrics)
+        record = finish(run, splits, trainer, trained.metrics)
+        if trainer.is_world_process_zero():
+            print_results(record, run.config.output_dir)
 
 
 def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     """Model and data of a run, in its trainer."""
-    set_seed(run.config.seed)        # of the initial weights
-    model = build_model(run.model, splits.class_names)
-    data = prepare(splits, run.data, wanted_format(run.model), run.config.seed)
+    config = run.config
+    set_seed(config.seed)        # of the initial weights
+    model = build_model(run.model, splits.class_names, run.data.num_channels)
+    show_bar = config.local_process_index == 0 and not config.disable_tqdm
+    data = prepare(splits, run.data, wanted_format(run.model), config.seed, show_bar)
     height, width = data.test[0]["pixel_values"].shape[-2:]
     return LTSamTrainer(
         model=model,
-        args=run.config,
+        args=config,
         train_dataset=data.train,
         eval_dataset=data.test,
         processing_class=image_processor(height, width, data.mean, data.std),
-        class_statistics=splits.statistics(run.data, run.config.tail_threshold),
+        class_statistics=splits.statistics(run.data, config.tail_threshold),
     )
 
 
@@ -60,16 +64,16 @@ def train(trainer: LTSamTrainer) -> Any:
         raise KeyboardInterrupt(_way_back(trainer.args)) from interrupt
 
 
-def finish(run: Run, splits: Splits, trainer: LTSamTrainer, train_metrics: dict[str, float]) -> None:
-    """Test after the last epoch; save weights, metrics.json and recipe.yaml; print the table."""
+def finish(run: Run, splits: Splits, trainer: LTSamTrainer, train_metrics: dict[str, float]) -> RunRecord:
+    """Test after the last epoch; save weights, metrics.json and recipe.yaml."""
     test = trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
     trainer.save_model()
     trainer.save_state()
+    record = record_of(run, trainer, splits, test, train_metrics)
     if trainer.is_world_process_zero():
-        record = record_of(run, trainer, splits, test, train_metrics)
         write_metrics(run.config.output_dir, record)
         save_recipe(run)
-        print_results(record, run.config.output_dir)
+    return record
 
 
 def _way_back(config: LTSamConfig) -> str:

@@ -14,7 +14,7 @@ from hf_ltsam.data.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages, nor
 from hf_ltsam.data.transforms import image_transform, on_the_fly
 from training_scripts.arguments import DataArguments
 from training_scripts.splits import Splits
-from training_scripts.training_model import ImageFormat
+from training_scripts.training_model import ImageFormat, Normalisation
 
 SMALL = 64        # pixels: images up to this side are decoded once and kept in memory
 
@@ -29,7 +29,9 @@ class TrainingData:
     std: Sequence[float]
 
 
-def prepare(splits: Splits, arguments: DataArguments, wanted: ImageFormat, seed: int) -> TrainingData:
+def prepare(
+    splits: Splits, arguments: DataArguments, wanted: ImageFormat, seed: int, progress: bool = True
+) -> TrainingData:
     """Decode small images at once, larger ones when they are needed.
 
     Small training images are augmented by crops and flips, larger ones by random resized crops and flips.
@@ -37,6 +39,7 @@ def prepare(splits: Splits, arguments: DataArguments, wanted: ImageFormat, seed:
     Args:
         wanted: by the model; a size or normalisation in the settings comes first.
         seed: of the augmentation.
+        progress: whether to show a bar while images are decoded or checked.
 
     Raises:
         ValueError: images that cannot be decoded (named), or that need a size and have none.
@@ -48,13 +51,16 @@ def prepare(splits: Splits, arguments: DataArguments, wanted: ImageFormat, seed:
     if arguments.normalisation != "auto":
         pixels = CUSTOMARY_NORMALISATION[arguments.normalisation]
     if size is None or size <= SMALL:
-        return _in_memory(splits, arguments, ImageFormat(size, pixels), seed)
-    return _on_the_fly(splits, arguments, size, pixels or (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+        return _in_memory(splits, arguments, ImageFormat(size, pixels), seed, progress)
+    imagenet = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD))
+    return _on_the_fly(splits, arguments, size, pixels or imagenet, progress)
 
 
-def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed: int) -> TrainingData:
+def _in_memory(
+    splits: Splits, arguments: DataArguments, form: ImageFormat, seed: int, progress: bool
+) -> TrainingData:
     train, test = (
-        decode_images(split, arguments.image_column, form.size, arguments.num_channels, is_progress_bar_enabled())
+        decode_images(split, arguments.image_column, form.size, arguments.num_channels, progress)
         for split in (splits.train, splits.test)
     )
     mean, std = form.normalisation or normalisation(train)
@@ -66,13 +72,16 @@ def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed
     )
 
 
-def _on_the_fly(splits: Splits, arguments: DataArguments, size: int, pixels: Any) -> TrainingData:
+def _on_the_fly(
+    splits: Splits, arguments: DataArguments, size: int, pixels: Normalisation, progress: bool
+) -> TrainingData:
     """The Trainer keys the random numbers of the transforms by its own seed."""
     mean, std = pixels
-    for option, value in (("flip", arguments.flip), ("num_channels 3", arguments.num_channels == 3)):
-        ...
+    if not arguments.flip or arguments.num_channels != 3:
+        wish = "--flip false" if not arguments.flip else f"--num_channels {arguments.num_channels}"
+        raise ValueError(f"{wish} needs images of at most {SMALL} pixels, got {size}: --image_size {SMALL} or less.")
     if arguments.check_images:
-        _refuse_unreadable([splits.train, splits.test], arguments.image_column)
+        _refuse_unreadable([splits.train, splits.test], arguments.image_column, progress)
     train, test = (
         on_the_fly(
             split,
@@ -95,8 +104,8 @@ def _require_small(split: Dataset, image_column: str | None) -> None:
         )
 
 
-def _refuse_unreadable(splits: Sequence[Dataset], image_column: str | None) -> None:
-    messages = [message for split in splits for message in unreadable_images(split, image_column)]
+def _refuse_unreadable(splits: Sequence[Dataset], image_column: str | None, progress: bool) -> None:
+    messages = [message for split in splits for message in unreadable_images(split, image_column, progress)]
     if messages:
         total = f"{len(messages)} unreadable images in all. --check_images false skips this check."
         raise ValueError("\n".join([*messages[:10], total]))

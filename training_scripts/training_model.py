@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from transformers import (
     AutoConfig,
@@ -18,6 +18,7 @@ from hf_ltsam import CifarResNetConfig
 from training_scripts.arguments import ModelArguments
 
 OURS = CifarResNetConfig.model_type
+Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]        # mean and std per channel
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class ImageFormat:
     """
 
     size: int | None = None
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    normalisation: Normalisation | None = None
 
 
-def build_model(arguments: ModelArguments, class_names: Sequence[str]) -> PreTrainedModel:
+def build_model(arguments: ModelArguments, class_names: Sequence[str], num_channels: int = 3) -> PreTrainedModel:
     """A classifier of these classes; pretrained weights of another number of classes lose their last layer.
 
     Raises:
@@ -43,9 +44,15 @@ def build_model(arguments: ModelArguments, class_names: Sequence[str]) -> PreTra
     labels = {"id2label": dict(enumerate(class_names)), "label2id": {name: c for c, name in enumerate(class_names)}}
     if arguments.model == OURS:
         ours = CifarResNetConfig(
-            depth=arguments.depth, head=arguments.head, cosine_scale=arguments.cosine_scale, **labels
+            depth=arguments.depth,
+            head=arguments.head,
+            cosine_scale=arguments.cosine_scale,
+            num_channels=num_channels,
+            **labels,
         )
         return AutoModelForImageClassification.from_config(ours)
+    if num_channels != 3:
+        raise ValueError(f"--num_channels {num_channels} needs --model {OURS}; others take colour images, grey ones too.")
     labels["num_labels"] = len(class_names)
     if arguments.pretrained:
         return AutoModelForImageClassification.from_pretrained(arguments.model, ignore_mismatched_sizes=True, **labels)

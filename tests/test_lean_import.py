@@ -1,0 +1,36 @@
+"""Training from tensors needs neither datasets nor evaluate nor open_clip nor torchvision: GPU servers lack them."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+from importlib.machinery import PathFinder
+
+BLOCKED = {"datasets", "evaluate", "open_clip", "torchvision", "timm", "matplotlib", "sklearn", "rich"}
+
+find = PathFinder.find_spec
+PathFinder.find_spec = staticmethod(lambda name, *where: None if name.split(".")[0] in BLOCKED else find(name, *where))
+import torch
+from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, LTSamConfig, LTSamTrainer
+from hf_ltsam.data.in_memory import InMemoryImages
+
+labels = torch.tensor([0] * 8 + [1] * 3 + [2])
+data = InMemoryImages(torch.randint(0, 255, (12, 3, 8, 8), dtype=torch.uint8), labels, [0.5] * 3, [0.2] * 3, augment=True)
+model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=3))
+args = LTSamConfig(output_dir=sys.argv[1], max_steps=2, use_cpu=True, report_to="none", save_strategy="no",
+                   method="focal_sam", loss="logit_adjustment", learning_rate=0.1, disable_tqdm=True)
+trainer = LTSamTrainer(model, args, train_dataset=data, eval_dataset=data)
+trainer.train()
+print(sorted(trainer.evaluate()))
+assert not BLOCKED & {name.split(".")[0] for name in sys.modules}
+"""
+
+
+@pytest.mark.slow
+def test_training_from_tensors_imports_only_what_it_needs(tmp_path):
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "eval_balanced" in done.stdout and "eval_few" in done.stdout
