@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ COLUMNS = ("overall", "many", "medium", "few")
 # Colours of Okabe and Ito, which colour-blind people tell apart too, and shapes for print in grey.
 STYLES = (("#000000", "o"), ("#0072B2", "s"), ("#D55E00", "^"))
 
-Records = Mapping[str, Sequence[RunRecord]]
+Records = Mapping[str, Sequence[RunRecord]]        # title of a configuration -> one record for each seed
 
 
 def print_table(console: Console, records: Records) -> None:
@@ -28,26 +29,25 @@ def print_table(console: Console, records: Records) -> None:
     for title, runs in records.items():
         table.add_row(title, *(_mean_and_deviation([_accuracy(run, name) for run in runs]) for name in COLUMNS))
     console.print(table)
-    console.print(_caption(records))
+    console.print(_caption(records), highlight=False)
 
 
 def save_figure(folder: Path, records: Records) -> Path:
-    """Accuracy of every digit over its number of training images, as a PNG."""
+    """Accuracy of every digit, and below it the number of its training images, as a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")        # needs no screen
     from matplotlib import pyplot as plt
 
     statistics = _statistics(records)
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    _draw_counts(axes, statistics)
-    _draw_accuracies(axes, records)
-    axes.set_xticks(range(statistics.num_classes), [f"{n}\ndigit {c}" for c, n in enumerate(statistics.counts)])
-    axes.set_xlabel("training images")
-    axes.set_ylabel("test accuracy (%)")
-    axes.set_ylim(0, 104)
-    axes.set_title(f"Rare classes gain: long-tailed digits, mean and deviation of {len(next(iter(records.values())))} seeds")
-    axes.legend(loc="lower left")
+    figure, (upper, lower) = plt.subplots(
+        2, 1, figsize=(8, 5.5), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
+    _draw_accuracies(upper, records)
+    _draw_counts(lower, statistics)
+    _draw_groups(upper, lower, statistics)
+    seeds = len(next(iter(records.values())))
+    upper.set_title(f"Digits with a long tail: test accuracy (mean and standard deviation, seeds: {seeds})")
     path = folder / "accuracy_by_frequency.png"
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -55,27 +55,17 @@ def save_figure(folder: Path, records: Records) -> Path:
 
 
 def print_next_commands(console: Console, digits: Path, checkpoint: Path) -> None:
-    """Three commands that work as they are, without a download."""
+    """Three commands that work as they stand, without a download."""
     here = Path(sys.executable).parent
     ltsam, python = (os.path.relpath(here / name) for name in ("ltsam", Path(sys.executable).name))
-    load = f"import hf_ltsam; from transformers import AutoModelForImageClassification as M; print(M.from_pretrained('{checkpoint}'))"
-    console.print("\nWhat to try next:")
+    load = "import hf_ltsam; from transformers import AutoModelForImageClassification as Auto; "
+    console.print("\nTo try next:")
     for command in (
         f"{ltsam} methods focal_sam",
         f"{ltsam} train --config demo/digits --dataset {digits} --method imbsam --method_args '{{\"rho\": 0.1}}'",
-        f'{python} -c "{load}"',
+        f"""{python} -c "{load}print(Auto.from_pretrained('{checkpoint}'))\"""",
     ):
         console.print(f"  {command}", soft_wrap=True, highlight=False, markup=False)
-
-
-def _draw_counts(axes: Any, statistics: ClassStatistics) -> None:
-    """Grey bars behind the curves, on a logarithmic axis of their own."""
-    right = axes.twinx()
-    right.bar(range(statistics.num_classes), statistics.counts, color="#dddddd", width=0.8, zorder=0)
-    right.set_yscale("log")
-    right.set_ylabel("training images (bars, logarithmic)")
-    axes.set_zorder(right.get_zorder() + 1)
-    axes.patch.set_visible(False)
 
 
 def _draw_accuracies(axes: Any, records: Records) -> None:
@@ -83,20 +73,47 @@ def _draw_accuracies(axes: Any, records: Records) -> None:
         accuracies = 100 * np.array([run.results["test"]["per_class"] for run in runs])        # (seeds, C)
         deviations = accuracies.std(axis=0, ddof=1) if len(runs) > 1 else None
         axes.errorbar(
-            np.arange(accuracies.shape[1]) + 0.15 * (k - 1), accuracies.mean(axis=0), deviations, label=title,
+            np.arange(accuracies.shape[1]) + 0.12 * (k - 1), accuracies.mean(axis=0), deviations, label=title,
             color=colour, marker=marker, markersize=6, linewidth=1.2, elinewidth=1, capsize=2,
         )
+    axes.set_ylabel("accuracy (%)")
+    axes.set_ylim(min(axes.get_ylim()[0], 75), 104)
+    axes.grid(axis="y", color="#e0e0e0")
+    axes.legend(loc="lower left")
+
+
+def _draw_counts(axes: Any, statistics: ClassStatistics) -> None:
+    bars = axes.bar(range(statistics.num_classes), statistics.counts, color="#9a9a9a", width=0.7)
+    axes.bar_label(bars, padding=2)
+    axes.set_yscale("log")
+    axes.set_ylim(1, 4 * max(statistics.counts))
+    axes.set_ylabel("training images\n(log scale)")
+    axes.set_xticks(range(statistics.num_classes))
+    axes.set_xlabel("digit")
+
+
+def _draw_groups(upper: Any, lower: Any, statistics: ClassStatistics) -> None:
+    """Lines between many, medium and few, named at the foot of the upper panel."""
+    groups = {name: classes for name, classes in statistics.groups.items() if classes}
+    for name, classes in groups.items():
+        centre = (classes[0] + classes[-1]) / 2
+        lower.text(centre, 2.6 * max(statistics.counts), name, ha="center", va="center", style="italic", color="#555555")
+    for left, right in pairwise(groups.values()):
+        for axes in (upper, lower):
+            axes.axvline((left[-1] + right[0]) / 2, color="#777777", linewidth=0.8, linestyle=":")
 
 
 def _caption(records: Records) -> str:
     runs = next(iter(records.values()))
     statistics = _statistics(records)
-    groups = {name: ", ".join(str(c) for c in classes) for name, classes in statistics.groups.items()}
+    many, medium, few = (", ".join(map(str, classes)) for classes in statistics.groups.values())
+    low, high = statistics.few_below, statistics.many_above
     return (
-        f"Mean ± standard deviation over {len(runs)} seeds; {runs[0].results['test']['samples']} test images, as many of each "
-        f"digit.\nTraining images of the digits 0 to 9: {', '.join(map(str, statistics.counts))}.\n"
-        f"many: more than {statistics.many_above} (digits {groups['many']}); medium: {statistics.few_below} to "
-        f"{statistics.many_above} ({groups['medium']}); few: fewer than {statistics.few_below} ({groups['few']})."
+        f"Mean ± standard deviation over {len(runs)} seeds, on {runs[0].results['test']['samples']} test images, as many of "
+        "each digit.\n"
+        f"Training images of digits 0 to 9: {', '.join(map(str, statistics.counts))}.\n"
+        f"many: above {high} (digits {many}); medium: {low} to {high} ({medium}); few: below {low} ({few}).\n"
+        "CE cross-entropy, LA logit adjustment: the first row differs from the others in loss and method."
     )
 
 
