@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from training_scripts.user_errors import user_errors
-
-from .registry import nearest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,8 +19,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     An error that the user can mend is printed as one message and exits with status 2, Ctrl-C with 130.
     """
+    words = sys.argv[1:] if argv is None else argv
     with user_errors():
-        arguments = _parser().parse_args(argv)
+        arguments = _parser().parse_args(words or ["--help"])
         COMMANDS[arguments.command](arguments.rest)
 
 
@@ -42,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(name: str) -> str:
     if name not in COMMANDS:
+        from hf_ltsam.registry import nearest
+
         raise argparse.ArgumentTypeError(f"unknown command {name!r}.{nearest(name, COMMANDS)}")
     return name
 
@@ -66,7 +68,8 @@ def _methods(words: Sequence[str]) -> None:
     parser.add_argument("name", nargs="?", help="a method; without it, all are listed")
     name = parser.parse_args(words).name
 
-    from .methods import METHODS
+    from hf_ltsam.methods import METHODS
+    from hf_ltsam.registry import nearest
 
     if name is None:
         _list_methods(METHODS)

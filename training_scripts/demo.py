@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from hf_ltsam import LTSamTrainer
 from hf_ltsam.metrics.run_record import RunRecord
+from hf_ltsam.refusals import check_output_folder
 from training_scripts.arguments import parse
 from training_scripts.demo_data import digit_splits, save_parquet
 from training_scripts.demo_report import print_next_commands, print_table, save_figure
@@ -49,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=_positive, help="of each run (default: 40)")
     options = parser.parse_args(argv)
     with user_errors():
-        run_demo(options.output_dir, options.seeds, options.epochs)
+        try:
+            run_demo(options.output_dir, options.seeds, options.epochs)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt("The demo cannot be resumed: `ltsam demo` starts it anew.") from interrupt
 
 
 def run_demo(folder: Path, seeds: int, epochs: int | None = None) -> dict[str, list[RunRecord]]:
@@ -59,6 +63,7 @@ def run_demo(folder: Path, seeds: int, epochs: int | None = None) -> dict[str, l
         Title of the configuration -> one record for each seed.
     """
     started = time.perf_counter()
+    check_output_folder(str(folder))
     _calm_down()
     console = Console()
     splits = digit_splits()
@@ -66,13 +71,10 @@ def run_demo(folder: Path, seeds: int, epochs: int | None = None) -> dict[str, l
     console.print(f"Handwritten digits of 8 x 8 pixels: {len(splits.train)} to train on, {len(splits.test)} to test on.")
     records: dict[str, list[RunRecord]] = {title: [] for title in CONFIGURATIONS}
     with Progress(TextColumn("{task.description:15}"), BarColumn(), TimeElapsedColumn(), console=console) as progress:
-        for title, words in CONFIGURATIONS.items():
+        for title in CONFIGURATIONS:
             bar = _Bar(progress, title, seeds)
             for seed in range(seeds):
-                where = [f"--dataset={folder / 'digits'}", f"--output_dir={run_folder(folder, title, seed)}"]
-                length = [] if epochs is None else [f"--num_train_epochs={epochs}"]
-                run_words = ["--config=demo/digits", *words, f"--seed={seed}", *where, *length, *QUIET]
-                records[title].append(train_once(run_words, splits, bar))
+                records[title].append(train_once(_words(folder, title, seed, epochs), splits, bar))
     print_table(console, records)
     checkpoint = run_folder(folder, title, 0)
     console.print(f"figure      {save_figure(folder, records)}")
@@ -88,13 +90,20 @@ def run_folder(folder: Path, title: str, seed: int) -> Path:
     return folder / title.lower().replace(" + ", "_").replace("-", "_") / f"seed{seed}"
 
 
+def _words(folder: Path, title: str, seed: int, epochs: int | None) -> list[str]:
+    """The command line of one run: `ltsam train` and these words repeat it."""
+    where = [f"--dataset={folder / 'digits'}", f"--output_dir={run_folder(folder, title, seed)}"]
+    length = [] if epochs is None else [f"--num_train_epochs={epochs}"]
+    return ["--config=demo/digits", *CONFIGURATIONS[title], f"--seed={seed}", *where, *length, *QUIET]
+
+
 def train_once(words: Sequence[str], splits: Splits, bar: _Bar) -> RunRecord:
     """One run of the training script, whose checkpoint is loaded again and compared."""
     run = parse(words)
     trainer = build_trainer(run, splits)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(bar)
-    trained = train(trainer)
+    trained = train(run, trainer)
     record = finish(run, splits, trainer, trained.metrics)
     check_checkpoint(trainer)
     return record

@@ -86,18 +86,18 @@ def _draw_counts(axes: Any, statistics: ClassStatistics) -> None:
     bars = axes.bar(range(statistics.num_classes), statistics.counts, color="#9a9a9a", width=0.7)
     axes.bar_label(bars, padding=2)
     axes.set_yscale("log")
-    axes.set_ylim(1, 4 * max(statistics.counts))
+    axes.set_ylim(1, 10 * max(statistics.counts))
     axes.set_ylabel("training images\n(log scale)")
     axes.set_xticks(range(statistics.num_classes))
     axes.set_xlabel("digit")
 
 
 def _draw_groups(upper: Any, lower: Any, statistics: ClassStatistics) -> None:
-    """Lines between many, medium and few, named at the foot of the upper panel."""
+    """Lines between many, medium and few, named above the bars."""
     groups = {name: classes for name, classes in statistics.groups.items() if classes}
     for name, classes in groups.items():
         centre = (classes[0] + classes[-1]) / 2
-        lower.text(centre, 2.6 * max(statistics.counts), name, ha="center", va="center", style="italic", color="#555555")
+        lower.text(centre, 5 * max(statistics.counts), name, ha="center", va="center", style="italic", color="#555555")
     for left, right in pairwise(groups.values()):
         for axes in (upper, lower):
             axes.axvline((left[-1] + right[0]) / 2, color="#777777", linewidth=0.8, linestyle=":")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def save_recipe(run: Run) -> Path:
 
 
 def command(run: Run) -> str:
-    """What was typed, ready to be pasted."""
+    """The run as one line to paste, however it was started."""
     return shlex.join(["ltsam", "train", *run.words])
 
 
@@ -53,14 +54,8 @@ def record_of(
         class_statistics=statistics.to_dict(),
         results={"test": split_results(test.predictions, test.label_ids, statistics)},
         reweighting={"scheme": run.config.reweighting, "start": run.config.reweighting_start},
-        model={"name": run.model.model, "depth": run.model.depth, "head": run.model.head},
-        data={
-            "name": run.data.dataset,
-            "imbalance_ratio": run.data.imbalance_ratio,
-            "profile": run.data.profile,
-            "split_seed": run.data.split_seed,
-            "training_labels_sha256": label_fingerprint(splits.train_labels),
-        },
+        model=asdict(run.model),
+        data={**asdict(run.data), "training_labels_sha256": label_fingerprint(splits.train_labels)},
         timing={"train_seconds": seconds, "seconds_per_step": seconds / max(trainer.state.global_step, 1)},
         hardware=hardware(trainer),
         command=command(run),

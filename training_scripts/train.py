@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.metrics.run_record import RunRecord, write_metrics
@@ -32,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with run.config.main_process_first(desc="loading the data"):
             splits = load_splits(run.data)
         trainer = build_trainer(run, splits)
-        trained = train(trainer)
+        trained = train(run, trainer)
         record = finish(run, splits, trainer, trained.metrics)
         if trainer.is_world_process_zero():
             print_results(record, run.config.output_dir)
@@ -56,23 +55,24 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     )
 
 
-def train(trainer: LTSamTrainer) -> Any:
-    """Train, from a checkpoint where one is given; Ctrl-C says how to go on."""
+def train(run: Run, trainer: LTSamTrainer) -> TrainOutput:
+    """Save the recipe and train, from a checkpoint where one is given; Ctrl-C says how to go on."""
+    if trainer.is_world_process_zero():
+        save_recipe(run)
     try:
-        return trainer.train(resume_from_checkpoint=resume_point(trainer.args) or None)
+        return trainer.train(resume_from_checkpoint=resume_point(run.config) or None)
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(_way_back(trainer.args)) from interrupt
+        raise KeyboardInterrupt(_way_back(run.config)) from interrupt
 
 
 def finish(run: Run, splits: Splits, trainer: LTSamTrainer, train_metrics: dict[str, float]) -> RunRecord:
-    """Test after the last epoch; save weights, metrics.json and recipe.yaml."""
+    """Test after the last epoch; save weights and metrics.json."""
     test = trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
     trainer.save_model()
     trainer.save_state()
     record = record_of(run, trainer, splits, test, train_metrics)
     if trainer.is_world_process_zero():
         write_metrics(run.config.output_dir, record)
-        save_recipe(run)
     return record
 
 

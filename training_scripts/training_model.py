@@ -55,8 +55,12 @@ def build_model(arguments: ModelArguments, class_names: Sequence[str], num_chann
         raise ValueError(f"--num_channels {num_channels} needs --model {OURS}; others take colour images, grey ones too.")
     labels["num_labels"] = len(class_names)
     if arguments.pretrained:
-        return AutoModelForImageClassification.from_pretrained(arguments.model, ignore_mismatched_sizes=True, **labels)
-    return AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(arguments.model, **labels))
+        model = AutoModelForImageClassification.from_pretrained(arguments.model, ignore_mismatched_sizes=True, **labels)
+    else:
+        model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(arguments.model, **labels))
+    if model.config.model_type == "timm_wrapper":
+        model.config.label_names = list(class_names)        # which it saves in place of id2label
+    return model
 
 
 def wanted_format(arguments: ModelArguments) -> ImageFormat:
