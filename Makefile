@@ -9,6 +9,9 @@ STAMP  := $(VENV)/.installed
 # Two threads for one process, one for each of several: the machine is not asked for more than it has.
 export OMP_NUM_THREADS ?= 2
 
+# Keep compiled modules whatever the environment says: importing transformers from source takes ten seconds each time.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-fast check benchmark clean
 
 demo: $(STAMP)

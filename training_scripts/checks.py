@@ -26,6 +26,11 @@ def check(run: Run) -> None:
     make_loss(config.loss, **_mapping(config.loss_args))
     Reweighting(config.reweighting, config.reweighting_start)
     check_arguments(config)
+    if config.dataloader_drop_last:
+        raise ValueError(
+            "--dataloader_drop_last true leaves out test images too, in transformers' Trainer. Choose a "
+            "--per_device_train_batch_size that leaves no tiny last batch instead."
+        )
     check_data(run.data)
     if config.should_save:
         check_output_folder(config.output_dir)

@@ -29,14 +29,15 @@ from training_scripts.splits import Splits
 from training_scripts.train import build_trainer, finish, train
 from training_scripts.user_errors import user_errors
 
-# The radii were chosen on validation images (30 of each digit that are in neither split, 3 other seeds): SAM's rho among
-# 0.05, 0.1 and 0.2; Focal-SAM's setting among four, of which the one of the CIFAR-10-LT recipe was best. Test images had
-# no say.
+# The hyper-parameters of SAM and Focal-SAM were chosen without the test images: by the overall accuracy on 30 other images
+# of each digit, after training on a tail that leaves those out too (mean of seeds 10 to 12; they differ by less than their
+# deviation). SAM: rho of 0.05, 0.1, 0.2. Focal-SAM: (rho, gamma, lam) of (0.05, 1, 1), (0.1, 3, 0.5), (0.2, 3, 0.5),
+# (0.3, 3.2, 0.8).
 CONFIGURATIONS = {
     "CE + SGD": ["--loss=cross_entropy", "--method=sgd"],
-    "LA + SAM": ["--loss=logit_adjustment", "--method=sam", '--method_args={"rho": 0.1}'],
+    "LA + SAM": ["--loss=logit_adjustment", "--method=sam", '--method_args={"rho": 0.05}'],
     "LA + Focal-SAM": [
-        "--loss=logit_adjustment", "--method=focal_sam", '--method_args={"rho": 0.2, "gamma": 3.0, "lam": 0.5}'
+        "--loss=logit_adjustment", "--method=focal_sam", '--method_args={"rho": 0.1, "gamma": 3.0, "lam": 0.5}'
     ],
 }
 QUIET = ["--disable_tqdm=true", "--logging_strategy=no", "--save_strategy=no"]
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="ltsam demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"), help="where everything is written")
     parser.add_argument("--seeds", type=_positive, default=3, help="runs of each configuration (default: 3)")
-    parser.add_argument("--epochs", type=_positive, help="of each run (default: 40)")
+    parser.add_argument("--epochs", type=_positive, help="of each run (default: 60)")
     options = parser.parse_args(argv)
     with user_errors():
         try:
