@@ -56,23 +56,25 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
 
 
 def train(run: Run, trainer: LTSamTrainer) -> TrainOutput:
-    """Save the recipe and train, from a checkpoint where one is given; Ctrl-C says how to go on."""
-    if trainer.is_world_process_zero():
-        save_recipe(run)
+    """Train, from a checkpoint where one is given; Ctrl-C says how to go on."""
+    checkpoint = resume_point(run.config)
+    if trainer.is_world_process_zero() and not checkpoint:
+        save_recipe(run)        # a run that is resumed has one, and may yet be refused
     try:
-        return trainer.train(resume_from_checkpoint=resume_point(run.config) or None)
+        return trainer.train(resume_from_checkpoint=checkpoint or None)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(_way_back(run.config)) from interrupt
 
 
 def finish(run: Run, splits: Splits, trainer: LTSamTrainer, train_metrics: dict[str, float]) -> RunRecord:
-    """Test after the last epoch; save weights and metrics.json."""
+    """Test after the last epoch; save weights, metrics.json and recipe.yaml."""
     test = trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
     trainer.save_model()
     trainer.save_state()
     record = record_of(run, trainer, splits, test, train_metrics)
     if trainer.is_world_process_zero():
         write_metrics(run.config.output_dir, record)
+        save_recipe(run)
     return record
 
 

@@ -51,9 +51,31 @@ def test_every_golden_entry(shared, tmp_path):
     assert covered == set(METHODS) - {"sam_ext"}, "sam_ext is sse_sam with gamma = 1, which has its entry"
 
 
-# The first update of every entry in shared/golden/steps.json, by its norm, so that a clone without that file is
-# checked as well: made by the published implementations in float64 (SSE-SAM with the total norm: an independent
-# evaluation of 000 Eq. 13 and 14, see methods.md).
+# Each update u of shared/golden/steps.json by its two projections sum_i cos(i) u_i and sum_i sin(i) u_i, so that a clone
+# without that file is checked as well: what the published implementations do in two steps, in float64.
+PROJECTIONS = [
+    ("sgd", {}, [[-0.006526002766, 0.063453204182], [-0.008355543488, 0.058597385496]]),
+    ("sam", {"rho": 0.05}, [[-0.005943696812, 0.067450879216], [-0.005376169136, 0.065627320238]]),
+    ("asam", {"rho": 0.5, "eta": 0.0}, [[-0.004054728561, 0.080561144755], [0.002752287931, 0.090685542244]]),
+    ("imbsam", {"rho": 0.05}, [[-0.00598280936, 0.065230013381], [-0.007531692956, 0.060906382317]]),
+    ("imbsam", {"rho": 0.05, "tail_weight": 2.0}, [[-0.008702553973, 0.06778541979], [-0.019420156555, 0.045495467948]]),
+    ("sse_sam", {"rho_head": 0.05, "rho_tail": 0.1, "normalizer": "group", "gamma": 1.0}, [[-0.004889894896, 0.069911163255], [-0.003797328109, 0.068962415799]]),
+    ("sse_sam", {"rho_head": 0.0, "rho_tail": 0.1, "normalizer": "group", "gamma": 0.0}, [[-0.005400914427, 0.067037535543], [-0.006631484936, 0.063285083072]]),
+    ("focal_sam", {"rho": 0.3, "gamma": 3.2, "lam": 0.8}, [[-0.004118795558, 0.072488786785], [0.000579836844, 0.072301349896]]),
+    ("focal_sam", {"rho": 0.05, "gamma": 0.0, "lam": 1.0}, [[-0.005943696812, 0.067450879216], [-0.005376169136, 0.065627320238]]),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "projections"), PROJECTIONS, ids=[f"{n}-{a}" for n, a, _ in PROJECTIONS])
+def test_projections_of_the_golden_updates(tmp_path, name, args, projections):
+    probes = torch.arange(44, dtype=torch.float64).cos(), torch.arange(44, dtype=torch.float64).sin()
+    tolerance = 1e-7 if name == "focal_sam" else 1e-10
+    for update, expected in zip(updates(tmp_path, make_method(name, **args)), projections, strict=True):
+        assert [float(p @ update) for p in probes] == pytest.approx(expected, abs=tolerance)
+
+
+# SSE-SAM with the total norm has no published code: the norm of its first update, from an independent evaluation of the
+# paper's Eq. 13 and 14.
 FIRST_UPDATE_NORMS = [
     ("sse_sam", {"rho_head": 0.05, "rho_tail": 0.1, "gamma": 1.0}, 0.056225951521),
     ("sse_sam", {"rho_head": 0.0, "rho_tail": 0.1, "gamma": 0.0}, 0.053045262934),

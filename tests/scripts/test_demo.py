@@ -1,0 +1,135 @@
+"""The demo, shortened."""
+
+import json
+import shlex
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageClassification
+
+from dataset_builders.long_tail import exponential_profile
+from hf_ltsam import cli
+from hf_ltsam.metrics.run_record import read_metrics
+from training_scripts import demo
+from training_scripts.demo_data import digit_splits, load_digits_dataset
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return digit_splits()
+
+
+def pixels(dataset):
+    return [np.asarray(image).tobytes() for image in dataset["image"]]
+
+
+def test_the_digits_are_scikit_learns():
+    from sklearn.datasets import load_digits
+
+    ours = load_digits_dataset()
+    first = np.asarray(ours[0]["image"])
+    assert len(ours) == 1797 and first.shape == (8, 8)
+    np.testing.assert_array_equal(np.round(first / 255 * 16), load_digits().images[0])
+
+
+def test_the_tail_has_ratio_50_and_the_test_is_balanced(splits):
+    counts = np.bincount(splits.train_labels.numpy())
+    assert tuple(counts) == exponential_profile(128, 10, 50) == (128, 82, 53, 34, 22, 14, 9, 6, 3, 2)
+    assert np.bincount(splits.test_labels.numpy()).tolist() == [50] * 10
+    assert splits.class_names == [str(digit) for digit in range(10)]
+
+
+def test_no_image_is_in_both_splits(splits):
+    assert not set(pixels(splits.train)) & set(pixels(splits.test))
+
+
+def test_the_splits_are_the_same_every_time(splits):
+    assert pixels(digit_splits().train) == pixels(splits.train)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A demo of two epochs and two seeds: its folder and what it printed."""
+    import contextlib
+    import io
+
+    folder = tmp_path_factory.mktemp("demo") / "runs"
+    screen = io.StringIO()
+    with contextlib.redirect_stdout(screen), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "160")
+        demo.main(["--output_dir", str(folder), "--seeds", "2", "--epochs", "2"])
+    return folder, screen.getvalue()
+
+
+def test_the_table(finished):
+    _, out = finished
+    header = next(line for line in out.splitlines() if "overall" in line)
+    assert all(name in header for name in ("many", "medium", "few"))
+    for title in ("CE + SGD", "LA + SAM", "LA + Focal-SAM"):
+        row = next(line for line in out.splitlines() if f"│ {title} " in line)
+        assert row.count("±") == 4
+    assert "many: above 40 (digits 0, 1, 2); medium: 10 to 40 (3, 4, 5); few: below 10 (6, 7, 8, 9)." in out
+
+
+def test_the_table_says_what_was_measured(finished):
+    folder, out = finished
+    overall = [100 * read_metrics(folder / "la_sam" / f"seed{seed}").results["test"]["overall"] for seed in (0, 1)]
+    row = next(line for line in out.splitlines() if "│ LA + SAM " in line)
+    assert f"{np.mean(overall):.1f} ± {np.std(overall, ddof=1):.1f}" in row
+
+
+def test_a_record_for_every_run(finished):
+    folder, _ = finished
+    records = [read_metrics(path) for path in sorted(folder.glob("*/seed*/metrics.json"))]
+    assert [(r.loss["name"], r.method["name"], r.seed) for r in records] == [
+        ("cross_entropy", "sgd", 0), ("cross_entropy", "sgd", 1),
+        ("logit_adjustment", "focal_sam", 0), ("logit_adjustment", "focal_sam", 1),
+        ("logit_adjustment", "sam", 0), ("logit_adjustment", "sam", 1),
+    ]
+    assert all(r.results["test"]["samples"] == 500 for r in records)
+
+
+def test_the_checkpoint_gives_the_accuracy_that_was_reported(finished, splits):
+    folder = finished[0] / "la_focal_sam" / "seed0"
+    model = AutoModelForImageClassification.from_pretrained(folder).eval()
+    preprocessing = json.loads((folder / "preprocessor_config.json").read_text())
+    images = np.stack([np.asarray(image) for image in splits.test["image"]]) / 255        # (N, 8, 8)
+    images = (images - preprocessing["image_mean"][0]) / preprocessing["image_std"][0]
+    with torch.no_grad():
+        predicted = model(torch.tensor(images, dtype=torch.float32).unsqueeze(1)).logits.argmax(1)
+    accuracy = (predicted == splits.test_labels).double().mean()
+    assert accuracy == pytest.approx(read_metrics(folder).results["test"]["overall"])
+
+
+def test_the_figure_is_drawn(finished):
+    image = np.asarray(Image.open(finished[0] / "accuracy_by_frequency.png").convert("RGB"))
+    assert min(image.shape[:2]) > 500
+    colours = {tuple(colour) for colour in image.reshape(-1, 3)[::3]}
+    assert {(0, 0, 0), (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= colours        # one for each configuration
+
+
+def test_the_next_commands_work(finished, capsys, tmp_path):
+    lines = finished[1].partition("To try next:")[2].splitlines()
+    methods, train, load = (shlex.split(line) for line in lines if line.strip())
+    assert methods[0].endswith("ltsam") and train[0].endswith("ltsam") and "python" in load[0]
+    cli.main(methods[1:])
+    cli.main([*train[1:], "--max_steps", "2", "--output_dir", str(tmp_path / "next")])
+    exec(load[2])        # what stands behind python -c
+    out = capsys.readouterr().out
+    assert "Focal-SAM" in out and "imbsam with logit_adjustment" in out and "BasicBlock" in out
+
+
+@pytest.mark.parametrize("words", [["--seeds", "0"], ["--epochs", "-1"], ["--sees", "1"]])
+def test_bad_options(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        demo.main(words)
+    assert words[0] in capsys.readouterr().err
+
+
+def test_an_output_folder_that_is_a_file(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="2"):
+        demo.main(["--output_dir", str(tmp_path / "file")])
+    assert "cannot be written" in capsys.readouterr().err

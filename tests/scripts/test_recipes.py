@@ -1,0 +1,129 @@
+"""The recipes: all of them build, say where their numbers come from, and hold what the papers hold."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+
+from hf_ltsam import make_loss, make_method
+from hf_ltsam.reweighting import Reweighting
+from training_scripts.arguments import parse
+from training_scripts.recipe_file import RECIPES, find_recipe, read_recipe, recipe_names
+
+ROWS = [
+    f"{data}_lt_ir100_{loss}_{method}"
+    for data in ("cifar10", "cifar100")
+    for loss in ("ce", "la")
+    for method in ("sgd", "sam", "imbsam", "sse_sam", "focal_sam")
+]
+FILES = sorted(RECIPES.rglob("*.yaml"))
+
+# (rho or rho_head, rho_tail, gamma, lam): 001 Table 5, 000 "Results", 002's code; None where the method has no such value
+HYPERPARAMETERS = {
+    ("cifar10", "ce", "sam"): {"rho": 0.1},
+    ("cifar100", "ce", "sam"): {"rho": 0.2},
+    ("cifar10", "la", "focal_sam"): {"rho": 0.2, "gamma": 3.0, "lam": 0.5},
+    ("cifar100", "la", "focal_sam"): {"rho": 0.3, "gamma": 3.2, "lam": 0.8},
+    ("cifar10", "ce", "imbsam"): {"rho": 0.1, "tail_weight": 1.0},
+    ("cifar100", "la", "imbsam"): {"rho": 0.1, "tail_weight": 1.0},
+    ("cifar10", "la", "sse_sam"): {"rho_head": 0.05, "rho_tail": 0.1, "gamma": 0.7, "normalizer": "total"},
+    ("cifar100", "ce", "sse_sam"): {"rho_head": 0.05, "rho_tail": 0.1, "gamma": 0.7, "normalizer": "total"},
+}
+# overall accuracy: 002 Table 5 (CIFAR-10-LT) and Table 2 (CIFAR-100-LT), SSE-SAM 000 Table 1
+TARGETS = {
+    "cifar10": {"ce": (73.1, 75.0, 76.9, 83.2, 77.2), "la": (77.9, 82.3, 82.2, 85.1, 82.9)},
+    "cifar100": {"ce": (41.5, 42.2, 43.0, 49.3, 44.0), "la": (44.9, 50.0, 47.3, 53.2, 50.7)},
+}
+
+
+def run_of(name, tmp_path):
+    return parse(["--config", name, "--use_cpu", "true", "--output_dir", str(tmp_path)])
+
+
+def test_there_is_a_recipe_for_every_row():
+    assert recipe_names() == sorted(ROWS)
+
+
+@pytest.mark.parametrize("name", [*ROWS, "demo/digits"])
+def test_it_builds(name, tmp_path):
+    config = run_of(name, tmp_path).config
+    make_method(config.method, **(config.method_args or {}))
+    make_loss(config.loss, **(config.loss_args or {}))
+    Reweighting(config.reweighting, config.reweighting_start)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_it_holds_what_the_protocol_says(name, tmp_path):
+    run = run_of(name, tmp_path)
+    data, loss = name.split("_")[0], name.split("_")[3]
+    by_000 = name.endswith("sse_sam")
+    config = run.config
+    assert (run.model.model, run.model.depth, run.data.imbalance_ratio) == ("cifar_resnet", 32, 100)
+    assert run.data.dataset == f"uoft-cs/{data}" and run.data.split_seed == 0 and run.data.profile == "exponential"
+    assert config.num_train_epochs == (500 if by_000 else 200)
+    assert config.per_device_train_batch_size == 64
+    assert config.learning_rate == (0.01 if by_000 else 0.1)
+    assert config.weight_decay == (2e-4 if data == "cifar10" and not by_000 else 1e-3)
+    assert (config.optim, config.optim_args, config.decay_all_parameters) == ("sgd", "momentum=0.9", True)
+    assert (config.lr_scheduler_type, config.max_grad_norm) == ("cosine", 0)
+    assert (run.data.many_above, run.data.few_below) == ((1000, 200) if data == "cifar10" else (100, 20))
+    assert config.tail_threshold == (1000 if data == "cifar10" else 100)
+    assert config.loss == {"ce": "cross_entropy", "la": "logit_adjustment"}[loss]
+    assert config.loss_args == (None if loss == "ce" else {"tau": 0.75 if by_000 else 1.0})
+    assert name == f"{data}_lt_ir100_{loss}_{config.method}"
+
+
+@pytest.mark.parametrize("row, expected", HYPERPARAMETERS.items(), ids=str)
+def test_hyperparameters_of_the_papers(row, expected, tmp_path):
+    data, loss, method = row
+    assert run_of(f"{data}_lt_ir100_{loss}_{method}", tmp_path).config.method_args == expected
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_header_states_target_command_and_result(name):
+    header = "".join(line for line in find_recipe(name).read_text().splitlines(True) if line.startswith("#"))
+    data, loss, method = name.split("_")[0], name.split("_")[3], name.split("_", 4)[4]
+    target = TARGETS[data][loss][("sgd", "sam", "imbsam", "sse_sam", "focal_sam").index(method)]
+    assert f"# Target   {target} % overall" in header
+    assert re.search(r"00[02] Table \d", header)
+    assert f"accelerate launch training_scripts/train.py --config training_scripts/recipes/{name}.yaml" in header
+    assert "# Result " in header
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name != "demo"], ids=lambda path: path.stem)
+def test_every_number_has_its_source_beside_it(path):
+    for line in path.read_text().splitlines():
+        if re.match(r"\s*\w+:\s+[-\d.]+(e-?\d+)?\b", line):
+            assert "# " in line, f"{path.name}: {line!r} has no source"
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_no_setting_is_written_twice_along_the_inheritance(name):
+    def own_settings(path: Path):
+        values = yaml.safe_load(path.read_text())
+        parents = values.pop("inherits", [])
+        yield from values
+        for parent in [parents] if isinstance(parents, str) else parents:
+            yield from own_settings(path.parent / parent)
+
+    settings = list(own_settings(find_recipe(name)))
+    assert len(settings) == len(set(settings))
+    assert set(settings) == set(read_recipe(find_recipe(name)))
+
+
+def test_every_base_file_is_used():
+    used = {name for path in FILES for name in re.findall(r"[\w/]+\.yaml", _inherits(path))}
+    assert {path.name for path in (RECIPES / "base").iterdir()} == {Path(name).name for name in used}
+
+
+def _inherits(path):
+    return "".join(line for line in path.read_text().splitlines() if line.startswith("inherits:"))
+
+
+@pytest.mark.parametrize("name, processes", [("cpu", 1), ("one_gpu", 1), ("multi_gpu", 2)])
+def test_accelerate_reads_its_configurations(name, processes):
+    config = load_config_from_file(str(RECIPES.parent / "accelerate_configs" / f"{name}.yaml"))
+    assert config.num_processes == processes
+    assert config.mixed_precision == "no"

@@ -1,0 +1,318 @@
+"""The training script: the recipe on real images, people's own folders, and what it refuses."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    AutoModelForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+    pipeline,
+)
+
+from hf_ltsam import ClassStatistics
+from hf_ltsam.metrics.run_record import read_metrics
+from training_scripts import train
+from training_scripts.arguments import parse
+from training_scripts.splits import load_splits
+
+CLASSES = ("cat", "dog", "owl")
+QUICK = ["--use_cpu", "true", "--depth", "8", "--learning_rate", "0.1", "--per_device_train_batch_size", "4"]
+
+
+def draw_images(folder, counts, size, seed=0):
+    """PNGs in class folders; the colour tells the class."""
+    rng = np.random.default_rng(seed)
+    for c, (name, count) in enumerate(zip(CLASSES, counts)):
+        (folder / name).mkdir(parents=True)
+        for k in range(count):
+            image = rng.integers(0, 120, (size, size, 3), dtype=np.uint8)
+            image[..., c] += 120
+            Image.fromarray(image).save(folder / name / f"{k}.png")
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of small images with a tail: 12, 6 and 3 to train on, 4 of each class to test on."""
+    draw_images(tmp_path / "images" / "train", (12, 6, 3), 12)
+    draw_images(tmp_path / "images" / "test", (4, 4, 4), 12, seed=1)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def large_images(tmp_path):
+    draw_images(tmp_path / "large" / "train", (4, 3, 2), 80)
+    draw_images(tmp_path / "large" / "test", (2, 2, 2), 80, seed=1)
+    return tmp_path / "large"
+
+
+def words(dataset, out, *more):
+    return ["--dataset", str(dataset), "--output_dir", str(out), *QUICK, *more]
+
+
+def refused(capsys, *arguments):
+    """The message with which the script ends, at status 2."""
+    with pytest.raises(SystemExit) as exit_:
+        train.main([str(argument) for argument in arguments])
+    assert exit_.value.code == 2
+    return capsys.readouterr().err
+
+
+# --- the recipe on real images ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cifar100(shared, tmp_path):
+    """The shared training draw, and every tenth test image to save time."""
+    source, folder = shared / "data" / "cifar100", tmp_path / "cifar100"
+    if not source.is_dir():
+        pytest.skip(f"no CIFAR-100 at {source}")
+    folder.mkdir()
+    (folder / "train_ir10.parquet").symlink_to(source / "train_ir10.parquet")
+    test = pq.read_table(source / "test.parquet")
+    pq.write_table(test.take(list(range(0, len(test), 10))), folder / "test.parquet")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_recipe_for_30_steps(cifar100, tmp_path, capsys):
+    out = tmp_path / "run"
+    train.main([
+        "--config", "training_scripts/recipes/cifar100_lt_ir100_la_focal_sam.yaml" if Path("training_scripts").is_dir()
+        else "cifar100_lt_ir100_la_focal_sam",
+        "--dataset", str(cifar100), "--max_steps", "30", "--logging_steps", "5", "--use_cpu", "--output_dir", str(out),
+    ])
+    logs = [entry for entry in json.loads((out / "trainer_state.json").read_text())["log_history"] if "loss" in entry]
+    losses = [entry["loss"] for entry in logs]
+    assert len(losses) == 6 and np.mean(losses[-2:]) < 0.9 * np.mean(losses[:2])
+    assert all(entry["sam_eps_norm"] == pytest.approx(0.3, rel=1e-3) for entry in logs)
+    record = read_metrics(out)
+    assert record.method == {"name": "focal_sam", "args": {"rho": 0.3, "gamma": 3.2, "lam": 0.8}}
+    assert set(record.results["test"]["groups"]) == {"many", "medium", "few"}
+    assert len(record.results["test"]["per_class"]) == 100 and record.results["test"]["samples"] == 1000
+    statistics = ClassStatistics.load(out)
+    assert (statistics.total, statistics.counts[0], statistics.counts[-1]) == (10847, 500, 5)
+    assert [len(classes) for classes in statistics.groups.values()] == [35, 35, 30]
+
+
+# --- people's own images ---------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_images(images, tmp_path, capsys):
+    out = tmp_path / "run"
+    more = ["--method", "imbsam", "--tail_threshold", "6", "--many_above", "6", "--few_below", "6", "--num_train_epochs", "8"]
+    train.main(words(images, out, *more))
+    record = read_metrics(out)
+    assert record.class_statistics["counts"] == [12, 6, 3]
+    assert record.results["test"]["samples"] == 12
+    assert record.results["test"]["overall"] > 0.6        # by colour alone
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("overall", "many", "medium", "few"))
+    model = AutoModelForImageClassification.from_pretrained(out)
+    assert model.config.id2label == dict(enumerate(CLASSES)) and model.config.label2id["owl"] == 2
+
+
+def test_the_saved_folder_serves_a_pipeline_that_agrees(images, tmp_path):
+    out = tmp_path / "run"
+    train.main(words(images, out, "--num_train_epochs", "6"))
+    classify = pipeline("image-classification", model=str(out), device="cpu")
+    files = sorted((images / "test").rglob("*.png"))
+    right = [classify(str(file))[0]["label"] == file.parent.name for file in files]
+    assert np.mean(right) == pytest.approx(read_metrics(out).results["test"]["overall"])
+
+
+def test_the_saved_recipe_repeats_the_run(images, tmp_path):
+    train.main(words(images, tmp_path / "a", "--max_steps", "3", "--method", "sam", "--method_args", '{"rho": 0.2}'))
+    train.main(["--config", str(tmp_path / "a" / "recipe.yaml"), "--output_dir", str(tmp_path / "b")])
+    a, b = (read_metrics(tmp_path / name) for name in ("a", "b"))
+    assert a.results == b.results and a.method == b.method == {"name": "sam", "args": {"rho": 0.2}}
+    assert (tmp_path / "a" / "recipe.yaml").read_text().startswith(f"# {a.command}\n")
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+
+
+def test_a_drawn_tail_and_held_out_images(images, tmp_path):
+    run = parse(words(images / "train", tmp_path / "run", "--held_out_per_class", "1", "--imbalance_ratio", "2"))
+    splits = load_splits(run.data)
+    assert splits.test_labels.tolist() == [0, 1, 2]
+    assert np.bincount(splits.train_labels).tolist() == [4, 2, 2]        # the last class has 2 left: 4 at ratio 2
+
+
+def test_grey_images_in_one_channel(images, tmp_path):
+    train.main(words(images, tmp_path / "run", "--max_steps", "1", "--num_channels", "1"))
+    assert AutoModelForImageClassification.from_pretrained(tmp_path / "run").config.num_channels == 1
+
+
+@pytest.fixture
+def vit(tmp_path):
+    """A tiny ViT for images of 72 pixels, as it would lie on the Hub, with 7 other classes."""
+    config = ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=72, patch_size=24,
+        num_labels=7,
+    )
+    ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+    ViTImageProcessor(size={"height": 72, "width": 72}).save_pretrained(tmp_path / "vit")
+    return tmp_path / "vit"
+
+
+@pytest.mark.parametrize("pretrained", ["true", "false"])
+def test_a_transformers_model_on_larger_images(large_images, vit, tmp_path, pretrained):
+    out = tmp_path / "run"
+    train.main(words(large_images, out, "--model", str(vit), "--pretrained", pretrained, "--max_steps", "2"))
+    model = AutoModelForImageClassification.from_pretrained(out)
+    assert isinstance(model, ViTForImageClassification) and model.config.id2label == dict(enumerate(CLASSES))
+    start = ViTForImageClassification.from_pretrained(vit).vit.embeddings.cls_token
+    far = (model.vit.embeddings.cls_token - start).abs().max() > 0.1 * start.abs().max()
+    assert bool(far) == (pretrained == "false")
+
+
+def test_a_timm_model(large_images, tmp_path):
+    form = {"input_size": (3, 68, 68), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    config = TimmWrapperConfig(architecture="resnet10t", num_labels=5, pretrained_cfg=form)
+    TimmWrapperForImageClassification(config).save_pretrained(tmp_path / "timm")
+    train.main(words(large_images, tmp_path / "run", "--model", str(tmp_path / "timm"), "--max_steps", "1"))
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "run")
+    assert isinstance(model, TimmWrapperForImageClassification) and model.config.id2label == dict(enumerate(CLASSES))
+    assert model(torch.zeros(1, 3, 68, 68)).logits.shape == (1, 3)
+
+
+# --- resuming --------------------------------------------------------------------------------------------------------
+
+
+def test_resuming_goes_on_from_the_last_checkpoint(images, tmp_path, capsys):
+    command = words(images, tmp_path / "run", "--num_train_epochs", "2", "--method", "sam", "--save_strategy", "epoch")
+    train.main([*command, "--output_dir", str(tmp_path / "whole")])
+    train.main(command)
+    shutil.rmtree(tmp_path / "run" / "checkpoint-12")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    message = refused(capsys, *command)
+    assert "checkpoint-6" in message and "--resume_from_checkpoint true" in message
+    train.main([*command, "--resume_from_checkpoint", "true"])
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_resuming_with_another_method_is_refused_and_changes_nothing(images, tmp_path, capsys):
+    command = words(images, tmp_path / "run", "--max_steps", "1")
+    train.main([*command, "--method", "sam"])
+    recipe = (tmp_path / "run" / "recipe.yaml").read_text()
+    message = refused(capsys, *command, "--method", "sgd", "--resume_from_checkpoint", "true")
+    assert "sam" in message and "sgd" in message
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == recipe
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on(images, tmp_path):
+    command = words(images, tmp_path / "run", "--num_train_epochs", "100000", "--save_steps", "5", "--save_total_limit", "2")
+    script = str(Path(train.__file__))
+    process = subprocess.Popen([sys.executable, script, *command], stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("run/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in err and "--resume_from_checkpoint true goes on from" in err.splitlines()[-1]
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more, said", [
+    (["--learning_ratee", "1"], ["--learning_ratee", "learning_rate"]),
+    (["--method", "focalsam"], ["'focalsam'", "'focal_sam'"]),
+    (["--method", "sam", "--method_args", '{"roh": 0.1}'], ["'roh'", "'rho'"]),
+    (["--method", "sam", "--method_args", '{"rho": -0.1}'], ["SAM(rho=...)", "non-negative", "-0.1"]),
+    (["--method", "sse_sam", "--method_args", '{"gamma": 1.5}'], ["SSESAM(gamma=...)", "[0, 1]", "1.5"]),
+    (["--loss", "logit_adjustmnet"], ["'logit_adjustmnet'", "'logit_adjustment'"]),
+    (["--reweighting", "inverted"], ["'inverted'", "inverse"]),
+    (["--fp16", "true"], ["fp16", "bf16"]),
+    (["--dataloader_drop_last", "true"], ["--dataloader_drop_last", "--per_device_train_batch_size"]),
+    (["--builder", "image_folders"], ["image_folders", "'image_folder'"]),
+    (["--normalisation", "cifar_10"], ["cifar_10", "'cifar10'"]),
+    (["--profile", "exponent"], ["'exponent'", "'exponential'"]),
+    (["--imbalance_ratio", "0.5"], ["0.5", "at least 1"]),
+])
+def test_settings_are_refused_before_data_are_loaded(more, said, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train, "load_splits", lambda *_: pytest.fail("time was spent"))
+    message = refused(capsys, *words(images, tmp_path / "run", *more))
+    assert message.startswith("error: ") and all(part in message for part in said), message
+
+
+def test_the_data_set_is_missing(images, tmp_path, capsys):
+    assert "--dataset" in refused(capsys, "--method", "sam", "--output_dir", tmp_path / "run")
+    nowhere = tmp_path / "nowhere"
+    assert f"{nowhere}: there is no such folder" in refused(capsys, *words(nowhere, tmp_path / "run"))
+    file = next(images.rglob("*.png"))
+    assert "give the folder" in refused(capsys, *words(file, tmp_path / "run"))
+
+
+def test_a_wrong_recipe_lists_those_there_are(capsys):
+    message = refused(capsys, "--config", "recipes/cifar100_lt_ir100_la_focal.yaml")
+    assert "recipes/cifar100_lt_ir100_la_focal.yaml" in message and "'cifar100_lt_ir100_la_focal_sam'" in message
+
+
+def test_the_output_folder_is_a_file(images, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    message = refused(capsys, *words(images, tmp_path / "file"))
+    assert str(tmp_path / "file") in message and "cannot be written" in message
+
+
+def test_an_earlier_run_is_not_overwritten(images, tmp_path, capsys):
+    command = words(images, tmp_path / "run", "--max_steps", "1", "--save_strategy", "no")
+    train.main(command)
+    before = (tmp_path / "run" / "metrics.json").read_bytes()
+    message = refused(capsys, *command)
+    assert "metrics.json" in message and "--output_dir" in message
+    assert (tmp_path / "run" / "metrics.json").read_bytes() == before
+
+
+def test_a_tail_method_without_a_threshold_proposes_one(images, tmp_path, capsys):
+    message = refused(capsys, *words(images, tmp_path / "run", "--method", "imbsam"))
+    assert "12, 6, 3" in message and "tail_threshold=6" in message
+
+
+@pytest.mark.parametrize("folder, size", [("images", 12), ("large_images", 80)])
+def test_a_corrupt_image_is_named(request, folder, size, tmp_path, capsys):
+    broken = request.getfixturevalue(folder) / "train" / "dog" / "1.png"
+    broken.write_bytes(b"no image")
+    size_of = [] if size == 12 else ["--image_size", "72"]
+    assert str(broken) in refused(capsys, *words(broken.parents[2], tmp_path / "run", *size_of))
+
+
+def test_large_images_need_a_size(large_images, tmp_path, capsys):
+    message = refused(capsys, *words(large_images, tmp_path / "run"))
+    assert "80 x 80" in message and "--image_size" in message
+
+
+@pytest.mark.parametrize("more", [["--flip", "false"], ["--num_channels", "1"]])
+def test_what_only_small_images_can_have(more, large_images, tmp_path, capsys):
+    message = refused(capsys, *words(large_images, tmp_path / "run", "--image_size", "72", *more))
+    assert " ".join(more) in message and "64 pixels" in message
+
+
+def test_an_unlabelled_test_split(tmp_path, capsys):
+    from datasets import ClassLabel, Dataset, Features
+    from datasets import Image as ImageColumn
+
+    pixels = [np.zeros((8, 8, 3), dtype=np.uint8)] * 4
+    features = Features({"image": ImageColumn(), "label": ClassLabel(names=list(CLASSES))})
+    (tmp_path / "parquet").mkdir()
+    for split, labels in (("train", [0, 1, 2, 0]), ("test", [-1] * 4)):
+        Dataset.from_dict({"image": pixels, "label": labels}, features).to_parquet(tmp_path / "parquet" / f"{split}.parquet")
+    message = refused(capsys, *words(tmp_path / "parquet", tmp_path / "run"))
+    assert "not labelled" in message and "--test_split" in message
+    message = refused(capsys, *words(tmp_path / "parquet", tmp_path / "run", "--test_split", "tset"))
+    assert "'tset'" in message and "'test'" in message
