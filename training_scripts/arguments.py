@@ -110,7 +110,13 @@ def parse(words: Sequence[str]) -> Run:
         ValueError: an unknown setting, with the nearest valid ones, or a value that cannot be read.
         FileNotFoundError: there is no such recipe.
     """
-    parser = _Parser([ModelArguments, DataArguments, LTSamConfig], prog="ltsam train", allow_abbrev=False)
+    parser = _Parser(
+        [ModelArguments, DataArguments, LTSamConfig],
+        prog="ltsam train",
+        usage="%(prog)s [--config RECIPE] [--option value ...]",
+        epilog="The options of model and data stand last; the others are those of LTSamConfig and transformers' Trainer.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--config", help="A recipe: a YAML file of these options, or the name of one of ours.")
     given = _given(parser, words)
     recipe = given.pop("config", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,20 @@ def resume_point(config: LTSamConfig) -> str | bool:
     """`--resume_from_checkpoint`: a checkpoint's folder, "true" for the last one, or nothing."""
     value = config.resume_from_checkpoint or "false"
     return {"true": True, "false": False}.get(value.lower(), value)
+
+
+def warn_of_tiny_last_batch(num_images: int, config: LTSamConfig) -> None:
+    """Batch norm's running statistics suffer from a last batch of very few images, and with them the test."""
+    batch = config.per_device_train_batch_size
+    last = num_images % batch
+    if not 0 < last <= batch / 16:
+        return
+    better = next(size for size in range(batch - 1, 0, -1) if num_images % size == 0 or num_images % size > size / 4)
+    warnings.warn(
+        f"The last batch of every epoch has {last} of {batch} images, too few for batch norm: "
+        f"--per_device_train_batch_size {better}, say, would be better.",
+        stacklevel=2,
+    )
 
 
 def _mapping(arguments: dict[str, Any] | str | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.metrics.run_record import RunRecord, write_metrics
 from training_scripts.arguments import Run, parse
-from training_scripts.checks import check, resume_point
+from training_scripts.checks import check, resume_point, warn_of_tiny_last_batch
 from training_scripts.results import print_results, record_of, save_recipe
 from training_scripts.splits import Splits, load_splits
 from training_scripts.training_data import prepare
@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check(run)
         with run.config.main_process_first(desc="loading the data"):
             splits = load_splits(run.data)
+        warn_of_tiny_last_batch(len(splits.train), run.config)
         trainer = build_trainer(run, splits)
         trained = train(run, trainer)
         record = finish(run, splits, trainer, trained.metrics)
@@ -43,7 +44,8 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     set_seed(config.seed)        # of the initial weights
     model = build_model(run.model, splits.class_names, run.data.num_channels)
     show_bar = config.local_process_index == 0 and not config.disable_tqdm
-    data = prepare(splits, run.data, wanted_format(run.model), config.seed, show_bar)
+    seed = config.seed if config.data_seed is None else config.data_seed
+    data = prepare(splits, run.data, wanted_format(run.model), seed, show_bar)
     height, width = data.test[0]["pixel_values"].shape[-2:]
     return LTSamTrainer(
         model=model,

@@ -41,7 +41,8 @@ def build_model(arguments: ModelArguments, class_names: Sequence[str], num_chann
         OSError: there is no model of that name, here or on the Hub.
         ValueError: it is no image classifier, or a setting of cifar_resnet is out of its range.
     """
-    labels = {"id2label": dict(enumerate(class_names)), "label2id": {name: c for c, name in enumerate(class_names)}}
+    labels: dict[str, Any] = {"id2label": dict(enumerate(class_names))}
+    labels["label2id"] = {name: c for c, name in labels["id2label"].items()}
     if arguments.model == OURS:
         ours = CifarResNetConfig(
             depth=arguments.depth,
@@ -53,23 +54,25 @@ def build_model(arguments: ModelArguments, class_names: Sequence[str], num_chann
         return AutoModelForImageClassification.from_config(ours)
     if num_channels != 3:
         raise ValueError(f"--num_channels {num_channels} needs --model {OURS}; others take colour images, grey ones too.")
-    labels["num_labels"] = len(class_names)
+    is_timm = AutoConfig.from_pretrained(arguments.model).model_type == "timm_wrapper"
+    if is_timm:
+        labels["num_labels"] = len(class_names)        # others count id2label
     if arguments.pretrained:
         model = AutoModelForImageClassification.from_pretrained(arguments.model, ignore_mismatched_sizes=True, **labels)
     else:
         model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(arguments.model, **labels))
-    if model.config.model_type == "timm_wrapper":
+    if is_timm:
         model.config.label_names = list(class_names)        # which it saves in place of id2label
     return model
 
 
 def wanted_format(arguments: ModelArguments) -> ImageFormat:
-    """What the image processor that belongs to the model states; our ResNets take anything.
+    """What the image processor that lies beside the model's weights states; a new ResNet of ours takes anything.
 
     Raises:
         OSError: there is no model of that name, or no image processor beside it.
     """
-    if arguments.model == OURS or AutoConfig.from_pretrained(arguments.model).model_type == OURS:
+    if arguments.model == OURS:
         return ImageFormat()
     stated = AutoImageProcessor.from_pretrained(arguments.model).to_dict()
     if "data_config" in stated:        # timm's

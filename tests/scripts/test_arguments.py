@@ -80,6 +80,13 @@ def test_every_seed_has_its_own_folder(write):
     assert parse([]).config.output_dir == "runs/train/seed42"
 
 
+def test_help(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parse(["--help"])
+    out = capsys.readouterr().out
+    assert out.startswith("usage: ltsam train [--config RECIPE]") and "--tail_threshold" in out and "--dataset" in out
+
+
 @pytest.mark.parametrize("text, message", [
     ("learning_ratee: 0.1\n", r"recipe.yaml sets 'learning_ratee'.*Did you mean 'learning_rate'"),
     ("learning_rate: fast\n", r"--learning_rate.*'fast'"),
