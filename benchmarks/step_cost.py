@@ -23,7 +23,14 @@ from torch import nn
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
 from transformers.utils import logging
 
-from hf_ltsam import METHODS, CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics, LTSamConfig, LTSamTrainer
+from hf_ltsam import (
+    METHODS,
+    CifarResNetConfig,
+    CifarResNetForImageClassification,
+    ClassStatistics,
+    LTSamConfig,
+    LTSamTrainer,
+)
 
 CLASSES, BATCH = 100, 64
 COUNTS = [int(500 * 0.01 ** (c / 99)) for c in range(CLASSES)]
@@ -107,11 +114,11 @@ def report(model: str, seconds: dict[str, list[float]]) -> None:
     print(f"\n{model}, batch {BATCH}, {CLASSES} classes: median of {len(seconds['sam'])} interleaved steps")
     print(f"{'':22}{'ms':>8}   {'x stock SGD (quartiles)':28}{'x our SAM (quartiles)'}")
     for name, values in seconds.items():
-        a, b = to_stock[name], to_sam[name]
-        print(
-            f"{name:22}{1000 * statistics.median(values):8.1f}   "
-            f"{a['ratio']:5.2f} ({a['low']:.2f} to {a['high']:.2f}){'':11}{b['ratio']:5.2f} ({b['low']:.2f} to {b['high']:.2f})"
-        )
+        print(f"{name:22}{1000 * statistics.median(values):8.1f}   {_shown(to_stock[name]):28}{_shown(to_sam[name])}")
+
+
+def _shown(ratio: dict[str, float]) -> str:
+    return f"{ratio['ratio']:5.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
 
 
 def main() -> None:

@@ -59,7 +59,8 @@ def check_arguments(args: TrainingArguments) -> None:
             f"{args.n_gpu} GPUs in one process would run under DataParallel, which splits the batch behind the method's "
             "back. Start with `accelerate launch --num_processes N`, or show one GPU: CUDA_VISIBLE_DEVICES=0."
         )
-    if (args.activation_checkpointing_kwargs or {}).get("use_reentrant"):
+    # transformers' older name for activation_checkpointing_kwargs, which newer versions keep in step
+    if (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
         raise ValueError(
             "activation_checkpointing_kwargs={'use_reentrant': True} works only with .backward(); set it to False."
         )

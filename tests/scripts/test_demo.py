@@ -10,9 +10,8 @@ from PIL import Image
 from transformers import AutoModelForImageClassification
 
 from dataset_builders.long_tail import exponential_profile
-from hf_ltsam import cli
 from hf_ltsam.metrics.run_record import read_metrics
-from training_scripts import demo
+from training_scripts import cli, demo
 from training_scripts.demo_data import digit_splits, load_digits_dataset
 
 

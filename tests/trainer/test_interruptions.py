@@ -108,7 +108,7 @@ def test_every_method_trains_with_activation_checkpointing_accumulation_and_bf16
         made.train()
         return list(made.model.parameters())
 
-    plain, checkpointed = train(), train(activation_checkpointing=True)
+    plain, checkpointed = train(), train(gradient_checkpointing=True)
     assert all(torch.equal(a, b) for a, b in zip(plain, checkpointed))
     rounded = train(bf16=True)
     difference = max((a - b).abs().max().item() for a, b in zip(plain, rounded))

@@ -41,7 +41,7 @@ SETTINGS = [
     ({"lr_milestones": [160, 180]}, ["160", "0.8"]),
     ({"lr_gamma": 0.0}, ["lr_gamma", "0.0"]),
     ({"method_args": "rho=0.1"}, ["method_args", "rho=0.1"]),
-    ({"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}}, ["use_reentrant"]),
+    ({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}, ["use_reentrant"]),
 ]
 
 
