@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics as python_statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -136,15 +135,23 @@ class ClassStatistics:
         if self.tail_threshold is None:
             raise ValueError(
                 "This needs a split into head and tail classes: set `tail_threshold` (classes with at most so many "
-                f"training images are tail). {self.describe_counts()} A start: tail_threshold="
-                f"{self.proposed_tail_threshold}, which makes half of the classes tail."
+                f"training images are tail). {self.describe_counts()} {self.propose_tail_threshold()}"
             )
         return self.tail_threshold
 
     @property
     def proposed_tail_threshold(self) -> int:
-        """The lower median of the counts: half of the classes are tail."""
-        return python_statistics.median_low(self.counts)
+        """The count that comes closest to making half of the classes tail; it leaves a head unless all are equal."""
+        candidates = sorted(set(self.counts), reverse=True)[1:] or self.counts
+        return min(candidates, key=lambda n: abs(2 * self._num_up_to(n) - self.num_classes))
+
+    def propose_tail_threshold(self) -> str:
+        """The end of a message that asks for a split."""
+        n = self.proposed_tail_threshold
+        return f"A start: tail_threshold={n}, which makes {self._num_up_to(n)} of {self.num_classes} classes tail."
+
+    def _num_up_to(self, n: int) -> int:
+        return sum(count <= n for count in self.counts)
 
     def describe_counts(self) -> str:
         """One sentence for messages and logs."""

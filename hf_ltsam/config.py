@@ -72,7 +72,8 @@ class LTSamConfig(TrainingArguments):
         self.names_no_optimizer = self.optim is None
         if self.names_no_optimizer:
             self.optim = "sgd"
-            self.optim_args: str | None = self.optim_args or "momentum=0.9"
+            given = self.optim_args or ""
+            self.optim_args: str | None = given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
         for share in self.lr_milestones or []:
             if not 0 < share < 1:
                 raise ValueError(

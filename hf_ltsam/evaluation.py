@@ -12,24 +12,35 @@ from transformers import PreTrainedModel, Trainer
 
 from .landscape import MicroBatch
 from .logits import logits_of
+from .refusals import check_columns
 
 
 class EvaluatesLogits(Trainer):
     """The stock Trainer, whose `eval_loss` is the plain cross-entropy of the raw logits, whatever the training loss."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._known_columns: set[frozenset[str]] = set()
+        super().__init__(*args, **kwargs)
+
     def micro_batch(self, inputs: dict[str, Any]) -> MicroBatch:
         """Inputs and labels apart.
 
         Raises:
-            ValueError: there are no labels under the name of `label_names`.
+            ValueError: there are no labels under the name of `label_names`, or columns that the model does not take.
         """
         name = self.label_names[0]
         if name not in inputs:
+            renamed = " (the default collator renames 'label' to 'labels')" if name == "label" else ""
             raise ValueError(
-                f"The batch has no {name!r}, only {sorted(inputs)}. Name the label column 'label' or {name!r}, or set "
-                "label_names=[...] in LTSamConfig."
+                f"The batch has no {name!r}, only {sorted(inputs)}{renamed}. Name the label column 'labels', or set "
+                "label_names=[...] in LTSamConfig to the name in the batch."
             )
-        return MicroBatch({k: v for k, v in inputs.items() if k != name}, inputs[name])
+        others = {k: v for k, v in inputs.items() if k != name}
+        if frozenset(others) not in self._known_columns:
+            check_columns(self.model, others)
+            self._known_columns.add(frozenset(others))
+        labels = inputs[name]
+        return MicroBatch(others, labels if labels.is_floating_point() else labels.long())
 
     def compute_loss(
         self,
@@ -45,7 +56,8 @@ class EvaluatesLogits(Trainer):
         loss = F.cross_entropy(logits, batch.labels)
         if not return_outputs:
             return loss
-        return loss, outputs if isinstance(outputs, Mapping) else {"logits": logits}
+        others = outputs if isinstance(outputs, Mapping) else {}
+        return loss, {"logits": logits, **{k: v for k, v in others.items() if k != "logits"}}        # metrics take the first
 
     def prediction_step(
         self,

@@ -108,10 +108,11 @@ class LossLandscape:
         gap: list[Tensor] = []
         with self._weights.moved(at):
             for index, rows in self._rows():
-                losses = self._losses(index, perturbed=at is not None)
-                weighted = [losses if a is None else a[rows].to(losses.dtype) * losses for a in weightings]
+                with self._repeating(index):        # the backward pass too: activation checkpointing repeats forwards in it
+                    losses = self._losses(index, perturbed=at is not None)
+                    weighted = [losses if a is None else a[rows].to(losses.dtype) * losses for a in weightings]
+                    gradients = self._collect([w.sum() / self.size / self._divisor for w in weighted])
                 gap += self._gap(index, losses.detach(), weightings[0], rows) if at is not None else []
-                gradients = self._collect([w.sum() / self.size / self._divisor for w in weighted])
                 sums = [list(torch._foreach_add(s, g)) for s, g in zip(sums, gradients)] if sums else gradients
         vectors = [WeightVector(s, self._divisor) for s in sums]
         if at is not None and self._observer is not None:
@@ -127,8 +128,7 @@ class LossLandscape:
             start += len(batch)
 
     def _losses(self, index: int, perturbed: bool) -> Tensor:
-        with self._repeating(index):
-            losses = self._sample_losses(self._batches[index])
+        losses = self._sample_losses(self._batches[index])
         self._first_losses.setdefault(index, losses.detach())
         if not perturbed:
             self._plain_losses[index] = losses.detach()

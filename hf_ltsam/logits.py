@@ -23,6 +23,19 @@ def logits_of(outputs: Any) -> Tensor:
     raise TypeError(f"The model must return logits (n, C), as a tensor or under the key 'logits'; it returned {found}.")
 
 
+def check_losses(losses: Tensor, labels: Tensor) -> None:
+    """Refuse a loss that reduces or broadcasts.
+
+    Raises:
+        ValueError: not one loss per sample.
+    """
+    if losses.shape != labels.shape:
+        raise ValueError(
+            f"The loss returned shape {tuple(losses.shape)} for {len(labels)} samples; it must be one value per sample, "
+            f"({len(labels)},). Do not reduce: cross_entropy(..., reduction='none')."
+        )
+
+
 def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> None:
     """Refuse shapes that do not belong together, before they broadcast into nonsense.
 
@@ -40,6 +53,9 @@ def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> None:
             f"Logits must be (n, C) with one row per label, got {tuple(logits.shape)} for {len(labels)} labels. "
             "This library classifies one label per sample."
         )
+    # on an accelerator this would wait for the device; there the labels of the label column were checked before
+    if labels.device.type == "cpu" and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise ValueError(f"Labels from {labels.min()} to {labels.max()} are outside the class range 0 to {num_classes - 1}.")
     if logits.shape[1] != num_classes:
         raise ValueError(
             f"The model has {logits.shape[1]} logits but the class statistics have {num_classes} classes. "

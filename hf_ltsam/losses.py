@@ -7,7 +7,7 @@ training are in `reweighting.py`. Shapes: n batch, C classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +25,6 @@ class Loss(Protocol):
 
     Losses are computed in float32, or in float64 for float64 logits.
     """
-
-    needs_cosine_logits: ClassVar[bool] = False     # whether logits must be a scale times cosines, and so bounded
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor: ...
 
@@ -96,8 +94,6 @@ class LDAM(Loss):
 
     Source: Cao et al. 2019; 001 Eq. 1; 000 Eq. 98.
     """
-
-    needs_cosine_logits: ClassVar[bool] = True
 
     max_m: float = 0.5
     s: float = 30.0

@@ -7,9 +7,10 @@ import os
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
-from torch import nn
-from transformers import TrainingArguments
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
 
 from .class_statistics import ClassStatistics
 from .losses import LDAM, Loss
@@ -68,6 +69,46 @@ def check_arguments(args: TrainingArguments) -> None:
         raise ValueError(f"label_names={args.label_names}: there must be one label per sample, so exactly one name.")
 
 
+def check_launcher(trainer: Trainer) -> None:
+    """Refuse what only the launcher's environment says, and what its processes do not go together with.
+
+    Raises:
+        ValueError: naming the setting, the reason and the way out.
+    """
+    for name, is_on in (("deepspeed", trainer.is_deepspeed_enabled), ("fsdp", trainer.is_fsdp_enabled)):
+        if is_on:
+            raise ValueError(f"The accelerate config switches {name} on. It does not go with LTSamTrainer: {_FIELDS[name]}")
+    if trainer.args.torch_compile and trainer.accelerator.num_processes > 1:
+        raise ValueError(
+            "torch_compile=True does not go with several processes yet: their passes run on the bare module. Set it to "
+            "False, or use one process."
+        )
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Refuse an optimizer object that keeps its weights in two places.
+
+    Raises:
+        ValueError: it has the train() and eval() of schedule-free optimizers.
+    """
+    if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):        # schedule-free's convention
+        raise ValueError(f"{type(optimizer).__name__} does not go with LTSamTrainer: {_OPTIMIZERS['schedule_free']}.")
+
+
+def check_eval_labels(labels: Tensor | None, num_classes: int) -> None:
+    """Refuse evaluation labels outside the class range before training, not after it.
+
+    Raises:
+        ValueError: naming the label.
+    """
+    if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+        raise ValueError(
+            f"eval_dataset: label {wrong} is outside the class range 0 to {num_classes - 1} of the training set. Map its "
+            "labels to the training classes, or leave those samples out."
+        )
+
+
 def check_output_folder(folder: str) -> None:
     """Make the folder and write one byte into it, so that a run does not fail at its first checkpoint.
 
@@ -87,7 +128,7 @@ def check_output_folder(folder: str) -> None:
 
 
 def check_split(method: Method, statistics: ClassStatistics) -> str | None:
-    """Refuse a method that needs head and tail where there is no split.
+    """Refuse a method that needs head and tail where there is no split, and look whether both have classes.
 
     Returns:
         A warning where the split leaves head or tail without a class, else None.
@@ -97,13 +138,17 @@ def check_split(method: Method, statistics: ClassStatistics) -> str | None:
     """
     if not method.needs_split:
         return None
+    if statistics.tail_threshold is None:
+        raise ValueError(
+            f"{type(method).__name__} splits head from tail: set tail_threshold in LTSamConfig (classes with at most so "
+            f"many training images are tail). {statistics.describe_counts()} {statistics.propose_tail_threshold()}"
+        )
     empty = "tail" if not statistics.tail_classes else "head" if not statistics.head_classes else None
     if empty is None:
         return None
     return (
         f"{type(method).__name__} splits head from tail at tail_threshold={statistics.tail_threshold}, which leaves no "
-        f"class in the {empty}. {statistics.describe_counts()} tail_threshold={statistics.proposed_tail_threshold} "
-        "would make half of the classes tail."
+        f"class in the {empty}. {statistics.describe_counts()} {statistics.propose_tail_threshold()}"
     )
 
 

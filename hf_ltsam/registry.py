@@ -28,4 +28,13 @@ def build(kind: str, registry: Mapping[str, type], name: str, arguments: Mapping
     for argument in arguments:
         if argument not in valid:
             raise ValueError(f"The {kind} {name!r} has no argument {argument!r}.{nearest(argument, valid)}")
-    return registry[name](**arguments)
+    numeric = {field.name for field in dataclasses.fields(registry[name]) if isinstance(field.default, int | float)}
+    return registry[name](**{k: _number(v) if k in numeric else v for k, v in arguments.items()})
+
+
+def _number(value: Any) -> Any:
+    """YAML reads 1e-3 as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

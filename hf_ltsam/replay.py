@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 RandomState: TypeAlias = tuple[Tensor, Tensor | None]        # of the CPU and of the accelerator
 
@@ -16,14 +17,18 @@ RandomState: TypeAlias = tuple[Tensor, Tensor | None]        # of the CPU and of
 @contextmanager
 def running_statistics_at_rest(model: nn.Module) -> Iterator[None]:
     """Normalise by the statistics of the batch, as in training, and leave the running ones alone."""
-    tracking = [m for m in model.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
+    moving = [m for m in model.modules() if isinstance(m, _BatchNorm | _InstanceNorm) and m.training]
+    settings = [(m, m.track_running_stats, m.momentum) for m in moving if m.track_running_stats]
     try:
-        for module in tracking:
-            module.track_running_stats = False
+        for module, _, _ in settings:
+            if isinstance(module, _BatchNorm):
+                module.track_running_stats = False
+            else:
+                module.momentum = 0.0        # instance norm moves its running statistics whatever that flag says
         yield
     finally:
-        for module in tracking:
-            module.track_running_stats = True
+        for module, tracks, momentum in settings:
+            module.track_running_stats, module.momentum = tracks, momentum
 
 
 def random_state(device: torch.device) -> RandomState:

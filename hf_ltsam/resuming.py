@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
 
 from .class_statistics import ClassStatistics
 from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
 from .run_identity import check_identity, save_identity
+
+logger = logging.get_logger(__name__)
 
 MEMORY_FILE = "method_memory.pt"        # beside the optimizer's state
 
@@ -39,13 +44,15 @@ class Resumes(Trainer):
 
     def train(
         self,
-        resume_from_checkpoint: str | bool | None = None,
+        resume_from_checkpoint: str | os.PathLike[str] | bool | None = None,
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
         """As stock; refuses to resume what was made with another method, loss or data set."""
         if resume_from_checkpoint:
-            check_identity(_checkpoint_folder(resume_from_checkpoint, self.args.output_dir), self.identity())
+            folder = _checkpoint_folder(resume_from_checkpoint, self.args.output_dir)
+            check_identity(folder, self.identity())
+            resume_from_checkpoint = str(folder)
         self.method_memory.clear()
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
@@ -68,7 +75,7 @@ class Resumes(Trainer):
         if self.args.dataloader_persistent_workers:
             # Starting workers draws a number from the global state; workers that persist start at other epochs in a
             # resumed run than in an uninterrupted one. They need no seed from there.
-            loader.base_dataloader.generator = torch.Generator()
+            loader.base_dataloader.generator = torch.Generator().manual_seed(seed)
         return loader
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -105,12 +112,16 @@ class _EpochOfDataset(TrainerCallback):
             self.trainer._keyed_dataset.set_epoch(int(state.epoch or 0))
 
 
-def _checkpoint_folder(resume_from_checkpoint: str | bool, output_dir: str) -> Path:
-    if isinstance(resume_from_checkpoint, str):
+def _checkpoint_folder(resume_from_checkpoint: str | os.PathLike[str] | bool, output_dir: str) -> Path:
+    """The folder that was named, or the last complete checkpoint of the run: its state is what is written last."""
+    if not isinstance(resume_from_checkpoint, bool):
         if not Path(resume_from_checkpoint).is_dir():
-            raise ValueError(f"resume_from_checkpoint={resume_from_checkpoint!r} is not a folder.")
+            raise ValueError(f"resume_from_checkpoint={str(resume_from_checkpoint)!r} is not a folder.")
         return Path(resume_from_checkpoint)
-    last = get_last_checkpoint(output_dir)
-    if last is None:
+    folders = sorted(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda f: int(f.name.split("-")[-1]))
+    complete = [f for f in folders if (f / TRAINER_STATE_NAME).is_file()]
+    if not complete:
         raise ValueError(f"resume_from_checkpoint=True, but {output_dir} holds no checkpoint: start without it.")
-    return Path(last)
+    if complete[-1] != folders[-1]:
+        logger.warning(f"{folders[-1]} was not written to its end; resuming from {complete[-1]}.")
+    return complete[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +19,10 @@ def describe(registry: Mapping[str, type], instance: Any) -> dict[str, Any]:
 
     An object whose class is not registered is named by its class, a function by its name.
     """
+    if inspect.isroutine(instance):
+        return {"name": _written(instance), "args": {}}
     names = {cls: name for name, cls in registry.items()}
-    name = names.get(type(instance)) or getattr(instance, "__qualname__", type(instance).__qualname__)
+    name = names.get(type(instance), type(instance).__qualname__)
     if not dataclasses.is_dataclass(instance):
         return {"name": name, "args": {}}
     values = {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
@@ -27,8 +30,10 @@ def describe(registry: Mapping[str, type], instance: Any) -> dict[str, Any]:
 
 
 def _written(value: Any) -> Any:
-    """A schedule as its configuration; a function that has none as its repr."""
-    return schedule_to_config(value) if type(value) in SCHEDULES.values() else value
+    """A schedule as its configuration, any other function by its name, which is the same in every process."""
+    if type(value) in SCHEDULES.values():
+        return schedule_to_config(value)
+    return f"{value.__module__}.{value.__qualname__}" if inspect.isroutine(value) else value
 
 
 def save_identity(folder: str | Path, identity: dict[str, Any]) -> None:
@@ -45,7 +50,10 @@ def check_identity(folder: str | Path, identity: dict[str, Any]) -> None:
     path = Path(folder) / FILE_NAME
     if not path.is_file():        # saved by the stock Trainer, say: nothing to compare with
         return
-    saved = json.loads(path.read_text())
+    try:
+        saved = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}): resume from another checkpoint.") from error
     differing = [
         f"{key}: {_shown(saved[key])} in the checkpoint, {_shown(value)} now"
         for key, value in _plain(identity).items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -20,11 +21,19 @@ from .distributed import average_gradients, broadcast_buffers
 from .evaluation import EvaluatesLogits
 from .landscape import LossLandscape, MicroBatch
 from .learning_rate import milestone_schedule
-from .logits import check_logits, logits_of
+from .logits import check_logits, check_losses, logits_of
 from .losses import LOSSES, Loss, make_loss
 from .methods import METHODS, Method, make_method
 from .metrics.long_tail import LongTailMetrics
-from .refusals import check_arguments, check_columns, check_head, check_output_folder, check_split
+from .refusals import (
+    check_arguments,
+    check_eval_labels,
+    check_head,
+    check_launcher,
+    check_optimizer,
+    check_output_folder,
+    check_split,
+)
 from .resuming import Resumes
 from .reweighting import Reweighting
 from .run_identity import describe
@@ -89,7 +98,9 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         self.reweighting = Reweighting(args.reweighting, args.reweighting_start)
         if args.should_save:
             check_output_folder(args.output_dir)
-        self._warn(_STANDS_STILL if args.learning_rate_stands_still else None)
+        made_by_us = optimizers[0] is None and optimizer_cls_and_kwargs is None
+        self._warn(_STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
+        check_optimizer(optimizers[0])
         super().__init__(
             model=model,
             args=args,
@@ -104,6 +115,10 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
+        check_launcher(self)
+        if args.torch_compile:
+            # Compiled backward passes free their buffers after use; a second weighting of the same losses needs them.
+            torch._functorch.config.donated_buffer = False
         self.label_names = args.label_names or ["labels"]        # also for modules whose forward takes no labels
         self.class_statistics = statistics_of(
             train_dataset, self.label_names[0], self.model, class_statistics, args.tail_threshold
@@ -111,10 +126,11 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         check_head(self.loss, self.model)
         if self.class_statistics is not None:
             self._warn(check_split(self.method, self.class_statistics))
-            self.compute_metrics = compute_metrics or LongTailMetrics(self.class_statistics)
+            self._check_eval_labels(eval_dataset, self.class_statistics.num_classes)
+            if compute_metrics is None and not args.batch_eval_metrics:
+                self.compute_metrics = LongTailMetrics(self.class_statistics)
         self._telemetry = Telemetry()
-        self._weights: TrainableWeights | None = None
-        self._columns_checked = False
+        self._weights = TrainableWeights(self.model)
 
     # ---- the training step ----
 
@@ -127,7 +143,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         micro-batches, before any backward pass (transformers#47688).
         """
         model.train()
-        batch = self._checked_micro_batch(self._prepare_inputs(inputs))
+        batch = self.micro_batch(self._prepare_inputs(inputs))
         several = self.accelerator.num_processes > 1
         # Several passes would each set off DDP's reduction: they run on the bare module, and the result is reduced once.
         module = self.model if several else model
@@ -145,13 +161,6 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         self._telemetry.end_step()
         return landscape.mean_loss / divisor
 
-    def _checked_micro_batch(self, inputs: dict[str, Any]) -> MicroBatch:
-        batch = self.micro_batch(inputs)
-        if not self._columns_checked:
-            check_columns(self.model, batch.inputs)
-            self._columns_checked = True
-        return batch
-
     def _sample_losses(self, module: nn.Module, batch: MicroBatch) -> Tensor:
         """l_i (b,) with the class weights of this moment."""
         with self.compute_loss_context_manager():
@@ -159,6 +168,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         statistics = self._statistics()
         check_logits(logits, batch.labels, statistics.num_classes)
         losses = self.loss(logits, batch.labels, statistics)
+        check_losses(losses, batch.labels)
         weights = self.reweighting.weights(self._progress, statistics, batch.labels, losses)
         return losses if weights is None else weights * losses
 
@@ -173,7 +183,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         return self.state.global_step / max(self.state.max_steps, 1)
 
     def _trainable_weights(self) -> TrainableWeights:
-        if self._weights is None or self._weights.model is not self.model:
+        if self._weights.model is not self.model:        # `model_init` makes a new one for every training
             self._weights = TrainableWeights(self.model)
         self._weights.follow_frozen()
         return self._weights
@@ -204,6 +214,17 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
+    def train(
+        self,
+        resume_from_checkpoint: str | os.PathLike[str] | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
+        """As stock; see `Resumes.train` for what is refused."""
+        self._statistics()
+        self._telemetry = Telemetry()
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
     # ---- logs and checkpoints ----
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -219,9 +240,13 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
             "loss": describe(LOSSES, self.loss),
             "reweighting": {"scheme": self.reweighting.scheme, "start": self.reweighting.start},
             "class_counts": list(self._statistics().counts),
-            "tail_threshold": self._statistics().tail_threshold,
+            "tail_threshold": self._statistics().tail_threshold if self.method.needs_split else None,
             "training_labels_sha256": None if labels is None else label_fingerprint(labels),
         }
+
+    def _check_eval_labels(self, eval_dataset: Any, num_classes: int) -> None:
+        for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
+            check_eval_labels(readable_labels(dataset, self.label_names[0]), num_classes)
 
     def _warn(self, message: str | None) -> None:
         if message:
@@ -235,13 +260,17 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
 
 def _accumulate(gradient: WeightVector, parameters: Sequence[Tensor], reached: list[bool]) -> None:
     """Add to `.grad` as a backward pass would: a parameter that no pass reached keeps what it has."""
+    given: set[int] = set()        # storages that are some parameter's gradient: autograd may hand out one for two
     for parameter, g, has_gradient in zip(parameters, gradient.materialize(), reached, strict=True):
         if not has_gradient:
             continue
-        if parameter.grad is None:
-            parameter.grad = g
-        else:
+        if parameter.grad is not None:
             parameter.grad.add_(g)
+        elif g.data_ptr() in given or g.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(g)
+        else:
+            parameter.grad = g
+            given.add(g.data_ptr())
 
 
 def _check_types(args: Any, method: Any, compute_loss_func: Any) -> None:

@@ -17,10 +17,10 @@ class TrainableWeights:
     """The parameters that require a gradient, with the means to move them by an offset and back.
 
     They come back bit for bit, from one saved copy that serves every step. Whoever asks the model for its state while
-    it is moved (a signal handler that saves, say) is given the unmoved weights.
+    it is moved, or a part of the model (a signal handler that saves, say), is given the unmoved weights.
 
     Args:
-        model: the module whose parameters are perturbed; its own `state_dict` is the one that is kept true.
+        model: the module whose parameters are perturbed.
 
     Raises:
         ValueError: no parameter requires a gradient.
@@ -54,13 +54,15 @@ class TrainableWeights:
         if self._moved:
             raise RuntimeError("The weights are moved already: one offset at a time.")
         # a partial, since torch marks the hook with an attribute and a bound method can carry none
-        handle = self.model.register_state_dict_post_hook(partial(self._state_without_offset))  # type: ignore[no-untyped-call]
+        hook = partial(self._state_without_offset)
+        handles = [m.register_state_dict_post_hook(hook) for m in self.model.modules()]  # type: ignore[no-untyped-call]
         try:
             self._move(offset)
             yield
         finally:
             self.restore()
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
     @torch.no_grad()
     def restore(self) -> None:

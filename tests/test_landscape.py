@@ -8,6 +8,7 @@ import torch
 from methods.problems import gradient_of, landscape_of, problem
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from hf_ltsam.landscape import LossLandscape, MicroBatch
 from hf_ltsam.methods import METHODS, make_method
@@ -137,6 +138,7 @@ def test_an_exception_leaves_the_weights_unperturbed(error, where):
 
 
 def test_ctrl_c_leaves_the_weights_unperturbed():
+    signal.signal(signal.SIGINT, signal.default_int_handler)        # a shell may have started the tests ignoring it
     given = problem()
     before = state(given.model)
     inner = given.model
@@ -207,3 +209,76 @@ def test_the_mean_loss_is_the_unperturbed_one():
     g = landscape.gradient()
     landscape.gradient(at=g)
     torch.testing.assert_close(landscape.mean_loss, F.cross_entropy(given.model(given.x), given.y).detach())
+
+
+def test_a_part_of_the_model_saved_in_the_middle_holds_unperturbed_weights():
+    given = problem("tied")
+    before, saved = given.model.first.weight.detach().clone(), {}
+    inner = given.model
+    given.model = Interrupted(inner, lambda: saved.update(state(inner.first)), forward_of=2)
+    gradient_of(make_method("sam", rho=1.0), given)
+    assert torch.equal(saved["weight"], before)
+
+
+class Checkpointed(nn.Module):
+    """Batch norm inside activation checkpointing: its forward is repeated in the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 7), nn.BatchNorm1d(7), nn.Tanh())
+        self.classifier = nn.Linear(7, 4)
+
+    def forward(self, x):
+        return self.classifier(checkpoint(self.body, x, use_reentrant=False))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_batch_norm_under_activation_checkpointing(name):
+    given, plain = problem("batch norm"), problem("batch norm")
+    torch.manual_seed(0)
+    given.model = Checkpointed().double()
+    plain.model = nn.Sequential(*given.model.body, given.model.classifier)
+    ours = gradient_of(make_method(name), given)
+    for a, b in zip(ours, gradient_of(make_method(name), plain), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_running_statistics_of_instance_norm_move_once():
+    given = problem()
+    given.x = given.x.view(8, 2, 3)
+    given.model = nn.Sequential(nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten(), given.model).double()
+    ordinary = copy.deepcopy(given.model)
+    ordinary(given.x)
+    gradient_of(make_method("sam", rho=1.0), given)
+    assert torch.equal(given.model[0].running_mean, ordinary[0].running_mean)
+    assert given.model[0].momentum == ordinary[0].momentum
+
+
+def test_a_parameter_counts_as_reached_if_any_pass_reached_it():
+    given = problem("unused")
+    landscape = landscape_of(given)
+    landscape.gradient()
+    reached = list(landscape.reached)
+    landscape.gradient(torch.zeros(8))
+    assert landscape.reached == reached == [True, True, True, True, False, False]
+
+
+def test_the_observer_is_told_the_weighted_gap():
+    told = []
+
+    class Observer:
+        def perturbed_pass(self, offset, gradient, gap):
+            told.append(gap)
+
+    given = problem()
+    landscape = landscape_of(given, micro_batches=2)
+    landscape._observer = Observer()
+    weighting = torch.rand(8, dtype=torch.float64)
+    offset = 0.3 * landscape.gradient(weighting).unit()
+    before = F.cross_entropy(given.model(given.x), given.y, reduction="none")
+    landscape.gradient(weighting, at=offset)
+    with torch.no_grad():
+        for p, e in zip(given.model.parameters(), offset.materialize()):
+            p.add_(e)
+    after = F.cross_entropy(given.model(given.x), given.y, reduction="none")
+    torch.testing.assert_close(told[0], (weighting * (after - before)).mean().detach())

@@ -201,10 +201,6 @@ def test_ldam_margins_follow_the_fourth_root():
     assert got.tolist() == pytest.approx([math.log1p(math.exp(30 * m)) for m in margins])
 
 
-def test_only_ldam_needs_a_cosine_head():
-    assert [name for name, cls in LOSSES.items() if cls.needs_cosine_logits] == ["ldam"]
-
-
 def test_per_class_tables_are_made_once(monkeypatch):
     losses = [make_loss(name) for name in LOSSES]
     logits, labels = a_batch(n=5)

@@ -54,6 +54,8 @@ class KeyedRandomness(KeyedDataset):
         dataset: map-style: `__getitem__` and `__len__`. A sample that is drawn twice in an epoch comes out the same.
         seed: any integer.
 
+    Samples are read one by one: a `__getitems__` of the data set is not called.
+
     Cost: about 0.1 ms per sample, nearly all of it numpy reading and writing its global state.
     """
 
@@ -71,6 +73,8 @@ class KeyedRandomness(KeyedDataset):
         super().set_epoch(epoch)
         for inner in _keyed_inside(self.dataset):
             inner.set_epoch(epoch)
+        if hasattr(self.dataset, "set_epoch"):        # accelerate's convention, which users' data sets follow
+            self.dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.dataset)

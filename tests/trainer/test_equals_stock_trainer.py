@@ -184,3 +184,86 @@ def test_optimizer_named_explicitly_is_stock(tmp_path):
         assert [g["weight_decay"] for g in a.param_groups] == [g["weight_decay"] for g in b.param_groups]
 
 
+
+
+class Shared(torch.nn.Module):
+    """Autograd hands out one tensor as the gradient of both weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(4, CLASSES), torch.nn.Linear(4, CLASSES)
+
+    def forward(self, x):
+        return F.linear(x, self.first.weight + self.second.weight, self.first.bias + self.second.bias)
+
+
+class SharedWithLoss(Shared):
+    def forward(self, x, labels=None):
+        logits = super().forward(x)
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+@pytest.mark.parametrize("changes", [{"gradient_accumulation_steps": 2}, {"max_grad_norm": 0.1}])
+def test_two_weights_with_one_gradient_tensor(changes, tmp_path):
+    from transformers import TrainingArguments
+
+    torch.manual_seed(0)
+    stock_model, model = SharedWithLoss(), Shared()
+    model.load_state_dict(stock_model.state_dict())
+    data = [{"x": torch.randn(4), "labels": i % CLASSES} for i in range(16)]
+    StockTrainer(stock_model, TrainingArguments(**settings(tmp_path, **changes)), train_dataset=data).train()
+    LTSamTrainer(model, LTSamConfig(**settings(tmp_path, **changes)), train_dataset=data, method="sgd").train()
+    assert_same_weights(stock_model, model)
+
+
+def test_the_logged_loss_under_accumulation_is_the_mean(tmp_path):
+    stock, ours = train_both(vit, tmp_path, gradient_accumulation_steps=3)
+    for a, b in zip(stock.state.log_history[:-1], ours.state.log_history[:-1], strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-6)
+
+
+def test_logits_need_not_come_first(tmp_path):
+    class Features(torch.nn.Linear):
+        def forward(self, x):
+            return {"features": x, "logits": super().forward(x)}
+
+    data = [{"x": torch.randn(7), "labels": i % CLASSES} for i in range(8)]
+    trainer = LTSamTrainer(Features(7, CLASSES), LTSamConfig(**settings(tmp_path)), train_dataset=data, eval_dataset=data)
+    assert 0 <= trainer.evaluate()["eval_overall"] <= 1
+    assert [p.shape[1] for p in trainer.predict(data).predictions] == [CLASSES, 7]
+
+
+def test_lora_trains_saves_and_resumes(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    def run(**changes):
+        torch.manual_seed(0)
+        model = get_peft_model(vit(), LoraConfig(r=2, target_modules=["q_proj", "query"], modules_to_save=["classifier"]))
+        return LTSamTrainer(model, LTSamConfig(**settings(tmp_path, save_strategy="steps", save_steps=5, **changes)),
+                            train_dataset=images(), method="focal_sam")
+
+    whole, resumed = run(), run()
+    frozen = whole.model.get_base_model().vit.embeddings.cls_token.detach().clone()
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert_same_weights(whole.model, resumed.model)
+    assert torch.equal(whole.model.get_base_model().vit.embeddings.cls_token, frozen)
+
+
+def test_best_model_dict_of_evaluation_sets_model_init_and_two_trainings(tmp_path):
+    def fresh():
+        torch.manual_seed(0)
+        return vit()
+
+    trainer = LTSamTrainer(
+        args=LTSamConfig(**settings(
+            tmp_path, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
+            metric_for_best_model="eval_first_balanced", greater_is_better=True,
+        )),
+        model_init=fresh, train_dataset=images(), eval_dataset={"first": images(9), "second": images(10)}, method="sam",
+    )
+    trainer.train()
+    first = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    trainer.train()
+    assert all(torch.equal(v, first[k]) for k, v in trainer.model.state_dict().items())
+    assert any("eval_second_few" in log or "eval_second_overall" in log for log in trainer.state.log_history)

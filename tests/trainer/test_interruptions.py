@@ -47,6 +47,7 @@ class InPass(nn.Module):
 
 
 def test_ctrl_c_in_the_second_pass_leaves_the_weights_of_the_step_before(tmp_path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)        # a shell may have started the tests ignoring it
     model = resnet()
     before = [p.detach().clone() for p in model.parameters()]
     model.register_forward_pre_hook(InPass(2, lambda: signal.raise_signal(signal.SIGINT)))
@@ -127,3 +128,42 @@ def test_what_is_saved_loads_with_transformers_alone(tmp_path):
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(loaded(x).logits, made.model.eval()(x).logits)
     assert ClassStatistics.load(tmp_path / "run") == made.class_statistics
+
+
+def test_the_trainer_restores_where_the_landscape_could_not(tmp_path, monkeypatch):
+    """A second interrupt may cut the landscape's own restoring short."""
+    from hf_ltsam.weights import TrainableWeights
+
+    model = resnet()
+    before = [p.detach().clone() for p in model.parameters()]
+    restore, calls = TrainableWeights.restore, []
+
+    def interrupted_once(self):
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        restore(self)
+
+    monkeypatch.setattr(TrainableWeights, "restore", interrupted_once)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, model).train()
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sam", "focal_sam"])
+def test_a_compiled_model_trains_alike(method, tmp_path):
+    plain, compiled = trainer(tmp_path, resnet(), method), trainer(
+        tmp_path, resnet(), method, torch_compile=True, torch_compile_backend="aot_eager"
+    )
+    plain.train()
+    compiled.train()
+    for a, b in zip(plain.model.parameters(), compiled.model.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_memory_of_a_method_belongs_to_one_training(tmp_path):
+    made = trainer(tmp_path, resnet())
+    made.method_memory["left.over"] = torch.ones(1)
+    made.train()
+    assert "left.over" not in made.method_memory

@@ -153,3 +153,26 @@ def test_deferred_reweighting_starts_when_it_says(tmp_path):
     plain, deferred, whole = run(), run(reweighting="inverse", reweighting_start=0.5), run(reweighting="inverse")
     assert deferred[0] == plain[0] and deferred[1] == whole[1]
     assert deferred[1] != plain[1] and whole[0] != plain[0]
+
+
+def test_telemetry_adds_up_passes_and_averages_perturbed_steps():
+    from hf_ltsam.telemetry import Telemetry
+    from hf_ltsam.vector import WeightVector
+
+    telemetry = Telemetry()
+    e = WeightVector([torch.tensor([3.0, 4.0])])
+    telemetry.perturbed_pass(e, e, torch.tensor(0.1))                    # two passes in one step ...
+    telemetry.perturbed_pass(2 * e, -e, torch.tensor(0.2))
+    telemetry.end_step()
+    telemetry.end_step()                                                  # ... a step without any ...
+    telemetry.perturbed_pass(e, e, torch.tensor(0.5))                    # ... and one with one
+    telemetry.end_step()
+    assert telemetry.pop() == pytest.approx({
+        "sam_step_share": 2 / 3, "sam_eps_norm": (7.5 + 5) / 2, "sam_gradient_cosine": (0 + 1) / 2,
+        "sam_sharpness_gap": (0.3 + 0.5) / 2,
+    })
+    assert telemetry.pop() == {}
+
+
+def test_momentum_stays_where_other_arguments_of_our_sgd_are_given(tmp_path):
+    assert LTSamConfig(output_dir=str(tmp_path), use_cpu=True, optim_args="nesterov=true").optim_args == "nesterov=true,momentum=0.9"

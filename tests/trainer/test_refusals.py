@@ -200,3 +200,82 @@ def test_cosine_head_and_ldam_agree_on_the_scale(tmp_path):
     trainer(tmp_path, model(30.0), loss="ldam")
     with pytest.raises(ValueError, match=r"s=30.*scale 16"):
         trainer(tmp_path, model(16.0), loss="ldam")
+
+
+@pytest.mark.parametrize("shape", [lambda losses: losses.mean(), lambda losses: losses.unsqueeze(1)])
+def test_a_loss_that_reduces_or_broadcasts(shape, tmp_path):
+    def loss(logits, labels, statistics):
+        return shape(nn.functional.cross_entropy(logits, labels, reduction="none"))
+
+    with pytest.raises(ValueError, match=r"one value per sample.*reduction='none'"):
+        trainer(tmp_path, loss=loss).train()
+
+
+def test_evaluation_labels_outside_the_range_are_found_before_training(tmp_path):
+    bad = [{"input": torch.randn(4), "labels": 7}]
+    args = LTSamConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    for eval_dataset in (bad, {"good": DATA, "bad": bad}):
+        with pytest.raises(ValueError, match=r"eval_dataset: label 7 is outside the class range 0 to 2"):
+            LTSamTrainer(nn.Linear(4, 3), args, train_dataset=DATA, eval_dataset=eval_dataset)
+
+
+def test_labels_of_the_batch_outside_the_range(tmp_path):
+    class Opaque(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return {"input": torch.randn(4), "labels": 5}
+
+    with pytest.raises(ValueError, match=r"Labels from 5 to 5 are outside the class range 0 to 2"):
+        trainer(tmp_path, data=Opaque(), statistics=ClassStatistics([6, 3, 1])).train()
+
+
+def test_labels_of_any_integer_type(tmp_path):
+    data = [{"input": d["input"], "labels": torch.tensor(d["labels"], dtype=torch.int32)} for d in DATA]
+    trainer(tmp_path, data=data).train()
+
+
+def test_numbers_as_text(tmp_path):
+    """YAML reads 1e-3 as text."""
+    assert trainer(tmp_path, method="sam", method_args={"rho": "1e-3"}).method.rho == 1e-3
+    assert trainer(tmp_path, loss="logit_adjustment", loss_args={"tau": "5e-1"}).loss.tau == 0.5
+
+
+def test_what_only_the_launcher_says():
+    from types import SimpleNamespace
+
+    from hf_ltsam.refusals import check_launcher
+
+    def launched(deepspeed=False, fsdp=False, compiled=False, processes=1):
+        return SimpleNamespace(is_deepspeed_enabled=deepspeed, is_fsdp_enabled=fsdp, accelerator=SimpleNamespace(
+            num_processes=processes), args=SimpleNamespace(torch_compile=compiled))
+
+    check_launcher(launched(processes=2))
+    check_launcher(launched(compiled=True))
+    for setting, named in [({"deepspeed": True}, "deepspeed"), ({"fsdp": True}, "fsdp"),
+                           ({"compiled": True, "processes": 2}, "torch_compile")]:
+        with pytest.raises(ValueError, match=named):
+            check_launcher(launched(**setting))
+
+
+def test_a_schedule_free_optimizer_object(tmp_path):
+    class ScheduleFree(torch.optim.SGD):
+        def train(self): ...
+        def eval(self): ...
+
+    model = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match=r"ScheduleFree.*two places"):
+        LTSamTrainer(model, LTSamConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none"), train_dataset=DATA,
+                     optimizers=(ScheduleFree(model.parameters(), lr=0.1), None))
+
+
+def test_a_model_without_trainable_weights_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="nothing can be trained"):
+        trainer(tmp_path, nn.Linear(4, 3).requires_grad_(False))
+
+
+def test_the_proposed_threshold_leaves_a_head():
+    assert ClassStatistics([500, 500, 500, 20]).proposed_tail_threshold == 20
+    assert ClassStatistics([6, 3, 1]).proposed_tail_threshold == 3
+    assert ClassStatistics([4, 4, 4]).proposed_tail_threshold == 4        # equal classes cannot be split

@@ -138,3 +138,54 @@ def test_a_schedule_is_told_from_another_one(tmp_path):
     linear, cosine = ({"rho": {kind: {"start": 0.1, "end": 0.2}}} for kind in ("linear", "cosine"))
     assert describe(METHODS, make_method("sam", **linear)) == {"name": "sam", "args": linear}
     assert describe(METHODS, make_method("sam", **cosine)) == {"name": "sam", "args": cosine}
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
+    whole = noisy_trainer(tmp_path)
+    whole.train()
+    (tmp_path / "checkpoint-24" / "trainer_state.json").unlink()
+    resumed = noisy_trainer(tmp_path)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same(resumed.model, whole.model)
+    assert resumed._initial_global_step == 20
+
+
+def test_a_path_object_is_the_folder_it_names(tmp_path):
+    whole, resumed = noisy_trainer(tmp_path), noisy_trainer(tmp_path)
+    whole.train()
+    resumed.train(resume_from_checkpoint=tmp_path / "checkpoint-8")
+    assert resumed._initial_global_step == 8
+    assert_same(resumed.model, whole.model)
+
+
+def test_a_damaged_identity_is_named(tmp_path):
+    noisy_trainer(tmp_path, max_steps=4).train()
+    (tmp_path / "checkpoint-4" / "ltsam.json").write_text("{")
+    with pytest.raises(ValueError, match=r"ltsam.json is damaged"):
+        noisy_trainer(tmp_path).train(resume_from_checkpoint=True)
+
+
+def half(progress):
+    return 0.05 if progress < 0.5 else 0.1
+
+
+def test_a_function_as_schedule_is_known_by_its_name(tmp_path):
+    from hf_ltsam.methods import METHODS, SAM
+    from hf_ltsam.run_identity import describe
+
+    assert describe(METHODS, SAM(rho=half))["args"]["rho"].endswith("test_resume.half")
+
+
+def test_a_data_set_with_its_own_set_epoch_is_told(tmp_path):
+    trainer = noisy_trainer(tmp_path, save_strategy="no")
+    told = []
+    trainer.train_dataset.set_epoch = told.append
+    trainer.train()
+    assert sorted(set(told)) == [0, 1, 2, 3]
+
+
+def test_the_seed_of_the_data_alone_changes_the_noise(tmp_path):
+    first, other = noisy_trainer(tmp_path, save_strategy="no"), noisy_trainer(tmp_path, save_strategy="no", data_seed=4)
+    for trainer in (first, other):
+        trainer.get_train_dataloader()
+    assert not torch.equal(first._keyed_dataset[0]["x"], other._keyed_dataset[0]["x"])
