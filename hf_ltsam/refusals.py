@@ -12,6 +12,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from .class_statistics import ClassStatistics
+from .classifier import classifier_of
 from .losses import LDAM, Loss
 from .methods import Method
 from .models.cosine_classifier import CosineClassifier
@@ -104,6 +105,16 @@ def check_split(method: Method, statistics: ClassStatistics) -> str | None:
         f"class in the {empty}. {statistics.describe_counts()} tail_threshold={statistics.proposed_tail_threshold} "
         "would make half of the classes tail."
     )
+
+
+def check_classifier(method: Method, model: nn.Module, statistics: ClassStatistics) -> None:
+    """Refuse a method that perturbs the classifier alone where the classifier cannot be told from the rest.
+
+    Raises:
+        ValueError: no layer could be the classifier, or several could.
+    """
+    if method.needs_classifier:
+        classifier_of(model, statistics.num_classes)
 
 
 def check_columns(model: nn.Module, names: Collection[str]) -> None:

@@ -24,7 +24,7 @@ from .logits import check_logits, logits_of
 from .losses import LOSSES, Loss, make_loss
 from .methods import METHODS, Method, make_method
 from .metrics.long_tail import LongTailMetrics
-from .refusals import check_arguments, check_columns, check_head, check_output_folder, check_split
+from .refusals import check_arguments, check_classifier, check_columns, check_head, check_output_folder, check_split
 from .resuming import Resumes
 from .reweighting import Reweighting
 from .run_identity import describe
@@ -111,6 +111,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         check_head(self.loss, self.model)
         if self.class_statistics is not None:
             self._warn(check_split(self.method, self.class_statistics))
+            check_classifier(self.method, self.model, self.class_statistics)
             self.compute_metrics = compute_metrics or LongTailMetrics(self.class_statistics)
         self._telemetry = Telemetry()
         self._weights: TrainableWeights | None = None
@@ -135,7 +136,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         divisor = self.current_gradient_accumulation_steps
         landscape = LossLandscape(weights, [batch], partial(self._sample_losses, module), divisor, self._telemetry)
         try:
-            gradient = self.method.gradient(landscape, self._step_context(batch))
+            gradient = self.method.update(landscape, self._step_context(batch))
         finally:
             weights.restore()        # nothing to do unless an exception cut even the landscape's own restoring short
         _accumulate(gradient / divisor, weights.parameters, landscape.reached)
@@ -165,7 +166,10 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
     def _step_context(self, batch: MicroBatch) -> StepContext:
         like = self._trainable_weights().parameters[0].detach()
         like = like.new_empty((), dtype=torch.promote_types(like.dtype, torch.float32))
-        return StepContext(batch.labels, self._statistics(), self._progress, like, self.method_memory)
+        return StepContext(
+            batch.labels, self._statistics(), self._progress, like, self.method_memory,
+            step=self.state.global_step, seed=self.args.seed,
+        )
 
     @property
     def _progress(self) -> float:

@@ -21,6 +21,23 @@ TABLE = [
     ("sam_ext", {"rho_head": 0.2, "rho_tail": 0.4, "normalizer": "group"}),
     ("focal_sam", {"rho": 0.3, "gamma": 3.2, "lam": 0.8}),
     ("focal_sam", {"rho": 0.3, "gamma": 0.8, "lam": 1.1}),
+    ("focal_sam", {"rho": 0.3, "gamma": 0.8, "lam": 1.1, "plain": "reuse"}),
+    ("gradient_norm", {"rho": 0.4, "alpha": 0.8}),
+    ("gsam", {"rho": 0.4, "alpha": 0.4}),
+    ("looksam", {"rho": 0.4, "every": 3, "alpha": 0.7}),
+    ("msam", {"rho": 0.3, "momentum": 0.9}),
+    ("msam", {"rho": 0.3, "momentum": 0.0}),
+    ("friendly_sam", {"rho": 0.4, "sigma": 1.0, "beta": 0.9}),
+    ("friendly_sam", {"rho": 0.4, "sigma": 0.5, "beta": 0.6}),
+    ("cc_sam", {}),
+    ("cc_sam", {"scale": 0.3, "mix": 0.6}),
+    ("cc_sam", {"scale": 0.3, "norm": "per_tensor"}),
+    ("cc_sam", {"scale": 0.3, "class_weighting": "inverse_prior"}),
+    ("cc_sam", {"scale": 0.3, "parameters": "all"}),
+    ("cc_sam", {"scale": 0.3, "norm": "per_tensor", "class_weighting": "inverse_prior", "parameters": "all", "mix": 0.3}),
+    ("pgd", {"sigma": 0.1}),
+    ("lpf_sgd", {"gamma": 0.2, "shards": 2}),
+    ("model_perturbation", {"rho": 0.5}),
 ]
 IDS = [f"{name}-{'-'.join(map(str, args.values()))}" for name, args in TABLE]
 
