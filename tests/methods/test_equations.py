@@ -1,8 +1,9 @@
 """Every method against its naive reference. A new method is a row in `TABLE`."""
 
 import pytest
+import torch
 from methods import references
-from methods.problems import LABELS, MODELS, assert_equal, gradient_of, problem
+from methods.problems import LABELS, MODELS, assert_equal, gradient_at, gradient_of, problem, step_of
 
 from hf_ltsam.methods import METHODS, make_method
 
@@ -65,6 +66,22 @@ def test_on_every_kind_of_batch(name, args, labels):
 def test_at_every_progress(name, args, progress):
     given = problem(progress=progress)
     assert_equal(gradient_of(make_method(name, **args), given), getattr(references, name)(given, **args))
+
+
+@pytest.mark.parametrize(("name", "args"), TABLE, ids=IDS)
+def test_over_seven_steps(name, args):
+    """Each on weights, memory and random numbers of its own step, over two rounds of LookSAM's three."""
+    given = problem()
+    memory = {}
+    for step in range(7):
+        given.step, given.x = step, torch.cos((step + 1) * given.x)
+        ours = gradient_at(make_method(name, **args), given, step_of(given, seed=5, memory=memory))
+        assert_equal(ours, getattr(references, name)(given, **args), 1e-11)
+        length = references.norm(ours)
+        with torch.no_grad():
+            for p, g in zip(given.model.parameters(), ours):
+                p.sub_(0.2 / length * g)
+    assert all(key.startswith(f"{name}.") for key in memory), "keys are named after their method"
 
 
 @pytest.mark.parametrize(("name", "args"), TABLE, ids=IDS)
