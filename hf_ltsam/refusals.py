@@ -23,8 +23,8 @@ _FIELDS = {
     "deepspeed": "DeepSpeed's backward pass takes optimizer steps of its own. Use `accelerate launch` with plain "
     "multi-GPU (DDP), or a larger gradient_accumulation_steps.",
     "fsdp": "sharded parameters are not supported yet. Use `accelerate launch` with plain multi-GPU (DDP).",
-    "label_smoothing_factor": "label smoothing would replace the training loss. Set it to 0; to smooth, pass "
-    "loss=<your function (logits, labels, statistics) -> losses (n,)>.",
+    "label_smoothing_factor": "label smoothing would replace the training loss. Set it to 0; to smooth, use "
+    "loss='label_aware_smoothing' (loss_args with head = tail smooth all classes alike).",
     "auto_find_batch_size": "a batch size found by running out of memory changes what rho means. Set "
     "per_device_train_batch_size, and gradient_accumulation_steps to make up for it.",
     "neftune_noise_alpha": "NEFTune's noise differs between the passes of a step. Leave it out; SAM perturbs already.",
