@@ -29,7 +29,6 @@ class LookSAM(Method):
 
     Cost: 1 + 1/every forwards and as many backwards.
     Source: Liu et al. 2022, Alg. 1.
-    Differs from the published code: nothing known; unofficial ones divide by ||v|| without the 1e-12.
     """
 
     rho: float | Schedule = 0.05
