@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .classifier import classifier_of
 from .replay import RandomState, random_numbers_of, random_state, running_statistics_at_rest
 from .vector import WeightVector
 from .weights import TrainableWeights
@@ -29,6 +30,25 @@ class MicroBatch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def rows(self, rows: slice) -> MicroBatch:
+        """Some of its samples.
+
+        Raises:
+            ValueError: an input does not hold one entry per sample.
+        """
+        return MicroBatch({name: self._cut(name, value, rows) for name, value in self.inputs.items()}, self.labels[rows])
+
+    def _cut(self, name: str, value: Any, rows: slice) -> Any:
+        if value is None or isinstance(value, bool | int | float | str):
+            return value        # a setting, the same for every sample
+        if isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(self):
+            return value[rows]
+        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(
+            f"The model's input {name!r} is {found} and cannot be dealt out to parts of a batch of {len(self)} samples: "
+            "tensors with one row per sample can. Leave it out, or use a method that does not cut the batch."
+        )
 
 
 class PassObserver(Protocol):
@@ -51,6 +71,7 @@ class LossLandscape:
         loss_divisor: the loss is divided by this before every backward pass (gradient accumulation), and the result
             is G all the same: the divisor stays in the vector's lazy scalar.
         observer: told of perturbed passes.
+        size: what G divides by where these samples are only a part of the mini-batch; None is their number n.
     """
 
     def __init__(
@@ -60,22 +81,20 @@ class LossLandscape:
         sample_losses: Callable[[MicroBatch], Tensor],
         loss_divisor: float = 1,
         observer: PassObserver | None = None,
+        size: int | None = None,
     ) -> None:
         self._weights = weights
         self._batches = list(batches)
+        self.size = sum(len(batch) for batch in self._batches) if size is None else size        # n
         self._sample_losses = sample_losses
         self._divisor = loss_divisor
         self._observer = observer
+        self._shards: list[LossLandscape] = []
         self._device = weights.parameters[0].device
         self._random: dict[int, RandomState] = {}        # micro-batch -> state before its first pass
         self._first_losses: dict[int, Tensor] = {}       # micro-batch -> l_i of its first pass (b,)
         self._plain_losses: dict[int, Tensor] = {}       # micro-batch -> l_i(w) (b,), where a pass at w was made
         self.reached = [False] * len(weights.parameters)        # whether any pass gave the parameter a gradient
-
-    @property
-    def size(self) -> int:
-        """n, the number of samples."""
-        return sum(len(batch) for batch in self._batches)
 
     @property
     def weights(self) -> WeightVector:
@@ -89,9 +108,36 @@ class LossLandscape:
         Raises:
             RuntimeError: no pass has been made.
         """
+        return torch.cat(self._first_losses_in_order()).mean()
+
+    def classifier(self, num_classes: int) -> list[bool]:
+        """For each trainable parameter, whether it belongs to the classifier (see `classifier.py`)."""
+        return self._weights.of_module(classifier_of(self._weights.model, num_classes))
+
+    def shards(self, count: int) -> list[LossLandscape]:
+        """The mini-batch dealt out in order to at most `count` landscapes, whose G(1, 0) add up to G(1, 0) of the whole.
+
+        Each shard passes through the model on its own: batch norm normalises by the shard, and its running statistics
+        move once per shard.
+        """
+        self._shards = [self._shard(rows) for rows in torch.arange(self.size).tensor_split(count) if len(rows)]
+        return self._shards
+
+    def _shard(self, samples: Tensor) -> LossLandscape:
+        first, last = int(samples[0]), int(samples[-1])
+        overlaps = [(i, max(first - r.start, 0), min(last + 1, r.stop) - r.start) for i, r in self._rows()]
+        pieces = [self._batches[i].rows(slice(start, stop)) for i, start, stop in overlaps if start < stop]
+        shard = LossLandscape(self._weights, pieces, self._sample_losses, self._divisor, self._observer, self.size)
+        shard.reached = self.reached
+        return shard
+
+    def _first_losses_in_order(self) -> list[Tensor]:
+        """l_i of every micro-batch's first pass, or of every shard's where the mini-batch was dealt out."""
+        if self._shards and not self._first_losses:
+            return [losses for shard in self._shards for losses in shard._first_losses_in_order()]
         if len(self._first_losses) < len(self._batches):
             raise RuntimeError("There is no loss yet: no pass over the whole mini-batch has been made.")
-        return torch.cat([self._first_losses[i] for i in range(len(self._batches))]).mean()
+        return [self._first_losses[i] for i in range(len(self._batches))]
 
     def gradient(self, weighting: Tensor | None = None, at: WeightVector | None = None) -> WeightVector:
         """G(weighting, at).
@@ -154,7 +200,7 @@ class LossLandscape:
         for j, objective in enumerate(objectives):
             keep = j + 1 < len(objectives)
             gradients = torch.autograd.grad(objective, parameters, retain_graph=keep, allow_unused=True)
-            self.reached = [r or g is not None for r, g in zip(self.reached, gradients)]
+            self.reached[:] = [r or g is not None for r, g in zip(self.reached, gradients)]        # shards share the list
             collected.append([torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)])
         return collected
 

@@ -6,6 +6,8 @@ training are in `reweighting.py`. Shapes: n batch, C classes.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +18,7 @@ from torch import Tensor
 from .class_statistics import ClassStatistics
 from .class_tables import per_class
 from .domains import BELOW_ONE, NON_NEGATIVE, POSITIVE, require
-from .registry import build
+from .registry import build, nearest
 from .reweighting import BETA, class_weights
 
 
@@ -165,6 +167,40 @@ class VectorScaling(Loss):
         return _cross_entropy(scales * logits + self.tau * statistics.tensor("log_prior", logits), labels)
 
 
+@dataclass(frozen=True)
+class LabelAwareSmoothing(Loss):
+    """l = -(1 - eps_y) log p_y - eps_y/(C - 1) sum over j != y of log p_j, with p = softmax(z).
+
+    eps_c rises with n_c, from `tail` for the smallest class to `head` for the largest, along a sine ("concave"), a line
+    ("linear"), or a sine from below ("convex"). Where all classes are of one size it is `tail`.
+
+    Args:
+        head, tail: smoothing of the largest and of the smallest class, in [0, 1); 0 for both is cross-entropy. The
+            authors: 0.3 and 0 on CIFAR-10-LT, 0.4 and 0.1 on CIFAR-100-LT, when they re-train the classifier.
+        shape: "concave", "linear" or "convex".
+
+    Source: Zhong et al. 2021 (MiSLAS), Sec. 3.3.
+    Differs from the published code: it spreads eps_y over all C classes, y among them.
+    """
+
+    head: float = 0.3
+    tail: float = 0.0
+    shape: str = "concave"
+
+    def __post_init__(self) -> None:
+        require(BELOW_ONE, self, head=self.head, tail=self.tail)
+        if self.shape not in _RISES:
+            raise ValueError(f"LabelAwareSmoothing(shape={self.shape!r}) does not exist.{nearest(self.shape, _RISES)}")
+
+    def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
+        logits = _wide(logits)
+        eps = _smoothing(statistics, logits, self.head, self.tail, self.shape)[labels]          # (n,)
+        minus_log_p = -logits.log_softmax(1)                                                    # (n, C)
+        own = minus_log_p.gather(1, labels.unsqueeze(1)).squeeze(1)                             # (n,)
+        others = (minus_log_p.sum(1) - own) / (logits.shape[1] - 1)
+        return (1 - eps) * own + eps * others
+
+
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy,
     "focal": Focal,
@@ -173,6 +209,7 @@ LOSSES: dict[str, type[Loss]] = {
     "logit_adjustment": LogitAdjustment,
     "balanced_softmax": BalancedSoftmax,
     "vector_scaling": VectorScaling,
+    "label_aware_smoothing": LabelAwareSmoothing,
 }
 
 
@@ -198,6 +235,20 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 @per_class
 def _ldam_margins(counts: Tensor, max_m: float) -> Tensor:
     return max_m * (counts / counts.min()) ** -0.25
+
+
+# r = (n_c - n_min) / (n_max - n_min) in [0, 1] -> the share of the way from tail to head
+_RISES: dict[str, Callable[[Tensor], Tensor]] = {
+    "concave": lambda r: torch.sin(r * math.pi / 2),
+    "linear": lambda r: r,
+    "convex": lambda r: 1 + torch.sin(1.5 * math.pi + r * math.pi / 2),
+}
+
+
+@per_class
+def _smoothing(counts: Tensor, head: float, tail: float, shape: str) -> Tensor:
+    r = (counts - counts.min()) / (counts.max() - counts.min()).clamp_min(1)
+    return tail + (head - tail) * _RISES[shape](r)
 
 
 @per_class

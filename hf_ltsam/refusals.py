@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from .class_statistics import ClassStatistics
+from .classifier import classifier_of
 from .losses import LDAM, Loss
 from .methods import Method
 from .models.cosine_classifier import CosineClassifier
@@ -23,8 +24,8 @@ _FIELDS = {
     "deepspeed": "DeepSpeed's backward pass takes optimizer steps of its own. Use `accelerate launch` with plain "
     "multi-GPU (DDP), or a larger gradient_accumulation_steps.",
     "fsdp": "sharded parameters are not supported yet. Use `accelerate launch` with plain multi-GPU (DDP).",
-    "label_smoothing_factor": "label smoothing would replace the training loss. Set it to 0; to smooth, pass "
-    "loss=<your function (logits, labels, statistics) -> losses (n,)>.",
+    "label_smoothing_factor": "label smoothing would replace the training loss. Set it to 0; to smooth, use "
+    "loss='label_aware_smoothing' (loss_args with head = tail smooth all classes alike).",
     "auto_find_batch_size": "a batch size found by running out of memory changes what rho means. Set "
     "per_device_train_batch_size, and gradient_accumulation_steps to make up for it.",
     "neftune_noise_alpha": "NEFTune's noise differs between the passes of a step. Leave it out; SAM perturbs already.",
@@ -150,6 +151,16 @@ def check_split(method: Method, statistics: ClassStatistics) -> str | None:
         f"{type(method).__name__} splits head from tail at tail_threshold={statistics.tail_threshold}, which leaves no "
         f"class in the {empty}. {statistics.describe_counts()} {statistics.propose_tail_threshold()}"
     )
+
+
+def check_classifier(method: Method, model: nn.Module, statistics: ClassStatistics) -> None:
+    """Refuse a method that perturbs the classifier alone where the classifier cannot be told from the rest.
+
+    Raises:
+        ValueError: no layer could be the classifier, or several could.
+    """
+    if method.needs_classifier:
+        classifier_of(model, statistics.num_classes)
 
 
 def check_columns(model: nn.Module, names: Collection[str]) -> None:

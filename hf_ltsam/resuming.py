@@ -19,8 +19,6 @@ from .run_identity import check_identity, save_identity
 
 logger = logging.get_logger(__name__)
 
-MEMORY_FILE = "method_memory.pt"        # beside the optimizer's state
-
 
 class Resumes(Trainer):
     """The stock Trainer with what it forgets between checkpoints.
@@ -91,14 +89,23 @@ class Resumes(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
-        if self.args.should_save and self.method_memory:
-            torch.save(self.method_memory, Path(output_dir) / MEMORY_FILE)
+        if self.method_memory:        # every process has its own: it saw other samples
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            torch.save(self.method_memory, Path(output_dir) / _memory_file(self.args.process_index))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and (Path(checkpoint) / MEMORY_FILE).is_file():
-            memory = torch.load(Path(checkpoint) / MEMORY_FILE, map_location=self.args.device, weights_only=True)
-            self.method_memory.update(memory)
+        if checkpoint is None:
+            return
+        own, first = (Path(checkpoint) / _memory_file(process) for process in (self.args.process_index, 0))
+        file = own if own.is_file() else first        # of the first process where there were fewer of them
+        if file.is_file():
+            self.method_memory.update(torch.load(file, map_location=self.args.device, weights_only=True))
+
+
+def _memory_file(process: int) -> str:
+    """The memory of the method, beside the optimizer's state."""
+    return "method_memory.pt" if process == 0 else f"method_memory_{process}.pt"
 
 
 class _EpochOfDataset(TrainerCallback):

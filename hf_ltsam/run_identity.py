@@ -25,7 +25,8 @@ def describe(registry: Mapping[str, type], instance: Any) -> dict[str, Any]:
     name = names.get(type(instance), type(instance).__qualname__)
     if not dataclasses.is_dataclass(instance):
         return {"name": name, "args": {}}
-    values = {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
+    fields = sorted(dataclasses.fields(instance), key=lambda field: bool(field.kw_only))        # what all methods share last
+    values = {field.name: getattr(instance, field.name) for field in fields}
     return {"name": name, "args": {key: _written(value) for key, value in values.items()}}
 
 

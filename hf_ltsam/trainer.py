@@ -27,6 +27,7 @@ from .methods import METHODS, Method, make_method
 from .metrics.long_tail import LongTailMetrics
 from .refusals import (
     check_arguments,
+    check_classifier,
     check_eval_labels,
     check_head,
     check_launcher,
@@ -126,6 +127,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         check_head(self.loss, self.model)
         if self.class_statistics is not None:
             self._warn(check_split(self.method, self.class_statistics))
+            check_classifier(self.method, self.model, self.class_statistics)
             self._check_eval_labels(eval_dataset, self.class_statistics.num_classes)
             if compute_metrics is None and not args.batch_eval_metrics:
                 self.compute_metrics = LongTailMetrics(self.class_statistics)
@@ -151,7 +153,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         divisor = self.current_gradient_accumulation_steps
         landscape = LossLandscape(weights, [batch], partial(self._sample_losses, module), divisor, self._telemetry)
         try:
-            gradient = self.method.gradient(landscape, self._step_context(batch))
+            gradient = self.method.update(landscape, self._step_context(batch))
         finally:
             weights.restore()        # nothing to do unless an exception cut even the landscape's own restoring short
         _accumulate(gradient / divisor, weights.parameters, landscape.reached)
@@ -175,7 +177,10 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
     def _step_context(self, batch: MicroBatch) -> StepContext:
         like = self._trainable_weights().parameters[0].detach()
         like = like.new_empty((), dtype=torch.promote_types(like.dtype, torch.float32))
-        return StepContext(batch.labels, self._statistics(), self._progress, like, self.method_memory)
+        return StepContext(
+            batch.labels, self._statistics(), self._progress, like, self.method_memory,
+            step=self.state.global_step, seed=self.args.seed,
+        )
 
     @property
     def _progress(self) -> float:

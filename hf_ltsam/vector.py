@@ -90,6 +90,17 @@ class WeightVector:
         """The vector over its norm (plus 1e-12): the zero vector stays zero."""
         return self / (self.norm() + TINY)
 
+    def only(self, chosen: Sequence[bool]) -> WeightVector:
+        """The vector with zeros for every parameter that is not chosen."""
+        kept = [t if keep else torch.zeros_like(t) for t, keep in zip(self.tensors, chosen, strict=True)]
+        return WeightVector(kept, self.scale)
+
+    def normal_like(self, generator: torch.Generator) -> WeightVector:
+        """As many independent standard normal numbers, drawn parameter by parameter."""
+        return WeightVector(
+            [torch.randn(t.shape, generator=generator, dtype=t.dtype, device=t.device) for t in self.tensors]
+        )
+
     def _scaled(self, scale: Scalar) -> WeightVector:
         scaled = WeightVector(self.tensors, scale)
         scaled._raw_norm = self._raw_norm

@@ -39,6 +39,11 @@ class TrainableWeights:
         """The weights themselves as a vector; valid until the weights are next written."""
         return WeightVector([p.detach() for p in self.parameters])
 
+    def of_module(self, module: nn.Module) -> list[bool]:
+        """For each trainable parameter, whether it belongs to this part of the model."""
+        own = {id(p) for p in module.parameters()}
+        return [id(p) in own for p in self.parameters]
+
     def follow_frozen(self) -> None:
         """Look again which parameters require a gradient: callbacks may freeze and thaw between steps."""
         current: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]

@@ -38,6 +38,8 @@ def test_weights_come_back_bit_for_bit(name, dtype):
 @pytest.mark.parametrize("name", METHODS)
 def test_running_statistics_move_once(name):
     """As one ordinary forward pass in training mode moves them, whatever the number of passes."""
+    if name == "lpf_sgd":
+        pytest.skip("each of its shards is a batch of its own: see the next test")
     given = problem("batch norm")
     ordinary = copy.deepcopy(given.model)
     ordinary(given.x)
@@ -45,6 +47,40 @@ def test_running_statistics_move_once(name):
     for ours, theirs in zip(given.model.buffers(), ordinary.buffers(), strict=True):
         assert torch.equal(ours, theirs)
     assert given.model[1].track_running_stats
+
+
+def test_running_statistics_move_once_per_shard():
+    given = problem("batch norm")
+    ordinary = copy.deepcopy(given.model)
+    for x in given.x.tensor_split(3):
+        ordinary(x)
+    gradient_of(make_method("lpf_sgd", shards=3, gamma=0.0), given)
+    for ours, theirs in zip(given.model.buffers(), ordinary.buffers(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_shards_are_parts_of_the_batch():
+    """Across the borders of micro-batches; loss and reached weights are those of the whole."""
+    given = problem("unused")
+    landscape = landscape_of(given, micro_batches=3, divisor=2)
+    shards = landscape.shards(5)
+    with pytest.raises(RuntimeError, match="no loss yet"):
+        _ = landscape.mean_loss
+    parts = [shard.gradient() for shard in shards]
+    whole = landscape_of(given).gradient()
+    for pieces, g in zip(zip(*(p.materialize() for p in parts)), whole.tensors):
+        torch.testing.assert_close(sum(pieces), g, rtol=0, atol=1e-15)
+    torch.testing.assert_close(landscape.mean_loss, F.cross_entropy(given.model(given.x), given.y).detach())
+    assert landscape.reached == [True] * 4 + [False] * 2
+    assert len(landscape_of(given).shards(100)) == 8, "no shard is empty"
+
+
+@pytest.mark.parametrize("value", [torch.zeros(3), torch.zeros(()), [0] * 8])
+def test_inputs_that_are_not_one_per_sample_cannot_be_cut(value):
+    whole = MicroBatch({"x": torch.zeros(8, 2), "flag": True, "other": value}, torch.zeros(8, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"'other' is a .* cannot be dealt out to parts of a batch of 8"):
+        whole.rows(slice(0, 4))
+    assert MicroBatch({"x": torch.ones(8, 2), "flag": True}, whole.labels).rows(slice(2, 5)).inputs["x"].shape == (3, 2)
 
 
 def test_running_statistics_move_once_per_micro_batch():
@@ -238,8 +274,8 @@ def test_batch_norm_under_activation_checkpointing(name):
     torch.manual_seed(0)
     given.model = Checkpointed().double()
     plain.model = nn.Sequential(*given.model.body, given.model.classifier)
-    ours = gradient_of(make_method(name), given)
-    for a, b in zip(ours, gradient_of(make_method(name), plain), strict=True):
+    method = make_method(name, **({"shards": 2} if name == "lpf_sgd" else {}))        # no shard of one sample
+    for a, b in zip(gradient_of(method, given), gradient_of(method, plain), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 

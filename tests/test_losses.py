@@ -16,6 +16,7 @@ from hf_ltsam.losses import (
     ClassBalanced,
     CrossEntropy,
     Focal,
+    LabelAwareSmoothing,
     LogitAdjustment,
     VectorScaling,
     make_loss,
@@ -62,6 +63,17 @@ def vector_scaling(z, y, n, gamma=0.05, tau=0.75):                 # 001 Eq. 3, 
     return ce(scaled, y)
 
 
+def label_aware_smoothing(z, y, n, head=0.3, tail=0.0, shape="concave"):      # Zhong 2021: q_y = 1 - f(N_y), rest shared
+    small, large = min(n), max(n)
+    angle = math.pi * (n[y] - small) / (2 * (large - small))
+    f = {
+        "concave": tail + (head - tail) * math.sin(angle),
+        "linear": tail + (head - tail) * (n[y] - small) / (large - small),
+        "convex": head + (head - tail) * math.sin(3 * math.pi / 2 + angle),
+    }[shape]
+    return sum((1 - f if j == y else f / (len(n) - 1)) * ce(z, j) for j in range(len(n)))
+
+
 CASES = [
     ("cross_entropy", {}, lambda z, y, n: ce(z, y)),
     ("focal", {}, focal),
@@ -76,6 +88,9 @@ CASES = [
     ("balanced_softmax", {}, balanced_softmax),
     ("vector_scaling", {}, vector_scaling),
     ("vector_scaling", {"gamma": 0.3, "tau": 1.25}, vector_scaling),
+    ("label_aware_smoothing", {}, label_aware_smoothing),
+    ("label_aware_smoothing", {"head": 0.4, "tail": 0.1, "shape": "linear"}, label_aware_smoothing),
+    ("label_aware_smoothing", {"head": 0.4, "tail": 0.1, "shape": "convex"}, label_aware_smoothing),
 ]
 
 
@@ -177,6 +192,8 @@ def value_and_gradient(loss, statistics=STATISTICS):
     (LDAM(max_m=0), CrossEntropy()),
     (LogitAdjustment(tau=0), CrossEntropy()),
     (VectorScaling(gamma=0, tau=0), CrossEntropy()),
+    (LabelAwareSmoothing(head=0.0), CrossEntropy()),
+    (LabelAwareSmoothing(0.4, 0.4, "convex"), LabelAwareSmoothing(0.4, 0.4)),
     (VectorScaling(gamma=0, tau=0.75), LogitAdjustment(tau=0.75)),
     (BalancedSoftmax(), LogitAdjustment(tau=1)),
 ])
@@ -190,6 +207,17 @@ def test_a_balanced_training_set_leaves_cross_entropy(loss):
     balanced = ClassStatistics(counts=(20,) * 5)
     for a, b in zip(value_and_gradient(loss, balanced), value_and_gradient(CrossEntropy())):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
+
+
+def test_label_aware_smoothing_between_tail_and_head():
+    """The largest class is smoothed by `head`, the smallest by `tail`, and with one size for all everything by `tail`."""
+    for shape in ("concave", "linear", "convex"):
+        loss = LabelAwareSmoothing(0.4, 0.1, shape)
+        for statistics, label, eps in ((STATISTICS, 0, 0.4), (STATISTICS, 4, 0.1), (ClassStatistics((7,) * 5), 2, 0.1)):
+            logits = torch.zeros(1, 5, dtype=torch.float64)
+            logits[0, label] = 1.0
+            plain = math.log(math.e + 4)
+            assert loss(logits, torch.tensor([label]), statistics).item() == pytest.approx(plain - 1 + eps)
 
 
 def test_ldam_margins_follow_the_fourth_root():
@@ -218,7 +246,7 @@ def test_per_class_tables_are_made_once(monkeypatch):
 def test_losses_are_frozen_hashable_and_json_able(name):
     loss = make_loss(name)
     assert loss == LOSSES[name]() and hash(loss) == hash(LOSSES[name]())
-    assert all(isinstance(v, float) for v in dataclasses.asdict(loss).values())
+    assert all(isinstance(v, float | str) for v in dataclasses.asdict(loss).values())
     with pytest.raises(dataclasses.FrozenInstanceError):
         loss.gamma = 1.0
 
@@ -236,6 +264,9 @@ def test_losses_are_frozen_hashable_and_json_able(name):
     (lambda: LDAM(max_m=-0.5), r"LDAM\(max_m=.*non-negative.*-0\.5"),
     (lambda: LDAM(s=0), r"LDAM\(s=.*positive.*0"),
     (lambda: LogitAdjustment(tau=-1), r"LogitAdjustment\(tau=.*-1"),
+    (lambda: LabelAwareSmoothing(head=1.0), r"LabelAwareSmoothing\(head=.*\[0, 1\).*1\.0"),
+    (lambda: LabelAwareSmoothing(tail=-0.1), r"LabelAwareSmoothing\(tail=.*\[0, 1\).*-0\.1"),
+    (lambda: LabelAwareSmoothing(shape="sine"), r"LabelAwareSmoothing\(shape='sine'\) does not exist.*'?concave"),
     (lambda: VectorScaling(gamma=-1), r"VectorScaling\(gamma=.*-1"),
     (lambda: VectorScaling(tau=None), r"VectorScaling\(tau=.*None"),
 ])

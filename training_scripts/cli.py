@@ -74,7 +74,7 @@ def _methods(words: Sequence[str]) -> None:
     if name is None:
         _list_methods(METHODS)
     elif name in METHODS:
-        print(f"{name} = hf_ltsam.methods.{METHODS[name].__name__}\n\n{inspect.getdoc(METHODS[name])}")
+        _show_method(name, METHODS[name])
     else:
         raise ValueError(f"Unknown method {name!r}.{nearest(name, METHODS)}")
 
@@ -93,6 +93,15 @@ def _list_methods(methods: dict[str, type]) -> None:
     console = Console()
     console.print(table)
     console.print("G(a, eps): the gradient at w + eps of the batch's losses, weighted by a. In full: ltsam methods NAME")
+
+
+def _show_method(name: str, method: type) -> None:
+    from .methods import METHODS, Method
+    from .run_identity import describe
+
+    defaults = ", ".join(f"{k}={v!r}" for k, v in describe(METHODS, method())["args"].items())
+    _, _, shared = (inspect.getdoc(Method) or "").partition("Args:\n")
+    print(f"{name} = hf_ltsam.methods.{method.__name__}({defaults})\n\n{inspect.getdoc(method)}\n\nEvery method:\n{shared}")
 
 
 def _entry(doc: str, name: str) -> str:

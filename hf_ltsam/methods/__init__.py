@@ -7,8 +7,17 @@ from typing import Any
 
 from ..registry import build
 from ..schedules import schedule_from_config
+from .cc_sam import CCSAM
 from .focal_sam import FocalSAM
+from .friendly_sam import FriendlySAM
+from .gradient_norm import GradientNorm
+from .gsam import GSAM
 from .imbsam import ImbSAM
+from .looksam import LookSAM
+from .lpf_sgd import LPFSGD
+from .model_perturbation import ModelPerturbation
+from .msam import MSAM
+from .pgd import PGD
 from .protocol import Method
 from .sam import ASAM, SAM
 from .sgd import SGD
@@ -18,13 +27,25 @@ METHODS: dict[str, type[Method]] = {
     "sgd": SGD,
     "sam": SAM,
     "asam": ASAM,
+    "gradient_norm": GradientNorm,
+    "gsam": GSAM,
+    "looksam": LookSAM,
+    "msam": MSAM,
+    "friendly_sam": FriendlySAM,
     "imbsam": ImbSAM,
     "sse_sam": SSESAM,
     "sam_ext": SAMExt,
     "focal_sam": FocalSAM,
+    "cc_sam": CCSAM,
+    "pgd": PGD,
+    "lpf_sgd": LPFSGD,
+    "model_perturbation": ModelPerturbation,
 }
 
-__all__ = ["ASAM", "METHODS", "SAM", "SGD", "SSESAM", "FocalSAM", "ImbSAM", "Method", "SAMExt", "make_method"]
+__all__ = [
+    "ASAM", "CCSAM", "GSAM", "LPFSGD", "METHODS", "MSAM", "PGD", "SAM", "SGD", "SSESAM", "FocalSAM", "FriendlySAM",
+    "GradientNorm", "ImbSAM", "LookSAM", "Method", "ModelPerturbation", "SAMExt", "make_method",
+]
 
 
 def make_method(name: str, **hyperparameters: Any) -> Method:

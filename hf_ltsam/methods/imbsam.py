@@ -9,10 +9,9 @@ from torch import Tensor
 
 from ..context import StepContext
 from ..landscape import LossLandscape
-from ..registry import nearest
 from ..schedules import Schedule, value_at
 from ..vector import WeightVector
-from .protocol import Method, require_non_negative
+from .protocol import Method, require_choice, require_non_negative
 
 REDUCTIONS = ("batch", "group")
 
@@ -39,9 +38,9 @@ class ImbSAM(Method):
     reduction: str = "batch"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_non_negative(self, rho=self.rho, tail_weight=self.tail_weight)
-        if self.reduction not in REDUCTIONS:
-            raise ValueError(f"ImbSAM(reduction={self.reduction!r}) does not exist.{nearest(self.reduction, REDUCTIONS)}")
+        require_choice(self, REDUCTIONS, reduction=self.reduction)
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
         rho = value_at(self.rho, step.progress)

@@ -25,6 +25,7 @@ class SAM(Method):
     rho: float | Schedule = 0.05
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_non_negative(self, rho=self.rho)
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
@@ -49,6 +50,7 @@ class ASAM(Method):
     eta: float = 0.01
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_non_negative(self, rho=self.rho, eta=self.eta)
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:

@@ -8,10 +8,9 @@ from typing import ClassVar
 from ..context import StepContext
 from ..domains import SHARE, require
 from ..landscape import LossLandscape
-from ..registry import nearest
 from ..schedules import Schedule, value_at
 from ..vector import TINY, Scalar, WeightVector
-from .protocol import Method, require_non_negative
+from .protocol import Method, require_choice, require_non_negative
 
 NORMALIZERS = ("total", "group")
 
@@ -41,9 +40,10 @@ class SSESAM(Method):
     normalizer: str = "total"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_non_negative(self, rho_head=self.rho_head, rho_tail=self.rho_tail)
         require(SHARE, self, gamma=self.gamma)
-        _require_normalizer(self, self.normalizer)
+        require_choice(self, NORMALIZERS, normalizer=self.normalizer)
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
         rho_tail = value_at(self.rho_tail, step.progress)
@@ -70,8 +70,9 @@ class SAMExt(Method):
     normalizer: str = "total"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_non_negative(self, rho_head=self.rho_head, rho_tail=self.rho_tail)
-        _require_normalizer(self, self.normalizer)
+        require_choice(self, NORMALIZERS, normalizer=self.normalizer)
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
         rho_head, rho_tail = value_at(self.rho_head, step.progress), value_at(self.rho_tail, step.progress)
@@ -98,9 +99,3 @@ def _norms(g_head: WeightVector, g_tail: WeightVector, normalizer: str) -> tuple
         return g_head.norm() + TINY, g_tail.norm() + TINY
     total = (g_head + g_tail).norm() + TINY
     return total, total
-
-
-def _require_normalizer(method: Method, normalizer: str) -> None:
-    if normalizer not in NORMALIZERS:
-        name = type(method).__name__
-        raise ValueError(f"{name}(normalizer={normalizer!r}) does not exist.{nearest(normalizer, NORMALIZERS)}")

@@ -93,10 +93,21 @@ def landscape_of(given: Problem, micro_batches: int = 1, divisor: float = 1) -> 
 
 def gradient_of(method: Method, given: Problem, **landscape: float) -> list[Tensor | None]:
     """The method's vector, one entry per parameter of the model; None where it is frozen."""
-    like = torch.empty((), dtype=torch.float64)
-    step = StepContext(given.y, statistics_of(given), given.progress, like)
-    tensors = iter(method.gradient(landscape_of(given, **landscape), step).materialize())
+    return gradient_at(method, given, step_of(given), **landscape)
+
+
+def gradient_at(method: Method, given: Problem, step: StepContext, **landscape: float) -> list[Tensor | None]:
+    tensors = iter(method.update(landscape_of(given, **landscape), step).materialize())
     return [next(tensors) if p.requires_grad else None for p in given.model.parameters()]
+
+
+def step_of(given: Problem, seed: int = 0, memory: dict | None = None) -> StepContext:
+    """The step as the host would describe it. The reference draws from the same numbers."""
+    like = torch.empty((), dtype=torch.float64)
+    memory = {} if memory is None else memory
+    step = StepContext(given.y, statistics_of(given), given.progress, like, memory, step=given.step, seed=seed)
+    given.generator = step.generator
+    return step
 
 
 def assert_equal(ours: list[Tensor | None], theirs: list[Tensor | None], tolerance: float = 1e-12) -> None:

@@ -1,14 +1,15 @@
 """Every method once more, naively, from its paper: deep copies, loops over samples and `.backward()`.
 
 Imports nothing of ours. A reference takes a `Problem` and returns one gradient per parameter of `problem.model`, in
-order (None where the parameter is frozen).
+order (None where the parameter is frozen). What a method remembers it keeps in `problem.memory`; what it draws, it draws
+from `problem.generator()`, one number per weight in the order of the parameters.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -25,6 +26,9 @@ class Problem:
     counts: list[int]
     tail_threshold: int
     progress: float = 0.0
+    step: int = 0
+    memory: dict = field(default_factory=dict)
+    generator: Callable[[], torch.Generator] = lambda: torch.Generator().manual_seed(0)
 
     @property
     def prior(self) -> list[float]:
@@ -128,13 +132,148 @@ def sam_ext(problem: Problem, rho_head: float, rho_tail: float, normalizer: str 
     return sse_sam(problem, rho_head, rho_tail, gamma=2.0, normalizer=normalizer)
 
 
-def focal_sam(problem: Problem, rho: float, gamma: float, lam: float) -> Gradient:
+def focal_sam(problem: Problem, rho: float, gamma: float, lam: float, plain: str = "exact") -> Gradient:
     """002 Alg. 1: g_1 at the perturbed weights, g_2 = grad(L - lam L^gamma), update with lam g_1 + g_2."""
 
     def focal(c: int) -> float:
         return (1 - problem.prior[c]) ** gamma
 
-    eps = combine((rho, unit(G(problem, focal))))
-    g_1 = G(problem, focal, eps)
-    g_2 = combine((1.0, G(problem, one)), (-lam, G(problem, focal)))
+    g_focal = G(problem, focal)
+    g_1 = G(problem, focal, combine((rho, unit(g_focal))))
+    g_2 = combine((1.0, G(problem, one)), (-lam, g_focal))
+    if plain == "reuse":        # methods.md: ((1 - c) / c) lam G(f) with c = sum of pi_c lam (1 - pi_c)^gamma
+        c = sum(pi * lam * focal(y) for y, pi in enumerate(problem.prior))
+        g_2 = combine(((1 - c) / c * lam, g_focal))
     return combine((lam, g_1), (1.0, g_2))
+
+
+def gradient_norm(problem: Problem, rho: float, alpha: float) -> Gradient:
+    """004 Eq. 2."""
+    return combine((1 - alpha, sgd(problem)), (alpha, sam(problem, rho)))
+
+
+def dot(a: Gradient, b: Gradient) -> float:
+    return float(sum((x * y).sum() for x, y in zip(a, b) if x is not None))
+
+
+def rejection(a: Gradient, b: Gradient) -> Gradient:
+    """The part of a that is orthogonal to b."""
+    return combine((1.0, a), (-dot(a, b) / dot(b, b), b))
+
+
+def gsam(problem: Problem, rho: float, alpha: float) -> Gradient:
+    """Zhuang et al. 2022, Alg. 1: descend along SAM's gradient, ascend along what of g is orthogonal to it."""
+    g_s = sam(problem, rho)
+    return combine((1.0, g_s), (-alpha, rejection(sgd(problem), g_s)))
+
+
+def looksam(problem: Problem, rho: float, every: int, alpha: float) -> Gradient:
+    """Liu et al. 2022, Alg. 1."""
+    g = sgd(problem)
+    if problem.step % every == 0:
+        g_s = sam(problem, rho)
+        problem.memory["v"] = rejection(g_s, g)
+        return g_s
+    v = problem.memory["v"]
+    return combine((1.0, g), (alpha * norm(g) / (norm(v) + TINY), v))
+
+
+def msam(problem: Problem, rho: float, momentum: float = 0.9) -> Gradient:
+    """Momentum-SAM 2024: against the momentum by rho; the buffer is that of SGD."""
+    m = problem.memory.get("m", [None if not p.requires_grad else torch.zeros_like(p) for p in problem.model.parameters()])
+    g = G(problem, one, combine((-rho, unit(m))))
+    problem.memory["m"] = combine((momentum, m), (1.0, g))
+    return g
+
+
+def friendly_sam(problem: Problem, rho: float, sigma: float, beta: float) -> Gradient:
+    """Li et al. 2024: the exponential average of all gradients so far stands for the full gradient."""
+    g = sgd(problem)
+    past = problem.memory.setdefault("g", [])
+    past.append(g)
+    t = len(past) - 1
+    m = combine(*(((1 - beta) * beta ** (t - s), g_then) for s, g_then in enumerate(past)))
+    return G(problem, one, combine((rho, unit(combine((1.0, g), (-sigma, m))))))
+
+
+def normal(problem: Problem, generator: torch.Generator) -> Gradient:
+    return [
+        torch.randn(p.shape, generator=generator, dtype=p.dtype) if p.requires_grad else None
+        for p in problem.model.parameters()
+    ]
+
+
+def pgd(problem: Problem, sigma: float) -> Gradient:
+    """001 App. C: Gaussian noise of standard deviation sigma on the gradient."""
+    return combine((1.0, sgd(problem)), (sigma, normal(problem, problem.generator())))
+
+
+def lpf_sgd(problem: Problem, gamma: float, shards: int) -> Gradient:
+    """Bisla et al. 2022, Alg. 4.1: part m of the batch at its own noise, filter by filter."""
+    generator, n = problem.generator(), len(problem.y)
+    total = None
+    for rows in torch.arange(n).tensor_split(shards):
+        if len(rows) == 0:
+            continue
+        eps = normal(problem, generator)
+        for p, e in zip(problem.model.parameters(), eps):
+            if e is None:
+                continue
+            if p.ndim == 1:
+                e.mul_(gamma * p.detach().norm())
+            else:
+                for filter_of_e, filter_of_p in zip(e, p.detach()):
+                    filter_of_e.mul_(gamma * filter_of_p.norm())
+        part = replace(problem, x=problem.x[rows], y=problem.y[rows])
+        share = (len(rows) / n, G(part, one, eps))
+        total = combine(share) if total is None else combine((1.0, total), share)
+    return total
+
+
+def classifier_weights(problem: Problem) -> set[int]:
+    """Of the linear layer with one output per class, by identity."""
+    (layer,) = [m for m in problem.model.modules() if isinstance(m, nn.Linear) and m.out_features == len(problem.counts)]
+    return {id(p) for p in layer.parameters()}
+
+
+def masked(problem: Problem, v: Gradient, kept: set[int]) -> Gradient:
+    return [
+        None if t is None else t if id(p) in kept else torch.zeros_like(t) for p, t in zip(problem.model.parameters(), v)
+    ]
+
+
+def model_perturbation(problem: Problem, rho: float) -> Gradient:
+    """004 C.3: Gaussian noise of norm rho on the classifier."""
+    xi = masked(problem, normal(problem, problem.generator()), classifier_weights(problem))
+    return G(problem, one, combine((rho / norm(xi), xi)))
+
+
+def cc_sam(
+    problem: Problem, scale: float = 1e-2, mix: float = 1.0, norm: str = "global", class_weighting: str = "none",
+    parameters: str = "classifier",
+) -> Gradient:
+    """004 Eq. 1 and 16, one class at a time; `per_tensor` as in the published code."""
+    trained = {id(p) for p in problem.model.parameters() if p.requires_grad}
+    kept = trained & classifier_weights(problem) if parameters == "classifier" else trained
+    w = [p.detach() for p in problem.model.parameters() if id(p) in kept]
+    k = sum(p.numel() for p in w)
+    length = sum(float((p**2).sum()) for p in w) ** 0.5
+    total = combine((1 - mix, sgd(problem)))
+    for c in sorted(set(problem.y.tolist())):
+        def own(label: int, c: int = c) -> float:
+            return 1.0 if label == c else 0.0
+
+        members = int((problem.y == c).sum())        # the class's mean loss, normalised (batch norm) with all others
+        g_c = combine((len(problem.y) / members, masked(problem, G(problem, own), kept)))
+        whole = sum(float((t**2).sum()) for t in g_c if t is not None) ** 0.5
+        eps = []
+        for t in g_c:
+            size = None if t is None else whole if norm == "global" else float(t.norm())
+            if t is None or size == 0:
+                eps.append(t)
+                continue
+            rho_c = (length / (2 * size + TINY)) ** 0.5 * k**-0.25 * max(problem.counts[c] - 1, 1) ** -0.25
+            eps.append(scale * k**0.5 * rho_c * t / (size + TINY))
+        v_c = 1 / problem.prior[c] if class_weighting == "inverse_prior" else 1.0
+        total = combine((1.0, total), (mix * v_c, G(problem, own, eps)))
+    return total

@@ -1,8 +1,9 @@
 """Every method against its naive reference. A new method is a row in `TABLE`."""
 
 import pytest
+import torch
 from methods import references
-from methods.problems import LABELS, MODELS, assert_equal, gradient_of, problem
+from methods.problems import LABELS, MODELS, assert_equal, gradient_at, gradient_of, problem, step_of
 
 from hf_ltsam.methods import METHODS, make_method
 
@@ -21,6 +22,23 @@ TABLE = [
     ("sam_ext", {"rho_head": 0.2, "rho_tail": 0.4, "normalizer": "group"}),
     ("focal_sam", {"rho": 0.3, "gamma": 3.2, "lam": 0.8}),
     ("focal_sam", {"rho": 0.3, "gamma": 0.8, "lam": 1.1}),
+    ("focal_sam", {"rho": 0.3, "gamma": 0.8, "lam": 1.1, "plain": "reuse"}),
+    ("gradient_norm", {"rho": 0.4, "alpha": 0.8}),
+    ("gsam", {"rho": 0.4, "alpha": 0.4}),
+    ("looksam", {"rho": 0.4, "every": 3, "alpha": 0.7}),
+    ("msam", {"rho": 0.3, "momentum": 0.9}),
+    ("msam", {"rho": 0.3, "momentum": 0.0}),
+    ("friendly_sam", {"rho": 0.4, "sigma": 1.0, "beta": 0.9}),
+    ("friendly_sam", {"rho": 0.4, "sigma": 0.5, "beta": 0.6}),
+    ("cc_sam", {}),
+    ("cc_sam", {"scale": 0.3, "mix": 0.6}),
+    ("cc_sam", {"scale": 0.3, "norm": "per_tensor"}),
+    ("cc_sam", {"scale": 0.3, "class_weighting": "inverse_prior"}),
+    ("cc_sam", {"scale": 0.3, "parameters": "all"}),
+    ("cc_sam", {"scale": 0.3, "norm": "per_tensor", "class_weighting": "inverse_prior", "parameters": "all", "mix": 0.3}),
+    ("pgd", {"sigma": 0.1}),
+    ("lpf_sgd", {"gamma": 0.2, "shards": 2}),
+    ("model_perturbation", {"rho": 0.5}),
 ]
 IDS = [f"{name}-{'-'.join(map(str, args.values()))}" for name, args in TABLE]
 
@@ -48,6 +66,22 @@ def test_on_every_kind_of_batch(name, args, labels):
 def test_at_every_progress(name, args, progress):
     given = problem(progress=progress)
     assert_equal(gradient_of(make_method(name, **args), given), getattr(references, name)(given, **args))
+
+
+@pytest.mark.parametrize(("name", "args"), TABLE, ids=IDS)
+def test_over_seven_steps(name, args):
+    """Each on weights, memory and random numbers of its own step, over two rounds of LookSAM's three."""
+    given = problem()
+    memory = {}
+    for step in range(7):
+        given.step, given.x = step, torch.cos((step + 1) * given.x)
+        ours = gradient_at(make_method(name, **args), given, step_of(given, seed=5, memory=memory))
+        assert_equal(ours, getattr(references, name)(given, **args), 1e-11)
+        length = references.norm(ours)
+        with torch.no_grad():
+            for p, g in zip(given.model.parameters(), ours):
+                p.sub_(0.2 / length * g)
+    assert all(key.startswith(f"{name}.") for key in memory), "keys are named after their method"
 
 
 @pytest.mark.parametrize(("name", "args"), TABLE, ids=IDS)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from methods.problems import COUNTS, assert_equal, gradient_of, problem
+from methods.problems import COUNTS, assert_equal, gradient_at, gradient_of, problem, step_of
 
 from hf_ltsam.methods import make_method
 
@@ -28,6 +28,22 @@ TABLE = [
      {"counts": NO_TAIL}, 1e-14),
     (("focal_sam", {"rho": 0.3, "gamma": 0.0, "lam": 1.0}), ("sam", {"rho": 0.3}), {}, 1e-14),
     (("focal_sam", {"rho": 0.3, "gamma": 2.0, "lam": 0.0}), ("sgd", {}), {}, 0),
+    (("focal_sam", {"rho": 0.3, "gamma": 0.0, "lam": 1.0, "plain": "reuse"}), ("sam", {"rho": 0.3}), {}, 1e-14),
+    # with one prior for all classes nothing is neglected
+    (("focal_sam", {"rho": 0.3, "gamma": 2.0, "lam": 0.7, "plain": "reuse"}),
+     ("focal_sam", {"rho": 0.3, "gamma": 2.0, "lam": 0.7}), {"counts": [9, 9, 9, 9]}, 1e-14),
+    (("gradient_norm", {"rho": 0.3, "alpha": 1.0}), ("sam", {"rho": 0.3}), {}, 0),
+    (("gradient_norm", {"rho": 0.3, "alpha": 0.0}), ("sgd", {}), {}, 0),
+    (("gsam", {"rho": 0.3, "alpha": 0.0}), ("sam", {"rho": 0.3}), {}, 0),
+    (("looksam", {"rho": 0.3, "every": 1}), ("sam", {"rho": 0.3}), {}, 0),
+    (("msam", {"rho": 0.0}), ("sgd", {}), {}, 0),
+    (("friendly_sam", {"rho": 0.3, "sigma": 0.0}), ("sam", {"rho": 0.3}), {}, 0),
+    (("friendly_sam", {"rho": 0.0}), ("sgd", {}), {}, 0),
+    (("pgd", {"sigma": 0.0}), ("sgd", {}), {}, 0),
+    (("model_perturbation", {"rho": 0.0}), ("sgd", {}), {}, 0),
+    (("lpf_sgd", {"gamma": 0.0, "shards": 1}), ("sgd", {}), {}, 0),
+    (("cc_sam", {"scale": 0.0}), ("sgd", {}), {}, 1e-14),
+    (("cc_sam", {"scale": 9.0, "mix": 0.0}), ("sgd", {}), {}, 1e-14),
     # Focal-SAM is near ImbSAM only while gamma pi_head >> 1 >> gamma pi_tail ...
     (("focal_sam", {"rho": 0.3, "gamma": 30.0, "lam": 1.0}), ("imbsam", {"rho": 0.3}),
      {"counts": [10**9, 10**9, 1, 1]}, 1e-8),
@@ -39,9 +55,21 @@ TABLE = [
 @pytest.mark.parametrize("model", ["plain", "batch norm"])
 @pytest.mark.parametrize(("left", "right", "setting", "tolerance"), TABLE)
 def test_identity(left, right, setting, tolerance, model):
+    """On three steps in a row, so that methods with a memory have one."""
     given = problem(model, **{"counts": COUNTS, **setting})
-    ours = gradient_of(make_method(left[0], **left[1]), given)
-    assert_equal(ours, gradient_of(make_method(right[0], **right[1]), given), tolerance)
+    mine, other = {}, {}
+    for step in range(3):
+        given.step = step
+        ours = gradient_at(make_method(left[0], **left[1]), given, step_of(given, memory=mine))
+        theirs = gradient_at(make_method(right[0], **right[1]), given, step_of(given, memory=other))
+        assert_equal(ours, theirs, tolerance)
+
+
+def test_lpf_sgd_without_noise_is_sgd_where_samples_do_not_interact():
+    lpf_sgd, sgd = make_method("lpf_sgd", gamma=0.0, shards=3), make_method("sgd")
+    assert_equal(gradient_of(lpf_sgd, problem()), gradient_of(sgd, problem()), 1e-14)
+    with pytest.raises(AssertionError):        # each shard has its own batch statistics
+        assert_equal(gradient_of(lpf_sgd, problem("batch norm")), gradient_of(sgd, problem("batch norm")), 1e-3)
 
 
 @pytest.mark.parametrize("model", ["plain", "batch norm"])
@@ -62,6 +90,8 @@ def test_the_paths_differ_where_no_identity_holds():
     given = problem()
     sgd = torch.cat([v.flatten() for v in gradient_of(make_method("sgd"), given)])
     for name, args in [("sam", {"rho": 0.3}), ("asam", {}), ("imbsam", {"rho": 0.3}), ("focal_sam", {"rho": 0.3}),
-                       ("sse_sam", {}), ("sam_ext", {})]:
+                       ("sse_sam", {}), ("sam_ext", {}), ("gradient_norm", {"rho": 0.3}), ("gsam", {}), ("cc_sam", {"scale": 0.3}),
+                       ("friendly_sam", {"rho": 0.3}), ("looksam", {"rho": 0.3}), ("pgd", {"sigma": 0.1}),
+                       ("lpf_sgd", {"gamma": 0.1}), ("model_perturbation", {"rho": 0.3})]:
         other = torch.cat([v.flatten() for v in gradient_of(make_method(name, **args), given)])
         assert (other - sgd).norm() > 1e-3 * sgd.norm(), name

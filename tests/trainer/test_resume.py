@@ -101,7 +101,9 @@ def test_a_checkpoint_says_what_it_is(tmp_path):
     noisy_trainer(tmp_path, method="sse_sam", max_steps=4).train()
     saved = json.loads((tmp_path / "checkpoint-4" / "ltsam.json").read_text())
     assert saved["method"] == {
-        "name": "sse_sam", "args": {"rho_head": 0.05, "rho_tail": 0.1, "gamma": 0.5, "normalizer": "total"}
+        "name": "sse_sam", "args": {
+            "rho_head": 0.05, "rho_tail": 0.1, "gamma": 0.5, "normalizer": "total", "interval": 1, "start": 0.0, "stop": 1.0
+        }
     }
     assert saved["class_counts"] == [12, 7, 3] and saved["tail_threshold"] == 6
 
@@ -136,8 +138,9 @@ def test_a_schedule_is_told_from_another_one(tmp_path):
     from hf_ltsam.run_identity import describe
 
     linear, cosine = ({"rho": {kind: {"start": 0.1, "end": 0.2}}} for kind in ("linear", "cosine"))
-    assert describe(METHODS, make_method("sam", **linear)) == {"name": "sam", "args": linear}
-    assert describe(METHODS, make_method("sam", **cosine)) == {"name": "sam", "args": cosine}
+    every_step = {"interval": 1, "start": 0.0, "stop": 1.0}
+    assert describe(METHODS, make_method("sam", **linear)) == {"name": "sam", "args": {**linear, **every_step}}
+    assert describe(METHODS, make_method("sam", **cosine)) == {"name": "sam", "args": {**cosine, **every_step}}
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):

@@ -13,6 +13,9 @@ from methods import references
 from methods.references import Problem
 from trainer.two_processes import model
 
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.context import StepContext
+
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
@@ -39,11 +42,11 @@ def ranks(tmp_path_factory):
     return [torch.load(folder / f"rank{r}.pt", weights_only=False) for r in (0, 1)]
 
 
-CASES = [(False, 1), (False, 2), (True, 1), (True, 2)]
+CASES = [(False, 1), (False, 2), (True, 1), (True, 2)]        # batch norm, micro-batches per step
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, "pgd"])
 def test_ranks_stay_identical(ranks, case):
     first, second = (r[case] for r in ranks)
     for name, value in first["state"].items():
@@ -62,10 +65,28 @@ def test_the_gradient_is_the_mean_over_ranks_and_micro_batches(ranks, case):
             torch.testing.assert_close(ours, sum(g[p] for g in parts) / len(parts), rtol=0, atol=1e-12)
 
 
-def reference(result, k, batch_norm):
+@pytest.mark.slow
+def test_noise_is_drawn_once_for_all_ranks_and_micro_batches(ranks):
+    """Or the mean over four of them would halve it."""
+    for step in range(3):
+        parts = [references.sgd(problem(rank["pgd"], k, False)) for rank in ranks for k in (2 * step, 2 * step + 1)]
+        noise = torch.cat([
+            (ours - sum(g[p] for g in parts) / len(parts)).flatten() for p, ours in enumerate(ranks[0]["pgd"]["gradients"][step])
+        ])
+        like = torch.empty((), dtype=torch.float64)
+        context = StepContext(torch.zeros(1), ClassStatistics([1, 1]), 0.0, like, step=step, seed=42)        # Trainer's seed
+        xi = [torch.randn(p.shape, generator=g, dtype=p.dtype) for g in [context.generator()] for p in model(False).parameters()]
+        torch.testing.assert_close(noise, 0.5 * torch.cat([t.flatten() for t in xi]), rtol=0, atol=1e-12)
+
+
+def problem(result, k, batch_norm):
     net = copy.deepcopy(model(batch_norm))
     with torch.no_grad():
         for p, value in zip(net.parameters(), result["weights"][k]):
             p.copy_(value)
     x, y = result["batches"][k]
-    return references.focal_sam(Problem(net, x, y, list(result["counts"]), 0), rho=0.05, gamma=1.0, lam=1.0)
+    return Problem(net, x, y, list(result["counts"]), 0)
+
+
+def reference(result, k, batch_norm):
+    return references.focal_sam(problem(result, k, batch_norm), rho=0.05, gamma=1.0, lam=1.0)

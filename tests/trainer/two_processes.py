@@ -59,13 +59,13 @@ class _Gradients(TrainerCallback):
         self.trainer.gradients.append([p.grad.clone() for p in self.trainer.model.parameters()])
 
 
-def run(folder: Path, batch_norm: bool, accumulation: int) -> dict:
+def run(folder: Path, batch_norm: bool, accumulation: int, method: str = "focal_sam", **method_args: float) -> dict:
     args = LTSamConfig(
         output_dir=str(folder), max_steps=3, per_device_train_batch_size=4, gradient_accumulation_steps=accumulation,
         learning_rate=0.1, report_to="none", disable_tqdm=True, use_cpu=True, ddp_backend="gloo", save_strategy="no",
-        logging_strategy="no",
+        logging_strategy="no", method=method, method_args=method_args,
     )
-    trainer = Recording(model(batch_norm), args, train_dataset=Points(), method="focal_sam")
+    trainer = Recording(model(batch_norm), args, train_dataset=Points())
     trainer.train()
     return {
         "batches": trainer.batches, "gradients": trainer.gradients, "weights": trainer.weights,
@@ -79,5 +79,6 @@ if __name__ == "__main__":
         (batch_norm, accumulation): run(folder, batch_norm, accumulation)
         for batch_norm in (False, True) for accumulation in (1, 2)
     }
+    results["pgd"] = run(folder, False, 2, "pgd", sigma=0.5)
     torch.save(results, folder / f"rank{torch.distributed.get_rank()}.pt")
     torch.distributed.destroy_process_group()

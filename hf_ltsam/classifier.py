@@ -1,0 +1,38 @@
+"""Which part of a model is its classifier."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .models.cosine_classifier import CosineClassifier
+
+
+def classifier_of(model: nn.Module, num_classes: int) -> nn.Module:
+    """The one linear or cosine layer with C outputs and something to train.
+
+    Raises:
+        ValueError: there is none, or there are several, by their names.
+    """
+    found = {name: m for name, m in model.named_modules() if _outputs(m) == num_classes and _is_trained(m)}
+    if len(found) == 1:
+        (classifier,) = found.values()
+        return classifier
+    reason = (
+        f"{' and '.join(map(repr, found))} could each be it" if found
+        else f"no trainable nn.Linear or CosineClassifier has {num_classes} outputs"
+    )
+    raise ValueError(
+        f"The classifier of {type(model).__name__} cannot be told from its other layers: {reason}. Give the model one last "
+        f"layer of these types with {num_classes} outputs, thaw it if it is frozen, or use a method that perturbs all "
+        "weights (cc_sam with parameters='all')."
+    )
+
+
+def _outputs(module: nn.Module) -> int | None:
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    return module.num_classes if isinstance(module, CosineClassifier) else None
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters())

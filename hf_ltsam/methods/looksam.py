@@ -1,0 +1,52 @@
+"""SAM that looks ahead on every k-th step only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..context import StepContext
+from ..domains import COUNT, require
+from ..landscape import LossLandscape
+from ..schedules import Schedule, value_at
+from ..vector import WeightVector
+from .protocol import Method, require_non_negative
+
+V, STEP = "looksam.v", "looksam.step"        # the kept direction, and the step it was found on
+
+
+@dataclass(frozen=True)
+class LookSAM(Method):
+    """LookSAM: every k steps g_s = G(1, rho unit(g)), keeping v = g_s - (g_s . u) u; otherwise g + alpha ||g|| unit(v).
+
+    Here g = G(1) and u = unit(g). SAM's gradient is taken where v is missing or `every` optimizer steps old, so the
+    count goes on over steps that `interval`, `start` or `stop` leave to SGD. With gradient accumulation, all
+    micro-batches of such a step take it and the last one's v is kept.
+
+    Args:
+        rho: radius of the perturbation, >= 0, or a schedule of the progress.
+        every: steps from one SAM gradient to the next, >= 1; 1 is SAM.
+        alpha: length of the reused direction relative to ||g||, >= 0.
+
+    Cost: 1 + 1/every forwards and as many backwards.
+    Source: Liu et al. 2022, Alg. 1.
+    """
+
+    rho: float | Schedule = 0.05
+    every: int = 5
+    alpha: float = 0.7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_non_negative(self, rho=self.rho, alpha=self.alpha)
+        require(COUNT, self, every=self.every)
+
+    def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
+        g = loss.gradient()
+        v = step.recall(V, like=g)
+        if v is not None and 0 < step.step - step.memory[STEP] < self.every:
+            return g + (self.alpha * g.norm()) * v.unit()
+        g_s = loss.gradient(at=value_at(self.rho, step.progress) * g.unit())
+        u = g.unit()
+        step.remember(V, g_s - g_s.dot(u) * u)
+        step.memory[STEP] = step.step
+        return g_s
