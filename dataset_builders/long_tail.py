@@ -31,7 +31,7 @@ def exponential_profile(n_max: int, num_classes: int, imbalance_ratio: float) ->
 
 
 def step_profile(n_max: int, num_classes: int, imbalance_ratio: float) -> tuple[int, ...]:
-    """The first half of the classes keeps n_max images, the second half int(n_max / R) (001 Table 2).
+    """The first half of the classes keeps n_max images, the second half int(n_max / R) (Rangwani et al. 2022 Table 2).
 
     Args:
         n_max: images of a class of the first half.
@@ -76,7 +76,7 @@ def draw(labels: ArrayLike, counts: Sequence[int], seed: int = 0) -> list[NDArra
     Args:
         labels: class indices (N,).
         counts: n_c for every class c. Length C.
-        seed: 0 is the published draw (LDAM-DRW, 001 and 002).
+        seed: 0 is the published draw (LDAM-DRW, Rangwani et al. 2022 and Li et al. 2025).
 
     Returns:
         C arrays of indices into `labels`, of lengths n_c.

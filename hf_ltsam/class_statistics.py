@@ -24,7 +24,7 @@ class ClassStatistics:
     Args:
         counts: training images per class, at least one each; class c is position c. Length C.
         tail_threshold: classes with at most so many training images are the tail of the methods that split
-            head from tail (ImbSAM, SSE-SAM: 000 Eq. 101). None: no split.
+            head from tail (ImbSAM, SSE-SAM: Lyu et al. 2025 Eq. 101). None: no split.
         many_above: classes with more training images are reported as "many".
         few_below: classes with fewer training images are reported as "few"; those between are "medium".
             The defaults 100 and 20 are those of Liu et al. 2019; CIFAR-10-LT uses 1,000 and 200.

@@ -27,7 +27,7 @@ class LTSamConfig(TrainingArguments):
         metadata={"help": "The optimizer, by transformers' names. None: SGD with momentum 0.9, as in all the sources."},
     )
     lr_scheduler_type: str = field(
-        default="cosine", metadata={"help": "Learning-rate schedule, by transformers' names (002: cosine to 0)."}
+        default="cosine", metadata={"help": "Learning-rate schedule, by transformers' names (Li et al. 2025: cosine to 0)."}
     )
     max_grad_norm: float = field(
         default=0.0, metadata={"help": "Clip the final gradient to this norm; 0 is off, as in the sources."}

@@ -16,7 +16,8 @@ def milestone_schedule(
 
     Args:
         milestones: shares of the training, in (0, 1).
-        gamma: the factor at each of them (001: x 0.01 after epochs 160 and 180 of 200, with 5 epochs of warm-up).
+        gamma: the factor at each of them (Rangwani et al. 2022: x 0.01 after epochs 160 and 180 of 200,
+            with 5 epochs of warm-up).
     """
     boundaries = [round(share * total_steps) for share in milestones]
     return LambdaLR(optimizer, partial(_factor, warmup_steps=warmup_steps, boundaries=boundaries, gamma=gamma))

@@ -91,10 +91,10 @@ class LDAM(Loss):
 
     Args:
         max_m: the margin of the smallest class, between cosines, >= 0; 0.5 on CIFAR, 0.3 on ImageNet-LT and
-            iNaturalist (001 App. C).
+            iNaturalist (Rangwani et al. 2022 App. C).
         s: the scale of the cosine head, > 0.
 
-    Source: Cao et al. 2019; 001 Eq. 1; 000 Eq. 98.
+    Source: Cao et al. 2019; Rangwani et al. 2022 Eq. 1; Lyu et al. 2025 Eq. 98.
     """
 
     max_m: float = 0.5
@@ -116,9 +116,9 @@ class LogitAdjustment(Loss):
     """l = CE(z + tau log pi, y).
 
     Args:
-        tau: strength, >= 0; 0 is cross-entropy. 1 in 002, 0.75 in 000.
+        tau: strength, >= 0; 0 is cross-entropy. 1 in Li et al. 2025, 0.75 in the code of Lyu et al. 2025.
 
-    Source: Menon et al. 2021 Eq. 10; 000 Eq. 99, with w_y = 1.
+    Source: Menon et al. 2021 Eq. 10; Lyu et al. 2025 Eq. 99, with w_y = 1.
     """
 
     tau: float = 1.0
@@ -152,10 +152,11 @@ class VectorScaling(Loss):
         gamma: strength of the multiplicative part, >= 0; 0 is `LogitAdjustment(tau)`.
         tau: strength of the additive part, >= 0.
 
-    Source: Kini et al. 2021; 001 Eq. 3; 000 Eq. 100, with w_y = 1 (re-weighting stands beside the losses).
+    Source: Kini et al. 2021; Rangwani et al. 2022 Eq. 3; Lyu et al. 2025 Eq. 100, with w_y = 1 (re-weighting
+        stands beside the losses).
     """
 
-    gamma: float = 0.05     # both values: 001 App. C, CIFAR-10-LT and CIFAR-100-LT
+    gamma: float = 0.05     # both values: Rangwani et al. 2022 App. C, CIFAR-10-LT and CIFAR-100-LT
     tau: float = 0.75
 
     def __post_init__(self) -> None:

@@ -21,8 +21,8 @@ def class_weights(scheme: str, statistics: ClassStatistics, like: Tensor, beta: 
     """Class weights (C,) with mean 1 over classes, on the device of `like` and in its floating-point type.
 
     Args:
-        scheme: "none", all ones; "inverse", proportional to 1/n_c (001 Eq. 2); "effective_number", proportional to
-            (1 - beta)/(1 - beta^n_c) (Cui et al. 2019 Sec. 4), which made every published DRW number.
+        scheme: "none", all ones; "inverse", proportional to 1/n_c (Rangwani et al. 2022 Eq. 2);
+            "effective_number", proportional to (1 - beta)/(1 - beta^n_c) (Cui et al. 2019 Sec. 4), which made every published DRW number.
         beta: of the effective number, in [0, 1): 0 is "none", and "inverse" is the limit at 1.
 
     Raises:
@@ -44,7 +44,7 @@ class Reweighting:
         scheme: "none", "inverse" or "effective_number", see `class_weights`.
         start: share of training, in [0, 1], from which the weights apply; DRW starts at 160 of 200 epochs, 0.8.
 
-    Source: Cao et al. 2019 Alg. 1; 001 Eq. 2 and Alg. 1.
+    Source: Cao et al. 2019 Alg. 1; Rangwani et al. 2022 Eq. 2 and Alg. 1.
     """
 
     scheme: str = "none"

@@ -43,7 +43,7 @@ def class_balanced(z, y, n, beta=0.9999):                          # Cui 2019 Se
     return alpha[y] * len(n) / sum(alpha) * ce(z, y)
 
 
-def ldam(z, y, n, max_m=0.5, s=30.0):                              # 001 Eq. 1, 000 Eq. 98; C tuned so that max = max_m
+def ldam(z, y, n, max_m=0.5, s=30.0):                              # Rangwani et al. 2022 Eq. 1, Lyu et al. 2025 Eq. 98; C tuned so that max = max_m
     big_c = max_m * min(n) ** 0.25
     cosine = [v / s for v in z]
     cosine[y] -= big_c / n[y] ** 0.25
@@ -58,7 +58,7 @@ def balanced_softmax(z, y, n):                                     # Ren 2020 Se
     return -math.log(n[y] * math.exp(z[y]) / sum(m * math.exp(v) for v, m in zip(z, n)))
 
 
-def vector_scaling(z, y, n, gamma=0.05, tau=0.75):                 # 001 Eq. 3, 000 Eq. 100; Kini 2021
+def vector_scaling(z, y, n, gamma=0.05, tau=0.75):                 # Rangwani et al. 2022 Eq. 3, Lyu et al. 2025 Eq. 100; Kini 2021
     scaled = [v * (m / max(n)) ** gamma + tau * math.log(m / sum(n)) for v, m in zip(z, n)]
     return ce(scaled, y)
 

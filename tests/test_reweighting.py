@@ -17,7 +17,7 @@ LIKE = torch.zeros((), dtype=torch.float64)
 def naive(scheme, n, beta=0.9999):
     raw = {
         "none": [1.0 for m in n],
-        "inverse": [1 / m for m in n],                              # 001 Eq. 2
+        "inverse": [1 / m for m in n],                              # Rangwani et al. 2022 Eq. 2
         "effective_number": [(1 - beta) / (1 - beta**m) for m in n],      # Cui 2019 Sec. 4
     }[scheme]
     return [w * len(n) / sum(raw) for w in raw]

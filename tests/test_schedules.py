@@ -22,7 +22,7 @@ from hf_ltsam.schedules import (
 
 @pytest.mark.parametrize("schedule, expected", [
     (Constant(0.3), {0.0: 0.3, 0.5: 0.3, 0.999: 0.3}),
-    # 001: rho 0.05 for 5 epochs, 0.1 until 60, then 0.5, of 90
+    # Rangwani et al. 2022: rho 0.05 for 5 epochs, 0.1 until 60, then 0.5, of 90
     (Piecewise((0.05, 0.1, 0.5), (5 / 90, 60 / 90)),
      {0: 0.05, 4 / 90: 0.05, 5 / 90: 0.1, 59 / 90: 0.1, 60 / 90: 0.5, 0.99: 0.5}),
     (Piecewise((1.0,), ()), {0.0: 1.0, 0.9: 1.0}),

@@ -13,9 +13,9 @@ from torch import Tensor
 from hf_ltsam.data.keyed_randomness import KeyedDataset
 from hf_ltsam.data.keys import random_key
 
-# Mean and standard deviation per channel. The published long-tail codes (LDAM-DRW and, after it, 001 and 002) normalise
-# CIFAR-100 with CIFAR-10's values too; the deviations are means of those of single images. `normalisation` gives the
-# training set's own values.
+# Mean and standard deviation per channel. The published long-tail codes (LDAM-DRW and, after it, Rangwani et al. 2022
+# and Li et al. 2025) normalise CIFAR-100 with CIFAR-10's values too; the deviations are means of those of single images.
+# `normalisation` gives the training set's own values.
 _LDAM_DRW = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 CUSTOMARY_NORMALISATION = {"cifar10": _LDAM_DRW, "cifar100": _LDAM_DRW}
 

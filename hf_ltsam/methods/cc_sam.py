@@ -36,11 +36,12 @@ class CCSAM(Method):
         mix: share of the perturbed gradient, in [0, 1]; 0 is SGD.
         norm: "global", over all perturbed parameters (the paper); "per_tensor", ||M g_c|| and unit(M g_c) for each
             parameter tensor on its own (the published code), ||M w|| and k over all of them all the same.
-        class_weighting: v_c, "none" for 1 or "inverse_prior" for 1/pi_c (002 Eq. 2).
+        class_weighting: v_c, "none" for 1 or "inverse_prior" for 1/pi_c (Li et al. 2025 Eq. 2).
         parameters: what is perturbed, "classifier" or "all". The update is that of all weights either way.
 
     Cost: 1 + C_b forwards, 2 C_b backwards, for the C_b classes in the batch.
-    Source: 004 Eq. 1, 15 and 16, A.2 (scale), A.5 (classifier only); 002 Eq. 2 and 3, there without sqrt(k).
+    Source: Zhou et al. 2023b Eq. 1, 15 and 16, A.2 (scale), A.5 (classifier only); Li et al. 2025
+        Eq. 2 and 3, there without sqrt(k).
     Differs from the published code: its norms are per tensor; a class without a gradient gives NaN there, and one with
         a single image a division by zero; its perturbed loss takes unmixed labels under mixup, which is refused here.
     """

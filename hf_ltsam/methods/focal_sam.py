@@ -28,7 +28,7 @@ class FocalSAM(Method):
             with many of them; an approximation all the same.
 
     Cost: 2 forwards, 3 backwards; with `plain="reuse"` 2 and 2.
-    Source: 002 Eq. 5 to 8, Alg. 1.
+    Source: Li et al. 2025 Eq. 5 to 8, Alg. 1.
     Differs from the published code: nothing but its coefficients in float32.
     """
 
@@ -44,9 +44,9 @@ class FocalSAM(Method):
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
         rho = value_at(self.rho, step.progress)
-        f = (1 - step.prior) ** self.gamma        # (n,)  002 Eq. 5
+        f = (1 - step.prior) ** self.gamma        # (n,)  Li et al. 2025 Eq. 5
         g_plain, g_focal = self._reused(loss, f, step) if self.plain == "reuse" else loss.gradients([1 - self.lam * f, f])
-        return g_plain + self.lam * loss.gradient(f, at=rho * g_focal.unit())        # 002 Eq. 7 and 8
+        return g_plain + self.lam * loss.gradient(f, at=rho * g_focal.unit())        # Li et al. 2025 Eq. 7 and 8
 
     def _reused(self, loss: LossLandscape, f: Tensor, step: StepContext) -> tuple[WeightVector, WeightVector]:
         """G(1 - lam f), with f taken for its mean f_bar in the quotient (1 - lam f) / f, and G(f)."""

@@ -20,7 +20,7 @@ class GradientNorm(Method):
         alpha: share of SAM's gradient, >= 0; 0 is SGD, 1 is SAM, beyond 1 extrapolates.
 
     Cost: 2 forwards, 2 backwards.
-    Source: Zhao et al. 2022; 004 Eq. 2.
+    Source: Zhao et al. 2022; Zhou et al. 2023b Eq. 2.
     Differs from the published code: it mixes the normalized plain gradient by default, adds L2 to both gradients and
         clips at norm 5.
     """
@@ -35,4 +35,4 @@ class GradientNorm(Method):
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
         rho = value_at(self.rho, step.progress)
         g = loss.gradient()
-        return (1 - self.alpha) * g + self.alpha * loss.gradient(at=rho * g.unit())        # 004 Eq. 2
+        return (1 - self.alpha) * g + self.alpha * loss.gradient(at=rho * g.unit())        # Zhou et al. 2023b Eq. 2

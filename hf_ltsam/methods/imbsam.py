@@ -27,7 +27,7 @@ class ImbSAM(Method):
             its own samples in the batch (the ImbSAM baseline in the SSE-SAM repository).
 
     Cost: 2 forwards, 3 backwards.
-    Source: Zhou et al. 2023a; 002 Eq. 1, 000 Eq. 4.
+    Source: Zhou et al. 2023a; Li et al. 2025 Eq. 1, Lyu et al. 2025 Eq. 4.
     Differs from the published code: its current release doubles the tail's loss; see `tail_weight`.
     """
 

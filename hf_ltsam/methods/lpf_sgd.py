@@ -32,7 +32,7 @@ class LPFSGD(Method):
         shards: M, the number of Monte Carlo samples, >= 1; a batch of fewer samples has one shard per sample.
 
     Cost: 1 forward, 1 backward in all.
-    Source: Bisla et al. 2022, Alg. 4.1; 001 Table 4, with gamma and M from App. C.
+    Source: Bisla et al. 2022, Alg. 4.1; Rangwani et al. 2022 Table 4, with gamma and M from App. C.
     Differs from the published code: it divides a last, smaller batch by M shards that it does not have.
     """
 

@@ -21,7 +21,7 @@ class ModelPerturbation(Method):
         rho: norm of the perturbation, >= 0, or a schedule of the progress; 0 is SGD.
 
     Cost: 1 forward, 1 backward.
-    Source: 004 App. C.3.
+    Source: Zhou et al. 2023b App. C.3.
     """
 
     rho: float | Schedule = 1e-3

@@ -19,7 +19,7 @@ class SAM(Method):
         rho: radius of the perturbation in weight space, >= 0, or a schedule of the progress; 0 is SGD.
 
     Cost: 2 forwards, 2 backwards.
-    Source: Foret et al. 2021, Eq. 2 and 3; on long tails 001 Sec. 4.
+    Source: Foret et al. 2021, Eq. 2 and 3; on long tails Rangwani et al. 2022 Sec. 4.
     """
 
     rho: float | Schedule = 0.05
@@ -43,7 +43,7 @@ class ASAM(Method):
 
     Cost: 2 forwards, 2 backwards.
     Source: Kwon et al. 2021, Eq. 8; eta added to T as there in Sec. 5.
-    Differs from the published code: T stands for all parameters there only for weights; biases are moved alike here.
+    Differs from the published code: nothing but eta, which the reference implementation of the golden steps leaves out.
     """
 
     rho: float | Schedule = 0.5

@@ -27,7 +27,7 @@ class SSESAM(Method):
             its own gradient (the published code).
 
     Cost: 3 forwards, 4 backwards; after the switch 2 and 3.
-    Source: 000 Eq. 13 and 14, Alg. 1; the split 000 Eq. 101 (tail: n_c <= tail_threshold).
+    Source: Lyu et al. 2025 Eq. 13 and 14, Alg. 1; the split Lyu et al. 2025 Eq. 101 (tail: n_c <= tail_threshold).
     Differs from the published code: it divides by each group's own norm, splits at n_c < eta, pays 4 forwards and 4
         backwards throughout and cannot run with gamma 0 or 1.
     """
@@ -60,7 +60,7 @@ class SAMExt(Method):
         rho_head, rho_tail, normalizer: as in `SSESAM`.
 
     Cost: 3 forwards, 4 backwards.
-    Source: "SAM (ext)" in 000 Table 3.
+    Source: "SAM (ext)" in Lyu et al. 2025 Table 3.
     """
 
     needs_split: ClassVar[bool] = True
@@ -84,8 +84,8 @@ def _two_radii(
 ) -> WeightVector:
     g_head, g_tail = loss.gradients([step.head, step.tail])
     N_head, N_tail = _norms(g_head, g_tail, normalizer)
-    head = loss.gradient(step.head, at=(rho_head / N_head) * g_head)        # 000 Eq. 13
-    return head + loss.gradient(step.tail, at=(rho_tail / N_tail) * g_tail)        # 000 Eq. 14
+    head = loss.gradient(step.head, at=(rho_head / N_head) * g_head)        # Lyu et al. 2025 Eq. 13
+    return head + loss.gradient(step.tail, at=(rho_tail / N_tail) * g_tail)        # Lyu et al. 2025 Eq. 14
 
 
 def _tail_radius(loss: LossLandscape, step: StepContext, rho_tail: float, normalizer: str) -> WeightVector:

@@ -90,7 +90,7 @@ def asam(problem: Problem, rho: float, eta: float) -> Gradient:
 
 
 def imbsam(problem: Problem, rho: float, tail_weight: float = 1.0, reduction: str = "batch") -> Gradient:
-    """002 Eq. 1: the head's loss as it is, the tail's loss at its own perturbation."""
+    """Li et al. 2025 Eq. 1: the head's loss as it is, the tail's loss at its own perturbation."""
     n = len(problem.y)
     n_tail = sum(problem.is_tail(c) for c in problem.y.tolist())
     head_factor = n / max(n - n_tail, 1) if reduction == "group" else 1.0
@@ -109,7 +109,7 @@ def imbsam(problem: Problem, rho: float, tail_weight: float = 1.0, reduction: st
 def sse_sam(
     problem: Problem, rho_head: float, rho_tail: float, gamma: float, normalizer: str = "total"
 ) -> Gradient:
-    """000 Alg. 1, steps 3 to 13."""
+    """Lyu et al. 2025 Alg. 1, steps 3 to 13."""
     if problem.progress >= gamma:
         rho_head = 0.0
 
@@ -128,12 +128,12 @@ def sse_sam(
 
 
 def sam_ext(problem: Problem, rho_head: float, rho_tail: float, normalizer: str = "total") -> Gradient:
-    """000 Table 3: SSE-SAM that never leaves its first stage."""
+    """Lyu et al. 2025 Table 3: SSE-SAM that never leaves its first stage."""
     return sse_sam(problem, rho_head, rho_tail, gamma=2.0, normalizer=normalizer)
 
 
 def focal_sam(problem: Problem, rho: float, gamma: float, lam: float, plain: str = "exact") -> Gradient:
-    """002 Alg. 1: g_1 at the perturbed weights, g_2 = grad(L - lam L^gamma), update with lam g_1 + g_2."""
+    """Li et al. 2025 Alg. 1: g_1 at the perturbed weights, g_2 = grad(L - lam L^gamma), update with lam g_1 + g_2."""
 
     def focal(c: int) -> float:
         return (1 - problem.prior[c]) ** gamma
@@ -148,7 +148,7 @@ def focal_sam(problem: Problem, rho: float, gamma: float, lam: float, plain: str
 
 
 def gradient_norm(problem: Problem, rho: float, alpha: float) -> Gradient:
-    """004 Eq. 2."""
+    """Zhou et al. 2023b Eq. 2."""
     return combine((1 - alpha, sgd(problem)), (alpha, sam(problem, rho)))
 
 
@@ -204,7 +204,7 @@ def normal(problem: Problem, generator: torch.Generator) -> Gradient:
 
 
 def pgd(problem: Problem, sigma: float) -> Gradient:
-    """001 App. C: Gaussian noise of standard deviation sigma on the gradient."""
+    """Rangwani et al. 2022 App. C: Gaussian noise of standard deviation sigma on the gradient."""
     return combine((1.0, sgd(problem)), (sigma, normal(problem, problem.generator())))
 
 
@@ -243,7 +243,7 @@ def masked(problem: Problem, v: Gradient, kept: set[int]) -> Gradient:
 
 
 def model_perturbation(problem: Problem, rho: float) -> Gradient:
-    """004 C.3: Gaussian noise of norm rho on the classifier."""
+    """Zhou et al. 2023b C.3: Gaussian noise of norm rho on the classifier."""
     xi = masked(problem, normal(problem, problem.generator()), classifier_weights(problem))
     return G(problem, one, combine((rho / norm(xi), xi)))
 
@@ -252,7 +252,7 @@ def cc_sam(
     problem: Problem, scale: float = 1e-2, mix: float = 1.0, norm: str = "global", class_weighting: str = "none",
     parameters: str = "classifier",
 ) -> Gradient:
-    """004 Eq. 1 and 16, one class at a time; `per_tensor` as in the published code."""
+    """Zhou et al. 2023b Eq. 1 and 16, one class at a time; `per_tensor` as in the published code."""
     trained = {id(p) for p in problem.model.parameters() if p.requires_grad}
     kept = trained & classifier_weights(problem) if parameters == "classifier" else trained
     w = [p.detach() for p in problem.model.parameters() if id(p) in kept]

@@ -32,7 +32,7 @@ def landscape(model, b):
     return LossLandscape(TrainableWeights(model), [MicroBatch({"b": b}, torch.zeros(len(b), dtype=torch.long))], losses)
 
 
-# ---- 001 Theorem 2: eps = rho grad, not normalised (001 Eq. 6) ----
+# ---- Rangwani et al. 2022 Theorem 2: eps = rho grad, not normalised (Rangwani et al. 2022 Eq. 6) ----
 
 
 def second_moments(lam_min, rho):
@@ -63,7 +63,7 @@ def test_negative_curvature_is_amplified_only_beyond_two_over_rho(lam_min, grows
     assert (sam > plain) == grows
 
 
-# ---- 000 Theorem 1 ----
+# ---- Lyu et al. 2025 Theorem 1 ----
 
 ETA, RHO, G0 = 0.01, 0.05, (1.0, 1e-9)        # the case of which the condition is true
 
@@ -86,7 +86,7 @@ def trajectory(name, lam_min, g0, steps):
 
 
 def condition(lam_min, L, mu):
-    """000 Theorem 1: below which lam_min must be."""
+    """Lyu et al. 2025 Theorem 1: below which lam_min must be."""
     half = (1 + mu) / 2 * ETA
     return lam_min <= -L / (ETA * RHO) * (half + math.sqrt(half**2 + (2 + mu) * ETA * RHO / L))
 

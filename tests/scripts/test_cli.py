@@ -46,7 +46,7 @@ def test_methods_lists_all(capsys, monkeypatch):
     status, out, _ = run(capsys, "methods")
     assert status == 0 and all(name in out for name in METHODS)
     row = next(line for line in out.splitlines() if " focal_sam " in line)
-    assert "g = G(1 - lam f)" in row and "2 forwards, 3 backwards" in row and "002 Eq. 5 to 8" in row
+    assert "g = G(1 - lam f)" in row and "2 forwards, 3 backwards" in row and "Li et al. 2025 Eq. 5 to 8" in row
 
 
 def test_one_method_in_full(capsys):

@@ -20,7 +20,7 @@ ROWS = [
 ]
 FILES = sorted(RECIPES.rglob("*.yaml"))
 
-# (rho or rho_head, rho_tail, gamma, lam): 001 Table 5, 000 "Results", 002's code; None where the method has no such value
+# (rho or rho_head, rho_tail, gamma, lam): Rangwani et al. 2022 Table 5, Lyu et al. 2025 "Results", Li et al. 2025's code; None where the method has no such value
 HYPERPARAMETERS = {
     ("cifar10", "ce", "sam"): {"rho": 0.1},
     ("cifar100", "ce", "sam"): {"rho": 0.2},
@@ -31,7 +31,7 @@ HYPERPARAMETERS = {
     ("cifar10", "la", "sse_sam"): {"rho_head": 0.05, "rho_tail": 0.1, "gamma": 0.7, "normalizer": "total"},
     ("cifar100", "ce", "sse_sam"): {"rho_head": 0.05, "rho_tail": 0.1, "gamma": 0.7, "normalizer": "total"},
 }
-# overall accuracy: 002 Table 5 (CIFAR-10-LT) and Table 2 (CIFAR-100-LT), SSE-SAM 000 Table 1
+# overall accuracy: Li et al. 2025 Table 5 (CIFAR-10-LT) and Table 2 (CIFAR-100-LT), SSE-SAM Lyu et al. 2025 Table 1
 TARGETS = {
     "cifar10": {"ce": (73.1, 75.0, 76.9, 83.2, 77.2), "la": (77.9, 82.3, 82.2, 85.1, 82.9)},
     "cifar100": {"ce": (41.5, 42.2, 43.0, 49.3, 44.0), "la": (44.9, 50.0, 47.3, 53.2, 50.7)},
@@ -58,20 +58,20 @@ def test_it_builds(name, tmp_path):
 def test_it_holds_what_the_protocol_says(name, tmp_path):
     run = run_of(name, tmp_path)
     data, loss = name.split("_")[0], name.split("_")[3]
-    by_000 = name.endswith("sse_sam")
+    by_lyu = name.endswith("sse_sam")
     config = run.config
     assert (run.model.model, run.model.depth, run.data.imbalance_ratio) == ("cifar_resnet", 32, 100)
     assert run.data.dataset == f"uoft-cs/{data}" and run.data.split_seed == 0 and run.data.profile == "exponential"
-    assert config.num_train_epochs == (500 if by_000 else 200)
+    assert config.num_train_epochs == (500 if by_lyu else 200)
     assert config.per_device_train_batch_size == 64
-    assert config.learning_rate == (0.01 if by_000 else 0.1)
-    assert config.weight_decay == (2e-4 if data == "cifar10" and not by_000 else 1e-3)
+    assert config.learning_rate == (0.01 if by_lyu else 0.1)
+    assert config.weight_decay == (2e-4 if data == "cifar10" and not by_lyu else 1e-3)
     assert (config.optim, config.optim_args, config.decay_all_parameters) == ("sgd", "momentum=0.9", True)
     assert (config.lr_scheduler_type, config.max_grad_norm) == ("cosine", 0)
     assert (run.data.many_above, run.data.few_below) == ((1000, 200) if data == "cifar10" else (100, 20))
     assert config.tail_threshold == (1000 if data == "cifar10" else 100)
     assert config.loss == {"ce": "cross_entropy", "la": "logit_adjustment"}[loss]
-    assert config.loss_args == (None if loss == "ce" else {"tau": 0.75 if by_000 else 1.0})
+    assert config.loss_args == (None if loss == "ce" else {"tau": 0.75 if by_lyu else 1.0})
     assert name == f"{data}_lt_ir100_{loss}_{config.method}"
 
 
