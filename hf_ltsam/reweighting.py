@@ -22,7 +22,8 @@ def class_weights(scheme: str, statistics: ClassStatistics, like: Tensor, beta: 
 
     Args:
         scheme: "none", all ones; "inverse", proportional to 1/n_c (Rangwani et al. 2022 Eq. 2);
-            "effective_number", proportional to (1 - beta)/(1 - beta^n_c) (Cui et al. 2019 Sec. 4), which made every published DRW number.
+            "effective_number", proportional to (1 - beta)/(1 - beta^n_c) (Cui et al. 2019 Sec. 4), which made every
+            published DRW number.
         beta: of the effective number, in [0, 1): 0 is "none", and "inverse" is the limit at 1.
 
     Raises:

@@ -96,8 +96,8 @@ def _list_methods(methods: dict[str, type]) -> None:
 
 
 def _show_method(name: str, method: type) -> None:
-    from .methods import METHODS, Method
-    from .run_identity import describe
+    from hf_ltsam.methods import METHODS, Method
+    from hf_ltsam.run_identity import describe
 
     defaults = ", ".join(f"{k}={v!r}" for k, v in describe(METHODS, method())["args"].items())
     _, _, shared = (inspect.getdoc(Method) or "").partition("Args:\n")

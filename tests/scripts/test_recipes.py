@@ -87,7 +87,7 @@ def test_the_header_states_target_command_and_result(name):
     data, loss, method = name.split("_")[0], name.split("_")[3], name.split("_", 4)[4]
     target = TARGETS[data][loss][("sgd", "sam", "imbsam", "sse_sam", "focal_sam").index(method)]
     assert f"# Target   {target} % overall" in header
-    assert re.search(r"00[02] Table \d", header)
+    assert re.search(r"(Lyu|Li) et al. 2025 Table \d", header)
     assert f"accelerate launch training_scripts/train.py --config training_scripts/recipes/{name}.yaml" in header
     assert "# Result " in header
 
