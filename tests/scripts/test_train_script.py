@@ -101,7 +101,8 @@ def test_the_recipe_for_30_steps(cifar100, tmp_path, capsys):
     assert len(losses) == 6 and np.mean(losses[-2:]) < 0.9 * np.mean(losses[:2])
     assert all(entry["sam_eps_norm"] == pytest.approx(0.3, rel=1e-3) for entry in logs)
     record = read_metrics(out)
-    assert record.method == {"name": "focal_sam", "args": {"rho": 0.3, "gamma": 3.2, "lam": 0.8}}
+    assert record.method["name"] == "focal_sam"
+    assert {"rho": 0.3, "gamma": 3.2, "lam": 0.8}.items() <= record.method["args"].items()
     assert set(record.results["test"]["groups"]) == {"many", "medium", "few"}
     assert len(record.results["test"]["per_class"]) == 100 and record.results["test"]["samples"] == 1000
     statistics = ClassStatistics.load(out)
@@ -139,7 +140,8 @@ def test_the_saved_recipe_repeats_the_run(images, tmp_path):
     train.main(words(images, tmp_path / "a", "--max_steps", "3", "--method", "sam", "--method_args", '{"rho": 0.2}'))
     train.main(["--config", str(tmp_path / "a" / "recipe.yaml"), "--output_dir", str(tmp_path / "b")])
     a, b = (read_metrics(tmp_path / name) for name in ("a", "b"))
-    assert a.results == b.results and a.method == b.method == {"name": "sam", "args": {"rho": 0.2}}
+    assert a.results == b.results and a.method == b.method
+    assert (a.method["name"], a.method["args"]["rho"]) == ("sam", 0.2)
     assert (tmp_path / "a" / "recipe.yaml").read_text().startswith(f"# {a.command}\n")
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
 
