@@ -14,6 +14,7 @@ from transformers import Trainer, TrainingArguments
 
 from .class_statistics import ClassStatistics
 from .classifier import classifier_of
+from .config import LTSamConfig
 from .losses import LDAM, Loss
 from .methods import Method
 from .models.cosine_classifier import CosineClassifier
@@ -37,6 +38,28 @@ _OPTIMIZERS = {
     "lomo": "it steps inside the backward pass, so a first pass would already be an update",
     "schedule_free": "it keeps its weights in two places, and the perturbation would reach only one",
 }
+
+
+def check_types(args: Any, method: Any, compute_loss_func: Any) -> None:
+    """Refuse what is not an `LTSamConfig` or not a method, and a loss function of the stock Trainer's kind.
+
+    Raises:
+        TypeError, ValueError: naming the argument and the way out.
+    """
+    if not isinstance(args, LTSamConfig):
+        raise TypeError(
+            f"LTSamTrainer(args=...) must be an LTSamConfig, got {type(args).__name__}. It takes the same arguments: "
+            "replace the class name."
+        )
+    if compute_loss_func is not None:
+        raise ValueError(
+            "compute_loss_func is refused: every method needs the loss of each sample. Pass "
+            "loss=<function (logits (n, C), labels (n,), statistics) -> losses (n,)>."
+        )
+    if method is not None and not isinstance(method, str | Method):
+        raise TypeError(
+            f"LTSamTrainer(method=...) must be a name of hf_ltsam.methods.METHODS or a Method, got {type(method).__name__}."
+        )
 
 
 def check_arguments(args: TrainingArguments) -> None:

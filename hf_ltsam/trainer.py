@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import logging
 
+from .accumulation import accumulate
 from .class_statistics import ClassStatistics
 from .config import LTSamConfig
 from .context import StepContext
@@ -34,13 +35,13 @@ from .refusals import (
     check_optimizer,
     check_output_folder,
     check_split,
+    check_types,
 )
 from .resuming import Resumes
 from .reweighting import Reweighting
 from .run_identity import describe
 from .telemetry import Telemetry
 from .training_set import readable_labels, statistics_of
-from .vector import WeightVector
 from .weights import TrainableWeights
 
 logger = logging.get_logger(__name__)
@@ -92,7 +93,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         class_statistics: ClassStatistics | None = None,
     ) -> None:
         args = LTSamConfig() if args is None else args
-        _check_types(args, method, compute_loss_func)
+        check_types(args, method, compute_loss_func)
         check_arguments(args)
         self.method = _by_name_or_object(method, args.method, args.method_args, "method", make_method)
         self.loss = _by_name_or_object(loss, args.loss, args.loss_args, "loss", make_loss)
@@ -156,7 +157,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
             gradient = self.method.update(landscape, self._step_context(batch))
         finally:
             weights.restore()        # nothing to do unless an exception cut even the landscape's own restoring short
-        _accumulate(gradient / divisor, weights.parameters, landscape.reached)
+        accumulate(gradient / divisor, weights.parameters, landscape.reached)
         if several and self.accelerator.sync_gradients:
             average_gradients(weights.parameters)
             broadcast_buffers(self.model)
@@ -261,38 +262,6 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         if self.class_statistics is None:
             raise ValueError("There are no class statistics: pass train_dataset, or class_statistics=ClassStatistics(...).")
         return self.class_statistics
-
-
-def _accumulate(gradient: WeightVector, parameters: Sequence[Tensor], reached: list[bool]) -> None:
-    """Add to `.grad` as a backward pass would: a parameter that no pass reached keeps what it has."""
-    given: set[int] = set()        # storages that are some parameter's gradient: autograd may hand out one for two
-    for parameter, g, has_gradient in zip(parameters, gradient.materialize(), reached, strict=True):
-        if not has_gradient:
-            continue
-        if parameter.grad is not None:
-            parameter.grad.add_(g)
-        elif g.data_ptr() in given or g.stride() != parameter.stride():
-            parameter.grad = torch.empty_like(parameter).copy_(g)
-        else:
-            parameter.grad = g
-            given.add(g.data_ptr())
-
-
-def _check_types(args: Any, method: Any, compute_loss_func: Any) -> None:
-    if not isinstance(args, LTSamConfig):
-        raise TypeError(
-            f"LTSamTrainer(args=...) must be an LTSamConfig, got {type(args).__name__}. It takes the same arguments: "
-            "replace the class name."
-        )
-    if compute_loss_func is not None:
-        raise ValueError(
-            "compute_loss_func is refused: every method needs the loss of each sample. Pass "
-            "loss=<function (logits (n, C), labels (n,), statistics) -> losses (n,)>."
-        )
-    if method is not None and not isinstance(method, str | Method):
-        raise TypeError(
-            f"LTSamTrainer(method=...) must be a name of hf_ltsam.methods.METHODS or a Method, got {type(method).__name__}."
-        )
 
 
 def _by_name_or_object(given: Any, name: str, arguments: Any, kind: str, make: Callable[..., Any]) -> Any:
