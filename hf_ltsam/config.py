@@ -15,7 +15,7 @@ _STOCK_LEARNING_RATE = 5e-5
 class LTSamConfig(TrainingArguments):
     """`transformers.TrainingArguments` with the settings of long-tailed sharpness-aware training.
 
-    Five defaults differ from transformers', each because the sources train that way or because the stock value
+    Four defaults differ from transformers', each because the sources train that way or because the stock value
     silently breaks the comparison with them: the optimizer is SGD with momentum 0.9 when none is named, the schedule
     is cosine, gradients are not clipped, and unused columns are kept for transforms that run on the fly.
     """

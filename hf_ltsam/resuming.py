@@ -48,7 +48,7 @@ class Resumes(Trainer):
     ) -> Any:
         """As stock; refuses to resume what was made with another method, loss or data set."""
         if resume_from_checkpoint:
-            folder = _checkpoint_folder(resume_from_checkpoint, self.args.output_dir)
+            folder = checkpoint_folder(resume_from_checkpoint, self.args.output_dir)
             check_identity(folder, self.identity())
             resume_from_checkpoint = str(folder)
         self.method_memory.clear()
@@ -119,16 +119,26 @@ class _EpochOfDataset(TrainerCallback):
             self.trainer._keyed_dataset.set_epoch(int(state.epoch or 0))
 
 
-def _checkpoint_folder(resume_from_checkpoint: str | os.PathLike[str] | bool, output_dir: str) -> Path:
-    """The folder that was named, or the last complete checkpoint of the run: its state is what is written last."""
+def last_checkpoint(output_dir: str | os.PathLike[str]) -> Path | None:
+    """The last checkpoint of a run that was written to its end: its state comes last."""
+    folders = sorted(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda f: int(f.name.split("-")[-1]))
+    complete = [f for f in folders if (f / TRAINER_STATE_NAME).is_file()]
+    if complete and complete[-1] != folders[-1]:
+        logger.warning(f"{folders[-1]} was not written to its end; the last complete checkpoint is {complete[-1]}.")
+    return complete[-1] if complete else None
+
+
+def checkpoint_folder(resume_from_checkpoint: str | os.PathLike[str] | bool, output_dir: str) -> Path:
+    """The folder that was named, or for True the last complete checkpoint of the run.
+
+    Raises:
+        ValueError: there is none.
+    """
     if not isinstance(resume_from_checkpoint, bool):
         if not Path(resume_from_checkpoint).is_dir():
             raise ValueError(f"resume_from_checkpoint={str(resume_from_checkpoint)!r} is not a folder.")
         return Path(resume_from_checkpoint)
-    folders = sorted(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda f: int(f.name.split("-")[-1]))
-    complete = [f for f in folders if (f / TRAINER_STATE_NAME).is_file()]
-    if not complete:
+    folder = last_checkpoint(output_dir)
+    if folder is None:
         raise ValueError(f"resume_from_checkpoint=True, but {output_dir} holds no checkpoint: start without it.")
-    if complete[-1] != folders[-1]:
-        logger.warning(f"{folders[-1]} was not written to its end; resuming from {complete[-1]}.")
-    return complete[-1]
+    return folder

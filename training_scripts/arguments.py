@@ -124,6 +124,9 @@ def parse(words: Sequence[str]) -> Run:
     if recipe is not None:
         path = find_recipe(recipe)
         settings = _given(parser, _as_words(read_recipe(path), _options(parser), path))
+    for kind in ("method", "loss"):        # the arguments of a recipe's method are not those of another one
+        if kind in given and given[kind] != settings.get(kind):
+            settings.pop(f"{kind}_args", None)
     settings |= given
     settings = {name: _without_json(name, value) for name, value in settings.items()}
     # a folder for each seed, so that the runs of one recipe do not overwrite each other
@@ -167,6 +170,8 @@ def _as_words(settings: dict[str, Any], options: Sequence[str], path: Path) -> l
     for name, value in settings.items():
         if name not in options:
             raise ValueError(f"{path} sets {name!r}, which does not exist.{_closest(name, options)} {HELP}")
+        if name in {"method_args", "loss_args"} and not isinstance(value, dict | None):
+            raise ValueError(f"{path} sets {name} to {value!r}; it must hold `name: value` on lines of its own.")
         if isinstance(value, list):
             words += [f"--{name}", *map(str, value)]
         elif value is not None:

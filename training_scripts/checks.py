@@ -6,14 +6,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import get_last_checkpoint
-
 from hf_ltsam import LTSamConfig, make_loss, make_method
 from hf_ltsam.metrics.run_record import FILE_NAME
 from hf_ltsam.refusals import check_arguments, check_output_folder
+from hf_ltsam.resuming import checkpoint_folder, last_checkpoint
 from hf_ltsam.reweighting import Reweighting
 from training_scripts.arguments import Run
 from training_scripts.splits import check_data
+from training_scripts.training_model import OURS
 
 
 def check(run: Run) -> None:
@@ -23,8 +23,8 @@ def check(run: Run) -> None:
         ValueError, FileNotFoundError: the setting, its value and the way out.
     """
     config = run.config
-    make_method(config.method, **_mapping(config.method_args))
-    make_loss(config.loss, **_mapping(config.loss_args))
+    make_method(config.method, **mapping(config.method_args))
+    make_loss(config.loss, **mapping(config.loss_args))
     Reweighting(config.reweighting, config.reweighting_start)
     check_arguments(config)
     if config.dataloader_drop_last:
@@ -32,10 +32,37 @@ def check(run: Run) -> None:
             "--dataloader_drop_last true leaves out test images too, in transformers' Trainer. Choose a "
             "--per_device_train_batch_size that leaves no tiny last batch instead."
         )
+    _check_numbers(run)
+    _check_model(run)
     check_data(run.data)
+    point = resume_point(config)
+    if point:
+        checkpoint_folder(point, config.output_dir)
     if config.should_save:
         check_output_folder(config.output_dir)
         _refuse_to_overwrite(config)
+
+
+def _check_numbers(run: Run) -> None:
+    config = run.config
+    least_one = {"per_device_train_batch_size": config.per_device_train_batch_size, "image_size": run.data.image_size}
+    if config.max_steps <= 0:
+        least_one["num_train_epochs"] = config.num_train_epochs
+    for name, value in least_one.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"--{name} must be positive, got {value:g}.")
+
+
+def _check_model(run: Run) -> None:
+    """What only cifar_resnet has, on another model; a folder that is not there."""
+    name = run.model.model
+    if name == OURS:
+        return
+    foreign = [f"--{option}" for option in ("depth", "head", "cosine_scale") if option in run.settings]
+    if foreign:
+        warnings.warn(f"Not used: {', '.join(foreign)}. {name} has its own shape; these are for {OURS}.", stacklevel=2)
+    if not Path(name).is_dir() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+        raise FileNotFoundError(f"--model {name}: there is no such folder, and names on the Hub read OWNER/NAME.")
 
 
 def resume_point(config: LTSamConfig) -> str | bool:
@@ -58,7 +85,7 @@ def warn_of_tiny_last_batch(num_images: int, config: LTSamConfig) -> None:
     )
 
 
-def _mapping(arguments: dict[str, Any] | str | None) -> dict[str, Any]:
+def mapping(arguments: dict[str, Any] | str | None) -> dict[str, Any]:
     """LTSamConfig has made a mapping of JSON text, or refused it."""
     return arguments if isinstance(arguments, dict) else {}
 
@@ -67,9 +94,9 @@ def _refuse_to_overwrite(config: LTSamConfig) -> None:
     folder = Path(config.output_dir)
     if resume_point(config):
         return
-    checkpoint = get_last_checkpoint(config.output_dir)
+    checkpoint = last_checkpoint(config.output_dir)
     if checkpoint is None and not (folder / FILE_NAME).is_file():
         return
-    found = FILE_NAME if checkpoint is None else Path(checkpoint).name
+    found = FILE_NAME if checkpoint is None else checkpoint.name
     go_on = "" if checkpoint is None else "--resume_from_checkpoint true goes on with it, "
     raise ValueError(f"{folder} holds an earlier run ({found}): {go_on}--output_dir OTHER starts a new one.")

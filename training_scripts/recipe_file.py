@@ -41,6 +41,8 @@ def read_recipe(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ValueError(f"{path} inherits from itself: {' <- '.join(p.name for p in (*below, path))}.")
     values = _mapping(path)
     inherited = values.pop("inherits", None) or []
+    if not isinstance(inherited, str | list):
+        raise ValueError(f"{path} sets inherits to {inherited!r}; it must name one file or a list of files.")
     settings: dict[str, Any] = {}
     for name in [inherited] if isinstance(inherited, str) else inherited:
         if not (path.parent / name).is_file():

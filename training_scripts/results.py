@@ -26,7 +26,8 @@ from training_scripts.splits import Splits
 def save_recipe(run: Run) -> Path:
     """Write `recipe.yaml` into the run's folder: all that recipe and command line set, and the command."""
     path = Path(run.config.output_dir) / "recipe.yaml"
-    settings = yaml.safe_dump(run.settings, sort_keys=False)
+    again = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
+    settings = yaml.safe_dump(again, sort_keys=False)
     path.write_text(f"# {command(run)}\n# the same again: ltsam train --config THIS_FILE --output_dir OTHER\n{settings}")
     return path
 
@@ -43,10 +44,9 @@ def record_of(
 
     Args:
         test: logits and labels of the test split.
-        train: the metrics that training returned; its times are kept.
+        train: the metrics that training returned; its times are kept. Of a resumed run they count from the resume on.
     """
     statistics = splits.statistics(run.data, run.config.tail_threshold)
-    seconds = train["train_runtime"]
     return RunRecord(
         seed=run.config.seed,
         method=describe(METHODS, trainer.method),
@@ -56,7 +56,7 @@ def record_of(
         reweighting={"scheme": run.config.reweighting, "start": run.config.reweighting_start},
         model=asdict(run.model),
         data={**asdict(run.data), "training_labels_sha256": label_fingerprint(splits.train_labels)},
-        timing={"train_seconds": seconds, "seconds_per_step": seconds / max(trainer.state.global_step, 1)},
+        timing={"train_seconds": train["train_runtime"], "seconds_per_step": 1 / train["train_steps_per_second"]},
         hardware=hardware(trainer),
         command=command(run),
         versions=installed_versions(),

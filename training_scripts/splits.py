@@ -96,7 +96,7 @@ def _from_hub(arguments: DataArguments) -> DatasetDict:
     """Also a local folder of Parquet files, in the Hub's layout."""
     try:
         return _with_tail(load_dataset(arguments.dataset), arguments)
-    except DatasetNotFoundError as error:
+    except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"--dataset {arguments.dataset} is neither a folder here nor a data set on the Hub that can be reached."
         ) from error

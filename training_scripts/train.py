@@ -10,12 +10,16 @@ import sys
 from collections.abc import Sequence
 
 from transformers import set_seed
-from transformers.trainer_utils import TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import TrainOutput
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
+from hf_ltsam.losses import make_loss
+from hf_ltsam.methods import make_method
 from hf_ltsam.metrics.run_record import RunRecord, write_metrics
+from hf_ltsam.refusals import check_head, check_split
+from hf_ltsam.resuming import last_checkpoint
 from training_scripts.arguments import Run, parse
-from training_scripts.checks import check, resume_point, warn_of_tiny_last_batch
+from training_scripts.checks import check, mapping, resume_point, warn_of_tiny_last_batch
 from training_scripts.results import print_results, record_of, save_recipe
 from training_scripts.splits import Splits, load_splits
 from training_scripts.training_data import prepare
@@ -42,7 +46,10 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     """Model and data of a run, in its trainer."""
     config = run.config
     set_seed(config.seed)        # of the initial weights
+    statistics = splits.statistics(run.data, config.tail_threshold)
+    check_split(make_method(config.method, **mapping(config.method_args)), statistics)
     model = build_model(run.model, splits.class_names, run.data.num_channels)
+    check_head(make_loss(config.loss, **mapping(config.loss_args)), model)        # before images are decoded
     show_bar = config.local_process_index == 0 and not config.disable_tqdm
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted_format(run.model), seed, show_bar)
@@ -52,8 +59,8 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
         args=config,
         train_dataset=data.train,
         eval_dataset=data.test,
-        processing_class=image_processor(height, width, data.mean, data.std),
-        class_statistics=splits.statistics(run.data, config.tail_threshold),
+        processing_class=image_processor(height, width, data.short_side, data.mean, data.std),
+        class_statistics=statistics,
     )
 
 
@@ -81,7 +88,7 @@ def finish(run: Run, splits: Splits, trainer: LTSamTrainer, train_metrics: dict[
 
 
 def _way_back(config: LTSamConfig) -> str:
-    checkpoint = get_last_checkpoint(config.output_dir)
+    checkpoint = last_checkpoint(config.output_dir)
     if checkpoint is None:
         return "No checkpoint was written yet, so there is nothing to resume (--save_strategy, --save_steps)."
     return f"The same command with --resume_from_checkpoint true goes on from {checkpoint}."

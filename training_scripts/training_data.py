@@ -11,7 +11,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from hf_ltsam.data.decode import decode_image, decode_images, encoded_images, unreadable_images
 from hf_ltsam.data.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
-from hf_ltsam.data.transforms import image_transform, on_the_fly
+from hf_ltsam.data.transforms import image_transform, on_the_fly, short_side_of
 from training_scripts.arguments import DataArguments
 from training_scripts.splits import Splits
 from training_scripts.training_model import ImageFormat, Normalisation
@@ -27,6 +27,7 @@ class TrainingData:
     test: Any
     mean: Sequence[float]
     std: Sequence[float]
+    short_side: int | None        # to which test images are scaled before the centre is kept; None: they are not scaled
 
 
 def prepare(
@@ -44,7 +45,7 @@ def prepare(
     Raises:
         ValueError: images that cannot be decoded (named), or that need a size and have none.
     """
-    size = arguments.image_size or wanted.size
+    size = wanted.size if arguments.image_size is None else arguments.image_size
     if size is None:
         _require_small(splits.train, arguments.image_column)
     pixels = wanted.normalisation
@@ -69,6 +70,7 @@ def _in_memory(
         InMemoryImages(test, splits.test_labels, mean, std, augment=False),
         mean,
         std,
+        form.size,
     )
 
 
@@ -91,7 +93,7 @@ def _on_the_fly(
         )
         for split, augment in ((splits.train, True), (splits.test, False))
     )
-    return TrainingData(train, test, mean, std)
+    return TrainingData(train, test, mean, std, short_side_of(size))
 
 
 def _require_small(split: Dataset, image_column: str | None) -> None:
@@ -107,5 +109,5 @@ def _require_small(split: Dataset, image_column: str | None) -> None:
 def _refuse_unreadable(splits: Sequence[Dataset], image_column: str | None, progress: bool) -> None:
     messages = [message for split in splits for message in unreadable_images(split, image_column, progress)]
     if messages:
-        total = f"{len(messages)} unreadable images in all. --check_images false skips this check."
+        total = f"Unreadable images in all: {len(messages)}. --check_images false skips this check."
         raise ValueError("\n".join([*messages[:10], total]))

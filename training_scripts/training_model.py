@@ -10,9 +10,10 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
+    CLIPImageProcessor,
     PreTrainedModel,
-    ViTImageProcessor,
 )
+from transformers.image_utils import PILImageResampling
 
 from hf_ltsam import CifarResNetConfig
 from training_scripts.arguments import ModelArguments
@@ -78,13 +79,36 @@ def wanted_format(arguments: ModelArguments) -> ImageFormat:
     if "data_config" in stated:        # timm's
         timm = stated["data_config"]
         return ImageFormat(timm["input_size"][-1], (tuple(timm["mean"]), tuple(timm["std"])))
-    return ImageFormat(_side(stated["size"]), (tuple(stated["image_mean"]), tuple(stated["image_std"])))
+    if not stated.get("image_mean") or not stated.get("image_std"):
+        raise ValueError(f"The image processor of {arguments.model} states no mean and deviation: choose another model.")
+    return ImageFormat(_side(stated, arguments.model), (tuple(stated["image_mean"]), tuple(stated["image_std"])))
 
 
-def image_processor(height: int, width: int, mean: Sequence[float], std: Sequence[float]) -> ViTImageProcessor:
-    """Saved beside the weights, so that `pipeline("image-classification", model=FOLDER)` sees what the training saw."""
-    return ViTImageProcessor(size={"height": height, "width": width}, image_mean=list(mean), image_std=list(std))
+def image_processor(
+    height: int, width: int, short_side: int | None, mean: Sequence[float], std: Sequence[float]
+) -> CLIPImageProcessor:
+    """Saved beside the weights, so that `pipeline("image-classification", model=FOLDER)` sees what the test saw.
+
+    Pipelines make colour images: a model of one channel needs images of one channel from elsewhere.
+
+    Args:
+        height, width: of what the model sees, in pixels: the centre of the image.
+        short_side: to which images are scaled before that; None: to the height or width, whichever is less, which leaves
+            images as large as those of the training as they are.
+    """
+    return CLIPImageProcessor(
+        size={"shortest_edge": short_side or min(height, width)},
+        resample=PILImageResampling.BILINEAR,
+        crop_size={"height": height, "width": width},
+        image_mean=list(mean),
+        image_std=list(std),
+    )
 
 
-def _side(size: dict[str, Any]) -> int:
-    return int(size["shortest_edge"] if "shortest_edge" in size else size["height"])
+def _side(stated: dict[str, Any], model: str) -> int:
+    """The side that the model sees: of the crop where there is one."""
+    size = (stated.get("crop_size") if stated.get("do_center_crop") else None) or stated.get("size") or {}
+    for name in ("height", "shortest_edge"):
+        if name in size:
+            return int(size[name])
+    raise ValueError(f"The image processor of {model} states no size ({size}): choose a model whose processor has one.")

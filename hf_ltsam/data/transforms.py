@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     import datasets
 
 
+def short_side_of(size: int) -> int:
+    """The side to which test images are scaled before the centre of `size` pixels is kept: 256 for 224."""
+    return round(size * 256 / 224)
+
+
 def image_transform(
     size: int, mean: Sequence[float], std: Sequence[float], train: bool
 ) -> Callable[[Any], Tensor]:
@@ -35,7 +40,7 @@ def image_transform(
     crop = (
         [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
         if train
-        else [v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size)]
+        else [v2.Resize(short_side_of(size)), v2.CenterCrop(size)]
     )
     to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
     composed: Callable[[Any], Tensor] = v2.Compose([*crop, *to_tensor])

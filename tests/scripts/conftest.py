@@ -2,6 +2,7 @@
 
 import datasets
 import pytest
+from scripts.picture_folders import draw_images
 from transformers.utils import logging
 
 
@@ -19,3 +20,11 @@ def the_screen_as_it_was():
 def own_cache(tmp_path, monkeypatch):
     """`datasets` keeps nothing of the tests."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf_cache"))
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of small images with a tail: 12, 6 and 3 to train on, 4 of each class to test on."""
+    draw_images(tmp_path / "images" / "train", (12, 6, 3), 12)
+    draw_images(tmp_path / "images" / "test", (4, 4, 4), 12, seed=1)
+    return tmp_path / "images"

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
+from scripts.picture_folders import CLASSES, draw_images
 from transformers import (
     AutoModelForImageClassification,
     TimmWrapperConfig,
@@ -30,27 +30,7 @@ from training_scripts import train
 from training_scripts.arguments import parse
 from training_scripts.splits import load_splits
 
-CLASSES = ("cat", "dog", "owl")
 QUICK = ["--use_cpu", "true", "--depth", "8", "--learning_rate", "0.1", "--per_device_train_batch_size", "4"]
-
-
-def draw_images(folder, counts, size, seed=0):
-    """PNGs in class folders; the colour tells the class."""
-    rng = np.random.default_rng(seed)
-    for c, (name, count) in enumerate(zip(CLASSES, counts)):
-        (folder / name).mkdir(parents=True)
-        for k in range(count):
-            image = rng.integers(0, 120, (size, size, 3), dtype=np.uint8)
-            image[..., c] += 120
-            Image.fromarray(image).save(folder / name / f"{k}.png")
-
-
-@pytest.fixture
-def images(tmp_path):
-    """A folder of small images with a tail: 12, 6 and 3 to train on, 4 of each class to test on."""
-    draw_images(tmp_path / "images" / "train", (12, 6, 3), 12)
-    draw_images(tmp_path / "images" / "test", (4, 4, 4), 12, seed=1)
-    return tmp_path / "images"
 
 
 @pytest.fixture
