@@ -180,7 +180,7 @@ class LabelAwareSmoothing(Loss):
             authors: 0.3 and 0 on CIFAR-10-LT, 0.4 and 0.1 on CIFAR-100-LT, when they re-train the classifier.
         shape: "concave", "linear" or "convex".
 
-    Source: Zhong et al. 2021 (MiSLAS), Sec. 3.3.
+    Source: Zhong et al. 2021 (MiSLAS), Sec. 3.2.
     Differs from the published code: it spreads eps_y over all C classes, y among them.
     """
 

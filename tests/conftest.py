@@ -1,12 +1,15 @@
-"""What several tests share: where the shared material lies, and one thread per process so that timings stay calm."""
+"""What several tests share: no network, no display, Ctrl-C as Python means it, and where the shared material lies."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")      # no test may wait for the network
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)        # a shell may have started the tests ignoring it
 
 SHARED = Path(os.environ.get("LTSAM_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 

@@ -174,7 +174,6 @@ def test_an_exception_leaves_the_weights_unperturbed(error, where):
 
 
 def test_ctrl_c_leaves_the_weights_unperturbed():
-    signal.signal(signal.SIGINT, signal.default_int_handler)        # a shell may have started the tests ignoring it
     given = problem()
     before = state(given.model)
     inner = given.model
