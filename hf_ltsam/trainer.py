@@ -120,7 +120,9 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         check_launcher(self)
         if args.torch_compile:
             # Compiled backward passes free their buffers after use; a second weighting of the same losses needs them.
-            torch._functorch.config.donated_buffer = False
+            from torch._functorch import config as compilation
+
+            compilation.donated_buffer = False
         self.label_names = args.label_names or ["labels"]        # also for modules whose forward takes no labels
         self.class_statistics = statistics_of(
             train_dataset, self.label_names[0], self.model, class_statistics, args.tail_threshold
