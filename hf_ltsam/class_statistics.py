@@ -17,6 +17,22 @@ from . import class_tables
 FILE_NAME = "class_statistics.json"
 
 
+def check_label_range(labels: Tensor, num_classes: int) -> None:
+    """Refuse labels (N,) outside [0, C).
+
+    Raises:
+        ValueError: naming the label and its first position.
+    """
+    largest, smallest = int(labels.max()), int(labels.min())
+    if smallest < 0 or largest >= num_classes:
+        wrong = smallest if smallest < 0 else largest
+        where = int((labels == wrong).nonzero()[0, 0])
+        raise ValueError(
+            f"Label {wrong} (first at position {where}) is outside the class range 0 to {num_classes - 1}. "
+            "Number the labels from 0, or build the model with enough classes."
+        )
+
+
 @dataclass(frozen=True)
 class ClassStatistics:
     """Class counts of a training set and what follows from them. Immutable and hashable.
@@ -74,15 +90,8 @@ class ClassStatistics:
             ValueError: no labels, a label outside [0, C), or a class without a training image.
         """
         values = _label_tensor(labels)
-        largest, smallest = int(values.max()), int(values.min())
-        num_classes = largest + 1 if num_classes is None else num_classes
-        if smallest < 0 or largest >= num_classes:
-            wrong = smallest if smallest < 0 else largest
-            where = int((values == wrong).nonzero()[0, 0])
-            raise ValueError(
-                f"Label {wrong} (first at position {where}) is outside the class range 0 to {num_classes - 1}. "
-                "Number the labels from 0, or build the model with enough classes."
-            )
+        num_classes = int(values.max()) + 1 if num_classes is None else num_classes
+        check_label_range(values, num_classes)
         return cls(counts=tuple(torch.bincount(values.long(), minlength=num_classes).tolist()), **settings)
 
     @property

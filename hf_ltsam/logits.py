@@ -23,6 +23,19 @@ def logits_of(outputs: Any) -> Tensor:
     raise TypeError(f"The model must return logits (n, C), as a tensor or under the key 'logits'; it returned {found}.")
 
 
+def check_num_classes(num_logits: int, num_classes: int) -> None:
+    """Refuse a model of another number of classes than the training set's.
+
+    Raises:
+        ValueError: naming both numbers.
+    """
+    if num_logits != num_classes:
+        raise ValueError(
+            f"The model has {num_logits} logits but the class statistics have {num_classes} classes. "
+            f"Build the model with num_labels={num_classes}, or pass the class_statistics of all its classes."
+        )
+
+
 def check_losses(losses: Tensor, labels: Tensor) -> None:
     """Refuse a loss that reduces or broadcasts.
 
@@ -56,8 +69,4 @@ def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> None:
     # on an accelerator this would wait for the device; there the labels of the label column were checked before
     if labels.device.type == "cpu" and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(f"Labels from {labels.min()} to {labels.max()} are outside the class range 0 to {num_classes - 1}.")
-    if logits.shape[1] != num_classes:
-        raise ValueError(
-            f"The model has {logits.shape[1]} logits but the class statistics have {num_classes} classes. "
-            f"Build the model with num_labels={num_classes}, or pass the class_statistics of all its classes."
-        )
+    check_num_classes(logits.shape[1], num_classes)

@@ -33,12 +33,17 @@ class Resumes(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.method_memory: dict[str, Any] = {}
         self._keyed_dataset: KeyedDataset | None = None
+        self._identity: dict[str, Any] | None = None        # of the training; it hashes all labels, so it is made once
         super().__init__(*args, **kwargs)
         self.add_callback(_EpochOfDataset(self))
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint of this run was made with; a run that differs must not resume it."""
         raise NotImplementedError
+
+    def start_anew(self) -> None:
+        """Forget what belongs to an earlier training."""
+        self.method_memory.clear()
 
     def train(
         self,
@@ -47,11 +52,12 @@ class Resumes(Trainer):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
         """As stock; refuses to resume what was made with another method, loss or data set."""
+        self._identity = self.identity()
         if resume_from_checkpoint:
             folder = checkpoint_folder(resume_from_checkpoint, self.args.output_dir)
-            check_identity(folder, self.identity())
+            check_identity(folder, self._identity)
             resume_from_checkpoint = str(folder)
-        self.method_memory.clear()
+        self.start_anew()
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def get_train_dataloader(self) -> DataLoader:
@@ -85,7 +91,7 @@ class Resumes(Trainer):
         if self.args.should_save and self.class_statistics is not None:
             folder = Path(self.args.output_dir if output_dir is None else output_dir)
             self.class_statistics.save(folder)
-            save_identity(folder, self.identity())
+            save_identity(folder, self._identity or self.identity())
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -156,7 +155,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         divisor = self.current_gradient_accumulation_steps
         landscape = LossLandscape(weights, [batch], partial(self._sample_losses, module), divisor, self._telemetry)
         try:
-            gradient = self.method.update(landscape, self._step_context(batch))
+            gradient = self.method.update(landscape, self._step_context(batch, weights))
         finally:
             weights.restore()        # nothing to do unless an exception cut even the landscape's own restoring short
         accumulate(gradient / divisor, weights.parameters, landscape.reached)
@@ -177,8 +176,8 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         weights = self.reweighting.weights(self._progress, statistics, batch.labels, losses)
         return losses if weights is None else weights * losses
 
-    def _step_context(self, batch: MicroBatch) -> StepContext:
-        like = self._trainable_weights().parameters[0].detach()
+    def _step_context(self, batch: MicroBatch, weights: TrainableWeights) -> StepContext:
+        like = weights.parameters[0].detach()
         like = like.new_empty((), dtype=torch.promote_types(like.dtype, torch.float32))
         return StepContext(
             batch.labels, self._statistics(), self._progress, like, self.method_memory,
@@ -222,18 +221,11 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def train(
-        self,
-        resume_from_checkpoint: str | os.PathLike[str] | bool | None = None,
-        trial: Any = None,
-        ignore_keys_for_eval: list[str] | None = None,
-    ) -> Any:
-        """As stock; see `Resumes.train` for what is refused."""
-        self._statistics()
-        self._telemetry = Telemetry()
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
-
     # ---- logs and checkpoints ----
+
+    def start_anew(self) -> None:
+        super().start_anew()
+        self._telemetry = Telemetry()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As stock, with the telemetry of the method beside the training loss."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from .class_statistics import ClassStatistics
+from .class_statistics import ClassStatistics, check_label_range
 from .data.labels import training_labels
+from .logits import check_num_classes
 
 
 def readable_labels(dataset: Any, label_name: str) -> Tensor | None:
@@ -45,8 +45,12 @@ def statistics_of(
     if given is None:
         labels = training_labels(dataset, label_name)
         return ClassStatistics.from_labels(labels, num_logits(model), tail_threshold=tail_threshold)
-    _check_number_of_classes(given, model)
-    _check_label_range(readable_labels(dataset, label_name), given.num_classes)
+    logits = num_logits(model)
+    if logits is not None:
+        check_num_classes(logits, given.num_classes)
+    labels = readable_labels(dataset, label_name)
+    if labels is not None and len(labels):
+        check_label_range(labels, given.num_classes)
     return _with_threshold(given, tail_threshold)
 
 
@@ -58,17 +62,3 @@ def _with_threshold(given: ClassStatistics, tail_threshold: int | None) -> Class
     raise ValueError(
         f"tail_threshold is {tail_threshold} in LTSamConfig and {given.tail_threshold} in class_statistics: set one of them."
     )
-
-
-def _check_number_of_classes(statistics: ClassStatistics, model: nn.Module) -> None:
-    logits = num_logits(model)
-    if logits not in (None, statistics.num_classes):
-        raise ValueError(
-            f"The model has {logits} logits but the class statistics have {statistics.num_classes} classes. Build the "
-            f"model with num_labels={statistics.num_classes}, or pass the class_statistics of all its classes."
-        )
-
-
-def _check_label_range(labels: Tensor | None, num_classes: int) -> None:
-    if labels is not None:        # every class once more: only the range is in question
-        ClassStatistics.from_labels(torch.cat([labels, torch.arange(num_classes)]), num_classes)

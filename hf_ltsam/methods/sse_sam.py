@@ -46,10 +46,8 @@ class SSESAM(Method):
         require_choice(self, NORMALIZERS, normalizer=self.normalizer)
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
-        rho_tail = value_at(self.rho_tail, step.progress)
-        if step.progress < self.gamma:
-            return _two_radii(loss, step, value_at(self.rho_head, step.progress), rho_tail, self.normalizer)
-        return _tail_radius(loss, step, rho_tail, self.normalizer)
+        rho_head = value_at(self.rho_head, step.progress) if step.progress < self.gamma else None
+        return _head_and_tail(loss, step, rho_head, value_at(self.rho_tail, step.progress), self.normalizer)
 
 
 @dataclass(frozen=True)
@@ -76,22 +74,18 @@ class SAMExt(Method):
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
         rho_head, rho_tail = value_at(self.rho_head, step.progress), value_at(self.rho_tail, step.progress)
-        return _two_radii(loss, step, rho_head, rho_tail, self.normalizer)
+        return _head_and_tail(loss, step, rho_head, rho_tail, self.normalizer)
 
 
-def _two_radii(
-    loss: LossLandscape, step: StepContext, rho_head: float, rho_tail: float, normalizer: str
+def _head_and_tail(
+    loss: LossLandscape, step: StepContext, rho_head: float | None, rho_tail: float, normalizer: str
 ) -> WeightVector:
+    """Both groups perturbed, or with rho_head None the tail alone."""
     g_head, g_tail = loss.gradients([step.head, step.tail])
     N_head, N_tail = _norms(g_head, g_tail, normalizer)
-    head = loss.gradient(step.head, at=(rho_head / N_head) * g_head)        # Lyu et al. 2025 Eq. 13
-    return head + loss.gradient(step.tail, at=(rho_tail / N_tail) * g_tail)        # Lyu et al. 2025 Eq. 14
-
-
-def _tail_radius(loss: LossLandscape, step: StepContext, rho_tail: float, normalizer: str) -> WeightVector:
-    g_head, g_tail = loss.gradients([step.head, step.tail])
-    _, N_tail = _norms(g_head, g_tail, normalizer)
-    return g_head + loss.gradient(step.tail, at=(rho_tail / N_tail) * g_tail)
+    if rho_head is not None:
+        g_head = loss.gradient(step.head, at=(rho_head / N_head) * g_head)        # Lyu et al. 2025 Eq. 13
+    return g_head + loss.gradient(step.tail, at=(rho_tail / N_tail) * g_tail)        # Lyu et al. 2025 Eq. 14
 
 
 def _norms(g_head: WeightVector, g_tail: WeightVector, normalizer: str) -> tuple[Scalar, Scalar]:
