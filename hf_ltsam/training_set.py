@@ -43,8 +43,8 @@ def statistics_of(
     if given is None and dataset is None:
         return None
     if given is None:
-        labels = training_labels(dataset, label_name)
-        return ClassStatistics.from_labels(labels, num_logits(model), tail_threshold=tail_threshold)
+        counted = training_labels(dataset, label_name)
+        return ClassStatistics.from_labels(counted, num_logits(model), tail_threshold=tail_threshold)
     logits = num_logits(model)
     if logits is not None:
         check_num_classes(logits, given.num_classes)
