@@ -55,6 +55,13 @@ class LTSamConfig(TrainingArguments):
         default=None,
         metadata={"help": "Classes with at most so many training images are the tail (ImbSAM, SSE-SAM)."},
     )
+    exact_rows: bool = field(
+        default=True,
+        metadata={
+            "help": "Where samples do not interact, leave out what gives the same gradient without: rows of weight zero, "
+            "repeated backward passes. False for models whose samples see each other in hidden ways (a memory bank)."
+        },
+    )
     decay_all_parameters: bool = field(
         default=False,
         metadata={"help": "Apply weight decay to norms and biases too, as plain SGD in the sources does."},

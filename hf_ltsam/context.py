@@ -18,14 +18,16 @@ class StepContext:
     """One optimizer step, seen from a method.
 
     Args:
-        labels: class indices (n,) of the mini-batch, in the order of the landscape's samples.
+        labels: class indices (n,) of the mini-batch, in the order of the landscape's samples, on the host.
         statistics: of the training set.
         progress: completed steps / total steps, in [0, 1).
-        like: any tensor of the device and floating-point type in which weightings are computed.
+        like: any tensor on the host, of the floating-point type in which weightings are computed. There they can be read
+            without waiting for an accelerator, so that rows of weight zero need not be computed.
         memory: state that lives as long as the training; the host saves it with every checkpoint. Numbers, tensors
             and lists of tensors under string keys, each named after its method: "msam.m".
         step: completed optimizer steps. Micro-batches of one step, and all processes, share it.
         seed: of the training, for `generator`.
+        device: of the weights, for `generator`.
     """
 
     labels: Tensor
@@ -35,6 +37,7 @@ class StepContext:
     memory: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     seed: int = 0
+    device: torch.device = torch.device("cpu")
 
     @property
     def prior(self) -> Tensor:
@@ -52,12 +55,12 @@ class StepContext:
         return self._of_samples("tail")
 
     def generator(self) -> torch.Generator:
-        """Random numbers that depend on (seed, step) alone, on the device of `like`.
+        """Random numbers that depend on (seed, step) alone, on the device of the weights.
 
         A resumed run draws the same as an uninterrupted one, and so do all processes and all micro-batches of a step,
         so that noise which is added to the gradient does not shrink when gradients are averaged.
         """
-        generator = torch.Generator(device=self.like.device)
+        generator = torch.Generator(device=self.device)
         return generator.manual_seed(random_key(self.seed, self.step))
 
     def remember(self, key: str, vector: WeightVector) -> None:

@@ -3,58 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import reduce
+from operator import add
+from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .class_vectors import ClassMembers, ClassVectors, HeadVectors, ListedVectors
 from .classifier import classifier_of
-from .replay import RandomState, random_numbers_of, random_state, running_statistics_at_rest
+from .gradients import Gradient, GradientTaker
+from .micro_batch import MicroBatch
+from .open_pass import OpenPass, opened
+from .passes import Passes
+from .row_plan import ALL_ROWS, Part
+from .shortcuts import Shortcuts
 from .vector import WeightVector
 from .weights import TrainableWeights
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class MicroBatch:
-    """What the model sees at once.
-
-    Args:
-        inputs: the keyword arguments of the model, without the labels.
-        labels: class indices (b,).
-    """
-
-    inputs: dict[str, Any]
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def rows(self, rows: slice) -> MicroBatch:
-        """Some of its samples.
-
-        Raises:
-            ValueError: an input does not hold one entry per sample.
-        """
-        return MicroBatch({name: self._cut(name, value, rows) for name, value in self.inputs.items()}, self.labels[rows])
-
-    def _cut(self, name: str, value: Any, rows: slice) -> Any:
-        if value is None or isinstance(value, bool | int | float | str):
-            return value        # a setting, the same for every sample
-        if isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(self):
-            return value[rows]
-        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise ValueError(
-            f"The model's input {name!r} is {found} and cannot be dealt out to parts of a batch of {len(self)} samples: "
-            "tensors with one row per sample can. Leave it out, or use a method that does not cut the batch."
-        )
+__all__ = ["LossLandscape", "MicroBatch", "PassObserver"]
 
 
 class PassObserver(Protocol):
     """Told of every perturbed pass; see `telemetry.py`."""
 
-    def perturbed_pass(self, offset: WeightVector, gradient: WeightVector, gap: Tensor | None) -> None: ...
+    def perturbed_pass(self, norm: Tensor, cosine: Tensor | None, gap: Tensor | None) -> None: ...
 
 
 class LossLandscape:
@@ -67,33 +42,41 @@ class LossLandscape:
     Args:
         weights: the trainable weights w.
         batches: the micro-batches; the weightings below run over their samples in this order.
-        sample_losses: micro-batch -> losses l_i (b,), differentiable in the weights.
+        logits: micro-batch -> what the losses are made from, differentiable in the weights: logits (b, C).
+        losses: (logits, micro-batch) -> losses l_i (b,), each of its own row of the logits alone.
         loss_divisor: the loss is divided by this before every backward pass (gradient accumulation), and the result
             is G all the same: the divisor stays in the vector's lazy scalar.
         observer: told of perturbed passes.
         size: what G divides by where these samples are only a part of the mini-batch; None is their number n.
+        shortcuts: which of the ways around the full computation this model allows; None computes every row of every
+            pass, and every weighting by a backward pass of its own.
     """
 
     def __init__(
         self,
         weights: TrainableWeights,
         batches: Sequence[MicroBatch],
-        sample_losses: Callable[[MicroBatch], Tensor],
+        logits: Callable[[MicroBatch], Tensor],
+        losses: Callable[[Tensor, MicroBatch], Tensor],
         loss_divisor: float = 1,
         observer: PassObserver | None = None,
         size: int | None = None,
+        shortcuts: Shortcuts | None = None,
     ) -> None:
         self._weights = weights
         self._batches = list(batches)
         self.size = sum(len(batch) for batch in self._batches) if size is None else size        # n
-        self._sample_losses = sample_losses
+        self._logits, self._losses = logits, losses
         self._divisor = loss_divisor
         self._observer = observer
-        self._shards: list[LossLandscape] = []
+        self._shortcuts = shortcuts
+        self._taker = GradientTaker(weights, self.size, loss_divisor, shortcuts)
         self._device = weights.parameters[0].device
-        self._random: dict[int, RandomState] = {}        # micro-batch -> state before its first pass
-        self._first_losses: dict[int, Tensor] = {}       # micro-batch -> l_i of its first pass (b,)
-        self._plain_losses: dict[int, Tensor] = {}       # micro-batch -> l_i(w) (b,), where a pass at w was made
+        self._passes = [
+            Passes(weights.model, b, self._sample_losses, self._taker, self._device, shortcuts) for b in self._batches
+        ]
+        self._open: OpenPass | None = None
+        self._shards: list[LossLandscape] = []
         self.reached = [False] * len(weights.parameters)        # whether any pass gave the parameter a gradient
 
     @property
@@ -108,7 +91,7 @@ class LossLandscape:
         Raises:
             RuntimeError: no pass has been made.
         """
-        return torch.cat(self._first_losses_in_order()).mean()
+        return torch.cat(self._first_losses()).mean()
 
     def classifier(self, num_classes: int) -> list[bool]:
         """For each trainable parameter, whether it belongs to the classifier (see `classifier.py`)."""
@@ -125,88 +108,126 @@ class LossLandscape:
 
     def _shard(self, samples: Tensor) -> LossLandscape:
         first, last = int(samples[0]), int(samples[-1])
-        overlaps = [(i, max(first - r.start, 0), min(last + 1, r.stop) - r.start) for i, r in self._rows()]
-        pieces = [self._batches[i].rows(slice(start, stop)) for i, start, stop in overlaps if start < stop]
-        shard = LossLandscape(self._weights, pieces, self._sample_losses, self._divisor, self._observer, self.size)
+        overlaps = [(b, max(first - r.start, 0), min(last + 1, r.stop) - r.start) for b, r in self._samples(self._batches)]
+        pieces = [batch.rows(slice(start, stop)) for batch, start, stop in overlaps if start < stop]
+        shard = LossLandscape(
+            self._weights, pieces, self._logits, self._losses, self._divisor, self._observer, self.size, self._shortcuts
+        )
         shard.reached = self.reached
         return shard
 
-    def _first_losses_in_order(self) -> list[Tensor]:
+    def _first_losses(self) -> list[Tensor]:
         """l_i of every micro-batch's first pass, or of every shard's where the mini-batch was dealt out."""
-        if self._shards and not self._first_losses:
-            return [losses for shard in self._shards for losses in shard._first_losses_in_order()]
-        if len(self._first_losses) < len(self._batches):
+        known = [p.first_losses for p in self._passes if p.first_losses is not None]
+        if self._shards and not known:
+            return [losses for shard in self._shards for losses in shard._first_losses()]
+        if len(known) < len(self._passes):
             raise RuntimeError("There is no loss yet: no pass over the whole mini-batch has been made.")
-        return [self._first_losses[i] for i in range(len(self._batches))]
+        return known
+
+    def _samples(self, batches: Sequence[T]) -> Iterator[tuple[T, slice]]:
+        """Each micro-batch and its place among the n samples."""
+        start = 0
+        for batch, of in zip(self._batches, batches):
+            yield of, slice(start, start + len(batch))
+            start += len(batch)
+
+    def _sample_losses(self, batch: MicroBatch) -> Tensor:
+        return self._losses(self._logits(batch), batch)
+
+    # ---- G ----
 
     def gradient(self, weighting: Tensor | None = None, at: WeightVector | None = None) -> WeightVector:
         """G(weighting, at).
 
         Args:
-            weighting: a (n,); None is all ones.
-            at: eps; None is zero.
+            weighting: a (n,), best on the host, where it can be read without waiting; None is all ones.
+            at: eps; None is zero. A vector that nobody else holds lends its memory to the pass.
         """
         return self.gradients([weighting], at)[0]
 
     def gradients(self, weightings: Sequence[Tensor | None], at: WeightVector | None = None) -> list[WeightVector]:
-        """G(a, at) for several weightings a (n,) of the same losses, from one forward pass."""
-        sums: list[list[Tensor]] = []
-        gap: list[Tensor] = []
+        """G(a, at) for several weightings a (n,) of the same losses."""
+        found: list[list[Gradient]] = [[] for _ in weightings]
+        gaps: list[Tensor | None] = []
         with self._weights.moved(at):
-            for index, rows in self._rows():
-                with self._repeating(index):        # the backward pass too: activation checkpointing repeats forwards in it
-                    losses = self._losses(index, perturbed=at is not None)
-                    weighted = [losses if a is None else a[rows].to(losses.dtype) * losses for a in weightings]
-                    gradients = self._collect([w.sum() / self.size / self._divisor for w in weighted])
-                gap += self._gap(index, losses.detach(), weightings[0], rows) if at is not None else []
-                sums = [list(torch._foreach_add(s, g)) for s, g in zip(sums, gradients)] if sums else gradients
-        vectors = [WeightVector(s, self._divisor) for s in sums]
+            for passes, samples in self._samples(self._passes):
+                own = [None if a is None else a[samples] for a in weightings]
+                gradients, gap = passes.gradients(own, perturbed=at is not None)
+                gaps.append(gap)
+                for known, new in zip(found, gradients):
+                    known.extend(new)
+        vectors = [self._vector(gradients) for gradients in found]
         if at is not None and self._observer is not None:
-            total_gap = torch.stack(gap).sum() if len(gap) == len(self._batches) else None
-            self._observer.perturbed_pass(at, vectors[0], total_gap)
+            known_gaps = [gap for gap in gaps if gap is not None]
+            gap = torch.stack(known_gaps).sum() / self.size if len(known_gaps) == len(gaps) else None
+            self._observer.perturbed_pass(at.norm(), at.cosine(vectors[0]), gap)
         return vectors
 
-    def _rows(self) -> Iterator[tuple[int, slice]]:
-        """Each micro-batch's index and its rows among the n samples."""
-        start = 0
-        for index, batch in enumerate(self._batches):
-            yield index, slice(start, start + len(batch))
-            start += len(batch)
+    def _vector(self, gradients: Sequence[Gradient]) -> WeightVector:
+        """The sum of gradients, with zeros where none reaches a weight."""
+        by_weight = list(zip(*gradients)) or [()] * len(self._weights.parameters)
+        sums = [reduce(add, found) if (found := [g for g in of if g is not None]) else None for of in by_weight]
+        self.reached[:] = [r or g is not None for r, g in zip(self.reached, sums)]        # shards share the list
+        tensors = [torch.zeros_like(p) if g is None else g for p, g in zip(self._weights.parameters, sums)]
+        return WeightVector(tensors, self._divisor, fresh=True)
 
-    def _losses(self, index: int, perturbed: bool) -> Tensor:
-        losses = self._sample_losses(self._batches[index])
-        self._first_losses.setdefault(index, losses.detach())
-        if not perturbed:
-            self._plain_losses[index] = losses.detach()
-        return losses
+    # ---- an offset for each class ----
 
-    @contextmanager
-    def _repeating(self, index: int) -> Iterator[None]:
-        if index not in self._random:
-            self._random[index] = random_state(self._device)
-            yield
-            return
-        with random_numbers_of(self._random[index], self._device), running_statistics_at_rest(self._weights.model):
-            yield
+    def class_gradients(self, labels: Tensor, num_classes: int | None = None) -> ClassVectors:
+        """g_c, the gradient of the mean loss of each class in the mini-batch.
 
-    def _collect(self, objectives: Sequence[Tensor]) -> list[list[Tensor]]:
-        """The gradient of each objective with respect to every trainable weight; zeros where it does not depend on it.
-
-        The one place where gradients are taken. `torch.autograd.grad` leaves `.grad` alone and fires no hooks of
-        distributed wrappers: several passes are no danger to gradients that are already accumulated there.
+        Args:
+            labels: of the samples (n,), on the host.
+            num_classes: C: of the classifier's weights alone; None: of all weights.
         """
-        parameters = self._weights.parameters
-        collected = []
-        for j, objective in enumerate(objectives):
-            keep = j + 1 < len(objectives)
-            gradients = torch.autograd.grad(objective, parameters, retain_graph=keep, allow_unused=True)
-            self.reached[:] = [r or g is not None for r, g in zip(self.reached, gradients)]        # shards share the list
-            collected.append([torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)])
-        return collected
+        members = ClassMembers(labels)
+        if num_classes is not None:
+            self._open = self._opened(classifier_of(self._weights.model, num_classes))
+            if self._open is not None:
+                return self._open.class_gradients(members)
+        ones = members.ones(self._weights.wide_dtype)
+        gradients = self.gradients(list(ones * (self.size / ones.sum(1, keepdim=True))))
+        if num_classes is not None:
+            classifier = self.classifier(num_classes)
+            gradients = [g.only(classifier) for g in gradients]
+        return ListedVectors(members, gradients)
 
-    def _gap(self, index: int, losses: Tensor, weighting: Tensor | None, rows: slice) -> list[Tensor]:
-        """This micro-batch's part of (1/n) sum_i a_i (l_i(w + eps) - l_i(w)); nothing where l_i(w) is not known."""
-        if index not in self._plain_losses:
-            return []
-        difference = losses - self._plain_losses[index]
-        return [(difference if weighting is None else weighting[rows].to(losses.dtype) * difference).sum() / self.size]
+    def class_gradient(self, v: Sequence[float], at: ClassVectors, plain: float = 0.0) -> WeightVector:
+        """plain G(1) + sum over the classes c of the mini-batch of G(v_c 1_c, eps_c).
+
+        Args:
+            v: of each class (m,).
+            at: eps_c, made from `class_gradients` of this landscape, and used once.
+        """
+        if isinstance(at, HeadVectors):
+            return self._with_own_heads(torch.tensor(v, dtype=torch.float64), at, plain)
+        ones = at.members.ones(self._weights.wide_dtype)
+        perturbed: WeightVector = reduce(add, (self.gradient(v_c * o, at=e) for v_c, o, e in zip(v, ones, at.vectors)))
+        return perturbed if plain == 0 else plain * self.gradient() + perturbed
+
+    def _opened(self, head: nn.Module) -> OpenPass | None:
+        """One pass over the trunk that serves all classes, where the classifier is a linear layer and comes last."""
+        if self._shortcuts is None or len(self._passes) > 1 or not self._shortcuts.may_open(head):
+            return None
+        (passes,) = self._passes
+        with passes.repeating(Part(ALL_ROWS, [])):
+            found = opened(head, lambda: self._logits(passes.batch), lambda z: self._losses(z, passes.batch))
+        if found is None:
+            self._shortcuts.cannot_open(head)
+        elif passes.first_losses is None:
+            passes.first_pass_gave(found.losses.detach(), perturbed=False)
+        return found
+
+    def _with_own_heads(self, v: Tensor, at: HeadVectors, plain: float) -> WeightVector:
+        """Each sample's loss with the classifier moved by its class's vector; the plain losses join the backward pass."""
+        (passes,), opened_pass = self._passes, self._open
+        weights = at.members.of_samples(v)
+        perturbed = self._losses(opened_pass.logits_at(at), passes.batch)
+        total = weights.to(perturbed) * perturbed + plain * opened_pass.losses
+        vector = self._vector(self._taker.backward(total, [None]))
+        if self._observer is not None:
+            gap = (weights.to(perturbed) * (perturbed - opened_pass.losses)).detach().sum() / self.size
+            self._observer.perturbed_pass(at.norms().norm(dim=1).mean(), None, gap)
+        self._open = None        # its graph is used up
+        return vector

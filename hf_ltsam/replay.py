@@ -51,6 +51,11 @@ def set_random_state(state: RandomState, device: torch.device) -> None:
         torch.get_device_module(device).set_rng_state(on_device, device)
 
 
+def same_random_state(a: RandomState, b: RandomState) -> bool:
+    """Whether no random number was drawn in between. The states lie on the host."""
+    return all(x is y or (x is not None and y is not None and torch.equal(x, y)) for x, y in zip(a, b))
+
+
 @contextmanager
 def random_numbers_of(state: RandomState, device: torch.device) -> Iterator[None]:
     """Draw again what was drawn from `state`: the same dropout mask. Afterwards the generators are as before."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .vector import TINY, WeightVector
-
 NAMES = ("sam_eps_norm", "sam_sharpness_gap", "sam_gradient_cosine")
 
 
@@ -15,7 +13,8 @@ class Telemetry:
 
     Per step: `sam_eps_norm`, the norm of the perturbation (mean over the step's perturbed passes);
     `sam_sharpness_gap`, the sum over these passes of (1/n) sum_i a_i (l_i(w + eps) - l_i(w));
-    `sam_gradient_cosine`, the cosine between the ascent direction eps and the gradient found at w + eps (mean).
+    `sam_gradient_cosine`, the cosine between the ascent direction eps and the gradient found at w + eps (mean), where
+    the pass has one of each: CC-SAM's pass for all classes at once has not.
     With gradient accumulation a micro-batch counts as a step.
     """
 
@@ -27,10 +26,10 @@ class Telemetry:
         self._perturbed_steps = 0
         self._sums: dict[str, Tensor] = {}
 
-    def perturbed_pass(self, offset: WeightVector, gradient: WeightVector, gap: Tensor | None) -> None:
-        norm = offset.norm()
+    def perturbed_pass(self, norm: Tensor, cosine: Tensor | None, gap: Tensor | None) -> None:
         self._norms.append(norm)
-        self._cosines.append(offset.dot(gradient) / (norm * gradient.norm() + TINY))
+        if cosine is not None:
+            self._cosines.append(cosine)
         if gap is not None:
             self._gaps.append(gap)
 
@@ -41,7 +40,8 @@ class Telemetry:
             return
         self._perturbed_steps += 1
         self._add("sam_eps_norm", torch.stack(self._norms).mean())
-        self._add("sam_gradient_cosine", torch.stack(self._cosines).mean())
+        if self._cosines:
+            self._add("sam_gradient_cosine", torch.stack(self._cosines).mean())
         if self._gaps:
             self._add("sam_sharpness_gap", torch.stack(self._gaps).sum())
         self._norms, self._gaps, self._cosines = [], [], []

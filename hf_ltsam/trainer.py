@@ -40,6 +40,7 @@ from .resuming import Resumes
 from .reweighting import Reweighting
 from .run_identity import describe
 from .telemetry import Telemetry
+from .shortcuts import Shortcuts
 from .training_set import readable_labels, statistics_of
 from .weights import TrainableWeights
 
@@ -135,6 +136,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
                 self.compute_metrics = LongTailMetrics(self.class_statistics)
         self._telemetry = Telemetry()
         self._weights = TrainableWeights(self.model)
+        self._shortcuts: Shortcuts | None = None
 
     # ---- the training step ----
 
@@ -153,7 +155,10 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         module = self.model if several else model
         weights = self._trainable_weights()
         divisor = self.current_gradient_accumulation_steps
-        landscape = LossLandscape(weights, [batch], partial(self._sample_losses, module), divisor, self._telemetry)
+        landscape = LossLandscape(
+            weights, [batch], partial(self._logits, module), self._losses, divisor, self._telemetry,
+            shortcuts=self._shortcuts_of(self.model),
+        )
         try:
             gradient = self.method.update(landscape, self._step_context(batch, weights))
         finally:
@@ -165,10 +170,13 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         self._telemetry.end_step()
         return landscape.mean_loss / divisor
 
-    def _sample_losses(self, module: nn.Module, batch: MicroBatch) -> Tensor:
-        """l_i (b,) with the class weights of this moment."""
+    def _logits(self, module: nn.Module, batch: MicroBatch) -> Tensor:
+        """Logits (b, C)."""
         with self.compute_loss_context_manager():
-            logits = logits_of(module(**batch.inputs))
+            return logits_of(module(**batch.inputs))
+
+    def _losses(self, logits: Tensor, batch: MicroBatch) -> Tensor:
+        """l_i (b,) with the class weights of this moment."""
         statistics = self._statistics()
         check_logits(logits, batch.labels, statistics.num_classes)
         losses = self.loss(logits, batch.labels, statistics)
@@ -177,12 +185,20 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         return losses if weights is None else weights * losses
 
     def _step_context(self, batch: MicroBatch, weights: TrainableWeights) -> StepContext:
-        like = weights.parameters[0].detach()
-        like = like.new_empty((), dtype=torch.promote_types(like.dtype, torch.float32))
+        """Labels are read before the step's first pass, while the device has nothing to do for it yet."""
+        like = torch.empty((), dtype=weights.wide_dtype)
         return StepContext(
-            batch.labels, self._statistics(), self._progress, like, self.method_memory,
-            step=self.state.global_step, seed=self.args.seed,
+            batch.labels.cpu(), self._statistics(), self._progress, like, self.method_memory,
+            step=self.state.global_step, seed=self.args.seed, device=weights.parameters[0].device,
         )
+
+    def _shortcuts_of(self, model: nn.Module) -> Shortcuts | None:
+        """What is known of the model that is trained; compiled code would be made anew for every number of rows."""
+        if not self.args.exact_rows or self.args.torch_compile:
+            return None
+        if self._shortcuts is None or self._shortcuts.model is not model:
+            self._shortcuts = Shortcuts(model)
+        return self._shortcuts
 
     @property
     def _progress(self) -> float:

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .vector import WeightVector
+from .vector import WeightVector, number_on_host
 
 
 class TrainableWeights:
     """The parameters that require a gradient, with the means to move them by an offset and back.
 
-    They come back bit for bit, from one saved copy that serves every step. Whoever asks the model for its state while
-    it is moved, or a part of the model (a signal handler that saves, say), is given the unmoved weights.
+    They come back bit for bit: the offset's memory holds w + eps in the meantime where nobody else needs the offset, and
+    one saved copy, which serves every step, holds w where somebody does. Whoever asks the model for its state while it is
+    moved, or a part of the model (a signal handler that saves, say), is given the unmoved weights.
 
     Args:
         model: the module whose parameters are perturbed.
@@ -31,8 +32,14 @@ class TrainableWeights:
         self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError(f"{type(model).__name__} has no parameter with requires_grad=True: nothing can be trained.")
-        self._saved: list[Tensor] = []
-        self._moved = False
+        self._copies: list[Tensor] = []        # memory for the unmoved weights
+        self._unmoved: list[Tensor] = []        # they, while the parameters are moved; else empty
+        self._swapped = False        # whether the parameters are moved by other memory, and not in their own
+
+    @property
+    def wide_dtype(self) -> torch.dtype:
+        """In which weightings are computed: the floating-point type of the weights, or float32 if that is wider."""
+        return torch.promote_types(self.parameters[0].dtype, torch.float32)
 
     @property
     def vector(self) -> WeightVector:
@@ -48,7 +55,7 @@ class TrainableWeights:
         """Look again which parameters require a gradient: callbacks may freeze and thaw between steps."""
         current: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
         if len(current) != len(self.parameters) or any(a is not b for a, b in zip(current, self.parameters)):
-            self.parameters, self._saved = current, []
+            self.parameters, self._copies = current, []
 
     @contextmanager
     def moved(self, offset: WeightVector | None) -> Iterator[None]:
@@ -56,46 +63,57 @@ class TrainableWeights:
         if offset is None:
             yield
             return
-        if self._moved:
+        if self._unmoved:
             raise RuntimeError("The weights are moved already: one offset at a time.")
         # a partial, since torch marks the hook with an attribute and a bound method can carry none
         hook = partial(self._state_without_offset)
         handles = [m.register_state_dict_post_hook(hook) for m in self.model.modules()]  # type: ignore[no-untyped-call]
         try:
-            self._move(offset)
+            swap = offset.can_become(self.parameters)
+            self._swap(offset) if swap else self._move(offset)
             yield
         finally:
             self.restore()
             for handle in handles:
                 handle.remove()
+        if swap:
+            offset.become_offset([p.detach() for p in self.parameters])
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put the unmoved weights back; does nothing where they are not moved, so it can be called once too often."""
-        if self._moved:
-            torch._foreach_copy_(self.parameters, self._saved)
-            self._moved = False
+        if self._swapped:
+            for parameter, unmoved in zip(self.parameters, self._unmoved):
+                parameter.data = unmoved
+        elif self._unmoved:
+            torch._foreach_copy_(self.parameters, self._unmoved)
+        self._unmoved, self._swapped = [], False
 
     @torch.no_grad()
     def _move(self, offset: WeightVector) -> None:
-        if not self._saved:
-            self._saved = [torch.empty_like(p) for p in self.parameters]
-        torch._foreach_copy_(self._saved, self.parameters)
-        self._moved = True
-        scale = offset.scale
-        if isinstance(scale, Tensor) and scale.device.type == "cpu":        # reading it waits for no device
-            scale = scale.item()
+        if not self._copies:
+            self._copies = [torch.empty_like(p) for p in self.parameters]
+        torch._foreach_copy_(self._copies, self.parameters)
+        self._unmoved = self._copies
+        scale = number_on_host(offset.scale)
         if isinstance(scale, Tensor):
             torch._foreach_add_(self.parameters, list(torch._foreach_mul(offset.tensors, scale)))
         else:
             torch._foreach_add_(self.parameters, offset.tensors, alpha=scale)
 
+    @torch.no_grad()
+    def _swap(self, offset: WeightVector) -> None:
+        """Let the parameters live in the offset's memory, which is made w + eps; w stays where it is."""
+        moved = offset.become([p.detach() for p in self.parameters])
+        self._unmoved, self._swapped = [p.data for p in self.parameters], True
+        for parameter, tensor in zip(self.parameters, moved):
+            parameter.data = tensor
+
     def _state_without_offset(
         self, module: nn.Module, state: dict[str, Any], prefix: str, _local_metadata: dict[str, Any]
     ) -> None:
-        if not self._moved:
-            return
-        saved = {id(p): s for p, s in zip(self.parameters, self._saved)}
+        saved = {id(p): s for p, s in zip(self.parameters, self._unmoved)}
         for name, parameter in module.named_parameters(remove_duplicate=False):
             if id(parameter) in saved and prefix + name in state:
                 state[prefix + name] = saved[id(parameter)]
+

@@ -224,11 +224,8 @@ def test_one_forward_serves_several_weightings():
     given = problem()
     calls = []
 
-    def losses(batch):
-        calls.append(1)
-        return F.cross_entropy(given.model(batch.inputs["x"]), batch.labels, reduction="none")
-
-    landscape = LossLandscape(TrainableWeights(given.model), [MicroBatch({"x": given.x}, given.y)], losses)
+    given.model.register_forward_hook(lambda *_: calls.append(1))
+    landscape = landscape_of(given)
     a, b = torch.rand(8, dtype=torch.float64), torch.rand(8, dtype=torch.float64)
     g_a, g_b = landscape.gradients([a, b])
     assert len(calls) == 1
@@ -302,8 +299,8 @@ def test_the_observer_is_told_the_weighted_gap():
     told = []
 
     class Observer:
-        def perturbed_pass(self, offset, gradient, gap):
-            told.append(gap)
+        def perturbed_pass(self, norm, cosine, gap):
+            told.append((norm, cosine, gap))
 
     given = problem()
     landscape = landscape_of(given, micro_batches=2)
@@ -311,9 +308,12 @@ def test_the_observer_is_told_the_weighted_gap():
     weighting = torch.rand(8, dtype=torch.float64)
     offset = 0.3 * landscape.gradient(weighting).unit()
     before = F.cross_entropy(given.model(given.x), given.y, reduction="none")
-    landscape.gradient(weighting, at=offset)
+    perturbed = landscape.gradient(weighting, at=offset)
     with torch.no_grad():
         for p, e in zip(given.model.parameters(), offset.materialize()):
             p.add_(e)
     after = F.cross_entropy(given.model(given.x), given.y, reduction="none")
-    torch.testing.assert_close(told[0], (weighting * (after - before)).mean().detach())
+    norm, cosine, gap = told[0]
+    torch.testing.assert_close(gap, (weighting * (after - before)).mean().detach())
+    assert norm == pytest.approx(0.3)
+    torch.testing.assert_close(cosine, offset.cosine(perturbed))

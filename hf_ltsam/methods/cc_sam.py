@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 
+import torch
 from torch import Tensor
 
 from ..class_statistics import ClassStatistics
@@ -39,7 +38,8 @@ class CCSAM(Method):
         class_weighting: v_c, "none" for 1 or "inverse_prior" for 1/pi_c (Li et al. 2025 Eq. 2).
         parameters: what is perturbed, "classifier" or "all". The update is that of all weights either way.
 
-    Cost: 1 + C_b forwards, 2 C_b backwards, for the C_b classes in the batch.
+    Cost: perturbing a linear classifier, 1 forward and 1 backward whatever the number of classes; otherwise 1 + C_b
+        forwards and 2 C_b backwards for the C_b classes in the batch, each of its own rows where samples do not interact.
     Source: Zhou et al. 2023b Eq. 1, 15 and 16, A.2 (scale), A.5 (classifier only); Li et al. 2025
         Eq. 2 and 3, there without sqrt(k).
     Differs from the published code: its norms are per tensor; a class without a gradient gives NaN there, and one with
@@ -65,36 +65,24 @@ class CCSAM(Method):
         return self.parameters == "classifier"
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
-        classes = sorted(set(step.labels.tolist()))        # those in the batch
-        members = [(step.labels == c).to(step.like.dtype) for c in classes]        # 1_c (n,) each
-        g = loss.gradients([one * (len(one) / one.sum()) for one in members])        # g_c, of the class-mean losses
-        v = [self._class_weight(step.statistics, c) for c in classes]
-        eps = self._offsets(loss, step, classes, g)
-        perturbed: WeightVector = reduce(add, (loss.gradient(v_c * one, at=e) for v_c, one, e in zip(v, members, eps)))
-        if self.mix == 1:
-            return perturbed
-        plain: WeightVector = reduce(add, (one.mean() * g_c for one, g_c in zip(members, g)))        # G(1)
-        return (1 - self.mix) * plain + self.mix * perturbed
+        C = step.statistics.num_classes if self.needs_classifier else None
+        g = loss.class_gradients(step.labels, C)        # g_c, of the class-mean losses
+        classes = g.members.classes
+        eps = g.scaled(self._factors(loss, step, classes, g.norms()))
+        v = [self.mix * self._class_weight(step.statistics, c) for c in classes]
+        return loss.class_gradient(v, at=eps, plain=1 - self.mix)
 
     def _class_weight(self, statistics: ClassStatistics, c: int) -> float:
         return statistics.total / statistics.counts[c] if self.class_weighting == "inverse_prior" else 1.0
 
-    def _offsets(
-        self, loss: LossLandscape, step: StepContext, classes: Sequence[int], g: Sequence[WeightVector]
-    ) -> Iterator[WeightVector]:
-        """eps_c of each class, one at a time."""
-        everything = [True] * len(loss.weights.tensors)
-        chosen = loss.classifier(step.statistics.num_classes) if self.needs_classifier else everything        # M
-        w = loss.weights.only(chosen)
-        k = sum(t.numel() for t, perturbed in zip(w.tensors, chosen) if perturbed)
-        length, scale = w.norm(), value_at(self.scale, step.progress)
-        for c, g_c in zip(classes, g):
-            others = max(step.statistics.counts[c] - 1, 1)        # n_c - 1
-            yield (scale * math.sqrt(k) * (k * others) ** -0.25) * self._direction(g_c.only(chosen), length)
-
-    def _direction(self, g: WeightVector, length: Tensor) -> WeightVector:
-        """(||M w|| / (2 ||M g||))^(1/2) unit(M g), by the norm of all or of each parameter."""
+    def _factors(self, loss: LossLandscape, step: StepContext, classes: Sequence[int], norms: Tensor) -> Tensor:
+        """||eps_c|| / ||M g_c|| of each class (m, 1), or of each of its parameters (m, T), from the norms ||M g_c|| (m, T)."""
+        w = loss.weights.tensors
+        chosen = [True] * len(w) if not self.needs_classifier else loss.classifier(step.statistics.num_classes)        # M
+        k = sum(t.numel() for t, perturbed in zip(w, chosen) if perturbed)
+        length, scale = loss.weights.only(chosen).norm(), value_at(self.scale, step.progress)
+        others = [max(step.statistics.counts[c] - 1, 1) for c in classes]        # n_c - 1
+        radii = torch.tensor([scale * math.sqrt(k) * (k * n) ** -0.25 for n in others], dtype=step.like.dtype).to(norms)
         if self.norm == "global":
-            return (length / (2 * g.norm() + TINY)).sqrt() * g.unit()
-        parts = [WeightVector([t], g.scale) for t in g.tensors]
-        return WeightVector([((length / (2 * p.norm() + TINY)).sqrt() * p.unit()).materialize()[0] for p in parts])
+            norms = norms.norm(dim=1, keepdim=True)
+        return radii[:, None] * (length / (2 * norms + TINY)).sqrt() / (norms + TINY)

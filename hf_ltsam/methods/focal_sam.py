@@ -51,6 +51,6 @@ class FocalSAM(Method):
     def _reused(self, loss: LossLandscape, f: Tensor, step: StepContext) -> tuple[WeightVector, WeightVector]:
         """G(1 - lam f), with f taken for its mean f_bar in the quotient (1 - lam f) / f, and G(f)."""
         prior = step.statistics.tensor("prior", step.like)
-        f_bar = (prior * (1 - prior) ** self.gamma).sum().clamp_min(TINY)
+        f_bar = (prior * (1 - prior) ** self.gamma).sum().clamp_min(TINY).item()
         g_focal = loss.gradient(f)
         return ((1 - self.lam * f_bar) / f_bar) * g_focal, g_focal

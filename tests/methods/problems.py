@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from methods.references import Problem
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.context import StepContext
 from hf_ltsam.landscape import LossLandscape, MicroBatch
 from hf_ltsam.methods import Method
+from hf_ltsam.shortcuts import Shortcuts
 from hf_ltsam.weights import TrainableWeights
 
 COUNTS = [500, 120, 20, 5]
@@ -78,25 +81,30 @@ def statistics_of(given: Problem) -> ClassStatistics:
     return ClassStatistics(given.counts, tail_threshold=given.tail_threshold)
 
 
-def landscape_of(given: Problem, micro_batches: int = 1, divisor: float = 1) -> LossLandscape:
+def landscape_of(
+    given: Problem, micro_batches: int = 1, divisor: float = 1, shortcuts: Shortcuts | None = None
+) -> LossLandscape:
     """Plain cross-entropy of the problem, its samples dealt out in micro-batches."""
     model = given.model
 
-    def losses(batch: MicroBatch) -> Tensor:
-        return F.cross_entropy(model(batch.inputs["x"]), batch.labels, reduction="none")
+    def logits(batch: MicroBatch) -> Tensor:
+        return model(batch.inputs["x"])
+
+    def losses(logits: Tensor, batch: MicroBatch) -> Tensor:
+        return F.cross_entropy(logits, batch.labels, reduction="none")
 
     batches = [
         MicroBatch({"x": x}, y) for x, y in zip(given.x.tensor_split(micro_batches), given.y.tensor_split(micro_batches))
     ]
-    return LossLandscape(TrainableWeights(model), batches, losses, divisor)
+    return LossLandscape(TrainableWeights(model), batches, logits, losses, divisor, shortcuts=shortcuts)
 
 
-def gradient_of(method: Method, given: Problem, **landscape: float) -> list[Tensor | None]:
+def gradient_of(method: Method, given: Problem, **landscape: Any) -> list[Tensor | None]:
     """The method's vector, one entry per parameter of the model; None where it is frozen."""
     return gradient_at(method, given, step_of(given), **landscape)
 
 
-def gradient_at(method: Method, given: Problem, step: StepContext, **landscape: float) -> list[Tensor | None]:
+def gradient_at(method: Method, given: Problem, step: StepContext, **landscape: Any) -> list[Tensor | None]:
     tensors = iter(method.update(landscape_of(given, **landscape), step).materialize())
     return [next(tensors) if p.requires_grad else None for p in given.model.parameters()]
 

@@ -26,10 +26,8 @@ class Quadratic(nn.Module):
 
 
 def landscape(model, b):
-    def losses(batch):
-        return model(batch.inputs["b"])
-
-    return LossLandscape(TrainableWeights(model), [MicroBatch({"b": b}, torch.zeros(len(b), dtype=torch.long))], losses)
+    batch = MicroBatch({"b": b}, torch.zeros(len(b), dtype=torch.long))
+    return LossLandscape(TrainableWeights(model), [batch], lambda batch: model(batch.inputs["b"]), lambda z, _: z)
 
 
 # ---- Rangwani et al. 2022 Theorem 2: eps = rho grad, not normalised (Rangwani et al. 2022 Eq. 6) ----

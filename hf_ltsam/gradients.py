@@ -1,0 +1,85 @@
+"""Gradients of weighted losses with respect to the trainable weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from .shortcuts import TOLERANCE, Shortcuts
+from .signals import Signals
+from .weights import TrainableWeights
+
+Gradient: TypeAlias = list[Tensor | None]        # one entry per trainable weight; None where the losses do not depend on it
+
+
+class GradientTaker:
+    """The one place where gradients are taken.
+
+    `torch.autograd.grad` leaves `.grad` alone and fires no hooks of distributed wrappers: several passes are no danger
+    to gradients that are already accumulated there.
+
+    Args:
+        weights: with respect to which.
+        size: n, by which the sum of the weighted losses is divided.
+        divisor: by which it is divided once more.
+        shortcuts: whether one backward pass may serve several weightings; None: never.
+    """
+
+    def __init__(self, weights: TrainableWeights, size: int, divisor: float, shortcuts: Shortcuts | None) -> None:
+        self._weights = weights
+        self._size, self._divisor = size, divisor
+        self._shortcuts = shortcuts
+
+    def take(self, losses: Callable[[], Tensor], weightings: Sequence[Tensor | None]) -> tuple[Tensor, list[Gradient]]:
+        """The losses l_i (b,) of one forward pass, detached, and the gradient of (1/n) sum_i a_i l_i for each a (b,)."""
+        signals = self._signals() if len(weightings) > 1 else None
+        with nullcontext() if signals is None else signals.recorded():
+            found = losses()
+        if signals is None:
+            return found.detach(), self.backward(found, weightings)
+        return found.detach(), self._from_signals(signals, found, weightings)
+
+    def backward(self, losses: Tensor, weightings: Sequence[Tensor | None]) -> list[Gradient]:
+        """A backward pass for each weighting; it uses up the graph of the losses."""
+        weighted = [losses if a is None else a.to(losses) * losses for a in weightings]
+        gradients: list[Gradient] = []
+        for j, of_rows in enumerate(weighted):
+            objective, keep = of_rows.sum() / self._size / self._divisor, j + 1 < len(weighted)
+            found = torch.autograd.grad(objective, self._weights.parameters, retain_graph=keep, allow_unused=True)
+            gradients.append(list(found))
+        return gradients
+
+    def _signals(self) -> Signals | None:
+        """Where a model has few modules that own trainable weights, or they are linear layers."""
+        parameters, shortcuts = self._weights.parameters, self._shortcuts
+        if shortcuts is None or shortcuts.may_use_signals(parameters) is False:
+            return None
+        signals = Signals(self._weights.model, parameters)
+        if signals.worth_it:
+            return signals
+        shortcuts.signals_were_tried(parameters, same=False)
+        return None
+
+    def _from_signals(self, signals: Signals, losses: Tensor, weightings: Sequence[Tensor | None]) -> list[Gradient]:
+        """One backward pass for all; the first time one for each as well, to see whether they agree."""
+        shortcuts, parameters = self._shortcuts, self._weights.parameters
+        formed = signals.gradients(losses / self._size / self._divisor, weightings)
+        if formed is not None and shortcuts.may_use_signals(parameters):
+            return formed
+        taken = self.backward(losses, weightings)
+        shortcuts.signals_were_tried(parameters, same=formed is not None and nearly_equal(formed, taken))
+        return taken
+
+
+def nearly_equal(formed: Sequence[Gradient], taken: Sequence[Gradient]) -> bool:
+    """Whether two ways of computing gradients agree up to rounding."""
+    pairs = [(a, b) for ours, theirs in zip(formed, taken, strict=True) for a, b in zip(ours, theirs, strict=True)]
+    if any((a is None) != (b is None) for a, b in pairs):
+        return False
+    both = [(a.double(), b.double()) for a, b in pairs if a is not None and b is not None]
+    error = torch.stack([(a - b).norm() for a, b in both]).norm()
+    return bool(error <= TOLERANCE * torch.stack([b.norm() for _, b in both]).norm())

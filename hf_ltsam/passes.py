@@ -1,0 +1,120 @@
+"""Forward and backward passes over one micro-batch, first and repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .gradients import Gradient, GradientTaker
+from .micro_batch import MicroBatch
+from .replay import RandomState, random_numbers_of, random_state, running_statistics_at_rest, same_random_state
+from .row_plan import ALL_ROWS, Part, parts_of
+from .shortcuts import Shortcuts
+
+
+class Passes:
+    """All passes that one step makes over a micro-batch.
+
+    The first one draws random numbers and moves running statistics as an ordinary training step does; the others draw
+    the same random numbers again and move nothing. The first one leaves out no row.
+
+    Args:
+        model: whose running statistics are kept at rest.
+        batch: b samples.
+        losses: batch or a part of it -> l_i, differentiable.
+        taker: of gradients.
+        device: that the model runs on.
+        shortcuts: whether rows of weight zero may be left out; None: never.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: MicroBatch,
+        losses: Callable[[MicroBatch], Tensor],
+        taker: GradientTaker,
+        device: torch.device,
+        shortcuts: Shortcuts | None,
+    ) -> None:
+        self.batch = batch
+        self.first_losses: Tensor | None = None        # of the first pass (b,)
+        self.plain_losses: Tensor | None = None        # the same, if it was at w
+        self._model = model
+        self._losses = losses
+        self._taker = taker
+        self._device = device
+        self._shortcuts = shortcuts
+        self._random: dict[object, RandomState] = {}        # part -> state before its first pass
+        self._drew = False        # whether that pass drew random numbers
+
+    def gradients(self, weightings: Sequence[Tensor | None], perturbed: bool) -> tuple[list[list[Gradient]], Tensor | None]:
+        """For each weighting a (b,) the gradients that add up to that of (1/n) sum_i a_i l_i, and the sharpness gap.
+
+        The gap is sum_i a_i (l_i(w + eps) - l_i(w)) for the first weighting; None at w, and where l_i(w) is not known.
+        """
+        parts = self._parts(weightings)
+        gradients: list[list[Gradient]] = [[] for _ in weightings]
+        losses = []
+        for part in parts:
+            with self.repeating(part):        # the backward pass too: activation checkpointing repeats forwards in it
+                found, taken = self._taker.take(
+                    lambda part=part: self._losses(part.of_batch(self.batch)),
+                    [None if weightings[j] is None else part.of(weightings[j]) for j in part.weightings],
+                )
+            losses.append(found)
+            for j, gradient in zip(part.weightings, taken):
+                gradients[j].append(gradient)
+        if self.first_losses is None:
+            self.first_pass_gave(_in_order(parts, losses), perturbed)
+        gap = self._gap(parts, losses, weightings[0]) if perturbed and self.plain_losses is not None else None
+        return gradients, gap
+
+    def first_pass_gave(self, losses: Tensor, perturbed: bool) -> None:
+        self.first_losses = losses
+        self.plain_losses = None if perturbed else losses
+
+    @contextmanager
+    def repeating(self, part: Part) -> Iterator[None]:
+        """A part's first pass draws random numbers, later ones draw them again; the first part alone moves statistics."""
+        first_of_all, first = not self._random, part.key not in self._random
+        state = random_state(self._device) if first else self._random[part.key]
+        self._random[part.key] = state
+        with ExitStack() as repeating:
+            if not first_of_all:
+                repeating.enter_context(running_statistics_at_rest(self._model))
+            if not first:
+                repeating.enter_context(random_numbers_of(state, self._device))
+            yield
+        if first and self._shortcuts is not None and not same_random_state(state, random_state(self._device)):
+            self._drew = True
+            self._shortcuts.random_numbers_were_drawn()
+
+    def _parts(self, weightings: Sequence[Tensor | None]) -> list[Part]:
+        """Which rows the passes are made over, and for which weightings."""
+        whole = [Part(ALL_ROWS, range(len(weightings)))]
+        if self._shortcuts is None or all(a is None for a in weightings):
+            return whole
+        if not self._drew and not self._shortcuts.may_leave_out_rows(self.batch, self._losses, self._device):
+            return whole
+        parts = parts_of(weightings, len(self.batch), every_row=self.first_losses is None)
+        # where random numbers were drawn, only what was passed before can draw the same again
+        return whole if self._drew and any(part.key not in self._random for part in parts) else parts
+
+    def _gap(self, parts: Sequence[Part], losses: Sequence[Tensor], weighting: Tensor | None) -> Tensor:
+        plain = self.plain_losses
+        gap = plain.new_zeros(())
+        for part, perturbed in zip(parts, losses):
+            difference = perturbed - part.of(plain)
+            gap = gap + (difference if weighting is None else part.of(weighting).to(plain) * difference).sum()
+        return gap
+
+
+def _in_order(parts: Sequence[Part], losses: Sequence[Tensor]) -> Tensor:
+    """The losses of all rows, from those of the parts that they were computed in."""
+    if len(parts) == 1:
+        return losses[0]
+    order = torch.cat([part.rows for part in parts]).argsort()
+    return torch.cat(list(losses))[order.to(losses[0].device)]
