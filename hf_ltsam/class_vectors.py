@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -38,32 +38,25 @@ class ClassMembers:
         return values[torch.searchsorted(torch.tensor(self.classes), self.labels).to(values.device)]
 
 
-class ClassVectors(Protocol):
-    """A vector per class, of which methods see lengths and change lengths."""
-
-    members: ClassMembers
-
-    def norms(self) -> Tensor:
-        """The Euclidean norm of every parameter tensor's part (m, T)."""
-        ...
-
-    def scaled(self, factors: Tensor) -> ClassVectors:
-        """Every part times a factor (m, T) or (m, 1)."""
-        ...
-
-
 @dataclass(frozen=True)
 class ListedVectors:
-    """The vectors themselves."""
+    """A vector per class, as such. Methods see lengths and change lengths, no more.
+
+    Args:
+        members: of the mini-batch.
+        vectors: of its classes (m), each of T tensors.
+    """
 
     members: ClassMembers
     vectors: Sequence[WeightVector]
 
     def norms(self) -> Tensor:
+        """The Euclidean norm of every parameter tensor's part (m, T)."""
         parts = [[WeightVector([t], v.scale).norm() for t in v.tensors] for v in self.vectors]
         return torch.stack([torch.stack(row) for row in parts])
 
     def scaled(self, factors: Tensor) -> ListedVectors:
+        """Every part times a factor (m, T), or every vector times one (m, 1)."""
         width = len(self.vectors[0].tensors)
         rows = [list(f.expand(width).unbind()) for f in factors]
         scaled = [
@@ -75,7 +68,7 @@ class ListedVectors:
 
 @dataclass(frozen=True)
 class HeadVectors:
-    """Vectors of a linear classifier z = W h + b, held as what they are made of: g_c = sum_j A_cj d_j (h_j, 1)'.
+    """The same for a linear classifier z = W h + b, held as what they are made of: g_c = sum_j A_cj d_j (h_j, 1)'.
 
     Whatever the number of classes, they take no more memory than the logits.
 
@@ -127,3 +120,6 @@ class HeadVectors:
         """Whether weight and bias are among the trainable parameters."""
         bias = self.head.bias
         return self.head.weight.requires_grad, bias is not None and bias.requires_grad
+
+
+ClassVectors: TypeAlias = ListedVectors | HeadVectors

@@ -37,7 +37,7 @@ class StepContext:
     memory: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     seed: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
 
     @property
     def prior(self) -> Tensor:

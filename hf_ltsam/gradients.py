@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import TypeAlias
 
 import torch
@@ -36,12 +35,14 @@ class GradientTaker:
 
     def take(self, losses: Callable[[], Tensor], weightings: Sequence[Tensor | None]) -> tuple[Tensor, list[Gradient]]:
         """The losses l_i (b,) of one forward pass, detached, and the gradient of (1/n) sum_i a_i l_i for each a (b,)."""
-        signals = self._signals() if len(weightings) > 1 else None
-        with nullcontext() if signals is None else signals.recorded():
-            found = losses()
-        if signals is None:
-            return found.detach(), self.backward(found, weightings)
-        return found.detach(), self._from_signals(signals, found, weightings)
+        if len(weightings) > 1 and self._shortcuts is not None:
+            signals = self._signals(self._shortcuts)
+            if signals is not None:
+                with signals.recorded():
+                    found = losses()
+                return found.detach(), self._from_signals(signals, self._shortcuts, found, weightings)
+        found = losses()
+        return found.detach(), self.backward(found, weightings)
 
     def backward(self, losses: Tensor, weightings: Sequence[Tensor | None]) -> list[Gradient]:
         """A backward pass for each weighting; it uses up the graph of the losses."""
@@ -53,20 +54,22 @@ class GradientTaker:
             gradients.append(list(found))
         return gradients
 
-    def _signals(self) -> Signals | None:
-        """Where a model has few modules that own trainable weights, or they are linear layers."""
-        parameters, shortcuts = self._weights.parameters, self._shortcuts
-        if shortcuts is None or shortcuts.may_use_signals(parameters) is False:
+    def _signals(self, shortcuts: Shortcuts) -> Signals | None:
+        """Where the modules that own trainable weights are few, or linear layers."""
+        parameters = self._weights.parameters
+        if shortcuts.may_use_signals(parameters) is False:
             return None
         signals = Signals(self._weights.model, parameters)
-        if signals.worth_it:
+        if shortcuts.may_use_signals(parameters) or signals.worth_it:
             return signals
         shortcuts.signals_were_tried(parameters, same=False)
         return None
 
-    def _from_signals(self, signals: Signals, losses: Tensor, weightings: Sequence[Tensor | None]) -> list[Gradient]:
+    def _from_signals(
+        self, signals: Signals, shortcuts: Shortcuts, losses: Tensor, weightings: Sequence[Tensor | None]
+    ) -> list[Gradient]:
         """One backward pass for all; the first time one for each as well, to see whether they agree."""
-        shortcuts, parameters = self._shortcuts, self._weights.parameters
+        parameters = self._weights.parameters
         formed = signals.gradients(losses / self._size / self._divisor, weightings)
         if formed is not None and shortcuts.may_use_signals(parameters):
             return formed

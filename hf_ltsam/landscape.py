@@ -201,14 +201,16 @@ class LossLandscape:
             at: eps_c, made from `class_gradients` of this landscape, and used once.
         """
         if isinstance(at, HeadVectors):
-            return self._with_own_heads(torch.tensor(v, dtype=torch.float64), at, plain)
+            return self._with_own_heads(at, torch.tensor(v, dtype=torch.float64), plain)
         ones = at.members.ones(self._weights.wide_dtype)
         perturbed: WeightVector = reduce(add, (self.gradient(v_c * o, at=e) for v_c, o, e in zip(v, ones, at.vectors)))
         return perturbed if plain == 0 else plain * self.gradient() + perturbed
 
     def _opened(self, head: nn.Module) -> OpenPass | None:
         """One pass over the trunk that serves all classes, where the classifier is a linear layer and comes last."""
-        if self._shortcuts is None or len(self._passes) > 1 or not self._shortcuts.may_open(head):
+        if self._shortcuts is None or len(self._passes) > 1 or type(head) is not nn.Linear:
+            return None
+        if not self._shortcuts.may_open(head):
             return None
         (passes,) = self._passes
         with passes.repeating(Part(ALL_ROWS, [])):
@@ -219,9 +221,11 @@ class LossLandscape:
             passes.first_pass_gave(found.losses.detach(), perturbed=False)
         return found
 
-    def _with_own_heads(self, v: Tensor, at: HeadVectors, plain: float) -> WeightVector:
+    def _with_own_heads(self, at: HeadVectors, v: Tensor, plain: float) -> WeightVector:
         """Each sample's loss with the classifier moved by its class's vector; the plain losses join the backward pass."""
         (passes,), opened_pass = self._passes, self._open
+        if opened_pass is None:
+            raise RuntimeError("The pass over the trunk that these vectors were made from is used up.")
         weights = at.members.of_samples(v)
         perturbed = self._losses(opened_pass.logits_at(at), passes.batch)
         total = weights.to(perturbed) * perturbed + plain * opened_pass.losses

@@ -57,20 +57,23 @@ class Passes:
         """
         parts = self._parts(weightings)
         gradients: list[list[Gradient]] = [[] for _ in weightings]
-        losses = []
+        losses: list[Tensor] = []
         for part in parts:
-            with self.repeating(part):        # the backward pass too: activation checkpointing repeats forwards in it
-                found, taken = self._taker.take(
-                    lambda part=part: self._losses(part.of_batch(self.batch)),
-                    [None if weightings[j] is None else part.of(weightings[j]) for j in part.weightings],
-                )
+            found, taken = self._pass(part, weightings)
             losses.append(found)
             for j, gradient in zip(part.weightings, taken):
                 gradients[j].append(gradient)
         if self.first_losses is None:
             self.first_pass_gave(_in_order(parts, losses), perturbed)
-        gap = self._gap(parts, losses, weightings[0]) if perturbed and self.plain_losses is not None else None
+        plain = self.plain_losses
+        gap = _gap(parts, losses, plain, weightings[0]) if perturbed and plain is not None else None
         return gradients, gap
+
+    def _pass(self, part: Part, weightings: Sequence[Tensor | None]) -> tuple[Tensor, list[Gradient]]:
+        """Losses of some rows, and their gradient for each weighting that the part serves."""
+        batch, own = part.of_batch(self.batch), [part.of_weighting(weightings[j]) for j in part.weightings]
+        with self.repeating(part):        # the backward pass too: activation checkpointing repeats forwards in it
+            return self._taker.take(lambda: self._losses(batch), own)
 
     def first_pass_gave(self, losses: Tensor, perturbed: bool) -> None:
         self.first_losses = losses
@@ -103,18 +106,19 @@ class Passes:
         # where random numbers were drawn, only what was passed before can draw the same again
         return whole if self._drew and any(part.key not in self._random for part in parts) else parts
 
-    def _gap(self, parts: Sequence[Part], losses: Sequence[Tensor], weighting: Tensor | None) -> Tensor:
-        plain = self.plain_losses
-        gap = plain.new_zeros(())
-        for part, perturbed in zip(parts, losses):
-            difference = perturbed - part.of(plain)
-            gap = gap + (difference if weighting is None else part.of(weighting).to(plain) * difference).sum()
-        return gap
+
+def _gap(parts: Sequence[Part], losses: Sequence[Tensor], plain: Tensor, weighting: Tensor | None) -> Tensor:
+    """sum_i a_i (l_i(w + eps) - l_i(w)) over the rows that were passed."""
+    gap = plain.new_zeros(())
+    for part, perturbed in zip(parts, losses):
+        difference, a = perturbed - part.of(plain), part.of_weighting(weighting)
+        gap = gap + (difference if a is None else a.to(plain) * difference).sum()
+    return gap
 
 
 def _in_order(parts: Sequence[Part], losses: Sequence[Tensor]) -> Tensor:
     """The losses of all rows, from those of the parts that they were computed in."""
     if len(parts) == 1:
         return losses[0]
-    order = torch.cat([part.rows for part in parts]).argsort()
+    order = torch.cat([part.rows for part in parts if part.rows is not None]).argsort()
     return torch.cat(list(losses))[order.to(losses[0].device)]

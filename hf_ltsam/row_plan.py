@@ -33,6 +33,9 @@ class Part:
         """These rows of values (b, ...)."""
         return values if self.rows is None else values[self.rows.to(values.device)]
 
+    def of_weighting(self, a: Tensor | None) -> Tensor | None:
+        return None if a is None else self.of(a)
+
     def of_batch(self, batch: MicroBatch) -> MicroBatch:
         return batch if self.rows is None else batch.rows(self.rows)
 

@@ -33,7 +33,7 @@ class Shortcuts:
         self.model = model
         self._rows: bool | None = None        # whether rows may be left out; None: not tried yet
         self._signals: dict[Hashable, bool] = {}        # trainable weights -> whether signals give their gradients
-        self._closed: set[nn.Module] = set()        # classifiers whose output is not yet what the losses are made from
+        self._closed: set[nn.Linear] = set()        # classifiers whose output is not yet what the losses are made from
 
     def may_leave_out_rows(
         self, batch: MicroBatch, losses: Callable[[MicroBatch], Tensor], device: torch.device
@@ -63,11 +63,11 @@ class Shortcuts:
         if not same:
             logger.info("The modules' signals do not give the gradients: every weighting has its own backward pass.")
 
-    def may_open(self, head: nn.Module) -> bool:
+    def may_open(self, head: nn.Linear) -> bool:
         """Whether one pass over the trunk may serve classifiers moved by an offset for each class."""
-        return type(head) is nn.Linear and head not in self._closed
+        return head not in self._closed
 
-    def cannot_open(self, head: nn.Module) -> None:
+    def cannot_open(self, head: nn.Linear) -> None:
         self._closed.add(head)
 
 

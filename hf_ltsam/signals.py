@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
+from transformers import PreTrainedModel
 
 from .replay import RandomState, random_numbers_of, random_state
 
@@ -52,8 +53,15 @@ class Signals:
         self._owners = list(dict.fromkeys(self._owners_in(model)))
         self._states: dict[nn.Module, RandomState] = {}
         self._calls: list[_Call] = []
+        self._model = model
+
+    @property
+    def worth_it(self) -> bool:
+        """Whether little is run again, and no activation is kept that checkpointing was to spare."""
+        if any(isinstance(m, PreTrainedModel) and m.is_gradient_checkpointing for m in self._model.modules()):
+            return False
         again = sum(p.numel() for m in self._owners if type(m) is not nn.Linear for p in m.parameters())
-        self.worth_it = again <= RUN_AGAIN * sum(p.numel() for p in model.parameters())
+        return again <= RUN_AGAIN * sum(p.numel() for p in self._model.parameters())
 
     def _owners_in(self, module: nn.Module) -> Iterator[nn.Module]:
         """The outermost modules that own trainable weights themselves."""
@@ -124,17 +132,14 @@ class Signals:
                 sums[index] = g if before is None else before + g        # a weight may belong to several modules
 
     def _of_linear(self, call: _Call, signals: Sequence[Tensor]) -> Iterator[LocalGradients]:
-        weight, bias = self._index.get(id(call.module.weight)), self._index.get(id(call.module.bias))
+        """W' = s x' and b' = s 1, for every signal s."""
+        linear = dict(call.module.named_parameters())
         (x,) = call.arguments
         x = x.detach().flatten(0, -2).to(signals[0].dtype)        # (n positions, in)
         for signal in signals:
             s = signal.flatten(0, -2)        # (n positions, out)
-            local: LocalGradients = []
-            if weight is not None:
-                local.append((weight, (s.T @ x).to(call.module.weight.dtype)))
-            if bias is not None:
-                local.append((bias, s.sum(0).to(call.module.bias.dtype)))
-            yield local
+            found = {"weight": lambda s=s: s.T @ x, "bias": lambda s=s: s.sum(0)}
+            yield [(self._index[id(p)], found[name]().to(p.dtype)) for name, p in linear.items() if id(p) in self._index]
 
     def _run_again(self, call: _Call, signals: Sequence[Tensor]) -> Iterator[LocalGradients]:
         own = [p for p in call.module.parameters() if id(p) in self._index]

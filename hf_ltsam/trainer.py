@@ -39,8 +39,8 @@ from .refusals import (
 from .resuming import Resumes
 from .reweighting import Reweighting
 from .run_identity import describe
-from .telemetry import Telemetry
 from .shortcuts import Shortcuts
+from .telemetry import Telemetry
 from .training_set import readable_labels, statistics_of
 from .weights import TrainableWeights
 

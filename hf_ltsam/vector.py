@@ -62,7 +62,8 @@ class WeightVector:
     def __mul__(self, other: Scalar | WeightVector) -> WeightVector:
         """By a scalar, or element by element with another vector."""
         if isinstance(other, WeightVector):
-            return WeightVector(torch._foreach_mul(self._tensors, other._tensors), _product(self.scale, other.scale), fresh=True)
+            products = torch._foreach_mul(self._tensors, other._tensors)
+            return WeightVector(products, _product(self.scale, other.scale), fresh=True)
         return self._scaled(_product(self.scale, other))
 
     __rmul__ = __mul__
@@ -152,7 +153,7 @@ class WeightVector:
         scale = number_on_host(self.scale)
         if isinstance(scale, Tensor):
             torch._foreach_mul_(self._tensors, scale)
-            torch._foreach_add_(self._tensors, point)
+            torch._foreach_add_(self._tensors, list(point))
         else:        # rounded once, as where the point itself is moved
             for tensor, p in zip(self._tensors, point):
                 torch.add(p, tensor, alpha=scale, out=tensor)
@@ -160,7 +161,7 @@ class WeightVector:
 
     def become_offset(self, point: Sequence[Tensor]) -> None:
         """Undo `become`, up to rounding."""
-        torch._foreach_sub_(self._tensors, point)
+        torch._foreach_sub_(self._tensors, list(point))
         self._raw_norm = None if self._raw_norm is None else self.norm()
         self.scale = 1.0
 

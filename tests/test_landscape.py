@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from hf_ltsam.landscape import LossLandscape, MicroBatch
+from hf_ltsam.landscape import MicroBatch
 from hf_ltsam.methods import METHODS, make_method
 from hf_ltsam.vector import WeightVector
 from hf_ltsam.weights import TrainableWeights

@@ -76,7 +76,7 @@ class CCSAM(Method):
         return statistics.total / statistics.counts[c] if self.class_weighting == "inverse_prior" else 1.0
 
     def _factors(self, loss: LossLandscape, step: StepContext, classes: Sequence[int], norms: Tensor) -> Tensor:
-        """||eps_c|| / ||M g_c|| of each class (m, 1), or of each of its parameters (m, T), from the norms ||M g_c|| (m, T)."""
+        """||eps_c|| / ||M g_c|| of each class (m, 1), or of each of its parameters (m, T), from their norms (m, T)."""
         w = loss.weights.tensors
         chosen = [True] * len(w) if not self.needs_classifier else loss.classifier(step.statistics.num_classes)        # M
         k = sum(t.numel() for t, perturbed in zip(w, chosen) if perturbed)
