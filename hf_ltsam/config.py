@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
+from .epoch_schedules import epochs_to_shares
+
 # Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
 _STOCK_LEARNING_RATE = 5e-5
 
@@ -39,7 +41,12 @@ class LTSamConfig(TrainingArguments):
 
     method: str = field(default="sam", metadata={"help": "The update rule: one of hf_ltsam.methods.METHODS."})
     method_args: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"rho\": 0.1}'."}
+        default=None,
+        metadata={
+            "help": "Its hyper-parameters as JSON, for example '{\"rho\": 0.1}', or by schedule: '{\"rho\": {\"piecewise\": "
+            "{\"values\": [0.1, 0.2], \"epochs\": [160]}}}' (also linear and cosine; boundaries in place of epochs are shares "
+            "of the training)."
+        },
     )
     loss: str = field(default="cross_entropy", metadata={"help": "The training loss: one of hf_ltsam.losses.LOSSES."})
     loss_args: dict[str, Any] | str | None = field(
@@ -89,6 +96,12 @@ class LTSamConfig(TrainingArguments):
                     f"LTSamConfig({name}=...) must be a mapping or its JSON text such as '{{\"rho\": 0.1}}', "
                     f"got {getattr(self, name)!r}."
                 )
+
+    @property
+    def method_hyperparameters(self) -> dict[str, Any]:
+        """`method_args` as `make_method` takes them: schedules by epoch have become schedules by progress."""
+        given = self.method_args if isinstance(self.method_args, dict) else {}
+        return epochs_to_shares(given, self.num_train_epochs, self.max_steps)
 
     @property
     def learning_rate_stands_still(self) -> bool:

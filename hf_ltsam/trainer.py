@@ -94,7 +94,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         args = LTSamConfig() if args is None else args
         check_types(args, method, compute_loss_func)
         check_arguments(args)
-        self.method = _by_name_or_object(method, args.method, args.method_args, "method", make_method)
+        self.method = _by_name_or_object(method, args.method, args.method_hyperparameters, "method", make_method)
         self.loss = _by_name_or_object(loss, args.loss, args.loss_args, "loss", make_loss)
         self.reweighting = Reweighting(args.reweighting, args.reweighting_start)
         if args.should_save:

@@ -47,7 +47,7 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     config = run.config
     set_seed(config.seed)        # of the initial weights
     statistics = splits.statistics(run.data, config.tail_threshold)
-    check_split(make_method(config.method, **mapping(config.method_args)), statistics)
+    check_split(make_method(config.method, **config.method_hyperparameters), statistics)
     model = build_model(run.model, splits.class_names, run.data.num_channels)
     check_head(make_loss(config.loss, **mapping(config.loss_args)), model)        # before images are decoded
     show_bar = config.local_process_index == 0 and not config.disable_tqdm
