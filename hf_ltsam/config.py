@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
+from .domains import SHARE, require
 from .epoch_schedules import epochs_to_shares
 
 # Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
@@ -43,14 +44,21 @@ class LTSamConfig(TrainingArguments):
     method_args: dict[str, Any] | str | None = field(
         default=None,
         metadata={
-            "help": "Its hyper-parameters as JSON, for example '{\"rho\": 0.1}', or by schedule: '{\"rho\": {\"piecewise\": "
-            "{\"values\": [0.1, 0.2], \"epochs\": [160]}}}' (also linear and cosine; boundaries in place of epochs are shares "
-            "of the training)."
+            "help": "Its hyper-parameters as JSON, for example '{\"rho\": 0.1}'. A schedule: '{\"rho\": {\"piecewise\": "
+            "{\"values\": [0.1, 0.2], \"epochs\": [160]}}}', or linear or cosine; boundaries in place of epochs are "
+            "shares of the training."
         },
     )
     loss: str = field(default="cross_entropy", metadata={"help": "The training loss: one of hf_ltsam.losses.LOSSES."})
     loss_args: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"tau\": 1.0}'."}
+    )
+    loss_start: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the training after which the loss applies, in [0, 1]; cross-entropy before it "
+            "(influence_balanced: 0.5)."
+        },
     )
     reweighting: str = field(
         default="none", metadata={"help": "Class weights of the loss: none, inverse or effective_number."}
@@ -89,6 +97,7 @@ class LTSamConfig(TrainingArguments):
                 )
         if self.lr_gamma <= 0:
             raise ValueError(f"LTSamConfig(lr_gamma=...) must be positive, got {self.lr_gamma}.")
+        require(SHARE, self, loss_start=self.loss_start)
         super().__post_init__()
         for name in ("method_args", "loss_args"):
             if not isinstance(getattr(self, name), dict | None):

@@ -71,7 +71,7 @@ def _listed(name: str, epochs: Any) -> list[Any]:
 
 
 def _share(name: str, epoch: Any, num_epochs: float) -> float:
-    if isinstance(epoch, bool) or not isinstance(epoch, Real) or not 0 <= epoch <= num_epochs:
+    if isinstance(epoch, bool) or not isinstance(epoch, Real) or not 0 <= float(epoch) <= num_epochs:
         raise ValueError(
             f"The schedule of {name!r} names epoch {epoch!r}, which is no epoch of a training of {num_epochs:g} "
             "(they count from 0)."

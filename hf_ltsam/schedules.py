@@ -186,7 +186,7 @@ def _named_schedule(config: Mapping[str, Any]) -> Schedule:
     if name in SCHEDULES and "epochs" in arguments:
         raise ValueError(
             f"The schedule {name!r} counts in epochs={arguments['epochs']!r}, but here nobody knows of how many: state "
-            "`boundaries`, in shares of training, or give the schedule to LTSamConfig(method_args=..., num_train_epochs=...)."
+            "`boundaries`, in shares of training, or give it to LTSamConfig(method_args=..., num_train_epochs=...)."
         )
     required = [f.name for f in fields(SCHEDULES[name]) if f.default is MISSING] if name in SCHEDULES else []
     missing = [argument for argument in required if argument not in arguments]

@@ -19,10 +19,11 @@ from .context import StepContext
 from .data.labels import label_fingerprint
 from .distributed import average_gradients, broadcast_buffers
 from .evaluation import EvaluatesLogits
+from .features import check_features, classifier_inputs, losses_of
 from .landscape import LossLandscape, MicroBatch
 from .learning_rate import milestone_schedule
 from .logits import check_logits, check_losses, logits_of
-from .losses import LOSSES, Loss, make_loss
+from .losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_loss
 from .methods import METHODS, Method, make_method
 from .metrics.long_tail import LongTailMetrics
 from .refusals import (
@@ -63,7 +64,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         compute_loss_func: refused; `loss` takes its place.
         method: a registry name of `hf_ltsam.methods` or an object; `args.method` where it is None.
         loss: a registry name of `hf_ltsam.losses`, or any function (logits (n, C), labels (n,), statistics) ->
-            losses (n,); `args.loss` where it is None.
+            losses (n,), or a `FeatureLoss`, which also reads the classifier's input; `args.loss` where it is None.
         class_statistics: of the training set; counted from the label column of `train_dataset` where it is None. They
             are trusted and need not equal the counts of `train_dataset`.
 
@@ -88,7 +89,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
         *,
         method: str | Method | None = None,
-        loss: str | Loss | None = None,
+        loss: str | Loss | FeatureLoss | None = None,
         class_statistics: ClassStatistics | None = None,
     ) -> None:
         args = LTSamConfig() if args is None else args
@@ -130,6 +131,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         if self.class_statistics is not None:
             self._warn(check_split(self.method, self.class_statistics))
             check_classifier(self.method, self.model, self.class_statistics)
+            check_features(self.loss, self.model, self.class_statistics.num_classes, args.torch_compile)
             self._check_eval_labels(eval_dataset, self.class_statistics.num_classes)
             if compute_metrics is None and not args.batch_eval_metrics:
                 self.compute_metrics = LongTailMetrics(self.class_statistics)
@@ -167,14 +169,17 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
 
     def _sample_losses(self, module: nn.Module, batch: MicroBatch) -> Tensor:
         """l_i (b,) with the class weights of this moment."""
-        with self.compute_loss_context_manager():
+        statistics, loss = self._statistics(), self._loss_of_this_moment()
+        with self.compute_loss_context_manager(), classifier_inputs(loss, self.model, statistics.num_classes) as features:
             logits = logits_of(module(**batch.inputs))
-        statistics = self._statistics()
         check_logits(logits, batch.labels, statistics.num_classes)
-        losses = self.loss(logits, batch.labels, statistics)
+        losses = losses_of(loss, logits, batch.labels, statistics, features)
         check_losses(losses, batch.labels)
         weights = self.reweighting.weights(self._progress, statistics, batch.labels, losses)
         return losses if weights is None else weights * losses
+
+    def _loss_of_this_moment(self) -> Loss | FeatureLoss:
+        return self.loss if self._progress >= self.args.loss_start else CrossEntropy()
 
     def _step_context(self, batch: MicroBatch, weights: TrainableWeights) -> StepContext:
         like = weights.parameters[0].detach()
@@ -238,6 +243,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         return {
             "method": describe(METHODS, self.method),
             "loss": describe(LOSSES, self.loss),
+            "loss_start": self.args.loss_start,
             "reweighting": {"scheme": self.reweighting.scheme, "start": self.reweighting.start},
             "class_counts": list(self._statistics().counts),
             "tail_threshold": self._statistics().tail_threshold if self.method.needs_split else None,

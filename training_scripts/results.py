@@ -50,7 +50,7 @@ def record_of(
     return RunRecord(
         seed=run.config.seed,
         method=describe(METHODS, trainer.method),
-        loss=describe(LOSSES, trainer.loss),
+        loss={**describe(LOSSES, trainer.loss), **({"start": run.config.loss_start} if run.config.loss_start else {})},
         class_statistics=statistics.to_dict(),
         results={"test": split_results(test.predictions, test.label_ids, statistics)},
         reweighting={"scheme": run.config.reweighting, "start": run.config.reweighting_start},
