@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
@@ -16,6 +17,7 @@ from transformers.utils import logging
 from .class_statistics import ClassStatistics
 from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
 from .run_identity import check_identity, save_identity
+from .spectral_norm import folded_state, load_originals, normalised_layers, save_originals
 
 logger = logging.get_logger(__name__)
 
@@ -87,11 +89,25 @@ class Resumes(Trainer):
         return super()._get_train_sampler(inner)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As stock, and what the model was trained on and with; spectrally normalised weights as ordinary ones."""
+        if normalised_layers(self.model):
+            state_dict = folded_state(self.model, state_dict)
         super()._save(output_dir, state_dict)
-        if self.args.should_save and self.class_statistics is not None:
-            folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        if not self.args.should_save:
+            return
+        folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        save_originals(self.model, folder)
+        if self.class_statistics is not None:
             self.class_statistics.save(folder)
             save_identity(folder, self._identity or self.identity())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_originals(self.model if model is None else model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        load_originals(self.model, self.state.best_model_checkpoint)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

@@ -40,6 +40,7 @@ from .refusals import (
 from .resuming import Resumes
 from .reweighting import Reweighting
 from .run_identity import describe
+from .spectral_norm import check_checkpointing, normalised_layers
 from .telemetry import Telemetry
 from .training_set import readable_labels, statistics_of
 from .weights import TrainableWeights
@@ -128,6 +129,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
             train_dataset, self.label_names[0], self.model, class_statistics, args.tail_threshold
         )
         check_head(self.loss, self.model)
+        check_checkpointing(self.model, bool(args.gradient_checkpointing))
         if self.class_statistics is not None:
             self._warn(check_split(self.method, self.class_statistics))
             check_classifier(self.method, self.model, self.class_statistics)
@@ -247,6 +249,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
             "reweighting": {"scheme": self.reweighting.scheme, "start": self.reweighting.start},
             "class_counts": list(self._statistics().counts),
             "tail_threshold": self._statistics().tail_threshold if self.method.needs_split else None,
+            "spectral_norm": {name: norm.n_power_iterations for name, norm in normalised_layers(self.model).items()},
             "training_labels_sha256": None if labels is None else label_fingerprint(labels),
         }
 

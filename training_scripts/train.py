@@ -19,6 +19,7 @@ from hf_ltsam.methods import make_method
 from hf_ltsam.metrics.run_record import RunRecord, write_metrics
 from hf_ltsam.refusals import check_head, check_split
 from hf_ltsam.resuming import last_checkpoint
+from hf_ltsam.spectral_norm import normalise_spectrally
 from training_scripts.arguments import Run, parse
 from training_scripts.checks import check, mapping, resume_point, warn_of_tiny_last_batch
 from training_scripts.results import print_results, record_of, save_recipe
@@ -50,6 +51,7 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     statistics = splits.statistics(run.data, config.tail_threshold)
     check_split(make_method(config.method, **config.method_hyperparameters), statistics)
     model = build_model(run.model, splits.class_names, run.data.num_channels)
+    normalise_spectrally(model, run.model.spectral_norm or [], run.model.spectral_norm_iterations)
     loss = make_loss(config.loss, **mapping(config.loss_args))
     check_head(loss, model)        # before images are decoded
     check_features(loss, model, statistics.num_classes, config.torch_compile)
