@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
-from .domains import SHARE, require
+from .domains import BELOW_ONE, COUNT, POSITIVE, SHARE, require
 from .epoch_schedules import epochs_to_shares
 
 # Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
@@ -82,6 +82,20 @@ class LTSamConfig(TrainingArguments):
         },
     )
     lr_gamma: float = field(default=0.1, metadata={"help": "The factor at each milestone, positive."})
+    swa_start: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of the training, in [0, 1), from which weights are averaged (SWA: 0.75). When the training ends, "
+            "the model takes the mean, with batch norm's statistics made anew. None: no averaging."
+        },
+    )
+    swa_interval: int | None = field(
+        default=None, metadata={"help": "Average after every so many steps. None: at the end of every epoch."}
+    )
+    swa_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "The constant learning rate from swa_start on. None: the schedule goes on as it is."},
+    )
 
     def __post_init__(self) -> None:
         self.names_no_optimizer = self.optim is None
@@ -98,6 +112,7 @@ class LTSamConfig(TrainingArguments):
         if self.lr_gamma <= 0:
             raise ValueError(f"LTSamConfig(lr_gamma=...) must be positive, got {self.lr_gamma}.")
         require(SHARE, self, loss_start=self.loss_start)
+        self._check_averaging()
         super().__post_init__()
         for name in ("method_args", "loss_args"):
             if not isinstance(getattr(self, name), dict | None):
@@ -105,6 +120,26 @@ class LTSamConfig(TrainingArguments):
                     f"LTSamConfig({name}=...) must be a mapping or its JSON text such as '{{\"rho\": 0.1}}', "
                     f"got {getattr(self, name)!r}."
                 )
+
+    def _check_averaging(self) -> None:
+        if self.swa_start is None:
+            for name in ("swa_interval", "swa_learning_rate"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"LTSamConfig({name}={getattr(self, name)}) says how weights are averaged, but not from when on: "
+                        "set swa_start as well, 0.75 for example."
+                    )
+            return
+        require(BELOW_ONE, self, swa_start=self.swa_start)
+        if self.swa_interval is not None:
+            require(COUNT, self, swa_interval=self.swa_interval)
+        if self.swa_learning_rate is not None:
+            require(POSITIVE, self, swa_learning_rate=self.swa_learning_rate)
+        if self.load_best_model_at_end:
+            raise ValueError(
+                "LTSamConfig(load_best_model_at_end=True) does not go with swa_start: the mean would take the place of the "
+                "best checkpoint. Set it to False."
+            )
 
     @property
     def method_hyperparameters(self) -> dict[str, Any]:

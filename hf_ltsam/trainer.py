@@ -21,7 +21,7 @@ from .distributed import average_gradients, broadcast_buffers
 from .evaluation import EvaluatesLogits
 from .features import check_features, classifier_inputs, losses_of
 from .landscape import LossLandscape, MicroBatch
-from .learning_rate import milestone_schedule
+from .learning_rate import hold_constant, milestone_schedule
 from .logits import check_logits, check_losses, logits_of
 from .losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_loss
 from .methods import METHODS, Method, make_method
@@ -217,6 +217,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         return super().get_decay_parameter_names(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        made_here = self.lr_scheduler is None
         if self.args.lr_milestones and self.lr_scheduler is None:
             self.lr_scheduler: Any = milestone_schedule(
                 optimizer or self.optimizer,
@@ -226,7 +227,13 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
                 self.args.lr_gamma,
             )
             self._created_lr_scheduler = True
-        return super().create_scheduler(num_training_steps, optimizer)
+        schedule = super().create_scheduler(num_training_steps, optimizer)
+        if self.args.swa_start is not None and self.args.swa_learning_rate is not None:
+            if not self._created_lr_scheduler:
+                raise ValueError("swa_learning_rate does not go with a schedule of your own in `optimizers`: leave one out.")
+            if made_here:
+                hold_constant(schedule, self.args.swa_start, num_training_steps, self.args.swa_learning_rate)
+        return schedule
 
     # ---- logs and checkpoints ----
 
@@ -250,6 +257,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
             "class_counts": list(self._statistics().counts),
             "tail_threshold": self._statistics().tail_threshold if self.method.needs_split else None,
             "spectral_norm": {name: norm.n_power_iterations for name, norm in normalised_layers(self.model).items()},
+            "weight_averaging": self.averaging and self.averaging.settings,
             "training_labels_sha256": None if labels is None else label_fingerprint(labels),
         }
 
