@@ -9,6 +9,8 @@ from transformers import TrainingArguments
 
 from .domains import BELOW_ONE, COUNT, POSITIVE, SHARE, require
 from .epoch_schedules import epochs_to_shares
+from .losses import LOSSES
+from .methods import METHODS
 
 # Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
 _STOCK_LEARNING_RATE = 5e-5
@@ -40,7 +42,7 @@ class LTSamConfig(TrainingArguments):
         metadata={"help": "Drop columns the model does not take. Off: it would drop the images under a transform."},
     )
 
-    method: str = field(default="sam", metadata={"help": "The update rule: one of hf_ltsam.methods.METHODS."})
+    method: str = field(default="sam", metadata={"help": f"The update rule: {', '.join(METHODS)} (see `ltsam methods`)."})
     method_args: dict[str, Any] | str | None = field(
         default=None,
         metadata={
@@ -49,7 +51,7 @@ class LTSamConfig(TrainingArguments):
             "shares of the training."
         },
     )
-    loss: str = field(default="cross_entropy", metadata={"help": "The training loss: one of hf_ltsam.losses.LOSSES."})
+    loss: str = field(default="cross_entropy", metadata={"help": f"The training loss: {', '.join(LOSSES)}."})
     loss_args: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"tau\": 1.0}'."}
     )
