@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from .distributed import average_running_statistics
 from .domains import BELOW_ONE, COUNT, require
+from .replay import random_numbers_of, random_state
 from .spectral_norm import settle
 
 logger = logging.get_logger(__name__)
@@ -85,8 +86,8 @@ class WeightAveraging(TrainerCallback):
                 model.get_parameter(name).copy_(mean)
         settle(model)
         loader = kwargs["train_dataloader"]
-        with torch.random.fork_rng():        # the same batches and dropout masks whether the run was resumed or not
-            torch.manual_seed(args.seed)
+        with random_numbers_of(random_state(args.device), args.device):        # afterwards generators are as before
+            torch.manual_seed(args.seed)        # the same batches and dropout masks whether the run was resumed or not
             if isinstance(loader, DataLoaderShard | DataLoaderDispatcher):
                 loader.set_epoch(max(math.ceil(state.epoch) - 1, 0))
             refresh_batch_norm(model, _batches(args, loader), args.label_names or ["labels"])
