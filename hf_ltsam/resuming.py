@@ -145,8 +145,9 @@ class Resumes(Trainer):
         if file.is_file():
             self.method_memory.update(torch.load(file, map_location=self.args.device, weights_only=True))
         mean = Path(checkpoint) / _MEAN_FILE
-        if self.averaging and mean.is_file():
-            self.averaging.load_mean_state(torch.load(mean, map_location=self.args.device, weights_only=True), self.model)
+        if self.averaging:
+            saved = torch.load(mean, map_location=self.args.device, weights_only=True) if mean.is_file() else None
+            self.averaging.load_mean_state(saved, self.model)
 
 
 def _memory_file(process: int) -> str:

@@ -98,8 +98,11 @@ class WeightAveraging(TrainerCallback):
         """The running mean, as tensors; None before there is any."""
         return None if self._mean is None else {"names": self._names, "mean": self._mean.state_dict()}
 
-    def load_mean_state(self, saved: dict[str, Any], model: nn.Module) -> None:
+    def load_mean_state(self, saved: dict[str, Any] | None, model: nn.Module) -> None:
         """The inverse of `mean_state`."""
+        self._mean = None
+        if saved is None:
+            return
         self._names = list(saved["names"])
         self._mean = AveragedModel(self._current(model))
         self._mean.load_state_dict(saved["mean"])

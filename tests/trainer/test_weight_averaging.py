@@ -201,6 +201,10 @@ def test_resumes_bit_for_bit(interval, steps, tmp_path):
         assert_same(resumed.model, whole.model)
         ours, theirs = (t.averaging.mean_state()["mean"] for t in (resumed, whole))
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    if interval is None:        # and by the same trainer, which has a mean already
+        expected = copy.deepcopy(whole.model)
+        whole.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+        assert_same(whole.model, expected)
 
 
 def test_the_mean_comes_back_from_its_file_bit_for_bit(tmp_path):
