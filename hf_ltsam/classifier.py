@@ -6,9 +6,15 @@ from torch import nn
 
 from .models.cosine_classifier import CosineClassifier
 
+# for the methods that perturb it
+_ALL_WEIGHTS = "a method that perturbs all weights (cc_sam with parameters='all')"
 
-def classifier_of(model: nn.Module, num_classes: int) -> nn.Module:
+
+def classifier_of(model: nn.Module, num_classes: int, way_out: str = _ALL_WEIGHTS) -> nn.Module:
     """The one linear or cosine layer with C outputs and something to train.
+
+    Args:
+        way_out: what to use instead of whatever needs the classifier, for the error message.
 
     Raises:
         ValueError: there is none, or there are several, by their names.
@@ -23,8 +29,7 @@ def classifier_of(model: nn.Module, num_classes: int) -> nn.Module:
     )
     raise ValueError(
         f"The classifier of {type(model).__name__} cannot be told from its other layers: {reason}. Give the model one last "
-        f"layer of these types with {num_classes} outputs, thaw it if it is frozen, or use a method that perturbs all "
-        "weights (cc_sam with parameters='all')."
+        f"layer of these types with {num_classes} outputs, thaw it if it is frozen, or use {way_out}."
     )
 
 

@@ -7,6 +7,11 @@ from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
+from .domains import BELOW_ONE, COUNT, POSITIVE, SHARE, require
+from .epoch_schedules import epochs_to_shares
+from .losses import LOSSES
+from .methods import METHODS
+
 # Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
 _STOCK_LEARNING_RATE = 5e-5
 
@@ -37,13 +42,25 @@ class LTSamConfig(TrainingArguments):
         metadata={"help": "Drop columns the model does not take. Off: it would drop the images under a transform."},
     )
 
-    method: str = field(default="sam", metadata={"help": "The update rule: one of hf_ltsam.methods.METHODS."})
+    method: str = field(default="sam", metadata={"help": f"The update rule: {', '.join(METHODS)} (see `ltsam methods`)."})
     method_args: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"rho\": 0.1}'."}
+        default=None,
+        metadata={
+            "help": "Its hyper-parameters as JSON, for example '{\"rho\": 0.1}'. A schedule: '{\"rho\": {\"piecewise\": "
+            "{\"values\": [0.1, 0.2], \"epochs\": [160]}}}', or linear or cosine; boundaries in place of epochs are "
+            "shares of the training."
+        },
     )
-    loss: str = field(default="cross_entropy", metadata={"help": "The training loss: one of hf_ltsam.losses.LOSSES."})
+    loss: str = field(default="cross_entropy", metadata={"help": f"The training loss: {', '.join(LOSSES)}."})
     loss_args: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"tau\": 1.0}'."}
+    )
+    loss_start: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the training after which the loss applies, in [0, 1]; cross-entropy before it "
+            "(influence_balanced: 0.5)."
+        },
     )
     reweighting: str = field(
         default="none", metadata={"help": "Class weights of the loss: none, inverse or effective_number."}
@@ -74,6 +91,20 @@ class LTSamConfig(TrainingArguments):
         },
     )
     lr_gamma: float = field(default=0.1, metadata={"help": "The factor at each milestone, positive."})
+    swa_start: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of the training, in [0, 1), from which weights are averaged (SWA: 0.75). When the training ends, "
+            "the model takes the mean, with batch norm's statistics made anew. None: no averaging."
+        },
+    )
+    swa_interval: int | None = field(
+        default=None, metadata={"help": "Average after every so many steps. None: at the end of every epoch."}
+    )
+    swa_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "The constant learning rate from swa_start on. None: the schedule goes on as it is."},
+    )
 
     def __post_init__(self) -> None:
         self.names_no_optimizer = self.optim is None
@@ -89,6 +120,8 @@ class LTSamConfig(TrainingArguments):
                 )
         if self.lr_gamma <= 0:
             raise ValueError(f"LTSamConfig(lr_gamma=...) must be positive, got {self.lr_gamma}.")
+        require(SHARE, self, loss_start=self.loss_start)
+        self._check_averaging()
         super().__post_init__()
         for name in ("method_args", "loss_args"):
             if not isinstance(getattr(self, name), dict | None):
@@ -96,6 +129,32 @@ class LTSamConfig(TrainingArguments):
                     f"LTSamConfig({name}=...) must be a mapping or its JSON text such as '{{\"rho\": 0.1}}', "
                     f"got {getattr(self, name)!r}."
                 )
+
+    def _check_averaging(self) -> None:
+        if self.swa_start is None:
+            for name in ("swa_interval", "swa_learning_rate"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"LTSamConfig({name}={getattr(self, name)}) says how weights are averaged, but not from when on: "
+                        "set swa_start as well, 0.75 for example."
+                    )
+            return
+        require(BELOW_ONE, self, swa_start=self.swa_start)
+        if self.swa_interval is not None:
+            require(COUNT, self, swa_interval=self.swa_interval)
+        if self.swa_learning_rate is not None:
+            require(POSITIVE, self, swa_learning_rate=self.swa_learning_rate)
+        if self.load_best_model_at_end:
+            raise ValueError(
+                "LTSamConfig(load_best_model_at_end=True) does not go with swa_start: the mean would take the place of the "
+                "best checkpoint. Set it to False."
+            )
+
+    @property
+    def method_hyperparameters(self) -> dict[str, Any]:
+        """`method_args` as `make_method` takes them: schedules by epoch have become schedules by progress."""
+        given = self.method_args if isinstance(self.method_args, dict) else {}
+        return epochs_to_shares(given, self.num_train_epochs, self.max_steps)
 
     @property
     def learning_rate_stands_still(self) -> bool:

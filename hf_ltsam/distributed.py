@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @torch.no_grad()
@@ -43,3 +44,15 @@ def broadcast_buffers(model: nn.Module) -> None:
         dist.broadcast(flat, src=0)
         for buffer, value in zip(buffers, flat.split([b.numel() for b in buffers])):
             buffer.copy_(value.view(buffer.shape))
+
+
+@torch.no_grad()
+def average_running_statistics(model: nn.Module) -> None:
+    """Replace batch norm's running statistics by their mean over the processes; with one process they stay."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
+            for statistic in (module.running_mean, module.running_var):
+                dist.all_reduce(statistic)
+                statistic /= dist.get_world_size()

@@ -1,9 +1,10 @@
-"""The step schedule of the sources, which transformers does not have."""
+"""What the sources do with the learning rate and transformers has no schedule for: steps, and a constant at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -21,6 +22,32 @@ def milestone_schedule(
     """
     boundaries = [round(share * total_steps) for share in milestones]
     return LambdaLR(optimizer, partial(_factor, warmup_steps=warmup_steps, boundaries=boundaries, gamma=gamma))
+
+
+def hold_constant(schedule: Any, start: float, total_steps: int, learning_rate: float) -> None:
+    """From a share of the training on, replace what a schedule gives by a constant, in place.
+
+    Args:
+        schedule: as transformers makes them, a `LambdaLR`.
+        start: share of the training, in [0, 1).
+        learning_rate: of every parameter group.
+
+    Raises:
+        ValueError: the schedule is of another kind.
+    """
+    if not isinstance(schedule, LambdaLR):
+        raise ValueError(
+            f"swa_learning_rate={learning_rate} does not go with lr_scheduler_type that makes a {type(schedule).__name__}: "
+            "choose cosine, linear, constant or lr_milestones."
+        )
+    schedule.lr_lambdas = [
+        partial(_held, factor=factor, start=start, total_steps=total_steps, constant=learning_rate / float(base))
+        for factor, base in zip(schedule.lr_lambdas, schedule.base_lrs)
+    ]
+
+
+def _held(step: int, factor: Callable[[int], float], start: float, total_steps: int, constant: float) -> float:
+    return constant if step / total_steps >= start else factor(step)
 
 
 def _factor(step: int, warmup_steps: int, boundaries: Sequence[int], gamma: float) -> float:

@@ -9,26 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .class_statistics import ClassStatistics
 from .class_tables import per_class
 from .domains import BELOW_ONE, NON_NEGATIVE, POSITIVE, require
+from .influence_balanced import InfluenceBalanced
+from .loss_protocol import FeatureLoss, Loss, cross_entropy, wide
 from .registry import build, nearest
 from .reweighting import BETA, class_weights
-
-
-class Loss(Protocol):
-    """`(logits (n, C), labels (n,), statistics) -> losses (n,)`.
-
-    Losses are computed in float32, or in float64 for float64 logits.
-    """
-
-    def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +28,7 @@ class CrossEntropy(Loss):
     """l = -log softmax(z)_y."""
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
-        return _cross_entropy(_wide(logits), labels)
+        return cross_entropy(wide(logits), labels)
 
 
 @dataclass(frozen=True)
@@ -55,10 +47,10 @@ class Focal(Loss):
         require(NON_NEGATIVE, self, gamma=self.gamma)
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
-        cross_entropy = _cross_entropy(_wide(logits), labels)
+        minus_log_p = cross_entropy(wide(logits), labels)
         # 1 - p_y without cancellation, and away from 0, where the power has no derivative for gamma < 1
-        missing = -torch.expm1(-cross_entropy).clamp_max(-torch.finfo(cross_entropy.dtype).tiny)
-        return missing**self.gamma * cross_entropy
+        missing = -torch.expm1(-minus_log_p).clamp_max(-torch.finfo(minus_log_p.dtype).tiny)
+        return missing**self.gamma * minus_log_p
 
 
 @dataclass(frozen=True)
@@ -77,9 +69,9 @@ class ClassBalanced(Loss):
         require(BELOW_ONE, self, beta=self.beta)
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
-        logits = _wide(logits)
+        logits = wide(logits)
         weights = class_weights("effective_number", statistics, logits, self.beta)       # (C,)
-        return weights[labels] * _cross_entropy(logits, labels)
+        return weights[labels] * cross_entropy(logits, labels)
 
 
 @dataclass(frozen=True)
@@ -105,10 +97,10 @@ class LDAM(Loss):
         require(POSITIVE, self, s=self.s)
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
-        logits = _wide(logits)
+        logits = wide(logits)
         margins = _ldam_margins(statistics, logits, self.max_m)                         # (C,)
         shift = self.s * margins[labels].unsqueeze(1)                                   # (n, 1)
-        return _cross_entropy(logits.scatter_add(1, labels.unsqueeze(1), -shift), labels)
+        return cross_entropy(logits.scatter_add(1, labels.unsqueeze(1), -shift), labels)
 
 
 @dataclass(frozen=True)
@@ -127,8 +119,8 @@ class LogitAdjustment(Loss):
         require(NON_NEGATIVE, self, tau=self.tau)
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
-        logits = _wide(logits)
-        return _cross_entropy(logits + self.tau * statistics.tensor("log_prior", logits), labels)
+        logits = wide(logits)
+        return cross_entropy(logits + self.tau * statistics.tensor("log_prior", logits), labels)
 
 
 @dataclass(frozen=True)
@@ -139,9 +131,9 @@ class BalancedSoftmax(Loss):
     """
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
-        logits = _wide(logits)
+        logits = wide(logits)
         # log pi differs from log n by one number for all classes, which softmax does not see
-        return _cross_entropy(logits + statistics.tensor("log_prior", logits), labels)
+        return cross_entropy(logits + statistics.tensor("log_prior", logits), labels)
 
 
 @dataclass(frozen=True)
@@ -163,9 +155,9 @@ class VectorScaling(Loss):
         require(NON_NEGATIVE, self, gamma=self.gamma, tau=self.tau)
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
-        logits = _wide(logits)
+        logits = wide(logits)
         scales = _vector_scales(statistics, logits, self.gamma)                         # (C,)
-        return _cross_entropy(scales * logits + self.tau * statistics.tensor("log_prior", logits), labels)
+        return cross_entropy(scales * logits + self.tau * statistics.tensor("log_prior", logits), labels)
 
 
 @dataclass(frozen=True)
@@ -194,7 +186,7 @@ class LabelAwareSmoothing(Loss):
             raise ValueError(f"LabelAwareSmoothing(shape={self.shape!r}) does not exist.{nearest(self.shape, _RISES)}")
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
-        logits = _wide(logits)
+        logits = wide(logits)
         eps = _smoothing(statistics, logits, self.head, self.tail, self.shape)[labels]          # (n,)
         minus_log_p = -logits.log_softmax(1)                                                    # (n, C)
         own = minus_log_p.gather(1, labels.unsqueeze(1)).squeeze(1)                             # (n,)
@@ -202,7 +194,7 @@ class LabelAwareSmoothing(Loss):
         return (1 - eps) * own + eps * others
 
 
-LOSSES: dict[str, type[Loss]] = {
+LOSSES: dict[str, type[Loss | FeatureLoss]] = {
     "cross_entropy": CrossEntropy,
     "focal": Focal,
     "class_balanced": ClassBalanced,
@@ -211,26 +203,23 @@ LOSSES: dict[str, type[Loss]] = {
     "balanced_softmax": BalancedSoftmax,
     "vector_scaling": VectorScaling,
     "label_aware_smoothing": LabelAwareSmoothing,
+    "influence_balanced": InfluenceBalanced,
 }
 
+__all__ = [
+    "LDAM", "LOSSES", "BalancedSoftmax", "ClassBalanced", "CrossEntropy", "FeatureLoss", "Focal", "InfluenceBalanced",
+    "LabelAwareSmoothing", "LogitAdjustment", "Loss", "VectorScaling", "make_loss",
+]
 
-def make_loss(name: str, **arguments: Any) -> Loss:
+
+def make_loss(name: str, **arguments: Any) -> Loss | FeatureLoss:
     """A loss by its registry name, a key of `LOSSES`.
 
     Raises:
         ValueError: unknown name or argument (with the nearest valid ones), or a value outside its domain.
     """
-    loss: Loss = build("loss", LOSSES, name, arguments)
+    loss: Loss | FeatureLoss = build("loss", LOSSES, name, arguments)
     return loss
-
-
-def _wide(logits: Tensor) -> Tensor:
-    """In float32 at least: in bfloat16 log pi of 1,280 and of 1,270 images would be one number."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits, labels, reduction="none")
 
 
 @per_class

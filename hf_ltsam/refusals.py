@@ -15,7 +15,7 @@ from transformers import Trainer, TrainingArguments
 from .class_statistics import ClassStatistics
 from .classifier import classifier_of
 from .config import LTSamConfig
-from .losses import LDAM, Loss
+from .losses import LDAM, FeatureLoss, Loss
 from .methods import Method
 from .models.cosine_classifier import CosineClassifier
 
@@ -203,7 +203,7 @@ def check_columns(model: nn.Module, names: Collection[str]) -> None:
         )
 
 
-def check_head(loss: Loss, model: nn.Module) -> None:
+def check_head(loss: Loss | FeatureLoss, model: nn.Module) -> None:
     """Refuse a loss of cosine logits (LDAM) on a model without a cosine head of the same scale.
 
     Raises:

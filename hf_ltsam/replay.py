@@ -1,4 +1,4 @@
-"""What a second pass over the same micro-batch must not change: running statistics and random numbers."""
+"""What a second pass over the same micro-batch must not change: running statistics, power iterations, random numbers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from .spectral_norm import power_iterations_at_rest
+
 RandomState: TypeAlias = tuple[Tensor, Tensor | None]        # of the CPU and of the accelerator
 
 
 @contextmanager
 def running_statistics_at_rest(model: nn.Module) -> Iterator[None]:
-    """Normalise by the statistics of the batch, as in training, and leave the running ones alone."""
+    """Normalise by the statistics of the batch, as in training, and leave the running ones alone.
+
+    The singular vectors of spectral normalisation rest too: a perturbed pass divides the perturbed weight by
+    sigma = u^T (W + eps) v with the u and v of the first pass.
+    """
     moving = [m for m in model.modules() if isinstance(m, _BatchNorm | _InstanceNorm) and m.training]
     settings = [(m, m.track_running_stats, m.momentum) for m in moving if m.track_running_stats]
     try:
@@ -25,7 +31,8 @@ def running_statistics_at_rest(model: nn.Module) -> Iterator[None]:
                 module.track_running_stats = False
             else:
                 module.momentum = 0.0        # instance norm moves its running statistics whatever that flag says
-        yield
+        with power_iterations_at_rest(model):
+            yield
     finally:
         for module, tracks, momentum in settings:
             module.track_running_stats, module.momentum = tracks, momentum

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
@@ -14,10 +16,15 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from .class_statistics import ClassStatistics
+from .config import LTSamConfig
 from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
 from .run_identity import check_identity, save_identity
+from .spectral_norm import folded_state, load_originals, normalised_layers, save_originals
+from .weight_averaging import WeightAveraging
 
 logger = logging.get_logger(__name__)
+
+_MEAN_FILE = "weight_average.pt"        # the running mean of the weights, beside the optimizer's state
 
 
 class Resumes(Trainer):
@@ -27,6 +34,7 @@ class Resumes(Trainer):
     optimizer's state, and a checkpoint knows the method, loss and data set that it was made with.
     """
 
+    args: LTSamConfig
     class_statistics: ClassStatistics | None = None
     train_dataset: Any
 
@@ -36,6 +44,18 @@ class Resumes(Trainer):
         self._identity: dict[str, Any] | None = None        # of the training; it hashes all labels, so it is made once
         super().__init__(*args, **kwargs)
         self.add_callback(_EpochOfDataset(self))
+        if self.args.swa_start is not None:
+            self._add_averaging(WeightAveraging(self.args.swa_start, self.args.swa_interval))
+
+    def _add_averaging(self, averaging: WeightAveraging) -> None:
+        if self.averaging:
+            raise ValueError("Weights are averaged once: set swa_start, or pass a WeightAveraging callback, but not both.")
+        self.callback_handler.callbacks.insert(0, averaging)        # first: others may save the model at the end of training
+
+    @property
+    def averaging(self) -> WeightAveraging | None:
+        """The callback that averages weights, where there is one."""
+        return next((c for c in self.callback_handler.callbacks if isinstance(c, WeightAveraging)), None)
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint of this run was made with; a run that differs must not resume it."""
@@ -87,17 +107,34 @@ class Resumes(Trainer):
         return super()._get_train_sampler(inner)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As stock, and what the model was trained on and with; spectrally normalised weights as ordinary ones."""
+        if normalised_layers(self.model):
+            state_dict = folded_state(self.model, state_dict)
         super()._save(output_dir, state_dict)
-        if self.args.should_save and self.class_statistics is not None:
-            folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        if not self.args.should_save:
+            return
+        folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        save_originals(self.model, folder)
+        if self.class_statistics is not None:
             self.class_statistics.save(folder)
             save_identity(folder, self._identity or self.identity())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_originals(self.model if model is None else model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        load_originals(self.model, self.state.best_model_checkpoint)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.method_memory:        # every process has its own: it saw other samples
             Path(output_dir).mkdir(parents=True, exist_ok=True)
             torch.save(self.method_memory, Path(output_dir) / _memory_file(self.args.process_index))
+        mean = self.averaging and self.averaging.mean_state()
+        if mean and self.args.should_save:
+            torch.save(mean, Path(output_dir) / _MEAN_FILE)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -107,6 +144,10 @@ class Resumes(Trainer):
         file = own if own.is_file() else first        # of the first process where there were fewer of them
         if file.is_file():
             self.method_memory.update(torch.load(file, map_location=self.args.device, weights_only=True))
+        mean = Path(checkpoint) / _MEAN_FILE
+        if self.averaging:
+            saved = torch.load(mean, map_location=self.args.device, weights_only=True) if mean.is_file() else None
+            self.averaging.load_mean_state(saved, self.model)
 
 
 def _memory_file(process: int) -> str:
@@ -120,9 +161,15 @@ class _EpochOfDataset(TrainerCallback):
     def __init__(self, trainer: Resumes) -> None:
         self.trainer = trainer
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._tell(max(math.ceil(state.epoch or 0) - 1, 0))        # for what reads the data after a last epoch that is over
+
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._tell(int(state.epoch or 0))
+
+    def _tell(self, epoch: int) -> None:
         if self.trainer._keyed_dataset is not None:
-            self.trainer._keyed_dataset.set_epoch(int(state.epoch or 0))
+            self.trainer._keyed_dataset.set_epoch(epoch)
 
 
 def last_checkpoint(output_dir: str | os.PathLike[str]) -> Path | None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from numbers import Real
 from typing import Any, TypeAlias
 
-from .domains import FINITE, INNER_SHARE, require
+from .domains import FINITE, INNER_SHARE, SHARE, require
 from .registry import build
 
 Schedule: TypeAlias = Callable[[float], float]
@@ -62,31 +62,46 @@ class Piecewise:
 
 
 @dataclass(frozen=True)
-class Linear:
-    """From start to end along a line."""
+class _Transition:
+    """From start to end between the two boundaries, and constant before and after them.
+
+    Args:
+        boundaries: two increasing shares of training, in [0, 1]: epochs 10 and 160 of 200 are 0.05 and 0.8.
+    """
 
     start: float
     end: float
+    boundaries: tuple[float, ...] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "boundaries", tuple(self.boundaries))
         require(FINITE, self, start=self.start, end=self.end)
+        for boundary in self.boundaries:
+            require(SHARE, self, boundaries=boundary)
+        if len(self.boundaries) != 2 or self.boundaries[0] >= self.boundaries[1]:
+            name = type(self).__name__
+            raise ValueError(f"{name}(boundaries=...) must be two increasing shares, got {self.boundaries}.")
 
-    def __call__(self, progress: float) -> float:
-        return self.start + (self.end - self.start) * progress
+    def _share(self, progress: float) -> float:
+        """The part of the way that has been made, in [0, 1]."""
+        first, last = self.boundaries
+        return min(max((progress - first) / (last - first), 0.0), 1.0)
 
 
 @dataclass(frozen=True)
-class Cosine:
-    """From start to end along half a period of the cosine, flat at both ends."""
-
-    start: float
-    end: float
-
-    def __post_init__(self) -> None:
-        require(FINITE, self, start=self.start, end=self.end)
+class Linear(_Transition):
+    """From start to end along a line, between two boundaries."""
 
     def __call__(self, progress: float) -> float:
-        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2
+        return self.start + (self.end - self.start) * self._share(progress)
+
+
+@dataclass(frozen=True)
+class Cosine(_Transition):
+    """From start to end along half a period of the cosine, flat at both ends, between two boundaries."""
+
+    def __call__(self, progress: float) -> float:
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * self._share(progress))) / 2
 
 
 SCHEDULES: dict[str, type] = {"constant": Constant, "piecewise": Piecewise, "linear": Linear, "cosine": Cosine}
@@ -126,7 +141,8 @@ def schedule_from_config(value: Any) -> float | Schedule:
 
     Args:
         value: a number, also as text, since YAML reads 1e-3 as text; or one schedule by name with its arguments,
-            as in `{"piecewise": {"values": [0.1, 0.2], "boundaries": [0.8]}}`.
+            as in `{"piecewise": {"values": [0.1, 0.2], "boundaries": [0.8]}}`. Boundaries in epochs become shares of
+            training in `epoch_schedules.py`.
 
     Raises:
         ValueError: anything else; an unknown schedule or argument is answered with the nearest valid ones.
@@ -157,7 +173,7 @@ def schedule_to_config(x: float | Schedule) -> float | dict[str, dict[str, Any]]
         return float(x)
     names = {cls: name for name, cls in SCHEDULES.items()}
     if isinstance(x, Constant | Piecewise | Linear | Cosine):
-        return {names[type(x)]: asdict(x)}
+        return {names[type(x)]: {f.name: getattr(x, f.name) for f in fields(x) if getattr(x, f.name) != f.default}}
     raise ValueError(f"{x!r} cannot be written as configuration: use one of {', '.join(SCHEDULES)}.")
 
 
@@ -167,6 +183,11 @@ def _named_schedule(config: Mapping[str, Any]) -> Schedule:
     (name, arguments), = config.items()
     if not isinstance(arguments, Mapping):
         raise ValueError(f"The schedule {name!r} needs its arguments by name, got {arguments!r}.")
+    if name in SCHEDULES and "epochs" in arguments:
+        raise ValueError(
+            f"The schedule {name!r} counts in epochs={arguments['epochs']!r}, but here nobody knows of how many: state "
+            "`boundaries`, in shares of training, or give it to LTSamConfig(method_args=..., num_train_epochs=...)."
+        )
     required = [f.name for f in fields(SCHEDULES[name]) if f.default is MISSING] if name in SCHEDULES else []
     missing = [argument for argument in required if argument not in arguments]
     if missing and set(arguments) <= set(required):

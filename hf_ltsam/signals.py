@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves, tree_map_only
 from transformers import PreTrainedModel
 
@@ -57,8 +58,11 @@ class Signals:
 
     @property
     def worth_it(self) -> bool:
-        """Whether little is run again, and no activation is kept that checkpointing was to spare."""
-        if any(isinstance(m, PreTrainedModel) and m.is_gradient_checkpointing for m in self._model.modules()):
+        """Whether little is run again, no activation is kept that checkpointing was to spare, and weights are weights."""
+        modules = list(self._model.modules())
+        if any(isinstance(m, PreTrainedModel) and m.is_gradient_checkpointing for m in modules):
+            return False
+        if any(is_parametrized(m) for m in modules):        # running one again would move its power iteration
             return False
         again = sum(p.numel() for m in self._owners if type(m) is not nn.Linear for p in m.parameters())
         return again <= RUN_AGAIN * sum(p.numel() for p in self._model.parameters())

@@ -13,16 +13,17 @@ from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import logging
 
 from .accumulation import accumulate
+from .batch_loss import BatchLoss
 from .class_statistics import ClassStatistics
 from .config import LTSamConfig
 from .context import StepContext
 from .data.labels import label_fingerprint
 from .distributed import average_gradients, broadcast_buffers
 from .evaluation import EvaluatesLogits
+from .features import check_features
 from .landscape import LossLandscape, MicroBatch
-from .learning_rate import milestone_schedule
-from .logits import check_logits, check_losses, logits_of
-from .losses import LOSSES, Loss, make_loss
+from .learning_rate import hold_constant, milestone_schedule
+from .losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_loss
 from .methods import METHODS, Method, make_method
 from .metrics.long_tail import LongTailMetrics
 from .refusals import (
@@ -40,6 +41,7 @@ from .resuming import Resumes
 from .reweighting import Reweighting
 from .run_identity import describe
 from .shortcuts import Shortcuts
+from .spectral_norm import check_checkpointing, normalised_layers
 from .telemetry import Telemetry
 from .training_set import readable_labels, statistics_of
 from .weights import TrainableWeights
@@ -64,7 +66,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         compute_loss_func: refused; `loss` takes its place.
         method: a registry name of `hf_ltsam.methods` or an object; `args.method` where it is None.
         loss: a registry name of `hf_ltsam.losses`, or any function (logits (n, C), labels (n,), statistics) ->
-            losses (n,); `args.loss` where it is None.
+            losses (n,), or a `FeatureLoss`, which also reads the classifier's input; `args.loss` where it is None.
         class_statistics: of the training set; counted from the label column of `train_dataset` where it is None. They
             are trusted and need not equal the counts of `train_dataset`.
 
@@ -89,13 +91,13 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
         *,
         method: str | Method | None = None,
-        loss: str | Loss | None = None,
+        loss: str | Loss | FeatureLoss | None = None,
         class_statistics: ClassStatistics | None = None,
     ) -> None:
         args = LTSamConfig() if args is None else args
         check_types(args, method, compute_loss_func)
         check_arguments(args)
-        self.method = _by_name_or_object(method, args.method, args.method_args, "method", make_method)
+        self.method = _by_name_or_object(method, args.method, args.method_hyperparameters, "method", make_method)
         self.loss = _by_name_or_object(loss, args.loss, args.loss_args, "loss", make_loss)
         self.reweighting = Reweighting(args.reweighting, args.reweighting_start)
         if args.should_save:
@@ -128,9 +130,11 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
             train_dataset, self.label_names[0], self.model, class_statistics, args.tail_threshold
         )
         check_head(self.loss, self.model)
+        check_checkpointing(self.model, bool(args.gradient_checkpointing))
         if self.class_statistics is not None:
             self._warn(check_split(self.method, self.class_statistics))
             check_classifier(self.method, self.model, self.class_statistics)
+            check_features(self.loss, self.model, self.class_statistics.num_classes, args.torch_compile)
             self._check_eval_labels(eval_dataset, self.class_statistics.num_classes)
             if compute_metrics is None and not args.batch_eval_metrics:
                 self.compute_metrics = LongTailMetrics(self.class_statistics)
@@ -154,10 +158,9 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         # Several passes would each set off DDP's reduction: they run on the bare module, and the result is reduced once.
         module = self.model if several else model
         weights = self._trainable_weights()
-        divisor = self.current_gradient_accumulation_steps
+        divisor, loss = self.current_gradient_accumulation_steps, self._batch_loss(module)
         landscape = LossLandscape(
-            weights, [batch], partial(self._logits, module), self._losses, divisor, self._telemetry,
-            shortcuts=self._shortcuts_of(self.model),
+            weights, [batch], loss.logits, loss.losses, divisor, self._telemetry, shortcuts=self._known_shortcuts()
         )
         try:
             gradient = self.method.update(landscape, self._step_context(batch, weights))
@@ -170,19 +173,11 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         self._telemetry.end_step()
         return landscape.mean_loss / divisor
 
-    def _logits(self, module: nn.Module, batch: MicroBatch) -> Tensor:
-        """Logits (b, C)."""
-        with self.compute_loss_context_manager():
-            return logits_of(module(**batch.inputs))
-
-    def _losses(self, logits: Tensor, batch: MicroBatch) -> Tensor:
-        """l_i (b,) with the class weights of this moment."""
-        statistics = self._statistics()
-        check_logits(logits, batch.labels, statistics.num_classes)
-        losses = self.loss(logits, batch.labels, statistics)
-        check_losses(losses, batch.labels)
-        weights = self.reweighting.weights(self._progress, statistics, batch.labels, losses)
-        return losses if weights is None else weights * losses
+    def _batch_loss(self, module: nn.Module) -> BatchLoss:
+        """The loss of this moment of the training."""
+        loss = self.loss if self._progress >= self.args.loss_start else CrossEntropy()
+        class_weights = partial(self.reweighting.weights, self._progress, self._statistics())
+        return BatchLoss(module, self.model, loss, self._statistics(), class_weights, self.compute_loss_context_manager)
 
     def _step_context(self, batch: MicroBatch, weights: TrainableWeights) -> StepContext:
         """Labels are read before the step's first pass, while the device has nothing to do for it yet."""
@@ -192,12 +187,12 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
             step=self.state.global_step, seed=self.args.seed, device=weights.parameters[0].device,
         )
 
-    def _shortcuts_of(self, model: nn.Module) -> Shortcuts | None:
+    def _known_shortcuts(self) -> Shortcuts | None:
         """What is known of the model that is trained; compiled code would be made anew for every number of rows."""
         if not self.args.exact_rows or self.args.torch_compile:
             return None
-        if self._shortcuts is None or self._shortcuts.model is not model:
-            self._shortcuts = Shortcuts(model)
+        if self._shortcuts is None or self._shortcuts.model is not self.model:
+            self._shortcuts = Shortcuts(self.model)
         return self._shortcuts
 
     @property
@@ -226,6 +221,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         return super().get_decay_parameter_names(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        made_here = self.lr_scheduler is None
         if self.args.lr_milestones and self.lr_scheduler is None:
             self.lr_scheduler: Any = milestone_schedule(
                 optimizer or self.optimizer,
@@ -235,7 +231,13 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
                 self.args.lr_gamma,
             )
             self._created_lr_scheduler = True
-        return super().create_scheduler(num_training_steps, optimizer)
+        schedule = super().create_scheduler(num_training_steps, optimizer)
+        if self.args.swa_start is not None and self.args.swa_learning_rate is not None:
+            if not self._created_lr_scheduler:
+                raise ValueError("swa_learning_rate does not go with a schedule of your own in `optimizers`: leave one out.")
+            if made_here:
+                hold_constant(schedule, self.args.swa_start, num_training_steps, self.args.swa_learning_rate)
+        return schedule
 
     # ---- logs and checkpoints ----
 
@@ -254,9 +256,12 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         return {
             "method": describe(METHODS, self.method),
             "loss": describe(LOSSES, self.loss),
+            "loss_start": self.args.loss_start,
             "reweighting": {"scheme": self.reweighting.scheme, "start": self.reweighting.start},
             "class_counts": list(self._statistics().counts),
             "tail_threshold": self._statistics().tail_threshold if self.method.needs_split else None,
+            "spectral_norm": {name: norm.n_power_iterations for name, norm in normalised_layers(self.model).items()},
+            "weight_averaging": self.averaging and self.averaging.settings,
             "training_labels_sha256": None if labels is None else label_fingerprint(labels),
         }
 

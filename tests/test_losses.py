@@ -15,7 +15,9 @@ from hf_ltsam.losses import (
     BalancedSoftmax,
     ClassBalanced,
     CrossEntropy,
+    FeatureLoss,
     Focal,
+    InfluenceBalanced,
     LabelAwareSmoothing,
     LogitAdjustment,
     VectorScaling,
@@ -74,6 +76,15 @@ def label_aware_smoothing(z, y, n, head=0.3, tail=0.0, shape="concave"):      # 
     return sum((1 - f if j == y else f / (len(n) - 1)) * ce(z, j) for j in range(len(n)))
 
 
+def influence_balanced(z, y, n, alpha=1000.0, epsilon=1e-3, class_weighting="inverse"):        # Park 2021 Sec. 3
+    exp = [math.exp(v) for v in z]
+    error = [e / sum(exp) - (k == y) for k, e in enumerate(exp)]
+    h = [2 * v for v in z[:3]]
+    influence = sum(abs(e * h_l) for e in error for h_l in h)        # of the last layer's weight (C, D), entry by entry
+    inverse = [1 / m for m in n] if class_weighting == "inverse" else [1] * len(n)
+    return alpha * len(n) * inverse[y] / sum(inverse) * ce(z, y) / (influence + epsilon)
+
+
 CASES = [
     ("cross_entropy", {}, lambda z, y, n: ce(z, y)),
     ("focal", {}, focal),
@@ -91,7 +102,15 @@ CASES = [
     ("label_aware_smoothing", {}, label_aware_smoothing),
     ("label_aware_smoothing", {"head": 0.4, "tail": 0.1, "shape": "linear"}, label_aware_smoothing),
     ("label_aware_smoothing", {"head": 0.4, "tail": 0.1, "shape": "convex"}, label_aware_smoothing),
+    ("influence_balanced", {}, influence_balanced),
+    ("influence_balanced", {"alpha": 3.0, "epsilon": 0.5, "class_weighting": "none"}, influence_balanced),
 ]
+
+
+def losses_of(loss, logits, labels, like=None):
+    """With features that follow from the logits, or from others, where the loss reads them."""
+    features = ((logits if like is None else like).detach()[:, :3] * 2,) if isinstance(loss, FeatureLoss) else ()
+    return loss(logits, labels, STATISTICS, *features)
 
 
 def a_batch(n=40, num_classes=5, dtype=torch.float64, seed=0, scale=3.0):
@@ -104,7 +123,7 @@ def a_batch(n=40, num_classes=5, dtype=torch.float64, seed=0, scale=3.0):
 @pytest.mark.parametrize("name, arguments, reference", CASES)
 def test_the_equation(name, arguments, reference):
     logits, labels = a_batch()
-    got = make_loss(name, **arguments)(logits, labels, STATISTICS)
+    got = losses_of(make_loss(name, **arguments), logits, labels)
     expected = [reference(z, y, COUNTS, **arguments) for z, y in zip(logits.tolist(), labels.tolist())]
     assert got.shape == (40,) and got.dtype == torch.float64
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-10, atol=1e-12)
@@ -116,9 +135,10 @@ def test_every_registered_loss_has_a_case():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradient_is_that_of_the_equation(name):
-    loss = make_loss(name)
+    loss = make_loss(name, **({"alpha": 1.0, "through_weight": True} if name == "influence_balanced" else {}))
     logits, labels = a_batch(n=6)
-    assert torch.autograd.gradcheck(lambda z: loss(z, labels, STATISTICS), logits.requires_grad_())
+    fixed = logits.clone()
+    assert torch.autograd.gradcheck(lambda z: losses_of(loss, z, labels, fixed), logits.requires_grad_())
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -126,7 +146,7 @@ def test_gradient_is_that_of_the_equation(name):
 def test_types(name, dtype):
     logits, labels = a_batch(dtype=dtype)
     logits.requires_grad_()
-    losses = make_loss(name)(logits, labels, STATISTICS)
+    losses = losses_of(make_loss(name), logits, labels)
     losses.sum().backward()
     assert losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert logits.grad.dtype == dtype and logits.grad.isfinite().all()
@@ -136,8 +156,8 @@ def test_types(name, dtype):
 def test_half_precision_logits_lose_nothing_in_the_adjustment(name):
     """log n_c of 1,280 and 1,279 images are one number in bfloat16."""
     logits, labels = a_batch(dtype=torch.bfloat16, seed=3)
-    exact = make_loss(name)(logits.double(), labels, STATISTICS)
-    torch.testing.assert_close(make_loss(name)(logits, labels, STATISTICS).double(), exact, rtol=1e-4, atol=1e-5)
+    exact = losses_of(make_loss(name), logits.double(), labels)
+    torch.testing.assert_close(losses_of(make_loss(name), logits, labels).double(), exact, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -145,24 +165,24 @@ def test_samples_do_not_interact_and_nothing_is_written(name):
     loss = make_loss(name)
     logits, labels = a_batch(n=7)
     kept = logits.clone()
-    together = loss(logits, labels, STATISTICS)
-    alone = torch.cat([loss(logits[i:i + 1], labels[i:i + 1], STATISTICS) for i in range(7)])
+    together = losses_of(loss, logits, labels)
+    alone = torch.cat([losses_of(loss, logits[i:i + 1], labels[i:i + 1]) for i in range(7)])
     torch.testing.assert_close(together, alone, rtol=1e-13, atol=1e-15)
     torch.testing.assert_close(logits, kept, rtol=0, atol=0)
-    torch.testing.assert_close(together, loss(logits, labels, STATISTICS), rtol=0, atol=0)
+    torch.testing.assert_close(together, losses_of(loss, logits, labels), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_an_empty_selection_gives_an_empty_loss(name):
     logits, labels = a_batch(n=5)
-    assert make_loss(name)(logits[:0], labels[:0], STATISTICS).shape == (0,)
+    assert losses_of(make_loss(name), logits[:0], labels[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("loss", [*(cls() for cls in LOSSES.values()), Focal(gamma=0.5), Focal(gamma=0)], ids=repr)
 def test_extreme_logits_stay_finite(loss):
     """(1 - p)^gamma has no derivative at p = 1 for gamma < 1."""
     logits = torch.tensor([[200.0, 0, 0, 0, -200], [-200.0, 0, 0, 0, 200]], requires_grad=True)
-    losses = loss(logits, torch.tensor([0, 0]), STATISTICS)
+    losses = losses_of(loss, logits, torch.tensor([0, 0]))
     losses.sum().backward()
     assert losses.isfinite().all() and logits.grad.isfinite().all()
 
@@ -233,10 +253,41 @@ def test_per_class_tables_are_made_once(monkeypatch):
     losses = [make_loss(name) for name in LOSSES]
     logits, labels = a_batch(n=5)
     for loss in losses:
-        loss(logits, labels, STATISTICS)
+        losses_of(loss, logits, labels)
     monkeypatch.setattr(torch, "tensor", lambda *a, **k: pytest.fail("a table was made anew"))
     for loss in losses:
-        loss(logits, labels, STATISTICS)
+        losses_of(loss, logits, labels)
+
+
+# --- influence-balanced ----------------------------------------------------------------------------------------------
+
+
+def last_layer_gradients(loss):
+    """||d l_i / d W||_1 of each sample, W the last layer's weight, and lam_i."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(5, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    h, labels = torch.randn(10, 3, generator=generator, dtype=torch.float64), torch.arange(10) % 5
+    losses = loss(h @ weight.T, labels, STATISTICS, h)
+    norms = [torch.autograd.grad(loss_i, weight, retain_graph=True)[0].abs().sum().item() for loss_i in losses]
+    inverse = [1 / n for n in COUNTS]
+    return norms, [loss.alpha * 5 * inverse[y] / sum(inverse) for y in labels.tolist()]
+
+
+def test_every_sample_has_the_influence_of_its_class():
+    """What the loss is named after, and what holds only where the divisor is a weight and nothing flows through it."""
+    norms, lam = last_layer_gradients(InfluenceBalanced(epsilon=1e-12))
+    assert norms == pytest.approx(lam, rel=1e-9)
+    through, lam = last_layer_gradients(InfluenceBalanced(epsilon=1e-12, through_weight=True))
+    assert through != pytest.approx(lam, rel=1e-2)
+
+
+@pytest.mark.parametrize("through_weight", [False, True])
+def test_what_flows_through_the_features(through_weight):
+    logits, labels = a_batch(n=4)
+    features = torch.rand(4, 3, dtype=torch.float64, requires_grad=True)
+    losses = InfluenceBalanced(through_weight=through_weight)(logits.requires_grad_(), labels, STATISTICS, features)
+    gradient, = torch.autograd.grad(losses.sum(), features, allow_unused=True)
+    assert (gradient is not None) == through_weight
 
 
 # --- names and bad input ---------------------------------------------------------------------------------------------
@@ -246,7 +297,7 @@ def test_per_class_tables_are_made_once(monkeypatch):
 def test_losses_are_frozen_hashable_and_json_able(name):
     loss = make_loss(name)
     assert loss == LOSSES[name]() and hash(loss) == hash(LOSSES[name]())
-    assert all(isinstance(v, float | str) for v in dataclasses.asdict(loss).values())
+    assert all(isinstance(v, float | str | bool) for v in dataclasses.asdict(loss).values())
     with pytest.raises(dataclasses.FrozenInstanceError):
         loss.gamma = 1.0
 
@@ -267,6 +318,10 @@ def test_losses_are_frozen_hashable_and_json_able(name):
     (lambda: LabelAwareSmoothing(head=1.0), r"LabelAwareSmoothing\(head=.*\[0, 1\).*1\.0"),
     (lambda: LabelAwareSmoothing(tail=-0.1), r"LabelAwareSmoothing\(tail=.*\[0, 1\).*-0\.1"),
     (lambda: LabelAwareSmoothing(shape="sine"), r"LabelAwareSmoothing\(shape='sine'\) does not exist.*'?concave"),
+    (lambda: InfluenceBalanced(alpha=0), r"InfluenceBalanced\(alpha=.*positive.*0"),
+    (lambda: InfluenceBalanced(epsilon=-1), r"InfluenceBalanced\(epsilon=.*positive.*-1"),
+    (lambda: InfluenceBalanced(class_weighting="inverted"), r"class_weighting='inverted'\) does not exist.*'inverse'"),
+    (lambda: InfluenceBalanced(through_weight="yes"), r"InfluenceBalanced\(through_weight=.*'yes'"),
     (lambda: VectorScaling(gamma=-1), r"VectorScaling\(gamma=.*-1"),
     (lambda: VectorScaling(tau=None), r"VectorScaling\(tau=.*None"),
 ])

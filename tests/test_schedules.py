@@ -30,6 +30,8 @@ from hf_ltsam.schedules import (
     (Linear(0.1, 0.3), {0.0: 0.1, 0.5: 0.2}),
     (Cosine(1.0, 0.0), {0.0: 1.0, 0.5: 0.5, 1 / 3: 0.75, 2 / 3: 0.25}),
     (Cosine(0.1, 0.3), {0.0: 0.1, 0.5: 0.2}),
+    (Linear(0.0, 1.0, (0.25, 0.75)), {0.0: 0.0, 0.25: 0.0, 0.375: 0.25, 0.5: 0.5, 0.75: 1.0, 0.9: 1.0}),
+    (Cosine(1.0, 0.0, (0.25, 0.75)), {0.0: 1.0, 0.25: 1.0, 0.5: 0.5, 0.625: (1 - 0.5**0.5) / 2, 0.75: 0.0, 0.9: 0.0}),
 ])
 def test_values(schedule, expected):
     for progress, value in expected.items():
@@ -52,7 +54,7 @@ def test_numbers_and_functions_are_schedules_too():
 
 @pytest.mark.parametrize("value, lowest", [
     (-0.5, -0.5), (Constant(3), 3), (Piecewise((1, -2, 3), (0.501, 0.502)), -2), (Linear(0, -1), -1), (Linear(2, 5), 2),
-    (Cosine(-3, 1), -3), (lambda progress: progress - 0.25, -0.25),
+    (Cosine(-3, 1), -3), (Linear(2, -1, (0.999, 1)), -1), (lambda progress: progress - 0.25, -0.25),
 ])
 def test_lowest_value(value, lowest):
     """What a method checks that takes a non-negative radius."""
@@ -66,6 +68,7 @@ def test_lowest_value(value, lowest):
     ("constant: {value: 0.1}", Constant(0.1)),
     ("linear: {start: 0.1, end: 0.2}", Linear(0.1, 0.2)),
     ("cosine: {start: 0.1, end: 0.2}", Cosine(0.1, 0.2)),
+    ("linear: {start: 0.1, end: 0.2, boundaries: [0.1, 0.5]}", Linear(0.1, 0.2, (0.1, 0.5))),
     ("{piecewise: {values: [0.1, 0.2], boundaries: [0.8]}}", Piecewise((0.1, 0.2), (0.8,))),
 ])
 def test_from_yaml(text, expected):
@@ -77,10 +80,17 @@ def test_an_object_passes_through():
     assert schedule_from_config(Linear(0.1, 0.2)) == Linear(0.1, 0.2)
 
 
-@pytest.mark.parametrize("value", [0.05, Constant(0.1), Linear(0.1, 0.2), Cosine(0.1, 0.2), Piecewise((1, 2), (0.5,))])
+@pytest.mark.parametrize("value", [
+    0.05, Constant(0.1), Linear(0.1, 0.2), Cosine(0.1, 0.2), Piecewise((1, 2), (0.5,)), Cosine(0.1, 0.2, (0.2, 0.5)),
+])
 def test_config_round_trip_through_json(value):
     config = schedule_to_config(value)
     assert schedule_from_config(json.loads(json.dumps(config))) == value
+
+
+def test_boundaries_at_the_ends_of_training_are_not_written_down():
+    """Checkpoints that were made before there were any say the same."""
+    assert schedule_to_config(Linear(0.1, 0.2)) == {"linear": {"start": 0.1, "end": 0.2}}
 
 
 def test_equal_ends_of_another_kind_are_told_apart():
@@ -101,6 +111,10 @@ def test_frozen_and_hashable():
     (lambda: Piecewise((1, 2), (160,)), r"Piecewise\(boundaries=.*share of training.*160"),
     (lambda: Piecewise((1, 2), (0.0,)), r"Piecewise\(boundaries="),
     (lambda: Piecewise((1, "2"), (0.5,)), r"Piecewise\(values=.*'2'"),
+    (lambda: Linear(0, 1, (0.5,)), r"Linear\(boundaries=.*two increasing shares.*\(0\.5,\)"),
+    (lambda: Cosine(0, 1, (0.5, 0.5)), r"Cosine\(boundaries=.*two increasing shares"),
+    (lambda: Linear(0, 1, (10, 160)), r"Linear\(boundaries=.*share of training.*10"),
+    (lambda: schedule_from_config({"linear": {"start": 0, "end": 1, "epochs": [1, 2]}}), r"epochs=\[1, 2\].*`boundaries`"),
     (lambda: Constant("0.1"), r"Constant\(value=.*'0.1'"),
     (lambda: Linear(0, float("nan")), r"Linear\(end=.*nan"),
     (lambda: Cosine(float("inf"), 0), r"Cosine\(start=.*inf"),

@@ -34,6 +34,16 @@ class ModelArguments:
     )
     depth: int = field(default=32, metadata={"help": "Layers of cifar_resnet: 8, 20, 32, 44, 56, ..."})
     head: str = field(default="linear", metadata={"help": "Head of cifar_resnet: linear, or cosine (LDAM needs it)."})
+    spectral_norm: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Linear and convolutional layers whose weights are divided by their largest singular value, by name, * "
+            "for any text: classifier, 'resnet.*'. None: no layer."
+        },
+    )
+    spectral_norm_iterations: int = field(
+        default=5, metadata={"help": "Power iterations for that in every training step (Zhou et al. 2023b: 5)."}
+    )
     cosine_scale: float = field(default=30.0, metadata={"help": "Scale of the cosine head; equal to LDAM's s."})
 
 

@@ -23,7 +23,7 @@ def check(run: Run) -> None:
         ValueError, FileNotFoundError: the setting, its value and the way out.
     """
     config = run.config
-    make_method(config.method, **mapping(config.method_args))
+    make_method(config.method, **config.method_hyperparameters)
     make_loss(config.loss, **mapping(config.loss_args))
     Reweighting(config.reweighting, config.reweighting_start)
     check_arguments(config)

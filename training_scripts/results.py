@@ -50,10 +50,11 @@ def record_of(
     return RunRecord(
         seed=run.config.seed,
         method=describe(METHODS, trainer.method),
-        loss=describe(LOSSES, trainer.loss),
+        loss={**describe(LOSSES, trainer.loss), **({"start": run.config.loss_start} if run.config.loss_start else {})},
         class_statistics=statistics.to_dict(),
         results={"test": split_results(test.predictions, test.label_ids, statistics)},
         reweighting={"scheme": run.config.reweighting, "start": run.config.reweighting_start},
+        weight_averaging=trainer.averaging.settings if trainer.averaging else {},
         model=asdict(run.model),
         data={**asdict(run.data), "training_labels_sha256": label_fingerprint(splits.train_labels)},
         timing={"train_seconds": train["train_runtime"], "seconds_per_step": 1 / train["train_steps_per_second"]},
@@ -79,6 +80,7 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     table.add_row(*(f"{100 * accuracies[c.header]:.2f}" if c.header in accuracies else "-" for c in table.columns))
     console = Console()
     what = f"{record.method['name']} with {record.loss['name']}"
-    console.print(f"{what}, accuracy in % on {result['samples']} test images after the last epoch:")
+    when = "with the averaged weights" if record.weight_averaging else "after the last epoch"
+    console.print(f"{what}, accuracy in % on {result['samples']} test images {when}:")
     console.print(table)
     console.print(f"Weights, metrics.json and recipe.yaml are in {folder}")

@@ -13,11 +13,13 @@ from transformers import set_seed
 from transformers.trainer_utils import TrainOutput
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
+from hf_ltsam.features import check_features
 from hf_ltsam.losses import make_loss
 from hf_ltsam.methods import make_method
 from hf_ltsam.metrics.run_record import RunRecord, write_metrics
 from hf_ltsam.refusals import check_head, check_split
 from hf_ltsam.resuming import last_checkpoint
+from hf_ltsam.spectral_norm import normalise_spectrally
 from training_scripts.arguments import Run, parse
 from training_scripts.checks import check, mapping, resume_point, warn_of_tiny_last_batch
 from training_scripts.results import print_results, record_of, save_recipe
@@ -47,9 +49,12 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     config = run.config
     set_seed(config.seed)        # of the initial weights
     statistics = splits.statistics(run.data, config.tail_threshold)
-    check_split(make_method(config.method, **mapping(config.method_args)), statistics)
+    check_split(make_method(config.method, **config.method_hyperparameters), statistics)
     model = build_model(run.model, splits.class_names, run.data.num_channels)
-    check_head(make_loss(config.loss, **mapping(config.loss_args)), model)        # before images are decoded
+    normalise_spectrally(model, run.model.spectral_norm or [], run.model.spectral_norm_iterations)
+    loss = make_loss(config.loss, **mapping(config.loss_args))
+    check_head(loss, model)        # before images are decoded
+    check_features(loss, model, statistics.num_classes, config.torch_compile)
     show_bar = config.local_process_index == 0 and not config.disable_tqdm
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted_format(run.model), seed, show_bar)

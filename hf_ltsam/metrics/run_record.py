@@ -34,6 +34,7 @@ class RunRecord:
         results: split -> {"overall", "balanced", "groups": {"many", "medium", "few"}, "per_class": [C numbers or
             null], "ece", "samples"}, as `split_results` gives them. Accuracies are fractions in [0, 1].
         reweighting: `{"scheme": ..., "start": ...}`.
+        weight_averaging: `{"start": ..., "interval": ...}` where the results are those of averaged weights, else empty.
         model: whatever names it, such as `{"model_type": "cifar_resnet", "depth": 32, "head": "linear"}`.
         data: whatever names it, such as `{"name": "cifar10", "imbalance_ratio": 100, "fingerprint": ...}`.
         timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`.
@@ -48,6 +49,7 @@ class RunRecord:
     class_statistics: dict[str, Any]
     results: dict[str, dict[str, Any]]
     reweighting: dict[str, Any] = field(default_factory=dict)
+    weight_averaging: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)

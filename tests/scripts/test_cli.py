@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
-from hf_ltsam import METHODS
+from hf_ltsam import METHODS, LTSamConfig, make_method
 from training_scripts import cli, demo, train
 
 
@@ -47,11 +48,19 @@ def test_methods_lists_all(capsys, monkeypatch):
     assert status == 0 and all(name in out for name in METHODS)
     row = next(line for line in out.splitlines() if " focal_sam " in line)
     assert "g = G(1 - lam f)" in row and "2 forwards, 3 backwards" in row and "Li et al. 2025 Eq. 5 to 8" in row
+    for default in ("rho 0.05", "gamma 1.0", "plain exact", "every 5", "shards 8", "class_weighting none"):
+        assert default in out
+    assert "interval 1" not in out, "what all methods share would stand in every row"
 
 
 def test_one_method_in_full(capsys):
     status, out, _ = run(capsys, "methods", "focal_sam")
     assert status == 0 and inspect.getdoc(METHODS["focal_sam"]) in out
+    written = [line.split("  ")[0].strip() for line in out.splitlines() if line.startswith("    rho: {")]
+    assert len(written) == 2
+    for line in written:        # what is shown works
+        config = LTSamConfig("x", use_cpu=True, num_train_epochs=200, method_args=yaml.safe_load(line))
+        make_method("sam", **config.method_hyperparameters)
 
 
 def test_an_unknown_method(capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -315,3 +316,55 @@ def test_an_unlabelled_test_split(tmp_path, capsys):
     assert "not labelled" in message and "--test_split" in message
     message = refused(capsys, *words(tmp_path / "parquet", tmp_path / "run", "--test_split", "tset"))
     assert "'tset'" in message and "'test'" in message
+
+
+# --- averaging, spectral normalisation, losses that read features ----------------------------------------------------
+
+
+EXTRAS = """
+num_train_epochs: 4
+method: sam
+loss: influence_balanced
+loss_args: {alpha: 1.0}
+loss_start: 0.5
+method_args:
+  rho: {piecewise: {values: [0.05, 0.1], epochs: [2]}}
+swa_start: 0.5
+swa_learning_rate: 0.05
+spectral_norm: [classifier, "stages.2.*"]
+logging_steps: 6
+save_strategy: epoch
+"""
+
+
+def test_averaging_spectral_norm_and_influence_from_a_recipe(images, tmp_path, capsys):
+    recipe, out = tmp_path / "extras.yaml", tmp_path / "run"
+    recipe.write_text(EXTRAS)
+    train.main(["--config", str(recipe), *words(images, out)])
+    record = read_metrics(out)
+    assert record.weight_averaging == {"start": 0.5, "interval": None}
+    assert record.loss["start"] == 0.5 and record.model["spectral_norm"] == ["classifier", "stages.2.*"]
+    assert "test images with the averaged weights" in " ".join(capsys.readouterr().out.split())
+    model = AutoModelForImageClassification.from_pretrained(out)
+    assert torch.linalg.svdvals(model.classifier.weight)[0].item() == pytest.approx(1, abs=0.05)
+    logs = [log for log in json.loads((out / "trainer_state.json").read_text())["log_history"] if "sam_eps_norm" in log]
+    assert [log["sam_eps_norm"] for log in logs] == pytest.approx([0.05, 0.05, 0.1, 0.1], rel=1e-4)        # 6 steps an epoch
+    assert logs[-1]["learning_rate"] == 0.05
+
+    shutil.copytree(out / "checkpoint-18", tmp_path / "again" / "checkpoint-18")
+    train.main(["--config", str(recipe), *words(images, tmp_path / "again"), "--resume_from_checkpoint", "true"])
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("more, message", [
+    (["--spectral_norm", "head"], r"'head' matches no linear or convolutional layer"),
+    (["--loss", "influence_balanced", "--head", "cosine"], r"reads the input of a linear last layer"),
+    (["--swa_start", "0.75", "--load_best_model_at_end", "true"], r"does not go with swa_start"),
+    (["--swa_start", "75"], r"swa_start=\.\.\.\) must be in \[0, 1\), got 75"),
+    (["--loss_start", "100"], r"loss_start=\.\.\.\) must be a share of training"),
+    (["--method", "sam", "--max_steps", "5", "--method_args", '{"rho": {"linear": {"start": 0, "end": 1, "epochs": [1, 2]}}}'],
+     r"'rho' counts in epochs=\[1, 2\].*max_steps=5"),
+])
+def test_they_are_refused_before_images_are_decoded(images, tmp_path, capsys, more, message):
+    assert re.search(message, " ".join(refused(capsys, *words(images, tmp_path / "run", *more)).split()))
+    assert not list(tmp_path.glob("run/checkpoint*"))

@@ -46,7 +46,7 @@ CASES = [(False, 1), (False, 2), (True, 1), (True, 2)]        # batch norm, micr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [*CASES, "pgd"])
+@pytest.mark.parametrize("case", [*CASES, "pgd", "averaged"])
 def test_ranks_stay_identical(ranks, case):
     first, second = (r[case] for r in ranks)
     for name, value in first["state"].items():

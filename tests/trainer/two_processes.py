@@ -59,11 +59,15 @@ class _Gradients(TrainerCallback):
         self.trainer.gradients.append([p.grad.clone() for p in self.trainer.model.parameters()])
 
 
-def run(folder: Path, batch_norm: bool, accumulation: int, method: str = "focal_sam", **method_args: float) -> dict:
+def run(
+    folder: Path, batch_norm: bool, accumulation: int, method: str = "focal_sam", swa_start: float | None = None,
+    **method_args: float,
+) -> dict:
     args = LTSamConfig(
         output_dir=str(folder), max_steps=3, per_device_train_batch_size=4, gradient_accumulation_steps=accumulation,
         learning_rate=0.1, report_to="none", disable_tqdm=True, use_cpu=True, ddp_backend="gloo", save_strategy="no",
         logging_strategy="no", method=method, method_args=method_args,
+        swa_start=swa_start, swa_interval=None if swa_start is None else 1,
     )
     trainer = Recording(model(batch_norm), args, train_dataset=Points())
     trainer.train()
@@ -80,5 +84,6 @@ if __name__ == "__main__":
         for batch_norm in (False, True) for accumulation in (1, 2)
     }
     results["pgd"] = run(folder, False, 2, "pgd", sigma=0.5)
+    results["averaged"] = run(folder, True, 1, "sam", swa_start=0.0)
     torch.save(results, folder / f"rank{torch.distributed.get_rank()}.pt")
     torch.distributed.destroy_process_group()
