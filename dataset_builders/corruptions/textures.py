@@ -50,7 +50,7 @@ def _twice_as_fine(corner: Layer, amplitude: float, rng: np.random.Generator) ->
     return fine
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=2 * ICE_TEXTURES)
 def ice(number: int, side: int) -> NDArray[np.uint8]:
     """One of the textures, brought to this side in pixels."""
     texture = Image.fromarray(_ice(number))
