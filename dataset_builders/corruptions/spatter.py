@@ -42,8 +42,6 @@ def _relief(liquid: Layer) -> Layer:
     """
     drops = liquid > 0
     edges = drops & ~ndimage.binary_erosion(drops, border_value=1)
-    if not edges.any():
-        return np.zeros_like(liquid)
     distance = np.minimum(ndimage.distance_transform_edt(~edges), FAR)
     height = _equalised(_mean3(distance).astype(np.uint8))
     embossed = np.clip(ndimage.correlate(height, EMBOSS, mode="mirror"), 0, 255)

@@ -67,8 +67,21 @@ def test_labels_and_other_columns_stay(clean):
     assert clean[0]["img"].size == (16, 16) and "corruption_row" not in clean.column_names
 
 
+class Uncopyable:
+    """A transform that holds, say, a lock."""
+
+    def __call__(self, batch):
+        return {"x": [1] * len(batch["label"])}
+
+    def __deepcopy__(self, memo):
+        raise TypeError("cannot be copied")
+
+    def __reduce__(self):
+        return str, ("",)
+
+
 def test_a_transform_of_the_clean_set_is_dropped_and_a_selection_is_numbered_anew(clean):
-    transformed = clean.with_transform(lambda batch: {"x": [1] * len(batch["label"])})
+    transformed = clean.with_transform(Uncopyable())
     assert np.array_equal(pixels(corrupted(transformed, "fog", 1)), pixels(corrupted(clean, "fog", 1)))
     picked = corrupted(clean.select([5, 1]), "fog", 1)
     assert np.array_equal(pixels(picked)[0], corrupt(scene(16, 16, 5), "fog", 1, random_key(0, 0)))

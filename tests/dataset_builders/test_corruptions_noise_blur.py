@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from corruption_pictures import scene
+from scipy import ndimage
 
 from dataset_builders.corruptions import SEVERITIES, corrupt
 from dataset_builders.corruptions.blur import disk_kernel, displaced, glass_blur, streaked, zoom_blur
@@ -210,3 +211,14 @@ def test_glass_blur_walks_as_often_as_it_says_between_two_blurs():
     assert set(np.unique(sharp)) == {0, 1}
     touched = np.flatnonzero(sharp[..., 0].min(axis=0) != sharp[..., 0].max(axis=0))
     assert touched.min() >= 30 and 31 < touched.max() <= 32        # three times up to one pixel to the left is shown
+
+
+def test_glass_blur_blurs_before_and_after():
+    x = (scene(20, 30) / 255).astype(np.float32)
+
+    def blurred(image):
+        return ndimage.gaussian_filter1d(ndimage.gaussian_filter1d(image, 0.9, axis=0, mode="nearest"), 0.9, axis=1, mode="nearest")
+
+    order = displaced(20, 30, 2, np.random.default_rng(4))
+    expected = blurred(blurred(x).reshape(-1, 3)[order.ravel()].reshape(x.shape))
+    assert np.abs(glass_blur(x, np.random.default_rng(4), sigma=0.9, reach=2, rounds=1) - expected).max() < 1e-5

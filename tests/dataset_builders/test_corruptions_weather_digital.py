@@ -10,7 +10,7 @@ from corruption_pictures import scene
 from PIL import Image
 from scipy import ndimage
 
-from dataset_builders.corruptions import SEVERITIES, corrupt
+from dataset_builders.corruptions import SEVERITIES, corrupt, weather
 from dataset_builders.corruptions.digital import _smooth_noise, elastic_transform
 from dataset_builders.corruptions.textures import ice, plasma
 
@@ -149,9 +149,11 @@ def test_ice_is_whitish_and_repeats_without_a_seam():
         assert (texture[..., 2] >= texture[..., 0]).all()
 
 
-def test_frost_shows_different_parts_and_textures():
-    dark = np.zeros((64, 64, 3), dtype=np.uint8)
-    assert len({corrupt(dark, "frost", 5, seed).tobytes() for seed in range(20)}) == 20
+def test_frost_shows_different_parts_of_all_textures(monkeypatch):
+    dark, numbers = np.zeros((64, 64, 3), dtype=np.uint8), []
+    monkeypatch.setattr(weather, "ice", lambda number, side: numbers.append(number) or ice(number, side))
+    assert len({corrupt(dark, "frost", 5, seed).tobytes() for seed in range(40)}) == 40
+    assert set(numbers) == set(range(5))
 
 
 @every_severity
@@ -170,6 +172,16 @@ def test_snow_falls():
     layers = [corrupt(black, "snow", 3, seed)[..., 0].astype(int) for seed in range(6)]
     down, across = (np.mean([np.abs(np.diff(layer, axis=axis)).mean() for layer in layers]) for axis in (0, 1))
     assert down < 0.8 * across
+
+
+@every_severity
+def test_snow_whitens_towards_the_luminance(severity):
+    """Between the flakes: keep x + (1 - keep) max(x, 1.5 grey + 0.5)."""
+    x, keep = np.array([60, 10, 200]) / 255, KEPT_IN_SNOW[severity - 1]
+    image = np.broadcast_to((255 * x).astype(np.uint8), (224, 224, 3))
+    grey = 0.299 * x[0] + 0.587 * x[1] + 0.114 * x[2]
+    expected = keep * x + (1 - keep) * np.maximum(x, 1.5 * grey + 0.5)
+    assert np.abs(corrupt(image, "snow", severity, 0).reshape(-1, 3).min(axis=0) - 255 * expected).max() <= 1
 
 
 def test_snow_only_brightens():
