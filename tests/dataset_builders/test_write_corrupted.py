@@ -106,6 +106,7 @@ def test_a_later_call_adds_and_a_finished_set_is_left_alone(tmp_path):
     assert [str(file.relative_to(tmp_path)) for file in added] == [
         "contrast/1.parquet", "contrast/5.parquet", "fog/1.parquet", "fog/5.parquet"]
     assert (tmp_path / "contrast" / "1.parquet").stat().st_mtime_ns == first
+    assert {file.name for file in tmp_path.rglob("*") if file.is_file()} == {FILE_NAME, "1.parquet", "5.parquet"}
 
 
 def test_the_same_data_in_another_form_are_the_same_source(tmp_path):
