@@ -69,6 +69,13 @@ def _train(words: Sequence[str]) -> None:
     train.main(words)
 
 
+def _corrupt(words: Sequence[str]) -> None:
+    """Write the -C set of any images: the corruptions of ImageNet-C at five severities."""
+    from dataset_builders.corruptions import command
+
+    command.main(words)
+
+
 def _methods(words: Sequence[str]) -> None:
     """List the methods, or show all about one: ltsam methods focal_sam."""
     parser = argparse.ArgumentParser(prog="ltsam methods", description=_first_line(_methods))
@@ -86,7 +93,12 @@ def _methods(words: Sequence[str]) -> None:
         raise ValueError(f"Unknown method {name!r}.{nearest(name, METHODS)}")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"demo": _demo, "train": _train, "methods": _methods}
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "demo": _demo,
+    "train": _train,
+    "corrupt": _corrupt,
+    "methods": _methods,
+}
 
 
 def _list_methods(methods: dict[str, type]) -> None:
