@@ -77,18 +77,19 @@ LINEAR_PROBE, FULL = "linear_probe", "none"        # these add nothing to the en
 
 
 def adapter_names() -> list[str]:
-    """All names that `make_adapter` takes: ours, the two that add nothing, and the tuners of peft that take target modules."""
+    """All names that `make_adapter` takes."""
     return [*ADAPTERS, LINEAR_PROBE, FULL, *_other_tuners()]
 
 
 def _other_tuners() -> dict[str, Adapter]:
-    """The rest of peft's, put on query and value: "loha", "boft", "vera", ..."""
+    """The rest of peft's that choose target modules, put on query and value: "loha", "boft", "vera", ..."""
     own = {adapter.config for adapter in ADAPTERS.values()}
-    return {
-        str(kind.value).lower(): Adapter(config, _query_value, "of peft")
-        for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()
-        if config not in own and {"target_modules", "modules_to_save"} <= {field.name for field in dataclasses.fields(config)}
-    }
+    others = {t: config for t, config in PEFT_TYPE_TO_CONFIG_MAPPING.items() if config not in own and _targets(config)}
+    return {peft_type.value.lower(): Adapter(config, _query_value, "of peft") for peft_type, config in others.items()}
+
+
+def _targets(config: type[PeftConfig]) -> bool:
+    return {"target_modules", "modules_to_save"} <= {field.name for field in dataclasses.fields(config)}
 
 
 def make_adapter(
@@ -150,7 +151,7 @@ def _linear_probe(model: nn.Module, trained: list[str]) -> PeftModel:
 
 
 def _full_fine_tuning(model: nn.Module, trained: list[str]) -> nn.Module:
-    """Blocks and classifier train; embeddings, and the layer norms before and after the blocks, stay (Li et al. 2025, FFT)."""
+    """Blocks and classifier train; embeddings, first and last layer norm stay (Li et al. 2025, FFT)."""
     encoder = require_encoder(model, "Full fine-tuning (adapter 'none')", "Freeze another encoder yourself, or use LoRA.")
     model.requires_grad_(False)
     for block in encoder.blocks.values():

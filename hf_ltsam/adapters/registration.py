@@ -20,7 +20,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPIN
 from peft.tuners.tuners_utils import BaseTuner
 
 
-class OwnPeftType(str, enum.Enum):
+class OwnPeftType(enum.StrEnum):
     """Types beside those of `peft.PeftType`; name and value are the same, so that member and text hash alike."""
 
     HF_LTSAM_ADAPTFORMER = "HF_LTSAM_ADAPTFORMER"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftConfig
@@ -11,6 +11,9 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
 from .encoders import pattern_of, require_encoder
+
+
+_NO_TABLE: dict[str, list[str]] = {}        # peft goes by model_type; here the model itself is looked at
 
 
 class Wrapper(nn.Module, BaseTunerLayer):
@@ -46,7 +49,7 @@ class Wrapper(nn.Module, BaseTunerLayer):
         """As peft's, for modules without a `weight` of their own; peft then makes float32 of half precision."""
         like = next(self.base_layer.parameters())
         for layer_name in self.adapter_layer_names:
-            adapters = self.get_submodule(layer_name)
+            adapters = cast("nn.ModuleDict", self.get_submodule(layer_name))
             if adapter_name in adapters and not _is_meta(adapters[adapter_name]):
                 adapters[adapter_name] = adapters[adapter_name].to(device or like.device, like.dtype)
 
@@ -64,7 +67,7 @@ class EncoderTuner(BaseTuner):
     """
 
     tuner_layer_cls: type[Wrapper]
-    target_module_mapping: dict[str, list[str]] = {}        # peft's table by model_type; ours looks into the model
+    target_module_mapping = _NO_TABLE
     display_name: str
     way_out: str        # for encoders that are not known
     no_merging: str | None = None

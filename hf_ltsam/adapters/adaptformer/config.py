@@ -39,6 +39,6 @@ class AdaptFormerConfig(PeftConfig):
         super().__post_init__()
         self.peft_type = OwnPeftType.HF_LTSAM_ADAPTFORMER
         if self.num_classes is None and self.bottleneck is None:
-            raise ValueError("AdaptFormerConfig needs num_classes=<C> for LIFT's bottleneck, or bottleneck=<width> outright.")
+            raise ValueError("AdaptFormerConfig needs num_classes=<C> for LIFT's width, or bottleneck=<width> outright.")
         given = {"num_classes": self.num_classes, "bottleneck": self.bottleneck}
         require(COUNT, self, **{name: value for name, value in given.items() if value is not None})

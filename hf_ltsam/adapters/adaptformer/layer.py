@@ -4,35 +4,11 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..tuner import Wrapper
-
-
-class Bottleneck(nn.Module):
-    """x -> s up(relu(down(ln(x)))), (..., D) -> (..., D); zero at the start.
-
-    Args:
-        width: D.
-        bottleneck: r. 2 D (r + 1) + D + r + 1 parameters in all.
-
-    Source: LIFT (Shi et al. 2024); Chen et al. 2022 without the layer norm and with a fixed s.
-    """
-
-    def __init__(self, width: int, bottleneck: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.down = nn.Linear(width, bottleneck)
-        self.up = nn.Linear(bottleneck, width)
-        self.scale = nn.Parameter(self.norm.weight.new_ones(1))        # s
-        nn.init.kaiming_normal_(self.down.weight, a=math.sqrt(5))
-        for zero in (self.down.bias, self.up.weight, self.up.bias):
-            nn.init.zeros_(zero)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.norm.weight.dtype)
-        return self.scale * self.up(F.relu(self.down(self.norm(x))))
 
 
 class KeepsInput(nn.Module):
@@ -55,22 +31,41 @@ class KeepsInput(nn.Module):
 
 
 class AdaptFormerLayer(Wrapper):
-    """An MLP with bottlenecks beside it: (norm(x), x) -> mlp(norm(x)) + sum over active adapters of adapter(x)."""
+    """An MLP with bottlenecks beside it: (norm(x), x) -> mlp(norm(x)) + sum over active adapters of s up(relu(down(ln(x)))).
 
-    adapter_layer_names = ("adaptformer_bottleneck",)
+    Args:
+        base_layer: the MLP.
+        width: D, of the residual stream.
+
+    Source: LIFT (Shi et al. 2024); Chen et al. 2022 without the layer norm and with a fixed s.
+    """
+
+    adapter_layer_names = ("adaptformer_norm", "adaptformer_down", "adaptformer_up", "adaptformer_scale")
 
     def __init__(self, base_layer: nn.Module, width: int) -> None:
         super().__init__(base_layer)
         self.width = width
-        self.adaptformer_bottleneck = nn.ModuleDict()
+        self.adaptformer_norm, self.adaptformer_down, self.adaptformer_up = (nn.ModuleDict() for _ in range(3))
+        self.adaptformer_scale = nn.ParameterDict()
 
     def add(self, adapter: str, bottleneck: int) -> None:
-        """A new adapter, which changes nothing yet."""
-        self.adaptformer_bottleneck[adapter] = Bottleneck(self.width, bottleneck)
+        """A new adapter of r = bottleneck, with 2 D (r + 1) + D + r + 1 parameters, which changes nothing yet."""
+        down, up = nn.Linear(self.width, bottleneck), nn.Linear(bottleneck, self.width)
+        nn.init.kaiming_normal_(down.weight, a=math.sqrt(5))
+        for zero in (down.bias, up.weight, up.bias):
+            nn.init.zeros_(zero)
+        self.adaptformer_norm[adapter] = nn.LayerNorm(self.width)
+        self.adaptformer_down[adapter], self.adaptformer_up[adapter] = down, up
+        self.adaptformer_scale[adapter] = nn.Parameter(torch.ones(1))        # s
 
     def forward(self, normed_and_stream: tuple[Tensor, Tensor]) -> Tensor:
         normed, stream = normed_and_stream
         output = self.base_layer(normed)
         for name in self.acting():
-            output = output + self.adaptformer_bottleneck[name](stream).to(output.dtype)
+            output = output + self._bottleneck(name, stream).to(output.dtype)
         return output
+
+    def _bottleneck(self, name: str, x: Tensor) -> Tensor:
+        x = self.adaptformer_norm[name](x.to(self.adaptformer_scale[name].dtype))
+        x = self.adaptformer_up[name](F.relu(self.adaptformer_down[name](x)))
+        return self.adaptformer_scale[name] * x

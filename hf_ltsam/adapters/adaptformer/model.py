@@ -9,7 +9,7 @@ from torch import nn
 from ...classifier import num_outputs
 from ..tuner import EncoderTuner
 from .config import AdaptFormerConfig
-from .layer import AdaptFormerLayer, Bottleneck, KeepsInput
+from .layer import AdaptFormerLayer, KeepsInput
 
 
 def lift_bottleneck(num_classes: int, num_blocks: int) -> int:
@@ -27,7 +27,7 @@ class AdaptFormerModel(EncoderTuner):
     prefix = "adaptformer_"
     tuner_layer_cls = AdaptFormerLayer
     display_name = "AdaptFormer"
-    way_out = "For another encoder name its modules: AdaptFormerConfig(target_modules=<MLPs>, norm=<name>, bottleneck=<width>)."
+    way_out = "For another encoder name its modules: AdaptFormerConfig(target_modules=[...], norm=..., bottleneck=...)."
     no_merging = "between its two matrices stands a ReLU, so no weight of the encoder can do the same"
 
     def targets(self, config: AdaptFormerConfig, model: nn.Module) -> list[str]:
@@ -46,11 +46,11 @@ class AdaptFormerModel(EncoderTuner):
         norm = neighbours.get(str(config.norm))
         if norm is None:
             raise ValueError(
-                f"AdaptFormer reads what goes into the layer norm before {name!r}, but {type(parent).__name__} has no module "
+                f"AdaptFormer reads what goes into the layer norm before {name!r}, but {type(parent).__name__} has no "
                 f"{config.norm!r}, only {', '.join(neighbours)}. Set AdaptFormerConfig(norm=...)."
             )
         setattr(parent, str(config.norm), KeepsInput(norm))
-        return AdaptFormerLayer(target, norm.weight.numel())
+        return AdaptFormerLayer(target, next(norm.parameters()).numel())
 
     def add(self, config: AdaptFormerConfig, wrapper: AdaptFormerLayer, adapter: str, name: str) -> None:
         wrapper.add(adapter, int(config.bottleneck or 1))

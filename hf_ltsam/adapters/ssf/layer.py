@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import Tensor, nn
 
 from ..tuner import Wrapper
+
+Affine: TypeAlias = nn.Linear | nn.LayerNorm | nn.Conv2d
 
 
 class SSFLayer(Wrapper):
@@ -16,16 +20,17 @@ class SSFLayer(Wrapper):
     """
 
     adapter_layer_names = ("ssf_scale", "ssf_shift")
+    base_layer: Affine
 
-    def __init__(self, base_layer: nn.Module) -> None:
+    def __init__(self, base_layer: Affine) -> None:
         super().__init__(base_layer)
         self.ssf_scale = nn.ParameterDict()        # gamma (D,)
         self.ssf_shift = nn.ParameterDict()        # beta (D,)
-        self._unmerged: list[Tensor] = []          # weight and bias as they were
+        self._unmerged: dict[str, Tensor] = {}     # weight and bias as they were
 
     def add(self, adapter: str, learn_scale: bool) -> None:
         """A new adapter, which changes nothing yet."""
-        channels = self.get_base_layer().weight.shape[0]
+        channels = self.base_layer.weight.shape[0]
         if learn_scale:
             self.ssf_scale[adapter] = nn.Parameter(torch.ones(channels))
         self.ssf_shift[adapter] = nn.Parameter(torch.zeros(channels))
@@ -41,7 +46,7 @@ class SSFLayer(Wrapper):
         return (scaled + shift.view(dims)).to(y.dtype)
 
     def _scale(self, adapter: str) -> Tensor | None:
-        return self.ssf_scale[adapter] if adapter in self.ssf_scale else None
+        return self.ssf_scale.get(adapter)
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -67,16 +72,12 @@ class SSFLayer(Wrapper):
         bias = scale * layer.bias + self.ssf_shift[names[0]]
         if safe_merge and not (weight.isfinite().all() and bias.isfinite().all()):
             raise ValueError(f"The adapter {names[0]!r} is damaged: merged, it gives weights that are not finite.")
-        self._unmerged = [layer.weight.clone(), layer.bias.clone()]
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
+        self._unmerged = {name: t.clone() for name, t in layer.state_dict().items()}
+        layer.load_state_dict({"weight": weight, "bias": bias})
         self.merged_adapters.append(names[0])
 
-    @torch.no_grad()
     def unmerge(self) -> None:
         """Put weight and bias back, bit for bit."""
-        if not self.merged:
-            return
-        self.base_layer.weight.copy_(self._unmerged[0])
-        self.base_layer.bias.copy_(self._unmerged[1])
-        self._unmerged, self.merged_adapters = [], []
+        if self.merged:
+            self.base_layer.load_state_dict(self._unmerged)
+            self._unmerged, self.merged_adapters = {}, []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
 from ..encoders import Encoder
