@@ -36,6 +36,8 @@ class SSFLayer(Wrapper):
         self.ssf_shift[adapter] = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.disable_adapters:
+            self.unmerge()
         y = self.base_layer(x)
         adapter = self.the_one_acting()
         if adapter is None:
