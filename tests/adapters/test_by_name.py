@@ -78,9 +78,9 @@ def test_the_width_of_adaptformer():
 def test_an_encoder_without_a_head():
     model = make_adapter(bare("clip"), "lora", modules_to_save=[])
     assert all("lora_" in n for n, p in model.named_parameters() if p.requires_grad)
-    with pytest.raises(ValueError, match="num_classes=...: set it, or name it"):
+    with pytest.raises(ValueError, match=r"num_classes=\.\.\.: set it, or name it"):
         make_adapter(bare("clip"), "lora")
-    with pytest.raises(ValueError, match="no trainable nn.Linear or CosineClassifier has 5 outputs"):
+    with pytest.raises(ValueError, match=r"no trainable nn\.Linear or CosineClassifier has 5 outputs"):
         make_adapter(bare("clip"), "lora", num_classes=5)
     with pytest.raises(ValueError, match="linear_probe trains modules_to_save alone"):
         make_adapter(bare("clip"), "linear_probe", modules_to_save=[])
