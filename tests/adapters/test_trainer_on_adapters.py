@@ -97,7 +97,8 @@ def test_activation_checkpointing_and_bf16_through_the_trainer(tmp_path):
         return torch.cat([(after[n] - p).flatten() for n, p in before.items()])
 
     plain = updated()
-    torch.testing.assert_close(updated(activation_checkpointing=True), plain, rtol=0, atol=1e-6)
+    checkpointed = updated(gradient_checkpointing=True)        # activation_checkpointing, by the name that 5.10 knows too
+    torch.testing.assert_close(checkpointed, plain, rtol=0, atol=1e-6)
     assert torch.cosine_similarity(updated(bf16=True), plain, 0) > 0.99
 
 
