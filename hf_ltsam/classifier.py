@@ -6,6 +6,7 @@ from torch import nn
 
 from .models.cosine_classifier import CosineClassifier
 
+_TRAINED_WHOLE = ".modules_to_save."        # in the names of what peft trains beside an adapter
 # for the methods that perturb it
 _ALL_WEIGHTS = "a method that perturbs all weights (cc_sam with parameters='all')"
 
@@ -13,16 +14,27 @@ _ALL_WEIGHTS = "a method that perturbs all weights (cc_sam with parameters='all'
 def classifier_of(model: nn.Module, num_classes: int, way_out: str = _ALL_WEIGHTS) -> nn.Module:
     """The one linear or cosine layer with C outputs and something to train.
 
+    In a `PeftModel` a head under `modules_to_save` is it, whatever layers of an adapter have C outputs by chance.
+
     Args:
         way_out: what to use instead of whatever needs the classifier, for the error message.
 
     Raises:
         ValueError: there is none, or there are several, by their names.
     """
-    found = {name: m for name, m in model.named_modules() if _outputs(m) == num_classes and _is_trained(m)}
+    return model.get_submodule(classifier_name(model, num_classes, way_out))
+
+
+def classifier_name(model: nn.Module, num_classes: int, way_out: str = _ALL_WEIGHTS) -> str:
+    """The name of `classifier_of` in the model; empty where the model is nothing else.
+
+    Raises:
+        ValueError: there is none, or there are several, by their names.
+    """
+    found = [name for name, m in model.named_modules() if num_outputs(m) == num_classes and _is_trained(m)]
+    found = [name for name in found if _TRAINED_WHOLE in name] or found
     if len(found) == 1:
-        (classifier,) = found.values()
-        return classifier
+        return found[0]
     reason = (
         f"{' and '.join(map(repr, found))} could each be it" if found
         else f"no trainable nn.Linear or CosineClassifier has {num_classes} outputs"
@@ -33,7 +45,8 @@ def classifier_of(model: nn.Module, num_classes: int, way_out: str = _ALL_WEIGHT
     )
 
 
-def _outputs(module: nn.Module) -> int | None:
+def num_outputs(module: nn.Module) -> int | None:
+    """C of a layer that can be a classifier, None of any other."""
     if isinstance(module, nn.Linear):
         return module.out_features
     return module.num_classes if isinstance(module, CosineClassifier) else None

@@ -18,6 +18,7 @@ from transformers.utils import logging
 from .class_statistics import ClassStatistics
 from .config import LTSamConfig
 from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
+from .renamed_weights import load_renamed
 from .run_identity import check_identity, save_identity
 from .spectral_norm import folded_state, load_originals, normalised_layers, save_originals
 from .weight_averaging import WeightAveraging
@@ -120,12 +121,15 @@ class Resumes(Trainer):
             save_identity(folder, self._identity or self.identity())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if not load_renamed(self.model, resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_originals(self.model if model is None else model, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        super()._load_best_model()
-        load_originals(self.model, self.state.best_model_checkpoint)
+        best = str(self.state.best_model_checkpoint)
+        if not load_renamed(self.model, best):
+            super()._load_best_model()
+        load_originals(self.model, best)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
