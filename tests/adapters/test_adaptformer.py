@@ -17,7 +17,7 @@ def bottleneck(state, block, x):
     normed = (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
     normed = normed * p["norm.default.weight"] + p["norm.default.bias"]
     hidden = (normed @ p["down.default.weight"].T + p["down.default.bias"]).clamp_min(0)
-    return p["scale.default"] * (hidden @ p["up.default.weight"].T + p["up.default.bias"])
+    return p["scale.default.weight"] * (hidden @ p["up.default.weight"].T + p["up.default.bias"])
 
 
 @pytest.mark.parametrize("name", NAMES)

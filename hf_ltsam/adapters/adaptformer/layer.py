@@ -30,6 +30,20 @@ class KeepsInput(nn.Module):
         return self.base_layer
 
 
+class Scale(nn.Module):
+    """x -> s x with a trainable s, one at the start.
+
+    A module of its own, like every layer of the bottleneck: what goes in and out tells its gradient (see `signals.py`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x
+
+
 class AdaptFormerLayer(Wrapper):
     """An MLP with bottlenecks beside it: (norm(x), x) -> mlp(norm(x)) + sum over active adapters of s up(relu(down(ln(x)))).
 
@@ -45,8 +59,8 @@ class AdaptFormerLayer(Wrapper):
     def __init__(self, base_layer: nn.Module, width: int) -> None:
         super().__init__(base_layer)
         self.width = width
-        self.adaptformer_norm, self.adaptformer_down, self.adaptformer_up = (nn.ModuleDict() for _ in range(3))
-        self.adaptformer_scale = nn.ParameterDict()
+        self.adaptformer_norm, self.adaptformer_down = nn.ModuleDict(), nn.ModuleDict()
+        self.adaptformer_up, self.adaptformer_scale = nn.ModuleDict(), nn.ModuleDict()
 
     def add(self, adapter: str, bottleneck: int) -> None:
         """A new adapter of r = bottleneck, with 2 D (r + 1) + D + r + 1 parameters, which changes nothing yet."""
@@ -56,7 +70,7 @@ class AdaptFormerLayer(Wrapper):
             nn.init.zeros_(zero)
         self.adaptformer_norm[adapter] = nn.LayerNorm(self.width)
         self.adaptformer_down[adapter], self.adaptformer_up[adapter] = down, up
-        self.adaptformer_scale[adapter] = nn.Parameter(torch.ones(1))        # s
+        self.adaptformer_scale[adapter] = Scale()
 
     def forward(self, normed_and_stream: tuple[Tensor, Tensor]) -> Tensor:
         normed, stream = normed_and_stream
@@ -66,6 +80,6 @@ class AdaptFormerLayer(Wrapper):
         return output
 
     def _bottleneck(self, name: str, x: Tensor) -> Tensor:
-        x = self.adaptformer_norm[name](x.to(self.adaptformer_scale[name].dtype))
+        x = self.adaptformer_norm[name](x.to(self.adaptformer_norm[name].weight.dtype))
         x = self.adaptformer_up[name](F.relu(self.adaptformer_down[name](x)))
-        return self.adaptformer_scale[name] * x
+        return self.adaptformer_scale[name](x)
