@@ -33,7 +33,7 @@ def images():
     return torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(5))
 
 
-@pytest.mark.parametrize("adapter", ["adaptformer", "vpt_shallow", "ssf", "lora", "none"])
+@pytest.mark.parametrize("adapter", ["adaptformer", "vpt_shallow", "lora", "none"])
 def test_resumed_as_if_it_had_not_been_killed(adapter, tmp_path):
     whole = run(tmp_path, adapter)
     whole.train()
