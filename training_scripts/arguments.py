@@ -27,14 +27,51 @@ class ModelArguments:
 
     model: str = field(
         default="cifar_resnet",
-        metadata={"help": "cifar_resnet, or a transformers or timm image classifier: a name on the Hub or a folder."},
+        metadata={
+            "help": "cifar_resnet; a transformers or timm image classifier, a CLIP or a SigLIP: a name on the Hub or a "
+            "folder; or a CLIP of open_clip: open_clip:ViT-B-16/laion2b_s34b_b88k, open_clip:ViT-B-16/FILE, "
+            "hf-hub:OWNER/NAME, local-dir:FOLDER."
+        },
     )
     pretrained: bool = field(
         default=True, metadata={"help": "Start from the weights of `model` (cifar_resnet has none: it starts at random)."}
     )
     depth: int = field(default=32, metadata={"help": "Layers of cifar_resnet: 8, 20, 32, 44, 56, ..."})
-    head: str = field(default="linear", metadata={"help": "Head of cifar_resnet: linear, or cosine (LDAM needs it)."})
-    cosine_scale: float = field(default=30.0, metadata={"help": "Scale of the cosine head; equal to LDAM's s."})
+    head: str = field(default="linear", metadata={"help": "linear, or cosine (LDAM needs it). That of CLIP is cosine."})
+    cosine_scale: float | None = field(
+        default=None,
+        metadata={"help": "Scale of the cosine head; equal to LDAM's s. None: 30 for cifar_resnet, 25 otherwise."},
+    )
+    learnable_scale: bool = field(default=False, metadata={"help": "Train that scale too (not with cifar_resnet)."})
+    init: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where a cosine head starts: text (CLIP), class_mean, linear_probe or random. None: text for CLIP, "
+            "random otherwise."
+        },
+    )
+    templates: str = field(
+        default="one",
+        metadata={"help": "Prompts for init text: one ('a photo of a {}.'), clip80, or a file with one on each line."},
+    )
+    prompt_names: str | None = field(
+        default=None,
+        metadata={"help": "A file of class names for the prompts, one on each line. None: those of the data set."},
+    )
+    max_per_class: int | None = field(
+        default=None,
+        metadata={"help": "For init class_mean and linear_probe: use the first so many images of every class. None: all."},
+    )
+    adapter: str | None = field(
+        default=None,
+        metadata={
+            "help": "What is trained: adaptformer, vpt, ssf, lora or another PEFT method, with the classifier; none for "
+            "encoder blocks and classifier. None: all weights."
+        },
+    )
+    adapter_args: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"r\": 8}'."}
+    )
 
 
 @dataclass
@@ -124,7 +161,7 @@ def parse(words: Sequence[str]) -> Run:
     if recipe is not None:
         path = find_recipe(recipe)
         settings = _given(parser, _as_words(read_recipe(path), _options(parser), path))
-    for kind in ("method", "loss"):        # the arguments of a recipe's method are not those of another one
+    for kind in ("method", "loss", "adapter"):        # the arguments of a recipe's method are not those of another one
         if kind in given and given[kind] != settings.get(kind):
             settings.pop(f"{kind}_args", None)
     settings |= given
@@ -170,7 +207,7 @@ def _as_words(settings: dict[str, Any], options: Sequence[str], path: Path) -> l
     for name, value in settings.items():
         if name not in options:
             raise ValueError(f"{path} sets {name!r}, which does not exist.{_closest(name, options)} {HELP}")
-        if name in {"method_args", "loss_args"} and not isinstance(value, dict | None):
+        if name in {"method_args", "loss_args", "adapter_args"} and not isinstance(value, dict | None):
             raise ValueError(f"{path} sets {name} to {value!r}; it must hold `name: value` on lines of its own.")
         if isinstance(value, list):
             words += [f"--{name}", *map(str, value)]

@@ -86,17 +86,28 @@ class ClipForLongTail(PreTrainedModel):
                 converted.
             OSError: there is no such model.
         """
-        from .clip_start import check_start, start_classifier
         from .clip_source import load_clip
+        from .clip_start import check_start, start_classifier
 
         check_start(init, train_dataset, class_names, templates, max_per_class)
         source = load_clip(name_or_path)
         config = source.config(class_names, cosine_scale, learnable_scale)
-        model = cls._from_config(config, attn_implementation=attn_implementation)
-        model.vision_model.load_state_dict(source.vision_model.state_dict())
-        model = model.to(device).eval()
+        model = cls.on_tower(source.vision_model, config, attn_implementation).to(device)
         start_classifier(model, source, init, class_names, templates, train_dataset, max_per_class, progress)
         return model.to(dtype)
+
+    @classmethod
+    def on_tower(
+        cls, tower: PreTrainedModel, config: ClipForLongTailConfig, attn_implementation: str | None = None
+    ) -> ClipForLongTail:
+        """A classifier that starts at random on the weights of this image tower, in evaluation mode.
+
+        Raises:
+            RuntimeError: the tower is of other sizes than `config.vision_config` says.
+        """
+        model = cls._from_config(config, attn_implementation=attn_implementation)
+        model.vision_model.load_state_dict(tower.state_dict())
+        return model.eval()
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """Images (n, 3, H, W) -> what the classifier sees (n, D)."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from ..classifier import classifier_of
 from ..domains import COUNT, require
@@ -69,7 +70,7 @@ def start_classifier(
 
 
 def start_from_images(
-    model: nn.Module,
+    model: PreTrainedModel,
     init: str,
     train_dataset: Any,
     max_per_class: int | None = None,

@@ -81,7 +81,7 @@ class CosineHeadForImageClassification(PreTrainedModel):
             label2id=model.config.label2id,
         )
         wrapped = cls(config)
-        last = _name_of_last_layer(model, config.num_labels)
+        last, _ = _last_layer(model, config.num_labels)
         kept = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(f"{last}.")}
         wrapped.model.load_state_dict(kept, strict=False)        # all but the classifier, which is new
         return wrapped
@@ -106,17 +106,16 @@ class CosineHeadForImageClassification(PreTrainedModel):
 
 
 def _replace_last_layer(model: nn.Module, config: CosineHeadConfig) -> None:
-    name = _name_of_last_layer(model, config.num_labels)
+    name, linear = _last_layer(model, config.num_labels)
     parent, _, child = name.rpartition(".")
-    width = model.get_submodule(name).in_features
-    head = CosineClassifier(width, config.num_labels, config.cosine_scale, config.learnable_scale)
+    head = CosineClassifier(linear.in_features, config.num_labels, config.cosine_scale, config.learnable_scale)
     setattr(model.get_submodule(parent), child, head)
 
 
-def _name_of_last_layer(model: nn.Module, num_classes: int) -> str:
-    from ..classifier import classifier_of        # which knows the heads of this folder
+def _last_layer(model: nn.Module, num_classes: int) -> tuple[str, nn.Linear]:
+    from ..classifier import classifier_of  # which knows the heads of this folder
 
     found = classifier_of(model, num_classes)
     if not isinstance(found, nn.Linear):
-        raise ValueError(f"The classifier of {type(model).__name__} is a {type(found).__name__} already, not a linear layer.")
-    return next(name for name, module in model.named_modules() if module is found)
+        raise ValueError(f"The classifier of {type(model).__name__} is no linear layer, but a {type(found).__name__}.")
+    return next(name for name, module in model.named_modules() if module is found), found
