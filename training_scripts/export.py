@@ -38,7 +38,7 @@ def export(run: Path, out: Path) -> None:
         raise FileNotFoundError(f"{run} holds no finished run: there is no config.json in it.")
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: name a new folder.")
-    model = merged(load_run(run), run)
+    model: Any = merged(load_run(run), run)
     model.save_pretrained(out)
     AutoImageProcessor.from_pretrained(run).save_pretrained(out)
     for name in FACTS:
@@ -54,12 +54,11 @@ def merged(model: nn.Module, run: Path) -> nn.Module:
     """
     if not isinstance(model, PeftModel):
         return model
-    kind = model.active_peft_config.peft_type
+    tuner: Any = model.base_model        # LoraModel, IA3Model, ...
     try:
-        merge: Any = model.merge_and_unload        # of the tuner
-        return merge()
+        return tuner.merge_and_unload()
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{run} holds a {getattr(kind, 'value', kind)} adapter, which cannot become part of the weights: {error} Load "
+            f"{run} holds an adapter ({type(tuner).__name__}) that cannot become part of the weights: {error} Load "
             f"it as it is: hf_ltsam.loading.load_run({str(run)!r})."
         ) from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
+from transformers.initialization import no_init_weights
 
 from ..registry import nearest
 from .clip_source import ClipSource
@@ -48,12 +49,21 @@ def load_open_clip(name: str) -> ClipSource:
 
     model_name, weights = _parse(name)
     architecture = {**_architecture(model_name, name), **_activation(model_name, weights)}
-    clip = CLIPModel(clip_config(architecture, name))
+    config = clip_config(architecture, name)
+    _check_weights(model_name, weights, name)
     model = _create(model_name, weights, name)
-    clip.load_state_dict(clip_state_dict(model.state_dict()))
+    clip = to_transformers(model, config)
     pixels = model.visual.preprocess_cfg
     text = TextTower(clip, open_clip.get_tokenizer(model_name))
     return ClipSource(name, clip.vision_model, text, pixels["mean"], pixels["std"])
+
+
+def to_transformers(model: open_clip.CLIP, config: CLIPConfig) -> CLIPModel:
+    """The same model, computed by transformers, in evaluation mode."""
+    with no_init_weights():        # all are loaded, so none need be drawn
+        clip = CLIPModel(config)
+    clip.load_state_dict(clip_state_dict(model.state_dict()))
+    return clip.eval()
 
 
 def clip_config(architecture: Mapping[str, Any], name: str = "This model") -> CLIPConfig:
@@ -178,7 +188,7 @@ def _activation(model_name: str, weights: str | None) -> dict[str, bool]:
     return {"quick_gelu": open_clip.get_pretrained_cfg(model_name, weights).get("quick_gelu", False)}
 
 
-def _create(model_name: str, weights: str | None, name: str) -> open_clip.CLIP:
+def _check_weights(model_name: str, weights: str | None, name: str) -> None:
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(model_name)
@@ -186,6 +196,11 @@ def _create(model_name: str, weights: str | None, name: str) -> open_clip.CLIP:
         raise ValueError(
             f"{name}: {weights!r} is neither a tag of {model_name} nor a file here. Its tags: {', '.join(tags) or 'none'}."
         )
+
+
+def _create(model_name: str, weights: str | None, name: str) -> open_clip.CLIP:
+    import open_clip
+
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="QuickGELU mismatch")        # transformers' tower has the right one
