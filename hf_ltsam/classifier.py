@@ -6,17 +6,30 @@ from torch import nn
 
 from .models.cosine_classifier import CosineClassifier
 
+_TRAINED_WHOLE = ".modules_to_save."        # in the names of what peft trains beside an adapter
+
 
 def classifier_of(model: nn.Module, num_classes: int) -> nn.Module:
     """The one linear or cosine layer with C outputs and something to train.
 
+    In a `PeftModel` a head under `modules_to_save` is it, whatever layers of an adapter have C outputs by chance.
+
     Raises:
         ValueError: there is none, or there are several, by their names.
     """
-    found = {name: m for name, m in model.named_modules() if _outputs(m) == num_classes and _is_trained(m)}
+    return model.get_submodule(classifier_name(model, num_classes))
+
+
+def classifier_name(model: nn.Module, num_classes: int) -> str:
+    """The name of `classifier_of` in the model; empty where the model is nothing else.
+
+    Raises:
+        ValueError: there is none, or there are several, by their names.
+    """
+    found = [name for name, m in model.named_modules() if num_outputs(m) == num_classes and _is_trained(m)]
+    found = [name for name in found if _TRAINED_WHOLE in name] or found
     if len(found) == 1:
-        (classifier,) = found.values()
-        return classifier
+        return found[0]
     reason = (
         f"{' and '.join(map(repr, found))} could each be it" if found
         else f"no trainable nn.Linear or CosineClassifier has {num_classes} outputs"
@@ -28,7 +41,8 @@ def classifier_of(model: nn.Module, num_classes: int) -> nn.Module:
     )
 
 
-def _outputs(module: nn.Module) -> int | None:
+def num_outputs(module: nn.Module) -> int | None:
+    """C of a layer that can be a classifier, None of any other."""
     if isinstance(module, nn.Linear):
         return module.out_features
     return module.num_classes if isinstance(module, CosineClassifier) else None

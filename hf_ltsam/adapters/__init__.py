@@ -1,0 +1,19 @@
+"""Parameter-efficient fine-tuning of vision encoders: AdaptFormer, VPT and SSF as methods of peft, and the rest by name.
+
+Importing this module teaches peft the three; `PeftModel.from_pretrained` needs that before it meets one of their folders,
+and answers `KeyError: 'HF_LTSAM_...'` otherwise.
+"""
+
+from .adaptformer import AdaptFormerConfig, AdaptFormerModel
+from .by_name import ADAPTERS, make_adapter
+from .registration import OwnPeftType, register
+from .ssf import SSFConfig, SSFModel
+from .vpt import VPTConfig, VPTModel
+
+register(OwnPeftType.HF_LTSAM_ADAPTFORMER, AdaptFormerConfig, AdaptFormerModel)
+register(OwnPeftType.HF_LTSAM_VPT, VPTConfig, VPTModel)
+register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, SSFModel)
+
+__all__ = [
+    "ADAPTERS", "AdaptFormerConfig", "AdaptFormerModel", "SSFConfig", "SSFModel", "VPTConfig", "VPTModel", "make_adapter",
+]

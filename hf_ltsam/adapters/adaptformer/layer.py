@@ -1,0 +1,71 @@
+"""The bottleneck, and how it is put beside an MLP."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..tuner import Wrapper
+
+
+class KeepsInput(nn.Module):
+    """A layer norm that hands on its input beside its output: x -> (norm(x), x).
+
+    In a block nothing lies between the second layer norm and the MLP, so the MLP's wrapper receives the pair. This is how
+    the adapter reads the residual stream before the norm, without a change to the block's forward.
+    """
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.base_layer(x), x
+
+    def get_base_layer(self) -> nn.Module:
+        """The layer norm, which peft puts back when adapters are taken off."""
+        return self.base_layer
+
+
+class AdaptFormerLayer(Wrapper):
+    """An MLP with bottlenecks beside it: (norm(x), x) -> mlp(norm(x)) + sum over active adapters of s up(relu(down(ln(x)))).
+
+    Args:
+        base_layer: the MLP.
+        width: D, of the residual stream.
+
+    Source: LIFT (Shi et al. 2024); Chen et al. 2022 without the layer norm and with a fixed s.
+    """
+
+    adapter_layer_names = ("adaptformer_norm", "adaptformer_down", "adaptformer_up", "adaptformer_scale")
+
+    def __init__(self, base_layer: nn.Module, width: int) -> None:
+        super().__init__(base_layer)
+        self.width = width
+        self.adaptformer_norm, self.adaptformer_down, self.adaptformer_up = (nn.ModuleDict() for _ in range(3))
+        self.adaptformer_scale = nn.ParameterDict()
+
+    def add(self, adapter: str, bottleneck: int) -> None:
+        """A new adapter of r = bottleneck, with 2 D (r + 1) + D + r + 1 parameters, which changes nothing yet."""
+        down, up = nn.Linear(self.width, bottleneck), nn.Linear(bottleneck, self.width)
+        nn.init.kaiming_normal_(down.weight, a=math.sqrt(5))
+        for zero in (down.bias, up.weight, up.bias):
+            nn.init.zeros_(zero)
+        self.adaptformer_norm[adapter] = nn.LayerNorm(self.width)
+        self.adaptformer_down[adapter], self.adaptformer_up[adapter] = down, up
+        self.adaptformer_scale[adapter] = nn.Parameter(torch.ones(1))        # s
+
+    def forward(self, normed_and_stream: tuple[Tensor, Tensor]) -> Tensor:
+        normed, stream = normed_and_stream
+        output = self.base_layer(normed)
+        for name in self.acting():
+            output = output + self._bottleneck(name, stream).to(output.dtype)
+        return output
+
+    def _bottleneck(self, name: str, x: Tensor) -> Tensor:
+        x = self.adaptformer_norm[name](x.to(self.adaptformer_scale[name].dtype))
+        x = self.adaptformer_up[name](F.relu(self.adaptformer_down[name](x)))
+        return self.adaptformer_scale[name] * x

@@ -1,0 +1,132 @@
+"""Where the blocks, norms and linear layers of a vision encoder are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+MLP = "mlp"        # of a block, in all of them
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Names of modules in one kind of encoder.
+
+    Args:
+        second_norm: in a block, of the layer norm before the MLP.
+        class_tokens: tokens before those of the patches.
+        patch_embedding: of the convolution that makes tokens of patches.
+        outer_norms: of the layer norms before and after the blocks.
+    """
+
+    second_norm: str
+    class_tokens: int
+    patch_embedding: str
+    outer_norms: tuple[str, ...]
+
+
+# `config.model_type` -> names, the same from transformers 5.10 to 5.23
+ANATOMIES = {
+    "clip_vision_model": Anatomy("layer_norm2", 1, "embeddings.patch_embedding", ("pre_layrnorm", "post_layernorm")),
+    "siglip_vision_model": Anatomy("layer_norm2", 0, "embeddings.patch_embedding", ("post_layernorm",)),
+    "vit": Anatomy("layernorm_after", 1, "embeddings.patch_embeddings.projection", ("layernorm",)),        # DINO, DeiT
+    "dinov2": Anatomy("norm2", 1, "embeddings.patch_embeddings.projection", ("layernorm",)),
+}
+# peft's own methods are put on these, by the last part of the name; the second ones are those of transformers 5.10's DINOv2
+QUERY_VALUE = ("q_proj", "v_proj", "query", "value")
+KEY_VALUE = ("k_proj", "v_proj", "key", "value")
+MLP_OUT = ("fc2", "down_proj")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The encoder in a model.
+
+    Args:
+        module: the encoder; it may be a part of the model, or the whole of it.
+        anatomy: of its kind.
+        blocks: full name in the model -> block.
+        modules: full name in the model -> module, of everything in the encoder.
+    """
+
+    module: PreTrainedModel
+    anatomy: Anatomy
+    blocks: dict[str, nn.Module]
+    modules: dict[str, nn.Module]
+
+    @property
+    def mlps(self) -> list[str]:
+        return [f"{block}.{MLP}" for block in self.blocks]
+
+    def linear_layers(self, last_names: Iterable[str]) -> list[str]:
+        """Linear layers in the blocks, by the last part of their names."""
+        return [n for n in self._in_blocks((nn.Linear,)) if n.rpartition(".")[2] in last_names]
+
+    @property
+    def block_norms(self) -> list[str]:
+        return self._in_blocks((nn.LayerNorm,))
+
+    @property
+    def affine_layers(self) -> list[str]:
+        """Every layer with weight and bias: linear and norm layers of the blocks, the norms around them, and the patch
+        embedding (CLIP's has no bias, so it is none of them). Pooling heads are left out."""
+        outer = (self.anatomy.patch_embedding, *self.anatomy.outer_norms)
+        names = self._in_blocks((nn.Linear, nn.LayerNorm))
+        names += [n for n in self.modules if any(f".{n}".endswith(f".{name}") for name in outer) and n not in names]
+        return [n for n in names if self.modules[n].bias is not None]
+
+    def _in_blocks(self, kinds: tuple[type[nn.Module], ...]) -> list[str]:
+        return [n for n, m in self.modules.items() if isinstance(m, kinds) and self._block_of(n)]
+
+    def _block_of(self, name: str) -> bool:
+        return any(name.startswith(f"{block}.") for block in self.blocks)
+
+
+def encoder_of(model: nn.Module) -> Encoder | None:
+    """The outermost encoder of a known kind in a model, adapted or not; None where there is none."""
+    for name, module in model.named_modules():
+        if isinstance(module, PreTrainedModel) and module.config.model_type in ANATOMIES:
+            return _encoder(name, module)
+    return None
+
+
+def require_encoder(model: nn.Module, asked_by: str, way_out: str) -> Encoder:
+    """The encoder in a model.
+
+    Raises:
+        ValueError: it has none of a known kind; the known ones are listed.
+    """
+    encoder = encoder_of(model)
+    if encoder is None:
+        kind = f" (model_type {model.config.model_type!r})" if isinstance(model, PreTrainedModel) else ""
+        raise ValueError(
+            f"{asked_by} does not know where the blocks of {type(model).__name__}{kind} are. It knows these vision encoders "
+            f"of transformers: {', '.join(sorted(ANATOMIES))}. {way_out}"
+        )
+    return encoder
+
+
+def _encoder(name: str, module: PreTrainedModel) -> Encoder:
+    anatomy = ANATOMIES[module.config.model_type]
+    inside = {_plain(f"{name}.{n}".strip(".")): m for n, m in module.named_modules()}
+    parts = {anatomy.second_norm, MLP}
+    blocks = {n: m for n, m in inside.items() if parts <= {child for child, _ in m.named_children()}}
+    return Encoder(module, anatomy, blocks, inside)
+
+
+def _plain(name: str) -> str:
+    """The name that a module had before peft wrapped it."""
+    return name.replace(".base_layer", "")
+
+
+def pattern_of(names: Iterable[str]) -> str:
+    """A regular expression for these modules whatever the number of blocks, as peft's `target_modules` takes it."""
+    return "|".join(sorted({r"\.".join(map(_part, name.split("."))) for name in names}))
+
+
+def _part(part: str) -> str:
+    return r"\d+" if part.isdigit() else re.escape(part)

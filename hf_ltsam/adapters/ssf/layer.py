@@ -1,0 +1,85 @@
+"""Scale and shift after one layer, and how that layer takes them up."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+from peft.tuners.tuners_utils import check_adapters_to_merge
+from torch import Tensor, nn
+
+from ..tuner import Wrapper
+
+Affine: TypeAlias = nn.Linear | nn.LayerNorm | nn.Conv2d
+
+
+class SSFLayer(Wrapper):
+    """A linear, norm or convolution layer followed by y = gamma x + beta per output channel.
+
+    Merged, the layer itself does so: its weight and bias W, b become gamma W and gamma b + beta.
+    """
+
+    adapter_layer_names = ("ssf_scale", "ssf_shift")
+    base_layer: Affine
+
+    def __init__(self, base_layer: Affine) -> None:
+        super().__init__(base_layer)
+        self.ssf_scale = nn.ParameterDict()        # gamma (D,)
+        self.ssf_shift = nn.ParameterDict()        # beta (D,)
+        self._unmerged: dict[str, Tensor] = {}     # weight and bias as they were
+
+    def add(self, adapter: str, learn_scale: bool) -> None:
+        """A new adapter, which changes nothing yet."""
+        channels = self.base_layer.weight.shape[0]
+        if learn_scale:
+            self.ssf_scale[adapter] = nn.Parameter(torch.ones(channels))
+        self.ssf_shift[adapter] = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.disable_adapters:
+            self.unmerge()
+        y = self.base_layer(x)
+        adapter = self.the_one_acting()
+        if adapter is None:
+            return y
+        dims = (-1, 1, 1) if isinstance(self.base_layer, nn.Conv2d) else (-1,)
+        scale, shift = self._scale(adapter), self.ssf_shift[adapter]
+        scaled = y if scale is None else scale.view(dims) * y
+        return (scaled + shift.view(dims)).to(y.dtype)
+
+    def _scale(self, adapter: str) -> Tensor | None:
+        return self.ssf_scale.get(adapter)
+
+    @torch.no_grad()
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Take an adapter up into weight and bias.
+
+        Raises:
+            ValueError: two at once, a layer without a bias, or (`safe_merge`) a result that is not finite.
+        """
+        names = [n for n in check_adapters_to_merge(self, adapter_names) if n in self.ssf_shift]
+        if not names:
+            return
+        if len(names) > 1 or self.merged:
+            raise ValueError(f"SSF merges one adapter at a time, got {', '.join([*self.merged_adapters, *names])}.")
+        layer = self.base_layer
+        if layer.bias is None:
+            raise ValueError(
+                f"SSF cannot be merged into this {type(layer).__name__}: it has no bias to take the shift up. Leave the "
+                "layer out of the adapter (exclude_modules), or keep the adapter beside the model."
+            )
+        scale = self._scale(names[0])
+        scale = torch.ones_like(self.ssf_shift[names[0]]) if scale is None else scale
+        weight = scale.view(-1, *[1] * (layer.weight.ndim - 1)) * layer.weight
+        bias = scale * layer.bias + self.ssf_shift[names[0]]
+        if safe_merge and not (weight.isfinite().all() and bias.isfinite().all()):
+            raise ValueError(f"The adapter {names[0]!r} is damaged: merged, it gives weights that are not finite.")
+        self._unmerged = {name: t.clone() for name, t in layer.state_dict().items()}
+        layer.load_state_dict({"weight": weight, "bias": bias})
+        self.merged_adapters.append(names[0])
+
+    def unmerge(self) -> None:
+        """Put weight and bias back, bit for bit."""
+        if self.merged:
+            self.base_layer.load_state_dict(self._unmerged)
+            self._unmerged, self.merged_adapters = {}, []

@@ -1,0 +1,32 @@
+"""Puts SSF into an encoder."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..tuner import EncoderTuner, Wrapper
+from .config import SSFConfig
+from .layer import SSFLayer
+
+
+class SSFModel(EncoderTuner):
+    """Scale and shift after every affine layer of a vision encoder."""
+
+    prefix = "ssf_"
+    tuner_layer_cls = SSFLayer
+    display_name = "SSF"
+    way_out = "For another encoder name its linear, norm and convolution layers: SSFConfig(target_modules=...)."
+
+    def targets(self, config: SSFConfig, model: nn.Module) -> list[str]:
+        return self.encoder(model).affine_layers
+
+    def wrap(self, config: SSFConfig, target: nn.Module, parent: nn.Module, name: str) -> Wrapper:
+        if not isinstance(target, nn.Linear | nn.LayerNorm | nn.Conv2d):
+            raise ValueError(
+                f"SSF scales what nn.Linear, nn.LayerNorm and nn.Conv2d put out; {name!r} is a {type(target).__name__}. "
+                "Change target_modules."
+            )
+        return SSFLayer(target)
+
+    def add(self, config: SSFConfig, wrapper: SSFLayer, adapter: str, name: str) -> None:
+        wrapper.add(adapter, config.learn_scale)

@@ -1,0 +1,139 @@
+"""What the tuners of this package share: finding their targets, wrapping them, and two refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from torch import Tensor, nn
+
+from .encoders import pattern_of, require_encoder
+
+
+_NO_TABLE: dict[str, list[str]] = {}        # peft goes by model_type; here the model itself is looked at
+
+
+class Wrapper(nn.Module, BaseTunerLayer):
+    """A module of the encoder with what adapters of a method do beside it; a state-dict key of its own for each."""
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.merged_adapters: list[str] = []
+
+    def acting(self) -> list[str]:
+        """The active adapters that this module has, unless they are disabled or merged."""
+        if self.disable_adapters or self.merged:
+            return []
+        available = self._get_available_adapters()
+        return [name for name in self.active_adapters if name in available]
+
+    def the_one_acting(self) -> str | None:
+        """For methods of which two at once have no meaning.
+
+        Raises:
+            ValueError: several are active.
+        """
+        acting = self.acting()
+        if len(acting) > 1:
+            raise ValueError(
+                f"{' and '.join(map(repr, acting))} are active at once, but {type(self).__name__} works with one adapter "
+                f"at a time: set_adapter({acting[0]!r})."
+            )
+        return acting[0] if acting else None
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        """As peft's, for modules without a `weight` of their own; peft then makes float32 of half precision."""
+        like = next(self.base_layer.parameters())
+        for layer_name in self.adapter_layer_names:
+            adapters = cast("nn.ModuleDict", self.get_submodule(layer_name))
+            if adapter_name in adapters and not _is_meta(adapters[adapter_name]):
+                adapters[adapter_name] = adapters[adapter_name].to(device or like.device, like.dtype)
+
+
+def _is_meta(entry: nn.Module | Tensor) -> bool:
+    tensors: Iterator[Tensor] = entry.parameters() if isinstance(entry, nn.Module) else iter([entry])
+    return any(t.is_meta for t in tensors)
+
+
+class EncoderTuner(BaseTuner):
+    """A tuner of vision encoders that finds its targets in the model itself.
+
+    Subclasses name `prefix`, `tuner_layer_cls`, and why they cannot be merged, where they cannot; they say which modules
+    they adapt, how those are wrapped, and what a wrapper is given for an adapter.
+    """
+
+    tuner_layer_cls: type[Wrapper]
+    target_module_mapping = _NO_TABLE
+    display_name: str
+    way_out: str        # for encoders that are not known
+    no_merging: str | None = None
+
+    def targets(self, config: Any, model: nn.Module) -> list[str]:
+        """The names of the modules to adapt, where `config.target_modules` is None."""
+        raise NotImplementedError
+
+    def wrap(self, config: Any, target: nn.Module, parent: nn.Module, name: str) -> Wrapper:
+        """The wrapper around a module, which may change the module's neighbours in its parent."""
+        return self.tuner_layer_cls(target)
+
+    def add(self, config: Any, wrapper: Any, adapter: str, name: str) -> None:
+        """Give a wrapper the parameters of an adapter."""
+        raise NotImplementedError
+
+    def encoder(self, model: nn.Module) -> Any:
+        return require_encoder(model, self.display_name, self.way_out)
+
+    def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
+        return peft_config        # `_prepare_model` does it, which is given the model
+
+    def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
+        if peft_config.target_modules is None:
+            peft_config.target_modules = pattern_of(self.targets(peft_config, model))
+
+    def _create_and_replace(
+        self,
+        peft_config: Any,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        if not isinstance(target, self.tuner_layer_cls):
+            target = self.wrap(peft_config, target, parent, current_key)
+            setattr(parent, target_name, target)
+        self.add(peft_config, target, adapter_name, current_key)
+        target._move_adapter_to_device_of_base_layer(adapter_name)
+        target.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        setattr(parent, child_name, new_module)        # peft's own expects a `weight`, which blocks and MLPs have not
+
+    def _check_merge_allowed(self) -> None:
+        if self.no_merging is not None:
+            raise NotImplementedError(
+                f"{self.display_name} cannot be merged into the encoder: {self.no_merging}. Keep the adapter beside the "
+                "model (save_pretrained, PeftModel.from_pretrained), or take it off with unload()."
+            )
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """As peft's; a shape that does not fit is refused with what it means."""
+        remapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        own = model.state_dict()
+        for name, saved in remapped.items():
+            if name in own and own[name].shape != saved.shape:
+                raise ValueError(
+                    f"The saved adapter does not fit this model: {name} has shape {tuple(saved.shape)} in the file and "
+                    f"{tuple(own[name].shape)} in the model. Build the model with the encoder and the number of classes "
+                    "that the adapter was trained with."
+                )
+        return remapped
+

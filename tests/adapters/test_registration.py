@@ -1,0 +1,97 @@
+"""The tables of peft into which our methods are written. If a test here fails, peft has changed: see `registration.py`."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from adapters.tiny import METHODS, adapted, bare
+from peft import PeftConfig, PeftType
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTuner
+
+from hf_ltsam.adapters.registration import OwnPeftType, register
+from hf_ltsam.adapters.ssf import SSFConfig, SSFModel
+
+TABLES = (PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING)
+
+
+def test_the_tables_are_what_they_were():
+    for table, value in zip(TABLES, ("LoraConfig", "LoraModel", "lora_")):
+        entry = table[PeftType.LORA]
+        assert (entry if isinstance(entry, str) else entry.__name__) == value
+        assert table["LORA"] is entry, "looked up by the text of adapter_config.json"
+    assert PEFT_TYPE_TO_TUNER_MAPPING[PeftType.LORA].prefix == "lora_"
+
+
+def test_ours_are_in_them_and_peft_has_none_of_that_name():
+    for own in OwnPeftType:
+        assert own.name == own.value == str(own) and hash(own) == hash(own.value)
+        assert all(own in table and own.value in table for table in TABLES)
+        assert own.value not in [member.value for member in PeftType]
+    prefixes = list(PEFT_TYPE_TO_PREFIX_MAPPING.values())
+    assert all(prefixes.count(PEFT_TYPE_TO_PREFIX_MAPPING[own]) == 1 for own in OwnPeftType)
+
+
+def test_what_our_tuner_replaces_is_still_there():
+    """Methods of peft's that `tuner.py` overrides: one that is renamed would silently not be called."""
+    for name in ("_prepare_adapter_config", "_prepare_model", "_create_and_replace", "_replace_module", "_check_merge_allowed",
+                 "_check_target_module_exists", "_remap_adapter_state_dict_for_load", "inject_adapter", "unload"):
+        assert callable(vars(BaseTuner).get(name) and getattr(BaseTuner, name)), name
+
+
+def test_a_prefix_that_is_taken_is_refused():
+    class Other(SSFModel):
+        prefix = "lora_"
+
+    with pytest.raises(RuntimeError, match="peft has a method .*LORA whose parameters start with 'lora_'"):
+        register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, Other)
+    assert PEFT_TYPE_TO_TUNER_MAPPING[OwnPeftType.HF_LTSAM_SSF] is SSFModel
+    register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, SSFModel)        # imported anew
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_configurations_round_trip(method, tmp_path):
+    model = adapted(method, bare("vit"), modules_to_save=None)
+    config = model.peft_config["default"]
+    config.save_pretrained(tmp_path)
+    loaded = PeftConfig.from_pretrained(tmp_path)
+    assert type(loaded) is type(config) and loaded.to_dict() == config.to_dict()
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == config.peft_type.value
+
+
+FRESH = """
+import sys, torch
+from safetensors.torch import load_file
+from transformers import ViTModel
+from peft import PeftModel
+folder = sys.argv[1]
+base = ViTModel.from_pretrained(folder + "/base")
+try:
+    PeftModel.from_pretrained(base, folder + "/adaptformer")
+except KeyError as error:
+    print("without:", error)
+import hf_ltsam.adapters
+for method in sys.argv[2:]:
+    model = PeftModel.from_pretrained(ViTModel.from_pretrained(folder + "/base"), f"{folder}/{method}").eval()
+    case = load_file(f"{folder}/{method}.safetensors")
+    with torch.no_grad():
+        print(method, torch.equal(model(pixel_values=case["images"])[0], case["output"]))
+"""
+
+
+@pytest.mark.slow
+def test_in_a_fresh_process(tmp_path):
+    """Three lines load it; without the import peft names what is missing."""
+    from adapters.tiny import IMAGES, logits
+    from safetensors.torch import save_file
+
+    bare("vit").save_pretrained(tmp_path / "base")
+    for method in METHODS:
+        model = adapted(method, bare("vit"), modules_to_save=None)
+        model.save_pretrained(tmp_path / method)
+        save_file({"images": IMAGES, "output": logits(model).contiguous()}, tmp_path / f"{method}.safetensors")
+    done = subprocess.run([sys.executable, "-c", FRESH, str(tmp_path), *METHODS], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "without: 'HF_LTSAM_ADAPTFORMER'" in done.stdout
+    assert all(f"{method} True" in done.stdout for method in METHODS), done.stdout

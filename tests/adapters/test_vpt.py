@@ -1,0 +1,101 @@
+"""Prompts come in after the class token, leave before the pooling, and start as the paper says."""
+
+import math
+
+import pytest
+import torch
+from adapters.by_hand import blocks_of, first, into_the_blocks, outputs_after
+from adapters.tiny import IMAGES, NAMES, adapted, bare, logits, with_head
+from peft import get_peft_model
+from transformers import ViTConfig, ViTModel
+
+from hf_ltsam.adapters import VPTConfig
+
+CLASS_TOKENS = {"clip": 1, "siglip": 0, "vit": 1, "dinov2": 1}
+
+
+def prompts_of(model):
+    return [value for key, value in model.state_dict().items() if "vpt_prompts" in key]
+
+
+def with_prompts(tokens, prompts, k):
+    return torch.cat([tokens[:, :k], prompts.expand(len(tokens), -1, -1), tokens[:, k:]], 1)
+
+
+def without(tokens, count, k):
+    return torch.cat([tokens[:, :k], tokens[:, k + count:]], 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("deep", [True, False])
+def test_the_equation(name, deep):
+    plain, images, k = bare(name).double(), IMAGES.double(), CLASS_TOKENS[name]
+    model = adapted("vpt_deep" if deep else "vpt_shallow", bare(name).double(), modules_to_save=None)
+    prompts = prompts_of(model)
+    assert len(prompts) == (3 if deep else 1)
+    tokens = into_the_blocks(name, plain, images)
+    with torch.no_grad():
+        for i, block in enumerate(blocks_of(name, plain)):
+            if deep or i == 0:
+                tokens = with_prompts(tokens, prompts[i], k)
+            tokens = first(block(tokens, None) if name != "dinov2" else block(tokens))
+            if deep:
+                tokens = without(tokens, 3, k)
+        ours = model(pixel_values=images)
+    theirs = outputs_after(name, plain, images, tokens if deep else without(tokens, 3, k))
+    torch.testing.assert_close([ours.last_hidden_state, ours.pooler_output], theirs, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method", ["vpt_deep", "vpt_shallow"])
+def test_the_pooling_sees_the_tokens_that_it_knows(name, method):
+    model = adapted(method, bare(name), modules_to_save=None)
+    with torch.no_grad():
+        assert model(pixel_values=IMAGES).last_hidden_state.shape == bare(name)(pixel_values=IMAGES).last_hidden_state.shape
+
+
+def test_in_place_of_the_head_a_frozen_mean():
+    """transformers' own CLIP head averages the patch tokens: prompts among them would show."""
+    model = adapted("vpt_shallow", with_head("clip"), modules_to_save=None)
+    tower = adapted("vpt_shallow", with_head("clip").vision_model, modules_to_save=None)
+    with torch.no_grad():
+        tokens = tower(pixel_values=IMAGES).last_hidden_state
+        torch.testing.assert_close(logits(model), with_head("clip").classifier(tokens[:, 1:].mean(1)))
+
+
+def test_how_prompts_start():
+    p, width = 4, 400
+    config = ViTConfig(hidden_size=width, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=p)
+    (prompts,) = prompts_of(get_peft_model(ViTModel(config), VPTConfig(num_tokens=200)))
+    bound = math.sqrt(6 / (3 * p * p + width))
+    assert prompts.shape == (200, width) and prompts.abs().max() <= bound
+    assert prompts.abs().max() > 0.999 * bound and prompts.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.01)
+
+
+def test_one_block_is_first_and_last():
+    config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4)
+    model = get_peft_model(ViTModel(config), VPTConfig(num_tokens=3, deep=False))
+    assert model(pixel_values=IMAGES).last_hidden_state.shape == (4, 5, 16)
+
+
+def test_shallow_from_the_first_to_the_last_block_that_is_named():
+    model = get_peft_model(bare("vit"), VPTConfig(num_tokens=3, deep=False, target_modules=["layers.1", "layers.2"]))
+    assert [key for key in model.state_dict() if "vpt_prompts" in key] == ["base_model.model.layers.1.vpt_prompts.default"]
+    assert model(pixel_values=IMAGES).last_hidden_state.shape == (4, 5, 16)
+
+
+def test_what_is_no_block_is_refused():
+    with pytest.raises(ValueError, match=r"before whole blocks, and 'layers.0.mlp' \(ViTMLP\) is none. Blocks are layers.0, layers.1"):
+        get_peft_model(bare("vit"), VPTConfig(target_modules=["mlp"]))
+
+
+def test_a_mask_is_refused():
+    model = adapted("vpt_deep", bare("vit"), modules_to_save=None)
+    with pytest.raises(ValueError, match="attention_mask does not know|an attention_mask"):
+        model(pixel_values=IMAGES, attention_mask=torch.tensor([[1, 1, 1, 1, 0]] * 4))
+
+
+@pytest.mark.parametrize("num_tokens", [0, 1.5])
+def test_wrong_numbers_of_prompts_are_refused(num_tokens):
+    with pytest.raises(ValueError, match=r"VPTConfig\(num_tokens=...\) must be a whole number"):
+        VPTConfig(num_tokens=num_tokens)
