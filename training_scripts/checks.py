@@ -67,6 +67,12 @@ def _check_model(run: Run) -> None:
     templates_named(model.templates)
     if model.prompt_names is not None and not Path(model.prompt_names).is_file():
         raise FileNotFoundError(f"--prompt_names {model.prompt_names}: there is no such file.")
+    if model.adapter is not None:
+        from hf_ltsam.adapters.by_name import adapter_names
+
+        check_choice("adapter", model.adapter, adapter_names())
+    elif model.adapter_args:
+        raise ValueError(f"--adapter_args {model.adapter_args} without --adapter: name the adapter that they are for.")
     if name == OURS:
         foreign = [option for option in ("init", "adapter", "learnable_scale") if option in run.settings]
         if foreign:

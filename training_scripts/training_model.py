@@ -19,7 +19,6 @@ from transformers import (
 from transformers.image_utils import PILImageResampling
 
 from hf_ltsam import CifarResNetConfig
-from hf_ltsam.classifier import classifier_of
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.clip_source import is_clip
 from hf_ltsam.models.clip_start import FROM_IMAGES
@@ -133,10 +132,8 @@ def adapted(model: PreTrainedModel, arguments: ModelArguments) -> nn.Module:
         return model
     from hf_ltsam.adapters import make_adapter
 
-    num_classes = model.config.num_labels
-    last = next(name for name, m in model.named_modules() if m is classifier_of(model, num_classes)).rpartition(".")[2]
     args = arguments.adapter_args if isinstance(arguments.adapter_args, dict) else {}
-    return make_adapter(model, arguments.adapter, args, num_classes, modules_to_save=[last])
+    return make_adapter(model, arguments.adapter, args, model.config.num_labels)
 
 
 def _lines(path: str, wanted: int) -> list[str]:

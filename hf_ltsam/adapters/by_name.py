@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from peft import IA3Config, LNTuningConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
@@ -19,58 +19,52 @@ from .encoders import KEY_VALUE, MLP_OUT, QUERY_VALUE, Encoder, pattern_of, requ
 from .ssf import SSFConfig
 from .vpt import VPTConfig
 
-Defaults = Callable[[Encoder], dict[str, Any]]
-
-
-def _nothing(_: Encoder) -> dict[str, Any]:
-    return {}        # ours find their modules themselves
-
-
-def _query_value(encoder: Encoder) -> dict[str, Any]:
+def _query_value(encoder: Encoder) -> dict[str, str]:
     """Hu et al. 2021, and LIFT."""
     return {"target_modules": pattern_of(encoder.linear_layers(QUERY_VALUE))}
 
 
-def _dora(encoder: Encoder) -> dict[str, Any]:
-    return {"use_dora": True, **_query_value(encoder)}
-
-
-def _ia3(encoder: Encoder) -> dict[str, Any]:
+def _ia3(encoder: Encoder) -> dict[str, str]:
     """Liu et al. 2022: keys, values, and what goes into the last layer of the MLP."""
     mlp_out = encoder.linear_layers(MLP_OUT)
-    return {
-        "target_modules": pattern_of(encoder.linear_layers(KEY_VALUE) + mlp_out), "feedforward_modules": pattern_of(mlp_out)
-    }
+    everywhere = encoder.linear_layers(KEY_VALUE) + mlp_out
+    return {"target_modules": pattern_of(everywhere), "feedforward_modules": pattern_of(mlp_out)}
 
 
-def _norms(encoder: Encoder) -> dict[str, Any]:
+def _norms(encoder: Encoder) -> dict[str, str]:
     return {"target_modules": pattern_of(encoder.block_norms)}
+
+
+def _own(_: Encoder) -> dict[str, str]:
+    return {}        # our tuners find their modules themselves
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A configuration class of peft, and what its arguments are by default.
+    """A configuration class of peft, and what it is given where the user says nothing else.
 
     Args:
         config: the class.
-        defaults: encoder -> arguments that the user's override.
+        targets: encoder -> the arguments that name modules; not asked where the user names `target_modules`.
         summary: one line.
+        args: the other arguments.
     """
 
     config: type[PeftConfig]
-    defaults: Defaults
+    targets: Callable[[Encoder], dict[str, str]]
     summary: str
+    args: Mapping[str, Any] = field(default_factory=dict)
 
 
 ADAPTERS: Mapping[str, Adapter] = {
-    "adaptformer": Adapter(AdaptFormerConfig, _nothing, "a bottleneck beside the MLP of every block (LIFT)"),
-    "vpt_deep": Adapter(VPTConfig, lambda _: {"deep": True}, "new prompt tokens before every block"),
-    "vpt_shallow": Adapter(VPTConfig, lambda _: {"deep": False}, "prompt tokens before the first block"),
-    "ssf": Adapter(SSFConfig, _nothing, "scale and shift after every affine layer"),
-    "bias_tuning": Adapter(SSFConfig, lambda _: {"learn_scale": False}, "the biases of the encoder (BitFit), as shifts"),
+    "adaptformer": Adapter(AdaptFormerConfig, _own, "a bottleneck beside the MLP of every block (LIFT)"),
+    "vpt_deep": Adapter(VPTConfig, _own, "new prompt tokens before every block", {"deep": True}),
+    "vpt_shallow": Adapter(VPTConfig, _own, "prompt tokens before the first block", {"deep": False}),
+    "ssf": Adapter(SSFConfig, _own, "scale and shift after every affine layer"),
+    "bias_tuning": Adapter(SSFConfig, _own, "the biases of the encoder (BitFit), as shifts", {"learn_scale": False}),
     "ln_tuning": Adapter(LNTuningConfig, _norms, "the layer norms of the blocks (peft)"),
     "lora": Adapter(LoraConfig, _query_value, "low-rank changes of query and value (peft)"),
-    "dora": Adapter(LoraConfig, _dora, "LoRA with learned magnitudes (peft)"),
+    "dora": Adapter(LoraConfig, _query_value, "LoRA with learned magnitudes (peft)", {"use_dora": True}),
     "ia3": Adapter(IA3Config, _ia3, "rescaled keys, values and MLP activations (peft)"),
 }
 LINEAR_PROBE, FULL = "linear_probe", "none"        # these add nothing to the encoder
@@ -89,7 +83,7 @@ def _other_tuners() -> dict[str, Adapter]:
 
 
 def _targets(config: type[PeftConfig]) -> bool:
-    return {"target_modules", "modules_to_save"} <= {field.name for field in dataclasses.fields(config)}
+    return {"target_modules", "modules_to_save"} <= {f.name for f in dataclasses.fields(config)}
 
 
 def make_adapter(
@@ -128,9 +122,10 @@ def make_adapter(
     adapter = {**_other_tuners(), **ADAPTERS}[name]
     if adapter.config is AdaptFormerConfig and "bottleneck" not in args:
         args.setdefault("num_classes", num_classes)
+    args = {**adapter.args, **args}
     if "target_modules" not in args:
         way_out = 'For another encoder name the modules: adapter_args={"target_modules": [...]}.'
-        args = {**adapter.defaults(require_encoder(model, f"The adapter {name!r}", way_out)), **args}
+        args = {**adapter.targets(require_encoder(model, f"The adapter {name!r}", way_out)), **args}
     args.setdefault("modules_to_save", trained or None)
     return get_peft_model(model, build("adapter", {name: adapter.config}, name, args))
 

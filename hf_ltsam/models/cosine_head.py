@@ -113,9 +113,10 @@ def _replace_last_layer(model: nn.Module, config: CosineHeadConfig) -> None:
 
 
 def _last_layer(model: nn.Module, num_classes: int) -> tuple[str, nn.Linear]:
-    from ..classifier import classifier_of  # which knows the heads of this folder
+    from ..classifier import classifier_name        # which knows the heads of this folder
 
-    found = classifier_of(model, num_classes)
+    name = classifier_name(model, num_classes)
+    found = model.get_submodule(name)
     if not isinstance(found, nn.Linear):
         raise ValueError(f"The classifier of {type(model).__name__} is no linear layer, but a {type(found).__name__}.")
-    return next(name for name, module in model.named_modules() if module is found), found
+    return name, found

@@ -63,6 +63,8 @@ def test_arguments_reach_the_configuration():
     config = model.peft_config["default"]
     assert (config.r, config.lora_alpha, config.target_modules, config.modules_to_save) == (3, 6, {"fc1"}, ["classifier"])
     assert make_adapter(with_head("vit"), "dora", {"r": 2}, NUM_CLASSES).peft_config["default"].use_dora is True
+    named = make_adapter(with_head("vit"), "dora", {"target_modules": ["fc1"]}, NUM_CLASSES).peft_config["default"]
+    assert named.use_dora is True and named.target_modules == {"fc1"}
     prompts = make_adapter(with_head("vit"), "vpt_shallow", {"num_tokens": 4}, NUM_CLASSES).peft_config["default"]
     assert (prompts.num_tokens, prompts.deep) == (4, False)
 

@@ -98,8 +98,9 @@ def test_the_average_over_templates(clip):
 
 def test_transformers_and_open_clip_start_alike(tmp_path):
     """The same weights by either way: tokenizers and towers agree."""
-    from hf_ltsam.models.clip_source import load_clip
     from models.clips import clip_tokenizer
+
+    from hf_ltsam.models.clip_source import load_clip
 
     _, name = open_clip_checkpoint(tmp_path, "tiny-alike", architecture(quick_gelu=True))
     load_clip(name).text.clip.save_pretrained(tmp_path / "hf")
