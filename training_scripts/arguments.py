@@ -110,6 +110,13 @@ class DataArguments:
         default=None,
         metadata={"help": "Side in pixels. None: what the model asks for; cifar_resnet takes images as they are."},
     )
+    test_short_side: int | None = field(
+        default=None,
+        metadata={
+            "help": "Images above 64 pixels: the short side that test images are scaled to before the centre of image_size "
+            "is kept. None: image_size * 256 / 224."
+        },
+    )
     num_channels: int = field(
         default=3, metadata={"help": "3 for colour, 1 for grey images (small ones, with cifar_resnet)."}
     )

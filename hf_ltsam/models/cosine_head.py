@@ -113,7 +113,7 @@ def _replace_last_layer(model: nn.Module, config: CosineHeadConfig) -> None:
 
 
 def _last_layer(model: nn.Module, num_classes: int) -> tuple[str, nn.Linear]:
-    from ..classifier import classifier_name        # which knows the heads of this folder
+    from ..classifier import classifier_name  # which knows the heads of this folder
 
     name = classifier_name(model, num_classes)
     found = model.get_submodule(name)
