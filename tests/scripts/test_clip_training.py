@@ -9,7 +9,9 @@ import pytest
 import torch
 from models.clips import architecture, open_clip_checkpoint, transformers_clip
 from peft import PeftModel
-from scripts.picture_folders import CLASSES
+from PIL import Image
+from scripts.picture_folders import CLASSES, draw_images
+from torchvision.transforms.functional import resize, to_tensor
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -23,6 +25,10 @@ from hf_ltsam.loading import load_run
 from hf_ltsam.metrics.run_record import read_metrics
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from training_scripts import cli, train
+from training_scripts.arguments import parse
+from training_scripts.splits import load_splits
+from training_scripts.training_data import prepare
+from training_scripts.training_model import ImageFormat
 
 QUICK = ["--use_cpu", "true", "--learning_rate", "0.01", "--per_device_train_batch_size", "4", "--max_steps", "2", "--save_strategy", "no"]
 
@@ -209,3 +215,18 @@ def test_what_does_not_go_together(images, open_clip_name, vit, tmp_path, capsys
     ):
         assert said in refused(capsys, train.main, *words(images, tmp_path / "run", model, *more))
     assert not list(Path(tmp_path / "run").glob("*.safetensors"))
+
+
+def test_the_short_side_of_test_images(tmp_path, capsys):
+    draw_images(tmp_path / "large" / "train", (2, 2, 2), 100)
+    draw_images(tmp_path / "large" / "test", (1, 1, 1), 100, seed=1)
+    run = parse(["--dataset", str(tmp_path / "large"), "--image_size", "72", "--test_short_side", "72", "--use_cpu", "true"])
+    splits = load_splits(run.data)
+    data = prepare(splits, run.data, ImageFormat(72, ((0.0,) * 3, (1.0,) * 3)), seed=0, progress=False)
+    file = sorted((tmp_path / "large" / "test").rglob("*.png"))[0]
+    expected = resize(Image.open(file), [72])        # and nothing is cut away
+    torch.testing.assert_close(data.test[0]["pixel_values"], to_tensor(expected))
+    assert data.short_side == 72 and data.plain_train[0]["pixel_values"].shape == (3, 72, 72)
+    assert torch.equal(data.plain_train[0]["pixel_values"], data.plain_train[0]["pixel_values"])        # not augmented
+    message = refused(capsys, train.main, *words(tmp_path / "large", tmp_path / "run", "cifar_resnet", "--image_size", "72", "--test_short_side", "64"))
+    assert "--test_short_side 64" in message and "72" in message
