@@ -27,7 +27,7 @@ def load_run(folder: str | os.PathLike[str]) -> nn.Module:
         return AutoModelForImageClassification.from_pretrained(name).eval()
     from peft import PeftConfig, PeftModel
 
-    from . import adapters  # noqa: F401  teaches peft our methods
+    import hf_ltsam.adapters  # noqa: F401  teaches peft our methods
 
     trunk = PeftConfig.from_pretrained(name).base_model_name_or_path
     return PeftModel.from_pretrained(_base(AutoConfig.from_pretrained(name), trunk), name).eval()

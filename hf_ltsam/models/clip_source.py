@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,10 +90,13 @@ class _Tokenizer:
     def __init__(self, name: str, clip: PreTrainedModel) -> None:
         self.name, self.length = name, clip.config.text_config.max_position_embeddings
 
+    @cached_property
+    def tokenizer(self) -> Any:
+        return AutoTokenizer.from_pretrained(self.name)
+
     def __call__(self, texts: list[str]) -> Tensor:
-        tokenizer = AutoTokenizer.from_pretrained(self.name)
         # SigLIP was trained on texts filled up to its full length, CLIP does not see what is filled up.
-        tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt")
+        tokens = self.tokenizer(texts, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt")
         return tokens["input_ids"]
 
 

@@ -1,11 +1,12 @@
-"""Models of open_clip as transformers' `CLIPModel`."""
+"""Models of open_clip by name, and its CLIPs as transformers' `CLIPModel`."""
 
 from __future__ import annotations
 
 import dataclasses
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from transformers.initialization import no_init_weights
 
 from ..registry import nearest
 from .clip_source import ClipSource
+from .open_clip_siglip import is_siglip, siglip_to_transformers
 from .text_tower import TextTower
 
 if TYPE_CHECKING:
@@ -40,21 +42,19 @@ def load_open_clip(name: str) -> ClipSource:
             each also behind "open_clip:".
 
     Raises:
-        ValueError: no such model or weights (with those there are), an architecture other than CLIP's ViT, or a file
-            that holds more than tensors.
+        ValueError: no such model or weights (with those there are), an architecture other than CLIP's ViT and
+            SigLIP, or a file that holds more than tensors.
         FileNotFoundError: there is no such file or folder.
         OSError: the Hub cannot be reached.
     """
-    import open_clip
-
     model_name, weights = _parse(name)
     architecture = {**_architecture(model_name, name), **_activation(model_name, weights)}
-    config = clip_config(architecture, name)
+    config = None if is_siglip(architecture) else clip_config(architecture, name)        # refuses, before weights are read
     _check_weights(model_name, weights, name)
     model = _create(model_name, weights, name)
-    clip = to_transformers(model, config)
+    clip = to_transformers(model, config) if config else siglip_to_transformers(model, architecture)
     pixels = model.visual.preprocess_cfg
-    text = TextTower(clip, open_clip.get_tokenizer(model_name))
+    text = TextTower(clip, partial(_tokens, model_name))
     return ClipSource(name, clip.vision_model, text, pixels["mean"], pixels["std"])
 
 
@@ -165,6 +165,18 @@ def _parse(name: str) -> tuple[str, str | None]:
     return model_name, weights
 
 
+@cache
+def _tokenizer(model_name: str) -> Callable[[list[str]], Tensor]:
+    import open_clip
+
+    return open_clip.get_tokenizer(model_name)
+
+
+def _tokens(model_name: str, texts: list[str]) -> Tensor:
+    """A tokenizer is loaded when the first text comes: images need none, and SigLIP's is on the Hub."""
+    return _tokenizer(model_name)(texts)
+
+
 def _architecture(model_name: str, name: str) -> dict[str, Any]:
     import open_clip
     from open_clip.factory import get_model_config
@@ -228,6 +240,6 @@ def _refuse_other_parts(architecture: Mapping[str, Any], name: str) -> None:
         ]
     if parts:
         raise ValueError(
-            f"{name} is not a CLIP that transformers can compute: {', '.join(parts)}. Choose a plain ViT of open_clip "
-            "(ViT-B-16, ViT-L-14, ...), or a model of timm or transformers by its own name."
+            f"{name} is not a CLIP that transformers can compute: {', '.join(parts)}. Choose a plain ViT or a "
+            "SigLIP of open_clip (ViT-B-16, ViT-L-14, ViT-B-16-SigLIP, ...), or a model of timm or transformers by its name."
         )

@@ -234,3 +234,9 @@ def test_a_configuration_that_was_changed_is_checked_again():
     config.cosine_scale = -1.0
     with pytest.raises(ValueError, match=r"cosine_scale=.*-1"):
         ClipForLongTail(config)
+
+
+def test_a_scale_that_was_fixed_may_become_learnable(tmp_path):
+    a_model(cosine_scale=12.0).save_pretrained(tmp_path)
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path, learnable_scale=True)
+    assert loaded.classifier.scale.item() == 12.0

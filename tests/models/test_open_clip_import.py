@@ -117,7 +117,7 @@ def test_published_weights_know_their_activation(tmp_path, monkeypatch):
     ("open_clip:ViT-B-16/openia", ["'openia'", "openai", "laion2b_s34b_b88k"]),
     ("open_clip:ViT-B-16", ["ViT-B-16", "openai"]),
     ("open_clip:RN50/openai", ["vision_cfg.layers"]),
-    ("open_clip:ViT-B-16-SigLIP/webli", ["timm_model_name", "ViT-B-16"]),
+    ("open_clip:EVA02-B-16/merged2b_s8b_b131k", ["timm_model_name", "ViT-B-16"]),
     ("open_clip:coca_ViT-B-32/laion2b_s13b_b90k", ["multimodal_cfg"]),
     ("open_clip:ViT-L-14-CLIPA/datacomp1b", ["pool_type"]),
 ])
