@@ -19,6 +19,7 @@ from .encoders import KEY_VALUE, MLP_OUT, QUERY_VALUE, Encoder, pattern_of, requ
 from .ssf import SSFConfig
 from .vpt import VPTConfig
 
+
 def _query_value(encoder: Encoder) -> dict[str, str]:
     """Hu et al. 2021, and LIFT."""
     return {"target_modules": pattern_of(encoder.linear_layers(QUERY_VALUE))}

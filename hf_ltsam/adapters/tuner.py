@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from .encoders import pattern_of, require_encoder
 
-
 _NO_TABLE: dict[str, list[str]] = {}        # peft goes by model_type; here the model itself is looked at
 
 
