@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
@@ -15,6 +16,7 @@ from transformers.utils import logging
 
 from .class_statistics import ClassStatistics
 from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
+from .renamed_weights import load_renamed
 from .run_identity import check_identity, save_identity
 
 logger = logging.get_logger(__name__)
@@ -92,6 +94,14 @@ class Resumes(Trainer):
             folder = Path(self.args.output_dir if output_dir is None else output_dir)
             self.class_statistics.save(folder)
             save_identity(folder, self._identity or self.identity())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not load_renamed(self.model, resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if not load_renamed(self.model, str(self.state.best_model_checkpoint)):
+            super()._load_best_model()
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import is_peft_available
 
 from .class_statistics import ClassStatistics, check_label_range
 from .data.labels import training_labels
@@ -26,8 +26,16 @@ def readable_labels(dataset: Any, label_name: str) -> Tensor | None:
 
 def num_logits(model: nn.Module) -> int | None:
     """C as the model's configuration states it; None for a module without one."""
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    inner = _without_adapter(model)
     return inner.config.num_labels if isinstance(inner, PreTrainedModel) else None
+
+
+def _without_adapter(model: nn.Module) -> nn.Module:
+    if not is_peft_available():
+        return model
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def statistics_of(

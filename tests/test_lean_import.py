@@ -1,4 +1,4 @@
-"""Training from tensors needs neither datasets nor evaluate nor open_clip nor torchvision: GPU servers lack them."""
+"""Training from tensors needs neither datasets nor evaluate nor open_clip nor torchvision nor peft: GPU servers lack them."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ SCRIPT = """
 import sys
 from importlib.machinery import PathFinder
 
-BLOCKED = {"datasets", "evaluate", "open_clip", "torchvision", "timm", "matplotlib", "sklearn", "rich"}
+BLOCKED = {"datasets", "evaluate", "open_clip", "torchvision", "timm", "matplotlib", "sklearn", "rich", "peft"}
 
 find = PathFinder.find_spec
 PathFinder.find_spec = staticmethod(lambda name, *where: None if name.split(".")[0] in BLOCKED else find(name, *where))

@@ -15,9 +15,14 @@ from __future__ import annotations
 
 import enum
 
+import peft
+from packaging.version import Version
 from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner
+
+if Version(peft.__version__) < Version("0.21"):        # there save_pretrained knows peft's own methods alone
+    raise ImportError(f"hf_ltsam.adapters needs peft >= 0.21, found {peft.__version__}: pip install --upgrade peft")
 
 
 class OwnPeftType(enum.StrEnum):

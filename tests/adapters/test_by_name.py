@@ -46,7 +46,9 @@ def test_trains_and_round_trips(adapter, name, tmp_path):
 ])
 def test_what_is_adapted(adapter, last_names, name):
     model = make_adapter(with_head(name), adapter, num_classes=NUM_CLASSES)
-    assert {n.rpartition(".")[2] for n in model.targeted_module_names} == last_names
+    older = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}        # DINOv2's in transformers 5.10
+    found = {n.rpartition(".")[2] for n in model.targeted_module_names}
+    assert {older.get(n, n) for n in found} == last_names
     assert len(model.targeted_module_names) == 3 * len(last_names)
     assert all(".layer" in f".{n}" for n in model.targeted_module_names)
 
@@ -78,9 +80,9 @@ def test_the_width_of_adaptformer():
 def test_an_encoder_without_a_head():
     model = make_adapter(bare("clip"), "lora", modules_to_save=[])
     assert all("lora_" in n for n, p in model.named_parameters() if p.requires_grad)
-    with pytest.raises(ValueError, match="num_classes=...: set it, or name it"):
+    with pytest.raises(ValueError, match=r"num_classes=\.\.\.: set it, or name it"):
         make_adapter(bare("clip"), "lora")
-    with pytest.raises(ValueError, match="no trainable nn.Linear or CosineClassifier has 5 outputs"):
+    with pytest.raises(ValueError, match=r"no trainable nn\.Linear or CosineClassifier has 5 outputs"):
         make_adapter(bare("clip"), "lora", num_classes=5)
     with pytest.raises(ValueError, match="linear_probe trains modules_to_save alone"):
         make_adapter(bare("clip"), "linear_probe", modules_to_save=[])

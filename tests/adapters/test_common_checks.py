@@ -5,7 +5,20 @@ import json
 
 import pytest
 import torch
-from adapters.tiny import IMAGES, LABELS, MERGEABLE, METHODS, NAMES, NUM_CLASSES, TOWER, adapted, bare, logits, shaken, with_head
+from adapters.tiny import (
+    IMAGES,
+    LABELS,
+    MERGEABLE,
+    METHODS,
+    NAMES,
+    NUM_CLASSES,
+    TOWER,
+    adapted,
+    bare,
+    logits,
+    shaken,
+    with_head,
+)
 from peft import PeftModel, get_model_status, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 

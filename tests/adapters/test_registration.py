@@ -44,7 +44,7 @@ def test_a_prefix_that_is_taken_is_refused():
     class Other(SSFModel):
         prefix = "lora_"
 
-    with pytest.raises(RuntimeError, match="peft has a method .*LORA whose parameters start with 'lora_'"):
+    with pytest.raises(RuntimeError, match=r"peft has a method .*LORA whose parameters start with 'lora_'"):
         register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, Other)
     assert PEFT_TYPE_TO_TUNER_MAPPING[OwnPeftType.HF_LTSAM_SSF] is SSFModel
     register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, SSFModel)        # imported anew

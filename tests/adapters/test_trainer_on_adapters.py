@@ -65,7 +65,7 @@ def test_a_checkpoint_is_the_adapter_and_what_it_was_trained_with(adapter, tmp_p
 def test_the_best_model_comes_back(adapter, tmp_path):
     trainer = run(
         tmp_path, adapter, eval_dataset=Pictures(), eval_strategy="steps", eval_steps=2, save_steps=2,
-        load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=True, learning_rate=0.3,
+        load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=True, learning_rate=0.02,
     )
     trainer.train()        # "greater is better", so that the best model is not the last one
     folder = trainer.state.best_model_checkpoint
@@ -76,10 +76,11 @@ def test_the_best_model_comes_back(adapter, tmp_path):
 
 def test_adapters_learn(tmp_path):
     """The loss falls, the encoder stays as it was."""
-    trainer = run(tmp_path, "adaptformer", seed=None, max_steps=30, save_strategy="no", logging_strategy="steps", logging_steps=10)
+    settings = {"max_steps": 24, "save_strategy": "no", "logging_strategy": "steps", "loss": "cross_entropy"}
+    trainer = run(tmp_path, "adaptformer", seed=None, eval_dataset=Pictures(), **settings)
+    before = trainer.evaluate()["eval_loss"]
     trainer.train()
-    losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
-    assert losses[-1] < 0.8 * losses[0]
+    assert trainer.evaluate()["eval_loss"] < 0.8 * before
     assert all("sam_eps_norm" in log for log in trainer.state.log_history if "loss" in log)
     plain = encoder().state_dict()
     state = trainer.model.unload().state_dict()
@@ -96,7 +97,8 @@ def test_activation_checkpointing_and_bf16_through_the_trainer(tmp_path):
         return torch.cat([(after[n] - p).flatten() for n, p in before.items()])
 
     plain = updated()
-    torch.testing.assert_close(updated(activation_checkpointing=True), plain, rtol=0, atol=1e-6)
+    checkpointed = updated(gradient_checkpointing=True)        # activation_checkpointing, by the name that 5.10 knows too
+    torch.testing.assert_close(checkpointed, plain, rtol=0, atol=1e-6)
     assert torch.cosine_similarity(updated(bf16=True), plain, 0) > 0.99
 
 

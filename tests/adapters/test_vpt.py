@@ -47,6 +47,20 @@ def test_the_equation(name, deep):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_where_prompts_come_in(name):
+    """After the class token, where there is one: a block does not mind the place, hidden states and masks do."""
+    model = adapted("vpt_deep", bare(name), modules_to_save=None)
+    seen = []
+    for wrapper in blocks_of(name, model.get_base_model()):
+        wrapper.base_layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    logits(model)
+    k = CLASS_TOKENS[name]
+    for tokens, prompts in zip(seen, prompts_of(model), strict=True):
+        assert tokens.shape[1] == k + 3 + 4
+        assert torch.equal(tokens[:, k:k + 3], prompts.expand(4, -1, -1))
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("method", ["vpt_deep", "vpt_shallow"])
 def test_the_pooling_sees_the_tokens_that_it_knows(name, method):
     model = adapted(method, bare(name), modules_to_save=None)
@@ -91,7 +105,7 @@ def test_what_is_no_block_is_refused():
 
 def test_a_mask_is_refused():
     model = adapted("vpt_deep", bare("vit"), modules_to_save=None)
-    with pytest.raises(ValueError, match="attention_mask does not know|an attention_mask"):
+    with pytest.raises(ValueError, match="tokens that an attention_mask does not know: leave the mask out"):
         model(pixel_values=IMAGES, attention_mask=torch.tensor([[1, 1, 1, 1, 0]] * 4))
 
 
