@@ -56,7 +56,8 @@ class ClipForLongTailConfig(PreTrainedConfig):
         kind = self.vision_config.model_type
         if kind not in TOWERS:
             raise ValueError(f"ClipForLongTailConfig(vision_config=...) is of the kind {kind!r}.{nearest(kind, TOWERS)}")
-        if kind == "siglip_vision_model" and not self.vision_config.vision_use_head:
+        # transformers 5.10's SigLIP has the setting only where it was set
+        if kind == "siglip_vision_model" and not self.vision_config.to_dict().get("vision_use_head", True):
             raise ValueError(
                 "ClipForLongTailConfig(vision_config=...) is a SigLIP tower without its attention pooling "
                 "(vision_use_head=False), so it has no image feature: set vision_use_head=True."
