@@ -120,15 +120,21 @@ def make_adapter(
         if args:
             raise ValueError(f"The adapter {name!r} has no arguments, got {', '.join(args)}.")
         return _full_fine_tuning(model, trained) if name == FULL else _linear_probe(model, trained)
+    return get_peft_model(model, _configuration(model, name, args, num_classes, trained))
+
+
+def _configuration(
+    model: nn.Module, name: str, args: dict[str, Any], num_classes: int | None, trained: list[str]
+) -> PeftConfig:
     adapter = {**_other_tuners(), **ADAPTERS}[name]
+    args = {"modules_to_save": trained or None, **adapter.args, **args}
     if adapter.config is AdaptFormerConfig and "bottleneck" not in args:
         args.setdefault("num_classes", num_classes)
-    args = {**adapter.args, **args}
     if "target_modules" not in args:
         way_out = 'For another encoder name the modules: adapter_args={"target_modules": [...]}.'
         args = {**adapter.targets(require_encoder(model, f"The adapter {name!r}", way_out)), **args}
-    args.setdefault("modules_to_save", trained or None)
-    return get_peft_model(model, build("adapter", {name: adapter.config}, name, args))
+    config: PeftConfig = build("adapter", {name: adapter.config}, name, args)
+    return config
 
 
 def _trained_whole(model: nn.Module, num_classes: int | None, given: Sequence[str] | None) -> list[str]:
