@@ -62,33 +62,37 @@ def build_model(
     labels: dict[str, Any] = {"id2label": dict(enumerate(class_names))}
     labels["label2id"] = {name: c for c, name in labels["id2label"].items()}
     if arguments.model == OURS:
-        ours = CifarResNetConfig(
-            depth=arguments.depth,
-            head=arguments.head,
-            cosine_scale=30.0 if arguments.cosine_scale is None else arguments.cosine_scale,        # LDAM's s
-            num_channels=num_channels,
-            **labels,
-        )
-        return AutoModelForImageClassification.from_config(ours)
+        return _cifar_resnet(arguments, labels, num_channels)
     if num_channels != 3:
         raise ValueError(f"--num_channels {num_channels} needs --model {OURS}; others take colour images, grey ones too.")
     if is_clip(arguments.model):
         return _clip(arguments, class_names, device, progress)
     if arguments.init == "text":
         raise ValueError(f"--init text: {arguments.model} is no CLIP, so it has no text tower. class_mean or linear_probe?")
+    return _with_head(_pretrained(arguments, class_names, labels), arguments)
+
+
+def _cifar_resnet(arguments: ModelArguments, labels: dict[str, Any], num_channels: int) -> PreTrainedModel:
+    config = CifarResNetConfig(
+        depth=arguments.depth,
+        head=arguments.head,
+        cosine_scale=30.0 if arguments.cosine_scale is None else arguments.cosine_scale,        # LDAM's s
+        num_channels=num_channels,
+        **labels,
+    )
+    return AutoModelForImageClassification.from_config(config)
+
+
+def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: dict[str, Any]) -> PreTrainedModel:
     is_timm = AutoConfig.from_pretrained(arguments.model).model_type == "timm_wrapper"
     if is_timm:
-        labels["num_labels"] = len(class_names)        # others count id2label
+        labels = {**labels, "num_labels": len(class_names)}        # others count id2label
     if arguments.pretrained:
         model = AutoModelForImageClassification.from_pretrained(arguments.model, ignore_mismatched_sizes=True, **labels)
     else:
         model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(arguments.model, **labels))
     if is_timm:
         model.config.label_names = list(class_names)        # which it saves in place of id2label
-    if arguments.head == "cosine":
-        return _with_cosine_head(model, arguments)
-    if arguments.init in FROM_IMAGES and not isinstance(model, ClipForLongTail | CosineHeadForImageClassification):
-        raise ValueError(f"--init {arguments.init} gives class vectors of a cosine head: add --head cosine.")
     return model
 
 
@@ -115,11 +119,15 @@ def _clip(
     return model
 
 
-def _with_cosine_head(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedModel:
+def _with_head(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedModel:
     if isinstance(model, ClipForLongTail | CosineHeadForImageClassification):
-        return model        # a run of ours, which has one
-    scale = SCALE if arguments.cosine_scale is None else arguments.cosine_scale
-    return CosineHeadForImageClassification.of(model, scale, arguments.learnable_scale)
+        return model        # a run of ours, which has a cosine head
+    if arguments.head == "cosine":
+        scale = SCALE if arguments.cosine_scale is None else arguments.cosine_scale
+        return CosineHeadForImageClassification.of(model, scale, arguments.learnable_scale)
+    if arguments.init in FROM_IMAGES:
+        raise ValueError(f"--init {arguments.init} gives class vectors of a cosine head: add --head cosine.")
+    return model
 
 
 def adapted(model: PreTrainedModel, arguments: ModelArguments) -> nn.Module:
