@@ -27,13 +27,51 @@ class ModelArguments:
 
     model: str = field(
         default="cifar_resnet",
-        metadata={"help": "cifar_resnet, or a transformers or timm image classifier: a name on the Hub or a folder."},
+        metadata={
+            "help": "cifar_resnet; a transformers or timm image classifier, a CLIP or a SigLIP: a name on the Hub or a "
+            "folder; or a CLIP of open_clip: open_clip:ViT-B-16/laion2b_s34b_b88k, open_clip:ViT-B-16/FILE, "
+            "hf-hub:OWNER/NAME, local-dir:FOLDER."
+        },
     )
     pretrained: bool = field(
         default=True, metadata={"help": "Start from the weights of `model` (cifar_resnet has none: it starts at random)."}
     )
     depth: int = field(default=32, metadata={"help": "Layers of cifar_resnet: 8, 20, 32, 44, 56, ..."})
-    head: str = field(default="linear", metadata={"help": "Head of cifar_resnet: linear, or cosine (LDAM needs it)."})
+    head: str = field(default="linear", metadata={"help": "linear, or cosine (LDAM needs it). That of CLIP is cosine."})
+    cosine_scale: float | None = field(
+        default=None,
+        metadata={"help": "Scale of the cosine head; equal to LDAM's s. None: 30 for cifar_resnet, 25 otherwise."},
+    )
+    learnable_scale: bool = field(default=False, metadata={"help": "Train that scale too (not with cifar_resnet)."})
+    init: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where a cosine head starts: text (CLIP), class_mean, linear_probe or random. None: text for CLIP, "
+            "random otherwise."
+        },
+    )
+    templates: str = field(
+        default="one",
+        metadata={"help": "Prompts for init text: one ('a photo of a {}.'), clip80, or a file with one on each line."},
+    )
+    prompt_names: str | None = field(
+        default=None,
+        metadata={"help": "A file of class names for the prompts, one on each line. None: those of the data set."},
+    )
+    max_per_class: int | None = field(
+        default=None,
+        metadata={"help": "For init class_mean and linear_probe: use the first so many images of every class. None: all."},
+    )
+    adapter: str | None = field(
+        default=None,
+        metadata={
+            "help": "What is trained: adaptformer, vpt, ssf, lora or another PEFT method, with the classifier; none for "
+            "encoder blocks and classifier. None: all weights."
+        },
+    )
+    adapter_args: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"r\": 8}'."}
+    )
     spectral_norm: list[str] | None = field(
         default=None,
         metadata={
@@ -44,7 +82,6 @@ class ModelArguments:
     spectral_norm_iterations: int = field(
         default=5, metadata={"help": "Power iterations for that in every training step (Zhou et al. 2023b: 5)."}
     )
-    cosine_scale: float = field(default=30.0, metadata={"help": "Scale of the cosine head; equal to LDAM's s."})
 
 
 @dataclass
@@ -82,6 +119,13 @@ class DataArguments:
     image_size: int | None = field(
         default=None,
         metadata={"help": "Side in pixels. None: what the model asks for; cifar_resnet takes images as they are."},
+    )
+    test_short_side: int | None = field(
+        default=None,
+        metadata={
+            "help": "Images above 64 pixels: the short side that test images are scaled to before the centre of image_size "
+            "is kept. None: image_size * 256 / 224."
+        },
     )
     num_channels: int = field(
         default=3, metadata={"help": "3 for colour, 1 for grey images (small ones, with cifar_resnet)."}
@@ -134,7 +178,7 @@ def parse(words: Sequence[str]) -> Run:
     if recipe is not None:
         path = find_recipe(recipe)
         settings = _given(parser, _as_words(read_recipe(path), _options(parser), path))
-    for kind in ("method", "loss"):        # the arguments of a recipe's method are not those of another one
+    for kind in ("method", "loss", "adapter"):        # the arguments of a recipe's method are not those of another one
         if kind in given and given[kind] != settings.get(kind):
             settings.pop(f"{kind}_args", None)
     settings |= given
@@ -180,7 +224,7 @@ def _as_words(settings: dict[str, Any], options: Sequence[str], path: Path) -> l
     for name, value in settings.items():
         if name not in options:
             raise ValueError(f"{path} sets {name!r}, which does not exist.{_closest(name, options)} {HELP}")
-        if name in {"method_args", "loss_args"} and not isinstance(value, dict | None):
+        if name in {"method_args", "loss_args", "adapter_args"} and not isinstance(value, dict | None):
             raise ValueError(f"{path} sets {name} to {value!r}; it must hold `name: value` on lines of its own.")
         if isinstance(value, list):
             words += [f"--{name}", *map(str, value)]

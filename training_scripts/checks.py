@@ -8,11 +8,15 @@ from typing import Any
 
 from hf_ltsam import LTSamConfig, make_loss, make_method
 from hf_ltsam.metrics.run_record import FILE_NAME
+from hf_ltsam.models.clip_source import OPEN_CLIP
+from hf_ltsam.models.clip_start import STARTS
+from hf_ltsam.models.clip_templates import templates_named
+from hf_ltsam.models.resnet_cifar import HEADS
 from hf_ltsam.refusals import check_arguments, check_output_folder
 from hf_ltsam.resuming import checkpoint_folder, last_checkpoint
 from hf_ltsam.reweighting import Reweighting
 from training_scripts.arguments import Run
-from training_scripts.splits import check_data
+from training_scripts.splits import check_choice, check_data
 from training_scripts.training_model import OURS
 
 
@@ -46,6 +50,7 @@ def check(run: Run) -> None:
 def _check_numbers(run: Run) -> None:
     config = run.config
     least_one = {"per_device_train_batch_size": config.per_device_train_batch_size, "image_size": run.data.image_size}
+    least_one["max_per_class"] = run.model.max_per_class
     if config.max_steps <= 0:
         least_one["num_train_epochs"] = config.num_train_epochs
     for name, value in least_one.items():
@@ -54,13 +59,29 @@ def _check_numbers(run: Run) -> None:
 
 
 def _check_model(run: Run) -> None:
-    """What only cifar_resnet has, on another model; a folder that is not there."""
-    name = run.model.model
+    """What goes with one kind of model only, on another; a folder or file that is not there."""
+    model, name = run.model, run.model.model
+    check_choice("head", model.head, HEADS)
+    if model.init is not None:
+        check_choice("init", model.init, STARTS)
+    templates_named(model.templates)
+    if model.prompt_names is not None and not Path(model.prompt_names).is_file():
+        raise FileNotFoundError(f"--prompt_names {model.prompt_names}: there is no such file.")
+    if model.adapter is not None:
+        from hf_ltsam.adapters.by_name import adapter_names
+
+        check_choice("adapter", model.adapter, adapter_names())
+    elif model.adapter_args:
+        raise ValueError(f"--adapter_args {model.adapter_args} without --adapter: name the adapter that they are for.")
     if name == OURS:
+        foreign = [option for option in ("init", "adapter", "learnable_scale") if option in run.settings]
+        if foreign:
+            raise ValueError(f"--{foreign[0]} is for pretrained models: {OURS} starts at random and is trained as a whole.")
         return
-    foreign = [f"--{option}" for option in ("depth", "head", "cosine_scale") if option in run.settings]
-    if foreign:
-        warnings.warn(f"Not used: {', '.join(foreign)}. {name} has its own shape; these are for {OURS}.", stacklevel=2)
+    if "depth" in run.settings:
+        warnings.warn(f"Not used: --depth. {name} has its own shape; it is for {OURS}.", stacklevel=2)
+    if name.startswith(OPEN_CLIP):
+        return
     if not Path(name).is_dir() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
         raise FileNotFoundError(f"--model {name}: there is no such folder, and names on the Hub read OWNER/NAME.")
 

@@ -93,9 +93,17 @@ def _methods(words: Sequence[str]) -> None:
         raise ValueError(f"Unknown method {name!r}.{nearest(name, METHODS)}")
 
 
+def _export(words: Sequence[str]) -> None:
+    """Write a run as one plain checkpoint, its adapter merged: ltsam export RUN OUT."""
+    from training_scripts import export
+
+    export.main(words)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": _demo,
     "train": _train,
+    "export": _export,
     "corrupt": _corrupt,
     "methods": _methods,
 }

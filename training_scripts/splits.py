@@ -80,14 +80,19 @@ def check_data(arguments: DataArguments) -> None:
         raise ValueError(f"--dataset {source} is a file: give the folder that it lies in.")
     if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
         raise FileNotFoundError(f"--dataset {source}: there is no such folder, and names on the Hub read OWNER/NAME.")
-    _check_choice("builder", arguments.builder, (*BUILDERS, "auto"))
-    _check_choice("normalisation", arguments.normalisation, (*CUSTOMARY_NORMALISATION, "auto"))
+    check_choice("builder", arguments.builder, (*BUILDERS, "auto"))
+    check_choice("normalisation", arguments.normalisation, (*CUSTOMARY_NORMALISATION, "auto"))
     profile_named(arguments.profile)
     if arguments.imbalance_ratio is not None:
         check_imbalance_ratio(arguments.imbalance_ratio)
 
 
-def _check_choice(option: str, value: str, valid: Sequence[str]) -> None:
+def check_choice(option: str, value: str, valid: Sequence[str]) -> None:
+    """Refuse a value that is not one of these.
+
+    Raises:
+        ValueError: with the nearest ones.
+    """
     if value not in valid:
         raise ValueError(f"--{option} {value} does not exist.{nearest(value, valid)}")
 

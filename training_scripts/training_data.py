@@ -27,6 +27,7 @@ class TrainingData:
     test: Any
     mean: Sequence[float]
     std: Sequence[float]
+    plain_train: Any              # the training images as the test would see them, not augmented
     short_side: int | None        # to which test images are scaled before the centre is kept; None: they are not scaled
 
 
@@ -70,6 +71,7 @@ def _in_memory(
         InMemoryImages(test, splits.test_labels, mean, std, augment=False),
         mean,
         std,
+        InMemoryImages(train, splits.train_labels, mean, std, augment=False),
         form.size,
     )
 
@@ -82,18 +84,21 @@ def _on_the_fly(
     if not arguments.flip or arguments.num_channels != 3:
         wish = "--flip false" if not arguments.flip else f"--num_channels {arguments.num_channels}"
         raise ValueError(f"{wish} needs images of at most {SMALL} pixels, got {size}: --image_size {SMALL} or less.")
+    short_side = short_side_of(size) if arguments.test_short_side is None else arguments.test_short_side
+    if short_side < size:
+        raise ValueError(f"--test_short_side {short_side} leaves less than the {size} pixels that are kept: {size} or more.")
     if arguments.check_images:
         _refuse_unreadable([splits.train, splits.test], arguments.image_column, progress)
-    train, test = (
+    train, plain_train, test = (
         on_the_fly(
             split,
             image_column=arguments.image_column,
             label_column=splits.label_column,
-            transform=image_transform(size, mean, std, train=augment),
+            transform=image_transform(size, mean, std, augment, short_side),
         )
-        for split, augment in ((splits.train, True), (splits.test, False))
+        for split, augment in ((splits.train, True), (splits.train, False), (splits.test, False))
     )
-    return TrainingData(train, test, mean, std, short_side_of(size))
+    return TrainingData(train, test, mean, std, plain_train, short_side)
 
 
 def _require_small(split: Dataset, image_column: str | None) -> None:

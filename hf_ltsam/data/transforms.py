@@ -24,7 +24,7 @@ def short_side_of(size: int) -> int:
 
 
 def image_transform(
-    size: int, mean: Sequence[float], std: Sequence[float], train: bool
+    size: int, mean: Sequence[float], std: Sequence[float], train: bool, short_side: int | None = None
 ) -> Callable[[Any], Tensor]:
     """The customary transform for ImageNet and its relatives: a PIL image to float32 (3, size, size).
 
@@ -33,14 +33,15 @@ def image_transform(
         mean: per channel, of pixels in [0, 1].
         std: per channel.
         train: random resized crop and flip, which draw from torch's global generator (`KeyedRandomness` makes them
-            resume); otherwise the short side is scaled to size * 256 / 224 and the centre is kept.
+            resume); otherwise the short side is scaled and the centre is kept.
+        short_side: to which it is scaled in the test, in pixels; None: size * 256 / 224.
     """
     from torchvision.transforms import v2
 
     crop = (
         [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
         if train
-        else [v2.Resize(short_side_of(size)), v2.CenterCrop(size)]
+        else [v2.Resize(short_side or short_side_of(size)), v2.CenterCrop(size)]
     )
     to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
     composed: Callable[[Any], Tensor] = v2.Compose([*crop, *to_tensor])

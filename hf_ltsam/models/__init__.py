@@ -2,11 +2,22 @@
 
 from transformers import AutoConfig, AutoModelForImageClassification
 
+from .clip_classifier import ClipForLongTail
+from .clip_config import ClipForLongTailConfig
 from .cosine_classifier import CosineClassifier
+from .cosine_head import CosineHeadConfig, CosineHeadForImageClassification
 from .resnet_cifar import CifarResNetConfig, CifarResNetForImageClassification
 
 # exist_ok: a module may be imported anew, in a notebook say
-AutoConfig.register(CifarResNetConfig.model_type, CifarResNetConfig, exist_ok=True)
-AutoModelForImageClassification.register(CifarResNetConfig, CifarResNetForImageClassification, exist_ok=True)
+for _config, _model in (
+    (CifarResNetConfig, CifarResNetForImageClassification),
+    (ClipForLongTailConfig, ClipForLongTail),
+    (CosineHeadConfig, CosineHeadForImageClassification),
+):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModelForImageClassification.register(_config, _model, exist_ok=True)
 
-__all__ = ["CifarResNetConfig", "CifarResNetForImageClassification", "CosineClassifier"]
+__all__ = [
+    "CifarResNetConfig", "CifarResNetForImageClassification", "ClipForLongTail", "ClipForLongTailConfig",
+    "CosineClassifier", "CosineHeadConfig", "CosineHeadForImageClassification",
+]

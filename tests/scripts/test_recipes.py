@@ -55,6 +55,12 @@ TRAININGS = {
     "zhou": (200, 64, 0.1, (2e-4, 2e-4), [0.8, 0.9], 0.1),
 }
 LOSSES = {"ce": "cross_entropy", "la": "logit_adjustment", "ce_drw": "cross_entropy", "ib": "influence_balanced"}
+CLIP_ROWS = [
+    f"{data}_clip_{tuning}_la_{method}"
+    for data in ("cifar10_lt_ir100", "cifar100_lt_ir100", "imagenet_lt", "inaturalist2018")
+    for tuning in ("fft", "lift")
+    for method in ("sgd", "focal_sam")
+]
 FILES = sorted(RECIPES.rglob("*.yaml"))
 
 # (rho or rho_head, rho_tail, gamma, lam): Rangwani et al. 2022 Table 5, Lyu et al. 2025 "Results", Li et al. 2025's code; None where the method has no such value
@@ -87,14 +93,14 @@ def run_of(name, tmp_path):
 
 
 def test_there_is_a_recipe_for_every_row():
-    assert recipe_names() == sorted([*ROWS, *NAMES.values()])
+    assert recipe_names() == sorted([*ROWS, *NAMES.values(), *CLIP_ROWS])
 
 
 def test_there_is_a_recipe_for_every_method(tmp_path):
     assert {run_of(name, tmp_path).config.method for name in [*ROWS, *NAMES.values()]} == set(METHODS) - {"sam_ext"}
 
 
-@pytest.mark.parametrize("name", [*ROWS, *NAMES.values(), "demo/digits"])
+@pytest.mark.parametrize("name", [*ROWS, *NAMES.values(), *CLIP_ROWS, "demo/digits"])
 def test_it_builds(name, tmp_path):
     config = run_of(name, tmp_path).config
     make_method(config.method, **config.method_hyperparameters)
@@ -177,7 +183,40 @@ def test_every_number_has_its_source_beside_it(path):
             assert "# " in line, f"{path.name}: {line!r} has no source"
 
 
-@pytest.mark.parametrize("name", [*ROWS, *NAMES.values()])
+# Li et al. 2025 Tables 2, 3 and 5: overall accuracy with SGD and with Focal-SAM; its code: rho, gamma, lam on CLIP
+CLIP_TARGETS = {
+    ("cifar10_lt_ir100", "fft"): (96.7, 97.2), ("cifar10_lt_ir100", "lift"): (96.6, 96.8),
+    ("cifar100_lt_ir100", "fft"): (78.5, 81.6), ("cifar100_lt_ir100", "lift"): (82.0, 82.4),
+    ("imagenet_lt", "fft"): (71.5, 73.9), ("imagenet_lt", "lift"): (77.1, 77.4),
+    ("inaturalist2018", "fft"): (71.6, 74.0), ("inaturalist2018", "lift"): (79.7, 80.0),
+}
+CLIP_FOCAL_SAM = {
+    "cifar10_lt_ir100": (0.05, 1.5, 0.7), "cifar100_lt_ir100": (0.05, 5.5, 0.8), "imagenet_lt": (0.05, 0.5, 0.8),
+    "inaturalist2018": (0.02, 0.2, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", CLIP_ROWS)
+def test_clip_as_the_protocol_says(name, tmp_path):
+    data, _, rest = name.partition("_clip_")
+    tuning, _, method = rest.split("_", 2)
+    run = run_of(name, tmp_path)
+    config, model = run.config, run.model
+    assert (model.model, model.init, model.templates, model.cosine_scale) == ("openai/clip-vit-base-patch16", "text", "one", 25)
+    assert (model.adapter, config.learning_rate) == {"fft": ("none", 0.001), "lift": ("adaptformer", 0.01)}[tuning]
+    assert (config.optim, config.optim_args, config.weight_decay) == ("sgd", "momentum=0.9", 5e-4)
+    assert (config.num_train_epochs, config.per_device_train_batch_size, config.lr_scheduler_type) == (20, 128, "cosine")
+    assert (config.loss, config.loss_args, config.method) == ("logit_adjustment", {"tau": 1.0}, method)
+    if method == "focal_sam":
+        assert tuple(config.method_args[key] for key in ("rho", "gamma", "lam")) == CLIP_FOCAL_SAM[data]
+    assert (run.data.normalisation, run.data.image_size, run.data.test_short_side) == ("auto", None, 224)        # CLIP's own
+    assert run.data.builder == ("cifar_lt" if data.startswith("cifar") else data)
+    header = find_recipe(name).read_text()
+    assert f"# Target   {CLIP_TARGETS[data, tuning][method == 'focal_sam']} % overall" in header
+    assert f"--config training_scripts/recipes/{name}.yaml" in header and "# Result " in header
+
+
+@pytest.mark.parametrize("name", [*ROWS, *NAMES.values(), *CLIP_ROWS])
 def test_no_setting_is_written_twice_along_the_inheritance(name):
     def own_settings(path: Path):
         values = yaml.safe_load(path.read_text())

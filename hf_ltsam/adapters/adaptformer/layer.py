@@ -80,6 +80,7 @@ class AdaptFormerLayer(Wrapper):
         return output
 
     def _bottleneck(self, name: str, x: Tensor) -> Tensor:
-        x = self.adaptformer_norm[name](x.to(self.adaptformer_norm[name].weight.dtype))
+        norm = self.adaptformer_norm[name]
+        x = norm(x.to(next(norm.parameters()).dtype))
         x = self.adaptformer_up[name](F.relu(self.adaptformer_down[name](x)))
         return self.adaptformer_scale[name](x)

@@ -1,0 +1,132 @@
+"""The image tower of CLIP or SigLIP with a cosine classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from .clip_config import ClipForLongTailConfig
+from .clip_templates import ONE
+from .cosine_classifier import CosineClassifier
+
+
+class ClipForLongTail(PreTrainedModel):
+    """logits = scale * cos(feature, weight_c), the model that LIFT (Shi et al. 2024) and Li et al. 2025 fine-tune.
+
+    The feature is as wide as the tower, before any projection: of CLIP the class token after the last layer norm (768
+    for ViT-B), of SigLIP the output of its attention pooling. `from_clip` starts the classifier from class names.
+    """
+
+    config_class = ClipForLongTailConfig
+    base_model_prefix = "vision_model"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ("CLIPEncoderLayer", "CLIPVisionEmbeddings", "SiglipEncoderLayer", "SiglipVisionEmbeddings")
+
+    def __init__(self, config: ClipForLongTailConfig) -> None:
+        super().__init__(config)
+        config.check()
+        self.vision_model = AutoModel.from_config(config.vision_config)
+        self.classifier = CosineClassifier(
+            config.vision_config.hidden_size, config.num_labels, config.cosine_scale, config.learnable_scale
+        )
+        self.post_init()
+
+    @classmethod
+    def from_clip(
+        cls,
+        name_or_path: str,
+        class_names: Sequence[str],
+        templates: Sequence[str] = ONE,
+        init: str = "text",
+        *,
+        train_dataset: Any = None,
+        max_per_class: int | None = None,
+        cosine_scale: float = 25.0,
+        learnable_scale: bool = False,
+        attn_implementation: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        progress: bool = True,
+    ) -> ClipForLongTail:
+        """Pretrained image tower, and a classifier that already knows something; a text tower is used once and dropped.
+
+        Args:
+            name_or_path: a CLIP or SigLIP of transformers, by its name on the Hub or a folder; or one of open_clip:
+                "open_clip:ViT-B-16/laion2b_s34b_b88k", "open_clip:ViT-B-16/path/to/weights.pt", "hf-hub:OWNER/NAME",
+                "local-dir:FOLDER".
+            class_names: C names, in the order of the labels. In prompts, underscores become spaces.
+            templates: prompts with {} in the place of the name, for init="text": `clip_templates.ONE`,
+                `clip_templates.CLIP80`, or your own. Features of several are averaged.
+            init: "text", "class_mean", "linear_probe" or "random".
+            train_dataset: for "class_mean" and "linear_probe": samples `{"pixel_values": (3, H, W), "labels": int}`,
+                without random augmentation.
+            max_per_class: use only the first so many samples of every class, in the order of the data set.
+            cosine_scale: > 0.
+            learnable_scale: train the scale with the rest.
+            attn_implementation: "eager", "sdpa", ...; None: transformers' choice. Second derivatives need "eager".
+            dtype: of the weights. The classifier's start is computed in float32.
+            device: on which the classifier's start is computed, and on which the model is returned.
+            progress: whether to show a bar.
+
+        Raises:
+            ValueError: no text tower where one is needed, an unknown `init`, or an architecture that cannot be
+                converted.
+            OSError: there is no such model.
+        """
+        from .clip_source import load_clip
+        from .clip_start import check_start, start_classifier
+
+        check_start(init, train_dataset, class_names, templates, max_per_class)
+        source = load_clip(name_or_path)
+        config = source.config(class_names, cosine_scale, learnable_scale)
+        model = cls.on_tower(source.vision_model, config, attn_implementation).to(device)
+        start_classifier(model, source, init, class_names, templates, train_dataset, max_per_class, progress)
+        return model.to(dtype)
+
+    @classmethod
+    def on_tower(
+        cls, tower: PreTrainedModel, config: ClipForLongTailConfig, attn_implementation: str | None = None
+    ) -> ClipForLongTail:
+        """A classifier that starts at random on the weights of this image tower, in evaluation mode.
+
+        Raises:
+            RuntimeError: the tower is of other sizes than `config.vision_config` says.
+        """
+        model = cls._from_config(config, attn_implementation=attn_implementation)
+        model.vision_model.load_state_dict(tower.state_dict())
+        return model.eval()
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """Images (n, 3, H, W) -> what the classifier sees (n, D)."""
+        return self.vision_model(pixel_values=pixel_values).pooler_output
+
+    # No **kwargs: transformers' Trainer takes them for the promise to scale the loss itself (transformers#47688).
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ImageClassifierOutput:
+        """Logits (n, C); the loss is the mean cross-entropy where labels (n,) are given."""
+        logits = self.classifier(self.features(pixel_values))
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # transformers' own functions: they leave alone what from_pretrained has already loaded
+        if isinstance(module, CosineClassifier):
+            init.normal_(module.weight)
+            init.copy_(module.weight, F.normalize(module.weight))
+            if isinstance(module.scale, nn.Parameter):
+                init.constant_(module.scale, self.config.cosine_scale)
+        else:
+            super()._init_weights(module)

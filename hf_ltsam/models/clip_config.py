@@ -1,0 +1,71 @@
+"""Configuration of `ClipForLongTail`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+from ..domains import POSITIVE, require
+from ..registry import nearest
+
+TOWERS = ("clip_vision_model", "siglip_vision_model")        # transformers' model types of the image towers
+
+# Pixel statistics per channel that CLIP (Radford et al. 2021) was trained with; SigLIP's are 0.5 throughout.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ClipForLongTailConfig(PreTrainedConfig):
+    """Configuration of `ClipForLongTail`.
+
+    Args:
+        vision_config: of the image tower: a `CLIPVisionConfig` or `SiglipVisionConfig`, or the mapping of one.
+        cosine_scale: logits are this times the cosine, > 0; 25 in LIFT (Shi et al. 2024). Where it is learnable, the
+            value that it starts from.
+        learnable_scale: train the scale with the rest.
+        image_mean, image_std: per channel, of pixels in [0, 1], with which the tower was trained.
+        kwargs: those of every transformers configuration: num_labels, id2label, label2id, dtype, ...
+    """
+
+    model_type = "clip_long_tail"
+    sub_configs: ClassVar[dict[str, Any]] = {"vision_config": AutoConfig}
+
+    vision_config: Any = None
+    cosine_scale: float = 25.0
+    learnable_scale: bool = False
+    image_mean: Sequence[float] = CLIP_MEAN
+    image_std: Sequence[float] = CLIP_STD
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        given = {} if self.vision_config is None else self.vision_config
+        if isinstance(given, dict):
+            given = _tower_config(given)
+        self.vision_config = given
+        super().__post_init__(**kwargs)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse values that no model can be built from; the model asks again, since a configuration may be changed.
+
+        Raises:
+            ValueError: naming the setting, its domain and its value.
+        """
+        require(POSITIVE, self, cosine_scale=self.cosine_scale)
+        kind = self.vision_config.model_type
+        if kind not in TOWERS:
+            raise ValueError(f"ClipForLongTailConfig(vision_config=...) is of the kind {kind!r}.{nearest(kind, TOWERS)}")
+        # transformers 5.10's SigLIP has the setting only where it was set
+        if kind == "siglip_vision_model" and not self.vision_config.to_dict().get("vision_use_head", True):
+            raise ValueError(
+                "ClipForLongTailConfig(vision_config=...) is a SigLIP tower without its attention pooling "
+                "(vision_use_head=False), so it has no image feature: set vision_use_head=True."
+            )
+
+
+def _tower_config(values: dict[str, Any]) -> PreTrainedConfig:
+    kind = values.get("model_type", TOWERS[0])
+    if kind not in TOWERS:
+        raise ValueError(f"ClipForLongTailConfig(vision_config=...) is of the kind {kind!r}.{nearest(kind, TOWERS)}")
+    return CONFIG_MAPPING[kind](**values)

@@ -1,0 +1,122 @@
+"""Any image classifier of transformers or timm, with a cosine classifier in the place of its linear one."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from ..domains import POSITIVE, require
+from .cosine_classifier import CosineClassifier
+
+
+class CosineHeadConfig(PreTrainedConfig):
+    """Configuration of `CosineHeadForImageClassification`.
+
+    Args:
+        base_config: of the classifier whose last layer is replaced, or the mapping of one; ViT's where it is None.
+        cosine_scale: logits are this times the cosine, > 0.
+        learnable_scale: train the scale with the rest.
+        kwargs: those of every transformers configuration: num_labels, id2label, label2id, dtype, ...
+    """
+
+    model_type = "cosine_head"
+    sub_configs: ClassVar[dict[str, Any]] = {"base_config": AutoConfig}
+
+    base_config: Any = None
+    cosine_scale: float = 25.0
+    learnable_scale: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        given = {"model_type": "vit"} if self.base_config is None else self.base_config
+        if isinstance(given, dict):
+            given = CONFIG_MAPPING[given["model_type"]].from_dict(given)
+        self.base_config = given
+        super().__post_init__(**kwargs)
+        require(POSITIVE, self, cosine_scale=self.cosine_scale)
+
+
+class CosineHeadForImageClassification(PreTrainedModel):
+    """logits = scale * cos(feature, weight_c), the feature being what the replaced linear layer was given.
+
+    The replaced layer is the one `nn.Linear` with C outputs. `of` makes one of a pretrained classifier.
+    """
+
+    config_class = CosineHeadConfig
+    base_model_prefix = "model"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: CosineHeadConfig) -> None:
+        super().__init__(config)
+        self.model = AutoModelForImageClassification.from_config(config.base_config)
+        _replace_last_layer(self.model, config)
+        self.post_init()
+
+    @classmethod
+    def of(
+        cls, model: PreTrainedModel, cosine_scale: float = 25.0, learnable_scale: bool = False
+    ) -> CosineHeadForImageClassification:
+        """The features of `model` with a new cosine classifier, which starts at random.
+
+        Raises:
+            ValueError: no linear layer, or several, could be the classifier.
+        """
+        config = CosineHeadConfig(
+            name_or_path=model.name_or_path,
+            base_config=model.config.to_dict(),
+            cosine_scale=cosine_scale,
+            learnable_scale=learnable_scale,
+            id2label=model.config.id2label,
+            label2id=model.config.label2id,
+        )
+        wrapped = cls(config)
+        last, _ = _last_layer(model, config.num_labels)
+        kept = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(f"{last}.")}
+        wrapped.model.load_state_dict(kept, strict=False)        # all but the classifier, which is new
+        return wrapped
+
+    # No **kwargs: transformers' Trainer takes them for the promise to scale the loss itself (transformers#47688).
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ImageClassifierOutput:
+        """Logits (n, C); the loss is the mean cross-entropy where labels (n,) are given."""
+        logits = self.model(pixel_values=pixel_values).logits
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # transformers' own functions: they leave alone what from_pretrained has already loaded
+        if isinstance(module, CosineClassifier):
+            init.normal_(module.weight)
+            init.copy_(module.weight, F.normalize(module.weight))
+            if isinstance(module.scale, nn.Parameter):
+                init.constant_(module.scale, self.config.cosine_scale)
+        else:
+            self.model._init_weights(module)
+
+
+def _replace_last_layer(model: nn.Module, config: CosineHeadConfig) -> None:
+    name, linear = _last_layer(model, config.num_labels)
+    parent, _, child = name.rpartition(".")
+    head = CosineClassifier(linear.in_features, config.num_labels, config.cosine_scale, config.learnable_scale)
+    setattr(model.get_submodule(parent), child, head)
+
+
+def _last_layer(model: nn.Module, num_classes: int) -> tuple[str, nn.Linear]:
+    from ..classifier import classifier_name  # which knows the heads of this folder
+
+    name = classifier_name(model, num_classes)
+    found = model.get_submodule(name)
+    if not isinstance(found, nn.Linear):
+        raise ValueError(f"The classifier of {type(model).__name__} is no linear layer, but a {type(found).__name__}.")
+    return name, found
