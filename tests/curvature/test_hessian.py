@@ -70,7 +70,6 @@ def test_finite_differences_of_the_gradient():
 def test_the_resnet_in_evaluation_mode_and_as_it_was_afterwards():
     torch.manual_seed(0)
     model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=3)).double().train()
-    model.resnet.stem[0].eval() if hasattr(model, "resnet") and hasattr(model.resnet, "stem") else None
     modes = [m.training for m in model.modules()]
     before = {k: v.clone() for k, v in model.state_dict().items()}
     x, y = torch.randn(6, 3, 8, 8, dtype=torch.float64), torch.arange(6) % 3
