@@ -1,4 +1,4 @@
-"""`ltsam`: the demo, training runs, and what methods there are.
+"""`ltsam`: the demo, training runs, the curvature they end in, and what methods there are.
 
 Nothing heavy is imported before a command asks for it.
 """
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    commands = "\n".join(f"  {name:8} {_first_line(command)}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:9} {_first_line(command)}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="ltsam",
         description=f"Long-tailed training with sharpness-aware minimization.\n\ncommands:\n{commands}",
@@ -62,6 +62,13 @@ def _train(words: Sequence[str]) -> None:
     train.main(words)
 
 
+def _sharpness(words: Sequence[str]) -> None:
+    """Curvature of a trained model class by class, loss surfaces, and a range of rho to try."""
+    from training_scripts import analyze_sharpness
+
+    analyze_sharpness.main(words)
+
+
 def _methods(words: Sequence[str]) -> None:
     """List the methods, or show all about one: ltsam methods focal_sam."""
     parser = argparse.ArgumentParser(prog="ltsam methods", description=_first_line(_methods))
@@ -79,7 +86,9 @@ def _methods(words: Sequence[str]) -> None:
         raise ValueError(f"Unknown method {name!r}.{nearest(name, METHODS)}")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"demo": _demo, "train": _train, "methods": _methods}
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "demo": _demo, "train": _train, "sharpness": _sharpness, "methods": _methods,
+}
 
 
 def _list_methods(methods: dict[str, type]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import nn
 from torch.backends import cudnn
 from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from curvature.problems import chunks_of, full_matrix, hessian_by_double_loop, mean_loss, samples, small_net, softmax_regression
+from curvature.problems import (
+    chunks_of,
+    full_matrix,
+    hessian_by_double_loop,
+    mean_loss,
+    samples,
+    small_net,
+    softmax_regression,
+)
 from torch import nn
 
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics
@@ -141,7 +149,7 @@ def test_the_modes_come_back_after_an_exception():
 
 
 def test_half_precision_is_refused():
-    with pytest.raises(ValueError, match="bfloat16.*float\\(\\)"), fixed_for_curvature(small_net().to(torch.bfloat16)):
+    with pytest.raises(ValueError, match=r"bfloat16.*float\(\)"), fixed_for_curvature(small_net().to(torch.bfloat16)):
         pass
 
 

@@ -92,7 +92,7 @@ def test_extremes_of_a_net_agree_with_scipy():
 def test_what_overflows_is_refused():
     with pytest.raises(ValueError, match="step 1 is not finite"):
         spectral_density(Dense(torch.full((3, 3), math.inf)), steps=2)
-    with pytest.raises(ValueError, match="steps=.*at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"steps=.*at least 1, got 0"):
         spectral_density(Dense(torch.eye(3)), steps=0)
 
 

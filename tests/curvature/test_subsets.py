@@ -67,7 +67,7 @@ def test_classes_by_index_and_name():
 
 @pytest.mark.parametrize("wrong", [0, -3, 2.5])
 def test_max_samples_is_a_count(wrong):
-    with pytest.raises(ValueError, match="max_samples=.*at least 1"):
+    with pytest.raises(ValueError, match=r"max_samples=.*at least 1"):
         choose_images(LABELS, 3, wrong)
 
 

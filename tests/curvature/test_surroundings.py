@@ -90,7 +90,7 @@ def test_a_range_that_was_not_reached_is_not_made_up():
 def test_radii_are_positive():
     model, (x, y) = softmax_regression(), samples()
     losses = sample_losses_of(model, CrossEntropy(), ClassStatistics.from_labels(y))
-    with pytest.raises(ValueError, match="positive and finite, got -0.1"):
+    with pytest.raises(ValueError, match=r"positive and finite, got -0\.1"):
         sharpness_curve(TrainableWeights(model), chunks_of(x, y, 5), losses, 3, [-0.1])
 
 
