@@ -133,9 +133,9 @@ def _show(path: Path, figures: Sequence[Path]) -> None:
     for record in results.get("sharpness", {}).values():
         low, high = (record["suggested"][end] for end in ("low", "high"))
         console.print(f"rho to try: {_or(low, 'below the radii measured')} to {_or(high, 'not reached')}")
-    console.print(f"Results: {path}")
+    console.print(f"Results: {path}", soft_wrap=True)
     for figure in figures:
-        console.print(f"Figure:  {figure}")
+        console.print(f"Figure:  {figure}", soft_wrap=True)
 
 
 def _or(value: float | None, otherwise: str) -> str:
