@@ -17,6 +17,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), "-")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FLOOR = 1e-8        # of a spectral density on a log axis: less than one eigenvalue in a hundred million
+SURFACE_FLOOR = 1e-4        # of a loss on a log scale
 MOST = 7            # curves in one figure
 
 
@@ -66,12 +67,12 @@ def _loss(results: Mapping[str, Any]) -> str:
 
 
 def _draw_spectra(figure: Any, results: dict[str, Any]) -> None:
-    """One panel for each subset on common axes, as in Rangwani et al. 2022 Fig. 2."""
+    """One panel for each subset, as in Rangwani et al. 2022 Fig. 2; each has its own scale of eigenvalues."""
     spectra = results["spectra"]
     columns = min(3, len(spectra))
     rows = -(-len(spectra) // columns)
     figure.set_size_inches(0.6 + 3.3 * columns, 0.5 + 2.7 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, (name, record) in zip(panels.flat, spectra.items()):
         grid, values = (np.array(record["density"][key]) for key in ("grid", "values"))
         axes.fill_between(grid, FLOOR, np.maximum(values, FLOOR), color=COLOURS[0], alpha=0.25, linewidth=0)
@@ -80,7 +81,7 @@ def _draw_spectra(figure: Any, results: dict[str, Any]) -> None:
         axes.set_yscale("log")
         axes.set_title(_label(name, results), fontsize=9)
         axes.text(0.97, 0.96, _eigenvalues(record), transform=axes.transAxes, ha="right", va="top", fontsize=8)
-        axes.label_outer()
+        axes.tick_params(labelsize=8)
     for axes in panels.flat[len(spectra):]:
         axes.set_visible(False)
     highest = max(max(r["density"]["values"]) for r in spectra.values())
@@ -108,6 +109,7 @@ def _draw_evolution(figure: Any, results: dict[str, Any]) -> None:
     for k, name in enumerate(list(dict.fromkeys(p["subset"] for p in points))[:MOST]):
         own = sorted((p for p in points if p["subset"] == name), key=lambda p: p["step"] or 0)
         style = {"color": COLOURS[k], "linestyle": DASHES[k], "marker": MARKERS[k], "markersize": 4, "linewidth": 1.2}
+        style["markevery"] = max(1, len(own) // 12)
         x = [p[key] for p in own]
         panels[0].plot(x, [p["ratios"]["abs_min_over_max"] for p in own], label=_label(name, results), **style)
         panels[1].plot(x, [p["lam_min"]["value"] for p in own], **style)
@@ -165,6 +167,7 @@ def _draw_lines(figure: Any, results: dict[str, Any], surface: dict[str, Any]) -
 
 def _draw_contours(figure: Any, results: dict[str, Any], surface: dict[str, Any]) -> None:
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator
 
     shown = list(surface["loss"].items())
     columns = min(3, len(shown))
@@ -173,17 +176,23 @@ def _draw_contours(figure: Any, results: dict[str, Any], surface: dict[str, Any]
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     x, y = (np.array(c) for c in surface["coordinates"])
     stacked = np.array([values for _, values in shown], dtype=float)
-    positive = np.maximum(stacked, 1e-6)
-    levels = np.geomspace(positive.min(), positive.max(), 15)
+    positive = np.maximum(stacked, SURFACE_FLOOR)
+    lowest, highest = np.floor(np.log10(positive.min())), np.ceil(np.log10(positive.max()))
+    levels = 10 ** np.linspace(lowest, highest, round(highest - lowest) * (4 if highest - lowest < 4 else 3) + 1)
     for axes, (name, _), values in zip(panels.flat, shown, positive):
         filled = axes.contourf(x, y, values.T, levels=levels, norm=LogNorm(levels[0], levels[-1]), cmap="viridis")
         axes.contour(x, y, values.T, levels=levels, colors="white", linewidths=0.3)
         axes.plot(0, 0, marker="+", color="white", markersize=9)
         axes.set_title(_label(name, results), fontsize=9)
-        axes.set_aspect("equal")
+        axes.set_box_aspect(1)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.tick_params(labelsize=8)
     for axes in panels.flat[len(shown):]:
         axes.set_visible(False)
-    figure.colorbar(filled, ax=panels, label=f"mean loss ({_loss(results)}, log scale)", format="%.3g")
+    floor = f", darkest: at most {SURFACE_FLOOR:g}" if stacked.min() < SURFACE_FLOOR else ""
+    label = f"mean loss ({_loss(results)}{floor})"
+    figure.colorbar(filled, ax=panels, ticks=LogLocator(), format=LogFormatterSciNotation(), label=label)
     figure.supxlabel(_axis(surface, 0), fontsize=9)
     figure.supylabel(_axis(surface, 1), fontsize=9)
 

@@ -21,22 +21,26 @@ class Tridiagonal:
     Args:
         diagonal: alpha (m,), float64.
         coupling: beta (m,), float64; the last one is the norm of the residual, coupled to a step that was not taken.
+        precision: relative precision of the products.
     """
 
     diagonal: Tensor
     coupling: Tensor
+    precision: float = 0.0
 
     def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
         """Ritz values (m,) ascending, the weights of Gauss quadrature (m,), and error bounds (m,).
 
-        An eigenvalue of H lies within the bound of each Ritz value. The weights add up to 1.
+        An eigenvalue of H lies within the bound of each Ritz value, up to rounding, for which the precision times the
+        largest Ritz value is added. The weights add up to 1.
 
         Source: Golub and Welsch 1969; the bound is Parlett 1980, Theorem 13.2.1.
         """
         inner = self.coupling[:-1]
         matrix = self.diagonal.diag() + inner.diag(1) + inner.diag(-1)
         values, vectors = torch.linalg.eigh(matrix)
-        return values, vectors[0].square(), (self.coupling[-1] * vectors[-1]).abs()
+        bounds = (self.coupling[-1] * vectors[-1]).abs() + self.precision * values.abs().max()
+        return values, vectors[0].square(), bounds
 
 
 def lanczos(
@@ -76,7 +80,8 @@ def lanczos(
         if k + 1 == len(basis) or betas[-1] <= _tolerance(operator.dtype) * max(map(abs, alphas + betas)):
             break
         basis[k + 1] = residual / betas[-1]
-    return Tridiagonal(torch.tensor(alphas, dtype=torch.float64), torch.tensor(betas, dtype=torch.float64))
+    diagonal, coupling = (torch.tensor(values, dtype=torch.float64) for values in (alphas, betas))
+    return Tridiagonal(diagonal, coupling, torch.finfo(operator.dtype).eps)
 
 
 def unit_start(operator: SymmetricOperator, seed: int) -> Tensor:
