@@ -126,20 +126,21 @@ def _facts(
 def _show(path: Path, figures: Sequence[Path]) -> None:
     results, console = read_json(path), Console()
     if results.get("spectra"):
-        table = Table("", "images", "loss", "lam_max", "lam_min", "|min/max|", "|max/min|", "trace")
+        table = Table("", "images", "loss", "lam_max", "lam_min", "min/max", "max/min", "trace")
         for name, record in results["spectra"].items():
             table.add_row(name, *summary(record))
         console.print(table)
+        console.print("min/max: |lam_min / lam_max| (Rangwani et al. 2022); max/min: its inverse (Lyu et al. 2025).")
     for record in results.get("sharpness", {}).values():
         low, high = (record["suggested"][end] for end in ("low", "high"))
-        console.print(f"rho to try: {_or(low, 'below the radii measured')} to {_or(high, 'not reached')}")
+        console.print(f"rho to try: {_or_not_found(low)} to {_or_not_found(high)}")
     console.print(f"Results: {path}", soft_wrap=True)
     for figure in figures:
         console.print(f"Figure:  {figure}", soft_wrap=True)
 
 
-def _or(value: float | None, otherwise: str) -> str:
-    return f"{value:.2g}" if value is not None else f"({otherwise})"
+def _or_not_found(rho: float | None) -> str:
+    return "(not among the radii measured)" if rho is None else f"{rho:.2g}"
 
 
 if __name__ == "__main__":

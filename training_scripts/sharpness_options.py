@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--towards", type=Path, metavar="FOLDER", help="first direction of the surface: to this run or checkpoint")
     add("--span", nargs=2, type=float, metavar=("FROM", "TO"), help="of a surface (default: -1 1; with --towards -0.5 1.5)")
     add("--points", type=int, metavar="T", help="of a surface in each direction (default: 1d 41, 2d 21)")
-    add("--batch_size", type=int, default=64, metavar="N", help="images that pass at once (default: %(default)s)")
+    add("--batch_size", type=int, default=64, metavar="N", help="images that pass at once: less, less memory (default: 64)")
     add("--dataset", help="where the data are now (default: where they were in the training)")
     add("--seed", type=int, default=0, help="of chosen images, start vectors and directions (default: 0)")
     add("--output", type=Path, metavar="DIR", help="(default: RUN/sharpness)")

@@ -127,7 +127,7 @@ def summary(record: Mapping[str, Any]) -> list[str]:
     return [
         f"{record['samples']}", f"{record['loss']:.4g}", f"{record['lam_max']['value']:.4g}",
         f"{record['lam_min']['value']:.4g}", _number(ratio["abs_min_over_max"]), _number(ratio["abs_max_over_min"]),
-        f"{trace['value']:.4g}" + ("" if error is None else f" ± {error:.1g}"),
+        f"{trace['value']:.4g}" + ("" if error is None else f" ± {error:.2g}"),
     ]
 
 

@@ -87,7 +87,8 @@ def lanczos(
 def unit_start(operator: SymmetricOperator, seed: int) -> Tensor:
     """A vector (P,) drawn uniformly from the unit sphere, the same on every device."""
     normal = torch.randn(operator.size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (normal / normal.norm()).to(operator.device, operator.dtype)
+    unit: Tensor = normal / normal.norm()
+    return unit.to(operator.device, operator.dtype)
 
 
 def _tolerance(dtype: torch.dtype) -> float:

@@ -123,4 +123,5 @@ def class_means(chunks: Iterable[MicroBatch], sample_losses: SampleLosses, num_c
         labels = chunk.labels.cpu()
         sums.index_add_(0, labels, sample_losses(chunk).double().cpu())
         counts.index_add_(0, labels, torch.ones(len(labels), dtype=torch.float64))
-    return sums / counts
+    means: Tensor = sums / counts
+    return means

@@ -75,7 +75,9 @@ def sharpness_curve(
         require(POSITIVE, "sharpness_curve", rho=rho)
     radii = torch.tensor(sorted(rhos), dtype=torch.float64)
     sums = torch.zeros(len(radii) + 1, num_classes, dtype=torch.float64)        # of the losses at w, then at each radius
-    means, counts, slope, total, start = torch.zeros(len(radii) + 1).double(), torch.zeros(num_classes).double(), 0.0, 0.0, 0
+    means = torch.zeros(len(radii) + 1, dtype=torch.float64)
+    counts = torch.zeros(num_classes, dtype=torch.float64)
+    slope, total, start = 0.0, 0.0, 0
     for batch in batches:
         a = torch.ones(len(batch)) if sample_weights is None else sample_weights[start : start + len(batch)]
         losses, norm = _losses_along_gradient(weights, batch, sample_losses, radii.tolist(), a.double())

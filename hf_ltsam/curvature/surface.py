@@ -107,8 +107,9 @@ def _like_filters(weight: Tensor, generator: torch.Generator) -> Tensor:
         return torch.zeros_like(weight)
     noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight)
     axes = tuple(range(1, weight.ndim))
-    norms = torch.linalg.vector_norm(weight, dim=axes, keepdim=True)
-    return noise * (norms / torch.linalg.vector_norm(noise, dim=axes, keepdim=True))
+    wanted: Tensor = torch.linalg.vector_norm(weight, dim=axes, keepdim=True)
+    drawn: Tensor = torch.linalg.vector_norm(noise, dim=axes, keepdim=True)
+    return noise * (wanted / drawn)
 
 
 @torch.no_grad()

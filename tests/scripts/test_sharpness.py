@@ -6,10 +6,12 @@ import shutil
 import warnings
 
 import numpy as np
+import peft
 import pytest
 import torch
+import yaml
 from scripts.picture_folders import draw_images
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from hf_ltsam.curvature import Hessian
 from training_scripts import analyze_sharpness, sharpness_quantities, train
@@ -167,6 +169,30 @@ def test_surfaces(run):
     assert way["coordinates"] == [[0, 1, 2]] and way["loss"]["all"][1] == pytest.approx(there, rel=1e-3)
     assert way["loss"]["all"][0] == pytest.approx(line["loss"]["all"][1], rel=1e-5)
     assert {f.name for f in (run / "sharpness").glob("*.png")} == {"surface_1d.png", "surface_2d.png", "surface_1d_towards.png"}
+
+
+def test_of_adapters_the_adapter_parameters_alone(trained, tmp_path):
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, image_size=8, patch_size=4,
+        id2label=dict(enumerate(("cat", "dog", "owl"))),
+    )
+    ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+    ViTImageProcessor(size={"height": 8, "width": 8}).save_pretrained(tmp_path / "vit")
+    base = AutoModelForImageClassification.from_pretrained(tmp_path / "vit")
+    lora = peft.LoraConfig(r=2, target_modules="all-linear", modules_to_save=["classifier"], init_lora_weights=False)
+    adapted = peft.get_peft_model(base, lora)
+    adapted.save_pretrained(tmp_path / "run")
+    recipe = {"model": str(tmp_path / "vit"), "dataset": str(trained.parent / "images"), "use_cpu": True}
+    (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    results = analyze(tmp_path / "run", "--classes", "2", *QUICK)
+    assert results["trainable_parameters"] == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert results["trainable_parameters"] < sum(p.numel() for p in base.parameters()) / 2
+    images = open_run(tmp_path / "run").training_images()
+    x = torch.stack([images[row]["pixel_values"] for row in (18, 19, 20)])        # the three owls
+    with torch.no_grad():
+        z = adapted.eval()(x).logits
+    assert results["spectra"]["class 2"]["loss"] == pytest.approx(float(-z.log_softmax(1)[:, 2].mean()), rel=1e-4)
 
 
 # --- killed and resumed ----------------------------------------------------------------------------------------------
