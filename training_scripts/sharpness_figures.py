@@ -53,12 +53,13 @@ def _save(path: Path, draw: Callable[[Any, dict[str, Any]], None], results: dict
 
 
 def _label(name: str, results: Mapping[str, Any]) -> str:
-    """A subset in words: class 9 (truck, 50 images), few (3 classes, 210 images)."""
+    """A subset in words: class 0 (airplane, 5,000 images, 300 taken), few classes."""
     counts, names = results["class_statistics"]["counts"], results["class_names"]
     if name.startswith("class "):
         c = int(name.removeprefix("class "))
         called = "" if names[c] == str(c) else f"{names[c]}, "
-        return f"class {c} ({called}$n$ = {counts[c]:,})"
+        taken = min(counts[c], results["max_samples"] or counts[c])
+        return f"class {c} ({called}{counts[c]:,} images" + ("" if taken == counts[c] else f", {taken:,} taken") + ")"
     return f"{name} classes" if name != "all" else "all classes"
 
 
@@ -177,7 +178,8 @@ def _draw_contours(figure: Any, results: dict[str, Any], surface: dict[str, Any]
     x, y = (np.array(c) for c in surface["coordinates"])
     stacked = np.array([values for _, values in shown], dtype=float)
     positive = np.maximum(stacked, SURFACE_FLOOR)
-    lowest, highest = np.floor(np.log10(positive.min())), np.ceil(np.log10(positive.max()))
+    finite = positive[np.isfinite(positive)]        # a loss that overflowed leaves a hole
+    lowest, highest = np.floor(np.log10(finite.min())), np.ceil(np.log10(finite.max()))
     levels = 10 ** np.linspace(lowest, highest, round(highest - lowest) * (4 if highest - lowest < 4 else 3) + 1)
     for axes, (name, _), values in zip(panels.flat, shown, positive):
         filled = axes.contourf(x, y, values.T, levels=levels, norm=LogNorm(levels[0], levels[-1]), cmap="viridis")
@@ -190,7 +192,7 @@ def _draw_contours(figure: Any, results: dict[str, Any], surface: dict[str, Any]
         axes.tick_params(labelsize=8)
     for axes in panels.flat[len(shown):]:
         axes.set_visible(False)
-    floor = f", darkest: at most {SURFACE_FLOOR:g}" if stacked.min() < SURFACE_FLOOR else ""
+    floor = f", darkest: at most {SURFACE_FLOOR:g}" if np.nanmin(stacked) < SURFACE_FLOOR else ""
     label = f"mean loss ({_loss(results)}{floor})"
     figure.colorbar(filled, ax=panels, ticks=LogLocator(), format=LogFormatterSciNotation(), label=label)
     figure.supxlabel(_axis(surface, 0), fontsize=9)

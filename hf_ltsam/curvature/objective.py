@@ -100,16 +100,14 @@ class MeanLoss:
 
     def gradient(self) -> Tensor:
         """grad L (P,), flat, in the order of the trainable parameters."""
-        total = torch.zeros(sum(p.numel() for p in self.weights.parameters), device=self.weights.parameters[0].device)
-        total = total.to(self.weights.parameters[0].dtype)
+        parameters = self.weights.parameters
+        total = parameters[0].new_zeros(sum(p.numel() for p in parameters))
         for part in self.parts():
-            total += flat_gradient(part, self.weights.parameters)
+            total += flat_gradient(part, parameters)
         return total
 
 
-def flat_gradient(
-    objective: Tensor, parameters: list[Tensor], create_graph: bool = False
-) -> Tensor:
+def flat_gradient(objective: Tensor, parameters: list[Tensor], create_graph: bool = False) -> Tensor:
     """The gradient (P,); zeros where the objective does not depend on a parameter."""
     gradients = torch.autograd.grad(objective, parameters, create_graph=create_graph, allow_unused=True)
     return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, gradients)])

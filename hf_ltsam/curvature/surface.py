@@ -20,7 +20,8 @@ class Direction:
 
     Args:
         offset: of the trainable weights.
-        buffers: of floating-point buffers such as batch norm's running statistics, by name; the others stay.
+        buffers: of floating-point buffers such as batch norm's running statistics, by name; the others stay. They move
+            between 0 and 1 alone: a variance that is extrapolated becomes negative.
     """
 
     offset: WeightVector
@@ -95,7 +96,7 @@ def _moved_buffers(model: nn.Module, directions: Sequence[Direction], point: Seq
     try:
         for t, direction in zip(point, directions):
             for name, offset in direction.buffers.items():
-                buffers[name].add_(offset, alpha=t)
+                buffers[name].add_(offset, alpha=min(max(t, 0.0), 1.0))
         yield
     finally:
         for name, buffer in buffers.items():

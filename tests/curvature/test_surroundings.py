@@ -145,6 +145,16 @@ def test_the_way_to_another_checkpoint_ends_there():
     assert all(torch.equal(value, here[name]) for name, value in model.state_dict().items())
 
 
+def test_beyond_both_ends_no_variance_becomes_negative():
+    model, other, (x, y) = small_net(1), small_net(2), samples()
+    model.inner[2].running_var.fill_(0.1)
+    other.inner[2].running_var.fill_(5.0)
+    with fixed_for_curvature(model):
+        weights, measure = parts(model, x, y)
+        line = loss_surface(weights, measure, [towards(weights, other.state_dict())], [[-0.5, 1.5]])
+    assert torch.isfinite(line).all()
+
+
 def test_everything_comes_back_after_an_exception():
     model, other, (x, y) = small_net(1), small_net(2), samples()
     here = {name: value.clone() for name, value in model.state_dict().items()}
