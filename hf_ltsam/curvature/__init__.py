@@ -1,10 +1,12 @@
-"""Curvature of the loss, class by class: operator x algorithm, and the surfaces around a model.
+"""Curvature of the loss, class by class: operator x algorithm, and the surroundings of a model.
 
-    weights, fixed = TrainableWeights(model), fixed_for_curvature(model)
-    with fixed:
-        hessian = Hessian(MeanLoss(weights, chunks, sample_losses_of(model, CrossEntropy(), statistics)))
-        density = spectral_density(hessian, steps=100)          # lam_min, lam_max, moments, on_grid()
-        traces = hutchinson(hessian, probes=10)
+    statistics = ClassStatistics.from_labels(labels)
+    tail = make_subset("class 9", [9], choose_images(labels, 10, max_samples=300))
+    chunks = Chunks(dataset, tail.rows, size=64)
+    loss = MeanLoss(TrainableWeights(model), chunks, sample_losses_of(model, make_loss("cross_entropy"), statistics))
+    with fixed_for_curvature(model):
+        density = spectral_density(Hessian(loss), steps=100)        # lam_min, lam_max, moments, on_grid()
+        traces = hutchinson(Hessian(loss), probes=10)
 """
 
 from .density import Extreme, SpectralDensity, grid_moment, ratios, spectral_density
