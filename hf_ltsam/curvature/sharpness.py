@@ -102,7 +102,7 @@ def suggest_rho(curve: SharpnessCurve, chance: float) -> RhoRange:
         chance: mean loss of logits without information; log C for cross-entropy.
     """
     low = _first_crossing(curve.rhos, curve.mean_gaps / (curve.slope * curve.rhos), CURVED)
-    high = _first_crossing(curve.rhos, curve.loss + curve.mean_gaps, chance) if curve.loss < chance else None
+    high = _first_crossing(curve.rhos, curve.loss + curve.mean_gaps, chance)
     return RhoRange(low, high)
 
 
