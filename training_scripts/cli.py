@@ -1,4 +1,4 @@
-"""`ltsam`: the demo, training runs, and what methods there are.
+"""`ltsam`: the demo, training runs, the curvature they end in, and what methods there are.
 
 Nothing heavy is imported before a command asks for it.
 """
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    commands = "\n".join(f"  {name:8} {_first_line(command)}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:9} {_first_line(command)}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="ltsam",
         description=f"Long-tailed training with sharpness-aware minimization.\n\ncommands:\n{commands}",
@@ -76,6 +76,13 @@ def _corrupt(words: Sequence[str]) -> None:
     command.main(words)
 
 
+def _sharpness(words: Sequence[str]) -> None:
+    """Curvature of a trained model class by class, loss surfaces, and a range of rho to try."""
+    from training_scripts import analyze_sharpness
+
+    analyze_sharpness.main(words)
+
+
 def _methods(words: Sequence[str]) -> None:
     """List the methods, or show all about one: ltsam methods focal_sam."""
     parser = argparse.ArgumentParser(prog="ltsam methods", description=_first_line(_methods))
@@ -105,6 +112,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": _train,
     "export": _export,
     "corrupt": _corrupt,
+    "sharpness": _sharpness,
     "methods": _methods,
 }
 

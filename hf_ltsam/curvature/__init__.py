@@ -1,0 +1,28 @@
+"""Curvature of the loss, class by class: operator x algorithm, and the surroundings of a model.
+
+    statistics = ClassStatistics.from_labels(labels)
+    tail = make_subset("class 9", [9], choose_images(labels, 10, max_samples=300))
+    chunks = Chunks(dataset, tail.rows, size=64)
+    loss = MeanLoss(TrainableWeights(model), chunks, sample_losses_of(model, make_loss("cross_entropy"), statistics))
+    with fixed_for_curvature(model):
+        density = spectral_density(Hessian(loss), steps=100)        # lam_min, lam_max, moments, on_grid()
+        traces = hutchinson(Hessian(loss), probes=10)
+"""
+
+from .density import Extreme, SpectralDensity, grid_moment, ratios, spectral_density
+from .fixed_model import fixed_for_curvature
+from .hessian import Hessian, SymmetricOperator
+from .lanczos import Tridiagonal, lanczos, unit_start
+from .objective import Chunks, MeanLoss, class_means, sample_losses_of
+from .sharpness import DEFAULT_RHOS, RhoRange, SharpnessCurve, sharpness_curve, suggest_rho
+from .subsets import ChosenImages, Subset, choose_images, class_index, group_classes, groups_of, make_subset
+from .surface import Direction, filter_normalised, loss_surface, towards
+from .trace import Estimate, Traces, hutchinson
+
+__all__ = [
+    "DEFAULT_RHOS", "ChosenImages", "Chunks", "Direction", "Estimate", "Extreme", "Hessian", "MeanLoss", "RhoRange",
+    "SharpnessCurve", "SpectralDensity", "Subset", "SymmetricOperator", "Traces", "Tridiagonal", "choose_images",
+    "class_index", "class_means", "filter_normalised", "fixed_for_curvature", "grid_moment", "group_classes", "groups_of",
+    "hutchinson", "lanczos", "loss_surface", "make_subset", "ratios", "sample_losses_of", "sharpness_curve",
+    "spectral_density", "suggest_rho", "towards", "unit_start",
+]
