@@ -79,7 +79,19 @@ def _methods(words: Sequence[str]) -> None:
         raise ValueError(f"Unknown method {name!r}.{nearest(name, METHODS)}")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"demo": _demo, "train": _train, "methods": _methods}
+def _data(words: Sequence[str]) -> None:
+    """Data sets: which there are, what one looks like, publishing a draw: ltsam data list."""
+    from training_scripts import data_command
+
+    data_command.main(words)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "demo": _demo,
+    "train": _train,
+    "methods": _methods,
+    "data": _data,
+}
 
 
 def _list_methods(methods: dict[str, type]) -> None:
