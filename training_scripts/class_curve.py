@@ -40,8 +40,10 @@ def draw_curve(statistics: ClassStatistics, title: str, path: Path) -> None:
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     for group, classes in statistics.groups.items():
-        places = np.sort(rank[list(classes)])
-        axes.fill_between(places, counts[order][places], step="mid", color=COLOURS[group], label=f"{group} ({len(classes)})")
+        if classes:
+            places = np.sort(rank[list(classes)])        # without gaps: the groups follow the counts
+            edges = np.append(places, places[-1] + 1)
+            axes.stairs(counts[order][places], edges, fill=True, color=COLOURS[group], label=f"{group} ({len(classes)})")
     axes.set_yscale("log")
     axes.set_ylim(bottom=max(counts.min() / 2, 0.5))
     axes.set_xlabel("classes, the largest first")
