@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import DatasetDict
-from huggingface_hub import DatasetCard, DatasetCardData
+from huggingface_hub import DatasetCard, DatasetCardData, constants
 
 from dataset_builders.catalogue import CIFAR, load_long_tailed, long_tail_statistics, training_fingerprint
 from dataset_builders.set_facts import FACTS
@@ -73,7 +73,7 @@ def publish(draw: Draw, repo: str, data_dir: str | Path | None = None, private: 
     card.data = DatasetCardData(**{**card.data.to_dict(), **described.data.to_dict()})
     card.text = described.text
     card.push_to_hub(repo, repo_type="dataset", commit_message="Data card")
-    return f"https://huggingface.co/datasets/{repo}"
+    return f"{constants.ENDPOINT}/datasets/{repo}"
 
 
 def data_card(draw: Draw, splits: DatasetDict) -> DatasetCard:
