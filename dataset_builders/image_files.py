@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm.auto import tqdm
@@ -14,7 +14,7 @@ from dataset_builders.tar_index import index_of
 from hf_ltsam.data.tar_members import member_address
 
 T = TypeVar("T")
-SUFFIXES = {".jpg", ".jpeg", ".png"}
+SUFFIXES = {"jpg", "jpeg", "png"}
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ Entry = tuple[Sequence[str], str, int]        # parts of the name, place, size i
 
 def _in_tar(archive: Path, cache_dir: Path, progress: bool) -> Iterator[Entry]:
     for name, offset, size in index_of(archive, cache_dir, progress):
-        path = PurePosixPath(name)
-        if _is_image(path.name):
-            yield path.parts, member_address(archive, name, offset, size), size
+        parts = name.removeprefix("./").split("/")
+        if _is_image(parts[-1]):
+            yield parts, member_address(archive, name, offset, size), size
 
 
 def _in_folders(root: Path, folders: Iterable[str], progress: bool) -> Iterator[Entry]:
@@ -103,7 +103,7 @@ def _images_in(folder: Path) -> Iterator[Entry]:
 
 
 def _is_image(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+    return not name.startswith(".") and name.rpartition(".")[2].lower() in SUFFIXES
 
 
 def images_by_class(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -25,7 +26,13 @@ _ADDRESS = re.compile(rf"(?:{PROTOCOL}://)?(\d+)\+(\d+)(/[^!]*)!(.*)", re.DOTALL
 
 def member_address(archive: str | Path, member: str, offset: int, size: int) -> str:
     """The address of `size` bytes from `offset` on, in an archive."""
-    return f"{PROTOCOL}://{offset}+{size}{quote(str(Path(archive).absolute()))}!{quote(member)}"
+    return f"{PROTOCOL}://{offset}+{size}{_quoted(str(archive))}!{quote(member)}"
+
+
+@lru_cache
+def _quoted(archive: str) -> str:
+    """Kept, because an archive has a million members."""
+    return quote(str(Path(archive).absolute()))
 
 
 def is_member_address(path: str) -> bool:

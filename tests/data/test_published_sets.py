@@ -1,10 +1,14 @@
 """ImageNet-LT, iNaturalist, Places-LT and ImageNet's shifted tests, from folders and archives; what a copy lacks."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from data.copies import WNIDS, as_archives, ilsvrc, jpeg, tar, write
 from datasets import ClassLabel, Image
 
+import dataset_builders
 from dataset_builders import load_long_tailed, load_shifted, long_tail_statistics
 from dataset_builders.class_table import class_table
 from dataset_builders.imagenet_lt import ImageNetLT
@@ -333,3 +337,11 @@ def test_the_imagenet_samples_in_every_layout(shared, tmp_path):
     grey = (pictures[:, 0] == pictures[:, 1]).flatten(1).all(1)
     assert pictures.shape == (100, 3, 16, 16) and 0 < int(grey.sum()) < 100        # some of the samples are grey
     assert (decode_images(sets[2], size=16, progress=False) == pictures).all()
+
+
+def test_the_names_of_the_package_are_lazy():
+    code = "import sys, dataset_builders; print(dataset_builders.__all__, {'datasets', 'torch'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "['load_long_tailed', 'load_shifted', 'long_tail_statistics'] set()"
+    with pytest.raises(AttributeError, match="no attribute 'load_long'"):
+        dataset_builders.load_long  # noqa: B018
