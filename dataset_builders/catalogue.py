@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
 
 import numpy as np
 from datasets import Dataset, DatasetDict, IterableDatasetDict
@@ -50,38 +49,6 @@ LISTED: dict[str, type[ListedImages]] = {
 }
 SHIFTED = ("imagenet_sketch", "imagenetv2", "imagenet_c")
 LONG_TAILED = (*CIFAR, *LISTED)
-
-
-@overload
-def load_long_tailed(
-    name: str,
-    data_dir: str | Path | None = ...,
-    streaming: Literal[False] = ...,
-    *,
-    imbalance_ratio: float = ...,
-    profile: str = ...,
-    seed: int = ...,
-    lists: str | Path | None = ...,
-    own_lists: bool = ...,
-    splits: Sequence[str] = ...,
-    cache_dir: str | Path | None = ...,
-) -> DatasetDict: ...
-
-
-@overload
-def load_long_tailed(
-    name: str,
-    data_dir: str | Path | None = ...,
-    *,
-    streaming: Literal[True],
-    imbalance_ratio: float = ...,
-    profile: str = ...,
-    seed: int = ...,
-    lists: str | Path | None = ...,
-    own_lists: bool = ...,
-    splits: Sequence[str] = ...,
-    cache_dir: str | Path | None = ...,
-) -> IterableDatasetDict: ...
 
 
 def load_long_tailed(
