@@ -107,10 +107,18 @@ def _export(words: Sequence[str]) -> None:
     export.main(words)
 
 
+def _data(words: Sequence[str]) -> None:
+    """Data sets: which there are, what one looks like, publishing a draw: ltsam data list."""
+    from training_scripts import data_command
+
+    data_command.main(words)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": _demo,
     "train": _train,
     "export": _export,
+    "data": _data,
     "corrupt": _corrupt,
     "sharpness": _sharpness,
     "methods": _methods,
