@@ -40,7 +40,7 @@ def predict_classes(
     same computation whatever the batch was. On an accelerator float32 is float32 (no TF32) and kernels deterministic.
 
     Args:
-        model: called with `pixel_values=`, in evaluation mode and on `PartialState().device`.
+        model: called with `pixel_values=`, in evaluation mode; of a process group, on the device of its process.
         images: all processes have the same.
         batch_size: of every process; memory and speed only.
         num_workers: processes that load images, for every process.
@@ -49,12 +49,13 @@ def predict_classes(
     require(COUNT, "predict_classes", batch_size=batch_size)
     require(NON_NEGATIVE, "predict_classes", num_workers=num_workers)
     state = PartialState()
+    device = next((weights.device for weights in model.parameters()), torch.device("cpu"))
     batches = torch.arange(len(images)).split(batch_size)[state.process_index :: state.num_processes]
-    predicted = torch.zeros(len(images), dtype=torch.long, device=state.device)
+    predicted = torch.zeros(len(images), dtype=torch.long, device=device)
     bar = tqdm(batches, desc=progress, unit="batch", leave=False, disable=progress is None)
     with torch.no_grad(), full_precision():
         for rows, views in zip(bar, _load(images, batches, num_workers)):
-            predicted[rows.to(state.device)] = _classes(model, views.to(state.device))
+            predicted[rows.to(device)] = _classes(model, views.to(device))
     if state.num_processes > 1:        # every row was written by one process, the others hold zeros
         predicted = reduce(predicted, reduction="sum")
     return predicted.cpu()

@@ -62,6 +62,13 @@ def _train(words: Sequence[str]) -> None:
     train.main(words)
 
 
+def _evaluate(words: Sequence[str]) -> None:
+    """Test a checkpoint on shifted and corrupted test sets."""
+    from training_scripts import evaluate_ood
+
+    evaluate_ood.main(words)
+
+
 def _methods(words: Sequence[str]) -> None:
     """List the methods, or show all about one: ltsam methods focal_sam."""
     parser = argparse.ArgumentParser(prog="ltsam methods", description=_first_line(_methods))
@@ -79,7 +86,12 @@ def _methods(words: Sequence[str]) -> None:
         raise ValueError(f"Unknown method {name!r}.{nearest(name, METHODS)}")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"demo": _demo, "train": _train, "methods": _methods}
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "demo": _demo,
+    "train": _train,
+    "evaluate": _evaluate,
+    "methods": _methods,
+}
 
 
 def _list_methods(methods: dict[str, type]) -> None:
