@@ -69,6 +69,13 @@ def _evaluate(words: Sequence[str]) -> None:
     evaluate_ood.main(words)
 
 
+def _corrupt(words: Sequence[str]) -> None:
+    """Write the -C set of any images: the corruptions of ImageNet-C at five severities."""
+    from dataset_builders.corruptions import command
+
+    command.main(words)
+
+
 def _methods(words: Sequence[str]) -> None:
     """List the methods, or show all about one: ltsam methods focal_sam."""
     parser = argparse.ArgumentParser(prog="ltsam methods", description=_first_line(_methods))
@@ -90,6 +97,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": _demo,
     "train": _train,
     "evaluate": _evaluate,
+    "corrupt": _corrupt,
     "methods": _methods,
 }
 

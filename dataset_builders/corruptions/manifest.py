@@ -1,0 +1,115 @@
+"""What a written -C set was made from, so that a folder never mixes two of them."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from datasets import Image as ImageFeature
+from tqdm.auto import tqdm
+
+FILE_NAME = "corruptions.json"
+HASHED_AT_ONCE = 500  # rows
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What all files of a -C set share.
+
+    Args:
+        source: SHA-256 of the clean data set, see `source_fingerprint`.
+        rows: of the clean data set, and so of every file.
+        seed, size, scale: as for `CorruptImage`.
+        image_column: its name.
+        format: of the files; raised when the same settings would give other images.
+    """
+
+    source: str
+    rows: int
+    seed: int
+    size: int | None
+    scale: str
+    image_column: str
+    format: int = 1
+
+    def claim(self, folder: Path) -> None:
+        """Write this manifest into a new or empty folder, or find the same one there.
+
+        Raises:
+            NotADirectoryError: the folder is a file.
+            ValueError: the folder belongs to something else.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file: name a folder for the corrupted set.")
+        if (folder / FILE_NAME).is_file():
+            self._refuse_other(folder)
+            return
+        if folder.is_dir() and any(folder.iterdir()):
+            raise ValueError(f"{folder} holds other files and no {FILE_NAME}: name a new or empty folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_aside(folder / FILE_NAME, (json.dumps(asdict(self), indent=2) + "\n").encode())
+
+    def _refuse_other(self, folder: Path) -> None:
+        there, wanted = read_manifest(folder), asdict(self)
+        different = [f"{key} {there.get(key)!r} there, {wanted[key]!r} wanted" for key in wanted if there.get(key) != wanted[key]]
+        if different:
+            raise ValueError(
+                f"{folder} holds a corrupted set made otherwise ({'; '.join(different)}): name another folder, or "
+                "delete this one."
+            )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a -C set.
+
+    Raises:
+        FileNotFoundError: the folder has none.
+        ValueError: it is damaged.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no {FILE_NAME}: it is not a folder that write_corrupted made.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete {folder} and write the set anew.") from error
+    if not isinstance(values, dict) or not {field.name for field in fields(Manifest)} <= set(values):
+        raise ValueError(f"{path} is not the manifest of a corrupted set.")
+    return values
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Write a file under another name and rename it when it is whole and on the disk."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def source_fingerprint(dataset: Dataset, image_column: str, progress: bool = True) -> str:
+    """SHA-256 (hex) of the features, of the encoded images and of all other values, in the order of the rows."""
+    plain = copy.copy(dataset)
+    plain.reset_format()
+    plain = plain.cast_column(image_column, ImageFeature(decode=False)).with_format("arrow")
+    digest = hashlib.sha256(repr(plain.features).encode())
+    starts = range(0, len(plain), HASHED_AT_ONCE)
+    for start in tqdm(starts, desc="reading the clean images", disable=not progress, leave=False):
+        table = plain[start : start + HASHED_AT_ONCE]
+        for entry in table[image_column].to_pylist():
+            digest.update(hashlib.sha256(_content(entry)).digest())
+        digest.update(repr(table.drop_columns([image_column]).to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def _content(entry: dict[str, Any] | None) -> bytes:
+    if entry is None or (entry["bytes"] is None and entry["path"] is None):
+        return b""  # refused by name when its turn comes
+    return Path(entry["path"]).read_bytes() if entry["bytes"] is None else entry["bytes"]
