@@ -51,8 +51,16 @@ class DataArguments:
     )
     builder: str = field(
         default="auto",
-        metadata={"help": "auto, image_folder, hub (also folders of Parquet files) or cifar_lt (the CIFAR images)."},
+        metadata={
+            "help": "auto, image_folder, hub (also folders of Parquet files), cifar_lt (the CIFAR images), or imagenet_lt, "
+            "inaturalist2018, places_lt over your own copy of the images (--dataset FOLDER)."
+        },
     )
+    lists: str | None = field(
+        default=None,
+        metadata={"help": "Folder with the split lists of imagenet_lt, ... None: beside the images, or fetched once."},
+    )
+    own_lists: bool = field(default=False, metadata={"help": "Take lists that are not the published ones."})
     image_column: str | None = field(default=None, metadata={"help": "None: the only column of images."})
     label_column: str | None = field(default=None, metadata={"help": "None: the only ClassLabel column."})
     train_split: str = field(default="train", metadata={"help": "The split to train on."})

@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
+from dataset_builders.catalogue import LISTED, load_long_tailed
 from dataset_builders.cifar_lt import load_cifar_lt
 from dataset_builders.folders import load_image_folder
 from dataset_builders.long_tail import check_imbalance_ratio, long_tailed, profile_named
@@ -83,6 +84,10 @@ def check_data(arguments: DataArguments) -> None:
     _check_choice("builder", arguments.builder, (*BUILDERS, "auto"))
     _check_choice("normalisation", arguments.normalisation, (*CUSTOMARY_NORMALISATION, "auto"))
     profile_named(arguments.profile)
+    if arguments.builder in LISTED and arguments.imbalance_ratio is not None:
+        raise ValueError(f"--imbalance_ratio: the long tail of {arguments.builder} is that of its published list. Leave it out.")
+    if arguments.builder not in LISTED and (arguments.lists is not None or arguments.own_lists):
+        raise ValueError(f"--lists and --own_lists are for --builder {', '.join(LISTED)}, not {arguments.builder}.")
     if arguments.imbalance_ratio is not None:
         check_imbalance_ratio(arguments.imbalance_ratio)
 
@@ -111,10 +116,19 @@ def _from_cifar(arguments: DataArguments) -> DatasetDict:
     return load_cifar_lt(str(arguments.dataset), ratio, arguments.profile, arguments.split_seed)
 
 
+def _from_lists(arguments: DataArguments) -> DatasetDict:
+    """The two splits of the run are looked for, and no other."""
+    splits = (arguments.train_split, arguments.test_split or "test")
+    return load_long_tailed(
+        arguments.builder, arguments.dataset, lists=arguments.lists, own_lists=arguments.own_lists, splits=splits
+    )
+
+
 BUILDERS: dict[str, Callable[[DataArguments], DatasetDict]] = {
     "hub": _from_hub,
     "image_folder": _from_image_folder,
     "cifar_lt": _from_cifar,
+    **dict.fromkeys(LISTED, _from_lists),
 }
 
 

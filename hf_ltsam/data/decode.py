@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from hf_ltsam.data.tar_members import is_member_address, read_member
+
 if TYPE_CHECKING:
     import datasets
 
@@ -88,9 +90,8 @@ def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | Non
     """
     if entry is None or (entry["bytes"] is None and entry["path"] is None):
         raise ValueError(f"{_name(entry, row)} holds no image.")
-    source = entry["path"] if entry["bytes"] is None else io.BytesIO(entry["bytes"])
     try:
-        with Image.open(source) as image:
+        with Image.open(_source(entry)) as image:
             image.load()
     except Exception as error:  # PIL's readers raise nearly anything on broken input
         raise ValueError(f"{_name(entry, row)} cannot be decoded ({error}). Repair or remove it.") from error
@@ -120,6 +121,13 @@ def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
         raise ValueError(f"An image of {image.width} x {image.height} pixels holds no centre of {width} x {height}.")
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))
+
+
+def _source(entry: dict[str, Any]) -> str | io.BytesIO:
+    if entry["bytes"] is not None:
+        return io.BytesIO(entry["bytes"])
+    path: str = entry["path"]
+    return io.BytesIO(read_member(path)) if is_member_address(path) else path
 
 
 def encoded_images(dataset: datasets.Dataset, image_column: str | None = None) -> datasets.Dataset:

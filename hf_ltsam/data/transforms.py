@@ -77,6 +77,28 @@ def on_the_fly(
     return plain.rename_columns(names).with_transform(_DecodeAndTransform(transform))
 
 
+def on_the_fly_stream(
+    stream: datasets.IterableDataset,
+    transform: Callable[[Any], Any],
+    image_column: str = "image",
+    label_column: str = "label",
+) -> datasets.IterableDataset:
+    """`on_the_fly` for a stream: shuffle it before, by `stream.shuffle(seed, buffer_size)`, while images are still paths.
+
+    A stream has no length and shows no labels: give the trainer `max_steps` and `class_statistics`. Its random
+    transforms are not keyed, so a resumed run draws others.
+
+    Args:
+        stream: with an `Image` column.
+        transform: called with an RGB image of PIL, such as `image_transform(...)`.
+    """
+    from datasets import Image
+
+    encoded = stream.select_columns([image_column, label_column]).cast_column(image_column, Image(decode=False))
+    names = {old: new for old, new in ((image_column, "image"), (label_column, "labels")) if old != new}
+    return encoded.rename_columns(names).map(_DecodeAndTransform(transform), batched=True, batch_size=1, remove_columns=["image"])
+
+
 @dataclass(frozen=True)
 class _DecodeAndTransform:
     """Decodes here and not in `datasets`, which does not say which file is broken."""

@@ -1,0 +1,52 @@
+"""Small public files, fetched once and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataset_builders.local_cache import written_aside
+
+TIMEOUT = 30        # seconds without an answer
+
+
+def download(target: Path, addresses: Sequence[str], digest: str) -> Path:
+    """Fetch a file from the first address that gives it.
+
+    Args:
+        target: where it is kept; written aside and renamed, so that it is whole or not there.
+        digest: "sha256:..." or "md5:..." of its bytes.
+
+    Raises:
+        FileNotFoundError: no address gave it; says what each answered and how to do without.
+    """
+    answers = []
+    for address in addresses:
+        try:
+            with written_aside(target) as aside:
+                _fetch(address, aside)
+                _check(aside, digest)
+            return target
+        except (OSError, ValueError) as error:        # urllib's errors are OSErrors
+            answers.append(f"{address}: {error}")
+    raise FileNotFoundError(
+        f"The split list {target.name} could not be fetched. "
+        + "; ".join(answers)
+        + f". Without the network: fetch it elsewhere and pass lists=FOLDER (--lists FOLDER) with {target.name} in it."
+    )
+
+
+def _fetch(address: str, target: Path) -> None:
+    with urllib.request.urlopen(address, timeout=TIMEOUT) as answer, target.open("wb") as file:
+        shutil.copyfileobj(answer, file)
+
+
+def _check(file: Path, digest: str) -> None:
+    algorithm, _, expected = digest.partition(":")
+    with file.open("rb") as content:
+        found = hashlib.file_digest(content, algorithm).hexdigest()
+    if found != expected:
+        raise ValueError(f"its {algorithm.upper()} is {found} and not {expected}, so it is another file")
