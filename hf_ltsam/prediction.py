@@ -52,7 +52,7 @@ def predict_classes(
     device = next((weights.device for weights in model.parameters()), torch.device("cpu"))
     batches = torch.arange(len(images)).split(batch_size)[state.process_index :: state.num_processes]
     predicted = torch.zeros(len(images), dtype=torch.long, device=device)
-    bar = tqdm(batches, desc=progress, unit="batch", leave=False, disable=progress is None)
+    bar = tqdm(batches, desc=progress, unit="batch", leave=False, disable=None if progress else True)
     with torch.no_grad(), full_precision():
         for rows, views in zip(bar, _load(images, batches, num_workers)):
             predicted[rows.to(device)] = _classes(model, views.to(device))

@@ -27,7 +27,7 @@ from hf_ltsam.refusals import check_output_folder
 from hf_ltsam.registry import nearest
 from training_scripts.ood_checkpoint import Checkpoint, check_model_name, load_checkpoint
 from training_scripts.ood_evaluation import Settings, device, evaluate
-from training_scripts.ood_report import write_report
+from training_scripts.ood_report import short, write_report
 from training_scripts.ood_results import FILE_NAME, Results, read_baseline
 from training_scripts.ood_sets import NAMES, Places, TestSet, find_sets
 from training_scripts.user_errors import user_errors
@@ -156,7 +156,7 @@ def _show(results: Results, names: Sequence[str], files: Sequence[Path]) -> None
         overall = 1 - entry["mean_error"] if "mean_error" in entry else entry["overall"]
         values = [overall, *(entry["groups"].get(group) for group in ("many", "medium", "few")), entry.get("mean_error")]
         mce = entry.get("mce")
-        table.add_row(name, *("-" if v is None else f"{100 * v:.1f}" for v in values), "-" if mce is None else f"{mce:.1f}")
+        table.add_row(short(name), *("-" if v is None else f"{100 * v:.1f}" for v in values), "-" if mce is None else f"{mce:.1f}")
         relative |= {entry["relative_to"]} if mce is not None else set()
     console = Console()
     console.print(table)

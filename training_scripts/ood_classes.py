@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from dataset_builders.class_table import class_table
 from hf_ltsam.class_statistics import check_label_range
 from hf_ltsam.data.labels import LABEL_NAMES, class_label_columns, read_label_column
 
@@ -118,8 +119,6 @@ def are_imagenets(set_names: Sequence[str] | None, keys: Mapping[str, str]) -> b
 @cache
 def imagenet_keys() -> dict[str, str]:
     """Class name -> wnid of ImageNet."""
-    from dataset_builders.class_table import class_table
-
     table = class_table("imagenet")
     return dict(zip(table.names, table.keys))
 

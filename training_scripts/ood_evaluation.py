@@ -120,7 +120,7 @@ def _images(
         checkpoint.preprocessing,
         settings.test_time,
         Corruption(*cell, settings.seed) if made and cell else None,
-        cropped=test_set.corruptions == "stored",
+        test_set.cropped,
     )
 
 

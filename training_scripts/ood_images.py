@@ -10,6 +10,7 @@ from datasets import Dataset
 from PIL import Image
 from torch import Tensor
 
+from dataset_builders.corruptions import corrupt
 from hf_ltsam.data.decode import centre_crop, decode_image, scale_short_side
 from hf_ltsam.data.keys import random_key
 from hf_ltsam.data.test_time import Preprocessing
@@ -33,8 +34,6 @@ class Corruption:
     seed: int = 0
 
     def __call__(self, image: Image.Image, row: int) -> Image.Image:
-        from dataset_builders.corruptions import corrupt
-
         pixels = corrupt(np.asarray(image.convert("RGB")), self.name, self.severity, random_key(self.seed, row))
         return Image.fromarray(pixels)
 

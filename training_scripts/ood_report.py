@@ -64,7 +64,7 @@ def save_heat_map(path: Path, name: str, of_set: Mapping[str, Any]) -> Path:
     errors = 100 * np.array([[_error(of_set, c, s) for s in severities] for c in corruptions])        # (rows, S)
     shown = np.column_stack([errors, errors.mean(axis=1)])
     figure, axes = plt.subplots(
-        figsize=(2.6 + 0.75 * shown.shape[1], 1.2 + 0.36 * len(corruptions)), layout="constrained"
+        figsize=(max(2.6 + 0.75 * shown.shape[1], 5.5), 1.2 + 0.36 * len(corruptions)), layout="constrained"
     )
     image = axes.imshow(shown, cmap="cividis_r", vmin=0, vmax=100, aspect="auto")
     for (row, column), error in np.ndenumerate(shown):
@@ -80,10 +80,15 @@ def save_heat_map(path: Path, name: str, of_set: Mapping[str, Any]) -> Path:
     figure.colorbar(image, label="error (%)", shrink=0.9)
     mce = summary.get("mce")
     beside = f", mCE {mce:.1f}" if mce is not None else ""
-    axes.set_title(f"{name}: mean error {100 * summary['mean_error']:.1f} %{beside}", fontsize=11, loc="left")
+    axes.set_title(f"{short(name)}: mean error {100 * summary['mean_error']:.1f} %{beside}", fontsize=11, loc="left")
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return path
+
+
+def short(name: str) -> str:
+    """The end of a long path."""
+    return name if len(name) <= 40 else "..." + name[-37:]
 
 
 def _accuracy_table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -157,4 +162,4 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _file_name(name: str) -> str:
-    return "heat_map_" + re.sub(r"[^A-Za-z0-9.]+", "_", name).strip("_")
+    return "heat_map_" + re.sub(r"[^A-Za-z0-9.]+", "_", name)[-100:].strip("_")

@@ -1,4 +1,4 @@
-"""The results of one checkpoint on test sets: one JSON file, written after every part, so that a killed evaluation goes on."""
+"""The results of one checkpoint: one JSON file, written after every part, so that a killed evaluation goes on."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def read_baseline(path: str | Path, name: str, cells: list[tuple[str, int]]) -> 
     if name not in corrupted:
         raise ValueError(f"--baseline {path} has no results on {name}.{nearest(name, corrupted)}")
     found = values["sets"][name]["cells"]
-    missing = [f"{corruption} {severity}" for corruption, severity in cells if str(severity) not in found.get(corruption, {})]
+    missing = [f"{corruption} {s}" for corruption, s in cells if str(s) not in found.get(corruption, {})]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise ValueError(f"--baseline {path} lacks {len(missing)} of {len(cells)} results on {name}: {shown}.")

@@ -10,7 +10,11 @@ from pathlib import Path
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
+from dataset_builders import load_shifted
 from dataset_builders.cifar_lt import load_cifar_lt
+from dataset_builders.corruptions.manifest import FILE_NAME as MANIFEST
+from dataset_builders.corruptions.manifest import read_manifest
+from dataset_builders.corruptions.reader import load_corrupted
 from dataset_builders.folders import load_image_folder
 from hf_ltsam.registry import nearest
 
@@ -33,6 +37,7 @@ class TestSet:
         source: where its images are: a folder, or a name on the Hub.
         load: () -> its images, or for stored corruptions (corruption, severity) -> those images.
         corruptions: "" (none: one set of images), "stored", or "made" (on the fly, of the images that `load` gives).
+        cropped: whether the images come at the size that a model sees, as ImageNet-C's 224 x 224: centre crop only.
     """
 
     __test__ = False        # for pytest, which takes the name for a test
@@ -41,6 +46,7 @@ class TestSet:
     source: str
     load: Callable[..., Dataset]
     corruptions: str = ""
+    cropped: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ def _find(name: str, places: Places) -> TestSet:
     if name in NAMES:
         return _named(name, places)
     if Path(name).is_dir():
-        return TestSet(name, str(Path(name).resolve()), cache(partial(_load_folder, Path(name))))
+        return _folder(name)
     base = name.removesuffix(SUFFIX)
     if base != name and (base in NAMES or "/" in base or Path(base).is_dir()):
         clean = _find(base, places)
@@ -147,18 +153,31 @@ def _named(name: str, places: Places) -> TestSet:
     folder = places.required(name.partition(":")[0])
     load = partial(_load_copy, name, folder, places.complete)
     if name == "imagenet_c":
-        return TestSet(name, str(folder), load, corruptions="stored")
+        return TestSet(name, str(folder), load, corruptions="stored", cropped=True)
     return TestSet(name, str(folder), cache(load))
+
+
+def _folder(name: str) -> TestSet:
+    """Images, or a -C set that `ltsam corrupt` wrote."""
+    folder = Path(name).resolve()
+    if (folder / MANIFEST).is_file():
+        cropped = read_manifest(folder)["size"] is not None
+        return TestSet(name, str(folder), partial(load_corrupted, folder), corruptions="stored", cropped=cropped)
+    return TestSet(name, str(folder), cache(partial(_load_folder, folder)))
 
 
 def _load_copy(
     name: str, folder: Path, complete: bool, corruption: str | None = None, severity: int | None = None
 ) -> Dataset:
-    from dataset_builders import load_shifted
-
     key, _, variant = name.partition(":")
-    settings = {"variant": variant} if variant else {}
-    return load_shifted(key, folder, corruption=corruption, severity=severity, complete=complete, **settings)
+    return load_shifted(
+        key,
+        folder,
+        variant=variant or "matched-frequency",
+        corruption=corruption,
+        severity=severity,
+        complete=complete,
+    )
 
 
 def _load_cifar(source: str) -> Dataset:
