@@ -27,7 +27,7 @@ from hf_ltsam.refusals import check_output_folder
 from hf_ltsam.registry import nearest
 from training_scripts.ood_checkpoint import Checkpoint, check_model_name, load_checkpoint
 from training_scripts.ood_evaluation import Settings, device, evaluate
-from training_scripts.ood_report import short, write_report
+from training_scripts.ood_report import GROUPS, short, write_report
 from training_scripts.ood_results import FILE_NAME, Results, read_baseline
 from training_scripts.ood_sets import NAMES, Places, TestSet, find_sets
 from training_scripts.user_errors import user_errors
@@ -97,9 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", required=True, help="folder of a checkpoint, or OWNER/NAME on the Hub")
     parser.add_argument("--sets", required=True, nargs="+", metavar="SET", help="test sets, see above and below")
-    parser.add_argument(
-        "--data_dir", nargs="+", default=[], metavar="FOLDER", help="holds the sets in folders of their names; or NAME=FOLDER"
-    )
+    where = "holds the sets in folders of their names; or NAME=FOLDER"
+    parser.add_argument("--data_dir", nargs="+", default=[], metavar="FOLDER", help=where)
     parser.add_argument("--output_dir", type=Path, help="default: `evaluation` in the folder of the checkpoint")
     parser.add_argument("--baseline", type=Path, help=f"{FILE_NAME} of another model: CE and mCE are relative to it")
     parser.add_argument("--test_time", default="none", help=f"views that are averaged: {', '.join(TEST_TIME)}")
@@ -148,15 +147,16 @@ def _baselines(file: Path | None, sets: Sequence[TestSet], settings: Settings) -
 
 def _show(results: Results, names: Sequence[str], files: Sequence[Path]) -> None:
     """Accuracies in percent; of corruptions, the means."""
-    table = Table("in %", "overall", "many", "medium", "few", "mean error", "mCE")
+    table = Table("in %", "overall", *GROUPS, "mean error", "mCE")
     relative = set()
     for name in names:
         of_set = results.sets[name]
         entry = of_set.get("summary") or of_set["result"]
         overall = 1 - entry["mean_error"] if "mean_error" in entry else entry["overall"]
-        values = [overall, *(entry["groups"].get(group) for group in ("many", "medium", "few")), entry.get("mean_error")]
+        fractions = [overall, *(entry["groups"].get(group) for group in GROUPS), entry.get("mean_error")]
+        shown = ["-" if fraction is None else f"{100 * fraction:.1f}" for fraction in fractions]
         mce = entry.get("mce")
-        table.add_row(short(name), *("-" if v is None else f"{100 * v:.1f}" for v in values), "-" if mce is None else f"{mce:.1f}")
+        table.add_row(short(name), *shown, "-" if mce is None else f"{mce:.1f}")
         relative |= {entry["relative_to"]} if mce is not None else set()
     console = Console()
     console.print(table)

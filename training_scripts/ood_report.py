@@ -118,13 +118,14 @@ def _corruption_table(of_set: Mapping[str, Any]) -> list[str]:
 def _corruption_notes(of_set: Mapping[str, Any]) -> list[str]:
     summary = of_set["summary"]
     cell = next(iter(next(iter(of_set["cells"].values())).values()))
-    notes = [f"Mean error: {_percent(summary['mean_error'])} %, on {cell['samples']:,} images each. {_remark(cell)}".rstrip()]
+    mean = _percent(summary["mean_error"])
+    notes = [f"Mean error: {mean} %, on {cell['samples']:,} images each. {_remark(cell)}".rstrip()]
     if summary.get("mce") is not None:
         notes.append(f"mCE: {summary['mce']:.1f} %.")
     if summary["relative_to"]:
         notes.append(f"CE: error relative to {summary['relative_to']}'s under the same corruption, in %.")
     else:
-        notes.append("No CE: it needs a baseline (`--baseline`), or AlexNet's errors, for ImageNet's classes at all severities.")
+        notes.append("No CE: it needs `--baseline`, or for ImageNet's classes all five severities (AlexNet's errors).")
     if summary["groups"]:
         groups = ", ".join(f"{name} {_percent(accuracy)}" for name, accuracy in summary["groups"].items())
         notes.append(f"Mean accuracy under corruption: {groups}.")

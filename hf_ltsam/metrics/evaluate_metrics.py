@@ -1,4 +1,4 @@
-"""The plain functions of `long_tail.py` and `corruption.py` as `evaluate.Metric` classes, instantiated directly: no hub, no network.
+"""`long_tail.py` and `corruption.py` as `evaluate.Metric` classes, instantiated directly: no hub, no network.
 
     metric = LongTailAccuracy(statistics)
     for batch in loader:
@@ -19,6 +19,7 @@ from . import long_tail
 from .corruption import Baseline, corruption_summary, error_table
 
 _CLASSES = {"predictions": Value("int64"), "references": Value("int64")}
+_CORRUPTED = {**_CLASSES, "corruption": Value("string"), "severity": Value("int64")}
 _PROBABILITIES = {"predictions": List(Value("float64")), "references": Value("int64")}
 
 
@@ -117,7 +118,7 @@ class CorruptionErrors(_InMemory):
     """
 
     description = "Error per corruption, relative to a baseline's, and their means (Hendrycks & Dietterich 2019)."
-    inputs = {**_CLASSES, "corruption": Value("string"), "severity": Value("int64")}
+    inputs = _CORRUPTED
 
     def __init__(self, baseline: Baseline | None = None, cache_dir: str | None = None) -> None:
         super().__init__(cache_dir)

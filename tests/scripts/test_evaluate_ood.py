@@ -81,7 +81,7 @@ def accuracy_by_hand(checkpoint, folder, change=lambda pixels, row: pixels, flip
         with torch.no_grad():
             logits = model(x).logits + (model(x.flip(-1)).logits if flip else 0)
         right[file.parent.name].append(int(logits.argmax()) == CLASSES.index(file.parent.name))
-    return np.mean(sum(right.values(), [])), {name: np.mean(values) for name, values in right.items()}
+    return np.mean([hit for hits in right.values() for hit in hits]), {name: np.mean(values) for name, values in right.items()}
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def test_a_loop_by_hand_over_corrupted_images_gives_the_same_table(checkpoint, t
     for corruption in ("fog", "gaussian_noise", "contrast"):
         for severity in (1, 4):
             overall, _ = accuracy_by_hand(
-                checkpoint, test_images, lambda pixels, row: corrupt(pixels, corruption, severity, random_key(5, row))
+                checkpoint, test_images, lambda pixels, row, c=corruption, s=severity: corrupt(pixels, c, s, random_key(5, row))
             )
             assert of_set["cells"][corruption][str(severity)]["overall"] == pytest.approx(overall)
     errors = [1 - cell["overall"] for row in of_set["cells"].values() for cell in row.values()]

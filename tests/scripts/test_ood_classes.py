@@ -71,7 +71,7 @@ def test_models_and_sets_without_names():
     assert match_classes(None, 3, ("a", "b", "c")).model_class == (0, 1, 2)
     assert "by number" in match_classes(None, 3, ("a", "b", "c")).note
     assert match_classes(MODEL, 3, None).model_class == (0, 1, 2)
-    with pytest.raises(ValueError, match="3 classes without names.* the set 4.*id2label"):
+    with pytest.raises(ValueError, match=r"3 classes without names.* the set 4.*id2label"):
         match_classes(None, 3, ("a", "b", "c", "d"))
 
 
