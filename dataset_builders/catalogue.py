@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, overload
 
+import numpy as np
 from datasets import Dataset, DatasetDict, IterableDatasetDict
 
 from dataset_builders.cifar_lt import CIFAR10_NAMES, CIFAR100_NAMES, load_cifar_lt
@@ -15,10 +16,10 @@ from dataset_builders.imagenet_lt import ImageNetLT
 from dataset_builders.imagenet_shifts import ARCHIVE_OF, SEVERITIES, VARIANTS, ImageNetC, ImageNetSketch, ImageNetV2
 from dataset_builders.inaturalist import INaturalist2018
 from dataset_builders.listed_images import ListedImages
-from dataset_builders.long_tail import check_imbalance_ratio, class_counts
+from dataset_builders.long_tail import check_imbalance_ratio, class_counts, draw, fingerprint
 from dataset_builders.places_lt import PlacesLT
 from hf_ltsam import ClassStatistics
-from hf_ltsam.data.labels import class_label_column_of
+from hf_ltsam.data.labels import class_label_column_of, label_fingerprint
 from hf_ltsam.registry import nearest
 
 
@@ -199,6 +200,17 @@ def long_tail_statistics(
         counts = listed_builder(name, data_dir, lists, own_lists, ("train",), cache_dir).classes().counts
         return ClassStatistics(counts, tail_threshold)
     return ClassStatistics(class_table(LISTED[name].TABLE).counts, tail_threshold)
+
+
+def training_fingerprint(name: str, imbalance_ratio: float = 100, profile: str = "exponential", seed: int = 0) -> str:
+    """SHA-256 by which two training splits are known to be the same: of CIFAR's draw as `long_tail.fingerprint` defines
+    it; of the published training list; of iNaturalist, whose list has no published one, of the class counts.
+    """
+    if name in CIFAR:
+        facts = CIFAR[name]
+        labels = np.repeat(np.arange(len(facts.names)), facts.per_class)        # only the class sizes matter
+        return fingerprint(labels, draw(labels, class_counts(facts.per_class, facts.names, imbalance_ratio, profile), seed))
+    return LISTED[name].LISTS["train"].sha256 or label_fingerprint(class_table(LISTED[name].TABLE).counts)
 
 
 def listed_builder(

@@ -93,12 +93,20 @@ def _methods(words: Sequence[str]) -> None:
         raise ValueError(f"Unknown method {name!r}.{nearest(name, METHODS)}")
 
 
+def _data(words: Sequence[str]) -> None:
+    """Data sets: which there are, what one looks like, publishing a draw: ltsam data list."""
+    from training_scripts import data_command
+
+    data_command.main(words)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": _demo,
     "train": _train,
     "evaluate": _evaluate,
     "corrupt": _corrupt,
     "methods": _methods,
+    "data": _data,
 }
 
 

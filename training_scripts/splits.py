@@ -84,12 +84,17 @@ def check_data(arguments: DataArguments) -> None:
     _check_choice("builder", arguments.builder, (*BUILDERS, "auto"))
     _check_choice("normalisation", arguments.normalisation, (*CUSTOMARY_NORMALISATION, "auto"))
     profile_named(arguments.profile)
-    if arguments.builder in LISTED and arguments.imbalance_ratio is not None:
-        raise ValueError(f"--imbalance_ratio: the long tail of {arguments.builder} is that of its published list. Leave it out.")
-    if arguments.builder not in LISTED and (arguments.lists is not None or arguments.own_lists):
-        raise ValueError(f"--lists and --own_lists are for --builder {', '.join(LISTED)}, not {arguments.builder}.")
+    _check_lists(arguments)
     if arguments.imbalance_ratio is not None:
         check_imbalance_ratio(arguments.imbalance_ratio)
+
+
+def _check_lists(arguments: DataArguments) -> None:
+    builder = arguments.builder
+    if builder in LISTED and arguments.imbalance_ratio is not None:
+        raise ValueError(f"--imbalance_ratio: the long tail of {builder} is that of its published list. Leave it out.")
+    if builder not in LISTED and (arguments.lists is not None or arguments.own_lists):
+        raise ValueError(f"--lists and --own_lists are for --builder {', '.join(LISTED)}, not {builder}.")
 
 
 def _check_choice(option: str, value: str, valid: Sequence[str]) -> None:

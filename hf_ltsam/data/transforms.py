@@ -96,7 +96,8 @@ def on_the_fly_stream(
 
     encoded = stream.select_columns([image_column, label_column]).cast_column(image_column, Image(decode=False))
     names = {old: new for old, new in ((image_column, "image"), (label_column, "labels")) if old != new}
-    return encoded.rename_columns(names).map(_DecodeAndTransform(transform), batched=True, batch_size=1, remove_columns=["image"])
+    decode = _DecodeAndTransform(transform)
+    return encoded.rename_columns(names).map(decode, batched=True, batch_size=1, remove_columns=["image"])
 
 
 @dataclass(frozen=True)
