@@ -71,7 +71,7 @@ def corrupt(
     """
     check_settings(corruption, severity, scale)
     height, width = _checked_shape(image)
-    key = random_key(operator.index(seed), NUMBERS[corruption], severity)
+    key = random_key(operator.index(seed), NUMBERS[corruption], operator.index(severity))
     values = parameters(corruption, severity, min(height, width), scale)
     rng = np.random.Generator(np.random.PCG64(key))
     return digital.to_bytes(FUNCTIONS[corruption](digital.from_bytes(image), rng, **values))

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.signal import fftconvolve
 
-from dataset_builders.corruptions.resampling import magnifications, magnifications_side_by_side
 from dataset_builders.corruptions.arrays import Layer, Pixels
+from dataset_builders.corruptions.resampling import magnifications, magnifications_side_by_side
 
 
 def gaussian_blur(x: Pixels, rng: np.random.Generator, sigma: float) -> Pixels:

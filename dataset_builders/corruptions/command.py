@@ -67,7 +67,7 @@ def _load(source: str, split: str):
     try:
         splits = load_dataset(source)
     except DatasetNotFoundError as error:
-        raise FileNotFoundError(f"--dataset {source} is neither a file nor a folder here, nor a data set on the Hub.") from error
+        raise FileNotFoundError(f"--dataset {source} is no file, no folder and no data set on the Hub.") from error
     if split not in splits:
         raise ValueError(f"--split {split}: {source} has {', '.join(splits)}.")
     return splits[split]

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-from datasets import Image as ImageFeature
-from tqdm.auto import tqdm
-
 FILE_NAME = "corruptions.json"
-HASHED_AT_ONCE = 500  # rows
 
 
 @dataclass(frozen=True)
@@ -23,7 +16,7 @@ class Manifest:
     """What all files of a -C set share.
 
     Args:
-        source: SHA-256 of the clean data set, see `source_fingerprint`.
+        source: SHA-256 of the clean data set, see `CleanRows.fingerprint`.
         rows: of the clean data set, and so of every file.
         seed, size, scale: as for `CorruptImage`.
         image_column: its name.
@@ -57,7 +50,7 @@ class Manifest:
 
     def _refuse_other(self, folder: Path) -> None:
         there, wanted = read_manifest(folder), asdict(self)
-        different = [f"{key} {there.get(key)!r} there, {wanted[key]!r} wanted" for key in wanted if there.get(key) != wanted[key]]
+        different = [f"{key} {there[key]!r} there, {value!r} wanted" for key, value in wanted.items() if there[key] != value]
         if different:
             raise ValueError(
                 f"{folder} holds a corrupted set made otherwise ({'; '.join(different)}): name another folder, or "
@@ -92,24 +85,3 @@ def write_aside(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-
-
-def source_fingerprint(dataset: Dataset, image_column: str, progress: bool = True) -> str:
-    """SHA-256 (hex) of the features, of the encoded images and of all other values, in the order of the rows."""
-    plain = copy.copy(dataset)
-    plain.reset_format()
-    plain = plain.cast_column(image_column, ImageFeature(decode=False)).with_format("arrow")
-    digest = hashlib.sha256(repr(plain.features).encode())
-    starts = range(0, len(plain), HASHED_AT_ONCE)
-    for start in tqdm(starts, desc="reading the clean images", disable=not progress, leave=False):
-        table = plain[start : start + HASHED_AT_ONCE]
-        for entry in table[image_column].to_pylist():
-            digest.update(hashlib.sha256(_content(entry)).digest())
-        digest.update(repr(table.drop_columns([image_column]).to_pylist()).encode())
-    return digest.hexdigest()
-
-
-def _content(entry: dict[str, Any] | None) -> bytes:
-    if entry is None or (entry["bytes"] is None and entry["path"] is None):
-        return b""  # refused by name when its turn comes
-    return Path(entry["path"]).read_bytes() if entry["bytes"] is None else entry["bytes"]

@@ -12,7 +12,7 @@ from scipy import sparse
 from dataset_builders.corruptions.arrays import Layer
 
 
-def interpolation(positions: NDArray[np.float64], length: int) -> Any:
+def interpolation(positions: NDArray[np.floating[Any]], length: int) -> Any:
     """The matrix (len(positions), length) that reads a signal of this length at these positions in [0, length - 1]."""
     lower = np.clip(np.floor(positions).astype(int), 0, max(length - 2, 0))
     upper = np.minimum(lower + 1, length - 1)

@@ -112,5 +112,5 @@ def _filtered(rng: np.random.Generator, response: Layer) -> Layer:
     return _standard(fft.irfft2(fft.rfft2(noise) * response))
 
 
-def _standard(layer: NDArray[np.floating]) -> Layer:
+def _standard(layer: Layer) -> Layer:
     return ((layer - layer.mean()) / layer.std()).astype(np.float32)

@@ -54,7 +54,7 @@ def frost(x: Pixels, rng: np.random.Generator, keep: float, add: float, zoom: fl
 def _frozen_glass(height: int, width: int, zoom: float, rng: np.random.Generator) -> Pixels:
     number, turns, mirrored = rng.integers(ICE_TEXTURES), rng.integers(4), rng.integers(2)
     texture = ice(int(number), max(8, round(ICE_SIDE * zoom)))
-    texture = np.rot90(texture[::-1] if mirrored else texture, turns)
+    texture = np.rot90(texture[::-1] if mirrored else texture, int(turns))
     top, left = rng.integers(len(texture), size=2)
     rows, columns = np.arange(top, top + height) % len(texture), np.arange(left, left + width) % len(texture)
     return texture[np.ix_(rows, columns)] / np.float32(255)
