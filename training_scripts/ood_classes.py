@@ -156,7 +156,7 @@ def _check_known(
         )
     raise ValueError(
         f"{counts}, of which it does not know {len(unknown)}: {_some(unknown)}. "
-        "--only_known_classes true leaves their images out; or correct the names in the model's id2label (config.json)."
+        "--only_known_classes leaves their images out; or correct the names in the model's id2label (config.json)."
     )
 
 
