@@ -83,8 +83,8 @@ def test_extra_corruptions_stand_beside_the_15():
     assert summary["errors"]["spatter"] == 1 and "spatter" not in summary["ce"]
     assert summary["mce"] == mean_corruption_error(made_up(), ALEXNET)
     assert mean_error({"spatter": {1: 0.5}}) == 0.5
-    own = Baseline.from_table("own", table)
-    assert mean_corruption_error(table, own) == pytest.approx(100) and corruption_errors(table, own)["spatter"] == 100
+    own = Baseline.from_table("own", {**table, "spatter": dict.fromkeys(SEVERITIES, 0.5)})
+    assert mean_corruption_error(table, own) == pytest.approx(100) and corruption_errors(table, own)["spatter"] == 200
 
 
 @pytest.mark.parametrize("table, message", [
