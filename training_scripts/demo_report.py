@@ -31,7 +31,7 @@ def print_table(console: Console, records: Records, corruption_errors: Mapping[s
     Args:
         corruption_errors: title -> mean error under corruption of every seed, a fraction.
     """
-    table = Table("accuracy in %", *COLUMNS, "-C: error")
+    table = Table("accuracy in %", *COLUMNS, "-C: error", show_edge=False, pad_edge=False)        # 80 columns wide
     for title, runs in records.items():
         accuracies = (_mean_and_deviation([_accuracy(run, name) for run in runs]) for name in COLUMNS)
         table.add_row(title, *accuracies, _mean_and_deviation([100 * error for error in corruption_errors[title]]))
@@ -120,8 +120,8 @@ def _caption(records: Records) -> str:
         "each digit.\n"
         f"Training images of digits 0 to 9: {', '.join(map(str, statistics.counts))}.\n"
         f"many: above {high} (digits {many}); medium: {low} to {high} ({medium}); few: below {low} ({few}).\n"
-        f"-C: mean error (lower is better) on the same images under {len(BENCHMARK)} corruptions at severities "
-        f"{', '.join(map(str, SEVERITIES))}, which no training saw.\n"
+        f"-C: mean error (lower is better) on the same images under {len(BENCHMARK)} corruptions at severity "
+        f"{', '.join(map(str, SEVERITIES))} of 5, which no training saw.\n"
         "CE cross-entropy, LA logit adjustment: the first row differs from the others in loss and method."
     )
 

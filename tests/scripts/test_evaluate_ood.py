@@ -87,6 +87,14 @@ def accuracy_by_hand(checkpoint, folder, change=lambda pixels, row: pixels, flip
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("test_time, views", [("none", 1), ("flip", 2), ("five_crops", 5)])
+def test_the_model_sees_the_views_that_were_asked_for(checkpoint, test_images, test_time, views, monkeypatch):
+    seen, true = [], ood_evaluation.predict_classes
+    monkeypatch.setattr(ood_evaluation, "predict_classes", lambda *words: seen.append(words[1][0].shape) or true(*words))
+    evaluate(checkpoint, "--sets", test_images, "--test_time", test_time)
+    assert seen == [(views, 3, 12, 12)]
+
+
 @pytest.mark.parametrize("test_time", ["none", "flip"])
 def test_a_loop_by_hand_gives_the_same_accuracies(checkpoint, test_images, test_time):
     result = evaluate(checkpoint, "--sets", test_images, "--test_time", test_time)["sets"][str(test_images)]["result"]
