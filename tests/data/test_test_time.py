@@ -151,7 +151,7 @@ def test_image_processors_that_cannot_be_followed(processor, message):
 
 
 def test_an_unknown_way_to_test():
-    with pytest.raises(ValueError, match="'five_crop'.*'five_crops'"):
+    with pytest.raises(ValueError, match=r"'five_crop'.*'five_crops'"):
         plain(8, 8).views(ramp(8), "five_crop")
     assert set(TEST_TIME) == {"none", "flip", "five_crops"}
 
