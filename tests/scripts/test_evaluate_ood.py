@@ -334,7 +334,7 @@ def test_table_page_and_heat_map(checkpoint, test_images, capsys):
     summary = results["sets"][name]["summary"]
     row = next(line for line in page.splitlines() if line.startswith("| gaussian noise |"))
     assert row.count("|") == 5 and f"| {100 * summary['errors']['gaussian_noise']:.1f} |" in row
-    assert "No CE: it needs a baseline" in page
+    assert "No CE: it needs `--baseline`" in page
     maps = list((checkpoint / "evaluation").glob("heat_map_*.png"))
     assert len(maps) == 1 and min(Image.open(maps[0]).size) > 200
 
