@@ -69,6 +69,13 @@ def _train(words: Sequence[str]) -> None:
     train.main(words)
 
 
+def _evaluate(words: Sequence[str]) -> None:
+    """Test a checkpoint on shifted and corrupted test sets."""
+    from training_scripts import evaluate_ood
+
+    evaluate_ood.main(words)
+
+
 def _corrupt(words: Sequence[str]) -> None:
     """Write the -C set of any images: the corruptions of ImageNet-C at five severities."""
     from dataset_builders.corruptions import command
@@ -117,6 +124,7 @@ def _data(words: Sequence[str]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": _demo,
     "train": _train,
+    "evaluate": _evaluate,
     "export": _export,
     "data": _data,
     "corrupt": _corrupt,

@@ -23,6 +23,7 @@ from hf_ltsam import LTSamTrainer
 from hf_ltsam.metrics.run_record import RunRecord
 from hf_ltsam.refusals import check_output_folder
 from training_scripts.arguments import parse
+from training_scripts.demo_corruptions import corruption_errors
 from training_scripts.demo_data import digit_splits, save_parquet
 from training_scripts.demo_report import print_next_commands, print_table, save_figure
 from training_scripts.splits import Splits
@@ -76,11 +77,15 @@ def run_demo(folder: Path, seeds: int, epochs: int | None = None) -> dict[str, l
             bar = _Bar(progress, title, seeds)
             for seed in range(seeds):
                 records[title].append(train_once(_words(folder, title, seed, epochs), splits, bar))
-    print_table(console, records)
+    runs = {title: [run_folder(folder, title, seed) for seed in range(seeds)] for title in CONFIGURATIONS}
+    with console.status("the same test images, corrupted in 15 ways"):
+        errors = corruption_errors(runs, splits.test, splits.test_labels, folder / "digits_c.json")
+    print_table(console, records, errors)
     checkpoint = run_folder(folder, title, 0)
     console.print(f"figure      {save_figure(folder, records)}")
     console.print(f"checkpoint  {checkpoint} (loaded again with AutoModelForImageClassification: the same logits)")
     console.print(f"metrics     {checkpoint / 'metrics.json'}, and one for every other run")
+    console.print(f"corruptions {folder / 'digits_c.json'} (error of every run under each)")
     console.print(f"time        {time.perf_counter() - started:.0f} s")
     print_next_commands(console, folder / "digits", checkpoint)
     return records

@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from hf_ltsam import ClassStatistics
+from hf_ltsam.metrics.corruption import BENCHMARK
 from hf_ltsam.metrics.run_record import RunRecord
+from training_scripts.demo_corruptions import SEVERITIES
 
 COLUMNS = ("overall", "many", "medium", "few")
 # Colours of Okabe and Ito, which colour-blind people tell apart too, and shapes for print in grey.
@@ -23,11 +25,16 @@ STYLES = (("#000000", "o"), ("#0072B2", "s"), ("#D55E00", "^"))
 Records = Mapping[str, Sequence[RunRecord]]        # title of a configuration -> one record for each seed
 
 
-def print_table(console: Console, records: Records) -> None:
-    """Mean and standard deviation over the seeds, one row per configuration."""
-    table = Table("accuracy in %", *COLUMNS)
+def print_table(console: Console, records: Records, corruption_errors: Mapping[str, Sequence[float]]) -> None:
+    """Mean and standard deviation over the seeds, one row per configuration.
+
+    Args:
+        corruption_errors: title -> mean error under corruption of every seed, a fraction.
+    """
+    table = Table("accuracy in %", *COLUMNS, "-C: error", show_edge=False, pad_edge=False)        # 80 columns wide
     for title, runs in records.items():
-        table.add_row(title, *(_mean_and_deviation([_accuracy(run, name) for run in runs]) for name in COLUMNS))
+        accuracies = (_mean_and_deviation([_accuracy(run, name) for run in runs]) for name in COLUMNS)
+        table.add_row(title, *accuracies, _mean_and_deviation([100 * error for error in corruption_errors[title]]))
     console.print(table)
     console.print(_caption(records), highlight=False)
 
@@ -113,6 +120,8 @@ def _caption(records: Records) -> str:
         "each digit.\n"
         f"Training images of digits 0 to 9: {', '.join(map(str, statistics.counts))}.\n"
         f"many: above {high} (digits {many}); medium: {low} to {high} ({medium}); few: below {low} ({few}).\n"
+        f"-C: mean error (lower is better) on the same images under {len(BENCHMARK)} corruptions at severity "
+        f"{', '.join(map(str, SEVERITIES))} of 5, which no training saw.\n"
         "CE cross-entropy, LA logit adjustment: the first row differs from the others in loss and method."
     )
 

@@ -52,7 +52,7 @@ def decode_images(
     pixels: np.ndarray[Any, Any] | None = None                                       # (N, H, W, C)
     for row, entry in enumerate(_with_progress(rows, "decoding images", progress)):
         image = decode_image(entry, channels, row)
-        image = image if size is None else _scale_and_crop(image, size)
+        image = image if size is None else centre_crop(scale_short_side(image, size), size, size)
         if pixels is None:
             pixels = np.empty((len(rows), image.height, image.width, channels), dtype=np.uint8)
         if (image.height, image.width) != pixels.shape[1:3]:
@@ -100,6 +100,29 @@ def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | Non
     return ImageOps.exif_transpose(image).convert(MODES[channels])
 
 
+def scale_short_side(
+    image: Image.Image, size: int, resample: Image.Resampling = Image.Resampling.BILINEAR
+) -> Image.Image:
+    """Scaled, antialiased, so that the short side has `size` pixels; rounded as torchvision's Resize rounds."""
+    short = min(image.size)
+    if short == size:
+        return image
+    width, height = (size if side == short else int(size * side / short) for side in image.size)
+    return image.resize((width, height), resample)  # PIL antialiases when it shrinks
+
+
+def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The centre of an image at least as large; rounded as torchvision's CenterCrop rounds.
+
+    Raises:
+        ValueError: the image is smaller.
+    """
+    if image.height < height or image.width < width:
+        raise ValueError(f"An image of {image.width} x {image.height} pixels holds no centre of {width} x {height}.")
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
 def _source(entry: dict[str, Any]) -> str | io.BytesIO:
     if entry["bytes"] is not None:
         return io.BytesIO(entry["bytes"])
@@ -134,14 +157,6 @@ def image_column_of(dataset: datasets.Dataset, name: str | None = None) -> str:
 
 def _with_progress(rows: datasets.Dataset, what: str, progress: bool) -> Iterator[dict[str, Any] | None]:
     return (row["image"] for row in tqdm(rows, desc=what, unit=" images", disable=not progress, leave=False))
-
-
-def _scale_and_crop(image: Image.Image, size: int) -> Image.Image:
-    scale = size / min(image.size)
-    scaled = [max(size, round(side * scale)) for side in image.size]
-    image = image.resize((scaled[0], scaled[1]), Image.Resampling.BILINEAR)  # PIL antialiases when it shrinks
-    left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    return image.crop((left, top, left + size, top + size))
 
 
 def _name(entry: dict[str, Any] | None, row: int | None) -> str:

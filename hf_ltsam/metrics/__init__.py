@@ -1,5 +1,14 @@
 """What a classifier of a long tail is measured by. The `evaluate.Metric` classes are in `evaluate_metrics.py`."""
 
+from .corruption import (
+    ALEXNET,
+    Baseline,
+    corruption_errors,
+    corruption_summary,
+    error_table,
+    mean_corruption_error,
+    mean_error,
+)
 from .long_tail import (
     LongTailMetrics,
     balanced_accuracy,
@@ -14,7 +23,8 @@ from .long_tail import (
 from .run_record import RunRecord, installed_versions, read_metrics, split_results, write_metrics
 
 __all__ = [
-    "LongTailMetrics", "RunRecord", "balanced_accuracy", "expected_calibration_error", "group_accuracies",
-    "installed_versions", "long_tail_metrics", "overall_accuracy", "per_class_accuracy", "predicted_classes",
-    "read_metrics", "softmax", "split_results", "write_metrics",
+    "ALEXNET", "Baseline", "LongTailMetrics", "RunRecord", "balanced_accuracy", "corruption_errors", "corruption_summary",
+    "error_table", "expected_calibration_error", "group_accuracies", "installed_versions", "long_tail_metrics",
+    "mean_corruption_error", "mean_error", "overall_accuracy", "per_class_accuracy", "predicted_classes", "read_metrics",
+    "softmax", "split_results", "write_metrics",
 ]

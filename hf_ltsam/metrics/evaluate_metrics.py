@@ -1,4 +1,4 @@
-"""The plain functions of `long_tail.py` as `evaluate.Metric` classes, instantiated directly: no hub, no network.
+"""`long_tail.py` and `corruption.py` as `evaluate.Metric` classes, instantiated directly: no hub, no network.
 
     metric = LongTailAccuracy(statistics)
     for batch in loader:
@@ -16,8 +16,10 @@ from datasets import Features, List, Value
 
 from ..class_statistics import ClassStatistics
 from . import long_tail
+from .corruption import Baseline, corruption_summary, error_table
 
 _CLASSES = {"predictions": Value("int64"), "references": Value("int64")}
+_CORRUPTED = {**_CLASSES, "corruption": Value("string"), "severity": Value("int64")}
 _PROBABILITIES = {"predictions": List(Value("float64")), "references": Value("int64")}
 
 
@@ -104,3 +106,24 @@ class CalibrationError(_InMemory):
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         return {"ece": long_tail.expected_calibration_error(predictions, references, self.num_bins)}
+
+
+class CorruptionErrors(_InMemory):
+    """`corruption_summary` of predicted and true classes (N,) and, for each sample, its corruption and severity.
+
+        metric.add_batch(predictions=..., references=..., corruption=["fog", ...], severity=[3, ...])
+
+    Args:
+        baseline: that CE and mCE are relative to, such as `corruption.ALEXNET` for ImageNet-C; None: errors alone.
+    """
+
+    description = "Error per corruption, relative to a baseline's, and their means (Hendrycks & Dietterich 2019)."
+    inputs = _CORRUPTED
+
+    def __init__(self, baseline: Baseline | None = None, cache_dir: str | None = None) -> None:
+        super().__init__(cache_dir)
+        self.baseline = baseline
+
+    def _compute(self, predictions: Any, references: Any, corruption: Any, severity: Any) -> dict[str, Any]:
+        table = error_table(predictions, references, corruption, severity)
+        return corruption_summary(table, self.baseline)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -12,9 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..class_statistics import ClassStatistics
+from .json_file import write_json
 from .long_tail import long_tail_metrics, per_class_accuracy, predicted_classes
 
 FILE_NAME = "metrics.json"
@@ -90,18 +87,7 @@ def write_metrics(folder: str | Path, record: RunRecord) -> Path:
     Raises:
         TypeError: a value that JSON cannot hold.
     """
-    text = json.dumps(_plain({"schema_version": SCHEMA_VERSION, **asdict(record)}), indent=2, allow_nan=False)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{FILE_NAME}.{os.getpid()}"
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        return temporary.replace(folder / FILE_NAME)
-    finally:
-        temporary.unlink(missing_ok=True)        # still there after an exception or Ctrl-C only
+    return write_json(Path(folder) / FILE_NAME, {"schema_version": SCHEMA_VERSION, **asdict(record)})
 
 
 def read_metrics(folder: str | Path) -> RunRecord:
@@ -132,16 +118,3 @@ def _record(values: Any) -> RunRecord:
     if missing or set(given) - known:
         raise ValueError(f"keys missing: {sorted(missing)}; keys unknown: {sorted(set(given) - known)}.")
     return RunRecord(**given)
-
-
-def _plain(value: Any) -> Any:
-    """Containers and numbers as JSON knows them."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -1,0 +1,47 @@
+"""JSON files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write_json(path: str | Path, values: Any) -> Path:
+    """Write a file, all of it or nothing: a crash leaves the one that was there. Missing folders are made.
+
+    Numbers that do not exist (NaN) become null, arrays become lists.
+
+    Raises:
+        TypeError: a value that JSON cannot hold.
+    """
+    path = Path(path)
+    text = json.dumps(plain(values), indent=2, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{os.getpid()}"
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)        # still there after an exception or Ctrl-C only
+
+
+def plain(value: Any) -> Any:
+    """Containers and numbers as JSON knows them."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
