@@ -74,8 +74,10 @@ class GradientTaker:
         if formed is not None and shortcuts.may_use_signals(parameters):
             return formed
         taken = self.backward(losses, weightings)
-        shortcuts.signals_were_tried(parameters, same=formed is not None and nearly_equal(formed, taken))
-        return taken
+        same = formed is not None and nearly_equal(formed, taken)
+        shortcuts.signals_were_tried(parameters, same)
+        # a resumed training tries on another step than an uninterrupted one, and both must go on alike to the last bit
+        return formed if formed is not None and same else taken
 
 
 def nearly_equal(formed: Sequence[Gradient], taken: Sequence[Gradient]) -> bool:

@@ -110,7 +110,7 @@ def _losses_along_gradient(
     weights: TrainableWeights, batch: MicroBatch, sample_losses: SampleLosses, rhos: list[float], a: Tensor
 ) -> tuple[Tensor, float]:
     """l_i at w and at every radius (R + 1, b), and |g_b|."""
-    gradient = LossLandscape(weights, [batch], sample_losses).gradient((a / a.mean()).to(batch.labels.device))
+    gradient = LossLandscape(weights, [batch], sample_losses, lambda losses, _: losses).gradient((a / a.mean()).cpu())
     direction = gradient.unit()
     with torch.no_grad():
         rows = [sample_losses(batch).double().cpu()]

@@ -76,7 +76,7 @@ def test_how_it_starts():
     assert abs(down.mean()) < 3e-4
     for key, value in model.state_dict().items():
         if "adaptformer_" in key and "down.default.weight" not in key:
-            one = key.endswith(("norm.default.weight", "scale.default"))
+            one = key.endswith(("norm.default.weight", "scale.default.weight"))
             assert torch.equal(value, torch.full_like(value, float(one))), key
 
 
@@ -134,7 +134,7 @@ def test_two_active_adapters_add_up():
     plain = bare("dinov2").double()
     state = dict(model.state_dict())
     model.add_adapter("default2", AdaptFormerConfig(bottleneck=3))
-    model.load_state_dict({k.replace(".default.", ".default2.").replace("scale.default", "scale.default2"): v for k, v in state.items() if "adaptformer" in k}, strict=False)
+    model.load_state_dict({k.replace(".default.", ".default2."): v for k, v in state.items() if "adaptformer" in k}, strict=False)
     model.base_model.set_adapter(["default", "default2"])
     h = into_the_blocks("dinov2", plain, IMAGES.double())
     with torch.no_grad():

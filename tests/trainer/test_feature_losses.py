@@ -69,7 +69,7 @@ class Counting(FeatureLoss):
 @pytest.mark.parametrize(("method", "passes"), [("sgd", 1), ("sam", 2), ("imbsam", 2), ("focal_sam", 2), ("sse_sam", 3)])
 def test_every_pass_has_features_of_its_own(method, passes, tmp_path):
     loss = Counting()
-    trainer = toy_trainer(tmp_path, method, max_steps=1)
+    trainer = toy_trainer(tmp_path, method, max_steps=1, exact_rows=False)
     trainer.loss = loss
     trainer.train()
     assert [f.shape for f in loss.seen] == [(8, 5)] * passes

@@ -157,15 +157,13 @@ def test_deferred_reweighting_starts_when_it_says(tmp_path):
 
 def test_telemetry_adds_up_passes_and_averages_perturbed_steps():
     from hf_ltsam.telemetry import Telemetry
-    from hf_ltsam.vector import WeightVector
 
-    telemetry = Telemetry()
-    e = WeightVector([torch.tensor([3.0, 4.0])])
-    telemetry.perturbed_pass(e, e, torch.tensor(0.1))                    # two passes in one step ...
-    telemetry.perturbed_pass(2 * e, -e, torch.tensor(0.2))
+    telemetry, t = Telemetry(), torch.tensor
+    telemetry.perturbed_pass(t(5.0), t(1.0), t(0.1))                    # two passes in one step ...
+    telemetry.perturbed_pass(t(10.0), t(-1.0), t(0.2))
     telemetry.end_step()
     telemetry.end_step()                                                  # ... a step without any ...
-    telemetry.perturbed_pass(e, e, torch.tensor(0.5))                    # ... and one with one
+    telemetry.perturbed_pass(t(5.0), t(1.0), t(0.5))                    # ... and one with one
     telemetry.end_step()
     assert telemetry.pop() == pytest.approx({
         "sam_step_share": 2 / 3, "sam_eps_norm": (7.5 + 5) / 2, "sam_gradient_cosine": (0 + 1) / 2,
