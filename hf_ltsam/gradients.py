@@ -85,6 +85,7 @@ def nearly_equal(formed: Sequence[Gradient], taken: Sequence[Gradient]) -> bool:
     pairs = [(a, b) for ours, theirs in zip(formed, taken, strict=True) for a, b in zip(ours, theirs, strict=True)]
     if any((a is None) != (b is None) for a, b in pairs):
         return False
-    both = [(a.double(), b.double()) for a, b in pairs if a is not None and b is not None]
-    error = torch.stack([(a - b).norm() for a, b in both]).norm()
-    return bool(error <= TOLERANCE * torch.stack([b.norm() for _, b in both]).norm())
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    error = torch.stack([torch.linalg.vector_norm(a - b, dtype=torch.float64) for a, b in both]).norm()
+    size = torch.stack([torch.linalg.vector_norm(b, dtype=torch.float64) for _, b in both]).norm()
+    return bool(error <= TOLERANCE * size)
