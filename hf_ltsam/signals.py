@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves, tree_map_only
-from transformers import PreTrainedModel
 
 from .replay import RandomState, random_numbers_of, random_state
 
 # Modules other than linear layers are run again for their weight gradients: they may hold this share of all weights.
 RUN_AGAIN = 0.1
+
+CHECKPOINTS = "gradient_checkpointing"        # the attribute of transformers' modules that checkpoint their activations
 
 LocalGradients: TypeAlias = list[tuple[int, Tensor]]        # index of a trainable weight, its gradient
 
@@ -60,7 +61,7 @@ class Signals:
     def worth_it(self) -> bool:
         """Whether little is run again, no activation is kept that checkpointing was to spare, and weights are weights."""
         modules = list(self._model.modules())
-        if any(isinstance(m, PreTrainedModel) and m.is_gradient_checkpointing for m in modules):
+        if any(CHECKPOINTS in vars(m) and vars(m)[CHECKPOINTS] for m in modules):
             return False
         if any(is_parametrized(m) for m in modules):        # running one again would move its power iteration
             return False
