@@ -19,7 +19,20 @@ from pathlib import Path
 
 import torch
 from memory import extra_copies
-from steps import BATCH, CLASSES, MODELS, STOCK, batch, measure, public_optimizers, ratios, rows, shown, step_of, trainer
+from steps import (
+    BATCH,
+    CLASSES,
+    MODELS,
+    STOCK,
+    batch,
+    measure,
+    public_optimizers,
+    ratios,
+    rows,
+    shown,
+    step_of,
+    trainer,
+)
 from transformers.utils import logging
 
 ROWS = rows(
