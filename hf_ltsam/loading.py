@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
@@ -11,13 +13,28 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from .models import ClipForLongTail, ClipForLongTailConfig, CosineHeadConfig, CosineHeadForImageClassification
 from .models.clip_source import is_clip, load_clip
 
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "adapter_model.safetensors",        # PEFT's
+    "adapter_model.bin",
+)
 
-def load_run(folder: str | os.PathLike[str]) -> nn.Module:
+
+def has_weights(folder: Path) -> bool:
+    """Whether a model or an adapter was saved there."""
+    return any((folder / name).is_file() for name in WEIGHTS)
+
+
+def load_run(folder: str | os.PathLike[str], trainable: bool = False) -> nn.Module:
     """The trained classifier, in evaluation mode: a plain model, or an adapter on the model that it was trained on.
 
     Args:
-        folder: the run's output folder, or its name on the Hub. Of an adapter it holds `config.json` and the adapter;
-            the trunk is loaded from where it was loaded for the training.
+        folder: the run's output folder, one of its checkpoints, or its name on the Hub. Of an adapter it holds
+            `config.json` and the adapter; the trunk is loaded from where it was loaded for the training.
+        trainable: whether what was trained of an adapter's run requires gradients.
 
     Raises:
         OSError: there is no such run, or the trunk of its adapter is not where it was.
@@ -30,7 +47,10 @@ def load_run(folder: str | os.PathLike[str]) -> nn.Module:
     import hf_ltsam.adapters  # noqa: F401  teaches peft our methods
 
     trunk = PeftConfig.from_pretrained(name).base_model_name_or_path
-    return PeftModel.from_pretrained(_base(AutoConfig.from_pretrained(name), trunk), name).eval()
+    with torch.random.fork_rng(devices=[]):        # the classifier below the trained one is drawn: always the same
+        torch.default_generator.manual_seed(0)
+        base = _base(AutoConfig.from_pretrained(name), trunk)
+    return PeftModel.from_pretrained(base, name, is_trainable=trainable).eval()
 
 
 def _base(config: PreTrainedConfig, trunk: str) -> PreTrainedModel:

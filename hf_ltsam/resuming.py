@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
@@ -21,6 +21,7 @@ from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
 from .renamed_weights import load_renamed
 from .run_identity import check_identity, save_identity
 from .spectral_norm import folded_state, load_originals, normalised_layers, save_originals
+from .training_set import without_adapter
 from .weight_averaging import WeightAveraging
 
 logger = logging.get_logger(__name__)
@@ -108,13 +109,16 @@ class Resumes(Trainer):
         return super()._get_train_sampler(inner)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """As stock, and what the model was trained on and with; spectrally normalised weights as ordinary ones."""
+        """As stock, what the model was trained on and with, and under an adapter its configuration; spectral norm folded."""
         if normalised_layers(self.model):
             state_dict = folded_state(self.model, state_dict)
         super()._save(output_dir, state_dict)
         if not self.args.should_save:
             return
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        inner = without_adapter(self.model)
+        if inner is not self.model and isinstance(inner, PreTrainedModel):
+            inner.config.save_pretrained(folder)        # classes and sizes, for load_run
         save_originals(self.model, folder)
         if self.class_statistics is not None:
             self.class_statistics.save(folder)

@@ -26,11 +26,12 @@ def readable_labels(dataset: Any, label_name: str) -> Tensor | None:
 
 def num_logits(model: nn.Module) -> int | None:
     """C as the model's configuration states it; None for a module without one."""
-    inner = _without_adapter(model)
+    inner = without_adapter(model)
     return inner.config.num_labels if isinstance(inner, PreTrainedModel) else None
 
 
-def _without_adapter(model: nn.Module) -> nn.Module:
+def without_adapter(model: nn.Module) -> nn.Module:
+    """The model under an adapter of peft; any other as it is."""
     if not is_peft_available():
         return model
     from peft import PeftModel

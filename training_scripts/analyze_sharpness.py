@@ -67,7 +67,7 @@ def analyze(options: argparse.Namespace, command: str = "") -> Path:
     check_head(loss, model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parts = Parts(options.output or options.run / "sharpness", _subject(options, saved, model))
-    analysis = Analysis(saved, model.to(device), loss, saved.training_images(), chosen, subsets, options, parts)
+    analysis = Analysis(saved, model.to(device), loss, saved.training_images(model), chosen, subsets, options, parts)
     with fixed_for_curvature(model):
         if options.spectrum or not (options.surface or options.suggest_rho or options.checkpoints):
             analysis.spectra()

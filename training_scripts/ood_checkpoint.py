@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
+from torch import nn
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig
 from transformers.utils import cached_file
 
 from hf_ltsam.class_statistics import FILE_NAME as STATISTICS_FILE
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.test_time import Preprocessing
+from hf_ltsam.loading import WEIGHTS, has_weights, load_run
 from hf_ltsam.logits import check_num_classes
-
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Checkpoint:
 
     Args:
         name: the folder, or the name on the Hub.
-        model: in evaluation mode, float32.
+        model: with its adapter where it has one; in evaluation mode, float32.
+        num_classes: C.
         preprocessing: of its image processor.
         class_names: by logit, length C; None where the model names none (LABEL_0, LABEL_1, ...).
         statistics: of its training set; None where none were saved.
@@ -32,15 +33,12 @@ class Checkpoint:
     """
 
     name: str
-    model: PreTrainedModel
+    model: nn.Module
+    num_classes: int
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None
     statistics: ClassStatistics | None
     fingerprint: str
-
-    @property
-    def num_classes(self) -> int:
-        return int(self.model.config.num_labels)
 
 
 def check_model_name(name: str) -> None:
@@ -54,10 +52,10 @@ def check_model_name(name: str) -> None:
         if name.count("/") > 1 or name.startswith((".", "/", "~")):
             raise FileNotFoundError(f"--model {name}: there is no such folder, and names on the Hub read OWNER/NAME.")
         return
-    if not (folder / "config.json").is_file() or not any((folder / file).is_file() for file in WEIGHTS):
+    if not (folder / "config.json").is_file() or not has_weights(folder):
         inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
         hint = f" There are checkpoints in it: {', '.join(inner)}." if inner else ""
-        raise FileNotFoundError(f"--model {name} holds no model (config.json beside {WEIGHTS[0]}).{hint}")
+        raise FileNotFoundError(f"--model {name} holds no model (config.json beside {WEIGHTS[0]} or an adapter).{hint}")
 
 
 def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint:
@@ -67,16 +65,16 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
         OSError: there is no such model, or no image processor beside it.
         ValueError: no image classifier, or statistics of another number of classes.
     """
-    model = AutoModelForImageClassification.from_pretrained(name, dtype=torch.float32).eval()
+    model = load_run(name).float()
+    config = AutoConfig.from_pretrained(name)
     preprocessing = Preprocessing.from_image_processor(AutoImageProcessor.from_pretrained(name))
     statistics = _statistics(name)
     if statistics is not None:
-        check_num_classes(model.config.num_labels, statistics.num_classes)
-    names = _class_names(model)
+        check_num_classes(config.num_labels, statistics.num_classes)
+    names = _class_names(config)
     # hashed before it moves to the device: the same everywhere
-    return Checkpoint(
-        name, model.to(device), preprocessing, names, statistics, fingerprint(model, preprocessing, names)
-    )
+    digest = fingerprint(model, preprocessing, names)
+    return Checkpoint(name, model.to(device), config.num_labels, preprocessing, names, statistics, digest)
 
 
 def fingerprint(model: torch.nn.Module, preprocessing: Preprocessing, class_names: tuple[str, ...] | None) -> str:
@@ -98,7 +96,7 @@ def _statistics(name: str) -> ClassStatistics | None:
     return None if file is None else ClassStatistics.load(file)
 
 
-def _class_names(model: PreTrainedModel) -> tuple[str, ...] | None:
-    named = model.config.id2label
-    names = tuple(named[c] for c in range(model.config.num_labels))
+def _class_names(config: PreTrainedConfig) -> tuple[str, ...] | None:
+    named = config.id2label
+    names = tuple(named[c] for c in range(config.num_labels))
     return None if names == tuple(f"LABEL_{c}" for c in range(len(names))) else names

@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from dataset_builders.corruptions import corrupt
-from hf_ltsam.data.decode import centre_crop, decode_image, scale_short_side
+from dataset_builders.corruptions.transform import as_in_imagenet_c
+from hf_ltsam.data.decode import decode_image
 from hf_ltsam.data.keys import random_key
 from hf_ltsam.data.test_time import Preprocessing
 
-# ImageNet-C was made of images scaled to 256 pixels, of which the centre of 224 was kept: Hendrycks & Dietterich 2019.
-LARGE, LARGE_SCALED = 224, 256
+LARGE = 224        # pixels; of the images of ImageNet-C: Hendrycks & Dietterich 2019
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,11 @@ class TestImages:
         image, cropped = decode_image(self.encoded[row]["image"], row=row), self.cropped
         if self.corruption is not None:
             cropped = cropped or min(image.size) > LARGE
-            image = self.corruption(as_in_imagenet_c(image), row)
+            image = self.corruption(large_as_in_imagenet_c(image), row)
         see = self.see.already_cropped() if cropped else self.see
         return see.views(image, self.test_time)
 
 
-def as_in_imagenet_c(image: Image.Image) -> Image.Image:
+def large_as_in_imagenet_c(image: Image.Image) -> Image.Image:
     """A large image at 224 x 224, a small one as it is."""
-    if min(image.size) <= LARGE:
-        return image
-    return centre_crop(scale_short_side(image, LARGE_SCALED), LARGE, LARGE)
+    return image if min(image.size) <= LARGE else as_in_imagenet_c(image, LARGE)

@@ -12,20 +12,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageClassification, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_ltsam import ClassStatistics
+from hf_ltsam.adapters.by_name import FULL
 from hf_ltsam.class_statistics import FILE_NAME as STATISTICS_FILE
+from hf_ltsam.loading import WEIGHTS, has_weights, load_run
 from training_scripts.arguments import Run, parse
 from training_scripts.splits import Splits, load_splits
 from training_scripts.training_data import prepare
-from training_scripts.training_model import build_model, wanted_format
+from training_scripts.training_model import adapted, image_format
 
 RECIPE = "recipe.yaml"
-ADAPTER = "adapter_config.json"        # PEFT's
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", ADAPTER)
 
 
 @dataclass(frozen=True)
@@ -46,23 +45,16 @@ class SavedRun:
     splits: Splits
     statistics: ClassStatistics
 
-    def training_images(self, progress: bool = True) -> Any:
+    def training_images(self, model: nn.Module, progress: bool = True) -> Any:
         """The training images as the test would see them: `{"pixel_values", "labels"}`, without random augmentation."""
-        train = self.splits.train
-        as_test = dataclasses.replace(self.splits, test=train, test_labels=self.splits.train_labels)
         settings = dataclasses.replace(self.run.data, check_images=False)        # they have been trained on
-        return prepare(as_test, settings, wanted_format(self.run.model), self.run.config.seed, progress).test
+        wanted = image_format(model, self.run.model, settings.image_size)
+        return prepare(self.splits, settings, wanted, self.run.config.seed, progress).plain_train
 
     def model(self, folder: Path | None = None) -> nn.Module:
-        """The model of this folder, or of another checkpoint of the run."""
-        folder = self.folder if folder is None else folder
-        if not (folder / ADAPTER).is_file():
-            return AutoModelForImageClassification.from_pretrained(folder)
-        from peft import PeftModel
-
-        set_seed(self.run.config.seed)        # what neither the base nor the adapter stores was drawn so
-        base = build_model(self.run.model, self.splits.class_names, self.run.data.num_channels)
-        return PeftModel.from_pretrained(base, folder, is_trainable=True)
+        """The model of this folder, or of another checkpoint of the run; what was trained requires gradients."""
+        model = load_run(self.folder if folder is None else folder, trainable=True)
+        return adapted(model, self.run.model) if self.run.model.adapter == FULL else model
 
     def checkpoints(self) -> list[Path]:
         """All checkpoints of the run that have weights, by step, and the run's last weights where no checkpoint has them.
@@ -107,10 +99,6 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     statistics = splits.statistics(run.data, run.config.tail_threshold)
     _check_counts(folder, statistics)
     return SavedRun(folder, root, run, splits, statistics)
-
-
-def has_weights(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in WEIGHTS)
 
 
 def require_weights(folder: Path) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from peft import PeftModel
-from transformers import PreTrainedModel, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import TrainOutput
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
@@ -18,7 +17,6 @@ from hf_ltsam.features import check_features
 from hf_ltsam.losses import make_loss
 from hf_ltsam.methods import make_method
 from hf_ltsam.metrics.run_record import RunRecord, write_metrics
-from hf_ltsam.models import ClipForLongTail
 from hf_ltsam.models.clip_start import FROM_IMAGES, start_from_images
 from hf_ltsam.refusals import check_head, check_split
 from hf_ltsam.resuming import last_checkpoint
@@ -28,7 +26,7 @@ from training_scripts.checks import check, mapping, resume_point, warn_of_tiny_l
 from training_scripts.results import print_results, record_of, save_recipe
 from training_scripts.splits import Splits, load_splits
 from training_scripts.training_data import prepare
-from training_scripts.training_model import adapted, build_model, clip_format, image_processor, wanted_format
+from training_scripts.training_model import adapted, build_model, image_format, image_processor
 from training_scripts.user_errors import user_errors
 
 
@@ -59,7 +57,7 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     loss = make_loss(config.loss, **mapping(config.loss_args))
     check_head(loss, model)        # before images are decoded
     check_features(loss, model, statistics.num_classes, config.torch_compile)
-    wanted = clip_format(model, run.data.image_size) if isinstance(model, ClipForLongTail) else wanted_format(run.model)
+    wanted = image_format(model, run.model, run.data.image_size)
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted, seed, show_bar)
     if run.model.init in FROM_IMAGES and not resume_point(config):
@@ -98,9 +96,6 @@ def finish(run: Run, splits: Splits, trainer: LTSamTrainer, train_metrics: dict[
     test = trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
     trainer.save_model()
     trainer.save_state()
-    if isinstance(trainer.model, PeftModel) and trainer.is_world_process_zero():
-        base: PreTrainedModel = trainer.model.get_base_model()
-        base.config.save_pretrained(run.config.output_dir)        # classes and sizes, for load_run
     record = record_of(run, trainer, splits, test, train_metrics)
     if trainer.is_world_process_zero():
         write_metrics(run.config.output_dir, record)

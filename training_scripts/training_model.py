@@ -23,6 +23,7 @@ from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.clip_source import is_clip
 from hf_ltsam.models.clip_start import FROM_IMAGES
 from hf_ltsam.models.clip_templates import templates_named
+from hf_ltsam.training_set import without_adapter
 from training_scripts.arguments import ModelArguments
 
 OURS = CifarResNetConfig.model_type
@@ -149,6 +150,17 @@ def _lines(path: str, wanted: int) -> list[str]:
     if len(lines) != wanted:
         raise ValueError(f"--prompt_names {path} has {len(lines)} names, and there are {wanted} classes: one on each line.")
     return lines
+
+
+def image_format(model: nn.Module, arguments: ModelArguments, image_size: int | None) -> ImageFormat:
+    """What the pixels must be like for a model that was built from these arguments, with an adapter or without.
+
+    Raises:
+        OSError: no image processor lies beside the weights that the model started from.
+        ValueError: a CLIP of another image size.
+    """
+    inner = without_adapter(model)
+    return clip_format(inner, image_size) if isinstance(inner, ClipForLongTail) else wanted_format(arguments)
 
 
 def clip_format(model: ClipForLongTail, image_size: int | None) -> ImageFormat:

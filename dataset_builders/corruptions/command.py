@@ -66,8 +66,10 @@ def _load(source: str, split: str):
         return load_dataset("parquet", data_files={split: [str(file) for file in files]}, split=split)
     try:
         splits = load_dataset(source)
-    except DatasetNotFoundError as error:
-        raise FileNotFoundError(f"--dataset {source} is no file, no folder and no data set on the Hub.") from error
+    except (DatasetNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(
+            f"--dataset {source} is no file, no folder and no data set on the Hub that can be reached."
+        ) from error
     if split not in splits:
         raise ValueError(f"--split {split}: {source} has {', '.join(splits)}.")
     return splits[split]

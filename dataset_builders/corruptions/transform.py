@@ -13,8 +13,9 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from dataset_builders.corruptions.apply import SMALLEST, check_settings, corrupt
-from hf_ltsam.data.decode import decode_image, image_column_of
+from hf_ltsam.data.decode import centre_crop, decode_image, image_column_of, scale_short_side
 from hf_ltsam.data.keys import random_key
+from hf_ltsam.data.transforms import short_side_of
 
 ROW = "corruption_row"  # column that numbers the rows: a transform of `datasets` is not told which rows it gets
 
@@ -45,16 +46,14 @@ class CorruptImage:
         """entry: `{"bytes": ..., "path": ...}` of an `Image(decode=False)` column."""
         image = decode_image(entry, row=row)
         if self.size is not None:
-            image = _scaled_and_cropped(image, self.size)
+            image = as_in_imagenet_c(image, self.size)
         key = random_key(self.seed, row)
         return Image.fromarray(corrupt(np.asarray(image), self.corruption, self.severity, key, self.scale))
 
 
-def _scaled_and_cropped(image: Image.Image, size: int) -> Image.Image:
-    scale = size * 256 / 224 / min(image.size)
-    scaled = [max(size, round(side * scale)) for side in image.size]
-    left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    return image.resize((scaled[0], scaled[1]), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+def as_in_imagenet_c(image: Image.Image, size: int) -> Image.Image:
+    """The centre of an image scaled to a short side of size * 256 / 224 pixels (Hendrycks & Dietterich 2019)."""
+    return centre_crop(scale_short_side(image, short_side_of(size)), size, size)
 
 
 def corrupted(

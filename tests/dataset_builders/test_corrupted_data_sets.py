@@ -9,9 +9,10 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision.transforms.functional import center_crop, resize
 
 from dataset_builders.corruptions import corrupt, corrupted
-from dataset_builders.corruptions.transform import CorruptImage
+from dataset_builders.corruptions.transform import CorruptImage, as_in_imagenet_c
 from hf_ltsam.data.keys import random_key
 from hf_ltsam.data.labels import class_label_column_of, training_labels
 
@@ -102,6 +103,8 @@ def test_images_are_brought_to_a_size_before(clean):
     assert image.size == (12, 12)
     wide = Image.fromarray(scene(40, 60)).resize((21, 14), Image.Resampling.BILINEAR).crop((4, 1, 16, 13))      # 12 * 256 / 224
     assert np.array_equal(np.asarray(image), corrupt(np.asarray(wide), "jpeg_compression", 1, random_key(0, 0)))
+    odd = Image.fromarray(scene(37, 61))        # sizes are rounded as torchvision rounds them
+    assert np.array_equal(as_in_imagenet_c(odd, 12), center_crop(resize(odd, 14), 12))
     assert corrupted(clean, "fog", 1, size=24)[0]["img"].size == (24, 24)
 
 

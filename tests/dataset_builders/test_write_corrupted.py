@@ -16,7 +16,7 @@ from corruption_writing import NAMES, write
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 
-from dataset_builders.corruptions import CorruptedSet, corrupted, load_corrupted, write_corrupted
+from dataset_builders.corruptions import CorruptedSet, command, corrupted, load_corrupted, write_corrupted
 from dataset_builders.corruptions.manifest import FILE_NAME
 from training_scripts import cli
 
@@ -214,3 +214,14 @@ def test_the_command_reads_image_folders(tmp_path):
               "--severities", "1", "--workers", "1", "--size", "16"])
     read = load_corrupted(tmp_path / "c", "fog", 1, cache_dir=tmp_path / "cache")
     assert read.features["label"].names == ["ant", "bee"] and read[0]["image"].size == (16, 16)
+
+
+def test_a_wrong_name_on_the_command_line_says_what_would_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.load_dataset", offline)
+    with pytest.raises(FileNotFoundError, match="--dataset nope is no file, no folder and no data set on the Hub that can be reached"):
+        command.main(["--dataset", "nope", "--output", "out"])
+
+
+def offline(_):
+    raise ConnectionError("Couldn't reach 'nope' on the Hub")

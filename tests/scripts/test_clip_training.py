@@ -24,8 +24,11 @@ from transformers import (
 from hf_ltsam.loading import load_run
 from hf_ltsam.metrics.run_record import read_metrics
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
-from training_scripts import cli, train
+from training_scripts import analyze_sharpness, cli, evaluate_ood, train
 from training_scripts.arguments import parse
+from training_scripts.ood_checkpoint import load_checkpoint
+from training_scripts.ood_results import read_results
+from training_scripts.saved_run import open_run
 from training_scripts.splits import load_splits
 from training_scripts.training_data import prepare
 from training_scripts.training_model import ImageFormat
@@ -136,6 +139,34 @@ def test_templates_and_names_for_the_prompts(images, tmp_path, capsys):
     (tmp_path / "names.txt").write_text("tabby\n")
     message = refused(capsys, train.main, *words(images, tmp_path / "no", str(tmp_path / "clip"), *more))
     assert "1 names" in message and "3 classes" in message
+
+
+# --- what comes after the training ------------------------------------------------------------------------------------
+
+
+def test_an_adapter_run_and_its_checkpoints_are_evaluated_and_analysed(images, tmp_path):
+    transformers_clip(tmp_path / "clip")
+    out = tmp_path / "run"
+    train.main(words(images, out, str(tmp_path / "clip"), "--adapter", "adaptformer", "--save_strategy", "steps", "--save_steps", "1"))
+    trained = load_run(out, trainable=True)
+    for folder in (out, out / "checkpoint-1"):
+        assert load_checkpoint(str(folder)).fingerprint == load_checkpoint(str(folder)).fingerprint        # restarts find their results
+    evaluate_ood.main(["--model", str(out), "--sets", str(images / "test"), "--use_cpu"])
+    result = read_results(out / "evaluation" / "ood_results.json")["sets"][str(images / "test")]["result"]
+    assert result["overall"] == pytest.approx(read_metrics(out).results["test"]["overall"])
+    analyze_sharpness.main([str(out), "--classes", "2", "--checkpoints", "--lanczos_steps", "3"])
+    results = json.loads((out / "sharpness" / "sharpness.json").read_text())
+    assert results["trainable_parameters"] == sum(p.numel() for p in trained.parameters() if p.requires_grad)
+    assert {point["step"] for point in results["evolution"].values()} == {1, 2}
+    seen = open_run(out).training_images(trained, progress=False)[0]["pixel_values"]
+    assert seen.shape == (3, 16, 16)        # the tower's size, not the pictures' 12
+
+
+def test_the_curvature_of_full_fine_tuning_is_that_of_what_was_trained(images, open_clip_name, tmp_path):
+    out = tmp_path / "run"
+    train.main(words(images, out, open_clip_name, "--adapter", "none"))
+    frozen = {name for name, p in open_run(out).model().named_parameters() if not p.requires_grad}
+    assert any("embeddings" in name for name in frozen) and not any("layers." in name for name in frozen)
 
 
 # --- other models -----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from dataset_builders.corruptions import CORRUPTIONS, corrupt
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics
 from hf_ltsam.data.keys import random_key
 from training_scripts import cli, evaluate_ood, ood_evaluation
-from training_scripts.ood_images import as_in_imagenet_c
+from training_scripts.ood_images import large_as_in_imagenet_c
 from training_scripts.ood_results import read_results
 from training_scripts.training_model import image_processor
 
@@ -226,9 +226,9 @@ def test_large_images_are_cropped_as_imagenet_cs_were():
 
     large = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8))
     expected = v2.CenterCrop(224)(v2.Resize(256)(large))
-    np.testing.assert_array_equal(np.asarray(as_in_imagenet_c(large)), np.asarray(expected))
+    np.testing.assert_array_equal(np.asarray(large_as_in_imagenet_c(large)), np.asarray(expected))
     small = large.resize((224, 240))
-    assert as_in_imagenet_c(small) is small
+    assert large_as_in_imagenet_c(small) is small
 
 
 # --- CIFAR-100-C and the digits --------------------------------------------------------------------------------------

@@ -183,12 +183,13 @@ def test_of_adapters_the_adapter_parameters_alone(trained, tmp_path):
     lora = peft.LoraConfig(r=2, target_modules="all-linear", modules_to_save=["classifier"], init_lora_weights=False)
     adapted = peft.get_peft_model(base, lora)
     adapted.save_pretrained(tmp_path / "run")
+    base.config.save_pretrained(tmp_path / "run")
     recipe = {"model": str(tmp_path / "vit"), "dataset": str(trained.parent / "images"), "use_cpu": True}
     (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     results = analyze(tmp_path / "run", "--classes", "2", *QUICK)
     assert results["trainable_parameters"] == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert results["trainable_parameters"] < sum(p.numel() for p in base.parameters()) / 2
-    images = open_run(tmp_path / "run").training_images()
+    images = open_run(tmp_path / "run").training_images(adapted)
     x = torch.stack([images[row]["pixel_values"] for row in (18, 19, 20)])        # the three owls
     with torch.no_grad():
         z = adapted.eval()(x).logits
