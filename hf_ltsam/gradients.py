@@ -8,9 +8,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .shortcuts import TOLERANCE, Shortcuts
+from .shortcuts import Shortcuts
 from .signals import Signals
 from .weights import TrainableWeights
+
+TOLERANCE = 1e-2        # of the norm: what rounding does, of half precision too
 
 Gradient: TypeAlias = list[Tensor | None]        # one entry per trainable weight; None where the losses do not depend on it
 
@@ -46,7 +48,7 @@ class GradientTaker:
 
     def backward(self, losses: Tensor, weightings: Sequence[Tensor | None]) -> list[Gradient]:
         """A backward pass for each weighting; it uses up the graph of the losses."""
-        weighted = [losses if a is None else a.to(losses) * losses for a in weightings]
+        weighted = [losses if a is None else a.to(losses, non_blocking=True) * losses for a in weightings]
         gradients: list[Gradient] = []
         for j, of_rows in enumerate(weighted):
             objective, keep = of_rows.sum() / self._size / self._divisor, j + 1 < len(weighted)
@@ -70,12 +72,14 @@ class GradientTaker:
     ) -> list[Gradient]:
         """One backward pass for all; the first time one for each as well, to see whether they agree."""
         parameters = self._weights.parameters
-        formed = signals.gradients(losses / self._size / self._divisor, weightings)
-        if formed is not None and shortcuts.may_use_signals(parameters):
+        known = shortcuts.may_use_signals(parameters)
+        formed = signals.gradients(losses / self._size / self._divisor, weightings, first=known is None)
+        if formed is not None and known:
             return formed
         taken = self.backward(losses, weightings)
         same = formed is not None and nearly_equal(formed, taken)
-        shortcuts.signals_were_tried(parameters, same)
+        if bool(losses.isfinite().all()):
+            shortcuts.signals_were_tried(parameters, same)
         # a resumed training tries on another step than an uninterrupted one, and both must go on alike to the last bit
         return formed if formed is not None and same else taken
 

@@ -18,6 +18,7 @@ from .open_pass import OpenPass, opened
 from .passes import Passes
 from .row_plan import ALL_ROWS, Part
 from .shortcuts import Shortcuts
+from .signals import is_plain_linear
 from .vector import WeightVector
 from .weights import TrainableWeights
 
@@ -71,9 +72,8 @@ class LossLandscape:
         self._observer = observer
         self._shortcuts = shortcuts
         self._taker = GradientTaker(weights, self.size, loss_divisor, shortcuts)
-        self._device = weights.parameters[0].device
         self._passes = [
-            Passes(weights.model, b, self._sample_losses, self._taker, self._device, shortcuts) for b in self._batches
+            Passes(weights, b, self._sample_losses, self._taker, shortcuts) for b in self._batches
         ]
         self._open: OpenPass | None = None
         self._shards: list[LossLandscape] = []
@@ -170,7 +170,8 @@ class LossLandscape:
         sums = [reduce(add, found) if (found := [g for g in of if g is not None]) else None for of in by_weight]
         self.reached[:] = [r or g is not None for r, g in zip(self.reached, sums)]        # shards share the list
         tensors = [torch.zeros_like(p) if g is None else g for p, g in zip(self._weights.parameters, sums)]
-        return WeightVector(tensors, self._divisor, fresh=True)
+        # a hook of the user may have kept what it saw
+        return WeightVector(tensors, self._divisor, fresh=not any(p._backward_hooks for p in self._weights.parameters))
 
     # ---- an offset for each class ----
 
@@ -208,16 +209,16 @@ class LossLandscape:
 
     def _opened(self, head: nn.Module) -> OpenPass | None:
         """One pass over the trunk that serves all classes, where the classifier is a linear layer and comes last."""
-        if self._shortcuts is None or len(self._passes) > 1 or type(head) is not nn.Linear:
+        if self._shortcuts is None or len(self._passes) > 1 or not isinstance(head, nn.Linear) or not is_plain_linear(head):
             return None
-        if not self._shortcuts.may_open(head):
+        known = self._shortcuts.may_open(head)
+        if known is False:
             return None
         (passes,) = self._passes
         with passes.repeating(Part(ALL_ROWS, [])):
-            found = opened(head, lambda: self._logits(passes.batch), lambda z: self._losses(z, passes.batch))
-        if found is None:
-            self._shortcuts.cannot_open(head)
-        elif passes.first_losses is None:
+            found = opened(head, lambda: self._logits(passes.batch), lambda z: self._losses(z, passes.batch), known is None)
+        self._shortcuts.opening_was_tried(head, found is not None)
+        if found is not None and passes.first_losses is None:
             passes.first_pass_gave(found.losses.detach(), perturbed=False)
         return found
 

@@ -35,7 +35,7 @@ class MicroBatch:
             ValueError: an input does not hold one entry per sample.
         """
         if isinstance(rows, Tensor):
-            rows = rows.to(self.labels.device)
+            rows = rows.to(self.labels.device, non_blocking=True)
         return MicroBatch({name: self._cut(name, value, rows) for name, value in self.inputs.items()}, self.labels[rows])
 
     def _cut(self, name: str, value: Any, rows: slice | Tensor) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .class_vectors import ClassMembers, HeadVectors
+from .graph import reaches
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,29 @@ class OpenPass:
         return self.logits + vectors.change_of_logits(self.features).to(self.logits.dtype)
 
 
-def opened(head: nn.Linear, forward: Callable[[], Tensor], losses: Callable[[Tensor], Tensor]) -> OpenPass | None:
-    """One forward pass; None where the model's logits are not simply what the classifier gave, row by row."""
-    calls: list[tuple[Tensor, Tensor]] = []
-    handle = head.register_forward_hook(lambda _, given, output: calls.append((given[0], output)))
+def opened(
+    head: nn.Linear, forward: Callable[[], Tensor], losses: Callable[[Tensor], Tensor], first: bool
+) -> OpenPass | None:
+    """One forward pass; None where the model's logits are not simply what the classifier gave, row by row.
+
+    Args:
+        first: look into the trunk's graph too, which is long: the classifier's weights may be used there as well.
+    """
+    calls: list[tuple[tuple[Tensor, ...], Tensor, int]] = []
+    changed = bool(head._forward_hooks)        # somebody's hook may change the output
+    handle = head.register_forward_hook(lambda _, given, output: calls.append((given, output, output._version)))
     try:
         logits = forward()
     finally:
         handle.remove()
-    if len(calls) != 1 or calls[0][0].ndim != 2 or not _is_cast_of(logits, calls[0][1]):
+    if changed or len(calls) != 1:
         return None
-    return OpenPass(head, calls[0][0], logits, losses(logits))
+    given, output, version = calls[0]
+    if len(given) != 1 or given[0].ndim != 2 or output._version != version or not _is_cast_of(logits, output):
+        return None
+    if first and reaches(given[0], list(head.parameters()), []):
+        return None
+    return OpenPass(head, given[0], logits, losses(logits))
 
 
 def _is_cast_of(logits: Tensor, output: Tensor) -> bool:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .gradients import Gradient, GradientTaker
 from .micro_batch import MicroBatch
 from .replay import RandomState, random_numbers_of, random_state, running_statistics_at_rest, same_random_state
 from .row_plan import ALL_ROWS, Part, parts_of
 from .shortcuts import Shortcuts
+from .weights import TrainableWeights
 
 
 class Passes:
@@ -22,30 +23,28 @@ class Passes:
     the same random numbers again and move nothing. The first one leaves out no row.
 
     Args:
-        model: whose running statistics are kept at rest.
+        weights: of the model, whose running statistics are kept at rest.
         batch: b samples.
         losses: batch or a part of it -> l_i, differentiable.
         taker: of gradients.
-        device: that the model runs on.
         shortcuts: whether rows of weight zero may be left out; None: never.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        weights: TrainableWeights,
         batch: MicroBatch,
         losses: Callable[[MicroBatch], Tensor],
         taker: GradientTaker,
-        device: torch.device,
         shortcuts: Shortcuts | None,
     ) -> None:
         self.batch = batch
         self.first_losses: Tensor | None = None        # of the first pass (b,)
         self.plain_losses: Tensor | None = None        # the same, if it was at w
-        self._model = model
+        self._weights = weights
         self._losses = losses
         self._taker = taker
-        self._device = device
+        self._device = weights.parameters[0].device
         self._shortcuts = shortcuts
         self._random: dict[object, RandomState] = {}        # part -> state before its first pass
         self._drew = False        # whether that pass drew random numbers
@@ -87,7 +86,7 @@ class Passes:
         self._random[part.key] = state
         with ExitStack() as repeating:
             if not first_of_all:
-                repeating.enter_context(running_statistics_at_rest(self._model))
+                repeating.enter_context(running_statistics_at_rest(self._weights.model))
             if not first:
                 repeating.enter_context(random_numbers_of(state, self._device))
             yield
@@ -100,7 +99,7 @@ class Passes:
         whole = [Part(ALL_ROWS, range(len(weightings)))]
         if self._shortcuts is None or all(a is None for a in weightings):
             return whole
-        if not self._drew and not self._shortcuts.may_leave_out_rows(self.batch, self._losses, self._device):
+        if not self._drew and not self._shortcuts.may_leave_out_rows(self._weights, self.batch, self._losses):
             return whole
         parts = parts_of(weightings, len(self.batch), every_row=self.first_losses is None)
         # where random numbers were drawn, only what was passed before can draw the same again

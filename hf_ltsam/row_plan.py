@@ -31,7 +31,7 @@ class Part:
 
     def of(self, values: Tensor) -> Tensor:
         """These rows of values (b, ...)."""
-        return values if self.rows is None else values[self.rows.to(values.device)]
+        return values if self.rows is None else values[self.rows.to(values.device, non_blocking=True)]
 
     def of_weighting(self, a: Tensor | None) -> Tensor | None:
         return None if a is None else self.of(a)

@@ -12,11 +12,13 @@ from transformers.utils import logging
 
 from .micro_batch import MicroBatch
 from .replay import random_numbers_of, random_state, running_statistics_at_rest, same_random_state
+from .vector import WeightVector
+from .weights import TrainableWeights
 
 logger = logging.get_logger(__name__)
 
-# Rounding, of half precision too, stays below this; samples that see each other differ by far more when half are gone.
-TOLERANCE = 1e-2
+# Of the spread of the values: what rounding does to a sample when others are left out. In doubt all is computed.
+TOLERANCE = 1e-3
 
 
 class Shortcuts:
@@ -31,25 +33,30 @@ class Shortcuts:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self._rows: bool | None = None        # whether rows may be left out; None: not tried yet
+        self._rows: dict[Hashable, bool] = {}        # trainable weights -> whether rows may be left out
         self._signals: dict[Hashable, bool] = {}        # trainable weights -> whether signals give their gradients
-        self._closed: set[nn.Linear] = set()        # classifiers whose output is not yet what the losses are made from
+        self._heads: dict[nn.Linear, bool] = {}        # classifier -> whether the losses are made from what it gives
+        self._drawing = False        # whether passes draw random numbers
 
     def may_leave_out_rows(
-        self, batch: MicroBatch, losses: Callable[[MicroBatch], Tensor], device: torch.device
+        self, weights: TrainableWeights, batch: MicroBatch, losses: Callable[[MicroBatch], Tensor]
     ) -> bool:
         """Whether G may be computed from some of the rows alone, the others having weight zero."""
-        if not batch.has_rows or has_batch_statistics(self.model):
+        if len(batch) < 2 or not batch.has_rows or self._drawing or has_batch_statistics(self.model):
             return False
-        if self._rows is None and len(batch) > 1:
-            self._rows = _same_without_half(self.model, batch, losses, device)
-            if not self._rows:
+        key = _key(weights.parameters)
+        if key not in self._rows:
+            verdict = _same_without_half(weights, batch, losses)
+            if verdict is None:
+                return False
+            self._rows[key] = verdict
+            if not verdict:
                 logger.info("Samples see each other or draw random numbers: every pass computes all rows.")
-        return bool(self._rows)
+        return self._rows[key]
 
     def random_numbers_were_drawn(self) -> None:
         """A part of a batch cannot draw what the whole batch draws: from now on no row is left out."""
-        self._rows = False
+        self._drawing = True
 
     def may_use_signals(self, parameters: Sequence[Tensor]) -> bool | None:
         """Whether gradients may be formed from the signals of the modules; None: it must be tried first."""
@@ -63,36 +70,54 @@ class Shortcuts:
         if not same:
             logger.info("The modules' signals do not give the gradients: every weighting has its own backward pass.")
 
-    def may_open(self, head: nn.Linear) -> bool:
-        """Whether one pass over the trunk may serve classifiers moved by an offset for each class."""
-        return head not in self._closed
+    def may_open(self, head: nn.Linear) -> bool | None:
+        """Whether one pass over the trunk may serve classifiers moved by an offset for each class; None: not known yet."""
+        return self._heads.get(head)
 
-    def cannot_open(self, head: nn.Linear) -> None:
-        self._closed.add(head)
+    def opening_was_tried(self, head: nn.Linear, possible: bool) -> None:
+        self._heads[head] = possible
 
 
 def has_batch_statistics(model: nn.Module) -> bool:
     """Whether a module normalises by the batch, or keeps statistics of whole batches."""
     return any(
-        isinstance(m, _BatchNorm) or (isinstance(m, _InstanceNorm) and m.track_running_stats)
+        (isinstance(m, _BatchNorm) and (m.training or m.running_mean is None))
+        or (isinstance(m, _InstanceNorm) and m.training and m.track_running_stats)
         for m in model.modules()
-        if m.training
     )
 
 
-@torch.no_grad()
 def _same_without_half(
-    model: nn.Module, batch: MicroBatch, losses: Callable[[MicroBatch], Tensor], device: torch.device
-) -> bool:
-    """Whether every second sample keeps its loss when the others are left out, and no random number is drawn."""
+    weights: TrainableWeights, batch: MicroBatch, losses: Callable[[MicroBatch], Tensor]
+) -> bool | None:
+    """Whether every sample keeps its loss when every second one is left out, and no random number is drawn.
+
+    At weights moved a little at random: a branch that starts at zero would hide what it does. None: losses that are not
+    finite, or are all the same, tell nothing.
+    """
+    device = weights.parameters[0].device
     before = random_state(device)
-    with random_numbers_of(before, device), running_statistics_at_rest(model):
+    noise = None if weights.are_moved else _noise(weights)
+    with torch.no_grad(), weights.moved(noise), random_numbers_of(before, device), running_statistics_at_rest(weights.model):
         whole = losses(batch)
         if not same_random_state(before, random_state(device)):
             return False
-        half = torch.arange(0, len(batch), 2)
-        part = losses(batch.rows(half))
-    return torch.allclose(part, whole[half.to(whole.device)], rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+        spread = whole.max() - whole.min()
+        if not bool(whole.isfinite().all()) or not bool(spread > 0):
+            return None
+        try:
+            halves = [(rows, losses(batch.rows(rows))) for rows in (torch.arange(k, len(batch), 2) for k in (0, 1))]
+        except (RuntimeError, ValueError):        # a model for batches of one size
+            return False
+        return all(bool(((whole[rows.to(device)] - part).abs() <= TOLERANCE * spread).all()) for rows, part in halves)
+
+
+def _noise(weights: TrainableWeights) -> WeightVector:
+    """A tenth of every weight's root mean square and a little more, at random; the generators stay as they are."""
+    generator = torch.Generator(device=weights.parameters[0].device).manual_seed(0)
+    xi = weights.vector.normal_like(generator)
+    sizes = [0.1 * w.square().mean().sqrt() + 0.01 for w in weights.vector.tensors]
+    return WeightVector([size * x for size, x in zip(sizes, xi.tensors)])
 
 
 def _key(parameters: Sequence[Tensor]) -> Hashable:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from .graph import reaches
 from .replay import RandomState, random_numbers_of, random_state
 
 # Modules other than linear layers are run again for their weight gradients: they may hold this share of all weights.
@@ -50,7 +51,7 @@ class Signals:
 
     def __init__(self, model: nn.Module, parameters: Sequence[Tensor]) -> None:
         self._index = {id(p): i for i, p in enumerate(parameters)}
-        self._count = len(parameters)
+        self._parameters = list(parameters)
         self._device = parameters[0].device
         self._owners = list(dict.fromkeys(self._owners_in(model)))
         self._states: dict[nn.Module, RandomState] = {}
@@ -65,7 +66,7 @@ class Signals:
             return False
         if any(is_parametrized(m) for m in modules):        # running one again would move its power iteration
             return False
-        again = sum(p.numel() for m in self._owners if type(m) is not nn.Linear for p in m.parameters())
+        again = sum(p.numel() for m in self._owners if not is_plain_linear(m) for p in m.parameters())
         return again <= RUN_AGAIN * sum(p.numel() for p in self._model.parameters())
 
     def _owners_in(self, module: nn.Module) -> Iterator[nn.Module]:
@@ -88,7 +89,7 @@ class Signals:
                 handle.remove()
 
     def _before(self, module: nn.Module, _: Any) -> None:
-        if type(module) is not nn.Linear:
+        if not is_plain_linear(module):
             self._states[module] = random_state(self._device)
 
     def _after(self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
@@ -98,8 +99,13 @@ class Signals:
         versions = _versions(arguments, keywords, output)
         self._calls.append(_Call(module, arguments, keywords, output, versions, autocast, random))
 
-    def gradients(self, losses: Tensor, weightings: Sequence[Tensor | None]) -> list[list[Tensor | None]] | None:
+    def gradients(
+        self, losses: Tensor, weightings: Sequence[Tensor | None], first: bool
+    ) -> list[list[Tensor | None]] | None:
         """The gradient of (a * losses).sum() for every weighting a (b,), with respect to every trainable weight.
+
+        Args:
+            first: look at the whole graph, which is long: weights may be used without their modules.
 
         Returns:
             None if the pass was not recorded in a way that tells: a module that ran twice, say, or a compiled one. The
@@ -110,8 +116,10 @@ class Signals:
         if len({id(call.module) for call in self._calls}) < len(self._calls):
             return None
         outputs = [call.output for call in self._calls]
+        if first and reaches(losses, self._parameters, outputs):
+            return None
         signals = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
-        gradients: list[list[Tensor | None]] = [[None] * self._count for _ in weightings]
+        gradients: list[list[Tensor | None]] = [[None] * len(self._parameters) for _ in weightings]
         for call, signal in zip(self._calls, signals):
             if signal is not None:
                 self._add(call, signal, weightings, gradients)
@@ -122,7 +130,7 @@ class Signals:
         output = call.output
         return (
             isinstance(output, Tensor) and output.requires_grad and output.ndim > 0 and len(output) == samples
-            and (type(call.module) is not nn.Linear or len(call.arguments) == 1)
+            and (not is_plain_linear(call.module) or (len(call.arguments) == 1 and call.arguments[0].ndim > 1))
             and call.versions == _versions(call.arguments, call.keywords, output)
         )
 
@@ -130,7 +138,7 @@ class Signals:
         self, call: _Call, signal: Tensor, weightings: Sequence[Tensor | None], gradients: list[list[Tensor | None]]
     ) -> None:
         weighted = [signal if a is None else _weighted(signal, a) for a in weightings]
-        each = self._of_linear(call, weighted) if type(call.module) is nn.Linear else self._run_again(call, weighted)
+        each = self._of_linear(call, weighted) if is_plain_linear(call.module) else self._run_again(call, weighted)
         for sums, local in zip(gradients, each):
             for index, g in local:
                 before = sums[index]
@@ -158,9 +166,14 @@ class Signals:
             yield [(self._index[id(p)], g) for p, g in zip(own, found) if g is not None]
 
 
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether it is a linear layer of weight and bias, none of them made from other weights."""
+    return type(module) is nn.Linear and {name for name, _ in module.named_parameters()} <= {"weight", "bias"}
+
+
 def _weighted(signal: Tensor, a: Tensor) -> Tensor:
     wide = torch.promote_types(signal.dtype, torch.float32)
-    return (signal * a.to(signal.device, wide).view(-1, *[1] * (signal.ndim - 1))).to(signal.dtype)
+    return (signal * a.to(signal.device, wide, non_blocking=True).view(-1, *[1] * (signal.ndim - 1))).to(signal.dtype)
 
 
 def _versions(*values: Any) -> list[int]:

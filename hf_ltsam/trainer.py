@@ -50,6 +50,8 @@ logger = logging.get_logger(__name__)
 
 _STANDS_STILL = "learning_rate=5e-05 is transformers' default for AdamW; SGD usually needs 0.01 to 0.1: set learning_rate."
 
+_EARLY_LOSS = CrossEntropy()        # before `loss_start`
+
 
 class LTSamTrainer(Resumes, EvaluatesLogits):
     """`transformers.Trainer` with a method in the place of the gradient.
@@ -141,6 +143,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         self._telemetry = Telemetry()
         self._weights = TrainableWeights(self.model)
         self._shortcuts: Shortcuts | None = None
+        self._tried_with: Loss | FeatureLoss | None = None        # the loss that the shortcuts were tried with
 
     # ---- the training step ----
 
@@ -158,9 +161,11 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         # Several passes would each set off DDP's reduction: they run on the bare module, and the result is reduced once.
         module = self.model if several else model
         weights = self._trainable_weights()
-        divisor, loss = self.current_gradient_accumulation_steps, self._batch_loss(module)
+        divisor, training_loss = self.current_gradient_accumulation_steps, self._loss_of_this_moment()
+        loss = self._batch_loss(module, training_loss)
         landscape = LossLandscape(
-            weights, [batch], loss.logits, loss.losses, divisor, self._telemetry, shortcuts=self._known_shortcuts()
+            weights, [batch], loss.logits, loss.losses, divisor, self._telemetry,
+            shortcuts=self._known_shortcuts(training_loss),
         )
         try:
             gradient = self.method.update(landscape, self._step_context(batch, weights))
@@ -173,9 +178,10 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
         self._telemetry.end_step()
         return landscape.mean_loss / divisor
 
-    def _batch_loss(self, module: nn.Module) -> BatchLoss:
-        """The loss of this moment of the training."""
-        loss = self.loss if self._progress >= self.args.loss_start else CrossEntropy()
+    def _loss_of_this_moment(self) -> Loss | FeatureLoss:
+        return self.loss if self._progress >= self.args.loss_start else _EARLY_LOSS
+
+    def _batch_loss(self, module: nn.Module, loss: Loss | FeatureLoss) -> BatchLoss:
         class_weights = partial(self.reweighting.weights, self._progress, self._statistics())
         return BatchLoss(module, self.model, loss, self._statistics(), class_weights, self.compute_loss_context_manager)
 
@@ -187,12 +193,12 @@ class LTSamTrainer(Resumes, EvaluatesLogits):
             step=self.state.global_step, seed=self.args.seed, device=weights.parameters[0].device,
         )
 
-    def _known_shortcuts(self) -> Shortcuts | None:
+    def _known_shortcuts(self, loss: Loss | FeatureLoss) -> Shortcuts | None:
         """What is known of the model that is trained; compiled code would be made anew for every number of rows."""
         if not self.args.exact_rows or self.args.torch_compile:
             return None
-        if self._shortcuts is None or self._shortcuts.model is not self.model:
-            self._shortcuts = Shortcuts(self.model)
+        if self._shortcuts is None or self._shortcuts.model is not self.model or self._tried_with is not loss:
+            self._shortcuts, self._tried_with = Shortcuts(self.model), loss
         return self._shortcuts
 
     @property

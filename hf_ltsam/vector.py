@@ -146,7 +146,8 @@ class WeightVector:
         """Whether the tensors may be overwritten, and could hold a point like this one."""
         if self._memory is None or self._memory.seen or len(self._memory.vectors) > 1:
             return False
-        return all(map(_alike, self._tensors, point)) and len({t.data_ptr() for t in self._tensors}) == len(self._tensors)
+        alone = all(len({t.data_ptr() for t in tensors}) == len(tensors) for tensors in (self._tensors, point))
+        return alone and all(map(_alike, self._tensors, point))
 
     def become(self, point: Sequence[Tensor]) -> list[Tensor]:
         """Overwrite the tensors by point + scalar * tensors, and hand them out."""

@@ -37,6 +37,11 @@ class TrainableWeights:
         self._swapped = False        # whether the parameters are moved by other memory, and not in their own
 
     @property
+    def are_moved(self) -> bool:
+        """Whether an offset is added at the moment."""
+        return bool(self._unmoved)
+
+    @property
     def wide_dtype(self) -> torch.dtype:
         """In which weightings are computed: the floating-point type of the weights, or float32 if that is wider."""
         return torch.promote_types(self.parameters[0].dtype, torch.float32)
@@ -91,7 +96,7 @@ class TrainableWeights:
 
     @torch.no_grad()
     def _move(self, offset: WeightVector) -> None:
-        if not self._copies:
+        if [(c.shape, c.dtype, c.device) for c in self._copies] != [(p.shape, p.dtype, p.device) for p in self.parameters]:
             self._copies = [torch.empty_like(p) for p in self.parameters]
         torch._foreach_copy_(self._copies, self.parameters)
         self._unmoved = self._copies

@@ -150,7 +150,8 @@ def given_with(model, n=8):
     given = problem()
     torch.manual_seed(1)
     given.model = model().double()
-    given.x, given.y = given.x[:n], given.y[:n]
+    order = torch.tensor([3, 0, 6, 1, 7, 2, 5, 4])        # classes and groups of the batch are mixed
+    given.x, given.y = given.x[order][:n], given.y[order][:n]
     return given
 
 
@@ -310,7 +311,7 @@ def test_inputs_that_cannot_be_cut_are_passed_whole():
     given = given_with(plain)
     shortcuts = Shortcuts(given.model)
     batch = MicroBatch({"x": given.x, "other": torch.zeros(3)}, given.y)
-    assert not shortcuts.may_leave_out_rows(batch, lambda _: 1 / 0, torch.device("cpu"))
+    assert not shortcuts.may_leave_out_rows(TrainableWeights(given.model), batch, lambda _: 1 / 0)
 
 
 # ---- dropout ----
@@ -415,3 +416,104 @@ def test_signals_under_autocast():
             assert a.dtype == torch.float32
             assert (a - b).norm() < 0.03 * b.norm()
     assert shortcuts.may_use_signals(TrainableWeights(given.model).parameters)
+
+
+# ---- what a trial must not miss ----
+
+
+class Gated(nn.Module):
+    """A branch that starts at zero hides what it does."""
+
+    def __init__(self, branch):
+        super().__init__()
+        self.first, self.gate, self.branch = nn.Linear(6, 6), nn.Parameter(torch.zeros(1)), branch
+        self.classifier = nn.Linear(6, 4)
+
+    def forward(self, x):
+        h = self.first(x)
+        return self.classifier(h + self.gate * self.branch(self, h))
+
+
+HIDDEN = {
+    "mean over the batch": lambda self, h: h - h.mean(0),
+    "largest of the batch": lambda self, h: h / h.abs().max(),
+    "weight used without its module": lambda self, h: F.linear(h, self.first.weight),
+    "classifier used in the trunk": lambda self, h: F.linear(h, self.classifier.weight) @ self.classifier.weight,
+}
+
+
+@pytest.mark.parametrize("branch", HIDDEN)
+@pytest.mark.parametrize(("name", "args"), WITH_WEIGHTINGS, ids=lambda value: str(value))
+def test_a_branch_that_starts_at_zero_is_not_overlooked(name, args, branch):
+    given = given_with(lambda: Gated(HIDDEN[branch]))
+    shortcuts = Shortcuts(given.model)
+    for gate in (0.0, 1.0):
+        given.model.gate.data.fill_(gate)
+        assert_equal(update(name, args, given, shortcuts), update(name, args, given, None))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_the_size_of_the_losses_does_not_matter(scale):
+    given = given_with(MODELS["centred by hand"])
+    batch, weights = MicroBatch({"x": given.x}, given.y), TrainableWeights(given.model)
+
+    def losses(batch):
+        return scale * F.cross_entropy(given.model(batch.inputs["x"]), batch.labels, reduction="none")
+
+    assert not Shortcuts(given.model).may_leave_out_rows(weights, batch, losses)
+    for model, verdict in ((given.model, False), (plain().double(), True)):
+        batch_loss = lambda b, m=model: scale * F.cross_entropy(m(b.inputs["x"]), b.labels, reduction="none")  # noqa: E731
+        assert Shortcuts(model).may_leave_out_rows(TrainableWeights(model), batch, batch_loss) == verdict
+
+
+def test_losses_that_are_not_finite_decide_nothing():
+    given = given_with(plain)
+    shortcuts, weights = Shortcuts(given.model), TrainableWeights(given.model)
+    batch = MicroBatch({"x": given.x}, given.y)
+    before = [p.clone() for p in given.model.parameters()]
+    assert not shortcuts.may_leave_out_rows(weights, batch, lambda b: torch.full((len(b),), torch.nan))
+    assert shortcuts.may_leave_out_rows(weights, batch, lambda b: given.model(b.inputs["x"]).square().sum(1))
+    assert all(torch.equal(a, b) for a, b in zip(before, given.model.parameters())), "the trial puts the weights back"
+
+
+class OwnEnd(nn.Module):
+    """A trunk and a classifier, and something after it."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.body, self.classifier, self.end = nn.Linear(6, 6), nn.Linear(6, 4), end
+
+    def forward(self, x):
+        return self.end(self.classifier, torch.tanh(self.body(x)))
+
+
+ENDS = {
+    "in place": lambda head, h: head(h).mul_(4.0),
+    "by keyword": lambda head, h: head(input=h),
+    "scaled": lambda head, h: 2 * head(h),
+    "twice": lambda head, h: head(h) + 0 * head(h),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_cc_sam_where_the_classifier_is_not_simply_last(end):
+    given = given_with(lambda: OwnEnd(ENDS[end]))
+    shortcuts = Shortcuts(given.model)
+    for _ in range(2):
+        assert_equal(update("cc_sam", {"scale": 0.3}, given, shortcuts), update("cc_sam", {"scale": 0.3}, given, None))
+
+
+def test_cc_sam_with_a_hook_that_changes_the_logits():
+    given = given_with(plain)
+    given.model[2].register_forward_hook(lambda *call: 3 * call[2])
+    assert_equal(update("cc_sam", {}, given, Shortcuts(given.model)), update("cc_sam", {}, given, None))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*")
+@pytest.mark.parametrize(("name", "args"), WITH_WEIGHTINGS, ids=lambda value: str(value))
+def test_weight_norm_is_no_plain_linear_layer(name, args):
+    given = given_with(plain)
+    given.model[0], given.model[2] = (nn.utils.weight_norm(given.model[k]) for k in (0, 2))
+    shortcuts = Shortcuts(given.model)
+    for _ in range(2):
+        assert_equal(update(name, args, given, shortcuts), update(name, args, given, None))

@@ -72,3 +72,50 @@ def test_nothing_is_written():
     before = [t.clone() for t in u.tensors + v.tensors]
     _ = (u + v, u - v, u * v, 3 * u, abs(u), u.unit(), u.dot(v))
     assert all(torch.equal(a, b) for a, b in zip(before, u.tensors + v.tensors))
+
+
+# ---- vectors that lend their memory ----
+
+
+def fresh(*tensors):
+    return WeightVector(tensors or [torch.ones(2, 3), torch.ones(4)], fresh=True)
+
+
+POINT = [torch.zeros(2, 3), torch.zeros(4)]
+
+
+def test_a_vector_that_nobody_else_holds_can_become_a_point():
+    u = 2 * fresh().unit()        # outside of the assertion, which would hold what lies in between
+    assert u.can_become(POINT)
+    v = 3 * fresh()
+    point = [p + 1 for p in POINT]
+    assert all(torch.equal(t, torch.full_like(t, 4.0)) for t in v.become(point))
+    v.become_offset(point)
+    assert v.scale == 1 and all(torch.equal(t, torch.full_like(t, 3.0)) for t in v.materialize())
+    assert v.norm() == pytest.approx(3 * 10**0.5)
+
+
+def test_a_vector_that_somebody_holds_cannot():
+    g = fresh()
+    u = g.unit()
+    assert not u.can_become(POINT) and not g.can_become(POINT)
+    del u
+    assert g.can_become(POINT)
+    part = g.only([True, False])
+    assert not g.can_become(POINT)
+    del part
+    assert g.can_become(POINT)
+    assert g.tensors and not g.can_become(POINT), "tensors that were looked at may have been kept"
+    assert not WeightVector([torch.ones(2, 3), torch.ones(4)]).can_become(POINT)
+
+
+def test_memory_of_another_kind_cannot_hold_a_point():
+    shared = torch.ones(6)
+    assert not fresh(shared.view(2, 3), shared[:4]).can_become(POINT), "two of its tensors overlap"
+    assert not fresh(torch.ones(3, 2).T, torch.ones(4)).can_become(POINT), "laid out otherwise"
+    assert not fresh(torch.ones(2, 3), torch.ones(8)[:4]).can_become(POINT), "a piece of something larger"
+    assert not fresh(torch.ones(2, 3), torch.ones(1).expand(4)).can_become(POINT)
+    assert not fresh(torch.ones(2, 3, dtype=torch.float64), torch.ones(4)).can_become(POINT)
+    twice = torch.ones(4)
+    assert not fresh(torch.ones(2, 3), twice, twice).can_become([*POINT, torch.zeros(4)])
+    assert not fresh(torch.ones(2, 3), torch.ones(4), torch.ones(4)).can_become([*POINT, POINT[1]]), "two parameters, one memory"
