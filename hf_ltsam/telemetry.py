@@ -25,6 +25,7 @@ class Telemetry:
         self._steps = 0
         self._perturbed_steps = 0
         self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}        # of the steps that told a value
 
     def perturbed_pass(self, norm: Tensor, cosine: Tensor | None, gap: Tensor | None) -> None:
         self._norms.append(norm)
@@ -51,10 +52,11 @@ class Telemetry:
         if self._steps == 0:
             return {}
         read = torch.stack([s.float() for s in self._sums.values()]).tolist() if self._sums else []
-        means = {name: value / self._perturbed_steps for name, value in zip(self._sums, read)}
+        means = {name: value / self._counts[name] for name, value in zip(self._sums, read)}
         logs = {"sam_step_share": self._perturbed_steps / self._steps, **means}
-        self._sums, self._steps, self._perturbed_steps = {}, 0, 0
+        self._sums, self._counts, self._steps, self._perturbed_steps = {}, {}, 0, 0
         return logs
 
     def _add(self, name: str, value: Tensor) -> None:
         self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._counts[name] = self._counts.get(name, 0) + 1

@@ -517,3 +517,59 @@ def test_weight_norm_is_no_plain_linear_layer(name, args):
     shortcuts = Shortcuts(given.model)
     for _ in range(2):
         assert_equal(update(name, args, given, shortcuts), update(name, args, given, None))
+
+
+class FixedSize(nn.Module):
+    """Takes batches of eight alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.classifier(x.view(8, 6))
+
+
+class OneVector(nn.Module):
+    """A linear layer with eight outputs that is given one vector: its rows are no samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias_of_all, self.classifier = nn.Linear(6, 8), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.classifier(x) + self.bias_of_all(torch.ones_like(x[0])).sum() * torch.arange(4)
+
+
+@pytest.mark.parametrize("model", [FixedSize, OneVector])
+@pytest.mark.parametrize(("name", "args"), WITH_WEIGHTINGS, ids=lambda value: str(value))
+def test_models_of_another_kind_are_computed_in_full(name, args, model):
+    given = given_with(model)
+    shortcuts = Shortcuts(given.model)
+    for _ in range(2):
+        assert_equal(update(name, args, given, shortcuts), update(name, args, given, None))
+
+
+def test_a_gradient_that_a_hook_has_kept_is_left_alone():
+    given, kept, copies = given_with(plain), [], []
+
+    def keep(g):
+        kept.append(g)
+        copies.append(g.clone())
+
+    given.model[0].weight.register_hook(keep)
+    update("sam", {"rho": 1.0}, given, None)
+    assert len(kept) == 2 and all(torch.equal(a, b) for a, b in zip(kept, copies))
+
+
+def test_the_copy_of_the_weights_follows_their_type():
+    model = plain().bfloat16()
+    weights = TrainableWeights(model)
+    with weights.moved(weights.vector):
+        pass
+    model.float()
+    with torch.no_grad():
+        model[0].weight.fill_(1 / 3)
+    with weights.moved(weights.vector):
+        pass
+    assert torch.equal(model[0].weight, torch.full((7, 6), 1 / 3))

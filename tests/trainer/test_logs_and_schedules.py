@@ -172,5 +172,15 @@ def test_telemetry_adds_up_passes_and_averages_perturbed_steps():
     assert telemetry.pop() == {}
 
 
+def test_a_step_that_tells_no_cosine_does_not_lower_the_mean():
+    from hf_ltsam.telemetry import Telemetry
+
+    telemetry, t = Telemetry(), torch.tensor
+    for cosine in (t(0.5), None):
+        telemetry.perturbed_pass(t(2.0), cosine, None)
+        telemetry.end_step()
+    assert telemetry.pop() == {"sam_step_share": 1.0, "sam_eps_norm": 2.0, "sam_gradient_cosine": 0.5}
+
+
 def test_momentum_stays_where_other_arguments_of_our_sgd_are_given(tmp_path):
     assert LTSamConfig(output_dir=str(tmp_path), use_cpu=True, optim_args="nesterov=true").optim_args == "nesterov=true,momentum=0.9"
