@@ -38,11 +38,12 @@ class GradientTaker:
     def take(self, losses: Callable[[], Tensor], weightings: Sequence[Tensor | None]) -> tuple[Tensor, list[Gradient]]:
         """The losses l_i (b,) of one forward pass, detached, and the gradient of (1/n) sum_i a_i l_i for each a (b,)."""
         if len(weightings) > 1 and self._shortcuts is not None:
-            signals = self._signals(self._shortcuts)
+            known = self._shortcuts.may_use_signals(self._weights.parameters)
+            signals = None if known is False else self._signals(self._shortcuts, known)
             if signals is not None:
                 with signals.recorded():
                     found = losses()
-                return found.detach(), self._from_signals(signals, self._shortcuts, found, weightings)
+                return found.detach(), self._from_signals(signals, self._shortcuts, known, found, weightings)
         found = losses()
         return found.detach(), self.backward(found, weightings)
 
@@ -56,30 +57,31 @@ class GradientTaker:
             gradients.append(list(found))
         return gradients
 
-    def _signals(self, shortcuts: Shortcuts) -> Signals | None:
+    def _signals(self, shortcuts: Shortcuts, known: bool | None) -> Signals | None:
         """Where the modules that own trainable weights are few, or linear layers."""
         parameters = self._weights.parameters
-        if shortcuts.may_use_signals(parameters) is False:
-            return None
         signals = Signals(self._weights.model, parameters)
-        if shortcuts.may_use_signals(parameters) or signals.worth_it:
+        if known or signals.worth_it:
             return signals
         shortcuts.signals_were_tried(parameters, same=False)
         return None
 
     def _from_signals(
-        self, signals: Signals, shortcuts: Shortcuts, losses: Tensor, weightings: Sequence[Tensor | None]
+        self,
+        signals: Signals,
+        shortcuts: Shortcuts,
+        known: bool | None,
+        losses: Tensor,
+        weightings: Sequence[Tensor | None],
     ) -> list[Gradient]:
         """One backward pass for all; the first time one for each as well, to see whether they agree."""
-        parameters = self._weights.parameters
-        known = shortcuts.may_use_signals(parameters)
         formed = signals.gradients(losses / self._size / self._divisor, weightings, first=known is None)
         if formed is not None and known:
             return formed
         taken = self.backward(losses, weightings)
         same = formed is not None and nearly_equal(formed, taken)
         if bool(losses.isfinite().all()):
-            shortcuts.signals_were_tried(parameters, same)
+            shortcuts.signals_were_tried(self._weights.parameters, same)
         # a resumed training tries on another step than an uninterrupted one, and both must go on alike to the last bit
         return formed if formed is not None and same else taken
 

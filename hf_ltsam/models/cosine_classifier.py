@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import initialization as init
 
 from ..domains import POSITIVE, require
 
@@ -46,3 +47,15 @@ class CosineClassifier(nn.Module):
     def extra_repr(self) -> str:
         scale = "learnable" if isinstance(self.scale, nn.Parameter) else f"{self.scale:g}"
         return f"in_features={self.in_features}, num_classes={self.num_classes}, scale={scale}"
+
+
+@torch.no_grad()
+def init_unloaded(classifier: CosineClassifier, scale: float) -> None:
+    """Start a classifier at random, for `_init_weights` of a model.
+
+    By transformers' own functions: they leave alone what `from_pretrained` has already loaded.
+    """
+    init.normal_(classifier.weight)
+    init.copy_(classifier.weight, F.normalize(classifier.weight))
+    if isinstance(classifier.scale, nn.Parameter):
+        init.constant_(classifier.scale, scale)

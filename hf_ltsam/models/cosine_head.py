@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
-from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from ..domains import POSITIVE, require
-from .cosine_classifier import CosineClassifier
+from .cosine_classifier import CosineClassifier, init_unloaded
 
 
 class CosineHeadConfig(PreTrainedConfig):
@@ -95,12 +94,8 @@ class CosineHeadForImageClassification(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # transformers' own functions: they leave alone what from_pretrained has already loaded
         if isinstance(module, CosineClassifier):
-            init.normal_(module.weight)
-            init.copy_(module.weight, F.normalize(module.weight))
-            if isinstance(module.scale, nn.Parameter):
-                init.constant_(module.scale, self.config.cosine_scale)
+            init_unloaded(module, self.config.cosine_scale)
         else:
             self.model._init_weights(module)
 

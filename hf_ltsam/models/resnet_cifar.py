@@ -13,7 +13,7 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from ..domains import POSITIVE, require
 from ..registry import nearest
-from .cosine_classifier import CosineClassifier
+from .cosine_classifier import CosineClassifier, init_unloaded
 
 HEADS = ("linear", "cosine")
 
@@ -105,8 +105,7 @@ class CifarResNetForImageClassification(PreTrainedModel):
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, CosineClassifier):
-            init.normal_(module.weight)
-            init.copy_(module.weight, F.normalize(module.weight))
+            init_unloaded(module, self.config.cosine_scale)
         else:
             super()._init_weights(module)
 
