@@ -137,12 +137,13 @@ def _list_methods(methods: dict[str, type]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from hf_ltsam.docstrings import entry, first_line
+
     rows = {name: [name, *_own_defaults(method)] for name, method in methods.items()}
     table = Table("method, defaults", "what it is", "cost", "source", show_lines=True)
     table.columns[0].min_width = max(len(line) for lines in rows.values() for line in lines)
     for name, method in methods.items():
-        doc = inspect.getdoc(method) or ""
-        table.add_row("\n".join(rows[name]), doc.partition("\n")[0], _entry(doc, "Cost"), _entry(doc, "Source"))
+        table.add_row("\n".join(rows[name]), first_line(method), entry(method, "Cost"), entry(method, "Source"))
     console = Console()
     console.print(table)
     console.print("G(a, eps): the gradient at w + eps of the batch's losses, weighted by a. In full: ltsam methods NAME")
@@ -165,17 +166,6 @@ def _show_method(name: str, method: type) -> None:
     _, _, shared = (inspect.getdoc(Method) or "").partition("Args:\n")
     print(f"{name} = hf_ltsam.methods.{method.__name__}({defaults})\n\n{inspect.getdoc(method)}\n\nEvery method:\n{shared}")
     print(_SCHEDULES)
-
-
-def _entry(doc: str, name: str) -> str:
-    """The text behind "Cost:" or "Source:" in a docstring, to the end of its paragraph or to the next entry."""
-    _, _, text = doc.partition(f"\n{name}: ")
-    lines: list[str] = []
-    for line in text.splitlines():
-        if lines and not line.startswith(" "):
-            break
-        lines.append(line.strip())
-    return " ".join(lines)
 
 
 def _first_line(command: Callable[..., None]) -> str:

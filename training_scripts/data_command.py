@@ -19,7 +19,7 @@ from dataset_builders.publish import Draw, publish, refuse_to_publish
 from dataset_builders.set_facts import FACTS
 from hf_ltsam import ClassStatistics
 from hf_ltsam.registry import nearest
-from training_scripts.class_curve import draw_curve, text_curve
+from hf_ltsam.class_curve import draw_curve, text_curve
 
 
 def main(words: Sequence[str]) -> None:

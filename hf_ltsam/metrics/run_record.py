@@ -32,7 +32,7 @@ class RunRecord:
             null], "ece", "samples"}, as `split_results` gives them. Accuracies are fractions in [0, 1].
         reweighting: `{"scheme": ..., "start": ...}`.
         weight_averaging: `{"start": ..., "interval": ...}` where the results are those of averaged weights, else empty.
-        model: whatever names it, such as `{"model_type": "cifar_resnet", "depth": 32, "head": "linear"}`.
+        model: whatever names it, such as `{"model": "cifar_resnet", "depth": 32, "head": "linear"}`.
         data: whatever names it, such as `{"name": "cifar10", "imbalance_ratio": 100, "fingerprint": ...}`.
         timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`.
         hardware: in words.
