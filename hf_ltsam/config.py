@@ -150,6 +150,10 @@ class LTSamConfig(TrainingArguments):
                 "best checkpoint. Set it to False."
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without tokens: `training_args.bin`, which is a pickle of this, may go anywhere. Copies ask HF_TOKEN instead."""
+        return {name: None if name.endswith("_token") else value for name, value in self.__dict__.items()}
+
     @property
     def method_hyperparameters(self) -> dict[str, Any]:
         """`method_args` as `make_method` takes them: schedules by epoch have become schedules by progress."""

@@ -26,6 +26,7 @@ from .learning_rate import hold_constant, milestone_schedule
 from .losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_loss
 from .methods import METHODS, Method, make_method
 from .metrics.long_tail import LongTailMetrics
+from .publishing import Publishes
 from .refusals import (
     check_arguments,
     check_classifier,
@@ -53,7 +54,7 @@ _STANDS_STILL = "learning_rate=5e-05 is transformers' default for AdamW; SGD usu
 _EARLY_LOSS = CrossEntropy()        # before `loss_start`
 
 
-class LTSamTrainer(Resumes, EvaluatesLogits):
+class LTSamTrainer(Publishes, Resumes, EvaluatesLogits):
     """`transformers.Trainer` with a method in the place of the gradient.
 
     The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging, checkpoints and evaluation stay what

@@ -191,11 +191,23 @@ def parse(words: Sequence[str]) -> Run:
             settings.pop(f"{kind}_args", None)
     settings |= given
     settings = {name: _without_json(name, value) for name, value in settings.items()}
+    token = settings.pop("hub_token", None)        # from here on it is nowhere but in the configuration
     # a folder for each seed, so that the runs of one recipe do not overwrite each other
     stem = Path(recipe).stem if recipe else "train"
     settings.setdefault("output_dir", f"runs/{stem}/seed{settings.get('seed', LTSamConfig.seed)}")
-    model, data, config = parser.parse_dict(settings)
-    return Run(model, data, config, settings, tuple(words))
+    model, data, config = parser.parse_dict({**settings, "hub_token": token})
+    return Run(model, data, config, settings, _without_token(words))
+
+
+def _without_token(words: Sequence[str]) -> tuple[str, ...]:
+    """The command line as it may be shown to anybody: whoever repeats it uses a token of their own."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word.partition("=")[0] != "--hub_token":
+            kept.append(word)
+        skip = word == "--hub_token"
+    return tuple(kept)
 
 
 class _Parser(HfArgumentParser):

@@ -121,11 +121,27 @@ def _data(words: Sequence[str]) -> None:
     data_command.main(words)
 
 
+def _push(words: Sequence[str]) -> None:
+    """Upload a finished run with its card: ltsam push RUN OWNER/NAME."""
+    from training_scripts import push
+
+    push.push_command(words)
+
+
+def _card(words: Sequence[str]) -> None:
+    """Print the card of a run: ltsam card RUN."""
+    from training_scripts import push
+
+    push.card_command(words)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": _demo,
     "train": _train,
     "evaluate": _evaluate,
     "export": _export,
+    "push": _push,
+    "card": _card,
     "data": _data,
     "corrupt": _corrupt,
     "sharpness": _sharpness,

@@ -17,6 +17,7 @@ from transformers.trainer_utils import PredictionOutput
 
 from hf_ltsam import LOSSES, METHODS, LTSamTrainer
 from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.loading import weights_digest
 from hf_ltsam.metrics.run_record import RunRecord, installed_versions, split_results
 from hf_ltsam.run_identity import describe
 from training_scripts.arguments import Run
@@ -60,6 +61,7 @@ def record_of(
         timing={"train_seconds": train["train_runtime"], "seconds_per_step": 1 / train["train_steps_per_second"]},
         hardware=hardware(trainer),
         command=command(run),
+        weights_sha256=weights_digest(run.config.output_dir),
         versions=installed_versions(),
     )
 

@@ -43,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         record = finish(run, splits, trainer, trained.metrics)
         if trainer.is_world_process_zero():
             print_results(record, run.config.output_dir)
+        if run.config.push_to_hub:
+            commit = trainer.publish_saved()
+            if trainer.is_world_process_zero():
+                print(f"Published: {commit.commit_url}")
 
 
 def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
@@ -94,7 +98,7 @@ def train(run: Run, trainer: LTSamTrainer) -> TrainOutput:
 def finish(run: Run, splits: Splits, trainer: LTSamTrainer, train_metrics: dict[str, float]) -> RunRecord:
     """Test after the last epoch; save weights, metrics.json and recipe.yaml."""
     test = trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)        # not pushed yet: the card needs metrics.json
     trainer.save_state()
     record = record_of(run, trainer, splits, test, train_metrics)
     if trainer.is_world_process_zero():

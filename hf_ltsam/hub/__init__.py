@@ -1,11 +1,11 @@
 """On its way to the Hub: what is sent, in the background where a training goes on, and what went wrong in words."""
 
 from .background import BackgroundUploads, within
-from .failures import HubError, require_network, without_secrets
+from .failures import HubError, in_words, require_network, without_secrets
 from .run_files import check_publishable, checkpoint_files, run_files
 from .upload import Upload, create_repository, send
 
 __all__ = [
     "BackgroundUploads", "HubError", "Upload", "check_publishable", "checkpoint_files", "create_repository",
-    "require_network", "run_files", "send", "within", "without_secrets",
+    "in_words", "require_network", "run_files", "send", "within", "without_secrets",
 ]

@@ -77,7 +77,7 @@ def in_words(error: Exception, repo: str, token: str | None = None) -> HubError:
     said = without_secrets(str(error) or type(error).__name__, token).partition("\n")[0]
     if isinstance(error, OfflineModeIsEnabled) or not isinstance(error, HTTPError | TimeoutError | ConnectionError):
         return HubError(f"{repo} was not uploaded: {said}")
-    return HubError(f"{repo} was not uploaded: {constants.ENDPOINT} could not be reached or cut the connection ({said}).", True)
+    return HubError(f"{repo} was not uploaded: {constants.ENDPOINT} could not be reached, or hung up ({said}).", True)
 
 
 def _answer(error: HfHubHTTPError, repo: str, token: str | None) -> HubError:

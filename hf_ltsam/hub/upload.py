@@ -33,6 +33,7 @@ class Upload:
         message: of the commit.
         revision: branch; None: main.
         private: whether a repository that is made is private; None: as the owner's settings say.
+        repo_type: "model" or "dataset".
     """
 
     repo: str
@@ -40,6 +41,7 @@ class Upload:
     message: str
     revision: str | None = None
     private: bool | None = None
+    repo_type: str = "model"
 
     @property
     def patience(self) -> float:
@@ -48,14 +50,16 @@ class Upload:
         return GRACE + size / SLOWEST
 
 
-def create_repository(repo: str, token: str | None = None, private: bool | None = None) -> str:
-    """Make a model repository unless it is there; returns OWNER/NAME.
+def create_repository(
+    repo: str, token: str | None = None, private: bool | None = None, repo_type: str = "model"
+) -> str:
+    """Make a repository unless it is there; returns OWNER/NAME.
 
     Raises:
         HubError: the Hub did not do it.
     """
     try:
-        return str(HfApi(token=token).create_repo(repo, private=private, exist_ok=True).repo_id)
+        return str(HfApi(token=token).create_repo(repo, private=private, repo_type=repo_type, exist_ok=True).repo_id)
     except (OSError, ValueError, HTTPError) as error:
         raise in_words(error, repo, token) from None        # its own text may hold what is secret
 
@@ -70,11 +74,11 @@ def send(upload: Upload, token: str | None = None) -> CommitInfo:
 
 
 def _commit(upload: Upload, token: str | None) -> CommitInfo:
-    repo = create_repository(upload.repo, token, upload.private)
+    repo = create_repository(upload.repo, token, upload.private, upload.repo_type)
     operations = [CommitOperationAdd(name, file) for name, file in sorted(upload.files.items())]
     try:
         return HfApi(token=token).create_commit(
-            repo, operations, commit_message=upload.message, revision=upload.revision
+            repo, operations, commit_message=upload.message, revision=upload.revision, repo_type=upload.repo_type
         )
     except (OSError, ValueError, HTTPError) as error:
         raise in_words(error, repo, token) from None

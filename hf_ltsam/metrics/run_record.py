@@ -37,6 +37,7 @@ class RunRecord:
         timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`.
         hardware: in words.
         command: that repeats the run.
+        weights_sha256: of the weights that the results are of, as `loading.weights_digest` gives it; empty: not known.
         versions: package -> version, as `installed_versions` gives them.
     """
 
@@ -52,6 +53,7 @@ class RunRecord:
     timing: dict[str, float] = field(default_factory=dict)
     hardware: str = ""
     command: str = ""
+    weights_sha256: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
 

@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers.utils import logging
 
 from ..class_statistics import FILE_NAME as STATISTICS_FILE
 from ..class_statistics import ClassStatistics
+from ..loading import weights_digest
 from ..metrics.run_record import FILE_NAME as METRICS_FILE
 from ..metrics.run_record import RunRecord, read_metrics
 from ..run_identity import FILE_NAME as IDENTITY_FILE
 
+logger = logging.get_logger(__name__)
+
 RECIPE = "recipe.yaml"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_OF_ONE_RUN = {"seed", "results", "timing", "hardware", "command", "versions"}        # may differ between seeds
+_OF_ONE_RUN = {"seed", "results", "timing", "hardware", "command", "versions", "weights_sha256"}
 _SETTINGS_OF_ONE_RUN = re.compile(r"seed|data_seed|output_dir|run_name|resume_from_checkpoint|(push_to_)?hub.*")
 
 
@@ -97,7 +101,7 @@ def read_facts(
     Raises:
         ValueError: a file is damaged, and named.
     """
-    record = read_metrics(folder) if (folder / METRICS_FILE).is_file() else None
+    record = _record(folder)
     return RunFacts(
         folder,
         config=_json(folder / "config.json") or {},
@@ -109,6 +113,17 @@ def read_facts(
         evaluation=evaluation,
         sharpness=sharpness,
     )
+
+
+def _record(folder: Path) -> RunRecord | None:
+    """None too where it is of other weights, which a later training has put in the place of its own."""
+    if not (folder / METRICS_FILE).is_file():
+        return None
+    record = read_metrics(folder)
+    if record.weights_sha256 and record.weights_sha256 != weights_digest(folder):
+        logger.warning(f"{folder / METRICS_FILE} is of other weights than the folder has now: its results are left out.")
+        return None
+    return record
 
 
 def on_hub(name: str) -> bool:

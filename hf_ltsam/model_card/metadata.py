@@ -79,19 +79,18 @@ def eval_results(facts: RunFacts) -> list[EvalResult]:
     if facts.record is not None:
         data = facts.record.data
         drawn = {key: data[key] for key in ("imbalance_ratio", "profile", "split_seed") if data.get("imbalance_ratio")}
-        where = {"dataset_type": data_type(facts), "dataset_name": data_name(facts), "dataset_split": "test"}
+        where = data_name(facts)
         result = facts.record.results["test"]
         found += _of_set(result, where, drawn or None)
         if result.get("ece") is not None:
             name = "Expected calibration error"
             found.append(_one("expected_calibration_error", name, float(result["ece"]), where, drawn or None))
     for name, of_set in ((facts.evaluation or {}).get("sets") or {}).items():
-        where = {"dataset_type": name, "dataset_name": name, "dataset_split": "test"}
         if "result" in of_set:
-            found += _of_set(of_set["result"], where, None)
+            found += _of_set(of_set["result"], name, None)
         elif "summary" in of_set:
             mean = float(of_set["summary"]["mean_error"])
-            found.append(_one("mean_corruption_error", "Mean error under corruption", mean, where, None))
+            found.append(_one("mean_corruption_error", "Mean error under corruption", mean, name, None))
     return found
 
 
@@ -118,22 +117,24 @@ def when(facts: RunFacts) -> str:
 
 
 def data_name(facts: RunFacts) -> str:
-    """What the training data are called."""
+    """The name of the training data on the Hub, or the end of their path."""
     data = facts.record.data if facts.record else {}
     name = str(data.get("dataset") or data.get("name") or data.get("builder") or "training data").rstrip("/")
     return name if facts.data_set else name.rpartition("/")[2]
 
 
-def data_type(facts: RunFacts) -> str:
-    """Their name on the Hub, or the end of their path."""
-    return facts.data_set or data_name(facts)
-
-
-def _of_set(result: Mapping[str, Any], where: Mapping[str, str], drawn: dict[str, Any] | None) -> list[EvalResult]:
+def _of_set(result: Mapping[str, Any], where: str, drawn: dict[str, Any] | None) -> list[EvalResult]:
     return [_one(*METRICS[name], value, where, drawn) for name, value in accuracies(result).items()]
 
 
-def _one(metric: str, name: str, value: float, where: Mapping[str, str], drawn: dict[str, Any] | None) -> EvalResult:
+def _one(metric: str, name: str, value: float, where: str, drawn: dict[str, Any] | None) -> EvalResult:
     return EvalResult(
-        task_type=TASK, metric_type=metric, metric_name=name, metric_value=value, dataset_args=drawn, **where
+        task_type=TASK,
+        dataset_type=where,
+        dataset_name=where,
+        metric_type=metric,
+        metric_value=value,
+        metric_name=name,
+        dataset_split="test",
+        dataset_args=drawn,
     )

@@ -22,8 +22,8 @@ def summary(facts: RunFacts) -> str:
     if facts.statistics is not None:
         counts = facts.statistics.counts
         data = (
-            f" trained on long-tailed data ({facts.statistics.total:,} images, imbalance ratio "
-            f"{facts.statistics.imbalance_ratio:.4g}: {max(counts):,} images of the largest class, {min(counts):,} of the smallest)"
+            f" trained on long-tailed data ({facts.statistics.total:,} images: {max(counts):,} of the largest class, "
+            f"{min(counts):,} of the smallest, imbalance ratio {facts.statistics.imbalance_ratio:.4g})"
         )
     how = f" with {_method_name(facts)}" if facts.method else ""
     start = f", starting from `{facts.trained_from}`" if facts.trained_from else ""
@@ -59,8 +59,8 @@ def data_sentence(facts: RunFacts, statistics: ClassStatistics) -> str:
     where = f"`{data_name(facts)}`: " if facts.record else ""
     link = f" ([on the Hub](https://huggingface.co/datasets/{facts.data_set}))" if facts.data_set else ""
     return (
-        f"{where}{statistics.total:,} training images of {statistics.num_classes:,} classes, {max(statistics.counts):,} down to "
-        f"{min(statistics.counts):,} images (imbalance ratio {statistics.imbalance_ratio:.4g}){link}."
+        f"{where}{statistics.total:,} training images of {statistics.num_classes:,} classes, {max(statistics.counts):,} "
+        f"down to {min(statistics.counts):,} images (imbalance ratio {statistics.imbalance_ratio:.4g}){link}."
     )
 
 

@@ -16,8 +16,8 @@ from dataset_builders.cifar_lt import CIFAR10_NAMES
 from dataset_builders.publish import Draw, data_card
 from dataset_builders.set_facts import FACTS
 from hf_ltsam import ClassStatistics
-from training_scripts.arguments import DataArguments
 from hf_ltsam.class_curve import text_curve
+from training_scripts.arguments import DataArguments
 from training_scripts.splits import check_data, load_splits
 
 
