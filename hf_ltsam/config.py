@@ -16,7 +16,7 @@ from .methods import METHODS
 _STOCK_LEARNING_RATE = 5e-5
 
 
-@dataclass
+@dataclass(repr=False)        # transformers' own hides tokens
 class LTSamConfig(TrainingArguments):
     """`transformers.TrainingArguments` with the settings of long-tailed sharpness-aware training.
 
