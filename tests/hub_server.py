@@ -338,9 +338,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=repo.head)
             return
         about = {"X_Repo_Commit": repo.head, "ETag": f'"{_oid(content)}"'}
-        if isinstance(content, Path):        # LFS files lie elsewhere
+        if isinstance(content, Path):        # LFS files lie on another host
+            elsewhere = self.server_side.endpoint.replace("127.0.0.1", "localhost")
             linked = {"X_Linked_Size": str(content.stat().st_size), "X_Linked_Etag": about["ETag"]}
-            self.answer(b"", 302, Location=f"{self.server_side.endpoint}/cdn/{content.name}", **about, **linked)
+            self.answer(b"", 302, Location=f"{elsewhere}/cdn/{content.name}", **about, **linked)
             return
         self.serve(content, **about)
 

@@ -1,6 +1,7 @@
 """One upload: the real client against a Hub that answers, refuses, fails, hangs up."""
 
 import os
+import time
 
 import pytest
 from hub_server import READ_ONLY, TOKEN
@@ -134,6 +135,8 @@ def test_a_slow_server_is_waited_for_as_long_as_stated(hub):
     with pytest.raises(HubError, match=r"Uploading: the Hub did not finish within 0 seconds\.") as raised:
         within(0.2, lambda: send(upload()), "Uploading")
     assert raised.value.temporary
+    while not hub.messages:        # its thread goes on: not beyond the life of this server
+        time.sleep(0.05)
     assert upload().patience == pytest.approx(GRACE + len(BIG) / SLOWEST, rel=1e-3)
 
 
