@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer({"error": f"fault {fault.status}"}, fault.status, **fault.headers)
         return True
 
-    do_GET = do_HEAD = do_POST = do_PUT = handle_request
+    do_GET = do_HEAD = do_POST = do_PUT = handle_request  # noqa: N815
 
     def route(self, path):
         if path == "/api/repos/create":

@@ -77,7 +77,7 @@ def test_a_newer_upload_makes_a_failed_one_needless(queue):
 
 
 def test_the_end_is_bounded(queue):
-    uploads, sent, put = queue
+    uploads, _, put = queue
     put("always", fails=99, open_=True)
     assert not uploads.finish(5)
     stuck = put("stuck")

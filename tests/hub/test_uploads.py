@@ -100,7 +100,7 @@ def test_too_many_requests(hub, clock):
 
 def test_a_wait_that_is_too_long_is_not_waited(hub, clock):
     hub.fail("/commit/", 429, times=9, headers={"Retry-After": "3600"})
-    with pytest.raises(HubError, match="429, it has had too many requests.*asks to wait 3600 seconds"):
+    with pytest.raises(HubError, match=r"429, it has had too many requests.*asks to wait 3600 seconds"):
         send(upload())
     assert len(hub.asked("/commit/")) == 1 and not clock.slept
 
