@@ -79,7 +79,7 @@ def publish(draw: Draw, repo: str, data_dir: str | Path | None = None, private: 
         splits.push_to_hub(repo, private=private, commit_message=draw.title)
         card = DatasetCard.load(repo)        # with the features and sizes that `push_to_hub` has written down
     except (OSError, HTTPError) as error:
-        raise in_words(error, repo) from None
+        raise in_words(error, f"{repo} was not uploaded") from None
     described = data_card(draw, splits, repo)
     card.data = DatasetCardData(**{**card.data.to_dict(), **described.data.to_dict()})
     card.text = described.text

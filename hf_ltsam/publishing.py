@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from functools import partial
@@ -59,7 +60,8 @@ class Publishes(Trainer):
         if not self.is_world_process_zero():
             return
         self.push_in_progress = None
-        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        shutil.rmtree(self._staging, ignore_errors=True)        # of a run that was killed
+        name = self.args.hub_model_id or _name_of(Path(self.args.output_dir).absolute())
         private = self.args.hub_private_repo if private is None else private
         make = partial(create_repository, name, token or self.args.hub_token, private)
         try:
@@ -213,6 +215,7 @@ class Publishes(Trainer):
                 f"The last checkpoints are not all on the Hub ({self.hub_model_id}). They are in {self.args.output_dir}: "
                 "trainer.push_to_hub() or `ltsam push` sends the model."
             )
+            return
         shutil.rmtree(self._staging, ignore_errors=True)
 
     @property
@@ -222,6 +225,11 @@ class Publishes(Trainer):
 
 def _several(given: str | list[str] | None) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+def _name_of(folder: Path) -> str:
+    """The folder's name, with that of its parent where it only says which seed: runs/mine/seed0 -> mine-seed0."""
+    return f"{folder.parent.name}-{folder.name}" if re.fullmatch(r"seed\d+", folder.name) else folder.name
 
 
 def _linked(folder: Path, target: Path) -> Path:

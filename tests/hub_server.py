@@ -169,6 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
     def route(self, path):
         if path == "/api/repos/create":
             return self.create()
+        if path == "/api/whoami-v2":
+            known = self.token() in (TOKEN, READ_ONLY)
+            return self.answer({"name": "me", "type": "user"}) if known else self.refuse(401, "Invalid user token")
         if path == "/api/validate-yaml":
             return self.validate()
         if path.startswith("/lfs/"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_ltsam import LTSamConfig, make_loss, make_method
-from hf_ltsam.hub import require_network
+from hf_ltsam.hub import check_token, require_network
 from hf_ltsam.metrics.run_record import FILE_NAME
 from hf_ltsam.models.clip_source import OPEN_CLIP
 from hf_ltsam.models.clip_start import STARTS
@@ -34,6 +34,7 @@ def check(run: Run) -> None:
     check_arguments(config)
     if config.push_to_hub:
         require_network("--push_to_hub")
+        check_token("--push_to_hub", config.hub_token)
     if config.dataloader_drop_last:
         raise ValueError(
             "--dataloader_drop_last true leaves out test images too, in transformers' Trainer. Choose a "

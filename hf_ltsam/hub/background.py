@@ -16,6 +16,8 @@ from .failures import HubError
 
 logger = logging.get_logger(__name__)
 
+MOST_KEPT = 4        # uploads that wait or have failed: the files of each stay on the disk
+
 T = TypeVar("T")
 
 
@@ -36,7 +38,7 @@ def within(seconds: float, call: Callable[[], T], what: str) -> T:
         raise HubError(f"{what}: the Hub did not finish within {seconds:.0f} seconds.", temporary=True) from None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     send: Callable[[], Any]
     replaceable: bool
@@ -69,14 +71,15 @@ class BackgroundUploads:
         """
         job = _Job(send, replaceable, discard)
         with self._changed:
-            needless = [old for old in (*self._waiting, *self._failed) if old.replaceable and replaceable]
-            self._waiting = deque(old for old in self._waiting if old not in needless)
-            self._failed = [old for old in self._failed if old not in needless]
+            kept = [*self._failed, *self._waiting]
+            needless = [old for old in kept if old.replaceable and replaceable]
+            too_many = [old for old in kept if old not in needless][: max(len(kept) - len(needless) - MOST_KEPT + 1, 0)]
+            self._remove([*needless, *too_many])
             self._waiting.append(job)
             self._start()
-        for old in needless:
-            old.future.cancel()
-            old.discard()
+        if too_many:
+            logger.warning(f"The uploads do not keep up with the training: {len(too_many)} of the oldest is not sent.")
+        _let_go([*needless, *too_many])
         return job.future
 
     def wait(self, seconds: float) -> bool:
@@ -98,11 +101,12 @@ class BackgroundUploads:
         """Forget what is waiting or has failed, since something newer is sent another way."""
         with self._changed:
             needless = [*self._waiting, *self._failed]
-            self._waiting.clear()
-            self._failed.clear()
-        for job in needless:
-            job.future.cancel()
-            job.discard()
+            self._remove(needless)
+        _let_go(needless)
+
+    def _remove(self, jobs: list[_Job]) -> None:
+        self._waiting = deque(job for job in self._waiting if job not in jobs)
+        self._failed = [job for job in self._failed if job not in jobs]
 
     def _start(self) -> None:
         if self._thread is None:
@@ -128,6 +132,12 @@ class BackgroundUploads:
                 job.discard()
             else:
                 logger.warning(f"{error} The training goes on; this is tried again later, and at its end.")
+
+
+def _let_go(jobs: list[_Job]) -> None:
+    for job in jobs:
+        job.future.cancel()
+        job.discard()
 
 
 def _run(job: _Job) -> Exception | None:

@@ -62,32 +62,32 @@ def without_secrets(text: str, token: str | None = None) -> str:
     return cleaned.replace(token, "***") if token else cleaned
 
 
-def in_words(error: Exception, repo: str, token: str | None = None) -> HubError:
+def in_words(error: Exception, what: str, token: str | None = None) -> HubError:
     """What a failure of the client means.
 
     Args:
         error: what `huggingface_hub` has raised.
-        repo: that was to be written.
+        what: was to happen and did not, such as "me/model was not uploaded".
         token: that was used, to keep it out of the message.
     """
     if isinstance(error, HubError):
         return error
     if isinstance(error, HfHubHTTPError):
-        return _answer(error, repo, token)
+        return _answer(error, what, token)
     said = without_secrets(str(error) or type(error).__name__, token).partition("\n")[0]
     if isinstance(error, OfflineModeIsEnabled) or not isinstance(error, HTTPError | TimeoutError | ConnectionError):
-        return HubError(f"{repo} was not uploaded: {said}")
-    return HubError(f"{repo} was not uploaded: {constants.ENDPOINT} could not be reached, or hung up ({said}).", True)
+        return HubError(f"{what}: {said}")
+    return HubError(f"{what}: {constants.ENDPOINT} could not be reached, or hung up ({said}).", True)
 
 
-def _answer(error: HfHubHTTPError, repo: str, token: str | None) -> HubError:
+def _answer(error: HfHubHTTPError, what: str, token: str | None) -> HubError:
     response = error.response
     status = response.status_code
     asked = response.headers.get("Retry-After", "")
     wait = float(asked) if asked.isdigit() else None
     meaning = _MEANING.get(status, "it has a failure of its own" if status >= 500 else "it refuses")
     said = without_secrets(error.server_message or "", token).partition("\n")[0][:300]
-    parts = [f"{repo} was not uploaded: the Hub answers {status}, {meaning}".rstrip(".") + "."]
+    parts = [f"{what}: the Hub answers {status}, {meaning}".rstrip(".") + "."]
     if said:
         parts.append(f"It says: {said.rstrip('.')}.")
     if wait is not None:

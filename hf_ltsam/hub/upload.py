@@ -12,6 +12,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from huggingface_hub.errors import HTTPError
 from transformers.utils import logging
 
+from .background import within
 from .failures import HubError, in_words, without_secrets
 
 logger = logging.get_logger(__name__)
@@ -61,7 +62,24 @@ def create_repository(
     try:
         return str(HfApi(token=token).create_repo(repo, private=private, repo_type=repo_type, exist_ok=True).repo_id)
     except (OSError, ValueError, HTTPError) as error:
-        raise in_words(error, repo, token) from None        # its own text may hold what is secret
+        raise in_words(error, f"{repo} was not uploaded", token) from None        # its own text may hold what is secret
+
+
+def check_token(what: str, token: str | None = None) -> None:
+    """Refuse a token that the Hub does not know, before anything is done; a Hub that fails is asked again later.
+
+    Args:
+        what: the setting that needs it, as the user wrote it.
+
+    Raises:
+        HubError: there is none, or the Hub does not know it.
+    """
+    try:
+        within(30, lambda: HfApi(token=token).whoami(), what)
+    except (OSError, ValueError, HTTPError) as error:        # among them that there is no token at all
+        found = in_words(error, f"{what} cannot work", token)
+        if not found.temporary:
+            raise found from None
 
 
 def send(upload: Upload, token: str | None = None) -> CommitInfo:
@@ -81,7 +99,7 @@ def _commit(upload: Upload, token: str | None) -> CommitInfo:
             repo, operations, commit_message=upload.message, revision=upload.revision, repo_type=upload.repo_type
         )
     except (OSError, ValueError, HTTPError) as error:
-        raise in_words(error, repo, token) from None
+        raise in_words(error, f"{repo} was not uploaded", token) from None
 
 
 def _patiently(call: Callable[[], T]) -> T:

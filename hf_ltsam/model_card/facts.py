@@ -73,6 +73,15 @@ class RunFacts:
         return None if names == [f"LABEL_{c}" for c in range(len(names))] else names
 
     @property
+    def task(self) -> str | None:
+        """As the Hub names it; None where it cannot be told."""
+        architectures = " ".join(self.config.get("architectures") or ())
+        if "ForSequenceClassification" in architectures:
+            return "text-classification"
+        seen = {"image_size", "num_channels", "vision_config", "base_config", "pretrained_cfg"} & set(self.config)
+        return "image-classification" if "ForImageClassification" in architectures or seen else None
+
+    @property
     def trained_from(self) -> str | None:
         """The name on the Hub of the model that the training started from."""
         if self.adapter is not None:

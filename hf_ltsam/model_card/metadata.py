@@ -18,7 +18,6 @@ from huggingface_hub import (
 from .facts import RunFacts
 from .tables import accuracies
 
-TASK = "image-classification"
 # name in the results -> identifier of the metric on the Hub, and in words
 METRICS = {
     "overall": ("accuracy", "Accuracy"),
@@ -64,7 +63,7 @@ def card_data(facts: RunFacts, model_name: str, stated: Stated) -> ModelCardData
         license=stated.license,
         language=stated.language,
         library_name=library,
-        pipeline_tag=TASK,
+        pipeline_tag=facts.task,
         base_model=stated.base_model or facts.trained_from,
         datasets=datasets or None,
         tags=["hf_ltsam", "long-tailed", *sharpness_aware, method, *stated.tags],
@@ -75,22 +74,22 @@ def card_data(facts: RunFacts, model_name: str, stated: Stated) -> ModelCardData
 
 def eval_results(facts: RunFacts) -> list[EvalResult]:
     """The model index: numbers as they stand in `metrics.json` and in the evaluation, fractions in [0, 1]."""
-    found = []
+    found, task = [], facts.task or "classification"
     if facts.record is not None:
         data = facts.record.data
         drawn = {key: data[key] for key in ("imbalance_ratio", "profile", "split_seed") if data.get("imbalance_ratio")}
         where = data_name(facts)
         result = facts.record.results["test"]
-        found += _of_set(result, where, drawn or None)
+        found += _of_set(result, task, where, drawn or None)
         if result.get("ece") is not None:
             name = "Expected calibration error"
-            found.append(_one("expected_calibration_error", name, float(result["ece"]), where, drawn or None))
+            found.append(_one("expected_calibration_error", name, float(result["ece"]), task, where, drawn or None))
     for name, of_set in ((facts.evaluation or {}).get("sets") or {}).items():
         if "result" in of_set:
-            found += _of_set(of_set["result"], name, None)
+            found += _of_set(of_set["result"], task, name, None)
         elif "summary" in of_set:
             mean = float(of_set["summary"]["mean_error"])
-            found.append(_one("mean_corruption_error", "Mean error under corruption", mean, name, None))
+            found.append(_one("mean_corruption_error", "Mean error under corruption", mean, task, name, None))
     return found
 
 
@@ -123,13 +122,13 @@ def data_name(facts: RunFacts) -> str:
     return name if facts.data_set else name.rpartition("/")[2]
 
 
-def _of_set(result: Mapping[str, Any], where: str, drawn: dict[str, Any] | None) -> list[EvalResult]:
-    return [_one(*METRICS[name], value, where, drawn) for name, value in accuracies(result).items()]
+def _of_set(result: Mapping[str, Any], task: str, where: str, drawn: dict[str, Any] | None) -> list[EvalResult]:
+    return [_one(*METRICS[name], value, task, where, drawn) for name, value in accuracies(result).items()]
 
 
-def _one(metric: str, name: str, value: float, where: str, drawn: dict[str, Any] | None) -> EvalResult:
+def _one(metric: str, name: str, value: float, task: str, where: str, drawn: dict[str, Any] | None) -> EvalResult:
     return EvalResult(
-        task_type=TASK,
+        task_type=task,
         dataset_type=where,
         dataset_name=where,
         metric_type=metric,

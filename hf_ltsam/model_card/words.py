@@ -16,7 +16,9 @@ from .metadata import data_name, needs_import
 
 def summary(facts: RunFacts) -> str:
     """What it is, in one sentence."""
-    kind = "An adapter for an image classifier" if facts.adapter else "An image classifier"
+    classifier = {"image-classification": "an image classifier", "text-classification": "a text classifier"}
+    kind = classifier.get(facts.task or "", "a classifier")
+    kind = f"An adapter for {kind}" if facts.adapter else kind.capitalize()
     classes = f" of {len(facts.class_names)} classes" if facts.class_names else ""
     data = ""
     if facts.statistics is not None:
@@ -52,7 +54,12 @@ def loading(facts: RunFacts, repo: str) -> str:
             f"{first}from transformers import AutoModelForImageClassification\n"
             f'model = AutoModelForImageClassification.from_pretrained("{repo}")'
         )
-    return f'{first}from transformers import pipeline\nclassify = pipeline("image-classification", model="{repo}")'
+    if facts.task is None:
+        return (
+            "from huggingface_hub import hf_hub_download\nfrom safetensors.torch import load_file\n"
+            f'model.load_state_dict(load_file(hf_hub_download("{repo}", "model.safetensors")))'
+        )
+    return f'{first}from transformers import pipeline\nclassify = pipeline("{facts.task}", model="{repo}")'
 
 
 def data_sentence(facts: RunFacts, statistics: ClassStatistics) -> str:

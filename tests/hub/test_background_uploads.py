@@ -6,6 +6,7 @@ import time
 import pytest
 
 from hf_ltsam.hub import BackgroundUploads, HubError
+from hf_ltsam.hub.background import MOST_KEPT
 
 
 class Sender:
@@ -102,6 +103,16 @@ def test_dropping_what_is_needless(queue):
     uploads.drop()
     running.gate.set()
     assert uploads.wait(5) and sent == ["running"] and waiting.discarded == 1
+
+
+def test_what_is_kept_for_later_is_bounded(queue, caplog):
+    """Each of them holds files of a checkpoint on the disk."""
+    uploads, _, put = queue
+    jobs = [put(str(k), fails=9, replaceable=False, open_=True) for k in range(3)]
+    assert uploads.wait(5)
+    jobs += [put(str(k), fails=9, replaceable=False, open_=True) for k in range(3, 7)]
+    assert uploads.wait(5)
+    assert len(uploads._failed) == MOST_KEPT and [job.discarded for job in jobs] == [1, 1, 1, 0, 0, 0, 0]
 
 
 def test_the_thread_keeps_no_process_alive(queue):

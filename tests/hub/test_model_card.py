@@ -70,7 +70,7 @@ def test_without_results_there_are_none(tmp_path):
     (folder / "ltsam.json").write_text(json.dumps({"method": METRICS["method"], "loss": METRICS["loss"]}))
     made = card(folder)
     assert "## Results" not in made.text and "model-index" not in str(made) and "metrics.json" not in made.text
-    assert "Focal-SAM" in made.text and "still going on" in made.text and "| few | fewer than 10 | 4 | 20 |" in made.text
+    assert "Focal-SAM" in made.text and "had not finished" in made.text and "| few | fewer than 10 | 4 | 20 |" in made.text
 
 
 def test_every_number_of_the_results_follows_the_file(tmp_path):
@@ -171,6 +171,22 @@ def test_averaged_weights_late_losses_and_class_weights_are_told(tmp_path):
     text = card(write(tmp_path / "run", values)).text
     assert "on 500 test images, averaged weights:" in text and "| class weights | `effective_number` | `start`: 0.8 |" in text
     assert "`alpha`: 1000.0, `start`: 0.5" in text
+
+
+@pytest.mark.parametrize(
+    ("config", "task", "kind", "code"),
+    [
+        ({"architectures": ["BertForSequenceClassification"]}, "text-classification", "A text classifier", 'pipeline("text-classification"'),
+        ({}, None, "A classifier", "model.load_state_dict"),
+        ({"architectures": ["ResNetForImageClassification"]}, "image-classification", "An image classifier", 'pipeline("image-classification"'),
+        ({"model_type": "vit", "image_size": 8}, "image-classification", "An image classifier", 'pipeline("image-classification"'),
+    ],
+)
+def test_what_kind_of_model_it_is(tmp_path, config, task, kind, code):
+    folder = write(tmp_path / "run", metrics())
+    (folder / "config.json").write_text(json.dumps(config))
+    made = card(folder)
+    assert made.data.pipeline_tag == task and made.text.strip().splitlines()[2].startswith(kind) and code in made.text
 
 
 def test_many_classes_are_not_listed(tmp_path):

@@ -168,6 +168,18 @@ def test_a_token_that_may_not_write_is_refused_before_the_training(hub, tmp_path
         published(tmp_path)
 
 
+def test_what_a_killed_run_has_left_is_cleared_away(hub, tmp_path):
+    (tmp_path / ".hub_uploads" / "step-1").mkdir(parents=True)
+    published(tmp_path)
+    assert not (tmp_path / ".hub_uploads").exists()
+
+
+def test_a_run_of_one_seed_is_named_after_its_experiment(hub, tmp_path):
+    trainer(tmp_path / "mine" / "seed3", push_to_hub=True)
+    trainer(tmp_path / "other", push_to_hub=True)
+    assert {name for _, name in hub.repos} == {"me/mine-seed3", "me/other"}
+
+
 def test_offline(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match=r"push_to_hub=True needs the Hub, but HF_HUB_OFFLINE=1"):

@@ -105,6 +105,11 @@ def test_offline(tmp_path, capsys, monkeypatch):
     assert status == 0 and "# digits" in out and 'from_pretrained("me/digits")' in out
 
 
+def test_a_token_that_the_hub_does_not_know_is_refused_before_data_and_model(hub, capsys, tmp_path):
+    status, _, err = run(capsys, "train", "--dataset", str(tmp_path / "nowhere"), "--push_to_hub=true", "--hub_token=hf_unknown")
+    assert status == 2 and "--push_to_hub cannot work: the Hub answers 401" in err and "hf_unknown" not in err
+
+
 def test_train_and_publish(hub, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     draw_images(tmp_path / "images" / "train", (12, 6, 3), 12)
@@ -263,7 +268,15 @@ def test_a_pickle_from_the_hub_runs_no_code(hub, tmp_path):
     for name, values in (("me/pickle", config), ("me/remote", {**stranger, "model_type": "unknown"})):
         hub.repos["model", name] = Repo("model", name)
         hub.repo(name).commit("evil", {"config.json": json.dumps(values).encode(), **evil})
-    code = "import sys; from hf_ltsam.loading import load_run; load_run(sys.argv[1])"
-    for name in ("me/pickle", "me/remote"):
-        done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, env=hub.environment(tmp_path), timeout=120, input="n")
-        assert done.returncode != 0 and not (tmp_path / "run").exists(), name
+    code = """
+import pickle
+from hf_ltsam.loading import load_run
+for name, refusal in (("me/pickle", pickle.UnpicklingError), ("me/remote", ValueError)):
+    try:
+        load_run(name)
+    except refusal as error:
+        print(name, "refused:", str(error)[:80])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=hub.environment(tmp_path), timeout=120, input="n\n")
+    assert done.returncode == 0 and not (tmp_path / "run").exists(), done.stderr
+    assert "me/pickle refused:" in done.stdout and "me/remote refused:" in done.stdout

@@ -6,7 +6,7 @@ import time
 import pytest
 from hub_server import READ_ONLY, TOKEN
 
-from hf_ltsam.hub import HubError, Upload, require_network, send, within, without_secrets
+from hf_ltsam.hub import HubError, Upload, check_token, require_network, send, within, without_secrets
 from hf_ltsam.hub.upload import GRACE, SLOWEST, WAITS
 
 BIG = os.urandom(3_000_000)
@@ -144,6 +144,18 @@ def test_within_hands_on_results_and_errors():
     assert within(5, lambda: 3, "x") == 3
     with pytest.raises(KeyError):
         within(5, lambda: {}["no"], "x")
+
+
+def test_a_token_is_looked_at_before_anything_is_done(hub, monkeypatch):
+    check_token("--push_to_hub")
+    with pytest.raises(HubError, match=r"--push_to_hub cannot work: the Hub answers 401, it does not know the token"):
+        check_token("--push_to_hub", "hf_unknown")
+    hub.fail("whoami", 503, times=9)        # the Hub's own trouble is no reason to wait with the training
+    check_token("--push_to_hub", "hf_unknown")
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nowhere/token")
+    with pytest.raises(HubError, match=r"--push_to_hub cannot work: .*hf auth login"):
+        check_token("--push_to_hub")
 
 
 def test_offline_is_said_at_once(hub, monkeypatch):
