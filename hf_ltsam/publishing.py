@@ -233,11 +233,11 @@ def _name_of(folder: Path) -> str:
 
 
 def _linked(folder: Path, target: Path) -> Path:
-    """A folder of hard links to the files of another, but for the pickled settings; of copies where links cannot be."""
+    """A folder of hard links to the files of another; of copies where links cannot be."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for file in folder.iterdir():
-        if file.is_file() and file.name != "training_args.bin":
+        if file.is_file():
             try:
                 (target / file.name).hardlink_to(file)
             except OSError:

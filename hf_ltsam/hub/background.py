@@ -16,7 +16,7 @@ from .failures import HubError
 
 logger = logging.get_logger(__name__)
 
-MOST_KEPT = 4        # uploads that wait or have failed: the files of each stay on the disk
+MOST_KEPT = 4        # uploads that run, wait or have failed: the files of each stay on the disk
 
 T = TypeVar("T")
 
@@ -73,7 +73,8 @@ class BackgroundUploads:
         with self._changed:
             kept = [*self._failed, *self._waiting]
             needless = [old for old in kept if old.replaceable and replaceable]
-            too_many = [old for old in kept if old not in needless][: max(len(kept) - len(needless) - MOST_KEPT + 1, 0)]
+            others = [old for old in kept if old not in needless]
+            too_many = others[: max(len(others) + (self._running is not None) + 1 - MOST_KEPT, 0)]
             self._remove([*needless, *too_many])
             self._waiting.append(job)
             self._start()

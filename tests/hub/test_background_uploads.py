@@ -112,7 +112,8 @@ def test_what_is_kept_for_later_is_bounded(queue, caplog):
     assert uploads.wait(5)
     jobs += [put(str(k), fails=9, replaceable=False, open_=True) for k in range(3, 7)]
     assert uploads.wait(5)
-    assert len(uploads._failed) == MOST_KEPT and [job.discarded for job in jobs] == [1, 1, 1, 0, 0, 0, 0]
+    assert len(uploads._failed) == MOST_KEPT and sum(job.discarded for job in jobs) == len(jobs) - MOST_KEPT
+    assert jobs[-1].discarded == 0
 
 
 def test_the_thread_keeps_no_process_alive(queue):

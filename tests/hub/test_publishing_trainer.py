@@ -89,6 +89,7 @@ def test_the_last_checkpoint_can_be_resumed_from_the_hub(hub, tmp_path):
     files = {path: content for path, content in hub.files("me/run").items() if path.startswith("last-checkpoint/")}
     assert {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= {path.partition("/")[2] for path in files}
     assert json.loads(files["last-checkpoint/trainer_state.json"])["global_step"] == 4
+    assert "last-checkpoint/training_args.bin" not in files        # a pickle of settings: not needed, and nobody's business
     folder = tmp_path / "pulled"
     folder.mkdir()
     for path, content in files.items():
