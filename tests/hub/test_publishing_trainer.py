@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import threading
 import time
 import zipfile
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from hub_server import READ_ONLY, TOKEN
 from safetensors.torch import load
+from transformers import TrainerCallback
 
 import hf_ltsam.publishing as publishing
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, LTSamConfig, LTSamTrainer
@@ -100,10 +102,19 @@ def test_the_last_checkpoint_can_be_resumed_from_the_hub(hub, tmp_path):
     assert same(longer[0].model.state_dict(), longer[1].model.state_dict())
 
 
-def test_all_checkpoints_with_a_limit_on_what_is_kept(hub, tmp_path):
+def test_all_checkpoints_with_a_limit_on_what_is_kept(hub, tmp_path, monkeypatch):
     """The upload of a checkpoint that is taken away meanwhile still finds its files."""
-    hub.fail("preupload", delay=0.5)
-    published(tmp_path, hub_strategy="all_checkpoints", save_total_limit=1).train()
+    trained = threading.Event()
+
+    class AtTheEnd(TrainerCallback):
+        def on_train_end(self, *_, **__):
+            trained.set()
+
+    send = publishing.send
+    monkeypatch.setattr(publishing, "send", lambda upload, token: trained.wait(30) and send(upload, token))
+    run = published(tmp_path, hub_strategy="all_checkpoints", save_total_limit=1)
+    run.add_callback(AtTheEnd())
+    run.train()
     assert {path.partition("/")[0] for path in hub.files("me/run") if "/" in path} == {"checkpoint-1", "checkpoint-2", "checkpoint-3"}
     assert [f.name for f in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
 
