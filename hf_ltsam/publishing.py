@@ -183,7 +183,7 @@ class Publishes(Trainer):
         try:
             staged = _linked(Path(checkpoint_folder), self._staging / f"step-{self.state.global_step}")
             upload = Upload(str(self.hub_model_id), self._files_of_checkpoint(staged), self._progress_message())
-        except (OSError, ValueError) as error:        # a full disk must not end the training here
+        except Exception as error:        # a full disk, say: nothing about an upload may end the training
             logger.warning(f"The checkpoint of step {self.state.global_step} is not uploaded: {error}")
             return
         needless = self.args.hub_strategy != HubStrategy.ALL_CHECKPOINTS and not self.args.hub_always_push

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def card_files(
     """path in the repository -> content: the card, its figure, leaderboard entries, the other seeds' records, the recipe."""
     stated = Stated() if stated is None else stated
     found: dict[str, Path | bytes] = {"README.md": str(model_card(facts, repo, stated, model_name)).encode()}
-    if facts.statistics is not None:
+    if facts.statistics is not None and _can_draw():
         found[FIGURE] = curve_png(facts.statistics, "Training images per class")
     entries = leaderboard_entries(facts, repo, stated)
     if entries is not None:
@@ -77,6 +78,7 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
         "trunk": facts.trained_from,
         "one_channel": facts.config.get("num_channels") == 1,
         "statistics": statistics is not None,
+        "figure": FIGURE if _can_draw() else None,
         "data_sentence": data_sentence(facts, statistics) if statistics else "",
         "groups_table": groups_table(statistics) if statistics else "",
         "construction": construction(record),
@@ -105,6 +107,11 @@ def _other_files(facts: RunFacts) -> str:
     named += ["`evaluation/ood_results.json`"] if facts.evaluation else []
     named += ["`sharpness/sharpness.json`"] if facts.sharpness else []
     return "".join(f", {name}" for name in named)
+
+
+def _can_draw() -> bool:
+    """Servers that only train may lack it."""
+    return find_spec("matplotlib") is not None
 
 
 def _filled(template: str, **values: Any) -> str:

@@ -180,6 +180,20 @@ def test_a_token_that_may_not_write_is_refused_before_the_training(hub, tmp_path
         published(tmp_path)
 
 
+def test_nothing_about_an_upload_ends_the_training(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "card_files", lambda *_: 1 / 0)
+    run = published(tmp_path)
+    run.train()
+    assert run.state.global_step == 3 and not hub.messages
+
+
+def test_without_matplotlib_there_is_no_figure(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_ltsam.model_card.card.find_spec", lambda _: None)
+    run = trainer(tmp_path / "run", save_strategy="no")
+    run.push_to_hub()
+    assert "class_counts.png" not in hub.files("me/run") and b"class_counts.png" not in hub.files("me/run")["README.md"]
+
+
 def test_what_a_killed_run_has_left_is_cleared_away(hub, tmp_path):
     (tmp_path / ".hub_uploads" / "step-1").mkdir(parents=True)
     published(tmp_path)
