@@ -62,8 +62,7 @@ class Publishes(Trainer):
         self.push_in_progress = None
         shutil.rmtree(self._staging, ignore_errors=True)        # of a run that was killed
         name = self.args.hub_model_id or _name_of(Path(self.args.output_dir).absolute())
-        private = self.args.hub_private_repo if private is None else private
-        make = partial(create_repository, name, token or self.args.hub_token, private)
+        make = partial(create_repository, name, token or self.args.hub_token, self._private(private))
         try:
             self.hub_model_id = within(START_PATIENCE, make, f"Making the repository {name}")
         except HubError as error:
@@ -126,7 +125,7 @@ class Publishes(Trainer):
         folder = Path(self.args.output_dir)
         repo, token = self._repository(token, private), token or self.args.hub_token
         files = {**run_files(folder), **card_files(read_facts(folder), repo, stated, model_name)}
-        upload = Upload(repo, files, commit_message, revision or self.args.hub_revision, private)
+        upload = Upload(repo, files, commit_message, revision or self.args.hub_revision, self._private(private))
         self._uploads.drop()
         if not blocking:
             return self._uploads.submit(partial(send, upload, token))
@@ -174,6 +173,10 @@ class Publishes(Trainer):
             self.init_hf_repo(token, private)
         return str(self.hub_model_id)
 
+    def _private(self, given: bool | None) -> bool | None:
+        """Also where the repository is made later than at the start."""
+        return self.args.hub_private_repo if given is None else given
+
     # ---- during the training ----
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
@@ -182,7 +185,8 @@ class Publishes(Trainer):
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         try:
             staged = _linked(Path(checkpoint_folder), self._staging / f"step-{self.state.global_step}")
-            upload = Upload(str(self.hub_model_id), self._files_of_checkpoint(staged), self._progress_message())
+            files, message = self._files_of_checkpoint(staged), self._progress_message()
+            upload = Upload(str(self.hub_model_id), files, message, self.args.hub_revision, self._private(None))
         except Exception as error:        # a full disk, say: nothing about an upload may end the training
             logger.warning(f"The checkpoint of step {self.state.global_step} is not uploaded: {error}")
             return

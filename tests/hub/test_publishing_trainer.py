@@ -159,9 +159,10 @@ def test_a_hub_that_never_answers_is_not_waited_for(hub, tmp_path, monkeypatch):
 
 def test_the_hub_is_not_there_yet_when_the_training_starts(hub, tmp_path):
     hub.fail("repos/create", 503, times=1)
-    run = published(tmp_path, max_steps=1)
+    run = published(tmp_path, max_steps=1, hub_private_repo=True, hub_revision="trial")
     run.train()
     assert same(weights(hub), run.model.state_dict())
+    assert hub.repo("me/run").private and hub.asked("/commit/trial")        # also when it is made later
 
 
 def test_a_hub_that_hangs_at_the_start(hub, tmp_path, monkeypatch):
