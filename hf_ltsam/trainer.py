@@ -54,7 +54,7 @@ _STANDS_STILL = "learning_rate=5e-05 is transformers' default for AdamW; SGD usu
 _EARLY_LOSS = CrossEntropy()        # before `loss_start`
 
 
-class LTSamTrainer(Publishes, Resumes, EvaluatesLogits):
+class LTSamTrainer(Resumes, Publishes, EvaluatesLogits):
     """`transformers.Trainer` with a method in the place of the gradient.
 
     The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging, checkpoints and evaluation stay what
