@@ -8,6 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from .sharded import are_sharded, harvested
 from .shortcuts import Shortcuts
 from .signals import Signals
 from .weights import TrainableWeights
@@ -21,7 +22,7 @@ class GradientTaker:
     """The one place where gradients are taken.
 
     `torch.autograd.grad` leaves `.grad` alone and fires no hooks of distributed wrappers: several passes are no danger
-    to gradients that are already accumulated there.
+    to gradients that are already accumulated there. Of sharded weights the gradients are those of all processes.
 
     Args:
         weights: with respect to which.
@@ -53,9 +54,14 @@ class GradientTaker:
         gradients: list[Gradient] = []
         for j, of_rows in enumerate(weighted):
             objective, keep = of_rows.sum() / self._size / self._divisor, j + 1 < len(weighted)
-            found = torch.autograd.grad(objective, self._weights.parameters, retain_graph=keep, allow_unused=True)
-            gradients.append(list(found))
+            gradients.append(self._differentiate(objective, keep))
         return gradients
+
+    def _differentiate(self, objective: Tensor, keep_graph: bool) -> Gradient:
+        parameters = self._weights.parameters
+        if are_sharded(parameters):
+            return harvested(objective, parameters, keep_graph)
+        return list(torch.autograd.grad(objective, parameters, retain_graph=keep_graph, allow_unused=True))
 
     def _signals(self, shortcuts: Shortcuts, known: bool | None) -> Signals | None:
         """Where the modules that own trainable weights are few, or linear layers."""

@@ -22,13 +22,15 @@ class TrainableWeights:
 
     Args:
         model: the module whose parameters are perturbed.
+        reads_norms: whether the norm of every offset is read from an accelerator, which waits for it.
 
     Raises:
         ValueError: no parameter requires a gradient.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, reads_norms: bool = False) -> None:
         self.model = model
+        self._reads_norms = reads_norms
         self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError(f"{type(model).__name__} has no parameter with requires_grad=True: nothing can be trained.")
@@ -61,6 +63,15 @@ class TrainableWeights:
         current: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
         if len(current) != len(self.parameters) or any(a is not b for a, b in zip(current, self.parameters)):
             self.parameters, self._copies = current, []
+
+    def unless_infinite(self, offset: WeightVector | None) -> WeightVector | None:
+        """The offset; None where it is known not to be finite, as after an overflow in half precision: nothing is perturbed.
+
+        On an accelerator it is not known unless norms are read. Then the perturbed pass gives a gradient that is not finite
+        either, and the step is not taken.
+        """
+        known = self._reads_norms or self.parameters[0].device.type == "cpu"
+        return None if offset is not None and known and not bool(offset.norm().isfinite()) else offset
 
     @contextmanager
     def moved(self, offset: WeightVector | None) -> Iterator[None]:
