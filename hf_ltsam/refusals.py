@@ -104,6 +104,10 @@ def check_launcher(trainer: Trainer) -> None:
             "fsdp in its first version flattens the weights of several layers into one, which the methods cannot tell "
             "apart. Set fsdp_version: 2 in the accelerate config, or 'version': 2 in fsdp_config."
         )
+    if trainer.args.fsdp and not trainer.is_fsdp_enabled:
+        raise ValueError("fsdp is set, but accelerate shards weights on several accelerators only: leave it out here.")
+    if trainer.is_fsdp_enabled and trainer.args.swa_start is not None:
+        raise ValueError("swa_start does not go with fsdp: its mean is not kept in shards. Leave one of them out.")
     size, processes = trainer.args.ascent_size, trainer.accelerator.num_processes
     together = trainer.args.ascent_scope == "step" or trainer.is_fsdp_enabled
     if size is not None and together and size % processes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 def are_sharded(tensors: Sequence[Tensor]) -> bool:
     return isinstance(tensors[0], DTensor)
+
+
+def own_shards(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """What this process holds, in the same memory: enough wherever numbers do not meet those of other places."""
+    return [t.to_local() if isinstance(t, DTensor) else t.detach() for t in tensors]
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -24,6 +30,20 @@ def sharded_like(tensor: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def whole_memory(memory: dict[str, Any]) -> dict[str, Any]:
+    """What a method remembers, to be saved: resumed by any number of processes, it is dealt out anew."""
+    return {k: [whole(t) for t in v] if isinstance(v, list) else v for k, v in memory.items()}
+
+
+def memory_like(memory: dict[str, Any], parameters: Sequence[Tensor]) -> dict[str, Any]:
+    """The reverse: a list holds one tensor for every trainable weight. Of other weights it is left as it is."""
+    def dealt_out(value: Any) -> Any:
+        fits = isinstance(value, list) and [t.shape for t in value] == [p.shape for p in parameters]
+        return [sharded_like(t, p) for t, p in zip(value, parameters)] if fits else value
+
+    return {key: dealt_out(value) for key, value in memory.items()}
 
 
 def harvested(objective: Tensor, parameters: Sequence[Tensor], keep_graph: bool) -> list[Tensor | None]:

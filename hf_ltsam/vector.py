@@ -111,8 +111,7 @@ class WeightVector:
     def norm(self) -> Tensor:
         """The Euclidean norm over all P numbers: a 0-dimensional tensor, summed in float32 or wider."""
         if self._raw_norm is None:
-            norms = torch._foreach_norm(self._tensors, 2, dtype=_wide(self._tensors[0].dtype))
-            self._raw_norm = whole(torch.linalg.vector_norm(torch.stack(list(norms))))
+            self._raw_norm = whole(torch.linalg.vector_norm(torch.stack(_norms(self._tensors))))
         return self._raw_norm * _magnitude(self.scale)
 
     def unit(self) -> WeightVector:
@@ -166,6 +165,14 @@ class WeightVector:
         torch._foreach_sub_(self._tensors, list(point))
         self._raw_norm = None if self._raw_norm is None else self.norm()
         self.scale = 1.0
+
+
+def _norms(tensors: list[Tensor]) -> list[Tensor]:
+    """Each one's Euclidean norm, summed in float32 or wider."""
+    wide = _wide(tensors[0].dtype)
+    if are_sharded(tensors):        # for shards torch has no such sum in another type than their own
+        return list(torch._foreach_norm([t.to(wide) for t in tensors], 2))
+    return list(torch._foreach_norm(tensors, 2, dtype=wide))
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .sharded import own_shards
 from .vector import WeightVector, number_on_host
 
 
@@ -102,20 +103,20 @@ class TrainableWeights:
             for parameter, unmoved in zip(self.parameters, self._unmoved):
                 parameter.data = unmoved
         elif self._unmoved:
-            torch._foreach_copy_(self.parameters, self._unmoved)
+            torch._foreach_copy_(own_shards(self.parameters), own_shards(self._unmoved))
         self._unmoved, self._swapped = [], False
 
     @torch.no_grad()
     def _move(self, offset: WeightVector) -> None:
         if [(c.shape, c.dtype, c.device) for c in self._copies] != [(p.shape, p.dtype, p.device) for p in self.parameters]:
             self._copies = [torch.empty_like(p) for p in self.parameters]
-        torch._foreach_copy_(self._copies, self.parameters)
+        parameters, directions, scale = own_shards(self.parameters), own_shards(offset.tensors), number_on_host(offset.scale)
+        torch._foreach_copy_(own_shards(self._copies), parameters)
         self._unmoved = self._copies
-        scale = number_on_host(offset.scale)
         if isinstance(scale, Tensor):
-            torch._foreach_add_(self.parameters, list(torch._foreach_mul(offset.tensors, scale)))
+            torch._foreach_add_(parameters, list(torch._foreach_mul(directions, scale)))
         else:
-            torch._foreach_add_(self.parameters, offset.tensors, alpha=scale)
+            torch._foreach_add_(parameters, directions, alpha=scale)
 
     @torch.no_grad()
     def _swap(self, offset: WeightVector) -> None:

@@ -89,7 +89,7 @@ def test_groups_of_a_batch_equal_micro_batches_of_that_size(method, tmp_path):
 def test_groups_may_hold_several_micro_batches_and_a_rest(tmp_path):
     """Groups of 6 and 2 of eight samples: the mean weighs them by their samples."""
     ours = trained(tmp_path, "sam", 4, 2, ascent_scope="step", ascent_size=6)
-    net, data = model(), Points()
+    net, data, buffers = model(), Points(), []
     for step in range(3):
         parameters = list(net.parameters())
         total = [torch.zeros_like(p) for p in parameters]

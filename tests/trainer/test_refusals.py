@@ -236,12 +236,14 @@ def test_what_only_the_launcher_says():
 
     from hf_ltsam.refusals import check_launcher
 
-    def launched(deepspeed=False, fsdp=0, compiled=False, processes=1, size=None, scope="micro"):
+    def launched(deepspeed=False, fsdp=0, compiled=False, processes=1, size=None, scope="micro", swa=None, wanted=None):
         plugin = SimpleNamespace(fsdp_version=fsdp)
         return SimpleNamespace(
             is_deepspeed_enabled=deepspeed, is_fsdp_enabled=bool(fsdp),
             accelerator=SimpleNamespace(num_processes=processes, state=SimpleNamespace(fsdp_plugin=plugin)),
-            args=SimpleNamespace(torch_compile=compiled, ascent_size=size, ascent_scope=scope),
+            args=SimpleNamespace(
+                torch_compile=compiled, ascent_size=size, ascent_scope=scope, swa_start=swa, fsdp=wanted or bool(fsdp)
+            ),
         )
 
     check_launcher(launched(processes=2))
@@ -249,7 +251,8 @@ def test_what_only_the_launcher_says():
     check_launcher(launched(fsdp=2, processes=2, size=8))
     check_launcher(launched(processes=2, size=7))
     for setting, named in [
-        ({"deepspeed": True}, "deepspeed"), ({"fsdp": 1}, "fsdp_version: 2"),
+        ({"deepspeed": True}, "deepspeed"), ({"fsdp": 1}, "fsdp_version: 2"), ({"fsdp": 2, "swa": 0.5}, "swa_start"),
+        ({"wanted": True}, "fsdp is set, but"),
         ({"compiled": True, "processes": 2}, "torch_compile"),
         ({"processes": 2, "size": 7, "scope": "step"}, "ascent_size=7.*multiple of 2"),
         ({"processes": 2, "size": 7, "fsdp": 2}, "ascent_size=7.*multiple of 2"),
