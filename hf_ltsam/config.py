@@ -86,6 +86,10 @@ class LTSamConfig(TrainingArguments):
         default=10,
         metadata={"help": "Stop after so many steps in a row whose gradient is not finite; each is skipped and named."},
     )
+    telemetry: bool = field(
+        default=True,
+        metadata={"help": "Log what the perturbation does (sam_*), and losses and gradient norms by group of classes."},
+    )
     tail_threshold: int | None = field(
         default=None,
         metadata={"help": "Classes with at most so many training images are the tail (ImbSAM, SSE-SAM)."},

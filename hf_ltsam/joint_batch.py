@@ -53,7 +53,7 @@ def dealt_out(batches: Sequence[MicroBatch], count: int) -> list[list[MicroBatch
 
 def in_groups(batches: Sequence[MicroBatch], size: int) -> list[list[MicroBatch]]:
     """The samples in order, in parts of `size`; the last one may be smaller."""
-    parts = torch.arange(sum(map(len, batches))).split(size)
+    parts = torch.split(torch.arange(sum(map(len, batches))), size)
     return [_pieces(batches, int(samples[0]), int(samples[-1]) + 1) for samples in parts]
 
 

@@ -36,6 +36,8 @@ class PassObserver(Protocol):
 
     def perturbed_pass(self, norm: Tensor, cosine: Tensor | None, gap: Tensor | None) -> None: ...
 
+    def sample_gaps(self, gaps: Tensor, labels: Tensor) -> None: ...
+
 
 class LossLandscape:
     """The loss of one mini-batch as a function of the weights: G(a, eps) = grad_w (1/n) sum_i a_i l_i(w + eps).
@@ -95,13 +97,32 @@ class LossLandscape:
         return self._weights.vector
 
     @property
+    def labels(self) -> Tensor:
+        """Of this process's samples, where the batches are."""
+        return torch.cat([batch.labels for batch in self._batches])
+
+    @property
+    def first_losses(self) -> Tensor:
+        """l_i of the first pass over each of this process's samples.
+
+        Raises:
+            RuntimeError: no pass over all of them has been made.
+        """
+        return torch.cat(self._first_losses())
+
+    @property
+    def was_dealt_out(self) -> bool:
+        """Whether passes were made over shards in place of the whole."""
+        return bool(self._shards)
+
+    @property
     def mean_loss(self) -> Tensor:
         """(1/n) sum_i l_i of the first pass over each micro-batch: a 0-dimensional tensor.
 
         Raises:
             RuntimeError: no pass has been made.
         """
-        return torch.cat(self._first_losses()).mean()
+        return self.first_losses.mean()
 
     def classifier(self, num_classes: int) -> list[bool]:
         """For each trainable parameter, whether it belongs to the classifier (see `classifier.py`)."""
@@ -142,9 +163,14 @@ class LossLandscape:
     def _sample_losses(self, batch: MicroBatch) -> Tensor:
         return self._losses(self._logits(batch), batch)
 
-    def _mean_here(self, total: Tensor) -> Tensor:
-        """A sum over this process's samples as a mean over the mini-batch, if those of the others are like them."""
-        return total / self.size * (1 if self._joint is None else self._joint.processes)
+    def _tell(self, norm: Tensor, cosine: Tensor | None, gaps: Tensor | None) -> None:
+        """The observer, about one perturbed pass; gaps: a_i (l_i(w + eps) - l_i(w)) of this process's samples."""
+        if self._observer is None:
+            return
+        processes = 1 if self._joint is None else self._joint.processes        # the samples of the others are like these
+        self._observer.perturbed_pass(norm, cosine, None if gaps is None else gaps.sum() / self.size * processes)
+        if gaps is not None:
+            self._observer.sample_gaps(gaps, self.labels)
 
     # ---- G ----
 
@@ -160,19 +186,18 @@ class LossLandscape:
     def gradients(self, weightings: Sequence[Tensor | None], at: WeightVector | None = None) -> list[WeightVector]:
         """G(a, at) for several weightings a (n,) of the same losses."""
         sums: list[Gradient] = [[None] * len(self._weights.parameters) for _ in weightings]
-        gaps: list[Tensor | None] = []
+        gaps: list[Tensor] = []        # of the micro-batches where they are known
         at = self._weights.unless_infinite(at)
         with self._weights.moved(at):
             for passes, samples in self._samples(self._passes):
                 own = [None if a is None else a[samples] for a in weightings]
-                gradients, gap = passes.gradients(own, perturbed=at is not None)
-                gaps.append(gap)
+                gradients, gaps_here = passes.gradients(own, perturbed=at is not None)
+                gaps += [] if gaps_here is None else [gaps_here]
                 sums = [reduce(_plus, new, known) for known, new in zip(sums, gradients)]
         vectors = [self._vector(gradient) for gradient in sums]
         if at is not None and self._observer is not None:
-            known_gaps = [gap for gap in gaps if gap is not None]
-            gap = self._mean_here(torch.stack(known_gaps).sum()) if known_gaps and len(known_gaps) == len(gaps) else None
-            self._observer.perturbed_pass(at.norm(), at.cosine(vectors[0]), gap)
+            known = torch.cat(gaps) if gaps and len(gaps) == len(self._passes) else None
+            self._tell(at.norm(), at.cosine(vectors[0]), known)
         return vectors
 
     def _vector(self, gradient: Gradient) -> WeightVector:
@@ -245,8 +270,8 @@ class LossLandscape:
         total = weights.to(perturbed) * perturbed + plain * opened_pass.losses
         vector = self._vector(self._taker.backward(total, [None])[0])
         if self._observer is not None:
-            gap = self._mean_here((weights.to(perturbed) * (perturbed - opened_pass.losses)).detach().sum())
-            self._observer.perturbed_pass(at.norms().norm(dim=1).mean(), None, gap)
+            gaps = (weights.to(perturbed) * (perturbed - opened_pass.losses)).detach()
+            self._tell(at.norms().norm(dim=1).mean(), None, gaps)
         self._open = None        # its graph is used up
         return vector
 

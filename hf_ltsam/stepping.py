@@ -23,10 +23,11 @@ from .landscape import LossLandscape
 from .losses import CrossEntropy, FeatureLoss, Loss
 from .methods import Method
 from .micro_batch import MicroBatch
+from .never_perturbed import WarnsIfNothingWasPerturbed
 from .reweighting import Reweighting
 from .sharded import are_sharded, reduce_in_every_pass
 from .shortcuts import Shortcuts
-from .telemetry import Telemetry
+from .telemetry import GRADIENTS_EVERY, ClassGroups, Telemetry
 from .training_set import readable_labels
 from .untaken_steps import UntakenSteps
 from .weights import TrainableWeights
@@ -46,7 +47,9 @@ class StepsByMethod(Trainer):
 
     def prepare_stepping(self) -> None:
         """What the steps need, as soon as there is a model."""
-        self._telemetry = Telemetry()
+        self.telemetry = Telemetry(self.class_statistics)
+        if self.args.telemetry and self.method.perturbs:
+            self.add_callback(WarnsIfNothingWasPerturbed(self))
         self._weights = TrainableWeights(self.model, reads_norms=self.accelerator.scaler is not None)
         self._shortcuts: Shortcuts | None = None
         self._tried_with: Loss | FeatureLoss | None = None        # the loss that the shortcuts were tried with
@@ -94,7 +97,7 @@ class StepsByMethod(Trainer):
         losses = []
         for group in ascent_groups(batches, own_size, with_others):
             losses.append(group.share * self._add_gradient_of(group, module, weights, micro_batches / group.share))
-            self._telemetry.end_step()
+            self.telemetry.end_step()
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
     def _add_gradient_of(self, group: AscentGroup, module: nn.Module, weights: TrainableWeights, parts: float) -> Tensor:
@@ -103,7 +106,7 @@ class StepsByMethod(Trainer):
         loss = self._batch_loss(module, training_loss)
         divisor = parts / self._loss_scale()
         landscape = LossLandscape(
-            weights, group.batches, loss.logits, loss.losses, divisor, self._telemetry,
+            weights, group.batches, loss.logits, loss.losses, divisor, self.telemetry if self.args.telemetry else None,
             shortcuts=None if are_sharded(weights.parameters) else self._known_shortcuts(training_loss), joint=group.joint,
         )
         try:
@@ -111,7 +114,16 @@ class StepsByMethod(Trainer):
         finally:
             weights.restore()        # nothing to do unless an exception cut even the landscape's own restoring short
         accumulate(gradient / divisor, weights.parameters, landscape.reached)
+        if self.args.telemetry:
+            self._observe(landscape, group.labels)
         return landscape.mean_loss
+
+    def _observe(self, landscape: LossLandscape, labels: Tensor) -> None:
+        """What a step tells besides its perturbed passes."""
+        self.telemetry.losses(landscape.first_losses, landscape.labels)
+        if (self.state.global_step + 1) % GRADIENTS_EVERY == 0 and not landscape.was_dealt_out:
+            tail = ClassGroups(self._statistics()).head_or_tail(labels).double()
+            self.telemetry.gradient_norms(landscape.gradient(1 - tail).norm(), landscape.gradient(tail).norm())
 
     def _finish(self, weights: TrainableWeights, once_per_step: bool) -> None:
         """The last of a step's micro-batches is done: the processes agree, and look whether the step can be taken."""

@@ -169,15 +169,20 @@ class LTSamTrainer(Resumes, EvaluatesLogits, StepsByMethod):
 
     def start_anew(self) -> None:
         super().start_anew()
-        self._telemetry = Telemetry()
+        self.telemetry = Telemetry(self.class_statistics)
         self._waiting = []
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As stock, with the telemetry of the method beside the training loss."""
         if "loss" in logs:
             skipped = {"skipped_steps": self._untaken.count} if self._untaken.count else {}
-            logs = {**logs, **self._telemetry.pop(), **skipped}
+            logs = {**logs, **(self.telemetry.pop() if self.args.telemetry else {}), **skipped}
         super().log(logs, start_time)
+
+    @property
+    def method_in_words(self) -> str:
+        told = describe(METHODS, self.method)
+        return f"{told['name']}({', '.join(f'{k}={v}' for k, v in told['args'].items())})"
 
     def identity(self) -> dict[str, Any]:
         labels = readable_labels(self.train_dataset, self.label_names[0])
