@@ -57,6 +57,13 @@ class GradientTaker:
             gradients.append(self._differentiate(objective, keep))
         return gradients
 
+    def through(self, features: Tensor, signal: Tensor, losses: Tensor) -> Gradient:
+        """Of what has the gradient `signal` with respect to the features, plus (1/n) sum_i l_i; uses up their graph."""
+        objective = losses.sum() / self._size / self._divisor
+        outputs = [(t, s) for t, s in ((features, signal.to(features)), (objective, None)) if t.requires_grad]
+        tensors, signals = [t for t, _ in outputs], [s for _, s in outputs]
+        return list(torch.autograd.grad(tensors, self._weights.parameters, signals, allow_unused=True))
+
     def _differentiate(self, objective: Tensor, keep_graph: bool) -> Gradient:
         parameters = self._weights.parameters
         if are_sharded(parameters):

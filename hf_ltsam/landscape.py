@@ -11,18 +11,19 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .class_vectors import ClassMembers, ClassVectors, HeadVectors, ListedVectors
+from .class_members import ClassMembers
+from .class_vectors import ClassVectors, HeadVectors, ListedVectors
 from .classifier import classifier_of
 from .distributed import sum_gradients
 from .gradients import Gradient, GradientTaker
 from .joint_batch import JointBatch, dealt_out, in_order
 from .micro_batch import MicroBatch
-from .open_pass import OpenPass, opened
+from .moved_heads import MovedHeads
+from .open_pass import OpenPass, may_be_opened, opened
 from .passes import Passes
 from .row_plan import ALL_ROWS, Part
 from .sharded import are_sharded
 from .shortcuts import Shortcuts
-from .signals import is_plain_linear
 from .vector import WeightVector
 from .weights import TrainableWeights
 
@@ -240,14 +241,16 @@ class LossLandscape:
         """
         if isinstance(at, HeadVectors):
             return self._with_own_heads(at, torch.tensor(v, dtype=torch.float64), plain)
+        if isinstance(at, MovedHeads):
+            return self._with_moved_heads(at, torch.tensor(v, dtype=torch.float64), plain)
         ones = at.members.ones(self._weights.wide_dtype)
         perturbed: WeightVector = reduce(add, (self.gradient(v_c * o, at=e) for v_c, o, e in zip(v, ones, at.vectors)))
         return perturbed if plain == 0 else plain * self.gradient() + perturbed
 
     def _opened(self, head: nn.Module) -> OpenPass | None:
-        """One pass over the trunk that serves all classes, where the classifier is a linear layer and comes last."""
+        """One pass over the trunk that serves all classes, where a linear or cosine classifier comes last."""
         alone = len(self._passes) == 1 and self._joint is None
-        if self._shortcuts is None or not alone or not isinstance(head, nn.Linear) or not is_plain_linear(head):
+        if self._shortcuts is None or not alone or not may_be_opened(head):
             return None
         known = self._shortcuts.may_open(head)
         if known is False:
@@ -262,18 +265,40 @@ class LossLandscape:
 
     def _with_own_heads(self, at: HeadVectors, v: Tensor, plain: float) -> WeightVector:
         """Each sample's loss with the classifier moved by its class's vector; the plain losses join the backward pass."""
-        (passes,), opened_pass = self._passes, self._open
-        if opened_pass is None:
-            raise RuntimeError("The pass over the trunk that these vectors were made from is used up.")
+        opened_pass = self._used_up()
         weights = at.members.of_samples(v)
-        perturbed = self._losses(opened_pass.logits_at(at), passes.batch)
+        perturbed = self._losses(opened_pass.logits_at(at), self._batches[0])
         total = weights.to(perturbed) * perturbed + plain * opened_pass.losses
         vector = self._vector(self._taker.backward(total, [None])[0])
-        if self._observer is not None:
-            gaps = (weights.to(perturbed) * (perturbed - opened_pass.losses)).detach()
-            self._tell(at.norms().norm(dim=1).mean(), None, gaps)
-        self._open = None        # its graph is used up
+        gaps = (weights.to(perturbed) * (perturbed - opened_pass.losses)).detach()
+        self._tell(at.norms().norm(dim=1).mean(), None, gaps)
         return vector
+
+    def _with_moved_heads(self, at: MovedHeads, v: Tensor, plain: float) -> WeightVector:
+        """The same for a cosine classifier: one class after another through it, all together through the trunk."""
+        opened_pass, (batch,) = self._used_up(), self._batches
+
+        def losses(logits: Tensor, rows: Tensor) -> Tensor:
+            of_all = opened_pass.logits.detach().to(logits.dtype).index_copy(0, rows, logits)
+            return self._losses(of_all, batch)[rows]        # which knows whole batches only
+
+        weights = at.members.of_samples(v).to(opened_pass.losses)
+        perturbed, signal, of_head = at.at_each_class(losses, weights / self.size / self._divisor)
+        gradient = self._taker.through(opened_pass.features, signal, plain * opened_pass.losses)
+        place = {id(p): i for i, p in enumerate(self._weights.parameters)}
+        for name, g in of_head.items():
+            i = place[id(at.head.get_parameter(name))]
+            own, g = gradient[i], g.to(self._weights.parameters[i].dtype)
+            gradient[i] = g if own is None else own + g
+        self._tell(at.norms().norm(dim=1).mean(), None, weights * (perturbed - opened_pass.losses.detach()))
+        return self._vector(gradient)
+
+    def _used_up(self) -> OpenPass:
+        """The open pass, whose graph serves one backward pass."""
+        opened_pass, self._open = self._open, None
+        if opened_pass is None:
+            raise RuntimeError("The pass over the trunk that these vectors were made from is used up.")
+        return opened_pass
 
 
 def _plus(known: Gradient, new: Gradient) -> Gradient:
