@@ -93,10 +93,15 @@ class GradientTaker:
             return formed
         taken = self.backward(losses, weightings)
         same = formed is not None and nearly_equal(formed, taken)
-        if bool(losses.isfinite().all()):
+        if bool(losses.isfinite().all()) and _finite(taken):        # half precision may overflow on the way back only
             shortcuts.signals_were_tried(self._weights.parameters, same)
         # a resumed training tries on another step than an uninterrupted one, and both must go on alike to the last bit
         return formed if formed is not None and same else taken
+
+
+def _finite(gradients: Sequence[Gradient]) -> bool:
+    norms = [torch.linalg.vector_norm(g) for gradient in gradients for g in gradient if g is not None]
+    return bool(torch.stack(norms).isfinite().all()) if norms else True
 
 
 def nearly_equal(formed: Sequence[Gradient], taken: Sequence[Gradient]) -> bool:

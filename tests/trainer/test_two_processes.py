@@ -11,7 +11,7 @@ import pytest
 import torch
 from methods import references
 from methods.references import Problem
-from trainer.two_processes import METHODS, model, run
+from trainer.two_processes import METHODS, evaluated, model, run
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.context import StepContext
@@ -115,6 +115,15 @@ def test_groups_over_processes_take_their_part_from_each(ranks):
 @pytest.mark.slow
 def test_sharded_training_resumes(ranks):
     assert ranks[0]["resumed"] == {"sam": True, "msam": True, "looksam": True, "friendly_sam": True}
+
+
+@pytest.mark.slow
+def test_evaluation_on_two_processes_equals_one(ranks, tmp_path):
+    metrics, logits = evaluated(tmp_path)
+    for found, of in (r["evaluated"] for r in ranks):
+        assert found == metrics
+        assert (of == logits).all()
+    assert len(logits) == 30
 
 
 @pytest.mark.slow

@@ -9,11 +9,12 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
@@ -104,6 +105,17 @@ def run(
     }
 
 
+def evaluated(folder: Path) -> tuple[dict, np.ndarray]:
+    """Metrics and logits of 30 samples: the last batch is small, and accelerate fills it up with others."""
+    args = LTSamConfig(
+        output_dir=str(folder), per_device_eval_batch_size=4, report_to="none", disable_tqdm=True, use_cpu=True,
+        ddp_backend="gloo" if "RANK" in os.environ else None,
+    )
+    trainer = LTSamTrainer(model(True), args, train_dataset=Points())
+    found = trainer.predict(Subset(Points(), range(30)))
+    return {k: v for k, v in found.metrics.items() if "per_second" not in k and "time" not in k}, found.predictions
+
+
 SETTINGS = ("ascent_scope", "ascent_size", "max_steps", "save_strategy", "save_steps", "per_device_train_batch_size")
 
 
@@ -127,6 +139,7 @@ if __name__ == "__main__":
         for accumulation in (1, 2):
             results["step", method, accumulation] = run(folder, False, accumulation, method, ascent_scope="step", **args)
     results["step", "groups", 2] = run(folder, False, 2, "sam", ascent_scope="step", ascent_size=4, rho=0.3)
+    results["evaluated"] = evaluated(folder)        # before weights are sharded
     for method, args in METHODS.items():
         results["sharded", method, 1] = run(folder, False, 1, method, kind=Sharded, **args)
     results["sharded", "focal_sam", 2] = run(folder, False, 2, "focal_sam", kind=Sharded, ascent_scope="step", rho=0.3)
