@@ -9,33 +9,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from .class_members import ClassMembers
+from .moved_heads import MovedHeads
 from .vector import WeightVector
 
 # Shapes: n samples of the mini-batch, m classes among them, T parameter tensors, C classes, D features.
-
-
-@dataclass(frozen=True)
-class ClassMembers:
-    """Which samples of a mini-batch belong to which of its classes.
-
-    Args:
-        labels: class indices (n,), on the host.
-    """
-
-    labels: Tensor
-
-    @property
-    def classes(self) -> list[int]:
-        """The m classes of the mini-batch, in increasing order."""
-        return sorted(set(self.labels.tolist()))
-
-    def ones(self, dtype: torch.dtype) -> Tensor:
-        """1_c of each class (m, n), on the host."""
-        return (torch.tensor(self.classes)[:, None] == self.labels).to(dtype)
-
-    def of_samples(self, values: Tensor) -> Tensor:
-        """Values of the classes (m, ...) for each sample (n, ...)."""
-        return values[torch.searchsorted(torch.tensor(self.classes), self.labels).to(values.device)]
 
 
 @dataclass(frozen=True)
@@ -122,4 +100,4 @@ class HeadVectors:
         return self.head.weight.requires_grad, bias is not None and bias.requires_grad
 
 
-ClassVectors: TypeAlias = ListedVectors | HeadVectors
+ClassVectors: TypeAlias = ListedVectors | HeadVectors | MovedHeads

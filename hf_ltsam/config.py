@@ -11,9 +11,12 @@ from .domains import BELOW_ONE, COUNT, POSITIVE, SHARE, require
 from .epoch_schedules import epochs_to_shares
 from .losses import LOSSES
 from .methods import METHODS
+from .registry import nearest
 
 # Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
 _STOCK_LEARNING_RATE = 5e-5
+
+ASCENT_SCOPES = ("micro", "step")
 
 
 @dataclass(repr=False)        # transformers' own hides tokens
@@ -68,6 +71,25 @@ class LTSamConfig(TrainingArguments):
     reweighting_start: float = field(
         default=0.0, metadata={"help": "Share of the training after which they apply, in [0, 1] (DRW: 0.8)."}
     )
+    ascent_scope: str = field(
+        default="micro",
+        metadata={
+            "help": "What is perturbed together: micro (each micro-batch of each process on its own) or step (all of an "
+            "optimizer step, over gradient accumulation and processes)."
+        },
+    )
+    ascent_size: int | None = field(
+        default=None,
+        metadata={"help": "Perturb so many samples at a time (m-sharpness), in place of all that ascent_scope says."},
+    )
+    max_skipped_steps: int = field(
+        default=10,
+        metadata={"help": "Stop after so many steps in a row whose gradient is not finite; each is skipped and named."},
+    )
+    telemetry: bool = field(
+        default=True,
+        metadata={"help": "Log what the perturbation does (sam_*), and losses and gradient norms by group of classes."},
+    )
     tail_threshold: int | None = field(
         default=None,
         metadata={"help": "Classes with at most so many training images are the tail (ImbSAM, SSE-SAM)."},
@@ -121,6 +143,12 @@ class LTSamConfig(TrainingArguments):
         if self.lr_gamma <= 0:
             raise ValueError(f"LTSamConfig(lr_gamma=...) must be positive, got {self.lr_gamma}.")
         require(SHARE, self, loss_start=self.loss_start)
+        if self.ascent_scope not in ASCENT_SCOPES:
+            close = nearest(self.ascent_scope, ASCENT_SCOPES)
+            raise ValueError(f"LTSamConfig(ascent_scope={self.ascent_scope!r}) does not exist.{close}")
+        if self.ascent_size is not None:
+            require(COUNT, self, ascent_size=self.ascent_size)
+        require(COUNT, self, max_skipped_steps=self.max_skipped_steps)
         self._check_averaging()
         super().__post_init__()
         for name in ("method_args", "loss_args"):

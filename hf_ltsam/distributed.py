@@ -9,6 +9,52 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .joint_batch import JointBatch, interleaved
+
+
+def joint_batch(labels: Sequence[Tensor]) -> tuple[JointBatch, Tensor]:
+    """The micro-batches of all processes as one mini-batch, and its labels (n,) on the host.
+
+    Args:
+        labels: of this process's micro-batches; every process has as many.
+    """
+    device = labels[0].device
+    sizes = _gathered(torch.tensor([len(y) for y in labels], device=device)).cpu()        # (processes, micro-batches)
+    padded = torch.stack([torch.nn.functional.pad(y, (0, int(sizes.max()) - len(y))) for y in labels])
+    everything = _gathered(padded).cpu()        # (processes, micro-batches, largest size)
+    pairs = ((everything[r, k], int(sizes[r, k])) for k in range(sizes.shape[1]) for r in range(len(sizes)))
+    return interleaved(sizes, dist.get_rank()), torch.cat([y[:size] for y, size in pairs])
+
+
+def _gathered(values: Tensor) -> Tensor:
+    """(...) of each process -> (processes, ...)."""
+    found = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, values.contiguous())
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def sum_gradients(gradient: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    """The sum over the processes; None where no process reached the parameter."""
+    found: list[Tensor | None] = [None] * len(parameters)
+    for dtype in dict.fromkeys(p.dtype for p in parameters):
+        chosen = [i for i, p in enumerate(parameters) if p.dtype == dtype]
+        sums = _summed([gradient[i] for i in chosen], [parameters[i] for i in chosen])
+        for i, total in zip(chosen, sums):
+            found[i] = total
+    return found
+
+
+def _summed(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    """In one reduction."""
+    known = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters)]
+    reached = torch.tensor([g is not None for g in gradients]).to(known[0])
+    flat = torch.cat([*(g.reshape(-1) for g in known), reached])
+    dist.all_reduce(flat)
+    *sums, reached = flat.split([*(g.numel() for g in known), len(known)])
+    # clones, since each must be a tensor of its own: its memory may be lent to a perturbed pass
+    return [s.view(p.shape).clone() if count > 0 else None for s, p, count in zip(sums, parameters, reached.tolist())]
+
 
 @torch.no_grad()
 def average_gradients(parameters: Sequence[Tensor]) -> None:
@@ -16,21 +62,8 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
 
     A parameter that no process reached keeps no gradient; one that some reached counts as zero on the others.
     """
-    by_dtype: dict[torch.dtype, list[Tensor]] = {}
-    for parameter in parameters:
-        by_dtype.setdefault(parameter.dtype, []).append(parameter)
-    for group in by_dtype.values():
-        _average(group)
-
-
-def _average(parameters: list[Tensor]) -> None:
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    reached = torch.tensor([p.grad is not None for p in parameters]).to(gradients[0])
-    flat = torch.cat([*(g.reshape(-1) for g in gradients), reached])
-    dist.all_reduce(flat)
-    *averaged, reached = (flat / dist.get_world_size()).split([*(g.numel() for g in gradients), len(parameters)])
-    for parameter, value, share in zip(parameters, averaged, reached.tolist()):
-        parameter.grad = value.view(parameter.shape).clone() if share > 0 else None
+    for parameter, total in zip(parameters, sum_gradients([p.grad for p in parameters], parameters)):
+        parameter.grad = None if total is None else total.div_(dist.get_world_size())
 
 
 @torch.no_grad()

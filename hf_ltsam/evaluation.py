@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
 from .landscape import MicroBatch
 from .logits import logits_of
@@ -59,6 +62,25 @@ class EvaluatesLogits(Trainer):
         others = outputs if isinstance(outputs, Mapping) else {}
         return loss, {"logits": logits, **{k: v for k, v in others.items() if k != "logits"}}        # metrics take the first
 
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """As stock, with the loss as the mean over the samples, whatever the batches and the number of processes.
+
+        The stock loop repeats the mean of each batch, as if a smaller last one were full.
+        """
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        name, own = f"{metric_key_prefix}_loss", type(self).compute_loss is EvaluatesLogits.compute_loss
+        if own and name in (output.metrics or {}) and self.preprocess_logits_for_metrics is None:
+            loss = _mean_cross_entropy(output.predictions, output.label_ids)
+            output.metrics[name] = output.metrics[name] if loss is None else loss
+        return output
+
     def prediction_step(
         self,
         model: nn.Module,
@@ -71,3 +93,13 @@ class EvaluatesLogits(Trainer):
         # Without labels the stock step would take a bare tensor of one row for a tuple of one output.
         with torch.no_grad(), self.compute_loss_context_manager():
             return None, logits_of(model(**self._prepare_inputs(inputs))).detach(), None
+
+
+def _mean_cross_entropy(predictions: Any, labels: Any) -> float | None:
+    """Of logits (N, C), or a tuple that begins with them, and class indices (N,); None where they are something else."""
+    predictions = predictions[0] if isinstance(predictions, tuple) else predictions
+    if not isinstance(predictions, np.ndarray) or not isinstance(labels, np.ndarray) or predictions.ndim != 2:
+        return None
+    if labels.shape != predictions.shape[:1] or labels.dtype.kind != "i":
+        return None
+    return float(F.cross_entropy(torch.as_tensor(predictions).double(), torch.as_tensor(labels).long()))

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from .sharded import are_sharded, harvested
 from .shortcuts import Shortcuts
 from .signals import Signals
 from .weights import TrainableWeights
@@ -21,7 +22,7 @@ class GradientTaker:
     """The one place where gradients are taken.
 
     `torch.autograd.grad` leaves `.grad` alone and fires no hooks of distributed wrappers: several passes are no danger
-    to gradients that are already accumulated there.
+    to gradients that are already accumulated there. Of sharded weights the gradients are those of all processes.
 
     Args:
         weights: with respect to which.
@@ -53,9 +54,21 @@ class GradientTaker:
         gradients: list[Gradient] = []
         for j, of_rows in enumerate(weighted):
             objective, keep = of_rows.sum() / self._size / self._divisor, j + 1 < len(weighted)
-            found = torch.autograd.grad(objective, self._weights.parameters, retain_graph=keep, allow_unused=True)
-            gradients.append(list(found))
+            gradients.append(self._differentiate(objective, keep))
         return gradients
+
+    def through(self, features: Tensor, signal: Tensor, losses: Tensor) -> Gradient:
+        """Of what has the gradient `signal` with respect to the features, plus (1/n) sum_i l_i; uses up their graph."""
+        objective = losses.sum() / self._size / self._divisor
+        outputs = [(t, s) for t, s in ((features, signal.to(features)), (objective, None)) if t.requires_grad]
+        tensors, signals = [t for t, _ in outputs], [s for _, s in outputs]
+        return list(torch.autograd.grad(tensors, self._weights.parameters, signals, allow_unused=True))
+
+    def _differentiate(self, objective: Tensor, keep_graph: bool) -> Gradient:
+        parameters = self._weights.parameters
+        if are_sharded(parameters):
+            return harvested(objective, parameters, keep_graph)
+        return list(torch.autograd.grad(objective, parameters, retain_graph=keep_graph, allow_unused=True))
 
     def _signals(self, shortcuts: Shortcuts, known: bool | None) -> Signals | None:
         """Where the modules that own trainable weights are few, or linear layers."""
@@ -80,10 +93,15 @@ class GradientTaker:
             return formed
         taken = self.backward(losses, weightings)
         same = formed is not None and nearly_equal(formed, taken)
-        if bool(losses.isfinite().all()):
+        if bool(losses.isfinite().all()) and _finite(taken):        # half precision may overflow on the way back only
             shortcuts.signals_were_tried(self._weights.parameters, same)
         # a resumed training tries on another step than an uninterrupted one, and both must go on alike to the last bit
         return formed if formed is not None and same else taken
+
+
+def _finite(gradients: Sequence[Gradient]) -> bool:
+    norms = [torch.linalg.vector_norm(g) for gradient in gradients for g in gradient if g is not None]
+    return bool(torch.stack(norms).isfinite().all()) if norms else True
 
 
 def nearly_equal(formed: Sequence[Gradient], taken: Sequence[Gradient]) -> bool:

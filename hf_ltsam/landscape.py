@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Protocol, TypeVar
@@ -10,15 +11,19 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .class_vectors import ClassMembers, ClassVectors, HeadVectors, ListedVectors
+from .class_members import ClassMembers
+from .class_vectors import ClassVectors, HeadVectors, ListedVectors
 from .classifier import classifier_of
+from .distributed import sum_gradients
 from .gradients import Gradient, GradientTaker
+from .joint_batch import JointBatch, dealt_out, in_order
 from .micro_batch import MicroBatch
-from .open_pass import OpenPass, opened
+from .moved_heads import MovedHeads
+from .open_pass import OpenPass, may_be_opened, opened
 from .passes import Passes
 from .row_plan import ALL_ROWS, Part
+from .sharded import are_sharded
 from .shortcuts import Shortcuts
-from .signals import is_plain_linear
 from .vector import WeightVector
 from .weights import TrainableWeights
 
@@ -31,6 +36,8 @@ class PassObserver(Protocol):
     """Told of every perturbed pass; see `telemetry.py`."""
 
     def perturbed_pass(self, norm: Tensor, cosine: Tensor | None, gap: Tensor | None) -> None: ...
+
+    def sample_gaps(self, gaps: Tensor, labels: Tensor) -> None: ...
 
 
 class LossLandscape:
@@ -51,6 +58,8 @@ class LossLandscape:
         size: what G divides by where these samples are only a part of the mini-batch; None is their number n.
         shortcuts: which of the ways around the full computation this model allows; None computes every row of every
             pass, and every weighting by a backward pass of its own.
+        joint: the samples of all processes as one mini-batch, to which n and the weightings then belong; every process
+            asks for the same gradients in the same order. None: the mini-batch is this process's own.
     """
 
     def __init__(
@@ -63,10 +72,14 @@ class LossLandscape:
         observer: PassObserver | None = None,
         size: int | None = None,
         shortcuts: Shortcuts | None = None,
+        joint: JointBatch | None = None,
     ) -> None:
         self._weights = weights
         self._batches = list(batches)
-        self.size = sum(len(batch) for batch in self._batches) if size is None else size        # n
+        self._joint = joint
+        self._places = in_order(self._batches) if joint is None else joint.places
+        own = sum(len(batch) for batch in self._batches)
+        self.size = size or (own if joint is None else joint.size)        # n
         self._logits, self._losses = logits, losses
         self._divisor = loss_divisor
         self._observer = observer
@@ -85,13 +98,32 @@ class LossLandscape:
         return self._weights.vector
 
     @property
+    def labels(self) -> Tensor:
+        """Of this process's samples, where the batches are."""
+        return torch.cat([batch.labels for batch in self._batches])
+
+    @property
+    def first_losses(self) -> Tensor:
+        """l_i of the first pass over each of this process's samples.
+
+        Raises:
+            RuntimeError: no pass over all of them has been made.
+        """
+        return torch.cat(self._first_losses())
+
+    @property
+    def was_dealt_out(self) -> bool:
+        """Whether passes were made over shards in place of the whole."""
+        return bool(self._shards)
+
+    @property
     def mean_loss(self) -> Tensor:
         """(1/n) sum_i l_i of the first pass over each micro-batch: a 0-dimensional tensor.
 
         Raises:
             RuntimeError: no pass has been made.
         """
-        return torch.cat(self._first_losses()).mean()
+        return self.first_losses.mean()
 
     def classifier(self, num_classes: int) -> list[bool]:
         """For each trainable parameter, whether it belongs to the classifier (see `classifier.py`)."""
@@ -101,17 +133,17 @@ class LossLandscape:
         """The mini-batch dealt out in order to at most `count` landscapes, whose G(1, 0) add up to G(1, 0) of the whole.
 
         Each shard passes through the model on its own: batch norm normalises by the shard, and its running statistics
-        move once per shard.
+        move once per shard. Of a mini-batch of several processes each deals out its own samples, and the m-th shard is the
+        union of theirs.
         """
-        self._shards = [self._shard(rows) for rows in torch.arange(self.size).tensor_split(count) if len(rows)]
+        self._shards = [self._shard(pieces) for pieces in dealt_out(self._batches, count)]
         return self._shards
 
-    def _shard(self, samples: Tensor) -> LossLandscape:
-        first, last = int(samples[0]), int(samples[-1])
-        overlaps = [(b, max(first - r.start, 0), min(last + 1, r.stop) - r.start) for b, r in self._samples(self._batches)]
-        pieces = [batch.rows(slice(start, stop)) for batch, start, stop in overlaps if start < stop]
+    def _shard(self, pieces: Sequence[MicroBatch]) -> LossLandscape:
+        joint = None if self._joint is None else replace(self._joint, places=in_order(pieces))
         shard = LossLandscape(
-            self._weights, pieces, self._logits, self._losses, self._divisor, self._observer, self.size, self._shortcuts
+            self._weights, pieces, self._logits, self._losses, self._divisor, self._observer, self.size, self._shortcuts,
+            joint,
         )
         shard.reached = self.reached
         return shard
@@ -127,13 +159,19 @@ class LossLandscape:
 
     def _samples(self, batches: Sequence[T]) -> Iterator[tuple[T, slice]]:
         """Each micro-batch and its place among the n samples."""
-        start = 0
-        for batch, of in zip(self._batches, batches):
-            yield of, slice(start, start + len(batch))
-            start += len(batch)
+        yield from zip(batches, self._places, strict=True)
 
     def _sample_losses(self, batch: MicroBatch) -> Tensor:
         return self._losses(self._logits(batch), batch)
+
+    def _tell(self, norm: Tensor, cosine: Tensor | None, gaps: Tensor | None) -> None:
+        """The observer, about one perturbed pass; gaps: a_i (l_i(w + eps) - l_i(w)) of this process's samples."""
+        if self._observer is None:
+            return
+        processes = 1 if self._joint is None else self._joint.processes        # the samples of the others are like these
+        self._observer.perturbed_pass(norm, cosine, None if gaps is None else gaps.sum() / self.size * processes)
+        if gaps is not None:
+            self._observer.sample_gaps(gaps, self.labels)
 
     # ---- G ----
 
@@ -148,30 +186,30 @@ class LossLandscape:
 
     def gradients(self, weightings: Sequence[Tensor | None], at: WeightVector | None = None) -> list[WeightVector]:
         """G(a, at) for several weightings a (n,) of the same losses."""
-        found: list[list[Gradient]] = [[] for _ in weightings]
-        gaps: list[Tensor | None] = []
+        sums: list[Gradient] = [[None] * len(self._weights.parameters) for _ in weightings]
+        gaps: list[Tensor] = []        # of the micro-batches where they are known
+        at = self._weights.unless_infinite(at)
         with self._weights.moved(at):
             for passes, samples in self._samples(self._passes):
                 own = [None if a is None else a[samples] for a in weightings]
-                gradients, gap = passes.gradients(own, perturbed=at is not None)
-                gaps.append(gap)
-                for known, new in zip(found, gradients):
-                    known.extend(new)
-        vectors = [self._vector(gradients) for gradients in found]
+                gradients, gaps_here = passes.gradients(own, perturbed=at is not None)
+                gaps += [] if gaps_here is None else [gaps_here]
+                sums = [reduce(_plus, new, known) for known, new in zip(sums, gradients)]
+        vectors = [self._vector(gradient) for gradient in sums]
         if at is not None and self._observer is not None:
-            known_gaps = [gap for gap in gaps if gap is not None]
-            gap = torch.stack(known_gaps).sum() / self.size if len(known_gaps) == len(gaps) else None
-            self._observer.perturbed_pass(at.norm(), at.cosine(vectors[0]), gap)
+            known = torch.cat(gaps) if gaps and len(gaps) == len(self._passes) else None
+            self._tell(at.norm(), at.cosine(vectors[0]), known)
         return vectors
 
-    def _vector(self, gradients: Sequence[Gradient]) -> WeightVector:
-        """The sum of gradients, with zeros where none reaches a weight."""
-        by_weight = list(zip(*gradients)) or [()] * len(self._weights.parameters)
-        sums = [reduce(add, found) if (found := [g for g in of if g is not None]) else None for of in by_weight]
-        self.reached[:] = [r or g is not None for r, g in zip(self.reached, sums)]        # shards share the list
-        tensors = [torch.zeros_like(p) if g is None else g for p, g in zip(self._weights.parameters, sums)]
+    def _vector(self, gradient: Gradient) -> WeightVector:
+        """The gradient, of all processes where the mini-batch is theirs, with zeros where none reaches a weight."""
+        parameters = self._weights.parameters
+        if self._joint is not None and not are_sharded(parameters):
+            gradient = sum_gradients(gradient, parameters)
+        self.reached[:] = [r or g is not None for r, g in zip(self.reached, gradient)]        # shards share the list
+        tensors = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradient)]
         # a hook of the user may have kept what it saw
-        return WeightVector(tensors, self._divisor, fresh=not any(p._backward_hooks for p in self._weights.parameters))
+        return WeightVector(tensors, self._divisor, fresh=not any(p._backward_hooks for p in parameters))
 
     # ---- an offset for each class ----
 
@@ -203,13 +241,16 @@ class LossLandscape:
         """
         if isinstance(at, HeadVectors):
             return self._with_own_heads(at, torch.tensor(v, dtype=torch.float64), plain)
+        if isinstance(at, MovedHeads):
+            return self._with_moved_heads(at, torch.tensor(v, dtype=torch.float64), plain)
         ones = at.members.ones(self._weights.wide_dtype)
         perturbed: WeightVector = reduce(add, (self.gradient(v_c * o, at=e) for v_c, o, e in zip(v, ones, at.vectors)))
         return perturbed if plain == 0 else plain * self.gradient() + perturbed
 
     def _opened(self, head: nn.Module) -> OpenPass | None:
-        """One pass over the trunk that serves all classes, where the classifier is a linear layer and comes last."""
-        if self._shortcuts is None or len(self._passes) > 1 or not isinstance(head, nn.Linear) or not is_plain_linear(head):
+        """One pass over the trunk that serves all classes, where a linear or cosine classifier comes last."""
+        alone = len(self._passes) == 1 and self._joint is None
+        if self._shortcuts is None or not alone or not may_be_opened(head):
             return None
         known = self._shortcuts.may_open(head)
         if known is False:
@@ -224,15 +265,41 @@ class LossLandscape:
 
     def _with_own_heads(self, at: HeadVectors, v: Tensor, plain: float) -> WeightVector:
         """Each sample's loss with the classifier moved by its class's vector; the plain losses join the backward pass."""
-        (passes,), opened_pass = self._passes, self._open
+        opened_pass = self._used_up()
+        weights = at.members.of_samples(v)
+        perturbed = self._losses(opened_pass.logits_at(at), self._batches[0])
+        total = weights.to(perturbed) * perturbed + plain * opened_pass.losses
+        vector = self._vector(self._taker.backward(total, [None])[0])
+        gaps = (weights.to(perturbed) * (perturbed - opened_pass.losses)).detach()
+        self._tell(at.norms().norm(dim=1).mean(), None, gaps)
+        return vector
+
+    def _with_moved_heads(self, at: MovedHeads, v: Tensor, plain: float) -> WeightVector:
+        """The same for a cosine classifier: one class after another through it, all together through the trunk."""
+        opened_pass, (batch,) = self._used_up(), self._batches
+
+        def losses(logits: Tensor, rows: Tensor) -> Tensor:
+            of_all = opened_pass.logits.detach().to(logits.dtype).index_copy(0, rows, logits)
+            return self._losses(of_all, batch)[rows]        # which knows whole batches only
+
+        weights = at.members.of_samples(v).to(opened_pass.losses)
+        perturbed, signal, of_head = at.at_each_class(losses, weights / self.size / self._divisor)
+        gradient = self._taker.through(opened_pass.features, signal, plain * opened_pass.losses)
+        place = {id(p): i for i, p in enumerate(self._weights.parameters)}
+        for name, g in of_head.items():
+            i = place[id(at.head.get_parameter(name))]
+            own, g = gradient[i], g.to(self._weights.parameters[i].dtype)
+            gradient[i] = g if own is None else own + g
+        self._tell(at.norms().norm(dim=1).mean(), None, weights * (perturbed - opened_pass.losses.detach()))
+        return self._vector(gradient)
+
+    def _used_up(self) -> OpenPass:
+        """The open pass, whose graph serves one backward pass."""
+        opened_pass, self._open = self._open, None
         if opened_pass is None:
             raise RuntimeError("The pass over the trunk that these vectors were made from is used up.")
-        weights = at.members.of_samples(v)
-        perturbed = self._losses(opened_pass.logits_at(at), passes.batch)
-        total = weights.to(perturbed) * perturbed + plain * opened_pass.losses
-        vector = self._vector(self._taker.backward(total, [None]))
-        if self._observer is not None:
-            gap = (weights.to(perturbed) * (perturbed - opened_pass.losses)).detach().sum() / self.size
-            self._observer.perturbed_pass(at.norms().norm(dim=1).mean(), None, gap)
-        self._open = None        # its graph is used up
-        return vector
+        return opened_pass
+
+
+def _plus(known: Gradient, new: Gradient) -> Gradient:
+    return [b if a is None else a if b is None else a + b for a, b in zip(known, new, strict=True)]

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .class_vectors import ClassMembers, HeadVectors
+from .class_members import ClassMembers
+from .class_vectors import HeadVectors
 from .graph import reaches
+from .models.cosine_classifier import CosineClassifier
+from .moved_heads import MovedHeads
+from .signals import is_plain_linear
 
 
 @dataclass(frozen=True)
@@ -23,26 +27,34 @@ class OpenPass:
         losses: l_i (n,).
     """
 
-    head: nn.Linear
+    head: nn.Module
     features: Tensor
     logits: Tensor
     losses: Tensor
 
-    def class_gradients(self, members: ClassMembers) -> HeadVectors:
+    def class_gradients(self, members: ClassMembers) -> HeadVectors | MovedHeads:
         """The gradient of each class's mean loss with respect to the classifier."""
         wide = torch.promote_types(self.features.dtype, torch.float32)
         (signals,) = torch.autograd.grad(self.losses.sum(), self.logits, retain_graph=True)
+        signals, features = signals.to(wide), self.features.detach().to(wide)
+        if not isinstance(self.head, nn.Linear):
+            return MovedHeads(members, self.head, signals, features)
         ones = members.ones(wide)
         shares = (ones / ones.sum(1, keepdim=True)).to(self.features.device)
-        return HeadVectors(members, self.head, shares, signals.to(wide), self.features.detach().to(wide))
+        return HeadVectors(members, self.head, shares, signals, features)
 
     def logits_at(self, vectors: HeadVectors) -> Tensor:
         """The logits with each class's own vector added to the classifier (n, C)."""
         return self.logits + vectors.change_of_logits(self.features).to(self.logits.dtype)
 
 
+def may_be_opened(head: nn.Module) -> bool:
+    """Whether it is a classifier that takes samples one by one, and nothing is hooked to it."""
+    return is_plain_linear(head) or (type(head) is CosineClassifier and not head._forward_pre_hooks)
+
+
 def opened(
-    head: nn.Linear, forward: Callable[[], Tensor], losses: Callable[[Tensor], Tensor], first: bool
+    head: nn.Module, forward: Callable[[], Tensor], losses: Callable[[Tensor], Tensor], first: bool
 ) -> OpenPass | None:
     """One forward pass; None where the model's logits are not simply what the classifier gave, row by row.
 

@@ -50,9 +50,9 @@ class Passes:
         self._drew = False        # whether that pass drew random numbers
 
     def gradients(self, weightings: Sequence[Tensor | None], perturbed: bool) -> tuple[list[list[Gradient]], Tensor | None]:
-        """For each weighting a (b,) the gradients that add up to that of (1/n) sum_i a_i l_i, and the sharpness gap.
+        """For each weighting a (b,) the gradients that add up to that of (1/n) sum_i a_i l_i, and the sharpness gaps.
 
-        The gap is sum_i a_i (l_i(w + eps) - l_i(w)) for the first weighting; None at w, and where l_i(w) is not known.
+        The gaps (b,) are a_i (l_i(w + eps) - l_i(w)) for the first weighting; None at w, and where l_i(w) is not known.
         """
         parts = self._parts(weightings)
         gradients: list[list[Gradient]] = [[] for _ in weightings]
@@ -65,8 +65,8 @@ class Passes:
         if self.first_losses is None:
             self.first_pass_gave(_in_order(parts, losses), perturbed)
         plain = self.plain_losses
-        gap = _gap(parts, losses, plain, weightings[0]) if perturbed and plain is not None else None
-        return gradients, gap
+        gaps = _gaps(parts, losses, plain, weightings[0]) if perturbed and plain is not None else None
+        return gradients, gaps
 
     def _pass(self, part: Part, weightings: Sequence[Tensor | None]) -> tuple[Tensor, list[Gradient]]:
         """Losses of some rows, and their gradient for each weighting that the part serves."""
@@ -106,13 +106,16 @@ class Passes:
         return whole if self._drew and any(part.key not in self._random for part in parts) else parts
 
 
-def _gap(parts: Sequence[Part], losses: Sequence[Tensor], plain: Tensor, weighting: Tensor | None) -> Tensor:
-    """sum_i a_i (l_i(w + eps) - l_i(w)) over the rows that were passed."""
-    gap = plain.new_zeros(())
+def _gaps(parts: Sequence[Part], losses: Sequence[Tensor], plain: Tensor, weighting: Tensor | None) -> Tensor:
+    """a_i (l_i(w + eps) - l_i(w)) (b,), zero for the rows that were not passed: their weight is."""
+    gaps = torch.zeros_like(plain)
     for part, perturbed in zip(parts, losses):
         difference, a = perturbed - part.of(plain), part.of_weighting(weighting)
-        gap = gap + (difference if a is None else a.to(plain) * difference).sum()
-    return gap
+        difference = difference if a is None else a.to(plain) * difference
+        if part.rows is None:
+            return difference
+        gaps[part.rows.to(plain.device, non_blocking=True)] = difference
+    return gaps
 
 
 def _in_order(parts: Sequence[Part], losses: Sequence[Tensor]) -> Tensor:

@@ -21,10 +21,8 @@ from .models.cosine_classifier import CosineClassifier
 
 # TrainingArguments field -> why, and what to do instead. A field is refused where its value is true.
 _FIELDS = {
-    "fp16": "fp16's gradient scaler is not supported yet. Use bf16=True, or full precision.",
     "deepspeed": "DeepSpeed's backward pass takes optimizer steps of its own. Use `accelerate launch` with plain "
     "multi-GPU (DDP), or a larger gradient_accumulation_steps.",
-    "fsdp": "sharded parameters are not supported yet. Use `accelerate launch` with plain multi-GPU (DDP).",
     "label_smoothing_factor": "label smoothing would replace the training loss. Set it to 0; to smooth, use "
     "loss='label_aware_smoothing' (loss_args with head = tail smooth all classes alike).",
     "auto_find_batch_size": "a batch size found by running out of memory changes what rho means. Set "
@@ -71,8 +69,6 @@ def check_arguments(args: TrainingArguments) -> None:
     for name, reason in _FIELDS.items():
         if getattr(args, name):
             raise ValueError(f"{name}={getattr(args, name)!r} does not go with LTSamTrainer: {reason}")
-    if args.mixed_precision == "fp16":
-        raise ValueError(f"mixed_precision='fp16' (from the accelerate config) is refused: {_FIELDS['fp16']}")
     for fragment, reason in _OPTIMIZERS.items():
         if fragment in args.optim.value:
             raise ValueError(
@@ -99,9 +95,26 @@ def check_launcher(trainer: Trainer) -> None:
     Raises:
         ValueError: naming the setting, the reason and the way out.
     """
-    for name, is_on in (("deepspeed", trainer.is_deepspeed_enabled), ("fsdp", trainer.is_fsdp_enabled)):
-        if is_on:
-            raise ValueError(f"The accelerate config switches {name} on. It does not go with LTSamTrainer: {_FIELDS[name]}")
+    if trainer.is_deepspeed_enabled:
+        raise ValueError(
+            f"The accelerate config switches deepspeed on. It does not go with LTSamTrainer: {_FIELDS['deepspeed']}"
+        )
+    if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.fsdp_version != 2:
+        raise ValueError(
+            "fsdp in its first version flattens the weights of several layers into one, which the methods cannot tell "
+            "apart. Set fsdp_version: 2 in the accelerate config, or 'version': 2 in fsdp_config."
+        )
+    if trainer.args.fsdp and not trainer.is_fsdp_enabled:
+        raise ValueError("fsdp is set, but accelerate shards weights on several accelerators only: leave it out here.")
+    if trainer.is_fsdp_enabled and trainer.args.swa_start is not None:
+        raise ValueError("swa_start does not go with fsdp: its mean is not kept in shards. Leave one of them out.")
+    size, processes = trainer.args.ascent_size, trainer.accelerator.num_processes
+    together = trainer.args.ascent_scope == "step" or trainer.is_fsdp_enabled
+    if size is not None and together and size % processes:
+        raise ValueError(
+            f"ascent_size={size} cannot be shared by {processes} processes whose samples are perturbed together: make it a "
+            f"multiple of {processes}."
+        )
     if trainer.args.torch_compile and trainer.accelerator.num_processes > 1:
         raise ValueError(
             "torch_compile=True does not go with several processes yet: their passes run on the bare module. Set it to "

@@ -20,6 +20,7 @@ from .config import LTSamConfig
 from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
 from .renamed_weights import load_renamed
 from .run_identity import check_identity, save_identity
+from .sharded import memory_like, whole_memory
 from .spectral_norm import folded_state, load_originals, normalised_layers, save_originals
 from .training_set import without_adapter
 from .weight_averaging import WeightAveraging
@@ -139,7 +140,7 @@ class Resumes(Trainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.method_memory:        # every process has its own: it saw other samples
             Path(output_dir).mkdir(parents=True, exist_ok=True)
-            torch.save(self.method_memory, Path(output_dir) / _memory_file(self.args.process_index))
+            torch.save(whole_memory(self.method_memory), Path(output_dir) / _memory_file(self.args.process_index))
         mean = self.averaging and self.averaging.mean_state()
         if mean and self.args.should_save:
             torch.save(mean, Path(output_dir) / _MEAN_FILE)
@@ -151,7 +152,9 @@ class Resumes(Trainer):
         own, first = (Path(checkpoint) / _memory_file(process) for process in (self.args.process_index, 0))
         file = own if own.is_file() else first        # of the first process where there were fewer of them
         if file.is_file():
-            self.method_memory.update(torch.load(file, map_location=self.args.device, weights_only=True))
+            known = torch.load(file, map_location=self.args.device.type, weights_only=True)
+            trainable: list[torch.Tensor] = [p for p in self.model.parameters() if p.requires_grad]
+            self.method_memory.update(memory_like(known, trainable))
         mean = Path(checkpoint) / _MEAN_FILE
         if self.averaging:
             saved = torch.load(mean, map_location=self.args.device, weights_only=True) if mean.is_file() else None

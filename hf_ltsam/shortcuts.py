@@ -35,7 +35,7 @@ class Shortcuts:
         self.model = model
         self._rows: dict[Hashable, bool] = {}        # trainable weights -> whether rows may be left out
         self._signals: dict[Hashable, bool] = {}        # trainable weights -> whether signals give their gradients
-        self._heads: dict[nn.Linear, bool] = {}        # classifier -> whether the losses are made from what it gives
+        self._heads: dict[nn.Module, bool] = {}        # classifier -> whether the losses are made from what it gives
         self._drawing = False        # whether passes draw random numbers
 
     def may_leave_out_rows(
@@ -70,11 +70,11 @@ class Shortcuts:
         if not same:
             logger.info("The modules' signals do not give the gradients: every weighting has its own backward pass.")
 
-    def may_open(self, head: nn.Linear) -> bool | None:
+    def may_open(self, head: nn.Module) -> bool | None:
         """Whether one pass over the trunk may serve classifiers moved by an offset for each class; None: not known yet."""
         return self._heads.get(head)
 
-    def opening_was_tried(self, head: nn.Linear, possible: bool) -> None:
+    def opening_was_tried(self, head: nn.Module, possible: bool) -> None:
         self._heads[head] = possible
 
 

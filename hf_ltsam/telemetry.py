@@ -1,11 +1,16 @@
-"""Proof in the logs that the perturbation is on, and what it does."""
+"""Proof in the logs that the perturbation is on, and what it does to the rare classes."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-NAMES = ("sam_eps_norm", "sam_sharpness_gap", "sam_gradient_cosine")
+from .class_statistics import ClassStatistics
+
+# Steps between two looks at the gradients of head and tail: at most two more passes, below 1 % of what 250 steps cost.
+GRADIENTS_EVERY = 250
 
 
 class Telemetry:
@@ -16,16 +21,26 @@ class Telemetry:
     `sam_gradient_cosine`, the cosine between the ascent direction eps and the gradient found at w + eps (mean), where
     the pass has one of each: CC-SAM's pass for all classes at once has not.
     With gradient accumulation a micro-batch counts as a step.
+
+    By class, where statistics are given: `loss_many`, `loss_medium`, `loss_few`, the mean training loss of the samples of
+    these groups; `sam_sharpness_gap_head` and `_tail`, the mean of a_i (l_i(w + eps) - l_i(w)) over the samples of head and
+    tail; `grad_norm_head` and `_tail`, ||G(h)|| and ||G(t)||, once in `GRADIENTS_EVERY` steps. Head and tail are those of
+    `tail_threshold`; where there is none, those of the threshold that comes closest to halving the classes.
+
+    Args:
+        statistics: of the training set.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, statistics: ClassStatistics | None = None) -> None:
+        self.acted = False        # whether any logged perturbation was longer than nothing
+        self._groups = None if statistics is None else ClassGroups(statistics)
         self._norms: list[Tensor] = []
         self._gaps: list[Tensor] = []
         self._cosines: list[Tensor] = []
         self._steps = 0
         self._perturbed_steps = 0
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}        # of the steps that told a value
+        self._counts: dict[str, Tensor] = {}        # of what was summed
 
     def perturbed_pass(self, norm: Tensor, cosine: Tensor | None, gap: Tensor | None) -> None:
         self._norms.append(norm)
@@ -33,6 +48,20 @@ class Telemetry:
             self._cosines.append(cosine)
         if gap is not None:
             self._gaps.append(gap)
+
+    def sample_gaps(self, gaps: Tensor, labels: Tensor) -> None:
+        """a_i (l_i(w + eps) - l_i(w)) of the samples (n,) of one perturbed pass."""
+        if self._groups is not None:
+            self._add_groups("sam_sharpness_gap_", gaps, self._groups.head_or_tail(labels), HEAD_TAIL)
+
+    def losses(self, losses: Tensor, labels: Tensor) -> None:
+        """l_i of the samples (n,) of a step, at the weights of its first pass."""
+        if self._groups is not None:
+            self._add_groups("loss_", losses, self._groups.many_medium_few(labels), GROUPS)
+
+    def gradient_norms(self, head: Tensor, tail: Tensor) -> None:
+        self._add("grad_norm_head", head)
+        self._add("grad_norm_tail", tail)
 
     def end_step(self) -> None:
         """Add this step's values to the sums."""
@@ -51,12 +80,47 @@ class Telemetry:
         """The means since the last call, in one read from the device, and `sam_step_share`; empty if no step was made."""
         if self._steps == 0:
             return {}
-        read = torch.stack([s.float() for s in self._sums.values()]).tolist() if self._sums else []
-        means = {name: value / self._counts[name] for name, value in zip(self._sums, read)}
+        names = list(self._sums)
+        read = torch.stack([t.float() for n in names for t in (self._sums[n], self._counts[n])]).tolist() if names else []
+        means = {name: total / count for name, total, count in zip(names, read[::2], read[1::2]) if count}
+        self.acted = self.acted or means.get("sam_eps_norm", 0.0) > 0
         logs = {"sam_step_share": self._perturbed_steps / self._steps, **means}
         self._sums, self._counts, self._steps, self._perturbed_steps = {}, {}, 0, 0
         return logs
 
-    def _add(self, name: str, value: Tensor) -> None:
+    def _add(self, name: str, value: Tensor, count: Tensor | None = None) -> None:
+        count = torch.ones_like(value) if count is None else count
         self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts[name] = self._counts.get(name, 0) + 1
+        self._counts[name] = self._counts[name] + count if name in self._counts else count
+
+    def _add_groups(self, prefix: str, values: Tensor, groups: Tensor, names: Sequence[str]) -> None:
+        values = values.detach().float()
+        sums = values.new_zeros(len(names)).index_add_(0, groups, values)
+        counts = values.new_zeros(len(names)).index_add_(0, groups, torch.ones_like(values))
+        for name, total, count in zip(names, sums.unbind(), counts.unbind()):
+            self._add(prefix + name, total, count)
+
+
+HEAD_TAIL = ("head", "tail")
+GROUPS = ("many", "medium", "few")
+
+
+class ClassGroups:
+    """The group of every class, on the device of the labels; looked up without waiting."""
+
+    def __init__(self, statistics: ClassStatistics) -> None:
+        threshold = statistics.tail_threshold
+        threshold = statistics.proposed_tail_threshold if threshold is None else threshold
+        number = {c: k for k, name in enumerate(GROUPS) for c in statistics.groups[name]}
+        self._groups = torch.tensor([number[c] for c in range(statistics.num_classes)])
+        self._tail = torch.tensor([int(n <= threshold) for n in statistics.counts])
+
+    def many_medium_few(self, labels: Tensor) -> Tensor:
+        """0, 1 or 2 for every label (n,)."""
+        self._groups = self._groups.to(labels.device)
+        return self._groups[labels]
+
+    def head_or_tail(self, labels: Tensor) -> Tensor:
+        """0 or 1 for every label (n,)."""
+        self._tail = self._tail.to(labels.device)
+        return self._tail[labels]

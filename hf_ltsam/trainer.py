@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,18 +11,13 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import logging
 
-from .accumulation import accumulate
-from .batch_loss import BatchLoss
 from .class_statistics import ClassStatistics
 from .config import LTSamConfig
-from .context import StepContext
 from .data.labels import label_fingerprint
-from .distributed import average_gradients, broadcast_buffers
 from .evaluation import EvaluatesLogits
 from .features import check_features
-from .landscape import LossLandscape, MicroBatch
 from .learning_rate import hold_constant, milestone_schedule
-from .losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_loss
+from .losses import LOSSES, FeatureLoss, Loss, make_loss
 from .methods import METHODS, Method, make_method
 from .metrics.long_tail import LongTailMetrics
 from .publishing import Publishes
@@ -41,20 +35,16 @@ from .refusals import (
 from .resuming import Resumes
 from .reweighting import Reweighting
 from .run_identity import describe
-from .shortcuts import Shortcuts
 from .spectral_norm import check_checkpointing, normalised_layers
+from .stepping import StepsByMethod
 from .telemetry import Telemetry
 from .training_set import readable_labels, statistics_of
-from .weights import TrainableWeights
 
 logger = logging.get_logger(__name__)
 
 _STANDS_STILL = "learning_rate=5e-05 is transformers' default for AdamW; SGD usually needs 0.01 to 0.1: set learning_rate."
 
-_EARLY_LOSS = CrossEntropy()        # before `loss_start`
-
-
-class LTSamTrainer(Resumes, Publishes, EvaluatesLogits):
+class LTSamTrainer(Resumes, Publishes, EvaluatesLogits, StepsByMethod):
     """`transformers.Trainer` with a method in the place of the gradient.
 
     The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging, checkpoints and evaluation stay what
@@ -141,77 +131,7 @@ class LTSamTrainer(Resumes, Publishes, EvaluatesLogits):
             self._check_eval_labels(eval_dataset, self.class_statistics.num_classes)
             if compute_metrics is None and not args.batch_eval_metrics:
                 self.compute_metrics = LongTailMetrics(self.class_statistics)
-        self._telemetry = Telemetry()
-        self._weights = TrainableWeights(self.model)
-        self._shortcuts: Shortcuts | None = None
-        self._tried_with: Loss | FeatureLoss | None = None        # the loss that the shortcuts were tried with
-
-    # ---- the training step ----
-
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        """Put the method's vector for this micro-batch into `p.grad`.
-
-        `num_items_in_batch` is not used: the loss is a mean over samples, divided once by the number of accumulated
-        micro-batches, before any backward pass (transformers#47688).
-        """
-        model.train()
-        batch = self.micro_batch(self._prepare_inputs(inputs))
-        several = self.accelerator.num_processes > 1
-        # Several passes would each set off DDP's reduction: they run on the bare module, and the result is reduced once.
-        module = self.model if several else model
-        weights = self._trainable_weights()
-        divisor, training_loss = self.current_gradient_accumulation_steps, self._loss_of_this_moment()
-        loss = self._batch_loss(module, training_loss)
-        landscape = LossLandscape(
-            weights, [batch], loss.logits, loss.losses, divisor, self._telemetry,
-            shortcuts=self._known_shortcuts(training_loss),
-        )
-        try:
-            gradient = self.method.update(landscape, self._step_context(batch, weights))
-        finally:
-            weights.restore()        # nothing to do unless an exception cut even the landscape's own restoring short
-        accumulate(gradient / divisor, weights.parameters, landscape.reached)
-        if several and self.accelerator.sync_gradients:
-            average_gradients(weights.parameters)
-            broadcast_buffers(self.model)
-        self._telemetry.end_step()
-        return landscape.mean_loss / divisor
-
-    def _loss_of_this_moment(self) -> Loss | FeatureLoss:
-        return self.loss if self._progress >= self.args.loss_start else _EARLY_LOSS
-
-    def _batch_loss(self, module: nn.Module, loss: Loss | FeatureLoss) -> BatchLoss:
-        class_weights = partial(self.reweighting.weights, self._progress, self._statistics())
-        return BatchLoss(module, self.model, loss, self._statistics(), class_weights, self.compute_loss_context_manager)
-
-    def _step_context(self, batch: MicroBatch, weights: TrainableWeights) -> StepContext:
-        """Labels are read before the step's first pass, while the device has nothing to do for it yet."""
-        like = torch.empty((), dtype=weights.wide_dtype)
-        return StepContext(
-            batch.labels.cpu(), self._statistics(), self._progress, like, self.method_memory,
-            step=self.state.global_step, seed=self.args.seed, device=weights.parameters[0].device,
-        )
-
-    def _known_shortcuts(self, loss: Loss | FeatureLoss) -> Shortcuts | None:
-        """What is known of the model that is trained; compiled code would be made anew for every number of rows."""
-        if not self.args.exact_rows or self.args.torch_compile:
-            return None
-        if self._shortcuts is None or self._shortcuts.model is not self.model or self._tried_with is not loss:
-            self._shortcuts, self._tried_with = Shortcuts(self.model), loss
-        return self._shortcuts
-
-    @property
-    def _progress(self) -> float:
-        """Completed steps / total steps, in [0, 1)."""
-        return self.state.global_step / max(self.state.max_steps, 1)
-
-    def _trainable_weights(self) -> TrainableWeights:
-        if self._weights.model is not self.model:        # `model_init` makes a new one for every training
-            self._weights = TrainableWeights(self.model)
-        self._weights.follow_frozen()
-        return self._weights
+        self.prepare_stepping()
 
     def hyperparameter_search(self, *_: Any, **__: Any) -> Any:
         """Refused: trials would change method and data behind checkpoints that state them."""
@@ -250,13 +170,20 @@ class LTSamTrainer(Resumes, Publishes, EvaluatesLogits):
 
     def start_anew(self) -> None:
         super().start_anew()
-        self._telemetry = Telemetry()
+        self.telemetry = Telemetry(self.class_statistics)
+        self._waiting = []
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As stock, with the telemetry of the method beside the training loss."""
         if "loss" in logs:
-            logs = {**logs, **self._telemetry.pop()}
+            skipped = {"skipped_steps": self._untaken.count} if self._untaken.count else {}
+            logs = {**logs, **(self.telemetry.pop() if self.args.telemetry else {}), **skipped}
         super().log(logs, start_time)
+
+    @property
+    def method_in_words(self) -> str:
+        told = describe(METHODS, self.method)
+        return f"{told['name']}({', '.join(f'{k}={v}' for k, v in told['args'].items())})"
 
     def identity(self) -> dict[str, Any]:
         labels = readable_labels(self.train_dataset, self.label_names[0])
@@ -279,11 +206,6 @@ class LTSamTrainer(Resumes, Publishes, EvaluatesLogits):
     def _warn(self, message: str | None) -> None:
         if message:
             logger.warning(message)
-
-    def _statistics(self) -> ClassStatistics:
-        if self.class_statistics is None:
-            raise ValueError("There are no class statistics: pass train_dataset, or class_statistics=ClassStatistics(...).")
-        return self.class_statistics
 
 
 def _by_name_or_object(given: Any, name: str, arguments: Any, kind: str, make: Callable[..., Any]) -> Any:

@@ -9,6 +9,8 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
+from .sharded import are_sharded, sharded_like, whole
+
 Scalar: TypeAlias = float | Tensor        # a number, or a 0-dimensional tensor that stays on its device
 
 TINY = 1e-12        # in unit(g) = g / (||g|| + TINY) and in every other division by a norm (Focal-SAM's and SAM's code)
@@ -100,7 +102,7 @@ class WeightVector:
     def dot(self, other: WeightVector) -> Tensor:
         """The inner product over all P numbers: a 0-dimensional tensor, summed in float32 or wider."""
         products = [_dot(a, b) for a, b in zip(self._tensors, other._tensors, strict=True)]
-        return torch.stack(products).sum() * _product(self.scale, other.scale)
+        return whole(torch.stack(products).sum()) * _product(self.scale, other.scale)
 
     def cosine(self, other: WeightVector) -> Tensor:
         """Of the angle between two vectors: a 0-dimensional tensor."""
@@ -109,8 +111,7 @@ class WeightVector:
     def norm(self) -> Tensor:
         """The Euclidean norm over all P numbers: a 0-dimensional tensor, summed in float32 or wider."""
         if self._raw_norm is None:
-            norms = torch._foreach_norm(self._tensors, 2, dtype=_wide(self._tensors[0].dtype))
-            self._raw_norm = torch.linalg.vector_norm(torch.stack(list(norms)))
+            self._raw_norm = whole(torch.linalg.vector_norm(torch.stack(_norms(self._tensors))))
         return self._raw_norm * _magnitude(self.scale)
 
     def unit(self) -> WeightVector:
@@ -124,9 +125,8 @@ class WeightVector:
 
     def normal_like(self, generator: torch.Generator) -> WeightVector:
         """As many independent standard normal numbers, drawn parameter by parameter."""
-        return WeightVector(
-            [torch.randn(t.shape, generator=generator, dtype=t.dtype, device=t.device) for t in self._tensors], fresh=True
-        )
+        drawn = (torch.randn(t.shape, generator=generator, dtype=t.dtype, device=t.device) for t in self._tensors)
+        return WeightVector([sharded_like(xi, t) for xi, t in zip(drawn, self._tensors)], fresh=True)
 
     def _scaled(self, scale: Scalar) -> WeightVector:
         scaled = WeightVector(self._tensors, scale)
@@ -167,10 +167,20 @@ class WeightVector:
         self.scale = 1.0
 
 
+def _norms(tensors: list[Tensor]) -> list[Tensor]:
+    """Each one's Euclidean norm, summed in float32 or wider."""
+    wide = _wide(tensors[0].dtype)
+    if are_sharded(tensors):        # for shards torch has no such sum in another type than their own
+        return list(torch._foreach_norm([t.to(wide) for t in tensors], 2))
+    return list(torch._foreach_norm(tensors, 2, dtype=wide))
+
+
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Summed in float32 or wider; nothing is stored in between where the tensors are that wide."""
     wide = _wide(a.dtype)
-    return torch.dot(a.flatten(), b.flatten()) if a.dtype == wide else (a * b).sum(dtype=wide)
+    if a.dtype == wide and not are_sharded([a]):
+        return torch.dot(a.flatten(), b.flatten())
+    return (a * b).sum(dtype=wide)
 
 
 def number_on_host(scale: Scalar) -> Scalar:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .sharded import own_shards
 from .vector import WeightVector, number_on_host
 
 
@@ -22,13 +23,15 @@ class TrainableWeights:
 
     Args:
         model: the module whose parameters are perturbed.
+        reads_norms: whether the norm of every offset is read from an accelerator, which waits for it.
 
     Raises:
         ValueError: no parameter requires a gradient.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, reads_norms: bool = False) -> None:
         self.model = model
+        self._reads_norms = reads_norms
         self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError(f"{type(model).__name__} has no parameter with requires_grad=True: nothing can be trained.")
@@ -62,6 +65,15 @@ class TrainableWeights:
         if len(current) != len(self.parameters) or any(a is not b for a, b in zip(current, self.parameters)):
             self.parameters, self._copies = current, []
 
+    def unless_infinite(self, offset: WeightVector | None) -> WeightVector | None:
+        """The offset; None where it is known not to be finite, as after an overflow in half precision: nothing is perturbed.
+
+        On an accelerator it is not known unless norms are read. Then the perturbed pass gives a gradient that is not finite
+        either, and the step is not taken.
+        """
+        known = self._reads_norms or self.parameters[0].device.type == "cpu"
+        return None if offset is not None and known and not bool(offset.norm().isfinite()) else offset
+
     @contextmanager
     def moved(self, offset: WeightVector | None) -> Iterator[None]:
         """Add an offset to the weights for the duration of a `with` block; None moves nothing."""
@@ -91,20 +103,20 @@ class TrainableWeights:
             for parameter, unmoved in zip(self.parameters, self._unmoved):
                 parameter.data = unmoved
         elif self._unmoved:
-            torch._foreach_copy_(self.parameters, self._unmoved)
+            torch._foreach_copy_(own_shards(self.parameters), own_shards(self._unmoved))
         self._unmoved, self._swapped = [], False
 
     @torch.no_grad()
     def _move(self, offset: WeightVector) -> None:
         if [(c.shape, c.dtype, c.device) for c in self._copies] != [(p.shape, p.dtype, p.device) for p in self.parameters]:
             self._copies = [torch.empty_like(p) for p in self.parameters]
-        torch._foreach_copy_(self._copies, self.parameters)
+        parameters, directions, scale = own_shards(self.parameters), own_shards(offset.tensors), number_on_host(offset.scale)
+        torch._foreach_copy_(own_shards(self._copies), parameters)
         self._unmoved = self._copies
-        scale = number_on_host(offset.scale)
         if isinstance(scale, Tensor):
-            torch._foreach_add_(self.parameters, list(torch._foreach_mul(offset.tensors, scale)))
+            torch._foreach_add_(parameters, list(torch._foreach_mul(directions, scale)))
         else:
-            torch._foreach_add_(self.parameters, offset.tensors, alpha=scale)
+            torch._foreach_add_(parameters, directions, alpha=scale)
 
     @torch.no_grad()
     def _swap(self, offset: WeightVector) -> None:

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hf_ltsam.landscape import MicroBatch
 from hf_ltsam.methods import METHODS, make_method
+from hf_ltsam.shortcuts import Shortcuts
 from hf_ltsam.vector import WeightVector
 from hf_ltsam.weights import TrainableWeights
 
@@ -296,11 +297,14 @@ def test_a_parameter_counts_as_reached_if_any_pass_reached_it():
 
 
 def test_the_observer_is_told_the_weighted_gap():
-    told = []
+    told, of_samples = [], []
 
     class Observer:
         def perturbed_pass(self, norm, cosine, gap):
             told.append((norm, cosine, gap))
+
+        def sample_gaps(self, gaps, labels):
+            of_samples.append((gaps, labels))
 
     given = problem()
     landscape = landscape_of(given, micro_batches=2)
@@ -317,3 +321,25 @@ def test_the_observer_is_told_the_weighted_gap():
     torch.testing.assert_close(gap, (weighting * (after - before)).mean().detach())
     assert norm == pytest.approx(0.3)
     torch.testing.assert_close(cosine, offset.cosine(perturbed))
+    ((gaps, labels),) = of_samples
+    torch.testing.assert_close(gaps, (weighting * (after - before)).detach())
+    assert torch.equal(labels, given.y)
+
+
+def test_the_gaps_of_rows_that_were_left_out_are_zero():
+    of_samples = []
+
+    class Observer:
+        def perturbed_pass(self, *values): ...
+
+        def sample_gaps(self, gaps, labels):
+            of_samples.append(gaps)
+
+    given = problem()
+    full, partial = landscape_of(given), landscape_of(given, shortcuts=Shortcuts(given.model))
+    weighting = torch.tensor([0, 1.0, 0, 0, 2, 0, 0, 0.5], dtype=torch.float64)
+    for landscape in (full, partial):
+        landscape._observer = Observer()
+        landscape.gradient(weighting, at=0.3 * landscape.gradient().unit())
+    torch.testing.assert_close(*of_samples)
+    assert of_samples[0].count_nonzero() == 3

@@ -6,8 +6,10 @@ import pytest
 import torch
 from methods.problems import landscape_of, problem, step_of
 from methods.test_equations import IDS, TABLE
+from torch import nn
 
 from hf_ltsam.methods import make_method
+from hf_ltsam.models.cosine_classifier import CosineClassifier
 from hf_ltsam.shortcuts import Shortcuts
 from hf_ltsam.telemetry import Telemetry
 from hf_ltsam.weights import TrainableWeights
@@ -52,10 +54,20 @@ def test_a_step_reads_nothing(name, args, rows, without_random_numbers):
     step = step_of(given, memory=memory)
     given.model, given.x, given.y = given.model.to("meta"), given.x.to("meta"), given.y.to("meta")
     loss = landscape_of(given, shortcuts=None if rows is None else Known(given.model, rows))
-    loss._observer = telemetry = Telemetry()
+    loss._observer = telemetry = Telemetry(step.statistics)
     for _ in range(2):        # the second has a memory
         gradient = make_method(name, **args).update(loss, step)
+        telemetry.losses(loss.first_losses, loss.labels)
         telemetry.end_step()
     assert [g.shape for g in gradient.materialize()] == [p.shape for p in TrainableWeights(given.model).parameters]
     with pytest.raises(RuntimeError):
         gradient.norm().item()
+
+
+def test_cc_sam_with_a_cosine_classifier_reads_nothing(without_random_numbers):
+    given = problem()
+    given.model = nn.Sequential(nn.Linear(6, 7), nn.Tanh(), CosineClassifier(7, 4, learnable_scale=True)).double()
+    step = step_of(given)
+    given.model, given.x, given.y = given.model.to("meta"), given.x.to("meta"), given.y.to("meta")
+    gradient = make_method("cc_sam", mix=0.5).update(landscape_of(given, shortcuts=Known(given.model, True)), step)
+    assert [g.shape for g in gradient.materialize()] == [p.shape for p in given.model.parameters()]

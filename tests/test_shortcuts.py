@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from methods.problems import COUNTS, TAIL_THRESHOLD, assert_equal, problem, step_of
+from methods.problems import COUNTS, TAIL_THRESHOLD, assert_equal, landscape_of, problem, step_of
 from methods.test_equations import IDS, TABLE
 from torch import nn
 from torch.nn import functional as F
@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hf_ltsam.landscape import LossLandscape, MicroBatch
 from hf_ltsam.methods import make_method
+from hf_ltsam.models.cosine_classifier import CosineClassifier
 from hf_ltsam.shortcuts import Shortcuts
 from hf_ltsam.weights import TrainableWeights
 
@@ -242,12 +243,14 @@ def test_the_observer_is_told_the_same():
         def perturbed_pass(self, *values):
             self.told.append(values)
 
+        sample_gaps = perturbed_pass
+
     given = given_with(plain)
     shortcuts, ours, full = Shortcuts(given.model), Observer(), Observer()
     for observer, known in ((ours, shortcuts), (full, None)):
         loss = landscape(given, known, observer)
         make_method("sse_sam", rho_head=0.3, rho_tail=0.5).update(loss, step_of(given))
-    assert len(ours.told) == len(full.told) == 2
+    assert len(ours.told) == len(full.told) == 4
     for a, b in zip(ours.told, full.told):
         torch.testing.assert_close(a, b)
 
@@ -369,6 +372,90 @@ def test_cc_sam_passes_the_trunk_once_and_takes_one_backward_pass(monkeypatch):
     update("cc_sam", {"mix": 0.7}, given, shortcuts)
     assert seen == [8]
     assert backwards == [1, len(list(given.model.parameters()))], "to the logits, then to all weights"
+
+
+class Cosines(nn.Module):
+    """A trunk and a cosine classifier of class vectors with any length."""
+
+    def __init__(self, *, learnable_scale=False):
+        super().__init__()
+        self.body = nn.Linear(6, 5)
+        self.classifier = CosineClassifier(5, 4, scale=7.0, learnable_scale=learnable_scale)
+        with torch.no_grad():
+            self.classifier.weight.mul_(torch.rand(4, 1) + 0.5)
+
+    def forward(self, x):
+        return self.classifier(torch.tanh(self.body(x)))
+
+
+COSINE_OPTIONS = [
+    {}, {"mix": 0.6}, {"mix": 0.0}, {"norm": "per_tensor"}, {"class_weighting": "inverse_prior", "mix": 0.3},
+    {"norm": "per_tensor", "class_weighting": "inverse_prior"},
+]
+
+
+@pytest.mark.parametrize(("learnable_scale", "frozen"), [
+    (False, None), (True, None), (False, "body"), (True, "body"), (True, "classifier.weight"),
+])
+@pytest.mark.parametrize("args", COSINE_OPTIONS, ids=str)
+def test_cc_sam_passes_the_trunk_once_for_cosines(args, learnable_scale, frozen):
+    given = given_with(lambda: Cosines(learnable_scale=learnable_scale))
+    for name, parameter in given.model.named_parameters():
+        parameter.requires_grad_(frozen is None or not name.startswith(frozen))
+    shortcuts, seen = Shortcuts(given.model), rows_passed(given.model)
+    for _ in range(2):
+        seen.clear()
+        ours = update("cc_sam", {"scale": 0.3, **args}, given, shortcuts)
+        assert seen == [8]
+        assert_equal(ours, update("cc_sam", {"scale": 0.3, **args}, given, None))
+
+
+def test_cc_sam_for_cosines_tells_the_same_gaps():
+    class Observer:
+        def __init__(self):
+            self.norms, self.gaps = [], torch.zeros(8, dtype=torch.float64)
+
+        def perturbed_pass(self, norm, cosine, gap):
+            self.norms.append(norm)
+
+        def sample_gaps(self, gaps, labels):
+            self.gaps = self.gaps + gaps
+
+    given = given_with(Cosines)
+    ours, full = Observer(), Observer()
+    for observer, known in ((ours, Shortcuts(given.model)), (full, None)):
+        make_method("cc_sam", scale=0.3, mix=0.5).update(landscape(given, known, observer), step_of(given))
+    torch.testing.assert_close(ours.gaps, full.gaps)
+    torch.testing.assert_close(ours.norms[0], torch.stack(full.norms).mean())
+
+
+def test_vectors_of_a_cosine_classifier_scale_as_vectors_do():
+    given = given_with(Cosines)
+    ours, full = (landscape(given, known).class_gradients(given.y, 4) for known in (Shortcuts(given.model), None))
+    head = [i for i, (name, _) in enumerate(given.model.named_parameters()) if name.startswith("classifier")]
+    factors = torch.tensor([[0.5], [-2.0], [3.0], [0.0]], dtype=torch.float64)
+    for vectors, columns in ((ours, slice(None)), (full, head)):
+        once, twice = vectors.scaled(factors), vectors.scaled(factors).scaled(factors)
+        torch.testing.assert_close(once.norms()[:, columns], factors.abs() * vectors.norms()[:, columns])
+        torch.testing.assert_close(twice.norms()[:, columns], factors.square() * vectors.norms()[:, columns])
+    torch.testing.assert_close(ours.norms(), full.norms()[:, head])
+
+
+def test_cc_sam_for_cosines_under_gradient_accumulation():
+    """The loss is divided before the backward pass, and the vector is that of the whole loss all the same."""
+    given = given_with(Cosines)
+    method, step = make_method("cc_sam", scale=0.3, mix=0.5), step_of(given)
+    divided = method.update(landscape_of(given, divisor=4, shortcuts=Shortcuts(given.model)), step)
+    assert_equal(divided.materialize(), method.update(landscape_of(given), step).materialize())
+
+
+def test_cc_sam_for_cosines_in_bfloat16():
+    given = given_with(Cosines)
+    given.model, given.x = given.model.bfloat16(), given.x.bfloat16()
+    ours, full = (update("cc_sam", {"scale": 0.3}, given, known) for known in (Shortcuts(given.model), None))
+    for a, b in zip(ours, full):
+        assert a.dtype == torch.bfloat16
+        assert (a - b).norm() < 0.05 * b.norm()
 
 
 @pytest.mark.parametrize("trained", ["weight", "bias"])

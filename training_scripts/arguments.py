@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 
 from hf_ltsam import LTSamConfig
+from hf_ltsam.data.test_time import TEST_TIME
 from hf_ltsam.registry import nearest
 from training_scripts.recipe_file import find_recipe, read_recipe
 
@@ -133,6 +134,12 @@ class DataArguments:
         metadata={
             "help": "Images above 64 pixels: the short side that test images are scaled to before the centre of image_size "
             "is kept. None: image_size * 256 / 224."
+        },
+    )
+    test_time: str = field(
+        default="none",
+        metadata={
+            "help": f"Views of each test image whose logits are averaged after the last epoch: {', '.join(TEST_TIME)}."
         },
     )
     num_channels: int = field(

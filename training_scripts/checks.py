@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_ltsam import LTSamConfig, make_loss, make_method
+from hf_ltsam.data.test_time import check_test_time
 from hf_ltsam.hub import check_token, require_network
 from hf_ltsam.metrics.run_record import FILE_NAME
 from hf_ltsam.models.clip_source import OPEN_CLIP
@@ -40,6 +41,7 @@ def check(run: Run) -> None:
             "--dataloader_drop_last true leaves out test images too, in transformers' Trainer. Choose a "
             "--per_device_train_batch_size that leaves no tiny last batch instead."
         )
+    check_test_time(run.data.test_time)
     _check_numbers(run)
     _check_model(run)
     check_data(run.data)

@@ -25,6 +25,7 @@ from training_scripts.arguments import Run, parse
 from training_scripts.checks import check, mapping, resume_point, warn_of_tiny_last_batch
 from training_scripts.results import print_results, record_of, save_recipe
 from training_scripts.splits import Splits, load_splits
+from training_scripts.testing import predict_test
 from training_scripts.training_data import prepare
 from training_scripts.training_model import adapted, build_model, image_format, image_processor
 from training_scripts.user_errors import user_errors
@@ -97,7 +98,7 @@ def train(run: Run, trainer: LTSamTrainer) -> TrainOutput:
 
 def finish(run: Run, splits: Splits, trainer: LTSamTrainer, train_metrics: dict[str, float]) -> RunRecord:
     """Test after the last epoch; save weights, metrics.json and recipe.yaml."""
-    test = trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
+    test = predict_test(run, splits, trainer)
     trainer.save_model(_internal_call=True)        # not pushed yet: the card needs metrics.json
     trainer.save_state()
     record = record_of(run, trainer, splits, test, train_metrics)

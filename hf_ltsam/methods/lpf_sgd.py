@@ -57,4 +57,4 @@ def _filter_norms(w: Tensor) -> Tensor:
     """||filter|| for every entry of w."""
     dimensions = tuple(range(1, w.ndim)) if w.ndim > 1 else None
     norms: Tensor = torch.linalg.vector_norm(w, dim=dimensions, keepdim=True)
-    return norms.expand_as(w)
+    return norms * torch.ones_like(w)        # where w is sharded, in its shards

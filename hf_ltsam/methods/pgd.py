@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..context import StepContext
 from ..landscape import LossLandscape
@@ -24,6 +25,8 @@ class PGD(Method):
     Cost: 1 forward, 1 backward.
     Source: Jin et al. 2017, 2019; Rangwani et al. 2022 Sec. 4, Table 4, with sigma from App. C.
     """
+
+    perturbs: ClassVar[bool] = False
 
     sigma: float | Schedule = 1e-4
 

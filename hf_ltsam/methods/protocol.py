@@ -27,6 +27,7 @@ class Method(ABC):
         start, stop: apply it while start <= progress < stop only, in [0, 1].
     """
 
+    perturbs: ClassVar[bool] = True        # whether gradients are taken elsewhere than at the weights
     needs_split: ClassVar[bool] = False        # whether it asks for head and tail, and so for `tail_threshold`
 
     interval: int = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..context import StepContext
 from ..landscape import LossLandscape
@@ -18,6 +19,8 @@ class SGD(Method):
 
     Cost: 1 forward, 1 backward.
     """
+
+    perturbs: ClassVar[bool] = False
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
         return loss.gradient()

@@ -16,7 +16,7 @@ from huggingface_hub import (
 )
 
 from .facts import RunFacts
-from .tables import accuracies
+from .tables import accuracies, views
 
 # name in the results -> identifier of the metric on the Hub, and in words
 METRICS = {
@@ -110,9 +110,11 @@ def leaderboard_entries(facts: RunFacts, repo: str, stated: Stated) -> str | Non
 
 
 def when(facts: RunFacts) -> str:
-    """Which weights the results are of."""
-    averaged = facts.record is not None and facts.record.weight_averaging
-    return "averaged weights" if averaged else "after the last epoch"
+    """Which weights the results are of, and what they saw of an image."""
+    if facts.record is None:
+        return ""
+    weights = "averaged weights" if facts.record.weight_averaging else "after the last epoch"
+    return weights + views(facts.record.data)
 
 
 def data_name(facts: RunFacts) -> str:

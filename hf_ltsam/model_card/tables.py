@@ -106,7 +106,7 @@ def shifted_table(evaluation: Mapping[str, Any] | None) -> str:
     rows = []
     for name, result in plain.items():
         found = accuracies(result)
-        rows.append([name, f"{result['samples']:,}", *(_percent(found.get(column)) for column in columns)])
+        rows.append([name + views(result.get("identity", {})), f"{result['samples']:,}", *(_percent(found.get(column)) for column in columns)])
     return markdown(["test set", "images", *columns], rows)
 
 
@@ -146,6 +146,12 @@ def curvature_table(sharpness: Mapping[str, Any] | None) -> str:
         rows.append([name, f"{record['samples']:,}", *("-" if value is None else f"{value:.3g}" for value in row)])
     header = ["training images of", "images", "largest eigenvalue", "smallest", "abs(smallest / largest)", "trace"]
     return markdown(header, rows) if rows else ""
+
+
+def views(settings: Mapping[str, Any]) -> str:
+    """The words for predictions that are means over several views of an image."""
+    test_time = settings.get("test_time") or "none"
+    return "" if test_time == "none" else f", mean over views ({test_time.replace('_', ' ')})"
 
 
 def _sets(evaluation: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -159,6 +159,13 @@ def test_the_papers_of_all_methods_and_losses_can_be_cited():
     assert bibtex(["foret2021", "nobody1999", "foret2021"]).count("@") == 1
 
 
+def test_means_over_views_are_told(tmp_path):
+    values = metrics(data={**METRICS["data"], "test_time": "five_crops"})
+    evaluation = {"sets": {"usps": {"result": {**EVALUATION["sets"]["usps"]["result"], "identity": {"test_time": "flip"}}}}}
+    text = card(write(tmp_path / "run", values), evaluation=evaluation).text
+    assert "after the last epoch, mean over views (five crops):" in text and "| usps, mean over views (flip) |" in text
+
+
 def test_something_of_ones_own(tmp_path):
     values = metrics(method={"name": "MyMethod", "args": {"x": 1}}, loss={"name": "my.loss", "args": {}})
     text = card(write(tmp_path / "run", values)).text

@@ -161,6 +161,40 @@ def test_a_compiled_model_trains_alike(method, tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sam", "imbsam", "focal_sam", "cc_sam", "looksam"])
+def test_the_passes_of_a_method_share_compiled_code(method, tmp_path):
+    """One graph for passes that move batch norm's running statistics, one for those that do not."""
+    from torch._dynamo import reset
+    from torch._dynamo.utils import counters
+
+    reset()
+    counters.clear()
+    settings = {"max_steps": 4, "per_device_train_batch_size": 4}
+    trainer(tmp_path, resnet(), method, torch_compile=True, torch_compile_backend="eager", **settings).train()
+    assert 1 <= counters["stats"]["unique_graphs"] <= 2
+
+
+def test_an_exponential_moving_average_sees_unperturbed_weights(tmp_path):
+    """torch's own, in a callback, as people write it."""
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    class Ema(TrainerCallback):
+        def on_train_begin(self, args, state, control, model, **_):
+            self.mean, self.seen = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5)), []
+
+        def on_step_end(self, args, state, control, model, **_):
+            self.mean.update_parameters(model)
+            self.seen.append(next(model.parameters()).detach().clone())
+
+    ema = Ema()
+    trainer(tmp_path, resnet(), "sam", callbacks=[ema], max_steps=3).train()
+    expected = ema.seen[0]        # the first update takes the weights as they are
+    for weights in ema.seen[1:]:
+        expected = 0.5 * expected + 0.5 * weights
+    torch.testing.assert_close(next(ema.mean.parameters()).detach(), expected)
+
+
 def test_the_memory_of_a_method_belongs_to_one_training(tmp_path):
     made = trainer(tmp_path, resnet())
     made.method_memory["left.over"] = torch.ones(1)

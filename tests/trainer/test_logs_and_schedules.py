@@ -1,13 +1,16 @@
 """Telemetry, learning-rate milestones, weight decay groups, callbacks."""
 
+import logging
+
 import pytest
 import torch
 from torch import nn
 from trainer.toy import STATISTICS, Toy, ToyBatches, toy_trainer
 from transformers import TrainerCallback
 
-from hf_ltsam import LTSamConfig, LTSamTrainer
+from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer
 from hf_ltsam.learning_rate import milestone_schedule
+from hf_ltsam.methods import METHODS, make_method
 
 
 def first_batch():
@@ -39,6 +42,71 @@ def test_telemetry_of_sam_is_what_it_says(tmp_path):
     assert logged["sam_sharpness_gap"] == pytest.approx((perturbed - plain).item(), rel=1e-6)
     assert logged["sam_gradient_cosine"] == pytest.approx((ascent @ descent / ascent.norm() / descent.norm()).item(), rel=1e-6)
     assert logged["loss"] == pytest.approx(plain.item(), rel=1e-6)
+
+
+def test_telemetry_by_group_is_what_it_says(tmp_path, monkeypatch):
+    """The classes of the toy are 0 (many), 1 (many), 2 (medium) and 3 (few); the last two are the tail."""
+    monkeypatch.setattr("hf_ltsam.stepping.GRADIENTS_EVERY", 1)
+    trainer = toy_trainer(tmp_path, "sam", max_steps=1, logging_strategy="steps", logging_steps=1)
+    trainer.train()
+    logged = trainer.state.log_history[0]
+
+    model, (x, y) = Toy(), first_batch()
+    parameters = list(model.parameters())
+    plain = nn.functional.cross_entropy(model(x), y, reduction="none")
+    assert logged["loss_many"] == pytest.approx(plain[y <= 1].mean().item(), rel=1e-6)
+    assert logged["loss_medium"] == pytest.approx(plain[y == 2].mean().item(), rel=1e-6)
+    assert logged["loss_few"] == pytest.approx(plain[y == 3].mean().item(), rel=1e-6)
+    for name, chosen in (("head", y <= 1), ("tail", y >= 2)):
+        g = flat(torch.autograd.grad((plain * chosen).sum() / len(y), parameters, retain_graph=True))
+        assert logged[f"grad_norm_{name}"] == pytest.approx(g.norm().item(), rel=1e-6)
+    g = flat(torch.autograd.grad(plain.mean(), parameters))
+    with torch.no_grad():
+        for p, e in zip(parameters, (0.05 * g / g.norm()).split([p.numel() for p in parameters])):
+            p.add_(e.view_as(p))
+    gaps = (nn.functional.cross_entropy(model(x), y, reduction="none") - plain).detach()
+    assert logged["sam_sharpness_gap_head"] == pytest.approx(gaps[y <= 1].mean().item(), rel=1e-5)
+    assert logged["sam_sharpness_gap_tail"] == pytest.approx(gaps[y >= 2].mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_looking_at_gradients_changes_nothing(method, tmp_path, monkeypatch):
+    def weights(**settings):
+        trainer = toy_trainer(tmp_path, method, logging_strategy="steps", logging_steps=1, **settings)
+        trainer.train()
+        return trainer.model.flat(), trainer.state.log_history[0]
+
+    monkeypatch.setattr("hf_ltsam.stepping.GRADIENTS_EVERY", 1)
+    (seen, logs), (unseen, nothing) = weights(), weights(telemetry=False)
+    assert torch.equal(seen, unseen)
+    assert ("grad_norm_tail" in logs) == (method != "lpf_sgd"), "its passes are over shards, and one over the whole is another"
+    assert not [key for key in nothing if key.startswith(("sam_", "loss_", "grad_norm_"))]
+
+
+def test_groups_without_a_sample_are_not_logged():
+    from hf_ltsam.telemetry import Telemetry
+
+    telemetry = Telemetry(ClassStatistics([500, 50, 5]))
+    telemetry.losses(torch.tensor([1.0, 3.0]), torch.tensor([0, 2]))
+    telemetry.end_step()
+    telemetry.losses(torch.tensor([2.0, 8.0]), torch.tensor([0, 0]))
+    telemetry.end_step()
+    assert telemetry.pop() == {"sam_step_share": 0.0, "loss_many": pytest.approx(11 / 3), "loss_few": 3.0}
+
+
+@pytest.mark.parametrize(("method", "settings", "warns"), [
+    ("sam", {"rho": 0.0}, True), ("sam", {"rho": 0.05, "start": 0.9}, True), ("sam", {"rho": 0.05}, False),
+    ("sam", {"rho": {"piecewise": {"values": [0.0, 0.1], "boundaries": [0.5]}}}, False),
+    ("lpf_sgd", {"gamma": 0.0}, True), ("sgd", {}, False), ("pgd", {}, False),
+])
+def test_a_perturbation_that_never_was_is_said_so(method, settings, warns, tmp_path, caplog):
+    logging.getLogger("transformers").propagate = True
+    with caplog.at_level("WARNING"):
+        toy_trainer(tmp_path, make_method(method, **settings)).train()
+    said = [r.getMessage() for r in caplog.records if "perturbed nothing in all 2 steps" in r.getMessage()]
+    assert len(said) == warns
+    if warns:
+        assert said[0].startswith(f"{method}(")
 
 
 def test_telemetry_of_a_method_without_perturbation(tmp_path):

@@ -5,15 +5,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
+from hf_ltsam.sharded import whole
 
 
 class Points(Dataset):
@@ -47,7 +52,7 @@ class Recording(LTSamTrainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         self.batches.append((inputs["input"].clone(), inputs["labels"].clone()))
-        self.weights.append([p.detach().clone() for p in self.model.parameters()])
+        self.weights.append([whole(p.detach()).clone() for p in self.model.parameters()])
         return super().training_step(model, inputs, num_items_in_batch)
 
 
@@ -56,25 +61,86 @@ class _Gradients(TrainerCallback):
         self.trainer = trainer
 
     def on_pre_optimizer_step(self, args, state, control, **_):
-        self.trainer.gradients.append([p.grad.clone() for p in self.trainer.model.parameters()])
+        self.trainer.gradients.append([whole(p.grad).clone() for p in self.trainer.model.parameters()])
+
+
+class Sharded(Recording):
+    """FSDP2 on CPUs: the sharding is real, only accelerate's rule that it needs an accelerator is set aside."""
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        PartialState().distributed_type = self.accelerator.state.distributed_type = DistributedType.FSDP
+        self.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2, reshard_after_forward=True, state_dict_type="FULL_STATE_DICT", cpu_ram_efficient_loading=False
+        )
+        self.is_fsdp_enabled = True
+
+
+# Every method, with what makes its gradient differ from the others'; LPF-SGD's shards would be other samples on each process
+METHODS = {
+    "sgd": {}, "sam": {"rho": 0.3}, "asam": {"rho": 0.5}, "gradient_norm": {}, "gsam": {}, "looksam": {}, "msam": {},
+    "friendly_sam": {}, "imbsam": {}, "sse_sam": {"gamma": 0.5}, "sam_ext": {}, "focal_sam": {"rho": 0.3},
+    "cc_sam": {"scale": 0.5, "mix": 0.5}, "pgd": {"sigma": 0.1}, "lpf_sgd": {"gamma": 0.1, "shards": 1},
+    "model_perturbation": {},
+}
 
 
 def run(
     folder: Path, batch_norm: bool, accumulation: int, method: str = "focal_sam", swa_start: float | None = None,
-    **method_args: float,
+    kind: type[Recording] = Recording, resume: str | None = None, **method_args: float,
 ) -> dict:
-    args = LTSamConfig(
-        output_dir=str(folder), max_steps=3, per_device_train_batch_size=4, gradient_accumulation_steps=accumulation,
-        learning_rate=0.1, report_to="none", disable_tqdm=True, use_cpu=True, ddp_backend="gloo", save_strategy="no",
-        logging_strategy="no", method=method, method_args=method_args,
-        swa_start=swa_start, swa_interval=None if swa_start is None else 1,
-    )
-    trainer = Recording(model(batch_norm), args, train_dataset=Points())
-    trainer.train()
+    settings = {name: method_args.pop(name) for name in SETTINGS if name in method_args}
+    args = LTSamConfig(**{
+        "output_dir": str(folder), "max_steps": 3, "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": accumulation, "learning_rate": 0.1, "report_to": "none", "disable_tqdm": True,
+        "use_cpu": True, "ddp_backend": "gloo" if "RANK" in os.environ else None, "save_strategy": "no",
+        "logging_strategy": "no", "method": method, "method_args": method_args, "tail_threshold": 4, "swa_start": swa_start,
+        "swa_interval": None if swa_start is None else 1, **settings,
+    })
+    trainer = kind(model(batch_norm), args, train_dataset=Points())
+    trainer.train(resume_from_checkpoint=resume)
     return {
         "batches": trainer.batches, "gradients": trainer.gradients, "weights": trainer.weights,
-        "state": trainer.model.state_dict(), "counts": trainer.class_statistics.counts,
+        "state": {k: whole(v) for k, v in trainer.model.state_dict().items()}, "counts": trainer.class_statistics.counts,
     }
+
+
+def communications(folder: Path, method: str) -> int:
+    """How often processes exchange as many numbers as the model has weights, in 3 steps of 2 micro-batches."""
+    weights, sent, reduce = sum(p.numel() for p in model(False).parameters()), [], torch.distributed.all_reduce
+
+    def counting(tensor, *args, **kwargs):
+        sent.append(tensor.numel())
+        return reduce(tensor, *args, **kwargs)
+
+    torch.distributed.all_reduce = counting
+    try:
+        run(folder, False, 2, method, **METHODS[method])
+    finally:
+        torch.distributed.all_reduce = reduce
+    return sum(numbers >= weights for numbers in sent)
+
+
+def evaluated(folder: Path) -> tuple[dict, np.ndarray]:
+    """Metrics and logits of 30 samples: the last batch is small, and accelerate fills it up with others."""
+    args = LTSamConfig(
+        output_dir=str(folder), per_device_eval_batch_size=4, report_to="none", disable_tqdm=True, use_cpu=True,
+        ddp_backend="gloo" if "RANK" in os.environ else None,
+    )
+    trainer = LTSamTrainer(model(True), args, train_dataset=Points())
+    found = trainer.predict(Subset(Points(), range(30)))
+    return {k: v for k, v in found.metrics.items() if "per_second" not in k and "time" not in k}, found.predictions
+
+
+SETTINGS = ("ascent_scope", "ascent_size", "max_steps", "save_strategy", "save_steps", "per_device_train_batch_size")
+
+
+def resumed(folder: Path, method: str) -> bool:
+    """Whether a sharded training that goes on from its second step ends where the uninterrupted one does."""
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, **METHODS[method]}
+    once = run(folder / method, False, 1, method, kind=Sharded, **settings)
+    again = run(folder / method, False, 1, method, kind=Sharded, resume=str(folder / method / "checkpoint-2"), **settings)
+    return all(torch.equal(v, again["state"][k]) for k, v in once["state"].items())
 
 
 if __name__ == "__main__":
@@ -85,5 +151,15 @@ if __name__ == "__main__":
     }
     results["pgd"] = run(folder, False, 2, "pgd", sigma=0.5)
     results["averaged"] = run(folder, True, 1, "sam", swa_start=0.0)
+    for method, args in METHODS.items():
+        for accumulation in (1, 2):
+            results["step", method, accumulation] = run(folder, False, accumulation, method, ascent_scope="step", **args)
+    results["step", "groups", 2] = run(folder, False, 2, "sam", ascent_scope="step", ascent_size=4, rho=0.3)
+    results["communications"] = {method: communications(folder, method) for method in ("sgd", "focal_sam", "cc_sam")}
+    results["evaluated"] = evaluated(folder)        # before weights are sharded
+    for method, args in METHODS.items():
+        results["sharded", method, 1] = run(folder, False, 1, method, kind=Sharded, **args)
+    results["sharded", "focal_sam", 2] = run(folder, False, 2, "focal_sam", kind=Sharded, ascent_scope="step", rho=0.3)
+    results["resumed"] = {method: resumed(folder, method) for method in ("sam", "msam", "looksam", "friendly_sam")}
     torch.save(results, folder / f"rank{torch.distributed.get_rank()}.pt")
     torch.distributed.destroy_process_group()

@@ -1,0 +1,48 @@
+"""Which samples are perturbed together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .distributed import joint_batch
+from .joint_batch import JointBatch, in_groups
+from .micro_batch import MicroBatch
+
+
+@dataclass(frozen=True)
+class AscentGroup:
+    """Samples with a perturbation of their own.
+
+    Args:
+        batches: of this process.
+        labels: of all its samples (n,), on the host; of all processes where they share the perturbation.
+        joint: where this process's samples are among those of all processes; None: it perturbs on its own.
+        share: of the samples that the training step is given.
+    """
+
+    batches: Sequence[MicroBatch]
+    labels: Tensor
+    joint: JointBatch | None
+    share: float
+
+
+def ascent_groups(batches: Sequence[MicroBatch], size: int | None, with_others: bool) -> Iterator[AscentGroup]:
+    """The samples in order, in groups of `size`; None: all in one.
+
+    Labels are read here, before the group's first pass, while the device has nothing to do for it yet.
+
+    Args:
+        with_others: the other processes' groups and this one's are perturbed together.
+    """
+    total = sum(map(len, batches))
+    for group in [batches] if size is None else in_groups(batches, size):
+        share = sum(map(len, group)) / total
+        if with_others:
+            joint, labels = joint_batch([b.labels for b in group])
+            yield AscentGroup(group, labels, joint, share)
+        else:
+            yield AscentGroup(group, torch.cat([b.labels.cpu() for b in group]), None, share)
