@@ -106,7 +106,8 @@ def shifted_table(evaluation: Mapping[str, Any] | None) -> str:
     rows = []
     for name, result in plain.items():
         found = accuracies(result)
-        rows.append([name + views(result.get("identity", {})), f"{result['samples']:,}", *(_percent(found.get(column)) for column in columns)])
+        shown = [_percent(found.get(column)) for column in columns]
+        rows.append([name + views(result.get("identity", {})), f"{result['samples']:,}", *shown])
     return markdown(["test set", "images", *columns], rows)
 
 
