@@ -123,8 +123,9 @@ def confidence_bins(confidence: Any, right: Any, num_bins: int = 15) -> Confiden
     """
     values = _array(confidence).astype(np.float64)
     bins = np.digitize(values, np.linspace(0, 1, num_bins + 1)[1:-1], right=True)
-    sums = (np.bincount(bins, weights=w, minlength=num_bins) for w in (np.ones_like(values), values, _array(right)))
-    return ConfidenceBins(*sums)
+    samples = np.bincount(bins, minlength=num_bins).astype(np.float64)
+    sums = (np.bincount(bins, weights=weights, minlength=num_bins).astype(np.float64) for weights in (values, _array(right)))
+    return ConfidenceBins(samples, *sums)
 
 
 def predicted_classes(logits: Any) -> NDArray[np.int64]:

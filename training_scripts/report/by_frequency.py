@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,10 @@ class Points:
 def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     drawn = [(k, c) for k, c in enumerate(configurations) if c.tested]
     points = [points_of(c) for _, c in drawn]
-    missing = [Missing(f"Test results of {c.title}", f"ltsam train ... --output_dir {c.runs[0].folder}")
-               for c in configurations if not c.tested]        # fmt: skip
+    missing = [
+        Missing(f"Test results of {c.title}", f"ltsam train ... --output_dir {c.runs[0].folder}")
+        for c in configurations if not c.tested
+    ]  # fmt: skip
     if not drawn:
         return Section("Accuracy by frequency", missing=missing)
     return Section("Accuracy by frequency", [_figure(drawn, points, folder)], _tables(drawn, points), missing=missing)
@@ -75,7 +78,7 @@ def class_names(configuration: Configuration) -> list[str]:
 
 def _figure(drawn: Sequence[tuple[int, Configuration]], points: Sequence[Points], folder: Path) -> Figure:
     binned = [p for p, (_, c) in zip(points, drawn) if c.statistics and c.statistics.num_classes > MOST_CLASSES]
-    caption = "Test accuracy of every class against its number of training images (logarithmic, frequent classes on the left)."
+    caption = "Test accuracy of every class against its number of training images (logarithmic, frequent ones on the left)."
     if binned:
         caption = (
             f"Test accuracy against the number of training images (logarithmic): every point is the mean over one of {BINS} "
@@ -118,7 +121,7 @@ def _mark_groups(axes: Any, statistics: ClassStatistics) -> None:
     """Lines where many ends and few begins, and the names of the groups above."""
     counts = np.array(statistics.counts)
     groups = [(name, counts[list(classes)]) for name, classes in statistics.groups.items() if classes]
-    for (_, more), (_, fewer) in zip(groups, groups[1:]):
+    for (_, more), (_, fewer) in pairwise(groups):
         axes.axvline(np.sqrt(more.min() * fewer.max()), color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
     for name, own in groups:
         place = {"x": np.sqrt(own.min() * own.max()), "y": 1.01, "ha": "center", "va": "bottom", "style": "italic"}

@@ -37,7 +37,8 @@ def table(configurations: Sequence[Configuration]) -> Table:
         for c in configurations
     ]
     columns = ["configuration", "seeds", "overall", *(NAMES[group] for group in groups), "ECE"]
-    return Table("Test accuracy and expected calibration error (ECE) in %: mean ± standard deviation over seeds", columns, rows)
+    caption = "Test accuracy and expected calibration error (ECE) in %: mean ± standard deviation over seeds"
+    return Table(caption, columns, rows)
 
 
 def shown_groups(configurations: Sequence[Configuration]) -> list[str]:
@@ -52,11 +53,12 @@ def group_bounds(configurations: Sequence[Configuration]) -> list[str]:
         low, high = statistics.few_below, statistics.many_above
         sizes = {name: len(classes) for name, classes in statistics.groups.items()}
         text = (
-            f"Groups by training images of a class: many above {high:,} ({sizes['many']} classes), medium {low:,} to {high:,} "
-            f"({sizes['medium']}), few below {low:,} ({sizes['few']})."
+            f"Groups by training images of a class: many above {high:,} ({sizes['many']} classes), medium {low:,} to "
+            f"{high:,} ({sizes['medium']}), few below {low:,} ({sizes['few']})."
         )
         if head_and_tail(statistics):
-            text += f" The tail that methods split off: at most {statistics.tail_threshold:,} ({len(statistics.tail_classes)})."
+            tail = len(statistics.tail_classes)
+            text += f" The tail that methods split off: at most {statistics.tail_threshold:,} ({tail})."
         sentences[text] = None
     if len({c.statistics for c in configurations if c.statistics is not None}) > 1:
         sentences["Not all runs have the same training set: their accuracies are not to be compared."] = None
@@ -88,7 +90,8 @@ def _paint(figure: Any, configurations: Sequence[Configuration], groups: Sequenc
                 bar = None if np.isnan(deviation) else deviation
                 axes.errorbar(at, mean, bar, **style.mark, capsize=2.5, elinewidth=1.2)
                 if len(values) > 1:
-                    axes.plot(np.full(len(values), at + 0.3 * step), values, ".", color=style.colour, markersize=3, alpha=0.7)
+                    aside = np.full(len(values), at + 0.3 * step)
+                    axes.plot(aside, values, ".", color=style.colour, markersize=3, alpha=0.7)
     for x in range(len(groups) - 1):
         axes.axvline(x + 0.5, color=GRID, linewidth=0.6)
     axes.set_xlim(-0.5, len(groups) - 0.5)

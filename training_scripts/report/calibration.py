@@ -25,13 +25,14 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     known = [(k, c) for k, c in enumerate(configurations) if any(run.predictions is not None for run in c.runs)]
     missing = [predictions_missing(c) for k, c in enumerate(configurations) if k not in dict(known)]
     figures = [_figure(known, folder)] if known else []
-    return Section(TITLE, figures, [_table(configurations)] if any(c.tested for c in configurations) else [], missing=missing)
+    tables = [_table(configurations)] if any(c.tested for c in configurations) else []
+    return Section(TITLE, figures, tables, missing=missing)
 
 
 def bins_of(configuration: Configuration) -> ConfidenceBins:
     """Over the test images of all seeds; images without a confidence (NaN logits) are left out."""
     told = [run.predictions for run in configuration.runs if run.predictions is not None]
-    confidence, right = (np.concatenate([column(own) for own in told]) for column in (lambda p: p.confidence, lambda p: p.right))
+    confidence, right = np.concatenate([p.confidence for p in told]), np.concatenate([p.right for p in told])
     known = ~np.isnan(confidence)
     return confidence_bins(confidence[known], right[known])
 
@@ -85,9 +86,10 @@ def _paint(figure: Any, known: Sequence[tuple[int, Configuration]]) -> None:
     for k, configuration in known:
         style, bins = series_style(k), bins_of(configuration)
         shown = bins.samples >= 10
-        upper.plot(100 * bins.confidence[shown] / bins.samples[shown], 100 * bins.right[shown] / bins.samples[shown], **style.marked)
-        edges = np.linspace(0, 100, len(bins.samples) + 1)
-        lower.stairs(100 * bins.samples / bins.samples.sum(), edges, color=style.colour, linestyle=style.dashes, linewidth=1.3)
+        samples = bins.samples[shown] / 100
+        upper.plot(bins.confidence[shown] / samples, bins.right[shown] / samples, **style.marked)
+        edges, shares = np.linspace(0, 100, len(bins.samples) + 1), 100 * bins.samples / bins.samples.sum()
+        lower.stairs(shares, edges, color=style.colour, linestyle=style.dashes, linewidth=1.3)
     upper.set_ylabel("accuracy (%)")
     upper.set_ylim(0, 103)
     lower.set_ylabel("images (%)")

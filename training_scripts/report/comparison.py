@@ -57,9 +57,8 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     notes = [f"Not compared, as there are no test results on the same classes: {', '.join(left_out)}."] if left_out else []
     if not compared:
         return Section(TITLE, notes=notes, missing=missing)
-    return Section(
-        TITLE, [_figure(base, compared, folder)], [_table(base, compared)], notes=[_explained(compared), *notes], missing=missing
-    )
+    notes = [_explained(compared), *notes]
+    return Section(TITLE, [_figure(base, compared, folder)], [_table(base, compared)], notes=notes, missing=missing)
 
 
 def compare(configurations: Sequence[Configuration], seed: int = 0) -> list[Compared]:
@@ -140,12 +139,13 @@ def _explained(compared: Sequence[Compared]) -> str:
     what = {
         frozenset({True}): "the test images of every class",
         frozenset({False}): "the classes of every group",
-        frozenset({True, False}): "the test images of every class, or where predictions are missing the classes of every group",
+        frozenset({True, False}): "the test images of every class (without predictions, the classes of every group)",
     }[frozenset(kinds)]
     return (
-        f"95 % intervals from {REPLICATES:,} paired bootstrap replicates: {what} are drawn anew, the same for both sides, and "
-        f"so are the seeds of each configuration where there are several. Without several seeds an interval speaks of these "
-        f"two models only, not of the methods. Where nothing differs in truth, one interval in twenty excludes zero; here are {tests}."
+        f"95 % intervals from {REPLICATES:,} paired bootstrap replicates: {what} are drawn anew, the same for both sides, "
+        "and so are the seeds of each configuration where there are several. Without several seeds an interval speaks of "
+        "these two models only, not of the methods. Where nothing differs in truth, one interval in twenty excludes zero; "
+        f"there are {tests} here."
     )
 
 
@@ -163,7 +163,8 @@ def _table(base: Configuration, compared: Sequence[Compared]) -> Table:
 
 
 def _figure(base: Configuration, compared: Sequence[Compared], folder: Path) -> Figure:
-    marked = [f"{c.configuration.title} in {NAMES[n]}" for c in compared for n, i in c.intervals.items() if i.beyond_chance]
+    found = ((c.configuration.title, name, own) for c in compared for name, own in c.intervals.items())
+    marked = [f"{title} in {NAMES[name]}" for title, name, own in found if own.beyond_chance]
     names = [name for name in NAMES if any(name in c.intervals for c in compared)]
     height = 1.1 + len(names) * (0.12 + 0.16 * len(compared))
     return draw(
@@ -185,7 +186,7 @@ def _paint(figure: Any, base: Configuration, compared: Sequence[Compared], names
                 y = row + step * (place - (len(compared) - 1) / 2)
                 axes.plot([100 * own.low, 100 * own.high], [y, y], color=style.colour, linewidth=1.4)
                 fill = style.colour if own.beyond_chance else PAPER
-                axes.plot(100 * own.difference, y, marker=style.marker, color=style.colour, markerfacecolor=fill, markersize=6)
+                axes.plot(100 * own.difference, y, **style.mark, markerfacecolor=fill, markersize=6)
     axes.axvline(0, color=INK, linewidth=0.9)
     axes.set_yticks(range(len(names)), [NAMES[name] for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -84,7 +84,7 @@ def facts(run: ReportedRun) -> dict[str, Any]:
             "loss": record.loss["name"], "loss_args": record.loss.get("args"),
             "reweighting": record.reweighting.get("scheme", "none"),
             "reweighting_start": record.reweighting.get("start"), "weight_averaging": record.weight_averaging,
-            **{k: v for k, v in record.model.items()}, **own_data, "counts": list(run.metrics.statistics.counts),
+            **record.model, **own_data, "counts": list(run.metrics.statistics.counts),
         }  # fmt: skip
     return known or {"folder": str(run.folder)}
 
@@ -104,7 +104,8 @@ def _titles(runs: Sequence[ReportedRun]) -> list[str]:
     """Method and loss, with the settings in which equal titles differ, and at last the folder."""
     known = [facts(run) for run in runs]
     plain = [title(own) if "folder" not in own else str(own["folder"]) for own in known]
-    detailed = [_with_differences(name, own, [k for k, n in zip(known, plain) if n == name]) for name, own in zip(plain, known)]
+    namesakes = [[other for other, its_name in zip(known, plain) if its_name == name] for name in plain]
+    detailed = [_with_differences(*one) for one in zip(plain, known, namesakes)]
     several = Counter(detailed)
     return [name if several[name] == 1 else f"{name} ({run.folder})" for name, run in zip(detailed, runs)]
 
@@ -112,7 +113,8 @@ def _titles(runs: Sequence[ReportedRun]) -> list[str]:
 def _with_differences(name: str, own: Mapping[str, Any], namesakes: Sequence[Mapping[str, Any]]) -> str:
     flat = _flat(own)
     shown = [f"{key} {flat[key]}" for key in _differing([_flat(other) for other in namesakes]) if key in flat]
-    return f"{name} ({', '.join(shown[:3])})" if 0 < len(shown) and len(", ".join(shown[:3])) <= 60 else name
+    words = ", ".join(shown[:3])
+    return f"{name} ({words})" if 0 < len(words) <= 60 else name
 
 
 def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -52,7 +52,7 @@ def confusion_shares(configuration: Configuration) -> Floats:
     for own in told:
         valid = own.predicted >= 0
         counts += np.bincount(own.labels[valid] * C + own.predicted[valid], minlength=C * C)
-    images = sum(np.bincount(own.labels, minlength=C) for own in told)
+    images = np.bincount(np.concatenate([own.labels for own in told]), minlength=C)
     matrix = counts.reshape(C, C)
     return np.divide(matrix, images[:, None], out=np.full((C, C), np.nan), where=images[:, None] > 0)
 
@@ -100,8 +100,8 @@ def _figure(
     return draw(
         folder, "confusion", size, lambda figure: _paint(figure, configurations, shares, classes, names, columns),
         f"Confusion among {which}",
-        f"Share of the test images of a class (row) that are taken for a class (column), in %, among {which}, over all seeds; "
-        "the most frequent class first. On the diagonal: recognized.",
+        f"Share of the test images of a class (row) that are taken for a class (column), in %, among {which}, over all "
+        "seeds; the most frequent class first. On the diagonal: recognized.",
         f"The largest confusion: {names[true]} taken for {names[taken]}. The largest ones are in the table below.",
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from training_scripts.report.configurations import Configuration
-from training_scripts.report.content import Figure, Missing, Section, Table
+from training_scripts.report.content import Missing, Section, Table
 from training_scripts.report.drawing import WIDTH, draw, legend_above
 from training_scripts.report.reading import ReportedRun
 from training_scripts.report.saved_parts import Checkpoint, Curvature, Spectrum
@@ -26,19 +26,22 @@ Own = list[tuple[int, Configuration, ReportedRun, Curvature]]        # with its 
 def spectra_section(configurations: Sequence[Configuration], folder: Path) -> Section:
     """As in Rangwani et al. 2022 Fig. 2: one row for each configuration, one column for each subset."""
     title, own = "Spectral densities", with_curvature(configurations, lambda c: bool(c.spectra))
-    missing = _missing(configurations, own, "Spectra", [])
+    missing = sharpness_missing(configurations, own, "Spectra", [])
     if not own:
         return Section(title, missing=missing)
     subsets = list(dict.fromkeys(name for _, _, _, c in own for name in c.spectra))
     shown, rows = subsets[:1] + subsets[1:][-(COLUMNS - 1):], own[:ROWS]
     caption = (
-        f"Spectral density of the Hessian of the {own[0][3].loss} on the training images (as Rangwani et al. 2022 Fig. 2). "
-        "Eigenvalues left of zero: directions in which the loss bends down, the mark of a saddle. In a column all panels have "
-        "one scale."
+        f"Spectral density of the Hessian of the {own[0][3].loss} on the training images (as Rangwani et al. 2022 Fig. "
+        "2). Eigenvalues left of zero: directions in which the loss bends down, the mark of a saddle. In a column all "
+        "panels have one scale."
     )
     if len(own) > ROWS or len(subsets) > COLUMNS:
         caption += " What is not drawn is in the table."
-    extremes = (f"{c.title}, {n}: {s.lam_min:.3g} to {s.lam_max:.3g}" for _, c, _, k in rows for n, s in k.spectra.items())
+    extremes = (
+        f"{configuration.title}, {name}: {spectrum.lam_min:.3g} to {spectrum.lam_max:.3g}"
+        for _, configuration, _, curvature in rows for name, spectrum in curvature.spectra.items()
+    )  # fmt: skip
     figure = draw(
         folder, "spectra", (WIDTH, 0.7 + 1.75 * len(rows)), lambda figure: _paint_spectra(figure, rows, shown),
         "Spectral densities of the Hessian", caption, f"Eigenvalues reach from and to: {'; '.join(extremes)}.",
@@ -49,8 +52,8 @@ def spectra_section(configurations: Sequence[Configuration], folder: Path) -> Se
 def evolution_section(configurations: Sequence[Configuration], folder: Path) -> Section:
     """As in Rangwani et al. 2022 Fig. 3, one column for each subset."""
     title, own = "Curvature over the training", with_curvature(configurations, lambda c: bool(c.evolution))
-    missing = _missing(configurations, own, "Curvature over the training (needs checkpoints: --save_strategy epoch)",
-                       ["--checkpoints"])        # fmt: skip
+    what = "Curvature over the training (needs checkpoints: --save_strategy epoch)"
+    missing = sharpness_missing(configurations, own, what, ["--checkpoints"])
     if not own:
         return Section(title, missing=missing)
     subsets = list(dict.fromkeys(name for _, _, _, c in own for name in c.evolution))
@@ -67,8 +70,8 @@ def evolution_section(configurations: Sequence[Configuration], folder: Path) -> 
          _number(point.lam_max), _number(point.ratio)]
         for _, configuration, _, curvature in own for name, points in curvature.evolution.items() for point in points
     ]  # fmt: skip
-    table = Table("Extreme eigenvalues of the Hessian at every checkpoint",
-                  ["configuration, images", _clock(own), "lam_min", "lam_max", "|lam_min / lam_max|"], rows)        # fmt: skip
+    columns = ["configuration, images", _clock(own), "lam_min", "lam_max", "|lam_min / lam_max|"]
+    table = Table("Extreme eigenvalues of the Hessian at every checkpoint", columns, rows)
     return Section(title, [figure], [table], notes=[_said(own)], missing=missing)
 
 
@@ -82,16 +85,15 @@ def with_curvature(configurations: Sequence[Configuration], has: Callable[[Curva
     return own
 
 
-def sharpness_missing(configurations: Sequence[Configuration], own: Own, what: str, options: Sequence[str]) -> list[Missing]:
+def sharpness_missing(
+    configurations: Sequence[Configuration], own: Own, what: str, options: Sequence[str]
+) -> list[Missing]:
     """What `ltsam sharpness` with these options makes, of configurations that do not have it."""
     there = {k for k, _, _, _ in own}
     return [
         Missing(f"{what} of {c.title}", shlex.join(["ltsam", "sharpness", str(c.runs[0].folder), *options]))
         for k, c in enumerate(configurations) if k not in there
     ]  # fmt: skip
-
-
-_missing = sharpness_missing
 
 
 def _paint_spectra(figure: Any, own: Own, subsets: Sequence[str]) -> None:
@@ -119,8 +121,8 @@ def _density(axes: Any, spectrum: Spectrum, colour: str) -> None:
     axes.set_yscale("log")
     axes.minorticks_off()
     axes.grid(visible=False)
-    lines = [("\\lambda_{\\max}", spectrum.lam_max), ("\\lambda_{\\min}", spectrum.lam_min), ("\\mathrm{tr}", spectrum.trace)]
-    words = "\n".join(f"${symbol} = {value:.3g}$" for symbol, value in lines)
+    values_of = {"\\lambda_{\\max}": spectrum.lam_max, "\\lambda_{\\min}": spectrum.lam_min, "\\mathrm{tr}": spectrum.trace}
+    words = "\n".join(f"${symbol} = {value:.3g}$" for symbol, value in values_of.items())
     axes.text(0.97, 0.97, words, transform=axes.transAxes, ha="right", va="top", fontsize=7.5)
 
 
@@ -152,8 +154,8 @@ def _table(own: Own) -> Table:
         for _, configuration, _, curvature in own for name, s in curvature.spectra.items()
     ]  # fmt: skip
     columns = ["configuration, images", "lam_max", "lam_min", "|lam_min / lam_max|", "|lam_max / lam_min|", "trace"]
-    return Table("Eigenvalues and trace of the Hessian; both ratios, as Rangwani et al. 2022 and Lyu et al. 2025 use them",
-                 columns, rows)        # fmt: skip
+    caption = "Eigenvalues and trace of the Hessian; the ratios as Rangwani et al. 2022 and as Lyu et al. 2025 use them"
+    return Table(caption, columns, rows)
 
 
 def _said(own: Own) -> str:

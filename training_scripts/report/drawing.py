@@ -30,7 +30,8 @@ def draw(
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    with matplotlib.rc_context({**RC, "svg.hashsalt": name}), warnings.catch_warnings():
+    style: Any = {**RC, "svg.hashsalt": name}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*constrained_layout not applied.*")
         figure = Canvas(figsize=size, layout="constrained")
         paint(figure)

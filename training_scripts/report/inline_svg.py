@@ -1,4 +1,4 @@
-"""An SVG file of matplotlib's as a part of a page: with a name for screen readers, in the page's colours, without addresses."""
+"""An SVG file of matplotlib's as a part of a page: named for screen readers, in the page's colours, without addresses."""
 
 from __future__ import annotations
 

@@ -46,9 +46,7 @@ def accuracy_section(configurations: Sequence[Configuration], folder: Path) -> S
     missing = _missing(configurations, list(ACCURACIES), "Accuracies over the epochs", "--eval_strategy epoch")
     if not keys:
         return Section(title, missing=missing)
-    caption = (
-        f"Test accuracy over the training (as Lyu et al. 2025 Fig. 3): mean over seeds, shaded {_DEVIATION}."
-    )
+    caption = f"Test accuracy over the training (as Lyu et al. 2025 Fig. 3): mean over seeds, shaded {_DEVIATION}."
     curves = _Curves(configurations, keys, ACCURACIES, 100, "test accuracy (%)")
     return Section(
         title, [curves.figure(folder, "accuracy_over_training", title, caption)],
@@ -63,7 +61,10 @@ def telemetry_section(configurations: Sequence[Configuration], folder: Path) -> 
     if not keys:
         return Section(title, missing=missing)
     labels = {key: TELEMETRY.get(key, key.removeprefix(PREFIX).replace("_", " ")) for key in keys}
-    caption = f"What the methods do to the weights in training: means over the steps since the last log, and over seeds; shaded {_DEVIATION}."
+    caption = (
+        "What the methods do to the weights in training: means over the steps since the last log, and over seeds; shaded "
+        f"{_DEVIATION}."
+    )
     curves = _Curves(configurations, keys, labels, 1, None)
     return Section(
         title, [curves.figure(folder, "telemetry", title, caption)],
@@ -79,7 +80,7 @@ def telemetry_keys(configurations: Sequence[Configuration]) -> list[str]:
 
 def curve(configuration: Configuration, key: str) -> Curve | None:
     """Where all seeds that log the number have logged it; None where none has."""
-    logged = [values for run in configuration.runs if (values := _logged(run, key))]
+    logged = [own for run in configuration.runs if (own := _logged(run, key))]
     if not logged:
         return None
     x = sorted(set(logged[0]).intersection(*logged))
@@ -169,7 +170,8 @@ def _widen(axes: Any, most: float | None) -> None:
 
 def _logged(run: ReportedRun, key: str) -> dict[float, float]:
     """Epoch (or step) -> value."""
-    return {e["epoch" if "epoch" in e else "step"]: e[key] for e in run.history if key in e and ("epoch" in e or "step" in e)}
+    moments = (entry for entry in run.history if key in entry and ("epoch" in entry or "step" in entry))
+    return {entry["epoch" if "epoch" in entry else "step"]: entry[key] for entry in moments}
 
 
 def _missing(configurations: Sequence[Configuration], keys: Sequence[str], what: str, option: str) -> list[Missing]:

@@ -23,7 +23,6 @@ def page(title: str, sections: Sequence[Section], damaged: Sequence[str], writte
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    colours = {name: pair for name, pair in PALETTE.items()}
     return environment.get_template(TEMPLATE).render(
-        title=title, sections=sections, damaged=damaged, written=written, colours=colours, folded=FOLDED
+        title=title, sections=sections, damaged=damaged, written=written, colours=PALETTE, folded=FOLDED
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class Interval:
 
 
 def resample_images(
-    right: NDArray[np.bool_], labels: NDArray[np.int64], groups: Mapping[str, Sequence[int]], generator: np.random.Generator,
+    right: NDArray[Any], labels: NDArray[np.int64], groups: Mapping[str, Sequence[int]], generator: np.random.Generator,
     replicates: int = REPLICATES,
 ) -> ByGroup:
     """Accuracies by group, where the test images of every class are drawn anew, the same ones for all runs.
@@ -68,8 +69,8 @@ def resample_classes(
     Args:
         per_class: (R, C); NaN for a class without test image.
     """
-    known = ~np.isnan(per_class).any(axis=0)
-    members = {name: np.array([c for c in classes if known[c]], dtype=np.int64) for name, classes in groups.items()}
+    known = np.isfinite(per_class).all(axis=0)
+    members = {name: np.array([c for c in classes if known.item(c)], dtype=np.int64) for name, classes in groups.items()}
     drawn = {n: own[generator.integers(len(own), size=(replicates, len(own)))] for n, own in members.items() if len(own) > 1}
     return {name: np.stack([run[classes].mean(axis=1) for run in per_class], axis=1) for name, classes in drawn.items()}
 

@@ -75,11 +75,12 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: there is no such folder. Give the --output_dir of runs, or a folder of runs.")
-        inside = [folder] if _is_run(folder) else sorted(path for path in folder.rglob("*") if path.is_dir() and _is_run(path))
+            raise FileNotFoundError(f"{folder}: there is no such folder. Give the folder of a run, or of several.")
+        inside = [folder] if _is_run(folder) else sorted(filter(_is_run, folder.rglob("*")))
         if not inside:
             raise FileNotFoundError(
-                f"{folder} holds no run (neither {run_record.FILE_NAME} nor {RECIPE}): give the --output_dir of `ltsam train`."
+                f"{folder} holds no run (neither {run_record.FILE_NAME} nor {RECIPE}): give the --output_dir of "
+                "`ltsam train`."
             )
         found.update(dict.fromkeys(inside))
     return list(found)

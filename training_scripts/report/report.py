@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from hf_ltsam.refusals import check_output_folder
-from training_scripts.report import by_frequency, by_group, calibration, comparison, confusion, cost, curvature, log_curves
-from training_scripts.report import settings, shift, surfaces
+from training_scripts.report import (
+    by_frequency,
+    by_group,
+    calibration,
+    comparison,
+    confusion,
+    cost,
+    curvature,
+    log_curves,
+    settings,
+    shift,
+    surfaces,
+)
 from training_scripts.report.configurations import configurations
 from training_scripts.report.page import page
 from training_scripts.report.reading import ReportedRun
@@ -34,7 +45,7 @@ def write_report(runs: Sequence[ReportedRun], folder: Path) -> Path:
     own = configurations(runs)
     sections = [make(own, folder) for make in SECTIONS]
     damaged = [sentence for run in runs for sentence in run.damaged]
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     seeds = f"{len(runs)} runs of {len(own)} configurations" if len(runs) > 1 else f"{runs[0].folder}"
     written = f"Written {now:%Y-%m-%d %H:%M} UTC by hf_ltsam {version('hf_ltsam')} from the runs' saved files."
     text = page(f"Report: {seeds}", [*sections, settings.section(own)], damaged, written)

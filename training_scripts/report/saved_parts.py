@@ -1,6 +1,6 @@
 """The parts of a run's JSON files that the report draws, checked when they are read.
 
-Every `from_json` raises ValueError, KeyError, TypeError, IndexError or AttributeError where the file is not what it should be.
+Where a file is not what it should be, `from_json` raises ValueError, KeyError, TypeError, IndexError or AttributeError.
 """
 
 from __future__ import annotations
