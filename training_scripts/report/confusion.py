@@ -120,7 +120,8 @@ def _paint(
             if value > 0.5:
                 axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6.5,
                           color=ON_DARK if value > DARK_FROM else INK)        # fmt: skip
-        axes.set_xticks(range(len(ticks)), ticks, rotation=rotation, fontsize=7.5)
+        lowest = place + columns >= len(panels)        # of its column
+        axes.set_xticks(range(len(ticks)), ticks if lowest else [""] * len(ticks), rotation=rotation, fontsize=7.5)
         axes.set_yticks(range(len(ticks)), ticks if place % columns == 0 else [""] * len(ticks), fontsize=7.5)
         axes.tick_params(length=0)
         axes.spines[:].set(visible=True, color=GRID)
@@ -143,4 +144,4 @@ def _table(
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= 14 else name[:12] + "…"
+    return name if len(name) <= 14 else f"{name[:7]}…{name[-6:]}"
