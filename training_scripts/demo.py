@@ -120,7 +120,7 @@ def _words(folder: Path, title: str, seed: int, epochs: int | None) -> list[str]
 def train_once(words: Sequence[str], splits: Splits, bar: _Bar) -> RunRecord:
     """One run of the training script, whose checkpoint is loaded again and compared."""
     run = parse(words)
-    _clear(Path(run.config.output_dir))
+    clear(Path(run.config.output_dir))
     trainer = build_trainer(run, splits)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(bar)
@@ -144,7 +144,7 @@ def check_checkpoint(trainer: LTSamTrainer) -> None:
             raise RuntimeError(f"The checkpoint {trainer.args.output_dir} differs from the model it was saved from.")
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
     """Leave nothing of an earlier demo that speaks of other weights."""
     for stale in (folder / "evaluation", folder / "sharpness", *folder.glob("checkpoint-*")):
         if stale.is_dir():

@@ -88,7 +88,7 @@ def _paint(figure: Any, known: Sequence[tuple[int, Configuration]]) -> None:
         shown = bins.samples >= 10
         samples = bins.samples[shown] / 100
         upper.plot(bins.confidence[shown] / samples, bins.right[shown] / samples, **style.marked)
-        edges, shares = np.linspace(0, 100, len(bins.samples) + 1), 100 * bins.samples / bins.samples.sum()
+        edges, shares = np.linspace(0, 100, len(bins.samples) + 1), 100 * bins.samples / max(bins.samples.sum(), 1)
         lower.stairs(shares, edges, color=style.colour, linestyle=style.dashes, linewidth=1.3)
     upper.set_ylabel("accuracy (%)")
     upper.set_ylim(0, 103)
