@@ -45,10 +45,10 @@ CONFIGURATIONS = {
         "--loss=logit_adjustment", "--method=focal_sam", '--method_args={"rho": 0.1, "gamma": 3.0, "lam": 0.5}'
     ],
 }
-# For the report: accuracies ten times during the training, telemetry after every epoch, and for curvature three checkpoints
+# For the report: accuracies ten times during the training, telemetry after every epoch, and for curvature two checkpoints
 # of one seed.
 TOLD = ["--disable_tqdm=true", "--logging_strategy=epoch", "--eval_strategy=steps", "--eval_steps=0.1"]
-SAVED = ["--save_strategy=steps", "--save_steps=0.33", "--save_only_model=true"]
+SAVED = ["--save_strategy=steps", "--save_steps=0.34", "--save_only_model=true"]
 NOT_SAVED = ["--save_strategy=no"]
 
 

@@ -9,7 +9,7 @@ from training_scripts.analyze_sharpness import compute
 from training_scripts.sharpness_options import parse_options
 
 # Few images and steps, to save time; without a class named, these two are looked at.
-OPTIONS = ["--max_samples", "32", "--lanczos_steps", "30", "--spectrum", "--checkpoints", "--surface", "2d",
+OPTIONS = ["--max_samples", "32", "--lanczos_steps", "25", "--spectrum", "--checkpoints", "--surface", "2d",
            "--points", "11"]        # fmt: skip
 
 
