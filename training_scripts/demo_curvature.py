@@ -9,8 +9,8 @@ from training_scripts.analyze_sharpness import compute
 from training_scripts.sharpness_options import parse_options
 
 # Few images and steps, to save time; without a class named, these two are looked at.
-OPTIONS = ["--max_samples", "32", "--lanczos_steps", "25", "--spectrum", "--checkpoints", "--surface", "2d",
-           "--points", "11"]        # fmt: skip
+OPTIONS = ["--max_samples", "16", "--lanczos_steps", "25", "--spectrum", "--checkpoints", "--surface", "2d",
+           "--points", "9"]        # fmt: skip
 
 
 def save_curvature(run: Path) -> Path:
