@@ -90,6 +90,13 @@ def _sharpness(words: Sequence[str]) -> None:
     analyze_sharpness.main(words)
 
 
+def _report(words: Sequence[str]) -> None:
+    """Show what runs reached, how and at what cost, on one page: ltsam report RUN [RUN ...]."""
+    from training_scripts.report import command
+
+    command.main(words)
+
+
 def _methods(words: Sequence[str]) -> None:
     """List the methods, or show all about one: ltsam methods focal_sam."""
     parser = argparse.ArgumentParser(prog="ltsam methods", description=_first_line(_methods))
@@ -145,6 +152,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "data": _data,
     "corrupt": _corrupt,
     "sharpness": _sharpness,
+    "report": _report,
     "methods": _methods,
 }
 

@@ -85,4 +85,4 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     when = "with the averaged weights" if record.weight_averaging else "after the last epoch"
     console.print(f"{what}, accuracy in % on {result['samples']} test images {when}:")
     console.print(table)
-    console.print(f"Weights, metrics.json and recipe.yaml are in {folder}")
+    console.print(f"Weights, metrics.json, predictions.json and recipe.yaml are in {folder}")

@@ -16,6 +16,7 @@ from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.features import check_features
 from hf_ltsam.losses import make_loss
 from hf_ltsam.methods import make_method
+from hf_ltsam.metrics.predictions import predictions_of, write_predictions
 from hf_ltsam.metrics.run_record import RunRecord, write_metrics
 from hf_ltsam.models.clip_start import FROM_IMAGES, start_from_images
 from hf_ltsam.refusals import check_head, check_split
@@ -97,13 +98,14 @@ def train(run: Run, trainer: LTSamTrainer) -> TrainOutput:
 
 
 def finish(run: Run, splits: Splits, trainer: LTSamTrainer, train_metrics: dict[str, float]) -> RunRecord:
-    """Test after the last epoch; save weights, metrics.json and recipe.yaml."""
+    """Test after the last epoch; save weights, metrics.json, predictions.json and recipe.yaml."""
     test = predict_test(run, splits, trainer)
     trainer.save_model(_internal_call=True)        # not pushed yet: the card needs metrics.json
     trainer.save_state()
     record = record_of(run, trainer, splits, test, train_metrics)
     if trainer.is_world_process_zero():
         write_metrics(run.config.output_dir, record)
+        write_predictions(run.config.output_dir, predictions_of(test.predictions, test.label_ids, splits.class_names))
         save_recipe(run)
     return record
 
