@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from hf_ltsam.data.bad_images import BadImage
 from hf_ltsam.data.decode import decode_image, image_column_of
 from hf_ltsam.data.labels import class_label_column_of
 from hf_ltsam.registry import nearest
@@ -63,7 +64,7 @@ def on_the_fly(
         label_column: None: the only `ClassLabel` column.
 
     Raises:
-        ValueError: no such column. Later, when a row is read: an image that cannot be decoded, with its file's name.
+        ValueError: no such column. Later, when a row is read: `BadImage`, with its file's name.
     """
     from datasets import Image
 
@@ -114,8 +115,8 @@ class _DecodeAndTransform:
     def _pixels(self, entry: dict[str, Any] | None) -> Any:
         try:
             image = decode_image(entry)
-        except ValueError as error:
+        except BadImage as error:
             if entry is not None and entry["path"]:
                 raise
-            raise ValueError(f"{error} unreadable_images(dataset) tells its row.") from error
+            raise BadImage(f"{error} unreadable_images(dataset) tells its row.") from error
         return self.transform(image)
