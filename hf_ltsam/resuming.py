@@ -21,6 +21,7 @@ from .config import LTSamConfig
 from .data.bad_images import GoodImages
 from .data.in_memory import InMemoryImages
 from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
+from .distributed import limit_waiting
 from .folder_lock import folder_lock
 from .renamed_weights import load_renamed
 from .run_identity import check_identity, save_identity
@@ -51,6 +52,7 @@ class Resumes(WritesWholeCheckpoints):
         self._identity: dict[str, Any] | None = None        # of the training; it hashes all labels, so it is made once
         on_sigterm = signal.getsignal(signal.SIGTERM)
         super().__init__(*args, **kwargs)
+        limit_waiting(self.args.ddp_timeout)
         self.add_callback(_EpochOfDataset(self))
         self._ends_on_sigterm = EndsOnSigterm()
         if self.args.enable_jit_checkpoint:
@@ -108,7 +110,20 @@ class Resumes(WritesWholeCheckpoints):
                 check_identity(folder, self._identity)
                 resume_from_checkpoint = str(folder)
             self.start_anew()
-            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            try:
+                return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            except Exception as error:
+                last = last_checkpoint(self.args.output_dir)
+                if last is not None:
+                    error.add_note(f"{last} is complete: resume_from_checkpoint=True goes on from there.")
+                raise
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """As stock, but none for a run that is resumed at its end: the stock loop would take one more step."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def get_train_dataloader(self) -> DataLoader:
         """The stock loader over a data set whose random numbers depend on (seed, epoch, index) alone.
@@ -194,11 +209,14 @@ class Resumes(WritesWholeCheckpoints):
         own, first = (Path(checkpoint) / _memory_file(process) for process in (self.args.process_index, 0))
         file = own if own.is_file() else first        # of the first process where there were fewer of them
         if file.is_file():
-            self.method_memory.update(torch.load(file, map_location=self.args.device, weights_only=True))
+            self.method_memory.update(self._tensors(file))
         mean = Path(checkpoint) / _MEAN_FILE
         if self.averaging:
-            saved = torch.load(mean, map_location=self.args.device, weights_only=True) if mean.is_file() else None
-            self.averaging.load_mean_state(saved, self.model)
+            self.averaging.load_mean_state(self._tensors(mean) if mean.is_file() else None, self.model)
+
+    def _tensors(self, file: Path) -> Any:
+        """On the device of this process; "cpu:0", as the second process on CPUs has it, is no place for torch.load."""
+        return torch.load(file, map_location="cpu" if self.args.device.type == "cpu" else self.args.device, weights_only=True)
 
 
 def _memory_file(process: int) -> str:

@@ -90,5 +90,5 @@ def _what_remains(folder: Path, error: Exception) -> str:
     free = shutil.disk_usage(folder.parent).free / 2**20
     return (
         f"{folder} could not be written ({type(error).__name__}: {error}; {free:,.0f} MB are free there). {remains}. Make room "
-        "or permissions there (save_total_limit and save_only_model need less), then go on with resume_from_checkpoint=True."
+        "or permissions there; save_total_limit and save_only_model need less."
     )
