@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
 from hf_ltsam.data.bad_images import BadImage
 from hf_ltsam.data.decode import decode_image, image_column_of
@@ -17,6 +18,8 @@ from hf_ltsam.registry import nearest
 
 if TYPE_CHECKING:
     import datasets
+
+logger = logging.get_logger(__name__)
 
 
 def short_side_of(size: int) -> int:
@@ -84,6 +87,7 @@ def on_the_fly_stream(
     transform: Callable[[Any], Any],
     image_column: str = "image",
     label_column: str = "label",
+    on_bad_image: str = "raise",
 ) -> datasets.IterableDataset:
     """`on_the_fly` for a stream: shuffle it before, by `stream.shuffle(seed, buffer_size)`, while images are still paths.
 
@@ -93,12 +97,13 @@ def on_the_fly_stream(
     Args:
         stream: with an `Image` column.
         transform: called with an RGB image of PIL, such as `image_transform(...)`.
+        on_bad_image: raise, or skip: rows whose image cannot be decoded are left out with a warning.
     """
     from datasets import Image
 
     encoded = stream.select_columns([image_column, label_column]).cast_column(image_column, Image(decode=False))
     names = {old: new for old, new in ((image_column, "image"), (label_column, "labels")) if old != new}
-    decode = _DecodeAndTransform(transform)
+    decode = _DecodeAndTransform(transform) if on_bad_image == "raise" else _LeavesOut(_DecodeAndTransform(transform))
     return encoded.rename_columns(names).map(decode, batched=True, batch_size=1, remove_columns=["image"])
 
 
@@ -120,3 +125,17 @@ class _DecodeAndTransform:
                 raise
             raise BadImage(f"{error} unreadable_images(dataset) tells its row.") from error
         return self.transform(image)
+
+
+@dataclass(frozen=True)
+class _LeavesOut:
+    """Rows one at a time, or none."""
+
+    decode: _DecodeAndTransform
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        try:
+            return self.decode(batch)
+        except BadImage as error:
+            logger.warning(f"Left out of the stream: {error}")
+            return {"pixel_values": [], "labels": []}
