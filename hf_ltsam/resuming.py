@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +11,28 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from transformers import PreTrainedModel, TrainerCallback
-from transformers.trainer_jit_checkpoint import JITCheckpointCallback
+from transformers.utils import logging
 
-from .checkpoint_folders import last_checkpoint, tidy
+from .batch_checks import check_batches
+from .checkpoint_folders import last_checkpoint
 from .class_statistics import ClassStatistics
 from .config import LTSamConfig
 from .data.bad_images import GoodImages
 from .data.in_memory import InMemoryImages
 from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
-from .distributed import limit_waiting
-from .folder_lock import folder_lock
+from .enduring import Endures
 from .renamed_weights import load_renamed
 from .run_identity import check_identity, save_identity
 from .spectral_norm import folded_state, load_originals, normalised_layers, save_originals
-from .termination import EndsOnSigterm
 from .training_set import without_adapter
 from .weight_averaging import WeightAveraging
-from .whole_checkpoints import WritesWholeCheckpoints
+
+logger = logging.get_logger(__name__)
 
 _MEAN_FILE = "weight_average.pt"        # the running mean of the weights, beside the optimizer's state
 
 
-class Resumes(WritesWholeCheckpoints):
+class Resumes(Endures):
     """The stock Trainer with what it forgets between checkpoints.
 
     Random numbers of the training set depend on (seed, epoch, index) alone, the memory of the method is saved beside the
@@ -50,15 +48,8 @@ class Resumes(WritesWholeCheckpoints):
         self._keyed_dataset: KeyedDataset | None = None
         self._good_images: GoodImages | None = None
         self._identity: dict[str, Any] | None = None        # of the training; it hashes all labels, so it is made once
-        on_sigterm = signal.getsignal(signal.SIGTERM)
         super().__init__(*args, **kwargs)
-        limit_waiting(self.args.ddp_timeout)
         self.add_callback(_EpochOfDataset(self))
-        self._ends_on_sigterm = EndsOnSigterm()
-        if self.args.enable_jit_checkpoint:
-            self.pop_callback(JITCheckpointCallback)        # it has set its handler already
-            signal.signal(signal.SIGTERM, on_sigterm)
-            self.add_callback(self._ends_on_sigterm)
         if self.args.on_bad_image == "skip" and isinstance(self.train_dataset, IterableDataset):
             raise ValueError(
                 "on_bad_image='skip' is for data sets with an index, and a stream has none: leave it out, and make the stream "
@@ -98,32 +89,14 @@ class Resumes(WritesWholeCheckpoints):
             CheckpointNotWritten: the disk is full, say.
         """
         self._identity = self.identity()
-        with ExitStack() as meanwhile:
-            if self.args.should_save:
-                meanwhile.enter_context(folder_lock(self.args.output_dir))
-                tidy(Path(self.args.output_dir))
-            self.accelerator.wait_for_everyone()
-            if self.args.enable_jit_checkpoint:
-                meanwhile.enter_context(self._ends_on_sigterm.listening())
+        with self.enduring():
             if resume_from_checkpoint:
                 folder = checkpoint_folder(resume_from_checkpoint, self.args.output_dir)
                 check_identity(folder, self._identity)
                 resume_from_checkpoint = str(folder)
             self.start_anew()
-            try:
+            with self.telling_how_to_go_on():
                 return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
-            except Exception as error:
-                last = last_checkpoint(self.args.output_dir)
-                if last is not None:
-                    error.add_note(f"{last} is complete: resume_from_checkpoint=True goes on from there.")
-                raise
-
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        """As stock, but none for a run that is resumed at its end: the stock loop would take one more step."""
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-            return [], None
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def get_train_dataloader(self) -> DataLoader:
         """The stock loader over a data set whose random numbers depend on (seed, epoch, index) alone.
@@ -134,6 +107,11 @@ class Resumes(WritesWholeCheckpoints):
         dataset: Any = self.train_dataset
         if dataset is None or isinstance(dataset, IterableDataset):
             return super().get_train_dataloader()
+        warning = check_batches(
+            len(dataset), self._train_batch_size, self.args.world_size, self.args.dataloader_drop_last, self.model
+        )
+        if warning:
+            logger.warning(warning)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         self._keyed_dataset = keyed(dataset, seed)
         try:
