@@ -31,7 +31,8 @@ def check_batches(num_samples: int, batch_size: int, processes: int, drop_last: 
     if drop_last and num_samples < batch_size * processes:
         raise ValueError(
             f"dataloader_drop_last=True leaves nothing of {num_samples} training samples in batches of "
-            f"{batch_size * processes}: set it to False, or per_device_train_batch_size to at most {num_samples // processes}."
+            f"{batch_size * processes}: set it to False, or per_device_train_batch_size to at most "
+            f"{num_samples // processes}."
         )
     last = num_samples % batch_size
     if processes > 1 or drop_last or last != 1 or not any(isinstance(module, _BatchNorm) for module in model.modules()):

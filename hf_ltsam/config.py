@@ -95,8 +95,8 @@ class LTSamConfig(TrainingArguments):
     on_bad_image: str = field(
         default="raise",
         metadata={
-            "help": "A training image that cannot be read: raise stops and names it, skip leaves it out, counts it in the logs "
-            "(bad_images) and names the first ones. A test image always stops."
+            "help": "A training image that cannot be read: raise stops and names it, skip leaves it out, counts it in the "
+            "logs (bad_images) and names the first ones. A test image always stops."
         },
     )
     swa_start: float | None = field(

@@ -36,7 +36,7 @@ class Endures(WritesWholeCheckpoints):
         """While the training runs.
 
         Raises:
-            FolderInUse: another process trains in `output_dir`.
+            FolderInUseError: another process trains in `output_dir`.
         """
         with ExitStack() as meanwhile:
             if self.args.should_save:

@@ -43,8 +43,8 @@ class EvaluatesLogits(Trainer):
         labels = inputs[name]
         if labels.ndim and not len(labels):
             raise ValueError(
-                f"The batch has no samples ({name!r} has shape {tuple(labels.shape)}): nothing could be learned from it. Let "
-                "the data collator return at least one, or leave samples out of the data set before."
+                f"The batch has no samples ({name!r} has shape {tuple(labels.shape)}): nothing could be learned from it. "
+                "Let the data collator return at least one, or leave samples out of the data set before."
             )
         return MicroBatch(others, labels if labels.is_floating_point() else labels.long())
 

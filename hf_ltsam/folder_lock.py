@@ -18,7 +18,7 @@ logger = logging.get_logger(__name__)
 FILE_NAME = "_run.lock"        # transformers pushes nothing with a leading underscore to the Hub
 
 
-class FolderInUse(ValueError):
+class FolderInUseError(ValueError):
     """Another process trains there."""
 
 
@@ -27,10 +27,10 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
     """Keep other processes from training in this folder.
 
     A record lock of POSIX: the system drops it when its process ends, however it ends, and workers that outlive the process
-    have no part in it. It excludes nothing within one process. Where the file system has no locks, a warning takes its place.
+    have no part in it. It excludes nothing within one process. Where the file system has no locks, there is a warning.
 
     Raises:
-        FolderInUse: naming the process, its machine and its start.
+        FolderInUseError: naming the process, its machine and its start.
     """
     path = Path(folder) / FILE_NAME
     file = _locked(path)
@@ -47,13 +47,15 @@ def _locked(path: Path) -> TextIO | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
     except OSError as error:
-        return _unlocked(path, error)
+        _warn(path, error)
+        return None
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:        # EAGAIN and EACCES: systems say either
-        raise FolderInUse(_refusal(path)) from error
+        raise FolderInUseError(_refusal(path)) from error
     except OSError as error:
-        return _unlocked(path, error)
+        _warn(path, error)
+        return None
     if not _is_still(path, file):        # its holder has just ended and removed it
         file.close()
         return _locked(path)
@@ -63,7 +65,7 @@ def _locked(path: Path) -> TextIO | None:
     return file
 
 
-def _unlocked(path: Path, error: OSError) -> None:
+def _warn(path: Path, error: OSError) -> None:
     logger.warning(f"{path.parent} cannot be locked ({error.strerror}): take care that no other run writes to it.")
 
 
@@ -76,6 +78,6 @@ def _is_still(path: Path, file: TextIO) -> bool:
 
 def _refusal(path: Path) -> str:
     return (
-        f"output_dir={str(path.parent)!r} is in use by another run ({path.read_text() or 'just started'}). Wait for it or stop "
-        "it, or choose another output_dir."
+        f"output_dir={str(path.parent)!r} is in use by another run ({path.read_text() or 'just started'}). Wait for it or "
+        "stop it, or choose another output_dir."
     )

@@ -52,8 +52,8 @@ class Resumes(Endures):
         self.add_callback(_EpochOfDataset(self))
         if self.args.on_bad_image == "skip" and isinstance(self.train_dataset, IterableDataset):
             raise ValueError(
-                "on_bad_image='skip' is for data sets with an index, and a stream has none: leave it out, and make the stream "
-                "with on_the_fly_stream(..., on_bad_image='skip')."
+                "on_bad_image='skip' is for data sets with an index, and a stream has none: leave it out, and make the "
+                "stream with on_the_fly_stream(..., on_bad_image='skip')."
             )
         if self.args.swa_start is not None:
             self._add_averaging(WeightAveraging(self.args.swa_start, self.args.swa_interval))
@@ -85,8 +85,8 @@ class Resumes(Endures):
         """As stock; refuses to resume what was made with another method, loss or data set.
 
         Raises:
-            FolderInUse: another process trains in `output_dir`.
-            CheckpointNotWritten: the disk is full, say.
+            FolderInUseError: another process trains in `output_dir`.
+            CheckpointError: the disk is full, say.
         """
         self._identity = self.identity()
         with self.enduring():
@@ -135,7 +135,7 @@ class Resumes(Endures):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As stock, with the number of training images that could not be read so far, each counted once."""
         if self._good_images is not None and "loss" in logs:
-            bad = self.accelerator.reduce(self._good_images.bad.to(self.args.device), "sum")        # every process saw others
+            bad = self.accelerator.reduce(self._good_images.bad.to(self.args.device), "sum")        # each process saw others
             logs = {**logs, "bad_images": int((bad > 0).sum())}
         super().log(logs, start_time)
 
@@ -193,8 +193,9 @@ class Resumes(Endures):
             self.averaging.load_mean_state(self._tensors(mean) if mean.is_file() else None, self.model)
 
     def _tensors(self, file: Path) -> Any:
-        """On the device of this process; "cpu:0", as the second process on CPUs has it, is no place for torch.load."""
-        return torch.load(file, map_location="cpu" if self.args.device.type == "cpu" else self.args.device, weights_only=True)
+        """On the device of this process; an indexed CPU, as processes side by side have it, is no place for torch.load."""
+        device = self.args.device
+        return torch.load(file, map_location="cpu" if device.type == "cpu" else device, weights_only=True)
 
 
 def _memory_file(process: int) -> str:

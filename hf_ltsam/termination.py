@@ -54,7 +54,7 @@ class EndsOnSigterm(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if dist.is_available() and dist.is_initialized() and self._group is None:
-            self._group = dist.new_group(backend="gloo", timeout=args.ddp_timeout_delta)        # on the host: no device waits
+            self._group = dist.new_group(backend="gloo", timeout=args.ddp_timeout_delta)        # of the host: no GPU waits
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._ending = self._all_asked()

@@ -47,8 +47,8 @@ def statistics_of(
 
     Raises:
         TypeError: the labels cannot be read without the samples.
-        ValueError: a training set without samples, a label outside the class range, a class without a training image, two different tail thresholds,
-            or a number of classes that is not the model's.
+        ValueError: a training set without samples, a label outside the class range, a class without a training image,
+            two different tail thresholds, or a number of classes that is not the model's.
     """
     if given is None and dataset is None:
         return None

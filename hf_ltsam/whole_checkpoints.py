@@ -14,7 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from .checkpoint_folders import ASIDE, last_checkpoint, publish, rotate
 
 
-class CheckpointNotWritten(OSError):
+class CheckpointError(OSError):
     """The disk is full, say. Earlier checkpoints are as they were."""
 
 
@@ -49,7 +49,7 @@ class WritesWholeCheckpoints(Trainer):
         except Exception as error:
             if self.args.should_save:
                 shutil.rmtree(run / ASIDE, ignore_errors=True)
-            raise CheckpointNotWritten(_what_remains(folder, error)) from error
+            raise CheckpointError(_what_remains(folder, error)) from error
         self.accelerator.wait_for_everyone()        # all may read it from here on
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
@@ -89,6 +89,6 @@ def _what_remains(folder: Path, error: Exception) -> str:
     remains = "There is no earlier one" if earlier is None else f"{earlier.name} is complete and stays as it is"
     free = shutil.disk_usage(folder.parent).free / 2**20
     return (
-        f"{folder} could not be written ({type(error).__name__}: {error}; {free:,.0f} MB are free there). {remains}. Make room "
-        "or permissions there; save_total_limit and save_only_model need less."
+        f"{folder} could not be written ({type(error).__name__}: {error}; {free:,.0f} MB are free there). {remains}. Make "
+        "room or permissions there; save_total_limit and save_only_model need less."
     )

@@ -16,12 +16,12 @@ NAMED = 5        # so many are named in warnings
 _IN_A_ROW = 100        # unreadable images one after another that are no accident
 
 
-class BadImage(ValueError):
+class BadImageError(ValueError):
     """An image that cannot be decoded; the message names its file or row."""
 
 
 # Beside ours, what PIL raises on damaged files: UnidentifiedImageError is an OSError, broken PNG chunks are SyntaxErrors.
-UNREADABLE = (BadImage, OSError, SyntaxError)
+UNREADABLE = (BadImageError, OSError, SyntaxError)
 
 
 class GoodImages(Dataset[Any]):
@@ -63,8 +63,8 @@ class GoodImages(Dataset[Any]):
             for sample in self._read((index + step) % len(self)):
                 return sample
         raise ValueError(
-            f"No image of a batch and of the {_IN_A_ROW} samples after it can be read (the last one: sample {index}). That is "
-            "not a few bad images: check that the folder or drive with the images is there."
+            f"No image of a batch and of the {_IN_A_ROW} samples after it can be read (the last one: sample {index}). That "
+            "is not a few bad images: check that the folder or drive with the images is there."
         )
 
     def _note(self, index: int, error: Exception) -> None:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from hf_ltsam.data.bad_images import BadImage
+from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.tar_members import is_member_address, read_member
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def unreadable_rows(
     for row, entry in enumerate(_with_progress(encoded_images(dataset, image_column), "checking images", progress)):
         try:
             decode_image(entry, 3, row)
-        except BadImage as error:
+        except BadImageError as error:
             messages[row] = str(error)
     return messages
 
@@ -94,17 +94,17 @@ def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | Non
         row: named in the error.
 
     Raises:
-        BadImage: it cannot be decoded; names the file and the row.
+        BadImageError: it cannot be decoded; names the file and the row.
     """
     if entry is None or (entry["bytes"] is None and entry["path"] is None):
-        raise BadImage(f"{_name(entry, row)} holds no image.")
+        raise BadImageError(f"{_name(entry, row)} holds no image.")
     try:
         with Image.open(_source(entry)) as image:
             image.load()
     except Exception as error:  # PIL's readers raise nearly anything on broken input
-        raise BadImage(f"{_name(entry, row)} cannot be decoded ({error}). Repair or remove it.") from error
+        raise BadImageError(f"{_name(entry, row)} cannot be decoded ({error}). Repair or remove it.") from error
     if image.mode.startswith(("I", "F")):
-        raise BadImage(f"{_name(entry, row)} has 16 or 32 bits per channel (mode {image.mode!r}): convert it to 8.")
+        raise BadImageError(f"{_name(entry, row)} has 16 or 32 bits per channel (mode {image.mode!r}): convert it to 8.")
     return ImageOps.exif_transpose(image).convert(MODES[channels])
 
 

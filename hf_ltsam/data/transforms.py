@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers.utils import logging
 
-from hf_ltsam.data.bad_images import BadImage
+from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.decode import decode_image, image_column_of
 from hf_ltsam.data.labels import class_label_column_of
 from hf_ltsam.registry import nearest
@@ -67,7 +67,7 @@ def on_the_fly(
         label_column: None: the only `ClassLabel` column.
 
     Raises:
-        ValueError: no such column. Later, when a row is read: `BadImage`, with its file's name.
+        ValueError: no such column. Later, when a row is read: `BadImageError`, with its file's name.
     """
     from datasets import Image
 
@@ -120,10 +120,10 @@ class _DecodeAndTransform:
     def _pixels(self, entry: dict[str, Any] | None) -> Any:
         try:
             image = decode_image(entry)
-        except BadImage as error:
+        except BadImageError as error:
             if entry is not None and entry["path"]:
                 raise
-            raise BadImage(f"{error} unreadable_images(dataset) tells its row.") from error
+            raise BadImageError(f"{error} unreadable_images(dataset) tells its row.") from error
         return self.transform(image)
 
 
@@ -136,6 +136,6 @@ class _LeavesOut:
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         try:
             return self.decode(batch)
-        except BadImage as error:
+        except BadImageError as error:
             logger.warning(f"Left out of the stream: {error}")
             return {"pixel_values": [], "labels": []}

@@ -8,9 +8,8 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from torch import nn
 
-
 from hf_ltsam import LTSamConfig, LTSamTrainer
-from hf_ltsam.data.bad_images import BadImage, GoodImages
+from hf_ltsam.data.bad_images import BadImageError, GoodImages
 from hf_ltsam.data.transforms import on_the_fly, on_the_fly_stream
 
 BAD = (3, 9, 16, 17, 18, 19)        # of 20
@@ -55,7 +54,7 @@ class Takes(nn.Module):
 
 
 def test_by_default_a_bad_image_stops_and_is_named(pictures, tmp_path):
-    with pytest.raises(BadImage, match=r"3\.png cannot be decoded") as raised:
+    with pytest.raises(BadImageError, match=r"3\.png cannot be decoded") as raised:
         trainer(tmp_path / "run", on_the_fly(pictures.select([0, 1, 2, 3]), noisy), on_bad_image="raise").train()
     assert raised.value.__notes__[0] == "This was sample 3 of the training set."
 
@@ -105,7 +104,7 @@ def test_the_drive_is_gone(tmp_path):
         def __getitem__(self, index):
             raise OSError("Stale file handle")
 
-    with pytest.raises(ValueError, match="No image of a batch and of the 100 samples after it can be read.*check that the folder"):
+    with pytest.raises(ValueError, match=r"No image of a batch and of the 100 samples after it can be read.*check that the folder"):
         trainer(tmp_path, Gone()).train()
 
 
@@ -120,7 +119,7 @@ def test_other_errors_are_not_taken_for_bad_images(pictures, tmp_path):
 def test_test_images_are_never_left_out(pictures, tmp_path):
     """An accuracy over other images than it says would be worth nothing."""
     made = trainer(tmp_path, on_the_fly(pictures, noisy))
-    with pytest.raises(BadImage, match=r"3\.png cannot be decoded"):
+    with pytest.raises(BadImageError, match=r"3\.png cannot be decoded"):
         made.evaluate(on_the_fly(pictures.select(range(4)), noisy))
 
 
@@ -130,14 +129,14 @@ def test_streams(pictures, tmp_path, caplog):
         rows = list(on_the_fly_stream(stream, noisy, on_bad_image="skip"))
     assert [row["labels"] for row in rows] == [i % 3 for i in range(20) if i not in BAD]
     assert caplog.text.count("Left out of the stream: The image") == 6
-    with pytest.raises(BadImage, match=r"3\.png"):
+    with pytest.raises(BadImageError, match=r"3\.png"):
         list(on_the_fly_stream(stream, noisy))
     with pytest.raises(ValueError, match=r"on_the_fly_stream\(\.\.\., on_bad_image='skip'\)"):
         trainer(tmp_path, on_the_fly_stream(stream, noisy), max_steps=2)
 
 
 def test_an_unknown_policy_is_refused():
-    with pytest.raises(ValueError, match="on_bad_image=...\\) must be raise or skip, got 'ignore'"):
+    with pytest.raises(ValueError, match=r"on_bad_image=...\) must be raise or skip, got 'ignore'"):
         LTSamConfig(on_bad_image="ignore")
 
 

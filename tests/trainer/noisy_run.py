@@ -62,7 +62,7 @@ class KillAt(TrainerCallback):
 def noisy_trainer(
     folder, workers=0, method="sam", callbacks=None, num_classes=3, eval_dataset=None, compute_metrics=None, **settings
 ):
-    threshold = 6 if method in {"sse_sam", "imbsam"} else None
+    threshold = 6 if method in {"sse_sam", "sam_ext", "imbsam"} else None
     args = {
         "output_dir": str(folder), "num_train_epochs": 4, "per_device_train_batch_size": 4, "learning_rate": 0.05,
         "save_strategy": "steps", "save_steps": 4, "report_to": "none", "disable_tqdm": True, "use_cpu": True, "seed": 3,

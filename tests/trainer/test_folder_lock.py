@@ -11,7 +11,7 @@ import pytest
 from trainer.killed_runs import FORWARD, PROCESSES, run, start
 from trainer.noisy_run import noisy_trainer
 
-from hf_ltsam.folder_lock import FILE_NAME, FolderInUse, folder_lock
+from hf_ltsam.folder_lock import FILE_NAME, FolderInUseError, folder_lock
 
 
 def hold(folder, test):
@@ -33,12 +33,12 @@ def elsewhere(tmp_path):
 
 
 def test_a_second_run_is_refused_and_told_who_is_there(elsewhere, tmp_path):
-    with pytest.raises(FolderInUse, match=r"output_dir=.*in use by another run") as refusal:
+    with pytest.raises(FolderInUseError, match=r"output_dir=.*in use by another run") as refusal:
         noisy_trainer(tmp_path).train()
     for fact in (f"process {elsewhere.pid} on {socket.gethostname()} since {time.strftime('%Y-')}", str(tmp_path), "another output_dir"):
         assert fact in str(refusal.value)
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
-    with pytest.raises(FolderInUse):        # being refused has not loosened the lock
+    with pytest.raises(FolderInUseError):        # being refused has not loosened the lock
         noisy_trainer(tmp_path).train()
 
 

@@ -1,10 +1,13 @@
 """Checkpoint folders on the disk: whole or not there, whatever fails; otherwise as transformers would leave them."""
 
 import errno
+import importlib
 import json
+import os
 import resource
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_ltsam.checkpoint_folders import ASIDE
-from hf_ltsam.whole_checkpoints import CheckpointNotWritten
+from hf_ltsam.whole_checkpoints import CheckpointError
 
 
 def names(folder):
@@ -25,8 +28,6 @@ def names(folder):
 def fails(monkeypatch, function, call, error):
     """The `call`-th call of the function raises."""
     owner, name = function.rsplit(".", 1)
-    import importlib
-
     module = importlib.import_module(owner)
     original, calls = getattr(module, name), []
 
@@ -51,7 +52,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(function, call, error, tmp_path, monkeypatch):
     fails(monkeypatch, function, call, error)
     trainer = noisy_trainer(tmp_path / "run")
-    with pytest.raises(CheckpointNotWritten, match=r"checkpoint-8 could not be written .*checkpoint-4 is complete and stays") as raised:
+    with pytest.raises(CheckpointError, match=r"checkpoint-8 could not be written .*checkpoint-4 is complete and stays") as raised:
         trainer.train()
     assert str(error) in str(raised.value) and "MB are free" in str(raised.value)
     assert "resume_from_checkpoint=True goes on" in raised.value.__notes__[0]
@@ -84,7 +85,7 @@ def test_a_folder_that_cannot_be_written_any_more(tmp_path):
             if state.global_step == 6:
                 (tmp_path / ASIDE).write_text("")
 
-    with pytest.raises(CheckpointNotWritten, match=r"checkpoint-8 could not be written .*checkpoint-4 is complete"):
+    with pytest.raises(CheckpointError, match=r"checkpoint-8 could not be written .*checkpoint-4 is complete"):
         noisy_trainer(tmp_path, callbacks=[Blocks()]).train()
     assert get_last_checkpoint(str(tmp_path)).endswith("checkpoint-4")
 
@@ -190,13 +191,11 @@ def test_nothing_is_uploaded_before_it_has_its_name(tmp_path, monkeypatch):
 
 
 def test_all_is_flushed_to_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
-    import os
-
-    flushed = []
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")), fsync(descriptor)))
-    if not os.path.isdir("/proc/self/fd"):
+    opened = Path("/proc/self/fd")
+    if not opened.is_dir():
         pytest.skip("/proc tells what was flushed")
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(str((opened / str(descriptor)).readlink())))
     noisy_trainer(tmp_path, max_steps=4).train()
     aside = tmp_path / ASIDE / "checkpoint-4"
     assert {str(aside / name) for name in names(tmp_path / "checkpoint-4")} | {str(aside), str(tmp_path)} == set(flushed)
