@@ -124,7 +124,8 @@ def train(case: Case, folder: Path, rank: int, port: int, place: Any) -> None:
         output_dir=str(folder), num_train_epochs=6, per_device_train_batch_size=8, learning_rate=0.05, use_cpu=True,
         gradient_accumulation_steps=case.accumulation, save_strategy="steps", save_steps=5, save_total_limit=2, seed=3,
         report_to="none", disable_tqdm=True, logging_steps=50, log_level="error",
-        method=case.method, method_args=case.method_args, tail_threshold=20, reweighting="effective_number", reweighting_start=0.5, ddp_timeout=20,
+        method=case.method, method_args=case.method_args, tail_threshold=20,
+        reweighting="effective_number", reweighting_start=0.5, ddp_timeout=20,
         enable_jit_checkpoint=case.on_sigterm, dataloader_pin_memory=False,
     )
     trainer = LTSamTrainer(Model(), config, train_dataset=Noisy())

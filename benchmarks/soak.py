@@ -111,7 +111,8 @@ def main() -> None:
             "tensors": late.tensors - early.tensors,
             "objects": late.objects - early.objects,
         }
-        print(f"{method}: from step {early.step} to {late.step}, {late.megabytes:.0f} MB, grown by {json.dumps(grown)}", flush=True)
+        steps = f"from step {early.step} to {late.step}"
+        print(f"{method}, {late.megabytes:.0f} MB: grown {steps} by {json.dumps(grown)}", flush=True)
 
 
 if __name__ == "__main__":
