@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
 
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, LTSamConfig, LTSamTrainer
@@ -85,6 +85,7 @@ def soak(method: str, steps: int, folder: str) -> list[Held]:
     )
     watches = Watches((steps // 10, steps // 2, steps))
     trainer = LTSamTrainer(model, args, train_dataset=Images(), callbacks=[watches, Silent()])
+    trainer.pop_callback(PrinterCallback)
     trainer.train()
     return watches.held
 

@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 from trainer.killed_runs import FORWARD, PASSES, left, log, run, start
+from trainer.noisy_run import noisy_trainer
 from transformers.trainer_utils import get_last_checkpoint
 
 RHO = {"rho": {"piecewise": {"values": [0.05, 0.2], "boundaries": [0.6]}}}
@@ -102,6 +103,17 @@ def test_sigterm_with_a_checkpoint(tmp_path):
 
 def test_sigterm_without_the_flag_is_what_it_always_was(tmp_path):
     assert run(tmp_path / "plain", (FORWARD, 14, signal.SIGTERM), method="msam", save_strategy="no") == [-signal.SIGTERM]
+
+
+def test_transformers_own_way_to_save_on_sigterm_is_replaced(tmp_path):
+    """It would save in the middle of a step, into the folder's final name, and takes the signal before the training."""
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = noisy_trainer(tmp_path, enable_jit_checkpoint=True, max_steps=1)
+    kinds = [type(callback).__name__ for callback in trainer.callback_handler.callbacks]
+    assert "JITCheckpointCallback" not in kinds and kinds.count("EndsOnSigterm") == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+    trainer.train()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_sigterm_after_the_last_step_comes_when_the_training_is_over(tmp_path):

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -202,9 +203,28 @@ def test_all_is_flushed_to_the_disk_before_it_gets_its_name(tmp_path, monkeypatc
     assert flushed[-1] == str(tmp_path)
 
 
+def test_old_checkpoints_are_only_deleted_out_of_sight(tmp_path, monkeypatch):
+    deleted, rmtree = [], shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **how: (deleted.append(Path(path).name), rmtree(path, **how)))
+    worse_later.calls = 0
+    noisy_trainer(
+        tmp_path, method="sgd", eval_dataset=Noisy(), compute_metrics=worse_later, max_steps=12, eval_strategy="steps", eval_steps=4,
+        metric_for_best_model="accuracy", load_best_model_at_end=True, save_total_limit=1,
+    ).train()
+    assert names(tmp_path) == ["checkpoint-8"]
+    assert set(deleted) <= {ASIDE, "replaced-checkpoint-4"}
+
+
+def the_second_is_slow(folder, death, settings):
+    save = torch.save
+    if os.environ["RANK"] == "1":
+        torch.save = lambda *args, **kwargs: (time.sleep(0.1), save(*args, **kwargs))
+    train(folder, death, settings)
+
+
 def test_two_ranks_share_a_folder(tmp_path):
     settings = {"method": "msam", "save_total_limit": 2, "save_steps": 2}
-    assert run(tmp_path / "run", None, None, **settings) == [0, 0], log(tmp_path / "run")
+    assert run(tmp_path / "run", None, None, target=the_second_is_slow, **settings) == [0, 0], log(tmp_path / "run")
     assert names(tmp_path / "run") == ["checkpoint-10", "checkpoint-12", "left_0.pt", "left_1.pt"]
     own = {"rng_state_0.pth", "rng_state_1.pth", "method_memory.pt", "method_memory_1.pt"}
     assert own <= set(names(tmp_path / "run" / "checkpoint-12"))
