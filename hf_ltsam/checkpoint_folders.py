@@ -72,7 +72,8 @@ def rotate(run: Path, limit: int | None, kept: Collection[Path]) -> None:
 
 def last_checkpoint(output_dir: str | os.PathLike[str]) -> Path | None:
     """The last checkpoint of a run that was written to its end: its state comes last."""
-    folders = sorted(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda f: int(f.name.split("-")[-1]))
+    named = [f for f in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if f.name.split("-")[-1].isdigit()]
+    folders = sorted(named, key=lambda f: int(f.name.split("-")[-1]))
     complete = [f for f in folders if (f / TRAINER_STATE_NAME).is_file()]
     if complete and complete[-1] != folders[-1]:
         logger.warning(f"{folders[-1]} was not written to its end; the last complete checkpoint is {complete[-1]}.")

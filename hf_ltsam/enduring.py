@@ -22,7 +22,7 @@ class Endures(WritesWholeCheckpoints):
     """Trains alone in its folder, ends in order on SIGTERM where `enable_jit_checkpoint` is set, and says how to go on."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        on_sigterm = signal.getsignal(signal.SIGTERM)
+        on_sigterm = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
         super().__init__(*args, **kwargs)
         limit_waiting(self.args.ddp_timeout)
         self._ends_on_sigterm = EndsOnSigterm()

@@ -107,13 +107,13 @@ class Resumes(Endures):
         dataset: Any = self.train_dataset
         if dataset is None or isinstance(dataset, IterableDataset):
             return super().get_train_dataloader()
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self._keyed_dataset = keyed(dataset, seed)
         warning = check_batches(
             len(dataset), self._train_batch_size, self.args.world_size, self.args.dataloader_drop_last, self.model
         )
         if warning:
             logger.warning(warning)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._keyed_dataset = keyed(dataset, seed)
         try:
             self.train_dataset = self._readable(self._keyed_dataset)
             loader = super().get_train_dataloader()

@@ -40,7 +40,7 @@ class EndsOnSigterm(TrainerCallback):
             yield
             return
         self._asked = self._ending = False
-        previous = signal.signal(signal.SIGTERM, self._note)
+        previous = signal.signal(signal.SIGTERM, self._note) or signal.SIG_DFL
         try:
             yield
         finally:

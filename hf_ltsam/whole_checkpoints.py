@@ -87,7 +87,8 @@ class WritesWholeCheckpoints(Trainer):
 def _what_remains(folder: Path, error: Exception) -> str:
     earlier = last_checkpoint(folder.parent)
     remains = "There is no earlier one" if earlier is None else f"{earlier.name} is complete and stays as it is"
-    free = shutil.disk_usage(folder.parent).free / 2**20
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    free = shutil.disk_usage(there).free / 2**20
     return (
         f"{folder} could not be written ({type(error).__name__}: {error}; {free:,.0f} MB are free there). {remains}. Make "
         "room or permissions there; save_total_limit and save_only_model need less."

@@ -7,6 +7,7 @@ from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 from torch import nn
+from trainer.killed_runs import log, run
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.data.bad_images import BadImageError, GoodImages
@@ -121,6 +122,31 @@ def test_test_images_are_never_left_out(pictures, tmp_path):
     made = trainer(tmp_path, on_the_fly(pictures, noisy))
     with pytest.raises(BadImageError, match=r"3\.png cannot be decoded"):
         made.evaluate(on_the_fly(pictures.select(range(4)), noisy))
+
+
+class SomeGone(torch.utils.data.Dataset):
+    def __init__(self):
+        self.labels = [i % 3 for i in range(40)]
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        if index in (3, 9, 30):
+            raise OSError("gone")
+        return {"pixel_values": torch.full((3, 8, 8), index / 40), "labels": self.labels[index]}
+
+
+def count(folder, death, settings):
+    made = trainer(folder, SomeGone(), **settings)
+    made.train()
+    if made.is_world_process_zero():
+        (folder / "counts").write_text(str([entry["bad_images"] for entry in made.state.log_history if "loss" in entry]))
+
+
+def test_two_ranks_count_together(tmp_path):
+    assert run(tmp_path / "run", None, None, target=count, num_train_epochs=1) == [0, 0], log(tmp_path / "run")
+    assert (tmp_path / "run" / "counts").read_text() == "[3]"
 
 
 def test_streams(pictures, tmp_path, caplog):
