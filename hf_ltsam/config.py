@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
+from .data.bad_images import POLICIES
 from .domains import BELOW_ONE, COUNT, POSITIVE, SHARE, require
 from .epoch_schedules import epochs_to_shares
 from .losses import LOSSES
@@ -113,6 +114,13 @@ class LTSamConfig(TrainingArguments):
         },
     )
     lr_gamma: float = field(default=0.1, metadata={"help": "The factor at each milestone, positive."})
+    on_bad_image: str = field(
+        default="raise",
+        metadata={
+            "help": "A training image that cannot be read: raise stops and names it, skip leaves it out, counts it in the "
+            "logs (bad_images) and names the first ones. A test image always stops."
+        },
+    )
     swa_start: float | None = field(
         default=None,
         metadata={
@@ -142,6 +150,8 @@ class LTSamConfig(TrainingArguments):
                 )
         if self.lr_gamma <= 0:
             raise ValueError(f"LTSamConfig(lr_gamma=...) must be positive, got {self.lr_gamma}.")
+        if self.on_bad_image not in POLICIES:
+            raise ValueError(f"LTSamConfig(on_bad_image=...) must be {' or '.join(POLICIES)}, got {self.on_bad_image!r}.")
         require(SHARE, self, loss_start=self.loss_start)
         if self.ascent_scope not in ASCENT_SCOPES:
             close = nearest(self.ascent_scope, ASCENT_SCOPES)

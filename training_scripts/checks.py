@@ -8,6 +8,7 @@ from typing import Any
 
 from hf_ltsam import LTSamConfig, make_loss, make_method
 from hf_ltsam.data.test_time import check_test_time
+from hf_ltsam.folder_lock import folder_lock
 from hf_ltsam.hub import check_token, require_network
 from hf_ltsam.metrics.run_record import FILE_NAME
 from hf_ltsam.models.clip_source import OPEN_CLIP
@@ -50,6 +51,8 @@ def check(run: Run) -> None:
         checkpoint_folder(point, config.output_dir)
     if config.should_save:
         check_output_folder(config.output_dir)
+        with folder_lock(config.output_dir):
+            pass        # the training takes it again; a folder in use is refused before data are loaded
         _refuse_to_overwrite(config)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, load_dataset
@@ -15,6 +16,8 @@ from dataset_builders.cifar_lt import load_cifar_lt
 from dataset_builders.folders import load_image_folder
 from dataset_builders.long_tail import check_imbalance_ratio, long_tailed, profile_named
 from hf_ltsam import ClassStatistics
+from hf_ltsam.data.bad_images import NAMED
+from hf_ltsam.data.decode import unreadable_rows
 from hf_ltsam.data.in_memory import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import class_label_column_of, read_label_column
 from hf_ltsam.registry import nearest
@@ -30,6 +33,7 @@ class Splits:
         train_labels, test_labels: class indices (N,).
         label_column: a `ClassLabel`.
         class_names: its C names.
+        train_is_readable: all training images have been decoded once.
     """
 
     train: Dataset
@@ -38,6 +42,7 @@ class Splits:
     test_labels: Tensor
     label_column: str
     class_names: list[str]
+    train_is_readable: bool = False
 
     def statistics(self, arguments: DataArguments, tail_threshold: int | None) -> ClassStatistics:
         """Of the training split."""
@@ -65,6 +70,16 @@ def load_splits(arguments: DataArguments) -> Splits:
     if int(test_labels.min()) < 0:
         raise ValueError("The test split is not labelled (it has the label -1): name another one with --test_split.")
     return Splits(train, test, read_label_column(train, column), test_labels, column, train.features[column].names)
+
+
+def without_unreadable(splits: Splits, image_column: str | None, progress: bool = True) -> Splits:
+    """The same without training images that cannot be decoded; they are counted, and the first ones named."""
+    bad = unreadable_rows(splits.train, image_column, progress)
+    if bad:
+        named = "\n".join(list(bad.values())[:NAMED])
+        warnings.warn(f"{len(bad)} of {len(splits.train)} training images are left out:\n{named}", stacklevel=2)
+    good = [row for row in range(len(splits.train)) if row not in bad]
+    return replace(splits, train=splits.train.select(good), train_labels=splits.train_labels[good], train_is_readable=True)
 
 
 def check_data(arguments: DataArguments) -> None:

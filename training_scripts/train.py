@@ -25,7 +25,7 @@ from hf_ltsam.spectral_norm import normalise_spectrally
 from training_scripts.arguments import Run, parse
 from training_scripts.checks import check, mapping, resume_point, warn_of_tiny_last_batch
 from training_scripts.results import print_results, record_of, save_recipe
-from training_scripts.splits import Splits, load_splits
+from training_scripts.splits import Splits, load_splits, without_unreadable
 from training_scripts.testing import predict_test
 from training_scripts.training_data import prepare
 from training_scripts.training_model import adapted, build_model, image_format, image_processor
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check(run)
         with run.config.main_process_first(desc="loading the data"):
             splits = load_splits(run.data)
+            if run.config.on_bad_image == "skip" and run.data.check_images:
+                splits = without_unreadable(splits, run.data.image_column, not run.config.disable_tqdm)
         warn_of_tiny_last_batch(len(splits.train), run.config)
         trainer = build_trainer(run, splits)
         trained = train(run, trainer)

@@ -83,7 +83,11 @@ class KeyedRandomness(KeyedDataset):
         index = operator.index(index)
         position = index + len(self) if index < 0 else index  # sample -1 is sample N-1, with the same random numbers
         with _seeded(random_key(self.seed, self.epoch, position)):
-            return self.dataset[index]
+            try:
+                return self.dataset[index]
+            except Exception as error:
+                error.add_note(f"This was sample {position} of the training set.")
+                raise
 
 
 def keyed(dataset: Any, seed: int) -> KeyedDataset:

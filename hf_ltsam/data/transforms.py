@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
+from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.decode import decode_image, image_column_of
 from hf_ltsam.data.labels import class_label_column_of
 from hf_ltsam.registry import nearest
 
 if TYPE_CHECKING:
     import datasets
+
+logger = logging.get_logger(__name__)
 
 
 def short_side_of(size: int) -> int:
@@ -63,7 +67,7 @@ def on_the_fly(
         label_column: None: the only `ClassLabel` column.
 
     Raises:
-        ValueError: no such column. Later, when a row is read: an image that cannot be decoded, with its file's name.
+        ValueError: no such column. Later, when a row is read: `BadImageError`, with its file's name.
     """
     from datasets import Image
 
@@ -83,6 +87,7 @@ def on_the_fly_stream(
     transform: Callable[[Any], Any],
     image_column: str = "image",
     label_column: str = "label",
+    on_bad_image: str = "raise",
 ) -> datasets.IterableDataset:
     """`on_the_fly` for a stream: shuffle it before, by `stream.shuffle(seed, buffer_size)`, while images are still paths.
 
@@ -92,12 +97,13 @@ def on_the_fly_stream(
     Args:
         stream: with an `Image` column.
         transform: called with an RGB image of PIL, such as `image_transform(...)`.
+        on_bad_image: raise, or skip: rows whose image cannot be decoded are left out with a warning.
     """
     from datasets import Image
 
     encoded = stream.select_columns([image_column, label_column]).cast_column(image_column, Image(decode=False))
     names = {old: new for old, new in ((image_column, "image"), (label_column, "labels")) if old != new}
-    decode = _DecodeAndTransform(transform)
+    decode = _DecodeAndTransform(transform) if on_bad_image == "raise" else _LeavesOut(_DecodeAndTransform(transform))
     return encoded.rename_columns(names).map(decode, batched=True, batch_size=1, remove_columns=["image"])
 
 
@@ -114,8 +120,22 @@ class _DecodeAndTransform:
     def _pixels(self, entry: dict[str, Any] | None) -> Any:
         try:
             image = decode_image(entry)
-        except ValueError as error:
+        except BadImageError as error:
             if entry is not None and entry["path"]:
                 raise
-            raise ValueError(f"{error} unreadable_images(dataset) tells its row.") from error
+            raise BadImageError(f"{error} unreadable_images(dataset) tells its row.") from error
         return self.transform(image)
+
+
+@dataclass(frozen=True)
+class _LeavesOut:
+    """Rows one at a time, or none."""
+
+    decode: _DecodeAndTransform
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        try:
+            return self.decode(batch)
+        except BadImageError as error:
+            logger.warning(f"Left out of the stream: {error}")
+            return {"pixel_values": [], "labels": []}
