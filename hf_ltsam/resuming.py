@@ -17,9 +17,11 @@ from transformers.utils import logging
 
 from .class_statistics import ClassStatistics
 from .config import LTSamConfig
+from .data.class_sampling import UNIFORM
 from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
 from .renamed_weights import load_renamed
 from .run_identity import check_identity, save_identity
+from .sampling import class_sampled, class_sampler, data_seed
 from .spectral_norm import folded_state, load_originals, normalised_layers, save_originals
 from .training_set import without_adapter
 from .weight_averaging import WeightAveraging
@@ -89,22 +91,26 @@ class Resumes(Trainer):
         other augmentations than an uninterrupted one.
         """
         dataset: Any = self.train_dataset
-        if dataset is None or isinstance(dataset, IterableDataset):
+        if dataset is None:
             return super().get_train_dataloader()
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._keyed_dataset = keyed(dataset, seed)
+        is_stream, seed = isinstance(dataset, IterableDataset), data_seed(self.args)
+        self._keyed_dataset = None if is_stream else keyed(dataset, seed)
         try:
             self.train_dataset = self._keyed_dataset
+            if is_stream:
+                self.train_dataset = class_sampled(self.args, dataset, self.label_names[0], self.class_statistics)
             loader = super().get_train_dataloader()
         finally:
             self.train_dataset = dataset
-        if self.args.dataloader_persistent_workers:
+        if self.args.dataloader_persistent_workers and not is_stream:
             # Starting workers draws a number from the global state; workers that persist start at other epochs in a
             # resumed run than in an uninterrupted one. They need no seed from there.
             loader.base_dataloader.generator = torch.Generator().manual_seed(seed)
         return loader
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        if isinstance(train_dataset, KeyedDataset) and self.args.sampling != UNIFORM:
+            return class_sampler(self.args, train_dataset, self.label_names[0])
         inner = train_dataset.dataset if isinstance(train_dataset, KeyedRandomness) else train_dataset
         return super()._get_train_sampler(inner)
 
