@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -122,15 +120,6 @@ def step_of(folder: Path) -> int | None:
 def epoch_of(folder: Path) -> float | None:
     """The epoch that a checkpoint was written in."""
     return _state(folder).get("epoch")
-
-
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 of all weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _state(folder: Path) -> dict[str, Any]:
