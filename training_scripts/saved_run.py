@@ -85,9 +85,7 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder. Give the --output_dir of a run.")
-    root = next((place for place in (folder, folder.parent) if (place / RECIPE).is_file()), None)
-    if root is None:
-        raise FileNotFoundError(f"{folder} has no {RECIPE}: give the output folder of `ltsam train`, or a checkpoint in it.")
+    root = root_of(folder)
     require_weights(folder)
     run = parse(["--config", str(root / RECIPE), *([] if dataset is None else ["--dataset", dataset])])
     try:
@@ -97,6 +95,18 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     statistics = splits.statistics(run.data, run.config.tail_threshold)
     _check_counts(folder, statistics)
     return SavedRun(folder, root, run, splits, statistics)
+
+
+def root_of(folder: Path) -> Path:
+    """The run's folder, given it or one of its checkpoints.
+
+    Raises:
+        FileNotFoundError: there is no recipe in either.
+    """
+    root = next((place for place in (folder, folder.parent) if (place / RECIPE).is_file()), None)
+    if root is None:
+        raise FileNotFoundError(f"{folder} has no {RECIPE}: give the output folder of `ltsam train`, or a checkpoint in it.")
+    return root
 
 
 def require_weights(folder: Path) -> None:

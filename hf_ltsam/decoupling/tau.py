@@ -62,7 +62,7 @@ def choose_tau(weight: Tensor, features: Tensor, labels: Tensor, taus: Sequence[
 
 
 def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Which images are held out (M,), ascending: the share of every class, rounded, at least one of each.
+    """Which images are held out (M,), ascending: the share of every class, rounded, at least one and never all of it.
 
     Args:
         labels: (N,).
@@ -73,6 +73,6 @@ def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
     for c in labels.unique().tolist():
         images = (labels == c).nonzero().flatten()
         generator = torch.Generator().manual_seed(random_key(seed, c))
-        kept = max(round(share * len(images)), 1)
+        kept = min(max(round(share * len(images)), 1), len(images) - 1)
         held.append(images[torch.randperm(len(images), generator=generator)[:kept]])
     return torch.cat(held).sort().values
