@@ -142,8 +142,8 @@ class LTSamConfig(TrainingArguments):
 
         if self.sampling != UNIFORM and self.train_sampling_strategy != "random":
             raise ValueError(
-                f"LTSamConfig(sampling={self.sampling!r}) and train_sampling_strategy={self.train_sampling_strategy!r} both say "
-                "which image comes next: leave one out."
+                f"LTSamConfig(sampling={self.sampling!r}) and train_sampling_strategy={self.train_sampling_strategy!r} "
+                "both say which image comes next: leave one out."
             )
 
     def _check_averaging(self) -> None:

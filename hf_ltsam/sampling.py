@@ -28,8 +28,8 @@ def class_sampler(args: LTSamConfig, dataset: KeyedDataset, label_name: str) -> 
     labels = readable_labels(dataset, label_name)
     if labels is None:
         raise ValueError(
-            f"sampling={args.sampling!r} needs the labels of the training set, which shows none without loading its samples: "
-            "give it an attribute `labels` (integers, in its order), or use sampling='uniform'."
+            f"sampling={args.sampling!r} needs the labels of the training set, which shows none without loading its "
+            "samples: give it an attribute `labels` (integers, in its order), or use sampling='uniform'."
         )
     draws = full_batches(len(labels), args.train_batch_size * args.world_size, args.dataloader_drop_last)
     return ClassSampler(labels, args.sampling, dataset, draws, data_seed(args))

@@ -15,25 +15,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.utils import logging
 
 from hf_ltsam.data.labels import read_label_column
 from hf_ltsam.decoupling import (
+    SECOND_STAGES,
     CachedFeatures,
     SecondStage,
     SecondStageTrainer,
-    TauChoice,
     Trunk,
     choose_tau,
     hold_out,
     make_second_stage,
     tau_normalise,
 )
-from hf_ltsam.decoupling.stages import TauNorm
+from hf_ltsam.decoupling.stages import TauNorm, linear
 from hf_ltsam.metrics.run_record import FILE_NAME, read_metrics
 from hf_ltsam.models.frozen_features import frozen_features
-from hf_ltsam.run_identity import fingerprint
+from hf_ltsam.run_identity import describe, fingerprint
 from training_scripts.arguments import DataArguments, ModelArguments, Run, read_settings, run_of
 from training_scripts.checks import check, mapping, resume_point
 from training_scripts.recipe_file import read_recipe
@@ -71,15 +71,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         with run.config.main_process_first(desc="loading the data"):
             saved = open_run(str(run.stage.first_stage), run.data.dataset)
         first = _open(run, saved, stage)
-        facts = {"first_stage": _origin(first)}
+        origin = _origin(first)
+        trainer = build_trainer(run, first, stage)
         if isinstance(stage, TauNorm):
-            trainer, metrics, chosen = _normalise(run, first, stage)
-            facts |= {"tau": chosen.tau, "accuracies_by_tau": chosen.accuracies, "chosen_by": chosen.samples} if chosen else {}
+            metrics, found = _normalise(run, first, stage, trainer)
         else:
-            trainer = build_trainer(run, first, stage)
-            metrics = train(run, trainer).metrics
-        facts = {**trainer.identity()["second_stage"], **facts}
-        record = finish(run, first.splits, trainer, metrics, {k: v for k, v in facts.items() if k != "first_stage_sha256"})
+            metrics, found = train(run, trainer).metrics, {}
+        facts = {**describe(SECOND_STAGES, stage), **found, "first_stage": origin}
+        record = finish(run, first.splits, trainer, metrics, facts)
         if trainer.is_world_process_zero():
             print_results(record, run.config.output_dir)
 
@@ -163,22 +162,22 @@ def _shows_bar(run: Run) -> bool:
 
 
 def _normalise(
-    run: Run, first: FirstStage, stage: TauNorm
-) -> tuple[SecondStageTrainer, dict[str, float], TauChoice | None]:
-    """The classifier with its class vectors normalised, in a trainer that tests and saves it."""
+    run: Run, first: FirstStage, stage: TauNorm, trainer: SecondStageTrainer
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Normalise the class vectors; how long it took, and which tau it was."""
     started = time.perf_counter()
-    trainer = build_trainer(run, first, stage)        # it knows the first stage by its weights of now
-    chosen = None if stage.tau is not None else _choose(run, first, stage)
-    tau_normalise(trainer.model.classifier, stage.tau if chosen is None else chosen.tau)
     if trainer.is_world_process_zero():
         save_recipe(run)
-    return trainer, {"train_runtime": time.perf_counter() - started}, chosen
+    classifier = linear(stage, trainer.head.classifier)
+    found = {"tau": stage.tau} if stage.tau is not None else _chosen(run, first, stage, classifier.weight)
+    tau_normalise(classifier, found["tau"])
+    return {"train_runtime": time.perf_counter() - started}, found
 
 
-def _choose(run: Run, first: FirstStage, stage: TauNorm) -> TauChoice:
+def _chosen(run: Run, first: FirstStage, stage: TauNorm, weight: Tensor) -> dict[str, Any]:
     held = _held_out(run, first, stage)
-    weight = Trunk(first.model, first.saved.statistics.num_classes).classifier.weight
-    return choose_tau(weight.detach().float().cpu(), held.features, held.labels, stage.taus)
+    choice = choose_tau(weight.detach().float().cpu(), held.features, held.labels, stage.taus)
+    return {"tau": choice.tau, "accuracies_by_tau": choice.accuracies, "chosen_by": choice.samples}
 
 
 def _held_out(run: Run, first: FirstStage, stage: TauNorm) -> CachedFeatures:

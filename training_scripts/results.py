@@ -28,7 +28,8 @@ def save_recipe(run: Run) -> Path:
     path = Path(run.config.output_dir) / "recipe.yaml"
     again = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
     settings = yaml.safe_dump(again, sort_keys=False)
-    path.write_text(f"# {command(run)}\n# the same again: ltsam {run.program} --config THIS_FILE --output_dir OTHER\n{settings}")
+    repeat = f"ltsam {run.program} --config THIS_FILE --output_dir OTHER"
+    path.write_text(f"# {command(run)}\n# the same again: {repeat}\n{settings}")
     return path
 
 

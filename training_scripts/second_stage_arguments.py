@@ -20,7 +20,7 @@ class SecondStageArguments:
 
     second_stage: str | None = field(
         default=None,
-        metadata={"help": "`ltsam decouple`: crt, lws, tau_norm or cc_sam trains or rescales the classifier of a run again."},
+        metadata={"help": "`ltsam decouple`: what becomes of a run's classifier: crt, lws, tau_norm or cc_sam."},
     )
     second_stage_args: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"cap\": 0.3}' for cc_sam."}
@@ -28,15 +28,15 @@ class SecondStageArguments:
     first_stage: str | None = field(
         default=None,
         metadata={
-            "help": "The run it starts from: a folder, a checkpoint in it, or a recipe, whose run runs/RECIPE/seedN with this "
-            "run's seed is meant."
+            "help": "The run it starts from: a folder, a checkpoint in it, or a recipe, whose run runs/RECIPE/seedN with "
+            "this run's seed is meant."
         },
     )
     cache_features: bool = field(
         default=False,
         metadata={
-            "help": "Second stages: compute what the classifier is given once, from images without augmentation. Far faster; "
-            "the sources augment."
+            "help": "Second stages: compute what the classifier is given once, from images without augmentation. Far "
+            "faster; the sources augment."
         },
     )
 
@@ -75,7 +75,7 @@ def layered(given: dict[str, Any], first: dict[str, Any], decided: dict[str, Any
     for name in sorted((set(decided) & set(given)) - _MOVABLE):
         if given[name] != decided[name]:
             raise ValueError(
-                f"--{name} {given[name]}: the first stage was trained with {decided[name]}, and a second stage keeps its model "
-                f"and data. Leave --{name} out."
+                f"--{name} {given[name]}: the first stage was trained with {decided[name]}, and a second stage keeps its "
+                f"model and data. Leave --{name} out."
             )
     return {**{name: first[name] for name in first if name in decided}, **read_recipe(DEFAULTS), **given}

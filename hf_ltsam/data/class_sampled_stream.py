@@ -122,8 +122,8 @@ class ClassSampledStream(IterableDataset[Any]):
             label = operator.index(row[name])
         except TypeError as error:
             raise ValueError(
-                f"sampling={self.sampling!r} needs class numbers, and the column {name!r} of the stream gives {row[name]!r}: "
-                "number the classes from 0, or use sampling='uniform'."
+                f"sampling={self.sampling!r} needs class numbers, and the column {name!r} of the stream gives "
+                f"{row[name]!r}: number the classes from 0, or use sampling='uniform'."
             ) from error
         if not 0 <= label < self.statistics.num_classes:
             raise ValueError(

@@ -14,6 +14,8 @@ class Head(nn.Module):
         classifier: linear or cosine; it is trained.
     """
 
+    classifier: nn.Module
+
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
         self.classifier = classifier
@@ -38,6 +40,8 @@ class ScaledHead(Head):
     Args:
         classifier: linear; it stays as it is.
     """
+
+    classifier: nn.Linear
 
     def __init__(self, classifier: nn.Linear) -> None:
         super().__init__(classifier.requires_grad_(False))

@@ -45,8 +45,6 @@ class SecondStageTrainer(LTSamTrainer):
             perturbs weights with a stage that perturbs features.
     """
 
-    model: Head
-
     def __init__(
         self,
         first_stage: nn.Module,
@@ -65,8 +63,9 @@ class SecondStageTrainer(LTSamTrainer):
         self.second_stage, self.first_stage_sha256 = second_stage, fingerprint(first_stage)
         self.trunk = Trunk(first_stage.to(args.device), statistics.num_classes)
         classifier = copy.deepcopy(self.trunk.classifier).requires_grad_(True)
+        self.head: Head = second_stage.head(classifier, args.seed)        # the trainer's model
         super().__init__(
-            model=second_stage.head(classifier, args.seed),
+            model=self.head,
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -75,7 +74,7 @@ class SecondStageTrainer(LTSamTrainer):
             callbacks=callbacks,
         )
         self._base_loss = self.loss
-        self.loss = second_stage.loss(self._base_loss, self.model, self._epoch)
+        self.loss = second_stage.loss(self._base_loss, self.head, self._epoch)
         if second_stage.perturbs and not isinstance(self.method, SGD):
             raise ValueError(
                 f"{type(second_stage).__name__} perturbs features and {type(self.method).__name__} weights: set "
@@ -107,20 +106,19 @@ class SecondStageTrainer(LTSamTrainer):
 
     def put_into_model(self) -> nn.Module:
         """The first stage's model, its classifier being now the trained one."""
-        self.trunk.set_classifier(self.model.trained_classifier())
+        self.trunk.set_classifier(self.head.trained_classifier())
         return self.trunk.model
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """The whole model, in the way its kind is saved, and beside it what is trained."""
-        head = self.model
         self.model: Any = self.put_into_model()
         try:
             super()._save(output_dir)
         finally:
-            self.model = head
+            self.model = self.head
         if self.args.should_save:
             folder = Path(self.args.output_dir if output_dir is None else output_dir)
-            save_file({name: value.contiguous() for name, value in head.state_dict().items()}, folder / _HEAD_FILE)
+            save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, folder / _HEAD_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._load_head(resume_from_checkpoint)
@@ -134,4 +132,4 @@ class SecondStageTrainer(LTSamTrainer):
         if not file.is_file():
             raise ValueError(f"{folder} is no checkpoint of a second stage: it holds no {_HEAD_FILE}.")
         state: Mapping[str, Any] = load_file(file)
-        self.model.load_state_dict(state)
+        self.head.load_state_dict(state)

@@ -119,6 +119,11 @@ def test_reserved_images_are_not_trained_on_and_choose_tau(pictures, tmp_path, c
     assert read_metrics(tmp_path / "out").second_stage["chosen_by"] == 6
 
 
+def test_a_first_stage_with_a_sampling_of_its_own(pictures, tmp_path):
+    train.main(["--dataset", str(pictures), "--output_dir", str(tmp_path), *QUICK, "--depth", "8", "--max_steps", "1", "--sampling", "square_root"])
+    assert read_metrics(tmp_path).sampling == "square_root" and read_metrics(tmp_path).second_stage == {}
+
+
 def test_the_default_folder_lies_beside_the_first_stage(first):
     run = decouple.parse_second_stage([str(first), "--second_stage", "lws"])
     assert run.config.output_dir == f"{first}_lws" and run.config.learning_rate == 0.01 and run.config.num_train_epochs == 30
