@@ -66,6 +66,16 @@ def test_class_aware_takes_classes_in_turn():
         assert sorted(labels[k : k + 4]) == [0, 1, 2, 3]
 
 
+def test_class_aware_goes_on_in_ever_new_orders_and_through_the_rows_of_a_class_in_turn():
+    rows = [{"x": i, "labels": min(i, 3)} for i in range(3)] + [{"x": i, "labels": 3} for i in range(3, 6)] + [{"x": 9, "labels": 0}] * 200
+    drawn = take(ClassSampledStream(rows, STATISTICS, "class_aware"), 150, skip=20)
+    start = next(k for k in range(4) if len({row["labels"] for row in drawn[k : k + 4]}) == 4 == len({row["labels"] for row in drawn[k + 4 : k + 8]}))
+    orders = {tuple(row["labels"] for row in drawn[k : k + 4]) for k in range(start, 144, 4)}
+    assert len(orders) > 12
+    of_one = [row["x"] for row in drawn if row["labels"] == 3]
+    assert len(of_one) > 30 and all(len(set(of_one[k : k + 3])) == 3 for k in range(len(of_one) - 3))
+
+
 def test_one_row_is_read_for_each_one_given():
     stream = sampled()
     assert all(row["x"] in numbers(itertools.islice(Rows(), 5)) for row in take(stream, 5))
