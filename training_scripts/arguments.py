@@ -216,11 +216,13 @@ def run_of(settings: dict[str, Any], words: Sequence[str], program: str = "train
 
 
 def _parser(program: str) -> _Parser:
+    of_stages = " A second stage's defaults are those of recipes/base/second_stage.yaml, whatever is shown here."
     parser = _Parser(
         [ModelArguments, DataArguments, SecondStageArguments, LTSamConfig],
         prog=f"ltsam {program}",
         usage=f"%(prog)s{' RUN' if program == 'decouple' else ''} [--config RECIPE] [--option value ...]",
-        epilog="The options of model and data stand last; the others are those of LTSamConfig and transformers' Trainer.",
+        epilog="The options of model and data stand last; the others are those of LTSamConfig and transformers' Trainer."
+        + (of_stages if program == "decouple" else ""),
         allow_abbrev=False,
     )
     parser.add_argument("--config", help="A recipe: a YAML file of these options, or the name of one of ours.")
