@@ -118,6 +118,14 @@ def test_crt_starts_anew_by_the_seed_and_cc_sam_where_the_first_stage_ended(tmp_
     assert not torch.equal(start("crt"), start("crt", seed=4))
 
 
+def test_the_loss_of_cc_sam_is_told_the_epoch(tmp_path):
+    trainer = second_stage(network(), tmp_path, "cc_sam", save_strategy="no")
+    told, epoch = [], trainer.loss.epoch
+    trainer.loss.epoch = lambda: told.append(epoch()) or told[-1]
+    trainer.train()
+    assert told == [0] * 10 + [1] * 10 + [2] * 10
+
+
 def test_lws_trains_one_factor_for_each_class(tmp_path):
     trainer = second_stage(network(), tmp_path, "lws")
     trainer.train()
