@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from transformers import TrainingArguments
 
 from .data.bad_images import POLICIES
+from .data.class_sampling import SAMPLINGS, UNIFORM, check_sampling
 from .domains import BELOW_ONE, COUNT, POSITIVE, SHARE, require
 from .epoch_schedules import epochs_to_shares
 from .losses import LOSSES
@@ -95,6 +96,14 @@ class LTSamConfig(TrainingArguments):
         default=None,
         metadata={"help": "Classes with at most so many training images are the tail (ImbSAM, SSE-SAM)."},
     )
+    sampling: str = field(
+        default=UNIFORM,
+        metadata={
+            "help": f"Which training images an epoch shows: {', '.join(SAMPLINGS)}. uniform: each one once. class_aware: "
+            "classes in turn, and the images of a class in turn; class_balanced: every class with probability 1/C; "
+            "square_root: in proportion to the root of its number of images. An epoch has as many steps either way."
+        },
+    )
     exact_rows: bool = field(
         default=True,
         metadata={
@@ -159,6 +168,7 @@ class LTSamConfig(TrainingArguments):
         if self.ascent_size is not None:
             require(COUNT, self, ascent_size=self.ascent_size)
         require(COUNT, self, max_skipped_steps=self.max_skipped_steps)
+        check_sampling(self.sampling)
         self._check_averaging()
         super().__post_init__()
         for name in ("method_args", "loss_args"):
@@ -167,6 +177,12 @@ class LTSamConfig(TrainingArguments):
                     f"LTSamConfig({name}=...) must be a mapping or its JSON text such as '{{\"rho\": 0.1}}', "
                     f"got {getattr(self, name)!r}."
                 )
+
+        if self.sampling != UNIFORM and self.train_sampling_strategy != "random":
+            raise ValueError(
+                f"LTSamConfig(sampling={self.sampling!r}) and train_sampling_strategy={self.train_sampling_strategy!r} "
+                "both say which image comes next: leave one out."
+            )
 
     def _check_averaging(self) -> None:
         if self.swa_start is None:

@@ -18,11 +18,13 @@ from .checkpoint_folders import last_checkpoint
 from .class_statistics import ClassStatistics
 from .config import LTSamConfig
 from .data.bad_images import GoodImages
+from .data.class_sampling import UNIFORM
 from .data.in_memory import InMemoryImages
 from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
 from .enduring import Endures
 from .renamed_weights import load_renamed
 from .run_identity import check_identity, save_identity
+from .sampling import class_sampled, class_sampler, data_seed
 from .sharded import memory_like, whole_memory
 from .spectral_norm import folded_state, load_originals, normalised_layers, save_originals
 from .training_set import without_adapter
@@ -106,21 +108,25 @@ class Resumes(Endures):
         other augmentations than an uninterrupted one.
         """
         dataset: Any = self.train_dataset
-        if dataset is None or isinstance(dataset, IterableDataset):
+        if dataset is None:
             return super().get_train_dataloader()
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._keyed_dataset = keyed(dataset, seed)
-        warning = check_batches(
-            len(dataset), self._train_batch_size, self.args.world_size, self.args.dataloader_drop_last, self.model
-        )
-        if warning:
-            logger.warning(warning)
+        is_stream, seed = isinstance(dataset, IterableDataset), data_seed(self.args)
+        self._keyed_dataset = None if is_stream else keyed(dataset, seed)
+        if self._keyed_dataset is not None:
+            warning = check_batches(
+                len(dataset), self._train_batch_size, self.args.world_size, self.args.dataloader_drop_last, self.model
+            )
+            if warning:
+                logger.warning(warning)
         try:
-            self.train_dataset = self._readable(self._keyed_dataset)
+            if self._keyed_dataset is not None:
+                self.train_dataset = self._readable(self._keyed_dataset)
+            else:
+                self.train_dataset = class_sampled(self.args, dataset, self.label_names[0], self.class_statistics)
             loader = super().get_train_dataloader()
         finally:
             self.train_dataset = dataset
-        if self.args.dataloader_persistent_workers:
+        if self.args.dataloader_persistent_workers and not is_stream:
             # Starting workers draws a number from the global state; workers that persist start at other epochs in a
             # resumed run than in an uninterrupted one. They need no seed from there.
             loader.base_dataloader.generator = torch.Generator().manual_seed(seed)
@@ -142,6 +148,8 @@ class Resumes(Endures):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         train_dataset = train_dataset.dataset if isinstance(train_dataset, GoodImages) else train_dataset
+        if isinstance(train_dataset, KeyedDataset) and self.args.sampling != UNIFORM:
+            return class_sampler(self.args, train_dataset, self.label_names[0])
         inner = train_dataset.dataset if isinstance(train_dataset, KeyedRandomness) else train_dataset
         return super()._get_train_sampler(inner)
 

@@ -196,6 +196,7 @@ class LTSamTrainer(Resumes, Publishes, EvaluatesLogits, StepsByMethod):
             "tail_threshold": self._statistics().tail_threshold if self.method.needs_split else None,
             "spectral_norm": {name: norm.n_power_iterations for name, norm in normalised_layers(self.model).items()},
             "weight_averaging": self.averaging and self.averaging.settings,
+            "sampling": self.args.sampling,
             "training_labels_sha256": None if labels is None else label_fingerprint(labels),
         }
 

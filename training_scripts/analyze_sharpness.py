@@ -31,8 +31,8 @@ from hf_ltsam.curvature import (
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.metrics.run_record import installed_versions
 from hf_ltsam.refusals import check_head
-from hf_ltsam.run_identity import describe
-from training_scripts.saved_run import SavedRun, fingerprint, open_run, require_weights
+from hf_ltsam.run_identity import describe, fingerprint
+from training_scripts.saved_run import SavedRun, open_run, require_weights
 from training_scripts.sharpness_figures import save_figures
 from training_scripts.sharpness_options import loss_of, parse_options
 from training_scripts.sharpness_parts import Parts, read_json

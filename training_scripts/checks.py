@@ -30,6 +30,11 @@ def check(run: Run) -> None:
         ValueError, FileNotFoundError: the setting, its value and the way out.
     """
     config = run.config
+    if run.stage.second_stage is not None and run.program == "train":
+        raise ValueError(
+            f"--second_stage {run.stage.second_stage}: a second stage starts from a finished run: ltsam decouple RUN "
+            "--second_stage ..., or --config with the same recipe."
+        )
     make_method(config.method, **config.method_hyperparameters)
     make_loss(config.loss, **mapping(config.loss_args))
     Reweighting(config.reweighting, config.reweighting_start)

@@ -69,6 +69,13 @@ def _train(words: Sequence[str]) -> None:
     train.main(words)
 
 
+def _decouple(words: Sequence[str]) -> None:
+    """Train the classifier of a finished run again: cRT, LWS, tau-normalisation, CC-SAM's second stage."""
+    from training_scripts import decouple
+
+    decouple.main(words)
+
+
 def _evaluate(words: Sequence[str]) -> None:
     """Test a checkpoint on shifted and corrupted test sets."""
     from training_scripts import evaluate_ood
@@ -145,6 +152,7 @@ def _card(words: Sequence[str]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": _demo,
     "train": _train,
+    "decouple": _decouple,
     "evaluate": _evaluate,
     "export": _export,
     "push": _push,

@@ -12,10 +12,10 @@ from huggingface_hub.utils import validate_repo_id
 from hf_ltsam.hub import Upload, check_publishable, require_network, run_files, send
 from hf_ltsam.loading import load_run
 from hf_ltsam.model_card import RunFacts, Stated, card_files, model_card, read_facts
+from hf_ltsam.run_identity import fingerprint
 from training_scripts.ood_checkpoint import load_checkpoint
 from training_scripts.ood_results import FILE_NAME as EVALUATION_FILE
 from training_scripts.ood_results import read_results
-from training_scripts.saved_run import fingerprint
 from training_scripts.sharpness_parts import FILE_NAME as SHARPNESS_FILE
 from training_scripts.sharpness_parts import read_json
 

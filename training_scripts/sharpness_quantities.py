@@ -35,8 +35,9 @@ from hf_ltsam.curvature import (
     towards,
 )
 from hf_ltsam.losses import Loss
+from hf_ltsam.run_identity import fingerprint
 from hf_ltsam.weights import TrainableWeights
-from training_scripts.saved_run import SavedRun, epoch_of, fingerprint, step_of
+from training_scripts.saved_run import SavedRun, epoch_of, step_of
 from training_scripts.sharpness_parts import Parts
 from training_scripts.sharpness_records import (
     extremes_record,

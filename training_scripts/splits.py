@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
@@ -20,6 +21,7 @@ from hf_ltsam.data.bad_images import NAMED
 from hf_ltsam.data.decode import unreadable_rows
 from hf_ltsam.data.in_memory import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import class_label_column_of, read_label_column
+from hf_ltsam.decoupling.tau import hold_out
 from hf_ltsam.registry import nearest
 from training_scripts.arguments import DataArguments
 
@@ -34,6 +36,7 @@ class Splits:
         label_column: a `ClassLabel`.
         class_names: its C names.
         train_is_readable: all training images have been decoded once.
+        reserved: training images that are left out of `train`; None: none are.
     """
 
     train: Dataset
@@ -43,6 +46,7 @@ class Splits:
     label_column: str
     class_names: list[str]
     train_is_readable: bool = False
+    reserved: Dataset | None = None
 
     def statistics(self, arguments: DataArguments, tail_threshold: int | None) -> ClassStatistics:
         """Of the training split."""
@@ -69,7 +73,12 @@ def load_splits(arguments: DataArguments) -> Splits:
     test_labels = read_label_column(test, column)
     if int(test_labels.min()) < 0:
         raise ValueError("The test split is not labelled (it has the label -1): name another one with --test_split.")
-    return Splits(train, test, read_label_column(train, column), test_labels, column, train.features[column].names)
+    labels, names = read_label_column(train, column), train.features[column].names
+    if arguments.reserve is None:
+        return Splits(train, test, labels, test_labels, column, names)
+    out = hold_out(labels, arguments.reserve, arguments.split_seed)
+    kept = torch.ones(len(labels), dtype=torch.bool).index_fill(0, out, False).nonzero().flatten()
+    return Splits(train.select(kept), test, labels[kept], test_labels, column, names, reserved=train.select(out))
 
 
 def without_unreadable(splits: Splits, image_column: str | None, progress: bool = True) -> Splits:
@@ -102,6 +111,8 @@ def check_data(arguments: DataArguments) -> None:
     _check_lists(arguments)
     if arguments.imbalance_ratio is not None:
         check_imbalance_ratio(arguments.imbalance_ratio)
+    if arguments.reserve is not None and not 0 < arguments.reserve < 1:
+        raise ValueError(f"--reserve {arguments.reserve:g}: a share of the training images, so it lies between 0 and 1.")
 
 
 def _check_lists(arguments: DataArguments) -> None:

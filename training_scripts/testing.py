@@ -7,6 +7,7 @@ from transformers.trainer_utils import PredictionOutput
 from hf_ltsam import LTSamTrainer
 from hf_ltsam.data.decode import encoded_images
 from hf_ltsam.data.test_time import Preprocessing
+from hf_ltsam.decoupling import SecondStageTrainer
 from hf_ltsam.prediction import predict_logits
 from training_scripts.arguments import Run
 from training_scripts.ood_images import TestImages
@@ -20,8 +21,9 @@ def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionO
     see = Preprocessing.from_image_processor(trainer.processing_class)
     encoded = encoded_images(splits.test, run.data.image_column)
     config = run.config
+    model = trainer.put_into_model() if isinstance(trainer, SecondStageTrainer) else trainer.model
     logits = predict_logits(
-        trainer.model.eval(),
+        model.eval(),
         TestImages(encoded, range(len(splits.test)), see, run.data.test_time),
         len(splits.class_names),
         config.per_device_eval_batch_size,

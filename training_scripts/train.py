@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import set_seed
 from transformers.trainer_utils import TrainOutput
@@ -99,12 +100,18 @@ def train(run: Run, trainer: LTSamTrainer) -> TrainOutput:
         raise KeyboardInterrupt(_way_back(run.config)) from interrupt
 
 
-def finish(run: Run, splits: Splits, trainer: LTSamTrainer, train_metrics: dict[str, float]) -> RunRecord:
+def finish(
+    run: Run,
+    splits: Splits,
+    trainer: LTSamTrainer,
+    train_metrics: dict[str, float],
+    second_stage: dict[str, Any] | None = None,
+) -> RunRecord:
     """Test after the last epoch; save weights, metrics.json, predictions.json and recipe.yaml."""
     test = predict_test(run, splits, trainer)
     trainer.save_model(_internal_call=True)        # not pushed yet: the card needs metrics.json
     trainer.save_state()
-    record = record_of(run, trainer, splits, test, train_metrics)
+    record = record_of(run, trainer, splits, test, train_metrics, second_stage)
     if trainer.is_world_process_zero():
         write_metrics(run.config.output_dir, record)
         write_predictions(run.config.output_dir, predictions_of(test.predictions, test.label_ids, splits.class_names))

@@ -82,7 +82,7 @@ class KeyedRandomness(KeyedDataset):
     def __getitem__(self, index: int) -> Any:
         index = operator.index(index)
         position = index + len(self) if index < 0 else index  # sample -1 is sample N-1, with the same random numbers
-        with _seeded(random_key(self.seed, self.epoch, position)):
+        with seeded(random_key(self.seed, self.epoch, position)):
             try:
                 return self.dataset[index]
             except Exception as error:
@@ -107,7 +107,7 @@ def _keyed_inside(dataset: Any) -> Iterator[KeyedDataset]:
 
 
 @contextmanager
-def _seeded(key: int) -> Iterator[None]:
+def seeded(key: int) -> Iterator[None]:
     """The three global generators of the CPU, seeded, and put back at the end."""
     states = torch.default_generator.get_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(key)  # torch.manual_seed would seed CUDA's generators too

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from transformers.utils import logging
 
+from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.bad_images import BadImageError
+from hf_ltsam.data.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.decode import decode_image, image_column_of
 from hf_ltsam.data.labels import class_label_column_of
 from hf_ltsam.registry import nearest
@@ -92,19 +94,48 @@ def on_the_fly_stream(
     """`on_the_fly` for a stream: shuffle it before, by `stream.shuffle(seed, buffer_size)`, while images are still paths.
 
     A stream has no length and shows no labels: give the trainer `max_steps` and `class_statistics`. Its random
-    transforms are not keyed, so a resumed run draws others.
+    transforms are not keyed, so a resumed run draws others; those of `class_sampled_images` are.
 
     Args:
         stream: with an `Image` column.
         transform: called with an RGB image of PIL, such as `image_transform(...)`.
         on_bad_image: raise, or skip: rows whose image cannot be decoded are left out with a warning.
     """
+    decode = _DecodeAndTransform(transform) if on_bad_image == "raise" else _LeavesOut(_DecodeAndTransform(transform))
+    return _encoded(stream, image_column, label_column).map(decode, batched=True, batch_size=1, remove_columns=["image"])
+
+
+def class_sampled_images(
+    stream: datasets.IterableDataset,
+    transform: Callable[[Any], Any],
+    statistics: ClassStatistics,
+    sampling: str,
+    seed: int = 0,
+    per_class: int = 16,
+    image_column: str = "image",
+    label_column: str = "label",
+) -> ClassSampledStream:
+    """`on_the_fly_stream` with classes in other shares: images are decoded when they are drawn, each draw augmented anew.
+
+    Random transforms are keyed, so a resumed run goes on alike. Give the trainer `max_steps` and the statistics.
+
+    Args:
+        stream: with an `Image` column; shuffle it before.
+        transform: called with an RGB image of PIL, such as `image_transform(...)`.
+        statistics, sampling, seed, per_class: as in `ClassSampledStream`.
+    """
+    decode = _DecodeAndTransform(transform)
+    rows = _encoded(stream, image_column, label_column)
+    return ClassSampledStream(rows, statistics, sampling, seed, per_class, transform=decode.row)
+
+
+def _encoded(stream: datasets.IterableDataset, image_column: str, label_column: str) -> datasets.IterableDataset:
+    """Its rows as `image`, not yet decoded, and `labels`."""
     from datasets import Image
 
     encoded = stream.select_columns([image_column, label_column]).cast_column(image_column, Image(decode=False))
     names = {old: new for old, new in ((image_column, "image"), (label_column, "labels")) if old != new}
-    decode = _DecodeAndTransform(transform) if on_bad_image == "raise" else _LeavesOut(_DecodeAndTransform(transform))
-    return encoded.rename_columns(names).map(decode, batched=True, batch_size=1, remove_columns=["image"])
+    return encoded.rename_columns(names)
 
 
 @dataclass(frozen=True)
@@ -116,6 +147,9 @@ class _DecodeAndTransform:
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         images = [self._pixels(entry) for entry in batch["image"]] if "image" in batch else []
         return {"pixel_values": images, "labels": batch.get("labels", [])}
+
+    def row(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"pixel_values": self._pixels(row["image"]), "labels": row["labels"]}
 
     def _pixels(self, entry: dict[str, Any] | None) -> Any:
         try:
