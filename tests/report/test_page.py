@@ -355,7 +355,7 @@ def test_a_run_that_has_not_finished_shows_its_last_checkpoint(tmp_path):
 
 
 def test_the_report_goes_where_all_runs_lie(tmp_path, capsys):
-    runs = [str(write_run(tmp_path / name, metrics((0.5,) * 5, seed=k))) for k, name in enumerate(("a/0", "a/1"))]
+    runs = [str(write_run(tmp_path / name, metrics((0.5,) * 5, seed=k))) for k, name in enumerate(("a/seed0", "a/seed1"))]
     cli.main(["report", *runs])
     assert (tmp_path / "a" / "report" / "report.html").is_file() and "report.html" in capsys.readouterr().out
 
