@@ -190,6 +190,16 @@ def test_it_is_drawn_in_the_colours_of_the_page(folder):
     assert "#1b1b1b" not in svg and "#0072b2" not in svg and 'id="accuracy_by_group-patch_1"' not in svg
 
 
+def test_parts_of_a_figure_find_each_other(page):
+    """Letters, marks and clips are references to ids, which were made unique."""
+    identities = {e["id"] for e in page.elements if "id" in e}
+    inside = [e for e in page.elements if "svg" in e["inside"]]
+    used = {e["href"].removeprefix("#") for e in inside if e["tag"] == "use"}
+    used |= {name for e in inside for name in re.findall(r"url\(#([^)]+)\)", e.get("clip-path", ""))}
+    assert len(used) > 50 and used <= identities
+    assert not [e for e in inside if e["tag"] in ("style", "metadata")]        # they would speak for the whole page
+
+
 def test_series_differ_without_colour():
     from training_scripts.report.style import series_style
 
@@ -245,6 +255,12 @@ def test_a_damaged_file_is_named_and_the_rest_is_read(tmp_path, file, content):
     assert len(read.damaged) == 1 and str(run / file) in read.damaged[0]
     parts = [read.metrics, read.recipe, read.history, read.predictions, read.curvature, read.shifted]
     assert sum(map(bool, parts)) == 5 and read_run(whole).damaged == ()
+
+
+def test_a_record_that_contradicts_itself_is_damaged(tmp_path):
+    own = metrics((0.5,) * 5, class_statistics=statistics((9, 8, 7)))
+    (sentence,) = read_run(write_run(tmp_path / "run", own)).damaged
+    assert "metrics.json" in sentence and "5 entries for 3 classes" in sentence
 
 
 def test_a_report_on_damaged_files(tmp_path, capsys):
@@ -339,7 +355,7 @@ def test_a_run_that_has_not_finished_shows_its_last_checkpoint(tmp_path):
 
 
 def test_the_report_goes_where_all_runs_lie(tmp_path, capsys):
-    runs = [str(write_run(tmp_path / name, metrics((0.5,) * 5, seed=k))) for k, name in enumerate(("a/0", "a/1"))]
+    runs = [str(write_run(tmp_path / name, metrics((0.5,) * 5, seed=k))) for k, name in enumerate(("a/seed0", "a/seed1"))]
     cli.main(["report", *runs])
     assert (tmp_path / "a" / "report" / "report.html").is_file() and "report.html" in capsys.readouterr().out
 
