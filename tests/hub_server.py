@@ -11,7 +11,6 @@ import os
 import socket
 import tempfile
 import threading
-import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -65,6 +64,7 @@ class HubServer:
     def __init__(self):
         self.repos, self.faults, self.requests, self.messages = {}, [], [], []
         self.lock = threading.Lock()
+        self.released = threading.Event()        # ends all delays
 
     def __enter__(self):
         self._folder = tempfile.TemporaryDirectory()
@@ -81,6 +81,7 @@ class HubServer:
         return self
 
     def __exit__(self, *_):
+        self.released.set()
         self._server.shutdown()
         self._server.server_close()
         self._folder.cleanup()
@@ -152,7 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def broken(self, fault):
         """Whether the fault leaves nothing to answer."""
-        time.sleep(fault.delay)
+        if fault.delay:
+            self.server_side.released.wait(fault.delay)
         if fault.cut_after is not None:
             self.rfile.read(fault.cut_after)
             self.connection.shutdown(socket.SHUT_RDWR)

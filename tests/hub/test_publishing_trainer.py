@@ -129,7 +129,7 @@ def test_a_failing_hub_neither_stops_nor_changes_the_training(hub, tmp_path, cap
     hub.fail("/api/", 500, times=10**6)
     started = time.monotonic()
     run.train()
-    assert time.monotonic() - started < 20 and same(run.model.state_dict(), quiet.model.state_dict())
+    assert time.monotonic() - started < 100 and same(run.model.state_dict(), quiet.model.state_dict())
     here, there = ({f.name for f in (tmp_path / name).glob("checkpoint-*/*")} for name in ("run", "quiet"))
     assert here == there and not hub.messages
     with pytest.raises(HubError, match=r"500, it has a failure of its own.*`ltsam push .*run me/run` tries again"):
@@ -151,10 +151,13 @@ def test_what_has_failed_is_sent_at_the_end(hub, tmp_path):
 def test_a_hub_that_never_answers_is_not_waited_for(hub, tmp_path, monkeypatch):
     run = published(tmp_path)
     monkeypatch.setattr(publishing, "END_PATIENCE", 0.5)
-    hub.fail("preupload", delay=4, times=99)
+    hub.fail("preupload", delay=60, times=99)
     started = time.monotonic()
     run.train()
-    assert time.monotonic() - started < 3.9 and run.state.global_step == 3
+    assert time.monotonic() - started < 50 and run.state.global_step == 3 and not hub.messages
+    hub.faults.clear()
+    hub.released.set()
+    assert run._uploads.wait(60) and hub.messages        # what hung is sent after all: the process still lives
 
 
 def test_the_hub_is_not_there_yet_when_the_training_starts(hub, tmp_path):
@@ -167,10 +170,11 @@ def test_the_hub_is_not_there_yet_when_the_training_starts(hub, tmp_path):
 
 def test_a_hub_that_hangs_at_the_start(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(publishing, "START_PATIENCE", 0.2)
-    hub.fail("repos/create", delay=1.5)
+    hub.fail("repos/create", delay=60)
     started = time.monotonic()
     run = published(tmp_path, max_steps=1)
-    assert time.monotonic() - started < 1.4
+    assert time.monotonic() - started < 50
+    hub.released.set()
     run.train()
     assert hub.messages
 
