@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,19 +30,19 @@ class AscentGroup:
     share: float
 
 
-def ascent_groups(batches: Sequence[MicroBatch], size: int | None, with_others: bool) -> Iterator[AscentGroup]:
+def ascent_groups(batches: Sequence[MicroBatch], size: int | None, with_others: bool) -> list[AscentGroup]:
     """The samples in order, in groups of `size`; None: all in one.
 
-    Labels are read here, before the group's first pass, while the device has nothing to do for it yet.
+    Labels are read here, before the first pass, while the device has nothing to do for it yet.
 
     Args:
         with_others: the other processes' groups and this one's are perturbed together.
     """
     total = sum(map(len, batches))
-    for group in [batches] if size is None else in_groups(batches, size):
-        share = sum(map(len, group)) / total
-        if with_others:
-            joint, labels = joint_batch([b.labels for b in group])
-            yield AscentGroup(group, labels, joint, share)
-        else:
-            yield AscentGroup(group, torch.cat([b.labels.cpu() for b in group]), None, share)
+    groups = [list(batches)] if size is None else in_groups(batches, size)
+    shares = [sum(map(len, group)) / total for group in groups]
+    if with_others:
+        joint = [joint_batch([b.labels for b in group]) for group in groups]
+        return [AscentGroup(g, labels, of, share) for g, (of, labels), share in zip(groups, joint, shares)]
+    everything, sizes = torch.cat([b.labels for b in batches]).cpu(), [sum(map(len, group)) for group in groups]
+    return [AscentGroup(g, own, None, share) for g, own, share in zip(groups, torch.split(everything, sizes), shares)]

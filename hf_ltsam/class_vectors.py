@@ -23,10 +23,12 @@ class ListedVectors:
     Args:
         members: of the mini-batch.
         vectors: of its classes (m), each of T tensors.
+        moving: which of the T parts there are; the others are zeros, which all classes may share.
     """
 
     members: ClassMembers
     vectors: Sequence[WeightVector]
+    moving: Sequence[bool] | None = None
 
     def norms(self) -> Tensor:
         """The Euclidean norm of every parameter tensor's part (m, T)."""
@@ -36,9 +38,9 @@ class ListedVectors:
     def scaled(self, factors: Tensor) -> ListedVectors:
         """Every part times a factor (m, T), or every vector times one (m, 1)."""
         width = len(self.vectors[0].tensors)
-        rows = [list(f.expand(width).unbind()) for f in factors]
+        rows, moving = [list(f.expand(width).unbind()) for f in factors], self.moving or [True] * width
         scaled = [
-            WeightVector([t * (f * v.scale).to(t.dtype) for t, f in zip(v.tensors, row)])
+            WeightVector([t * (f * v.scale).to(t.dtype) if moves else t for t, f, moves in zip(v.tensors, row, moving)])
             for v, row in zip(self.vectors, rows)
         ]
         return replace(self, vectors=scaled)

@@ -226,11 +226,12 @@ class LossLandscape:
             if self._open is not None:
                 return self._open.class_gradients(members)
         ones = members.ones(self._weights.wide_dtype)
-        gradients = self.gradients(list(ones * (self.size / ones.sum(1, keepdim=True))))
-        if num_classes is not None:
-            classifier = self.classifier(num_classes)
-            gradients = [g.only(classifier) for g in gradients]
-        return ListedVectors(members, gradients)
+        means = list(ones * (self.size / ones.sum(1, keepdim=True)))
+        if num_classes is None:
+            return ListedVectors(members, self.gradients(means))
+        classifier = self.classifier(num_classes)
+        zeros = [torch.zeros_like(p) for p in self._weights.parameters]        # shared by all classes
+        return ListedVectors(members, [_only(self.gradient(a), classifier, zeros) for a in means], classifier)
 
     def class_gradient(self, v: Sequence[float], at: ClassVectors, plain: float = 0.0) -> WeightVector:
         """plain G(1) + sum over the classes c of the mini-batch of G(v_c 1_c, eps_c).
@@ -299,6 +300,10 @@ class LossLandscape:
         if opened_pass is None:
             raise RuntimeError("The pass over the trunk that these vectors were made from is used up.")
         return opened_pass
+
+
+def _only(vector: WeightVector, chosen: Sequence[bool], zeros: Sequence[Tensor]) -> WeightVector:
+    return WeightVector([t if keep else z for t, keep, z in zip(vector.tensors, chosen, zeros)], vector.scale)
 
 
 def _plus(known: Gradient, new: Gradient) -> Gradient:

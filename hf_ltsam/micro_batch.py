@@ -46,7 +46,7 @@ class MicroBatch:
         found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise ValueError(
             f"The model's input {name!r} is {found} and cannot be dealt out to parts of a batch of {len(self)} samples: "
-            "tensors with one row per sample can. Leave it out, or use a method that does not cut the batch."
+            "tensors with one row per sample can. Leave it out, or what cuts the batch: ascent_size, or the method."
         )
 
     def _is_per_sample(self, value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -42,13 +43,13 @@ class MovedHeads:
         return {name: p.detach().to(self.features.dtype) for name, p in self.head.named_parameters() if p.requires_grad}
 
     def norms(self) -> Tensor:
-        lengths = self._lengths()
-        return lengths if self.factors is None else lengths * self.factors.abs()
+        return self._lengths if self.factors is None else self._lengths * self.factors.abs()
 
     def scaled(self, factors: Tensor) -> MovedHeads:
-        lengths, before = self._lengths(), 1.0 if self.factors is None else self.factors
-        return replace(self, factors=(before * factors).expand_as(lengths), lengths=lengths)
+        before = 1.0 if self.factors is None else self.factors
+        return replace(self, factors=(before * factors).expand_as(self._lengths), lengths=self._lengths)
 
+    @cached_property
     def _lengths(self) -> Tensor:
         if self.lengths is not None:
             return self.lengths

@@ -63,13 +63,15 @@ def harvested(objective: Tensor, parameters: Sequence[Tensor], keep_graph: bool)
             p.grad = before
 
 
-def reduce_in_every_pass(model: nn.Module) -> None:
-    """Let every backward pass reduce, those of accumulated micro-batches too: an ascent needs the gradient of all processes.
+def ready_for_passes(model: nn.Module) -> None:
+    """Before a step: every weight in shards, and every backward pass with a reduction.
 
-    `no_sync` would leave them unreduced.
+    An evaluation leaves the outermost weights whole, for a backward pass that never comes, and offsets would go past them.
+    `no_sync` would leave the gradients of all but the last micro-batch unreduced, and an ascent needs all processes'.
     """
     from torch.distributed.fsdp import FSDPModule
 
     for module in model.modules():
         if isinstance(module, FSDPModule):
+            module.reshard()
             module.set_requires_gradient_sync(True, recurse=False)

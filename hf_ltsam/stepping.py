@@ -25,7 +25,7 @@ from .methods import Method
 from .micro_batch import MicroBatch
 from .never_perturbed import WarnsIfNothingWasPerturbed
 from .reweighting import Reweighting
-from .sharded import are_sharded, reduce_in_every_pass
+from .sharded import are_sharded, ready_for_passes
 from .shortcuts import Shortcuts
 from .telemetry import GRADIENTS_EVERY, ClassGroups, Telemetry
 from .training_set import readable_labels
@@ -53,6 +53,7 @@ class StepsByMethod(Trainer):
         self._weights = TrainableWeights(self.model, reads_norms=self.accelerator.scaler is not None)
         self._shortcuts: Shortcuts | None = None
         self._tried_with: Loss | FeatureLoss | None = None        # the loss that the shortcuts were tried with
+        self._loss_scale = 1.0
         self._waiting: list[MicroBatch] = []        # for the last one of a step with one perturbation
         self._untaken = UntakenSteps(self.accelerator, self.method_memory, self.args.max_skipped_steps)
         self.add_callback(self._untaken)
@@ -70,7 +71,8 @@ class StepsByMethod(Trainer):
         """
         model.train()
         batch = self.micro_batch(self._prepare_inputs(inputs))
-        self._untaken.micro_batch_begins(self.model)
+        if self._untaken.micro_batch_begins(self.model):
+            self._loss_scale = self._scale_of_this_step()
         self._waiting.append(batch)
         once_per_step = self.args.ascent_scope == "step"
         if once_per_step and not self.accelerator.sync_gradients:
@@ -85,10 +87,10 @@ class StepsByMethod(Trainer):
 
     def _add_gradient(self, model: nn.Module, batches: list[MicroBatch], micro_batches: int) -> Tensor:
         """Add the method's vector for these samples to `.grad`; the mean loss."""
+        if self.is_fsdp_enabled:
+            ready_for_passes(self.model)
         several, weights = self.accelerator.num_processes > 1, self._trainable_weights()
         sharded = are_sharded(weights.parameters)
-        if sharded:
-            reduce_in_every_pass(self.model)
         with_others = several and (sharded or self.args.ascent_scope == "step")
         # Several passes would each set off DDP's reduction: they run on the bare module, and the result is reduced once.
         module = self.model if several else model
@@ -104,7 +106,7 @@ class StepsByMethod(Trainer):
         """The same for samples that are perturbed together, one of so many parts of the whole gradient."""
         training_loss = self._loss_of_this_moment()
         loss = self._batch_loss(module, training_loss)
-        divisor = parts / self._loss_scale()
+        divisor = parts / self._loss_scale
         landscape = LossLandscape(
             weights, group.batches, loss.logits, loss.losses, divisor, self.telemetry if self.args.telemetry else None,
             shortcuts=None if are_sharded(weights.parameters) else self._known_shortcuts(training_loss), joint=group.joint,
@@ -144,7 +146,7 @@ class StepsByMethod(Trainer):
         named = named_with_labels(indices, readable_labels(self.train_dataset, self.label_names[0]), labels)
         return named or f"a batch of the classes {sorted(set(labels.tolist()))}"
 
-    def _loss_scale(self) -> float:
+    def _scale_of_this_step(self) -> float:
         """The factor under which fp16's small gradients survive; it cancels in every direction."""
         scaler = self.accelerator.scaler
         return 1.0 if scaler is None else float(scaler.scale(torch.ones((), device=self.args.device)))

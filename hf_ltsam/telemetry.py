@@ -20,12 +20,14 @@ class Telemetry:
     `sam_sharpness_gap`, the sum over these passes of (1/n) sum_i a_i (l_i(w + eps) - l_i(w));
     `sam_gradient_cosine`, the cosine between the ascent direction eps and the gradient found at w + eps (mean), where
     the pass has one of each: CC-SAM's pass for all classes at once has not.
-    With gradient accumulation a micro-batch counts as a step.
+    A micro-batch counts as a step, and so does a group of `ascent_size`, but with `ascent_scope="step"` the whole step is
+    one. Of several processes, the first one tells what it sees.
 
     By class, where statistics are given: `loss_many`, `loss_medium`, `loss_few`, the mean training loss of the samples of
-    these groups; `sam_sharpness_gap_head` and `_tail`, the mean of a_i (l_i(w + eps) - l_i(w)) over the samples of head and
-    tail; `grad_norm_head` and `_tail`, ||G(h)|| and ||G(t)||, once in `GRADIENTS_EVERY` steps. Head and tail are those of
-    `tail_threshold`; where there is none, those of the threshold that comes closest to halving the classes.
+    these groups; `sam_sharpness_gap_head` and `_tail`, the mean over the samples of head and tail of
+    a_i (l_i(w + eps) - l_i(w)), summed over the step's passes; `grad_norm_head` and `_tail`, ||G(h)|| and ||G(t)||, once in
+    `GRADIENTS_EVERY` steps. Head and tail are those of `tail_threshold`; where there is none, those of the threshold that
+    comes closest to halving the classes.
 
     Args:
         statistics: of the training set.
@@ -37,6 +39,8 @@ class Telemetry:
         self._norms: list[Tensor] = []
         self._gaps: list[Tensor] = []
         self._cosines: list[Tensor] = []
+        self._gaps_of_groups: list[Tensor] = []        # of head and tail, each pass's sums
+        self._samples_of_groups: list[Tensor] = []        # and how many samples the step has of each
         self._steps = 0
         self._perturbed_steps = 0
         self._sums: dict[str, Tensor] = {}
@@ -52,12 +56,14 @@ class Telemetry:
     def sample_gaps(self, gaps: Tensor, labels: Tensor) -> None:
         """a_i (l_i(w + eps) - l_i(w)) of the samples (n,) of one perturbed pass."""
         if self._groups is not None:
-            self._add_groups("sam_sharpness_gap_", gaps, self._groups.head_or_tail(labels), HEAD_TAIL)
+            self._gaps_of_groups.append(_sums(gaps, self._groups.head_or_tail(labels), len(HEAD_TAIL)))
 
     def losses(self, losses: Tensor, labels: Tensor) -> None:
         """l_i of the samples (n,) of a step, at the weights of its first pass."""
         if self._groups is not None:
-            self._add_groups("loss_", losses, self._groups.many_medium_few(labels), GROUPS)
+            groups, ones = self._groups.many_medium_few(labels), torch.ones_like(losses)
+            self._add_all("loss_", GROUPS, _sums(losses, groups, len(GROUPS)), _sums(ones, groups, len(GROUPS)))
+            self._samples_of_groups.append(_sums(ones, self._groups.head_or_tail(labels), len(HEAD_TAIL)))
 
     def gradient_norms(self, head: Tensor, tail: Tensor) -> None:
         self._add("grad_norm_head", head)
@@ -66,6 +72,10 @@ class Telemetry:
     def end_step(self) -> None:
         """Add this step's values to the sums."""
         self._steps += 1
+        samples, gaps = self._samples_of_groups, self._gaps_of_groups
+        self._samples_of_groups, self._gaps_of_groups = [], []
+        if gaps and samples:
+            self._add_all("sam_sharpness_gap_", HEAD_TAIL, torch.stack(gaps).sum(0), torch.stack(samples).sum(0))
         if not self._norms:
             return
         self._perturbed_steps += 1
@@ -81,7 +91,7 @@ class Telemetry:
         if self._steps == 0:
             return {}
         names = list(self._sums)
-        read = torch.stack([t.float() for n in names for t in (self._sums[n], self._counts[n])]).tolist() if names else []
+        read = torch.stack([t for n in names for t in (self._sums[n], self._counts[n])]).tolist() if names else []
         means = {name: total / count for name, total, count in zip(names, read[::2], read[1::2]) if count}
         self.acted = self.acted or means.get("sam_eps_norm", 0.0) > 0
         logs = {"sam_step_share": self._perturbed_steps / self._steps, **means}
@@ -89,16 +99,23 @@ class Telemetry:
         return logs
 
     def _add(self, name: str, value: Tensor, count: Tensor | None = None) -> None:
-        count = torch.ones_like(value) if count is None else count
+        """In float32; what is not finite, of a step that was not taken, is left out without looking at it."""
+        value = value.detach().float()
+        count = torch.ones_like(value) if count is None else count.float()
+        finite = value.isfinite()
+        value, count = torch.where(finite, value, 0.0), torch.where(finite, count, 0.0)
         self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._counts[name] = self._counts[name] + count if name in self._counts else count
 
-    def _add_groups(self, prefix: str, values: Tensor, groups: Tensor, names: Sequence[str]) -> None:
-        values = values.detach().float()
-        sums = values.new_zeros(len(names)).index_add_(0, groups, values)
-        counts = values.new_zeros(len(names)).index_add_(0, groups, torch.ones_like(values))
+    def _add_all(self, prefix: str, names: Sequence[str], sums: Tensor, counts: Tensor) -> None:
         for name, total, count in zip(names, sums.unbind(), counts.unbind()):
             self._add(prefix + name, total, count)
+
+
+def _sums(values: Tensor, groups: Tensor, num_groups: int) -> Tensor:
+    """Of the values (n,) of each group."""
+    values = values.detach().float()
+    return values.new_zeros(num_groups).index_add_(0, groups, values)
 
 
 HEAD_TAIL = ("head", "tail")

@@ -21,8 +21,9 @@ logger = logging.get_logger(__name__)
 class UntakenSteps(TrainerCallback):
     """Leaves no trace of a step that is not taken, but in the logs.
 
-    Weights are never touched by such a step. The method's memory and the model's buffers are put back to what they were
-    before it; the buffers (batch norm's running statistics) only where the loss was not finite, as in the stock Trainer.
+    Weights are never touched by such a step, and the method's memory is put back to what it was before it. So are the
+    model's buffers (batch norm's running statistics), but not where a scaler alone skips the step: the forward pass was in
+    order then, and the stock Trainer keeps what it moved.
 
     Args:
         accelerator: whose gradient scaler, if it has one, skips steps on its own.
@@ -40,14 +41,16 @@ class UntakenSteps(TrainerCallback):
         self._buffers: list[tuple[Tensor, Tensor]] = []        # each with its copy
         self._given: list[tuple[Sequence[MicroBatch], Tensor]] = []        # of the step: micro-batches and their mean loss
 
-    def micro_batch_begins(self, model: nn.Module) -> None:
+    def micro_batch_begins(self, model: nn.Module) -> bool:
+        """Keep what the step may move; whether a step begins with this micro-batch."""
         if self._before is not None:
-            return
+            return False
         self._before = dict(self._memory)        # what a method remembers is replaced, never written into
         if [id(b) for b in model.buffers()] != [id(b) for b, _ in self._buffers]:
             self._buffers = [(b, b.clone()) for b in model.buffers()]
         if self._buffers:
             torch._foreach_copy_([copy for _, copy in self._buffers], [buffer for buffer, _ in self._buffers])
+        return True
 
     def gave(self, batches: Sequence[MicroBatch], loss: Tensor) -> None:
         """Micro-batches that were passed together, and their mean loss."""

@@ -79,7 +79,7 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
             show_bar,
         )
     height, width = data.test[0]["pixel_values"].shape[-2:]
-    return LTSamTrainer(
+    trainer = LTSamTrainer(
         model=adapted(model, run.model),
         args=config,
         train_dataset=data.train,
@@ -87,6 +87,12 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
         processing_class=image_processor(height, width, data.short_side, data.mean, data.std),
         class_statistics=statistics,
     )
+    if trainer.is_fsdp_enabled and run.data.test_time != "none":
+        raise ValueError(
+            f"--test_time {run.data.test_time} does not go with sharded weights: leave it out, and test the finished run by "
+            f"`ltsam evaluate ... --test_time {run.data.test_time}`."
+        )
+    return trainer
 
 
 def train(run: Run, trainer: LTSamTrainer) -> TrainOutput:

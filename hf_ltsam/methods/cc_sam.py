@@ -38,8 +38,9 @@ class CCSAM(Method):
         class_weighting: v_c, "none" for 1 or "inverse_prior" for 1/pi_c (Li et al. 2025 Eq. 2).
         parameters: what is perturbed, "classifier" or "all". The update is that of all weights either way.
 
-    Cost: perturbing a linear classifier, 1 forward and 1 backward whatever the number of classes; otherwise 1 + C_b
-        forwards and 2 C_b backwards for the C_b classes in the batch, each of its own rows where samples do not interact.
+    Cost: perturbing a linear or cosine classifier, 1 forward and 1 backward through the trunk whatever the number of
+        classes; for all weights, and over several micro-batches or processes, 2 C_b of each for the C_b classes in the
+        batch, of their own rows where samples do not interact.
     Source: Zhou et al. 2023b Eq. 1, 15 and 16, A.2 (scale), A.5 (classifier only); Li et al. 2025
         Eq. 2 and 3, there without sqrt(k).
     Differs from the published code: its norms are per tensor; a class without a gradient gives NaN there, and one with

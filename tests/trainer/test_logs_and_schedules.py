@@ -83,6 +83,35 @@ def test_looking_at_gradients_changes_nothing(method, tmp_path, monkeypatch):
     assert not [key for key in nothing if key.startswith(("sam_", "loss_", "grad_norm_"))]
 
 
+@pytest.mark.parametrize("exact_rows", [True, False])
+@pytest.mark.parametrize(("method", "args"), [("cc_sam", {"scale": 0.3}), ("sse_sam", {"gamma": 1.0}), ("lpf_sgd", {"gamma": 0.1})])
+def test_gaps_of_head_and_tail_add_up_to_the_whole(method, args, exact_rows, tmp_path):
+    """Whatever the passes: n_head gap_head + n_tail gap_tail = n gap."""
+    trainer = toy_trainer(
+        tmp_path, make_method(method, **args), max_steps=1, logging_strategy="steps", logging_steps=1, exact_rows=exact_rows
+    )
+    trainer.train()
+    logged, (_, y) = trainer.state.log_history[0], first_batch()
+    if method == "lpf_sgd":
+        assert "sam_sharpness_gap" not in logged, "its only pass is perturbed, so no gap is known"
+        return
+    parts = (y <= 1).sum() * logged["sam_sharpness_gap_head"] + (y >= 2).sum() * logged["sam_sharpness_gap_tail"]
+    assert parts / len(y) == pytest.approx(logged["sam_sharpness_gap"], rel=1e-5)
+
+
+def test_half_precision_and_skipped_steps_do_not_spoil_the_means():
+    from hf_ltsam.telemetry import Telemetry
+
+    telemetry = Telemetry(ClassStatistics([500, 50, 5]))
+    for step in range(1000):
+        telemetry.perturbed_pass(torch.tensor(2.0), None, torch.tensor(0.1, dtype=torch.bfloat16))
+        telemetry.losses(torch.tensor([torch.nan if step == 7 else 1.0, 3.0]), torch.tensor([0, 2]))
+        telemetry.end_step()
+    logs = telemetry.pop()
+    assert logs["sam_sharpness_gap"] == pytest.approx(0.1, rel=1e-2)
+    assert (logs["loss_many"], logs["loss_few"]) == (1.0, 3.0)
+
+
 def test_groups_without_a_sample_are_not_logged():
     from hf_ltsam.telemetry import Telemetry
 

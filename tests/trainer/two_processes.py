@@ -97,7 +97,7 @@ def run(
         "logging_strategy": "no", "method": method, "method_args": method_args, "tail_threshold": 4, "swa_start": swa_start,
         "swa_interval": None if swa_start is None else 1, **settings,
     })
-    trainer = kind(model(batch_norm), args, train_dataset=Points())
+    trainer = kind(model(batch_norm), args, train_dataset=Points(), eval_dataset=Points())
     trainer.train(resume_from_checkpoint=resume)
     return {
         "batches": trainer.batches, "gradients": trainer.gradients, "weights": trainer.weights,
@@ -132,7 +132,7 @@ def evaluated(folder: Path) -> tuple[dict, np.ndarray]:
     return {k: v for k, v in found.metrics.items() if "per_second" not in k and "time" not in k}, found.predictions
 
 
-SETTINGS = ("ascent_scope", "ascent_size", "max_steps", "save_strategy", "save_steps", "per_device_train_batch_size")
+SETTINGS = ("ascent_scope", "ascent_size", "max_steps", "save_strategy", "save_steps", "eval_strategy", "eval_steps", "per_device_train_batch_size")
 
 
 def resumed(folder: Path, method: str) -> bool:
@@ -159,6 +159,10 @@ if __name__ == "__main__":
     results["evaluated"] = evaluated(folder)        # before weights are sharded
     for method, args in METHODS.items():
         results["sharded", method, 1] = run(folder, False, 1, method, kind=Sharded, **args)
+    for method in ("sam", "msam"):        # an evaluation leaves some weights whole
+        results["sharded", method, 1] = run(
+            folder, False, 1, method, kind=Sharded, eval_strategy="steps", eval_steps=1, **METHODS[method]
+        )
     results["sharded", "focal_sam", 2] = run(folder, False, 2, "focal_sam", kind=Sharded, ascent_scope="step", rho=0.3)
     results["resumed"] = {method: resumed(folder, method) for method in ("sam", "msam", "looksam", "friendly_sam")}
     torch.save(results, folder / f"rank{torch.distributed.get_rank()}.pt")
