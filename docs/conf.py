@@ -40,8 +40,10 @@ html_show_sphinx = False
 
 def write_generated_pages(_: Any) -> None:
     """Pages of methods, losses and the reference, into `generated/`, which git ignores."""
-    for name, text in generated_pages().items():
-        page = HERE / "generated" / name
+    pages = {HERE / "generated" / name: text for name, text in generated_pages().items()}
+    for page in set((HERE / "generated").rglob("*.md")) - set(pages):
+        page.unlink()        # of something that is no more
+    for page, text in pages.items():
         page.parent.mkdir(parents=True, exist_ok=True)
         if not page.is_file() or page.read_text() != text:        # unchanged pages are not read again
             page.write_text(text)

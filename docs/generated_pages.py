@@ -11,6 +11,7 @@ import inspect
 import json
 import pkgutil
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import dataset_builders
@@ -88,11 +89,16 @@ def _command(name: str, method: type[Method], own: Mapping[str, Any]) -> str:
 
 
 def _recipes(name: str) -> str:
-    found = [recipe for recipe in recipe_names() if read_recipe(RECIPES / f"{recipe}.yaml").get("method") == name]
+    found = [recipe for recipe, method in _methods_of_recipes().items() if method == name]
     if not found:
         return ""
     lines = "\n".join(f"- `ltsam train --config {recipe}`" for recipe in found)
     return f"## Recipes\n\n{lines}\n\nEach states its row of a paper, and the source of every number: [](../../reproduce.md)."
+
+
+@cache
+def _methods_of_recipes() -> dict[str, Any]:
+    return {recipe: read_recipe(RECIPES / f"{recipe}.yaml").get("method") for recipe in recipe_names()}
 
 
 def _methods_index() -> str:
