@@ -34,7 +34,8 @@ def _ltsam(words, monkeypatch):
     assert words[0] in COMMANDS, f"ltsam {words[0]} is no command"
     if "RUN" in words or "..." in words:        # a line that shows a form, not a command
         return
-    (_settings if words[0] in ("train", "decouple") else _options)(words, monkeypatch)
+    check = {"train": _settings, "decouple": _settings, "sharpness": _sharpness}.get(words[0], _options)
+    check(words, monkeypatch)
 
 
 def _settings(words, monkeypatch):
@@ -47,6 +48,12 @@ def _settings(words, monkeypatch):
         arguments.parse(options)
     else:
         read(options, words[0])
+
+
+def _sharpness(words, _):
+    from training_scripts.sharpness_options import parse_options
+
+    parse_options(words[1:])
 
 
 def _options(words, monkeypatch):
@@ -71,8 +78,9 @@ def _accelerate(words, monkeypatch):
     assert arguments.config_file is None or (ROOT / arguments.config_file).is_file(), arguments.config_file
     assert (ROOT / arguments.training_script).is_file(), arguments.training_script
     name = {"training_scripts/train.py": "train", "training_scripts/evaluate_ood.py": "evaluate"}[arguments.training_script]
-    monkeypatch.chdir(ROOT)        # recipes may be named by their path
-    _ltsam([name, *arguments.training_script_args], monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.chdir(ROOT)        # recipes may be named by their path
+        _ltsam([name, *arguments.training_script_args], patch)
 
 
 def _make(words, _):

@@ -24,6 +24,7 @@ from generated_pages import generated_pages  # noqa: E402
 WRITTEN = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 MADE = generated_pages()
 GENERATED = {name: text for name, text in MADE.items() if any(block.is_python or block.is_commands for block in blocks_of(text))}
+SLOW = ("clip.md", "curvature.md", "own_images.md", "report.md", "second_stages.md")
 README = (ROOT / "README.md").read_text()
 
 # README.md is read on the Hub and by pip as well: what cannot be run is said here and not in it.
@@ -85,7 +86,7 @@ def check_block(block, monkeypatch):
             check_command(words, monkeypatch)
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in WRITTEN])
 def test_a_written_page(name, here, surroundings, monkeypatch):
     if starts_with(WRITTEN[name]):
         shutil.copytree(surroundings / "runs", here / "runs")
@@ -106,8 +107,8 @@ def test_every_method_has_a_page_with_its_name_and_defaults():
 
 def test_python_of_the_readme(here, surroundings, monkeypatch):
     shutil.copytree(surroundings / "runs/mine", here / "runs/lift")
+    names = given_names()
     for block in blocks_of(README):
-        names = given_names()
         if block.is_python and not any(text in block.code for text in README_NOT_RUN) and not block.reason:
             exec(compile("\n" * (block.line - 1) + shortened(block.code), "README.md", "exec"), names)
 
