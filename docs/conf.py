@@ -20,7 +20,6 @@ copyright = author
 release = version = hf_ltsam.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False

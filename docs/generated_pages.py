@@ -10,7 +10,7 @@ import importlib
 import inspect
 import json
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -23,22 +23,22 @@ from training_scripts.recipe_file import RECIPES, read_recipe, recipe_names
 
 # Modules that are read one by one; packages with an `__all__` are found.
 MODULES = (
-    "hf_ltsam.class_statistics", "hf_ltsam.losses", "hf_ltsam.reweighting", "hf_ltsam.schedules", "hf_ltsam.context",
+    "hf_ltsam.losses", "hf_ltsam.reweighting", "hf_ltsam.schedules", "hf_ltsam.context",
     "hf_ltsam.landscape", "hf_ltsam.vector", "hf_ltsam.methods.protocol", "hf_ltsam.loss_protocol", "hf_ltsam.loading",
     "hf_ltsam.weight_averaging", "hf_ltsam.spectral_norm", "hf_ltsam.data.transforms", "hf_ltsam.data.decode",
     "hf_ltsam.data.test_time", "dataset_builders.long_tail", "dataset_builders.cifar_lt", "dataset_builders.folders",
 )
 _OTHERWISE = {"hf_ltsam.methods"}        # has pages of another kind
-_SHOWN_ELSEWHERE = ("METHODS", "LOSSES", "CifarResNetConfig", "CifarResNetForImageClassification")        # of `hf_ltsam`
+_SHOWN_ELSEWHERE = {"METHODS", "LOSSES", "CifarResNetConfig", "CifarResNetForImageClassification"}        # of `hf_ltsam`
 
 
 def generated_pages() -> dict[str, str]:
     """File name under `generated/` -> Markdown."""
     methods = {f"methods/{name}.md": method_page(name, method) for name, method in METHODS.items()}
-    modules = {f"reference/{name}.md": _reference_page(name) for name in reference_modules()}
+    modules = reference_modules()
     return {
         **methods,
-        **modules,
+        **{f"reference/{name}.md": _reference_page(name) for name in modules},
         "methods/index.md": _methods_index(),
         "losses.md": _losses_page(),
         "settings.md": _settings_page(),
@@ -55,8 +55,8 @@ def method_page(name: str, method: type[Method]) -> str:
     return _page(
         f"# {name}",
         _documented(f"hf_ltsam.methods.{method.__name__}"),
-        "Arguments that every method has: `interval`, `start` and `stop`, see [](index.md#every-method). Every radius may be a "
-        "schedule, see [](index.md#schedules).",
+        "Arguments that every method has: `interval`, `start` and `stop`, see [](index.md#every-method). Every radius may "
+        "be a schedule, see [](index.md#schedules).",
         "## In a run",
         _fence("python", _python_example(name, method, own)),
         _fence("bash", _command(name, method, own)),
@@ -76,16 +76,16 @@ def _python_example(name: str, method: type[Method], own: Mapping[str, Any]) -> 
     arguments = f"\n                   method_args={dict(own)!r}," if own else ""
     return f"""from hf_ltsam import LTSamConfig
 
-args = LTSamConfig(output_dir="run", num_train_epochs=20, learning_rate=0.05,{split}
+args = LTSamConfig(output_dir="run", num_train_epochs=20, learning_rate=0.01,{split}
                    method="{name}",{arguments}
                    )""".replace(",\n                   )", ")")
 
 
 def _command(name: str, method: type[Method], own: Mapping[str, Any]) -> str:
-    words = ["ltsam train --dataset path/to/folder", f"--method {name}"]
+    words = ["ltsam train --dataset path/to/folder --model microsoft/resnet-18", f"--method {name}"]
     words += [f"--method_args '{json.dumps(dict(own))}'"] if own else []
     words += ["--tail_threshold 20"] if method.needs_split else []
-    return " \\\n    ".join([*words, f"--learning_rate 0.05 --num_train_epochs 20 --output_dir runs/{name}"])
+    return " \\\n    ".join([*words, f"--learning_rate 0.01 --num_train_epochs 20 --output_dir runs/{name}"])
 
 
 def _recipes(name: str) -> str:
@@ -93,7 +93,7 @@ def _recipes(name: str) -> str:
     if not found:
         return ""
     lines = "\n".join(f"- `ltsam train --config {recipe}`" for recipe in found)
-    return f"## Recipes\n\n{lines}\n\nEach states its row of a paper, and the source of every number: [](../../reproduce.md)."
+    return f"## Recipes\n\n{lines}\n\nThe first lines of each say which row of a paper it is: [](../../reproduce.md)."
 
 
 @cache
@@ -103,8 +103,7 @@ def _methods_of_recipes() -> dict[str, Any]:
 
 def _methods_index() -> str:
     rows = [
-        f"| [`{name}`]({name}.md) | {_cell(_first_paragraph(method))} | {_cell(_entry(method, 'Cost'))} "
-        f"| {_cell(_entry(method, 'Source'))} |"
+        f"| [`{name}`]({name}.md) | {_cell(_first_paragraph(method))} | {_cell(_entry(method, 'Cost'))} |"
         for name, method in METHODS.items()
     ]
     return _page(
@@ -112,13 +111,13 @@ def _methods_index() -> str:
         "G(a, eps) is the gradient of (1/n) sum_i a_i l_i at the weights w + eps, where l_i is the loss of sample i of n. "
         "Every method is an expression in G; unit(g) is g / ||g||, h and t select the samples of head and tail classes, pi "
         "is the prior of the training set. Your optimizer is given the method's g in place of the gradient.",
-        "\n".join(["| name | what it is | cost | source |", "|---|---|---|---|", *rows]),
+        "\n".join(["| name | what it is | cost |", "|---|---|---|", *rows]),
         "## Every method",
         _fence("{eval-rst}", ".. autoclass:: hf_ltsam.methods.Method\n   :no-members:\n   :no-index:"),
         "## Schedules",
         "A radius may change during the training. In Python it is any function of the progress in [0, 1); a recipe writes",
         _fence("yaml", _SCHEDULES),
-        _toctree(METHODS, hidden=True),
+        _toctree(METHODS),
     )
 
 
@@ -139,12 +138,12 @@ def _losses_page() -> str:
     ]
     return _page(
         "# Losses",
-        "A loss turns logits z (n, C) and labels y (n,) into one value for each sample; the method weighs and sums them. pi is "
-        "the prior of the training set, n_c its number of images of class c. Choose one by `loss=` or `--loss`, its arguments "
-        "by `loss_args`; `reweighting` and `reweighting_start` put class weights on any of them.",
+        "A loss turns logits z (n, C) and labels y (n,) into one value for each sample; the method weighs and sums them. "
+        "pi is the prior of the training set, n_c its number of images of class c. Choose one by `loss=` or `--loss`, its "
+        "arguments by `loss_args`; `reweighting` and `reweighting_start` put class weights on any of them.",
         "\n".join(["| name | per sample | arguments |", "|---|---|---|", *rows]),
-        "In full: [hf_ltsam.losses](reference/hf_ltsam.losses.md). A loss of your own is a function (logits, labels, statistics) "
-        "-> losses (n,):",
+        "In full: [hf_ltsam.losses](reference/hf_ltsam.losses.md). A loss of your own is a function (logits, labels, "
+        "statistics) -> losses (n,):",
         _fence("python", _OWN_LOSS),
     )
 
@@ -167,8 +166,8 @@ def _settings_page() -> str:
     rows = [f"| `{f.name}` | `{_default(f)}` | {_cell(f.metadata['help'])} |" for f in fields]
     return _page(
         "# Settings",
-        "`LTSamConfig` takes everything that `transformers.TrainingArguments` takes, and these. On the command line they are "
-        "options of the same name; `ltsam train --help` also lists those of model and data.",
+        "`LTSamConfig` takes everything that `transformers.TrainingArguments` takes, and these. On the command line they "
+        "are options of the same name; `ltsam train --help` also lists those of model and data.",
         "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows]),
     )
 
@@ -185,13 +184,19 @@ def reference_modules() -> list[str]:
 
 
 def _reference_page(name: str) -> str:
-    elsewhere = f"\n   :exclude-members: {', '.join(_SHOWN_ELSEWHERE)}" if name == "hf_ltsam" else ""
-    return _page(f"# {name}", _fence("{eval-rst}", f".. automodule:: {name}\n   :members:{elsewhere}"))
+    members = f" {', '.join(_names_of_the_package())}" if name == "hf_ltsam" else ""
+    return _page(f"# {name}", _fence("{eval-rst}", f".. automodule:: {name}\n   :members:{members}"))
 
 
-def _reference_index(modules: Iterable[str]) -> str:
-    rows = [f"- [`{name}`]({name}.md): {_cell(_first_paragraph(importlib.import_module(name)))}" for name in reference_modules()]
-    return _page("# Reference", "\n".join(rows), _toctree(reference_modules(), hidden=True))
+def _names_of_the_package() -> list[str]:
+    """The trainer first."""
+    others = sorted(set(hf_ltsam.__all__) - _SHOWN_ELSEWHERE - {"LTSamTrainer"})
+    return ["LTSamTrainer", *others]
+
+
+def _reference_index(modules: Sequence[str]) -> str:
+    told = {name: _cell(_first_paragraph(importlib.import_module(name))) for name in modules}
+    return _page("# Reference", "\n".join(f"- [`{name}`]({name}.md): {what}" for name, what in told.items()), _toctree(modules))
 
 
 # ---- text ----
@@ -209,8 +214,8 @@ def _documented(name: str) -> str:
     return _fence("{eval-rst}", f".. autoclass:: {name}\n   :no-members:")
 
 
-def _toctree(names: Iterable[str], hidden: bool) -> str:
-    return _fence("{toctree}", "\n".join([":hidden:", "", *names] if hidden else ["", *names]))
+def _toctree(names: Iterable[str]) -> str:
+    return _fence("{toctree}", "\n".join([":hidden:", "", *names]))
 
 
 def _first_paragraph(documented: Any) -> str:

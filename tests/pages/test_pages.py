@@ -7,19 +7,18 @@ tiny ones, under the names that the pages use.
 import re
 import shutil
 import sys
-from pathlib import Path
 
 import datasets
 import pytest
-from docs.blocks import blocks_of, commands_of, starts_with
-from docs.checks import ROOT, check_command, check_python
-from docs.surroundings import draw_all, given_names, train_runs
+from pages.blocks import blocks_of, commands_of, starts_with
+from pages.checks import ROOT, check_command, check_python
+from pages.surroundings import draw_all, given_names, train_runs
 
 from hf_ltsam import METHODS
 from training_scripts import cli
 
 sys.path.append(str(ROOT / "docs"))
-from generated_pages import generated_pages  # noqa: E402
+from generated_pages import generated_pages
 
 WRITTEN = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 MADE = generated_pages()
