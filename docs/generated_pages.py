@@ -196,7 +196,8 @@ def _names_of_the_package() -> list[str]:
 
 def _reference_index(modules: Sequence[str]) -> str:
     told = {name: _cell(_first_paragraph(importlib.import_module(name))) for name in modules}
-    return _page("# Reference", "\n".join(f"- [`{name}`]({name}.md): {what}" for name, what in told.items()), _toctree(modules))
+    links = "\n".join(f"- [`{name}`]({name}.md): {what}" for name, what in told.items())
+    return _page("# Reference", links, _toctree(modules))
 
 
 # ---- text ----
