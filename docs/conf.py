@@ -33,6 +33,8 @@ viewcode_line_numbers = True
 
 html_theme = "furo"
 html_title = "hf_ltsam"
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
 html_copy_source = False
 html_show_sphinx = False
 

@@ -184,14 +184,16 @@ def reference_modules() -> list[str]:
 
 
 def _reference_page(name: str) -> str:
-    members = f" {', '.join(_names_of_the_package())}" if name == "hf_ltsam" else ""
-    return _page(f"# {name}", _fence("{eval-rst}", f".. automodule:: {name}\n   :members:{members}"))
+    directives = _of_the_package() if name == "hf_ltsam" else f".. automodule:: {name}\n   :members:"
+    return _page(f"# {name}", _fence("{eval-rst}", directives))
 
 
-def _names_of_the_package() -> list[str]:
-    """The trainer first."""
-    others = sorted(set(hf_ltsam.__all__) - _SHOWN_ELSEWHERE - {"LTSamTrainer"})
-    return ["LTSamTrainer", *others]
+def _of_the_package() -> str:
+    """The trainer first; an `automodule` would sort."""
+    names = ["LTSamTrainer", *sorted(set(hf_ltsam.__all__) - _SHOWN_ELSEWHERE - {"LTSamTrainer"})]
+    kinds = {name: "class" if inspect.isclass(vars(hf_ltsam)[name]) else "function" for name in names}
+    documented = [f".. auto{kind}:: hf_ltsam.{name}" + "\n   :members:" * (kind == "class") for name, kind in kinds.items()]
+    return "\n\n".join([".. automodule:: hf_ltsam", *documented])
 
 
 def _reference_index(modules: Sequence[str]) -> str:
