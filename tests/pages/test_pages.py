@@ -7,6 +7,7 @@ tiny ones, under the names that the pages use.
 import re
 import shutil
 import sys
+from dataclasses import dataclass
 
 import datasets
 import pytest
@@ -15,6 +16,7 @@ from pages.checks import ROOT, check_command, check_python
 from pages.surroundings import draw_all, given_names, train_runs
 
 from hf_ltsam import METHODS
+from hf_ltsam.methods import SAM
 from training_scripts import cli
 
 sys.path.append(str(ROOT / "docs"))
@@ -23,7 +25,7 @@ from generated_pages import generated_pages
 WRITTEN = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 MADE = generated_pages()
 GENERATED = {name: text for name, text in MADE.items() if any(block.is_python or block.is_commands for block in blocks_of(text))}
-SLOW = ("clip.md", "curvature.md", "own_images.md", "report.md", "second_stages.md")
+SLOW = ("clip.md", "curvature.md", "many_gpus.md", "own_images.md", "report.md", "second_stages.md")
 README = (ROOT / "README.md").read_text()
 
 # README.md is read on the Hub and by pip as well: what cannot be run is said here and not in it.
@@ -97,11 +99,29 @@ def test_a_generated_page(name, here, monkeypatch):
     run_page(name, GENERATED[name], monkeypatch, given_names() if name == "losses.md" else {})
 
 
-def test_every_method_has_a_page_with_its_name_and_defaults():
-    for name in METHODS:
+def test_every_method_has_a_page_with_its_name_and_settings():
+    for name, method in METHODS.items():
         text = MADE[f"methods/{name}.md"]
-        assert text.startswith(f"# {name}\n") and f"--method {name}" in text and METHODS[name].__name__ in text
+        assert text.startswith(f"# {name}\n") and method.__name__ in text
+        for word in ("tail_threshold=20", "--tail_threshold 20"):
+            assert (word in text) == method.needs_split
         assert f"({name}.md)" in MADE["methods/index.md"]
+
+
+def test_a_new_method_needs_no_page_by_hand(monkeypatch):
+    @dataclass(frozen=True)
+    class Mine(SAM):
+        """My SAM: g = G(1, strength unit(G(1))).
+
+        Cost: 2 forwards, 2 backwards.
+        """
+
+        strength: float = 0.25
+
+    monkeypatch.setitem(METHODS, "mine", Mine)
+    pages = generated_pages()
+    assert "hf_ltsam.methods.Mine" in pages["methods/mine.md"] and '"strength": 0.25' in pages["methods/mine.md"]
+    assert "| [`mine`](mine.md) | My SAM: g = G(1, strength unit(G(1))). | 2 forwards, 2 backwards. |" in pages["methods/index.md"]
 
 
 def test_python_of_the_readme(here, surroundings, monkeypatch):
@@ -121,3 +141,29 @@ def test_what_the_readme_names_is_there(block, monkeypatch):
 def test_what_is_not_run_is_still_in_the_readme():
     for text in README_NOT_RUN:
         assert text in README
+
+
+PAGE = """Text
+<!-- starts with: runs/mine, runs/other -->
+
+```python
+a = 1
+```
+
+<!-- not run: takes
+hours -->
+```bash
+ltsam train --x \\
+    'a b'        # a remark
+
+ltsam data list
+```
+"""
+
+
+def test_blocks_are_found_and_read():
+    python, shell = blocks_of(PAGE)
+    assert (python.line, python.is_python, python.is_commands, python.reason) == (5, True, False, None)
+    assert (shell.is_commands, shell.reason) == (True, "takes hours")
+    assert commands_of(shell.code) == [["ltsam", "train", "--x", "a b"], ["ltsam", "data", "list"]]
+    assert starts_with(PAGE) == ["runs/mine", "runs/other"]
