@@ -34,20 +34,50 @@ def lift(layers: int) -> torch.nn.Module:
     return make_adapter(model, "adaptformer", {"bottleneck": 4}, num_classes=CLASSES)
 
 
-def step_for(row: Row, layers: int, inputs: dict[str, torch.Tensor], folder: str) -> Step:
+def trainer_for(row: Row, layers: int, folder: str) -> LTSamTrainer:
     on_device = torch.cuda.is_available()
     config = LTSamConfig(
         output_dir=folder, report_to="none", learning_rate=0.01, disable_tqdm=True, save_strategy="no", bf16=on_device,
         use_cpu=not on_device, tail_threshold=tail_threshold(), method_args=dict(row.options),
     )
-    made = LTSamTrainer(lift(layers), config, method=row.method, class_statistics=ClassStatistics(class_counts()))
-    return step_of(made, inputs)
+    return LTSamTrainer(lift(layers), config, method=row.method, class_statistics=ClassStatistics(class_counts()))
 
 
 def peak_megabytes(step: Step) -> float:
     torch.cuda.reset_peak_memory_stats()
     step()
     return torch.cuda.max_memory_allocated() / 2**20
+
+
+class SavedByPasses:
+    """Megabytes that each forward pass of a step keeps for its backward pass, besides the weights; on any device."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.megabytes: list[float] = []
+        self._model = model
+        self._weights: set[int] = set()
+        self._storages: dict[int, int] = {}
+        model.register_forward_pre_hook(lambda *_: self._begin())
+
+    def _begin(self) -> None:
+        self._end()
+        self._weights, self._storages = {p.untyped_storage().data_ptr() for p in self._model.parameters()}, {}
+
+    def _end(self) -> None:
+        if self._storages:
+            self.megabytes.append(sum(self._storages.values()) / 2**20)
+
+    def _pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._weights:
+            self._storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def of(self, step: Step) -> list[float]:
+        with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor):
+            step()
+        self._end()
+        return self.megabytes
 
 
 def main() -> None:
@@ -61,14 +91,19 @@ def main() -> None:
     labels = torch.arange(options.batch) % CLASSES
     inputs = {"pixel_values": torch.randn(options.batch, 3, 224, 224), "labels": labels}
     with tempfile.TemporaryDirectory() as folder:
-        steps = {row.name: (step_for(row, options.layers, inputs, folder), 1) for row in ROWS}
+        trainers = {row.name: trainer_for(row, options.layers, folder) for row in ROWS}
+        steps = {name: (step_of(made, inputs), 1) for name, made in trainers.items()}
         seconds = measure(steps, options.repetitions)
     to_sam = ratios(seconds, "sam")
     print(f"batch {options.batch}, {options.layers} blocks: median of {options.repetitions} interleaved steps")
     for name, values in seconds.items():
         time = statistics.median(values)
         memory = f"{peak_megabytes(steps[name][0]):8.0f} MB" if torch.cuda.is_available() else ""
-        print(f"{name:26}{1000 * time:9.1f} ms {options.batch / time:8.1f} images/s   {shown(to_sam[name])} x SAM {memory}")
+        kept = ", ".join(f"{m:.0f}" for m in SavedByPasses(trainers[name].model).of(steps[name][0]))
+        print(
+            f"{name:26}{1000 * time:9.1f} ms {options.batch / time:8.1f} images/s   {shown(to_sam[name])} x SAM {memory}"
+            f"   passes keep {kept} MB"
+        )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
+from .data.bad_images import POLICIES
+from .data.class_sampling import SAMPLINGS, UNIFORM, check_sampling
 from .domains import BELOW_ONE, COUNT, POSITIVE, SHARE, require
 from .epoch_schedules import epochs_to_shares
 from .losses import LOSSES
@@ -19,7 +21,7 @@ _STOCK_LEARNING_RATE = 5e-5
 ASCENT_SCOPES = ("micro", "step")
 
 
-@dataclass
+@dataclass(repr=False)        # transformers' own hides tokens
 class LTSamConfig(TrainingArguments):
     """`transformers.TrainingArguments` with the settings of long-tailed sharpness-aware training.
 
@@ -94,6 +96,14 @@ class LTSamConfig(TrainingArguments):
         default=None,
         metadata={"help": "Classes with at most so many training images are the tail (ImbSAM, SSE-SAM)."},
     )
+    sampling: str = field(
+        default=UNIFORM,
+        metadata={
+            "help": f"Which training images an epoch shows: {', '.join(SAMPLINGS)}. uniform: each one once. class_aware: "
+            "classes in turn, and the images of a class in turn; class_balanced: every class with probability 1/C; "
+            "square_root: in proportion to the root of its number of images. An epoch has as many steps either way."
+        },
+    )
     exact_rows: bool = field(
         default=True,
         metadata={
@@ -113,6 +123,13 @@ class LTSamConfig(TrainingArguments):
         },
     )
     lr_gamma: float = field(default=0.1, metadata={"help": "The factor at each milestone, positive."})
+    on_bad_image: str = field(
+        default="raise",
+        metadata={
+            "help": "A training image that cannot be read: raise stops and names it, skip leaves it out, counts it in the "
+            "logs (bad_images) and names the first ones. A test image always stops."
+        },
+    )
     swa_start: float | None = field(
         default=None,
         metadata={
@@ -142,6 +159,8 @@ class LTSamConfig(TrainingArguments):
                 )
         if self.lr_gamma <= 0:
             raise ValueError(f"LTSamConfig(lr_gamma=...) must be positive, got {self.lr_gamma}.")
+        if self.on_bad_image not in POLICIES:
+            raise ValueError(f"LTSamConfig(on_bad_image=...) must be {' or '.join(POLICIES)}, got {self.on_bad_image!r}.")
         require(SHARE, self, loss_start=self.loss_start)
         if self.ascent_scope not in ASCENT_SCOPES:
             close = nearest(self.ascent_scope, ASCENT_SCOPES)
@@ -149,6 +168,7 @@ class LTSamConfig(TrainingArguments):
         if self.ascent_size is not None:
             require(COUNT, self, ascent_size=self.ascent_size)
         require(COUNT, self, max_skipped_steps=self.max_skipped_steps)
+        check_sampling(self.sampling)
         self._check_averaging()
         super().__post_init__()
         for name in ("method_args", "loss_args"):
@@ -157,6 +177,12 @@ class LTSamConfig(TrainingArguments):
                     f"LTSamConfig({name}=...) must be a mapping or its JSON text such as '{{\"rho\": 0.1}}', "
                     f"got {getattr(self, name)!r}."
                 )
+
+        if self.sampling != UNIFORM and self.train_sampling_strategy != "random":
+            raise ValueError(
+                f"LTSamConfig(sampling={self.sampling!r}) and train_sampling_strategy={self.train_sampling_strategy!r} "
+                "both say which image comes next: leave one out."
+            )
 
     def _check_averaging(self) -> None:
         if self.swa_start is None:
@@ -177,6 +203,10 @@ class LTSamConfig(TrainingArguments):
                 "LTSamConfig(load_best_model_at_end=True) does not go with swa_start: the mean would take the place of the "
                 "best checkpoint. Set it to False."
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without tokens: `training_args.bin`, which is a pickle of this, may go anywhere. Copies ask HF_TOKEN instead."""
+        return {name: None if name.endswith("_token") else value for name, value in self.__dict__.items()}
 
     @property
     def method_hyperparameters(self) -> dict[str, Any]:

@@ -29,7 +29,8 @@ class EvaluatesLogits(Trainer):
         """Inputs and labels apart.
 
         Raises:
-            ValueError: there are no labels under the name of `label_names`, or columns that the model does not take.
+            ValueError: there are no labels under the name of `label_names`, no samples, or columns that the model does not
+                take.
         """
         name = self.label_names[0]
         if name not in inputs:
@@ -43,6 +44,11 @@ class EvaluatesLogits(Trainer):
             check_columns(self.model, others)
             self._known_columns.add(frozenset(others))
         labels = inputs[name]
+        if labels.ndim and not len(labels):
+            raise ValueError(
+                f"The batch has no samples ({name!r} has shape {tuple(labels.shape)}): nothing could be learned from it. "
+                "Let the data collator return at least one, or leave samples out of the data set before."
+            )
         return MicroBatch(others, labels if labels.is_floating_point() else labels.long())
 
     def compute_loss(

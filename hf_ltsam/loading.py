@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -26,6 +27,16 @@ WEIGHTS = (
 def has_weights(folder: Path) -> bool:
     """Whether a model or an adapter was saved there."""
     return any((folder / name).is_file() for name in WEIGHTS)
+
+
+def weights_digest(folder: str | os.PathLike[str]) -> str:
+    """SHA-256 over the safetensors files of a folder; empty where there are none."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest() if files else ""
 
 
 def load_run(folder: str | os.PathLike[str], trainable: bool = False) -> nn.Module:

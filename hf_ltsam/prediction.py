@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -46,19 +46,51 @@ def predict_classes(
         num_workers: processes that load images, for every process.
         progress: title of a progress bar; None: no bar.
     """
-    require(COUNT, "predict_classes", batch_size=batch_size)
-    require(NON_NEGATIVE, "predict_classes", num_workers=num_workers)
-    state = PartialState()
     device = next((weights.device for weights in model.parameters()), torch.device("cpu"))
-    batches = torch.arange(len(images)).split(batch_size)[state.process_index :: state.num_processes]
     predicted = torch.zeros(len(images), dtype=torch.long, device=device)
+    return _filled(predicted, lambda views: _classes(model, views), images, batch_size, num_workers, progress)
+
+
+def predict_logits(
+    model: nn.Module,
+    images: Views,
+    num_classes: int,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    progress: str | None = None,
+) -> Tensor:
+    """The logits of every image (N, C), means over its views, float32 on the CPU, in every process.
+
+    Batches, precision and arguments as in `predict_classes`.
+
+    Args:
+        num_classes: C.
+    """
+    device = next((weights.device for weights in model.parameters()), torch.device("cpu"))
+    logits = torch.zeros(len(images), num_classes, device=device)
+    return _filled(logits, lambda views: averaged_logits(model, views), images, batch_size, num_workers, progress)
+
+
+def _filled(
+    values: Tensor,
+    of_views: Callable[[Tensor], Tensor],
+    images: Views,
+    batch_size: int,
+    num_workers: int,
+    progress: str | None,
+) -> Tensor:
+    """Zeros (N, ...) of the device, filled with what is made of every image's views."""
+    require(COUNT, "prediction", batch_size=batch_size)
+    require(NON_NEGATIVE, "prediction", num_workers=num_workers)
+    state = PartialState()
+    batches = torch.arange(len(images)).split(batch_size)[state.process_index :: state.num_processes]
     bar = tqdm(batches, desc=progress, unit="batch", leave=False, disable=None if progress else True)
     with torch.no_grad(), full_precision():
         for rows, views in zip(bar, _load(images, batches, num_workers)):
-            predicted[rows.to(device)] = _classes(model, views.to(device))
+            values[rows.to(values.device)] = of_views(views.to(values.device)).to(values.dtype)
     if state.num_processes > 1:        # every row was written by one process, the others hold zeros
-        predicted = reduce(predicted, reduction="sum")
-    return predicted.cpu()
+        values = reduce(values, reduction="sum")
+    return values.cpu()
 
 
 @contextmanager

@@ -10,16 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import logging
 
+from .batch_checks import check_batches
+from .checkpoint_folders import last_checkpoint
 from .class_statistics import ClassStatistics
 from .config import LTSamConfig
+from .data.bad_images import GoodImages
+from .data.class_sampling import UNIFORM
+from .data.in_memory import InMemoryImages
 from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
+from .enduring import Endures
 from .renamed_weights import load_renamed
 from .run_identity import check_identity, save_identity
+from .sampling import class_sampled, class_sampler, data_seed
 from .sharded import memory_like, whole_memory
 from .spectral_norm import folded_state, load_originals, normalised_layers, save_originals
 from .training_set import without_adapter
@@ -30,7 +35,7 @@ logger = logging.get_logger(__name__)
 _MEAN_FILE = "weight_average.pt"        # the running mean of the weights, beside the optimizer's state
 
 
-class Resumes(Trainer):
+class Resumes(Endures):
     """The stock Trainer with what it forgets between checkpoints.
 
     Random numbers of the training set depend on (seed, epoch, index) alone, the memory of the method is saved beside the
@@ -44,9 +49,15 @@ class Resumes(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.method_memory: dict[str, Any] = {}
         self._keyed_dataset: KeyedDataset | None = None
+        self._good_images: GoodImages | None = None
         self._identity: dict[str, Any] | None = None        # of the training; it hashes all labels, so it is made once
         super().__init__(*args, **kwargs)
         self.add_callback(_EpochOfDataset(self))
+        if self.args.on_bad_image == "skip" and isinstance(self.train_dataset, IterableDataset):
+            raise ValueError(
+                "on_bad_image='skip' is for data sets with an index, and a stream has none: leave it out, and make the "
+                "stream with on_the_fly_stream(..., on_bad_image='skip')."
+            )
         if self.args.swa_start is not None:
             self._add_averaging(WeightAveraging(self.args.swa_start, self.args.swa_interval))
 
@@ -74,14 +85,21 @@ class Resumes(Trainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
-        """As stock; refuses to resume what was made with another method, loss or data set."""
+        """As stock; refuses to resume what was made with another method, loss or data set.
+
+        Raises:
+            FolderInUseError: another process trains in `output_dir`.
+            CheckpointError: the disk is full, say.
+        """
         self._identity = self.identity()
-        if resume_from_checkpoint:
-            folder = checkpoint_folder(resume_from_checkpoint, self.args.output_dir)
-            check_identity(folder, self._identity)
-            resume_from_checkpoint = str(folder)
-        self.start_anew()
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        with self.enduring():
+            if resume_from_checkpoint:
+                folder = checkpoint_folder(resume_from_checkpoint, self.args.output_dir)
+                check_identity(folder, self._identity)
+                resume_from_checkpoint = str(folder)
+            self.start_anew()
+            with self.telling_how_to_go_on():
+                return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def get_train_dataloader(self) -> DataLoader:
         """The stock loader over a data set whose random numbers depend on (seed, epoch, index) alone.
@@ -90,22 +108,48 @@ class Resumes(Trainer):
         other augmentations than an uninterrupted one.
         """
         dataset: Any = self.train_dataset
-        if dataset is None or isinstance(dataset, IterableDataset):
+        if dataset is None:
             return super().get_train_dataloader()
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._keyed_dataset = keyed(dataset, seed)
+        is_stream, seed = isinstance(dataset, IterableDataset), data_seed(self.args)
+        self._keyed_dataset = None if is_stream else keyed(dataset, seed)
+        if self._keyed_dataset is not None:
+            warning = check_batches(
+                len(dataset), self._train_batch_size, self.args.world_size, self.args.dataloader_drop_last, self.model
+            )
+            if warning:
+                logger.warning(warning)
         try:
-            self.train_dataset = self._keyed_dataset
+            if self._keyed_dataset is not None:
+                self.train_dataset = self._readable(self._keyed_dataset)
+            else:
+                self.train_dataset = class_sampled(self.args, dataset, self.label_names[0], self.class_statistics)
             loader = super().get_train_dataloader()
         finally:
             self.train_dataset = dataset
-        if self.args.dataloader_persistent_workers:
+        if self.args.dataloader_persistent_workers and not is_stream:
             # Starting workers draws a number from the global state; workers that persist start at other epochs in a
             # resumed run than in an uninterrupted one. They need no seed from there.
             loader.base_dataloader.generator = torch.Generator().manual_seed(seed)
         return loader
 
+    def _readable(self, dataset: KeyedDataset) -> Dataset:
+        """Without images that cannot be read, where that is wished; what is in memory has been read."""
+        if self.args.on_bad_image == "raise" or isinstance(dataset, InMemoryImages):
+            return dataset
+        self._good_images = GoodImages(dataset)
+        return self._good_images
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As stock, with the number of training images that could not be read so far, each counted once."""
+        if self._good_images is not None and "loss" in logs:
+            bad = self.accelerator.reduce(self._good_images.bad.to(self.args.device), "sum")        # each process saw others
+            logs = {**logs, "bad_images": int((bad > 0).sum())}
+        super().log(logs, start_time)
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        train_dataset = train_dataset.dataset if isinstance(train_dataset, GoodImages) else train_dataset
+        if isinstance(train_dataset, KeyedDataset) and self.args.sampling != UNIFORM:
+            return class_sampler(self.args, train_dataset, self.label_names[0])
         inner = train_dataset.dataset if isinstance(train_dataset, KeyedRandomness) else train_dataset
         return super()._get_train_sampler(inner)
 
@@ -152,13 +196,16 @@ class Resumes(Trainer):
         own, first = (Path(checkpoint) / _memory_file(process) for process in (self.args.process_index, 0))
         file = own if own.is_file() else first        # of the first process where there were fewer of them
         if file.is_file():
-            known = torch.load(file, map_location=self.args.device.type, weights_only=True)
             trainable: list[torch.Tensor] = [p for p in self.model.parameters() if p.requires_grad]
-            self.method_memory.update(memory_like(known, trainable))
+            self.method_memory.update(memory_like(self._tensors(file), trainable))
         mean = Path(checkpoint) / _MEAN_FILE
         if self.averaging:
-            saved = torch.load(mean, map_location=self.args.device, weights_only=True) if mean.is_file() else None
-            self.averaging.load_mean_state(saved, self.model)
+            self.averaging.load_mean_state(self._tensors(mean) if mean.is_file() else None, self.model)
+
+    def _tensors(self, file: Path) -> Any:
+        """On the device of this process; an indexed CPU, as processes side by side have it, is no place for torch.load."""
+        device = self.args.device
+        return torch.load(file, map_location="cpu" if device.type == "cpu" else device, weights_only=True)
 
 
 def _memory_file(process: int) -> str:
@@ -181,15 +228,6 @@ class _EpochOfDataset(TrainerCallback):
     def _tell(self, epoch: int) -> None:
         if self.trainer._keyed_dataset is not None:
             self.trainer._keyed_dataset.set_epoch(epoch)
-
-
-def last_checkpoint(output_dir: str | os.PathLike[str]) -> Path | None:
-    """The last checkpoint of a run that was written to its end: its state comes last."""
-    folders = sorted(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda f: int(f.name.split("-")[-1]))
-    complete = [f for f in folders if (f / TRAINER_STATE_NAME).is_file()]
-    if complete and complete[-1] != folders[-1]:
-        logger.warning(f"{folders[-1]} was not written to its end; the last complete checkpoint is {complete[-1]}.")
-    return complete[-1] if complete else None
 
 
 def checkpoint_folder(resume_from_checkpoint: str | os.PathLike[str] | bool, output_dir: str) -> Path:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from .schedules import SCHEDULES, schedule_to_config
 
@@ -65,6 +69,15 @@ def check_identity(folder: str | Path, identity: dict[str, Any]) -> None:
             f"{folder} cannot be resumed with these settings. " + "; ".join(differing) + ". Resume with the "
             "checkpoint's settings, or start a new run from its weights with from_pretrained and without resuming."
         )
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 of all weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _plain(identity: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from .learning_rate import hold_constant, milestone_schedule
 from .losses import LOSSES, FeatureLoss, Loss, make_loss
 from .methods import METHODS, Method, make_method
 from .metrics.long_tail import LongTailMetrics
+from .publishing import Publishes
 from .refusals import (
     check_arguments,
     check_classifier,
@@ -43,7 +44,7 @@ logger = logging.get_logger(__name__)
 
 _STANDS_STILL = "learning_rate=5e-05 is transformers' default for AdamW; SGD usually needs 0.01 to 0.1: set learning_rate."
 
-class LTSamTrainer(Resumes, EvaluatesLogits, StepsByMethod):
+class LTSamTrainer(Resumes, Publishes, EvaluatesLogits, StepsByMethod):
     """`transformers.Trainer` with a method in the place of the gradient.
 
     The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging, checkpoints and evaluation stay what
@@ -195,6 +196,7 @@ class LTSamTrainer(Resumes, EvaluatesLogits, StepsByMethod):
             "tail_threshold": self._statistics().tail_threshold if self.method.needs_split else None,
             "spectral_norm": {name: norm.n_power_iterations for name, norm in normalised_layers(self.model).items()},
             "weight_averaging": self.averaging and self.averaging.settings,
+            "sampling": self.args.sampling,
             "training_labels_sha256": None if labels is None else label_fingerprint(labels),
         }
 

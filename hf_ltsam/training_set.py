@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import is_peft_available
 
+from .batch_checks import check_not_empty
 from .class_statistics import ClassStatistics, check_label_range
 from .data.labels import training_labels
 from .logits import check_num_classes
@@ -46,11 +47,12 @@ def statistics_of(
 
     Raises:
         TypeError: the labels cannot be read without the samples.
-        ValueError: a label outside the class range, a class without a training image, two different tail thresholds,
-            or a number of classes that is not the model's.
+        ValueError: a training set without samples, a label outside the class range, a class without a training image,
+            two different tail thresholds, or a number of classes that is not the model's.
     """
     if given is None and dataset is None:
         return None
+    check_not_empty(dataset)
     if given is None:
         counted = training_labels(dataset, label_name)
         return ClassStatistics.from_labels(counted, num_logits(model), tail_threshold=tail_threshold)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from methods.problems import COUNTS, TAIL_THRESHOLD, assert_equal, problem, step_of
+from methods.problems import COUNTS, TAIL_THRESHOLD, assert_equal, landscape_of, problem, step_of
 from methods.test_equations import IDS, TABLE
 from torch import nn
 from torch.nn import functional as F
@@ -427,6 +427,26 @@ def test_cc_sam_for_cosines_tells_the_same_gaps():
         make_method("cc_sam", scale=0.3, mix=0.5).update(landscape(given, known, observer), step_of(given))
     torch.testing.assert_close(ours.gaps, full.gaps)
     torch.testing.assert_close(ours.norms[0], torch.stack(full.norms).mean())
+
+
+def test_vectors_of_a_cosine_classifier_scale_as_vectors_do():
+    given = given_with(Cosines)
+    ours, full = (landscape(given, known).class_gradients(given.y, 4) for known in (Shortcuts(given.model), None))
+    head = [i for i, (name, _) in enumerate(given.model.named_parameters()) if name.startswith("classifier")]
+    factors = torch.tensor([[0.5], [-2.0], [3.0], [0.0]], dtype=torch.float64)
+    for vectors, columns in ((ours, slice(None)), (full, head)):
+        once, twice = vectors.scaled(factors), vectors.scaled(factors).scaled(factors)
+        torch.testing.assert_close(once.norms()[:, columns], factors.abs() * vectors.norms()[:, columns])
+        torch.testing.assert_close(twice.norms()[:, columns], factors.square() * vectors.norms()[:, columns])
+    torch.testing.assert_close(ours.norms(), full.norms()[:, head])
+
+
+def test_cc_sam_for_cosines_under_gradient_accumulation():
+    """The loss is divided before the backward pass, and the vector is that of the whole loss all the same."""
+    given = given_with(Cosines)
+    method, step = make_method("cc_sam", scale=0.3, mix=0.5), step_of(given)
+    divided = method.update(landscape_of(given, divisor=4, shortcuts=Shortcuts(given.model)), step)
+    assert_equal(divided.materialize(), method.update(landscape_of(given), step).materialize())
 
 
 def test_cc_sam_for_cosines_in_bfloat16():

@@ -31,8 +31,8 @@ from hf_ltsam.curvature import (
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.metrics.run_record import installed_versions
 from hf_ltsam.refusals import check_head
-from hf_ltsam.run_identity import describe
-from training_scripts.saved_run import SavedRun, fingerprint, open_run, require_weights
+from hf_ltsam.run_identity import describe, fingerprint
+from training_scripts.saved_run import SavedRun, open_run, require_weights
 from training_scripts.sharpness_figures import save_figures
 from training_scripts.sharpness_options import loss_of, parse_options
 from training_scripts.sharpness_parts import Parts, read_json
@@ -53,7 +53,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def analyze(options: argparse.Namespace, command: str = "") -> Path:
-    """Compute what is asked for and not there yet; write `sharpness.json` and the figures.
+    """Compute what is asked for and not there yet; write `sharpness.json` and the figures, and show them.
+
+    Returns:
+        The path of `sharpness.json`.
+    """
+    path = compute(options, command)
+    _show(path, save_figures(path))
+    return path
+
+
+def compute(options: argparse.Namespace, command: str = "", progress: bool = True) -> Path:
+    """Compute what is asked for and not there yet, and write `sharpness.json`.
+
+    Args:
+        progress: whether to show bars.
 
     Returns:
         The path of `sharpness.json`.
@@ -67,7 +81,8 @@ def analyze(options: argparse.Namespace, command: str = "") -> Path:
     check_head(loss, model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parts = Parts(options.output or options.run / "sharpness", _subject(options, saved, model))
-    analysis = Analysis(saved, model.to(device), loss, saved.training_images(model), chosen, subsets, options, parts)
+    images = saved.training_images(model, progress)
+    analysis = Analysis(saved, model.to(device), loss, images, chosen, subsets, options, parts, progress)
     with fixed_for_curvature(model):
         if options.spectrum or not (options.surface or options.suggest_rho or options.checkpoints):
             analysis.spectra()
@@ -77,9 +92,7 @@ def analyze(options: argparse.Namespace, command: str = "") -> Path:
             analysis.surface()
     if options.checkpoints:
         analysis.evolution(checkpoints)
-    path = parts.assemble(_facts(parts, saved, model, chosen, subsets, command))
-    _show(path, save_figures(path))
-    return path
+    return parts.assemble(_facts(parts, saved, model, chosen, subsets, command))
 
 
 def _subsets(options: argparse.Namespace, saved: SavedRun) -> tuple[list[Subset], ChosenImages]:

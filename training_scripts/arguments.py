@@ -12,8 +12,10 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 
 from hf_ltsam import LTSamConfig
+from hf_ltsam.data.test_time import TEST_TIME
 from hf_ltsam.registry import nearest
 from training_scripts.recipe_file import find_recipe, read_recipe
+from training_scripts.second_stage_arguments import SecondStageArguments
 
 HELP = "`ltsam train --help` lists all options."
 _UNSET = object()
@@ -135,6 +137,19 @@ class DataArguments:
             "is kept. None: image_size * 256 / 224."
         },
     )
+    test_time: str = field(
+        default="none",
+        metadata={
+            "help": f"Views of each test image whose logits are averaged after the last epoch: {', '.join(TEST_TIME)}."
+        },
+    )
+    reserve: float | None = field(
+        default=None,
+        metadata={
+            "help": "Leave such a share of every class's training images out of the training, in (0, 1), for what is chosen "
+            "afterwards: tau of `ltsam decouple --second_stage tau_norm`."
+        },
+    )
     num_channels: int = field(
         default=3, metadata={"help": "3 for colour, 1 for grey images (small ones, with cifar_resnet)."}
     )
@@ -156,13 +171,16 @@ class Run:
     Args:
         settings: what recipe and command line set, by name; everything else is at its default.
         words: the command line.
+        program: the command of `ltsam` that they belong to.
     """
 
     model: ModelArguments
     data: DataArguments
+    stage: SecondStageArguments
     config: LTSamConfig
     settings: dict[str, Any]
     words: tuple[str, ...]
+    program: str = "train"
 
 
 def parse(words: Sequence[str]) -> Run:
@@ -172,30 +190,62 @@ def parse(words: Sequence[str]) -> Run:
         ValueError: an unknown setting, with the nearest valid ones, or a value that cannot be read.
         FileNotFoundError: there is no such recipe.
     """
-    parser = _Parser(
-        [ModelArguments, DataArguments, LTSamConfig],
-        prog="ltsam train",
-        usage="%(prog)s [--config RECIPE] [--option value ...]",
-        epilog="The options of model and data stand last; the others are those of LTSamConfig and transformers' Trainer.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", help="A recipe: a YAML file of these options, or the name of one of ours.")
+    settings, recipe = read_settings(words)
+    # a folder for each seed, so that the runs of one recipe do not overwrite each other
+    settings.setdefault("output_dir", f"runs/{recipe or 'train'}/seed{settings.get('seed', LTSamConfig.seed)}")
+    return run_of(settings, words)
+
+
+def read_settings(words: Sequence[str], program: str = "train") -> tuple[dict[str, Any], str | None]:
+    """What recipe and command line set, and the recipe's name where there is one.
+
+    Raises:
+        ValueError, FileNotFoundError: as `parse`.
+    """
+    parser = _parser(program)
     given = _given(parser, words)
     recipe = given.pop("config", None)
     settings: dict[str, Any] = {}
     if recipe is not None:
         path = find_recipe(recipe)
         settings = _given(parser, _as_words(read_recipe(path), _options(parser), path))
-    for kind in ("method", "loss", "adapter"):        # the arguments of a recipe's method are not those of another one
+    for kind in ("method", "loss", "adapter", "second_stage"):        # a recipe's arguments are not those of another one
         if kind in given and given[kind] != settings.get(kind):
             settings.pop(f"{kind}_args", None)
     settings |= given
-    settings = {name: _without_json(name, value) for name, value in settings.items()}
-    # a folder for each seed, so that the runs of one recipe do not overwrite each other
-    stem = Path(recipe).stem if recipe else "train"
-    settings.setdefault("output_dir", f"runs/{stem}/seed{settings.get('seed', LTSamConfig.seed)}")
-    model, data, config = parser.parse_dict(settings)
-    return Run(model, data, config, settings, tuple(words))
+    return {name: _without_json(name, value) for name, value in settings.items()}, recipe and Path(recipe).stem
+
+
+def run_of(settings: dict[str, Any], words: Sequence[str], program: str = "train") -> Run:
+    """The objects that settings become; a token for the Hub is from here on nowhere but in the configuration."""
+    model, data, stage, config = _parser(program).parse_dict({"hub_token": None, **settings})
+    shown = {name: value for name, value in settings.items() if name != "hub_token"}
+    return Run(model, data, stage, config, shown, _without_token(words), program)
+
+
+def _parser(program: str) -> _Parser:
+    of_stages = " A second stage's defaults are those of recipes/base/second_stage.yaml, whatever is shown here."
+    parser = _Parser(
+        [ModelArguments, DataArguments, SecondStageArguments, LTSamConfig],
+        prog=f"ltsam {program}",
+        usage=f"%(prog)s{' RUN' if program == 'decouple' else ''} [--config RECIPE] [--option value ...]",
+        epilog="The options of model and data stand last; the others are those of LTSamConfig and transformers' Trainer."
+        + (of_stages if program == "decouple" else ""),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", help="A recipe: a YAML file of these options, or the name of one of ours.")
+    return parser
+
+
+def _without_token(words: Sequence[str]) -> tuple[str, ...]:
+    """The command line as it may be shown to anybody: whoever repeats it uses a token of their own."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word.partition("=")[0] != "--hub_token":
+            kept.append(word)
+        skip = word == "--hub_token"
+    return tuple(kept)
 
 
 class _Parser(HfArgumentParser):
@@ -232,7 +282,7 @@ def _as_words(settings: dict[str, Any], options: Sequence[str], path: Path) -> l
     for name, value in settings.items():
         if name not in options:
             raise ValueError(f"{path} sets {name!r}, which does not exist.{_closest(name, options)} {HELP}")
-        if name in {"method_args", "loss_args", "adapter_args"} and not isinstance(value, dict | None):
+        if name in {"method_args", "loss_args", "adapter_args", "second_stage_args"} and not isinstance(value, dict | None):
             raise ValueError(f"{path} sets {name} to {value!r}; it must hold `name: value` on lines of its own.")
         if isinstance(value, list):
             words += [f"--{name}", *map(str, value)]

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_ltsam import LTSamConfig, make_loss, make_method
+from hf_ltsam.data.test_time import check_test_time
+from hf_ltsam.folder_lock import folder_lock
+from hf_ltsam.hub import check_token, require_network
 from hf_ltsam.metrics.run_record import FILE_NAME
 from hf_ltsam.models.clip_source import OPEN_CLIP
 from hf_ltsam.models.clip_start import STARTS
@@ -27,15 +30,24 @@ def check(run: Run) -> None:
         ValueError, FileNotFoundError: the setting, its value and the way out.
     """
     config = run.config
+    if run.stage.second_stage is not None and run.program == "train":
+        raise ValueError(
+            f"--second_stage {run.stage.second_stage}: a second stage starts from a finished run: ltsam decouple RUN "
+            "--second_stage ..., or --config with the same recipe."
+        )
     make_method(config.method, **config.method_hyperparameters)
     make_loss(config.loss, **mapping(config.loss_args))
     Reweighting(config.reweighting, config.reweighting_start)
     check_arguments(config)
+    if config.push_to_hub:
+        require_network("--push_to_hub")
+        check_token("--push_to_hub", config.hub_token)
     if config.dataloader_drop_last:
         raise ValueError(
             "--dataloader_drop_last true leaves out test images too, in transformers' Trainer. Choose a "
             "--per_device_train_batch_size that leaves no tiny last batch instead."
         )
+    check_test_time(run.data.test_time)
     _check_numbers(run)
     _check_model(run)
     check_data(run.data)
@@ -44,6 +56,8 @@ def check(run: Run) -> None:
         checkpoint_folder(point, config.output_dir)
     if config.should_save:
         check_output_folder(config.output_dir)
+        with folder_lock(config.output_dir):
+            pass        # the training takes it again; a folder in use is refused before data are loaded
         _refuse_to_overwrite(config)
 
 

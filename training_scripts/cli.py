@@ -69,6 +69,13 @@ def _train(words: Sequence[str]) -> None:
     train.main(words)
 
 
+def _decouple(words: Sequence[str]) -> None:
+    """Train the classifier of a finished run again: cRT, LWS, tau-normalisation, CC-SAM's second stage."""
+    from training_scripts import decouple
+
+    decouple.main(words)
+
+
 def _evaluate(words: Sequence[str]) -> None:
     """Test a checkpoint on shifted and corrupted test sets."""
     from training_scripts import evaluate_ood
@@ -88,6 +95,13 @@ def _sharpness(words: Sequence[str]) -> None:
     from training_scripts import analyze_sharpness
 
     analyze_sharpness.main(words)
+
+
+def _report(words: Sequence[str]) -> None:
+    """Show what runs reached, how and at what cost, on one page: ltsam report RUN [RUN ...]."""
+    from training_scripts.report import command
+
+    command.main(words)
 
 
 def _methods(words: Sequence[str]) -> None:
@@ -121,14 +135,32 @@ def _data(words: Sequence[str]) -> None:
     data_command.main(words)
 
 
+def _push(words: Sequence[str]) -> None:
+    """Upload a finished run with its card: ltsam push RUN OWNER/NAME."""
+    from training_scripts import push
+
+    push.push_command(words)
+
+
+def _card(words: Sequence[str]) -> None:
+    """Print the card of a run: ltsam card RUN."""
+    from training_scripts import push
+
+    push.card_command(words)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": _demo,
     "train": _train,
+    "decouple": _decouple,
     "evaluate": _evaluate,
     "export": _export,
+    "push": _push,
+    "card": _card,
     "data": _data,
     "corrupt": _corrupt,
     "sharpness": _sharpness,
+    "report": _report,
     "methods": _methods,
 }
 
@@ -137,12 +169,13 @@ def _list_methods(methods: dict[str, type]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from hf_ltsam.docstrings import entry, first_line
+
     rows = {name: [name, *_own_defaults(method)] for name, method in methods.items()}
     table = Table("method, defaults", "what it is", "cost", "source", show_lines=True)
     table.columns[0].min_width = max(len(line) for lines in rows.values() for line in lines)
     for name, method in methods.items():
-        doc = inspect.getdoc(method) or ""
-        table.add_row("\n".join(rows[name]), doc.partition("\n")[0], _entry(doc, "Cost"), _entry(doc, "Source"))
+        table.add_row("\n".join(rows[name]), first_line(method), entry(method, "Cost"), entry(method, "Source"))
     console = Console()
     console.print(table)
     console.print("G(a, eps): the gradient at w + eps of the batch's losses, weighted by a. In full: ltsam methods NAME")
@@ -165,17 +198,6 @@ def _show_method(name: str, method: type) -> None:
     _, _, shared = (inspect.getdoc(Method) or "").partition("Args:\n")
     print(f"{name} = hf_ltsam.methods.{method.__name__}({defaults})\n\n{inspect.getdoc(method)}\n\nEvery method:\n{shared}")
     print(_SCHEDULES)
-
-
-def _entry(doc: str, name: str) -> str:
-    """The text behind "Cost:" or "Source:" in a docstring, to the end of its paragraph or to the next entry."""
-    _, _, text = doc.partition(f"\n{name}: ")
-    lines: list[str] = []
-    for line in text.splitlines():
-        if lines and not line.startswith(" "):
-            break
-        lines.append(line.strip())
-    return " ".join(lines)
 
 
 def _first_line(command: Callable[..., None]) -> str:

@@ -18,8 +18,9 @@ from dataset_builders.long_tail import PROFILES
 from dataset_builders.publish import Draw, publish, refuse_to_publish
 from dataset_builders.set_facts import FACTS
 from hf_ltsam import ClassStatistics
+from hf_ltsam.class_curve import draw_curve, text_curve
+from hf_ltsam.hub import require_network
 from hf_ltsam.registry import nearest
-from training_scripts.class_curve import draw_curve, text_curve
 
 
 def main(words: Sequence[str]) -> None:
@@ -117,6 +118,7 @@ def _title(arguments: argparse.Namespace) -> str:
 def _push(arguments: argparse.Namespace) -> None:
     name = _known(arguments.name)
     refuse_to_publish(name)
+    require_network("ltsam data push")
     draw = Draw(name, arguments.imbalance_ratio, arguments.profile, arguments.seed)
     print(f"Published: {publish(draw, arguments.repo, arguments.data_dir, arguments.private)}")
 

@@ -7,6 +7,7 @@ the recipe `demo/digits`.
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +25,11 @@ from hf_ltsam.metrics.run_record import RunRecord
 from hf_ltsam.refusals import check_output_folder
 from training_scripts.arguments import parse
 from training_scripts.demo_corruptions import corruption_errors
+from training_scripts.demo_curvature import save_curvature
 from training_scripts.demo_data import digit_splits, save_parquet
-from training_scripts.demo_report import print_next_commands, print_table, save_figure
+from training_scripts.demo_report import print_next_commands, print_table
+from training_scripts.report.reading import read_run
+from training_scripts.report.report import write_report
 from training_scripts.splits import Splits
 from training_scripts.train import build_trainer, finish, train
 from training_scripts.user_errors import user_errors
@@ -41,7 +45,11 @@ CONFIGURATIONS = {
         "--loss=logit_adjustment", "--method=focal_sam", '--method_args={"rho": 0.1, "gamma": 3.0, "lam": 0.5}'
     ],
 }
-QUIET = ["--disable_tqdm=true", "--logging_strategy=no", "--save_strategy=no"]
+# For the report: accuracies ten times during the training, telemetry after every epoch, and for curvature two checkpoints
+# of one seed.
+TOLD = ["--disable_tqdm=true", "--logging_strategy=epoch", "--eval_strategy=steps", "--eval_steps=0.1"]
+SAVED = ["--save_strategy=steps", "--save_steps=0.34", "--save_only_model=true"]
+NOT_SAVED = ["--save_strategy=no"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -80,9 +88,14 @@ def run_demo(folder: Path, seeds: int, epochs: int | None = None) -> dict[str, l
     runs = {title: [run_folder(folder, title, seed) for seed in range(seeds)] for title in CONFIGURATIONS}
     with console.status("the same test images, corrupted in 15 ways"):
         errors = corruption_errors(runs, splits.test, splits.test_labels, folder / "digits_c.json")
+    with console.status("curvature of a head class and a tail class"):
+        for own in runs.values():
+            save_curvature(own[0])
+    with console.status("the report"):
+        page = write_report([read_run(run) for own in runs.values() for run in own], folder / "report")
     print_table(console, records, errors)
     checkpoint = run_folder(folder, title, 0)
-    console.print(f"figure      {save_figure(folder, records)}")
+    console.print(f"report      {page}")
     console.print(f"checkpoint  {checkpoint} (loaded again with AutoModelForImageClassification: the same logits)")
     console.print(f"metrics     {checkpoint / 'metrics.json'}, and one for every other run")
     console.print(f"corruptions {folder / 'digits_c.json'} (error of every run under each)")
@@ -100,12 +113,14 @@ def _words(folder: Path, title: str, seed: int, epochs: int | None) -> list[str]
     """The command line of one run: `ltsam train` and these words repeat it."""
     where = [f"--dataset={folder / 'digits'}", f"--output_dir={run_folder(folder, title, seed)}"]
     length = [] if epochs is None else [f"--num_train_epochs={epochs}"]
-    return ["--config=demo/digits", *CONFIGURATIONS[title], f"--seed={seed}", *where, *length, *QUIET]
+    saved = SAVED if seed == 0 else NOT_SAVED
+    return ["--config=demo/digits", *CONFIGURATIONS[title], f"--seed={seed}", *where, *length, *TOLD, *saved]
 
 
 def train_once(words: Sequence[str], splits: Splits, bar: _Bar) -> RunRecord:
     """One run of the training script, whose checkpoint is loaded again and compared."""
     run = parse(words)
+    clear(Path(run.config.output_dir))
     trainer = build_trainer(run, splits)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(bar)
@@ -127,6 +142,13 @@ def check_checkpoint(trainer: LTSamTrainer) -> None:
     with torch.no_grad():
         if not torch.equal(reloaded(images).logits, trainer.model.eval()(images).logits):
             raise RuntimeError(f"The checkpoint {trainer.args.output_dir} differs from the model it was saved from.")
+
+
+def clear(folder: Path) -> None:
+    """Leave nothing of an earlier demo that speaks of other weights."""
+    for stale in (folder / "evaluation", folder / "sharpness", *folder.glob("checkpoint-*")):
+        if stale.is_dir():
+            shutil.rmtree(stale)
 
 
 class _Bar(TrainerCallback):

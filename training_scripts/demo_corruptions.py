@@ -1,4 +1,7 @@
-"""Digits-C: the demo's test images under the 15 corruptions of ImageNet-C, for all of its checkpoints at once."""
+"""Digits-C: the demo's test images under the 15 corruptions of ImageNet-C, for all of its checkpoints at once.
+
+The results lie in every run's folder as `ltsam evaluate --sets digits_c --severities 3` would have left them.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,20 @@ from datasets import Dataset
 
 from dataset_builders.corruptions import CORRUPTIONS
 from hf_ltsam.data.decode import encoded_images
+from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.data.test_time import Preprocessing
 from hf_ltsam.metrics.corruption import mean_error
 from hf_ltsam.metrics.json_file import write_json
 from hf_ltsam.prediction import predict_classes
-from training_scripts.ood_checkpoint import load_checkpoint
+from training_scripts.evaluate_ood import output_folder
+from training_scripts.ood_checkpoint import Checkpoint, load_checkpoint
+from training_scripts.ood_evaluation import Settings, identity_of, summary_of
 from training_scripts.ood_images import Corruption, TestImages
+from training_scripts.ood_results import FILE_NAME, Results, measured
+from training_scripts.ood_sets import DIGITS, SUFFIX, Places, find_sets
 
 SEVERITIES = (3,)        # of 1 to 5: the middle one, to save time
+NAME = DIGITS + SUFFIX
 Tables = dict[Path, dict[str, dict[int, float]]]        # checkpoint -> corruption -> severity -> error
 
 
@@ -35,16 +44,17 @@ def corruption_errors(
         labels: theirs (N,).
         file: JSON, title -> a table (corruption -> severity -> error, fractions) for each seed.
     """
-    tables = error_tables([folder for folders in runs.values() for folder in folders], test, labels)
+    tables = _error_tables([folder for folders in runs.values() for folder in folders], test, labels)
     write_json(file, {title: [tables[folder] for folder in folders] for title, folders in runs.items()})
     return {title: [mean_error(tables[folder]) for folder in folders] for title, folders in runs.items()}
 
 
-def error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) -> Tables:
+def _error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) -> Tables:
     """Every corrupted image is made once, for all checkpoints."""
     checkpoints = {folder: load_checkpoint(str(folder)) for folder in folders}
-    tables: Tables = {folder: {corruption: {} for corruption in CORRUPTIONS} for folder in folders}
-    encoded = encoded_images(test)
+    results = {folder: _results(folder, checkpoint) for folder, checkpoint in checkpoints.items()}
+    settings, encoded = Settings(CORRUPTIONS, SEVERITIES), encoded_images(test)
+    test_set, known = find_sets([NAME], Places())[0], label_fingerprint(labels)
     for corruption, severity in product(CORRUPTIONS, SEVERITIES):
         seen: dict[Preprocessing, torch.Tensor] = {}        # all runs have the same, as they trained on the same images
         for folder, checkpoint in checkpoints.items():
@@ -53,5 +63,18 @@ def error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) -
                 images = TestImages(encoded, range(len(test)), see, corruption=Corruption(corruption, severity))
                 seen[see] = torch.stack([images[row] for row in range(len(images))])        # (N, 1, channels, 8, 8)
             predictions = predict_classes(checkpoint.model, seen[see], batch_size=500)
-            tables[folder][corruption][severity] = float((predictions != labels).double().mean())
-    return tables
+            found = measured(predictions, labels, checkpoint.num_classes, checkpoint.statistics)
+            del found["per_class"]
+            identity = identity_of(test_set, (corruption, severity), settings)
+            facts = {"labels_sha256": known, "imagenet_classes": False, "note": ""}
+            results[folder].put(NAME, (corruption, severity), {"identity": identity, **found, **facts})
+    for own in results.values():
+        own.writes = True
+        own.summarise(NAME, summary_of(NAME, settings, own))
+    return {folder: own.table(NAME, settings.cells()) for folder, own in results.items()}
+
+
+def _results(folder: Path, checkpoint: Checkpoint) -> Results:
+    """Written once, when all of it is known."""
+    about = {"name": checkpoint.name, "fingerprint": checkpoint.fingerprint, "num_classes": checkpoint.num_classes}
+    return Results(output_folder(str(folder), None) / FILE_NAME, about, checkpoint.statistics, writes=False)

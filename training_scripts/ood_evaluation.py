@@ -65,7 +65,7 @@ def evaluate(
             result = {"identity": identity, **measure(checkpoint, test_set, cell, settings)}
             results.put(test_set.name, cell, result)
     if test_set.corruptions:
-        results.summarise(test_set.name, _summary(test_set.name, settings, results, baseline))
+        results.summarise(test_set.name, summary_of(test_set.name, settings, results, baseline))
 
 
 def identity_of(test_set: TestSet, cell: Cell, settings: Settings) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _images(
     )
 
 
-def _summary(name: str, settings: Settings, results: Results, baseline: Baseline | None) -> dict[str, Any]:
+def summary_of(name: str, settings: Settings, results: Results, baseline: Baseline | None = None) -> dict[str, Any]:
     """Means over the cells, and the errors relative to AlexNet or the baseline, as far as they can be compared."""
     table = results.table(name, settings.cells())
     entries = [results.sets[name]["cells"][corruption][str(severity)] for corruption, severity in settings.cells()]

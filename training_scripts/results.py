@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers.trainer_utils import PredictionOutput
 
-from hf_ltsam import LOSSES, METHODS, LTSamTrainer
+from hf_ltsam import METHODS, LTSamTrainer
 from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.loading import weights_digest
 from hf_ltsam.metrics.run_record import RunRecord, installed_versions, split_results
 from hf_ltsam.run_identity import describe
 from training_scripts.arguments import Run
@@ -28,40 +29,56 @@ def save_recipe(run: Run) -> Path:
     path = Path(run.config.output_dir) / "recipe.yaml"
     again = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
     settings = yaml.safe_dump(again, sort_keys=False)
-    path.write_text(f"# {command(run)}\n# the same again: ltsam train --config THIS_FILE --output_dir OTHER\n{settings}")
+    repeat = f"ltsam {run.program} --config THIS_FILE --output_dir OTHER"
+    path.write_text(f"# {command(run)}\n# the same again: {repeat}\n{settings}")
     return path
 
 
 def command(run: Run) -> str:
     """The run as one line to paste, however it was started."""
-    return shlex.join(["ltsam", "train", *run.words])
+    return shlex.join(["ltsam", run.program, *run.words])
 
 
 def record_of(
-    run: Run, trainer: LTSamTrainer, splits: Splits, test: PredictionOutput, train: Mapping[str, float]
+    run: Run,
+    trainer: LTSamTrainer,
+    splits: Splits,
+    test: PredictionOutput,
+    train: Mapping[str, float],
+    second_stage: Mapping[str, Any] | None = None,
 ) -> RunRecord:
     """Everything that `metrics.json` states.
 
     Args:
         test: logits and labels of the test split.
         train: the metrics that training returned; its times are kept. Of a resumed run they count from the resume on.
+        second_stage: what it was and what it started from, of a second stage.
     """
     statistics = splits.statistics(run.data, run.config.tail_threshold)
     return RunRecord(
         seed=run.config.seed,
         method=describe(METHODS, trainer.method),
-        loss={**describe(LOSSES, trainer.loss), **({"start": run.config.loss_start} if run.config.loss_start else {})},
+        loss={**trainer.identity()["loss"], **({"start": run.config.loss_start} if run.config.loss_start else {})},
         class_statistics=statistics.to_dict(),
         results={"test": split_results(test.predictions, test.label_ids, statistics)},
         reweighting={"scheme": run.config.reweighting, "start": run.config.reweighting_start},
+        sampling=run.config.sampling,
+        second_stage=dict(second_stage or {}),
         weight_averaging=trainer.averaging.settings if trainer.averaging else {},
         model=asdict(run.model),
         data={**asdict(run.data), "training_labels_sha256": label_fingerprint(splits.train_labels)},
-        timing={"train_seconds": train["train_runtime"], "seconds_per_step": 1 / train["train_steps_per_second"]},
+        timing=timing(train),
         hardware=hardware(trainer),
         command=command(run),
+        weights_sha256=weights_digest(run.config.output_dir),
         versions=installed_versions(),
     )
+
+
+def timing(train: Mapping[str, float]) -> dict[str, float]:
+    """Of the metrics that training returned; without steps the seconds alone."""
+    steps = train.get("train_steps_per_second")
+    return {"train_seconds": train["train_runtime"], **({"seconds_per_step": 1 / steps} if steps else {})}
 
 
 def hardware(trainer: LTSamTrainer) -> str:
@@ -80,7 +97,9 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     table.add_row(*(f"{100 * accuracies[c.header]:.2f}" if c.header in accuracies else "-" for c in table.columns))
     console = Console()
     what = f"{record.method['name']} with {record.loss['name']}"
+    if record.second_stage:
+        what = f"{record.second_stage['name']} on {record.second_stage['first_stage']['folder']}"
     when = "with the averaged weights" if record.weight_averaging else "after the last epoch"
     console.print(f"{what}, accuracy in % on {result['samples']} test images {when}:")
     console.print(table)
-    console.print(f"Weights, metrics.json and recipe.yaml are in {folder}")
+    console.print(f"Weights, metrics.json, predictions.json and recipe.yaml are in {folder}")

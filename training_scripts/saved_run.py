@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -87,9 +85,7 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder. Give the --output_dir of a run.")
-    root = next((place for place in (folder, folder.parent) if (place / RECIPE).is_file()), None)
-    if root is None:
-        raise FileNotFoundError(f"{folder} has no {RECIPE}: give the output folder of `ltsam train`, or a checkpoint in it.")
+    root = root_of(folder)
     require_weights(folder)
     run = parse(["--config", str(root / RECIPE), *([] if dataset is None else ["--dataset", dataset])])
     try:
@@ -99,6 +95,18 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     statistics = splits.statistics(run.data, run.config.tail_threshold)
     _check_counts(folder, statistics)
     return SavedRun(folder, root, run, splits, statistics)
+
+
+def root_of(folder: Path) -> Path:
+    """The run's folder, given it or one of its checkpoints.
+
+    Raises:
+        FileNotFoundError: there is no recipe in either.
+    """
+    root = next((place for place in (folder, folder.parent) if (place / RECIPE).is_file()), None)
+    if root is None:
+        raise FileNotFoundError(f"{folder} has no {RECIPE}: give the output folder of `ltsam train`, or a checkpoint in it.")
+    return root
 
 
 def require_weights(folder: Path) -> None:
@@ -122,15 +130,6 @@ def step_of(folder: Path) -> int | None:
 def epoch_of(folder: Path) -> float | None:
     """The epoch that a checkpoint was written in."""
     return _state(folder).get("epoch")
-
-
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 of all weights and buffers."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _state(folder: Path) -> dict[str, Any]:

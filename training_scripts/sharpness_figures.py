@@ -52,7 +52,7 @@ def _save(path: Path, draw: Callable[[Any, dict[str, Any]], None], results: dict
     return path
 
 
-def _label(name: str, results: Mapping[str, Any]) -> str:
+def subset_label(name: str, results: Mapping[str, Any]) -> str:
     """A subset in words: class 0 (airplane, 5,000 images, 300 taken), few classes."""
     counts, names = results["class_statistics"]["counts"], results["class_names"]
     if name.startswith("class "):
@@ -80,7 +80,7 @@ def _draw_spectra(figure: Any, results: dict[str, Any]) -> None:
         axes.plot(grid, np.maximum(values, FLOOR), color=COLOURS[0], linewidth=1)
         axes.axvline(0, color="#999999", linewidth=0.6)
         axes.set_yscale("log")
-        axes.set_title(_label(name, results), fontsize=9)
+        axes.set_title(subset_label(name, results), fontsize=9)
         axes.text(0.97, 0.96, _eigenvalues(record), transform=axes.transAxes, ha="right", va="top", fontsize=8)
         axes.tick_params(labelsize=8)
     for axes in panels.flat[len(spectra):]:
@@ -112,7 +112,7 @@ def _draw_evolution(figure: Any, results: dict[str, Any]) -> None:
         style = {"color": COLOURS[k], "linestyle": DASHES[k], "marker": MARKERS[k], "markersize": 4, "linewidth": 1.2}
         style["markevery"] = max(1, len(own) // 12)
         x = [p[key] for p in own]
-        panels[0].plot(x, [p["ratios"]["abs_min_over_max"] for p in own], label=_label(name, results), **style)
+        panels[0].plot(x, [p["ratios"]["abs_min_over_max"] for p in own], label=subset_label(name, results), **style)
         panels[1].plot(x, [p["lam_min"]["value"] for p in own], **style)
         panels[2].plot(x, [p["lam_max"]["value"] for p in own], **style)
     for axes, symbol in zip(panels, ("|\\lambda_{\\min}/\\lambda_{\\max}|", "\\lambda_{\\min}", "\\lambda_{\\max}")):
@@ -136,7 +136,7 @@ def _draw_sharpness(figure: Any, results: dict[str, Any]) -> None:
     for k, (_, c) in enumerate(shown.items()):
         own = np.array(record["classes"]["gap"][c], dtype=float)
         axes.plot(rhos, own, color=COLOURS[k], linestyle=DASHES[k], marker=MARKERS[k], markersize=3,
-                  linewidth=1.2, label=_label(f"class {c}", results))
+                  linewidth=1.2, label=subset_label(f"class {c}", results))
     axes.plot(rhos, gaps, color="#000000", linewidth=1.8, label="all images")
     axes.plot(rhos, record["mean_batch_gradient_norm"] * rhos, color="#777777", linewidth=0.9, linestyle=":",
               label="first order, all images")
@@ -159,7 +159,7 @@ def _draw_lines(figure: Any, results: dict[str, Any], surface: dict[str, Any]) -
     axes = figure.subplots()
     for k, (name, values) in enumerate(list(surface["loss"].items())[:MOST]):
         axes.plot(surface["coordinates"][0], values, color=COLOURS[k], linestyle=DASHES[k], linewidth=1.5,
-                  label=_label(name, results))
+                  label=subset_label(name, results))
     axes.axvline(0, color="#999999", linewidth=0.6)
     axes.set_xlabel(_axis(surface, 0))
     axes.set_ylabel(f"mean loss ({_loss(results)})")
@@ -185,7 +185,7 @@ def _draw_contours(figure: Any, results: dict[str, Any], surface: dict[str, Any]
         filled = axes.contourf(x, y, values.T, levels=levels, norm=LogNorm(levels[0], levels[-1]), cmap="viridis")
         axes.contour(x, y, values.T, levels=levels, colors="white", linewidths=0.3)
         axes.plot(0, 0, marker="+", color="white", markersize=9)
-        axes.set_title(_label(name, results), fontsize=9)
+        axes.set_title(subset_label(name, results), fontsize=9)
         axes.set_box_aspect(1)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_major_formatter("{x:g}")

@@ -35,8 +35,9 @@ from hf_ltsam.curvature import (
     towards,
 )
 from hf_ltsam.losses import Loss
+from hf_ltsam.run_identity import fingerprint
 from hf_ltsam.weights import TrainableWeights
-from training_scripts.saved_run import SavedRun, epoch_of, fingerprint, step_of
+from training_scripts.saved_run import SavedRun, epoch_of, step_of
 from training_scripts.sharpness_parts import Parts
 from training_scripts.sharpness_records import (
     extremes_record,
@@ -60,6 +61,7 @@ class Analysis:
         subsets: the classes and groups asked for.
         options: of the command line.
         parts: where results are kept.
+        progress: whether to show bars.
     """
 
     saved: SavedRun
@@ -70,6 +72,7 @@ class Analysis:
     subsets: Sequence[Subset]
     options: argparse.Namespace
     parts: Parts
+    progress: bool = True
 
     def spectra(self) -> None:
         """Eigenvalues, trace and density of every subset."""
@@ -78,7 +81,7 @@ class Analysis:
         check_memory(self.model, o.lanczos_steps)
         todo = [s for s in self.subsets if not self.parts.is_done(f"spectra/{s.name}", settings)]
         products = o.lanczos_steps * o.probes + o.trace_probes
-        with _bar("Hessian-vector products", products * sum(map(len, todo))) as bar:
+        with self._bar("Hessian-vector products", products * sum(map(len, todo))) as bar:
             for subset in todo:
                 bar.set_postfix_str(subset.name)
                 self.parts.make(f"spectra/{subset.name}", settings, partial(self._spectrum, subset, bar))
@@ -99,7 +102,7 @@ class Analysis:
         """Extreme eigenvalues of every subset at every checkpoint."""
         check_memory(self.model, self.options.lanczos_steps)
         total = self.options.lanczos_steps * self.options.probes * sum(map(len, self.subsets)) * len(folders)
-        with _bar("checkpoints", total) as bar:
+        with self._bar("checkpoints", total) as bar:
             for folder in folders:
                 model = self.saved.model(folder).to(self._device)
                 with fixed_for_curvature(model):
@@ -135,7 +138,7 @@ class Analysis:
             return
         order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(o.seed))
         shuffled = Subset("all", everything.classes, everything.rows[order], everything.weights[order])
-        with _bar(f"{len(o.rhos)} radii", len(shuffled)) as bar:
+        with self._bar(f"{len(o.rhos)} radii", len(shuffled)) as bar:
             curve = sharpness_curve(
                 TrainableWeights(self.model), Chunks(self.images, shuffled.rows, batch_size, self._device),
                 self._sample_losses(self.model), self.saved.statistics.num_classes, o.rhos, shuffled.weights, bar.update,
@@ -166,7 +169,7 @@ class Analysis:
             points *= len(values)
         chunks = Chunks(self.images, rows, self.options.batch_size, self._device)
         sample_losses = self._sample_losses(self.model)
-        with _bar("loss surface", points * len(rows)) as bar:
+        with self._bar("loss surface", points * len(rows)) as bar:
 
             def measure() -> Tensor:
                 bar.update(len(rows))
@@ -204,6 +207,12 @@ class Analysis:
         logits = torch.zeros(len(subset), self.saved.statistics.num_classes, dtype=torch.float64)
         return float(self.loss(logits, labels, self.saved.statistics) @ subset.weights)
 
+    @contextmanager
+    def _bar(self, what: str, total: int) -> Iterator[Any]:
+        hidden = total == 0 or not self.progress
+        with tqdm(total=total, desc=what, unit=" images", unit_scale=True, disable=hidden) as bar:
+            yield bar
+
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
@@ -225,9 +234,3 @@ def check_memory(model: nn.Module, steps: int) -> None:
             f"--lanczos_steps {steps} keeps {steps} vectors of all trainable weights, {needed / 2**30:.1f} GiB; there are "
             f"{there / 2**30:.1f} GiB. Take fewer steps: the extremes need some 30."
         )
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[Any]:
-    with tqdm(total=total, desc=what, unit=" images", unit_scale=True, disable=total == 0) as bar:
-        yield bar

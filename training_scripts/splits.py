@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
@@ -15,8 +17,11 @@ from dataset_builders.cifar_lt import load_cifar_lt
 from dataset_builders.folders import load_image_folder
 from dataset_builders.long_tail import check_imbalance_ratio, long_tailed, profile_named
 from hf_ltsam import ClassStatistics
+from hf_ltsam.data.bad_images import NAMED
+from hf_ltsam.data.decode import unreadable_rows
 from hf_ltsam.data.in_memory import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import class_label_column_of, read_label_column
+from hf_ltsam.decoupling.tau import hold_out
 from hf_ltsam.registry import nearest
 from training_scripts.arguments import DataArguments
 
@@ -30,6 +35,8 @@ class Splits:
         train_labels, test_labels: class indices (N,).
         label_column: a `ClassLabel`.
         class_names: its C names.
+        train_is_readable: all training images have been decoded once.
+        reserved: training images that are left out of `train`; None: none are.
     """
 
     train: Dataset
@@ -38,6 +45,8 @@ class Splits:
     test_labels: Tensor
     label_column: str
     class_names: list[str]
+    train_is_readable: bool = False
+    reserved: Dataset | None = None
 
     def statistics(self, arguments: DataArguments, tail_threshold: int | None) -> ClassStatistics:
         """Of the training split."""
@@ -64,7 +73,22 @@ def load_splits(arguments: DataArguments) -> Splits:
     test_labels = read_label_column(test, column)
     if int(test_labels.min()) < 0:
         raise ValueError("The test split is not labelled (it has the label -1): name another one with --test_split.")
-    return Splits(train, test, read_label_column(train, column), test_labels, column, train.features[column].names)
+    labels, names = read_label_column(train, column), train.features[column].names
+    if arguments.reserve is None:
+        return Splits(train, test, labels, test_labels, column, names)
+    out = hold_out(labels, arguments.reserve, arguments.split_seed)
+    kept = torch.ones(len(labels), dtype=torch.bool).index_fill(0, out, False).nonzero().flatten()
+    return Splits(train.select(kept), test, labels[kept], test_labels, column, names, reserved=train.select(out))
+
+
+def without_unreadable(splits: Splits, image_column: str | None, progress: bool = True) -> Splits:
+    """The same without training images that cannot be decoded; they are counted, and the first ones named."""
+    bad = unreadable_rows(splits.train, image_column, progress)
+    if bad:
+        named = "\n".join(list(bad.values())[:NAMED])
+        warnings.warn(f"{len(bad)} of {len(splits.train)} training images are left out:\n{named}", stacklevel=2)
+    good = [row for row in range(len(splits.train)) if row not in bad]
+    return replace(splits, train=splits.train.select(good), train_labels=splits.train_labels[good], train_is_readable=True)
 
 
 def check_data(arguments: DataArguments) -> None:
@@ -87,6 +111,8 @@ def check_data(arguments: DataArguments) -> None:
     _check_lists(arguments)
     if arguments.imbalance_ratio is not None:
         check_imbalance_ratio(arguments.imbalance_ratio)
+    if arguments.reserve is not None and not 0 < arguments.reserve < 1:
+        raise ValueError(f"--reserve {arguments.reserve:g}: a share of the training images, so it lies between 0 and 1.")
 
 
 def _check_lists(arguments: DataArguments) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import set_seed
 from transformers.trainer_utils import TrainOutput
@@ -16,6 +17,7 @@ from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.features import check_features
 from hf_ltsam.losses import make_loss
 from hf_ltsam.methods import make_method
+from hf_ltsam.metrics.predictions import predictions_of, write_predictions
 from hf_ltsam.metrics.run_record import RunRecord, write_metrics
 from hf_ltsam.models.clip_start import FROM_IMAGES, start_from_images
 from hf_ltsam.refusals import check_head, check_split
@@ -24,7 +26,8 @@ from hf_ltsam.spectral_norm import normalise_spectrally
 from training_scripts.arguments import Run, parse
 from training_scripts.checks import check, mapping, resume_point, warn_of_tiny_last_batch
 from training_scripts.results import print_results, record_of, save_recipe
-from training_scripts.splits import Splits, load_splits
+from training_scripts.splits import Splits, load_splits, without_unreadable
+from training_scripts.testing import predict_test
 from training_scripts.training_data import prepare
 from training_scripts.training_model import adapted, build_model, image_format, image_processor
 from training_scripts.user_errors import user_errors
@@ -37,12 +40,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         check(run)
         with run.config.main_process_first(desc="loading the data"):
             splits = load_splits(run.data)
+            if run.config.on_bad_image == "skip" and run.data.check_images:
+                splits = without_unreadable(splits, run.data.image_column, not run.config.disable_tqdm)
         warn_of_tiny_last_batch(len(splits.train), run.config)
         trainer = build_trainer(run, splits)
         trained = train(run, trainer)
         record = finish(run, splits, trainer, trained.metrics)
         if trainer.is_world_process_zero():
             print_results(record, run.config.output_dir)
+        if run.config.push_to_hub:
+            commit = trainer.publish_saved()
+            if trainer.is_world_process_zero():
+                print(f"Published: {commit.commit_url}")
 
 
 def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
@@ -91,14 +100,21 @@ def train(run: Run, trainer: LTSamTrainer) -> TrainOutput:
         raise KeyboardInterrupt(_way_back(run.config)) from interrupt
 
 
-def finish(run: Run, splits: Splits, trainer: LTSamTrainer, train_metrics: dict[str, float]) -> RunRecord:
-    """Test after the last epoch; save weights, metrics.json and recipe.yaml."""
-    test = trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
-    trainer.save_model()
+def finish(
+    run: Run,
+    splits: Splits,
+    trainer: LTSamTrainer,
+    train_metrics: dict[str, float],
+    second_stage: dict[str, Any] | None = None,
+) -> RunRecord:
+    """Test after the last epoch; save weights, metrics.json, predictions.json and recipe.yaml."""
+    test = predict_test(run, splits, trainer)
+    trainer.save_model(_internal_call=True)        # not pushed yet: the card needs metrics.json
     trainer.save_state()
-    record = record_of(run, trainer, splits, test, train_metrics)
+    record = record_of(run, trainer, splits, test, train_metrics, second_stage)
     if trainer.is_world_process_zero():
         write_metrics(run.config.output_dir, record)
+        write_predictions(run.config.output_dir, predictions_of(test.predictions, test.label_ids, splits.class_names))
         save_recipe(run)
     return record
 

@@ -88,7 +88,8 @@ def _on_the_fly(
     if short_side < size:
         raise ValueError(f"--test_short_side {short_side} leaves less than the {size} pixels that are kept: {size} or more.")
     if arguments.check_images:
-        _refuse_unreadable([splits.train, splits.test], arguments.image_column, progress)
+        unchecked = [splits.test] if splits.train_is_readable else [splits.train, splits.test]
+        _refuse_unreadable(unchecked, arguments.image_column, progress)
     train, plain_train, test = (
         on_the_fly(
             split,
@@ -114,5 +115,8 @@ def _require_small(split: Dataset, image_column: str | None) -> None:
 def _refuse_unreadable(splits: Sequence[Dataset], image_column: str | None, progress: bool) -> None:
     messages = [message for split in splits for message in unreadable_images(split, image_column, progress)]
     if messages:
-        total = f"Unreadable images in all: {len(messages)}. --check_images false skips this check."
+        total = (
+            f"Unreadable images in all: {len(messages)}. --on_bad_image skip trains without those of the training split; "
+            "--check_images false skips this check."
+        )
         raise ValueError("\n".join([*messages[:10], total]))

@@ -26,7 +26,7 @@ from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.training_set import without_adapter
 from training_scripts.arguments import ModelArguments
 
-OURS = CifarResNetConfig.model_type
+OURS = "cifar_resnet"
 SCALE = 25.0        # of a cosine head on a pretrained model; LIFT (Shi et al. 2024)
 Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]        # mean and std per channel
 

@@ -21,5 +21,6 @@ def user_errors() -> Iterator[None]:
     except (ValueError, OSError, NotImplementedError) as error:
         if os.environ.get(TRACEBACK) == "1":
             raise
-        print(f"error: {error}\n({TRACEBACK}=1 shows where it was raised.)", file=sys.stderr)
+        notes = vars(error).get("__notes__", [])        # of whoever knew more on its way
+        print("\n".join([f"error: {error}", *notes, f"({TRACEBACK}=1 shows where it was raised.)"]), file=sys.stderr)
         sys.exit(2)

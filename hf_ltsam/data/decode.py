@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.tar_members import is_member_address, read_member
 
 if TYPE_CHECKING:
@@ -68,12 +69,19 @@ def unreadable_images(
     dataset: datasets.Dataset, image_column: str | None = None, progress: bool = True
 ) -> list[str]:
     """One message for every image that cannot be decoded, naming its file and row. An empty list: all is well."""
-    messages = []
+    return list(unreadable_rows(dataset, image_column, progress).values())
+
+
+def unreadable_rows(
+    dataset: datasets.Dataset, image_column: str | None = None, progress: bool = True
+) -> dict[int, str]:
+    """The rows of images that cannot be decoded, and what is wrong with each."""
+    messages = {}
     for row, entry in enumerate(_with_progress(encoded_images(dataset, image_column), "checking images", progress)):
         try:
             decode_image(entry, 3, row)
-        except ValueError as error:
-            messages.append(str(error))
+        except BadImageError as error:
+            messages[row] = str(error)
     return messages
 
 
@@ -86,17 +94,17 @@ def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | Non
         row: named in the error.
 
     Raises:
-        ValueError: it cannot be decoded; names the file and the row.
+        BadImageError: it cannot be decoded; names the file and the row.
     """
     if entry is None or (entry["bytes"] is None and entry["path"] is None):
-        raise ValueError(f"{_name(entry, row)} holds no image.")
+        raise BadImageError(f"{_name(entry, row)} holds no image.")
     try:
         with Image.open(_source(entry)) as image:
             image.load()
     except Exception as error:  # PIL's readers raise nearly anything on broken input
-        raise ValueError(f"{_name(entry, row)} cannot be decoded ({error}). Repair or remove it.") from error
+        raise BadImageError(f"{_name(entry, row)} cannot be decoded ({error}). Repair or remove it.") from error
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{_name(entry, row)} has 16 or 32 bits per channel (mode {image.mode!r}): convert it to 8.")
+        raise BadImageError(f"{_name(entry, row)} has 16 or 32 bits per channel (mode {image.mode!r}): convert it to 8.")
     return ImageOps.exif_transpose(image).convert(MODES[channels])
 
 

@@ -82,8 +82,12 @@ class KeyedRandomness(KeyedDataset):
     def __getitem__(self, index: int) -> Any:
         index = operator.index(index)
         position = index + len(self) if index < 0 else index  # sample -1 is sample N-1, with the same random numbers
-        with _seeded(random_key(self.seed, self.epoch, position)):
-            return self.dataset[index]
+        with seeded(random_key(self.seed, self.epoch, position)):
+            try:
+                return self.dataset[index]
+            except Exception as error:
+                error.add_note(f"This was sample {position} of the training set.")
+                raise
 
 
 def keyed(dataset: Any, seed: int) -> KeyedDataset:
@@ -103,7 +107,7 @@ def _keyed_inside(dataset: Any) -> Iterator[KeyedDataset]:
 
 
 @contextmanager
-def _seeded(key: int) -> Iterator[None]:
+def seeded(key: int) -> Iterator[None]:
     """The three global generators of the CPU, seeded, and put back at the end."""
     states = torch.default_generator.get_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(key)  # torch.manual_seed would seed CUDA's generators too

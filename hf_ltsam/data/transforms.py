@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.bad_images import BadImageError
+from hf_ltsam.data.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.decode import decode_image, image_column_of
 from hf_ltsam.data.labels import class_label_column_of
 from hf_ltsam.registry import nearest
 
 if TYPE_CHECKING:
     import datasets
+
+logger = logging.get_logger(__name__)
 
 
 def short_side_of(size: int) -> int:
@@ -63,7 +69,7 @@ def on_the_fly(
         label_column: None: the only `ClassLabel` column.
 
     Raises:
-        ValueError: no such column. Later, when a row is read: an image that cannot be decoded, with its file's name.
+        ValueError: no such column. Later, when a row is read: `BadImageError`, with its file's name.
     """
     from datasets import Image
 
@@ -83,22 +89,53 @@ def on_the_fly_stream(
     transform: Callable[[Any], Any],
     image_column: str = "image",
     label_column: str = "label",
+    on_bad_image: str = "raise",
 ) -> datasets.IterableDataset:
     """`on_the_fly` for a stream: shuffle it before, by `stream.shuffle(seed, buffer_size)`, while images are still paths.
 
     A stream has no length and shows no labels: give the trainer `max_steps` and `class_statistics`. Its random
-    transforms are not keyed, so a resumed run draws others.
+    transforms are not keyed, so a resumed run draws others; those of `class_sampled_images` are.
 
     Args:
         stream: with an `Image` column.
         transform: called with an RGB image of PIL, such as `image_transform(...)`.
+        on_bad_image: raise, or skip: rows whose image cannot be decoded are left out with a warning.
     """
+    decode = _DecodeAndTransform(transform) if on_bad_image == "raise" else _LeavesOut(_DecodeAndTransform(transform))
+    return _encoded(stream, image_column, label_column).map(decode, batched=True, batch_size=1, remove_columns=["image"])
+
+
+def class_sampled_images(
+    stream: datasets.IterableDataset,
+    transform: Callable[[Any], Any],
+    statistics: ClassStatistics,
+    sampling: str,
+    seed: int = 0,
+    per_class: int = 16,
+    image_column: str = "image",
+    label_column: str = "label",
+) -> ClassSampledStream:
+    """`on_the_fly_stream` with classes in other shares: images are decoded when they are drawn, each draw augmented anew.
+
+    Random transforms are keyed, so a resumed run goes on alike. Give the trainer `max_steps` and the statistics.
+
+    Args:
+        stream: with an `Image` column; shuffle it before.
+        transform: called with an RGB image of PIL, such as `image_transform(...)`.
+        statistics, sampling, seed, per_class: as in `ClassSampledStream`.
+    """
+    decode = _DecodeAndTransform(transform)
+    rows = _encoded(stream, image_column, label_column)
+    return ClassSampledStream(rows, statistics, sampling, seed, per_class, transform=decode.row)
+
+
+def _encoded(stream: datasets.IterableDataset, image_column: str, label_column: str) -> datasets.IterableDataset:
+    """Its rows as `image`, not yet decoded, and `labels`."""
     from datasets import Image
 
     encoded = stream.select_columns([image_column, label_column]).cast_column(image_column, Image(decode=False))
     names = {old: new for old, new in ((image_column, "image"), (label_column, "labels")) if old != new}
-    decode = _DecodeAndTransform(transform)
-    return encoded.rename_columns(names).map(decode, batched=True, batch_size=1, remove_columns=["image"])
+    return encoded.rename_columns(names)
 
 
 @dataclass(frozen=True)
@@ -111,11 +148,28 @@ class _DecodeAndTransform:
         images = [self._pixels(entry) for entry in batch["image"]] if "image" in batch else []
         return {"pixel_values": images, "labels": batch.get("labels", [])}
 
+    def row(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"pixel_values": self._pixels(row["image"]), "labels": row["labels"]}
+
     def _pixels(self, entry: dict[str, Any] | None) -> Any:
         try:
             image = decode_image(entry)
-        except ValueError as error:
+        except BadImageError as error:
             if entry is not None and entry["path"]:
                 raise
-            raise ValueError(f"{error} unreadable_images(dataset) tells its row.") from error
+            raise BadImageError(f"{error} unreadable_images(dataset) tells its row.") from error
         return self.transform(image)
+
+
+@dataclass(frozen=True)
+class _LeavesOut:
+    """Rows one at a time, or none."""
+
+    decode: _DecodeAndTransform
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        try:
+            return self.decode(batch)
+        except BadImageError as error:
+            logger.warning(f"Left out of the stream: {error}")
+            return {"pixel_values": [], "labels": []}

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 
 
-def write_json(path: str | Path, values: Any) -> Path:
+def write_json(path: str | Path, values: Any, indent: int | None = 2) -> Path:
     """Write a file, all of it or nothing: a crash leaves the one that was there. Missing folders are made.
 
     Numbers that do not exist (NaN) become null, arrays become lists.
+
+    Args:
+        indent: as in `json.dumps`; None: all on one line, for long lists.
 
     Raises:
         TypeError: a value that JSON cannot hold.
     """
     path = Path(path)
-    text = json.dumps(plain(values), indent=2, allow_nan=False)
+    text = json.dumps(plain(values), indent=indent, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}"
     try:

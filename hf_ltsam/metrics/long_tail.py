@@ -95,9 +95,37 @@ def expected_calibration_error(probabilities: Any, labels: Any, num_bins: int = 
     if np.isnan(values).any():
         return float("nan")
     _check_probabilities(values)
-    confidence, right = values.max(axis=1), values.argmax(axis=1) == classes
-    bins = np.digitize(confidence, np.linspace(0, 1, num_bins + 1)[1:-1], right=True)
-    return float(np.abs(np.bincount(bins, weights=right - confidence)).sum() / len(classes))
+    bins = confidence_bins(values.max(axis=1), values.argmax(axis=1) == classes, num_bins)
+    return float(np.abs(bins.right - bins.confidence).sum() / len(classes))
+
+
+@dataclass(frozen=True)
+class ConfidenceBins:
+    """Sums over the samples of every bin of confidence.
+
+    Args:
+        samples: how many (B,).
+        confidence: sum of their confidences (B,).
+        right: how many of them were recognized (B,).
+    """
+
+    samples: Floats
+    confidence: Floats
+    right: Floats
+
+
+def confidence_bins(confidence: Any, right: Any, num_bins: int = 15) -> ConfidenceBins:
+    """What a reliability diagram shows, in bins ((b - 1)/num_bins, b/num_bins].
+
+    Args:
+        confidence: the largest probability of every sample (N,).
+        right: whether it was recognized (N,).
+    """
+    values = _array(confidence).astype(np.float64)
+    bins = np.digitize(values, np.linspace(0, 1, num_bins + 1)[1:-1], right=True)
+    samples = np.bincount(bins, minlength=num_bins).astype(np.float64)
+    sums = (np.bincount(bins, weights=weights, minlength=num_bins).astype(np.float64) for weights in (values, _array(right)))
+    return ConfidenceBins(samples, *sums)
 
 
 def predicted_classes(logits: Any) -> NDArray[np.int64]:

@@ -31,12 +31,16 @@ class RunRecord:
         results: split -> {"overall", "balanced", "groups": {"many", "medium", "few"}, "per_class": [C numbers or
             null], "ece", "samples"}, as `split_results` gives them. Accuracies are fractions in [0, 1].
         reweighting: `{"scheme": ..., "start": ...}`.
+        sampling: which training images an epoch showed, as in `LTSamConfig`.
+        second_stage: `{"name", "args", "first_stage": {"folder", "method", "loss", "weights_sha256"}}` of a run that started
+            from another one and changed its classifier alone, and whatever the stage chose (`tau`); else empty.
         weight_averaging: `{"start": ..., "interval": ...}` where the results are those of averaged weights, else empty.
-        model: whatever names it, such as `{"model_type": "cifar_resnet", "depth": 32, "head": "linear"}`.
+        model: whatever names it, such as `{"model": "cifar_resnet", "depth": 32, "head": "linear"}`.
         data: whatever names it, such as `{"name": "cifar10", "imbalance_ratio": 100, "fingerprint": ...}`.
         timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`.
         hardware: in words.
         command: that repeats the run.
+        weights_sha256: of the weights that the results are of, as `loading.weights_digest` gives it; empty: not known.
         versions: package -> version, as `installed_versions` gives them.
     """
 
@@ -46,12 +50,15 @@ class RunRecord:
     class_statistics: dict[str, Any]
     results: dict[str, dict[str, Any]]
     reweighting: dict[str, Any] = field(default_factory=dict)
+    sampling: str = "uniform"
+    second_stage: dict[str, Any] = field(default_factory=dict)
     weight_averaging: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
     hardware: str = ""
     command: str = ""
+    weights_sha256: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
 

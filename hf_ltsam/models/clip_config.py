@@ -29,7 +29,7 @@ class ClipForLongTailConfig(PreTrainedConfig):
         kwargs: those of every transformers configuration: num_labels, id2label, label2id, dtype, ...
     """
 
-    model_type = "clip_long_tail"
+    model_type = "hf_ltsam_clip_long_tail"
     sub_configs: ClassVar[dict[str, Any]] = {"vision_config": AutoConfig}
 
     vision_config: Any = None

@@ -24,7 +24,7 @@ class CosineHeadConfig(PreTrainedConfig):
         kwargs: those of every transformers configuration: num_labels, id2label, label2id, dtype, ...
     """
 
-    model_type = "cosine_head"
+    model_type = "hf_ltsam_cosine_head"
     sub_configs: ClassVar[dict[str, Any]] = {"base_config": AutoConfig}
 
     base_config: Any = None

@@ -30,7 +30,7 @@ class CifarResNetConfig(PreTrainedConfig):
         kwargs: those of every transformers configuration: num_labels, id2label, label2id, dtype, ...
     """
 
-    model_type = "cifar_resnet"
+    model_type = "hf_ltsam_cifar_resnet"        # transformers names it to whoever has not imported hf_ltsam
 
     depth: int = 32
     width: int = 16

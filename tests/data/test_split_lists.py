@@ -141,6 +141,12 @@ def server(tmp_path):
         running.shutdown()
 
 
+def test_offline_nothing_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(FileNotFoundError, match=r"https://lists.example/t: HF_HUB_OFFLINE=1 forbids the network.*--lists FOLDER"):
+        download(tmp_path / "train.txt", ["https://lists.example/t"], f"sha256:{SHA256}")
+
+
 def test_a_list_is_fetched_once_from_the_first_address_that_has_it(tmp_path, server):
     address, requests = server
     written(tmp_path / "public" / "other.txt", "another file")

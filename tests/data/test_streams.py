@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from dataset_builders import load_long_tailed, long_tail_statistics
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, LTSamConfig, LTSamTrainer
-from hf_ltsam.data.transforms import image_transform, on_the_fly, on_the_fly_stream
+from hf_ltsam.data.transforms import class_sampled_images, image_transform, on_the_fly, on_the_fly_stream
 
 COUNTS = (60, 20, 8)
 
@@ -84,6 +84,22 @@ def test_training_from_a_stream_needs_steps_and_statistics_alone(copy, tmp_path)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(losses) == 3 and np.isfinite(losses).all()
     assert {"eval_overall", "eval_medium", "eval_few"} <= set(trainer.evaluate())
+
+
+def test_classes_in_equal_shares_each_draw_augmented_anew(copy):
+    statistics = long_tail_statistics("imagenet_lt", lists=copy / "lists", own_lists=True)
+    stream = load(copy, True)["train"].shuffle(seed=1, buffer_size=64)
+    transform = image_transform(8, [0.0] * 3, [1.0] * 3, train=True)
+
+    def rows(seed=0):
+        drawn = class_sampled_images(stream, transform, statistics, "class_aware", seed)
+        return list(itertools.islice(drawn, sum(COUNTS), sum(COUNTS) + 60))
+
+    first, again = rows(), rows()
+    assert np.bincount([row["labels"] for row in first], minlength=3).min() >= 18
+    assert {(row["labels"], round(255 * float(row["pixel_values"].mean()))) for row in first} == {(0, 20), (1, 70), (2, 120)}
+    assert all((a["pixel_values"] == b["pixel_values"]).all() and a["labels"] == b["labels"] for a, b in zip(first, again))
+    assert [row["labels"] for row in rows(1)] != [row["labels"] for row in first]
 
 
 @pytest.mark.slow

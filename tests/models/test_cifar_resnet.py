@@ -157,7 +157,7 @@ def test_a_new_stem_leaves_the_rest_as_it_was(tmp_path):
 
 
 def test_configuration_by_name():
-    config = AutoConfig.for_model("cifar_resnet", depth=20, num_labels=4)
+    config = AutoConfig.for_model("hf_ltsam_cifar_resnet", depth=20, num_labels=4)
     assert type(config) is CifarResNetConfig and config.num_labels == 4
     assert type(AutoModelForImageClassification.from_config(config)) is CifarResNetForImageClassification
 
@@ -168,7 +168,7 @@ def test_importing_the_library_registers_the_model_without_a_word_and_twice():
 import importlib
 import hf_ltsam
 from transformers import AutoConfig
-AutoConfig.for_model("cifar_resnet")
+AutoConfig.for_model("hf_ltsam_cifar_resnet")
 importlib.reload(hf_ltsam.models)
 importlib.reload(hf_ltsam.models.resnet_cifar)
 importlib.reload(hf_ltsam.models)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from transformers import (
     pipeline,
 )
 
-from hf_ltsam.loading import load_run
+from hf_ltsam.loading import load_run, weights_digest
 from hf_ltsam.metrics.run_record import read_metrics
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from training_scripts import analyze_sharpness, cli, evaluate_ood, train
@@ -200,7 +201,9 @@ def test_export_merges_what_can_be_merged(images, open_clip_name, tmp_path):
     assert type(plain) is ClipForLongTail
     torch.testing.assert_close(logits(plain), logits(load_run(run)), rtol=1e-4, atol=1e-4)
     assert not (out / "adapter_config.json").exists()
-    assert json.loads((out / "metrics.json").read_text()) == json.loads((run / "metrics.json").read_text())
+    merged, trained = read_metrics(out), read_metrics(run)        # the same results, now of the merged weights
+    assert replace(merged, weights_sha256="") == replace(trained, weights_sha256="") and trained.weights_sha256 == weights_digest(run)
+    assert merged.weights_sha256 == weights_digest(out) != trained.weights_sha256
     assert AutoImageProcessor.from_pretrained(out).to_dict() == AutoImageProcessor.from_pretrained(run).to_dict()
     cli.main(["export", str(out), str(tmp_path / "again")])        # a whole model is copied
     assert torch.equal(logits(load_run(tmp_path / "again")), logits(plain))

@@ -5,19 +5,21 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 from data.copies import ilsvrc
 from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
+from hub_server import TOKEN, HubServer
 from PIL import Image
-from scripts.fake_hub import FakeHub
 from scripts.test_cli import run
 
 from dataset_builders.cifar_lt import CIFAR10_NAMES
-from dataset_builders.publish import Draw, data_card
+from dataset_builders.publish import Draw, data_card, leaderboard
 from dataset_builders.set_facts import FACTS
 from hf_ltsam import ClassStatistics
+from hf_ltsam.class_curve import text_curve
+from hf_ltsam.model_card.metadata import METRICS
 from training_scripts.arguments import DataArguments
-from training_scripts.class_curve import text_curve
 from training_scripts.splits import check_data, load_splits
 
 
@@ -105,9 +107,11 @@ def tiny_cifar10(folder, per_class=12):
 
 def test_the_card_states_source_terms_construction_and_counts():
     part = Dataset.from_dict({"label": list(range(10))}, features=Features(label=ClassLabel(names=list(CIFAR10_NAMES))))
-    text = str(data_card(Draw("cifar10_lt"), DatasetDict(train=part, test=part)))
+    text = str(data_card(Draw("cifar10_lt"), DatasetDict(train=part, test=part), "me/cifar10-lt"))
     for piece in ("license: unknown", "- uoft-cs/cifar10", "Krizhevsky 2009", "n_c = int(n_max (1/R)^(c / (C - 1)))", "| airplane | 5000 |",
-                  "| truck | 50 |", "exponential, R = 100, seed 0", FINGERPRINTS["cifar10_lt"]):  # fmt: skip
+                  "| truck | 50 |", "exponential, R = 100, seed 0", FINGERPRINTS["cifar10_lt"],
+                  'load_dataset("me/cifar10-lt", split=["train", "test"])', "| few | fewer than 200 | 3 | 272 |", "class_counts.png",
+                  "@techreport{krizhevsky2009", "@inproceedings{cao2019", "The tail is artificial"):  # fmt: skip
         assert piece in text
     with pytest.raises(ValueError, match="may not be published"):
         Draw("places_lt")
@@ -117,21 +121,45 @@ def test_the_card_states_source_terms_construction_and_counts():
 def test_push_writes_shards_and_card(tmp_path):
     """The real client against a server that speaks the Hub's few endpoints."""
     folder = tiny_cifar10(tmp_path / "cifar")
-    with FakeHub() as hub:
+    with HubServer() as hub:
         words = ["data", "push", "cifar10_lt", "me/cifar10-lt", "--data_dir", str(folder), "--imbalance_ratio", "4"]
         code = "import sys; from training_scripts.cli import main; main(sys.argv[1:])"
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=hub.environment(tmp_path), timeout=240)
+        files = hub.files("me/cifar10-lt", "dataset") if done.returncode == 0 else {}
     assert done.returncode == 0, done.stderr
     assert "/datasets/me/cifar10-lt" in done.stdout
-    shards = [name for name in hub.files if name.endswith(".parquet")]
+    shards = [name for name in files if name.endswith(".parquet")]
     assert sorted(name.split("-")[0] for name in shards) == ["data/test", "data/train"]
     for name in shards:
-        (tmp_path / name.rpartition("/")[2]).write_bytes(hub.files[name])
+        (tmp_path / name.rpartition("/")[2]).write_bytes(files[name])
     train = Dataset.from_parquet(str(next(tmp_path.glob("train-*.parquet"))), cache_dir=str(tmp_path / "hf"))
     assert np.bincount(train["label"]).tolist() == [12, 10, 8, 7, 6, 5, 4, 4, 3, 3]
     assert train.features["label"].names[0] == "airplane" and train[0]["img"].size == (32, 32)
-    card = hub.files["README.md"].decode()
+    card = files["README.md"].decode()
     assert "dataset_info" in card and "pretty_name: CIFAR-10-LT, imbalance ratio 4" in card and "## Construction" in card
+    assert files["class_counts.png"].startswith(b"\x89PNG")
+    board = yaml.safe_load(files["eval.yaml"])
+    assert board["name"] == "CIFAR-10-LT, imbalance ratio 4" and board["evaluation_framework"] == "hf_ltsam"
+    assert [task["id"] for task in board["tasks"]] == ["accuracy", "balanced_accuracy", "accuracy_many"]        # 5,000 down to 1,250
+    assert all(task["config"] == "default" and task["split"] == "test" for task in board["tasks"])
+
+
+def test_a_failing_push_is_told_in_words(capsys, monkeypatch):
+    class Splits:
+        def push_to_hub(self, *_, **__):
+            raise OSError(f"Client error for https://cdn.example/x?Signature=abc with {TOKEN}")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("dataset_builders.publish.load_long_tailed", lambda *_, **__: Splits())
+    status, _, err = run(capsys, "data", "push", "cifar10_lt", "me/x")
+    assert status == 2 and "me/x was not uploaded: Client error for https://cdn.example/x with ***" in err
+
+
+def test_the_leaderboard_has_the_tasks_that_a_model_reports():
+    """What `ltsam push --benchmark` writes into .eval_results must be tasks of eval.yaml."""
+    board = yaml.safe_load(leaderboard(Draw("cifar100_lt")))
+    assert [task["id"] for task in board["tasks"]] == [METRICS[name][0] for name in ("overall", "balanced", "many", "medium", "few")]
+    assert "many above 100, medium 20 to 100, few below 20" in board["description"]
 
 
 # ---- the training script ----

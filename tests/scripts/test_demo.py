@@ -6,7 +6,7 @@ import shlex
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from report.html_page import Page
 from transformers import AutoModelForImageClassification
 
 from dataset_builders.long_tail import exponential_profile
@@ -126,11 +126,44 @@ def test_the_checkpoint_gives_the_accuracy_that_was_reported(finished, splits):
     assert accuracy == pytest.approx(read_metrics(folder).results["test"]["overall"])
 
 
-def test_the_figure_is_drawn(finished):
-    image = np.asarray(Image.open(finished[0] / "accuracy_by_frequency.png").convert("RGB"))
-    assert min(image.shape[:2]) > 500
-    colours = {tuple(colour) for colour in image.reshape(-1, 3)[::3]}
-    assert {(0, 0, 0), (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= colours        # one for each configuration
+def test_the_report_lacks_nothing(finished):
+    folder, out = finished
+    page = Page((folder / "report" / "report.html").read_text())
+    assert str(folder / "report" / "report.html") in "".join(out.split())
+    assert not [e for e in page.elements if e.get("class") in ("missing", "damaged")]
+    assert [row[:2] for row in page.table("Test accuracy and expected")[1:]] == [
+        ["CE + SGD", "0, 1"], ["LA + SAM", "0, 1"], ["LA + Focal-SAM", "0, 1"]
+    ]
+    assert len(page.all("svg")) == 12 and len(list((folder / "report").glob("*.png"))) == 12
+
+
+def test_the_report_says_what_was_measured(finished):
+    folder, out = finished
+    page = Page((folder / "report" / "report.html").read_text())
+    overall = page.table("Test accuracy and expected")[2][2]
+    assert overall in row_of(out, "LA + SAM")
+    assert page.table("digits_c: means over all")[2][3] in row_of(out, "LA + SAM")
+    checkpoints = page.table("Extreme eigenvalues")[1:]
+    assert len({row[0] for row in checkpoints}) == 6 and len({row[1] for row in checkpoints}) >= 3
+    assert {row[0] for row in page.table("Eigenvalues and trace")[1:]} >= {"CE + SGD, class 0 (128 images, 16 taken)"}
+
+
+def test_the_corruptions_need_not_be_evaluated_again(finished, monkeypatch, capsys):
+    run = finished[0] / "la_sam" / "seed0"
+    before = (run / "evaluation" / "ood_results.json").read_text()
+    monkeypatch.setattr("training_scripts.ood_evaluation.predict_classes", None)        # it would be called
+    cli.main(["evaluate", "--model", str(run), "--sets", "digits_c", "--severities", "3", "--use_cpu"])
+    assert (run / "evaluation" / "ood_results.json").read_text() == before
+    capsys.readouterr()
+
+
+def test_a_second_demo_leaves_nothing_of_the_first(tmp_path):
+    stale = [tmp_path / "run" / name for name in ("sharpness", "evaluation", "checkpoint-7")]
+    for folder in stale:
+        folder.mkdir(parents=True)
+    (tmp_path / "run" / "mine.txt").touch()
+    demo.clear(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine.txt"]
 
 
 def test_the_next_commands_work(finished, capsys, tmp_path):

@@ -59,8 +59,10 @@ class KillAt(TrainerCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def noisy_trainer(folder, workers=0, method="sam", callbacks=None, num_classes=3, **settings):
-    threshold = 6 if method in {"sse_sam", "imbsam"} else None
+def noisy_trainer(
+    folder, workers=0, method="sam", callbacks=None, num_classes=3, eval_dataset=None, compute_metrics=None, **settings
+):
+    threshold = 6 if method in {"sse_sam", "sam_ext", "imbsam"} else None
     args = {
         "output_dir": str(folder), "num_train_epochs": 4, "per_device_train_batch_size": 4, "learning_rate": 0.05,
         "save_strategy": "steps", "save_steps": 4, "report_to": "none", "disable_tqdm": True, "use_cpu": True, "seed": 3,
@@ -68,7 +70,10 @@ def noisy_trainer(folder, workers=0, method="sam", callbacks=None, num_classes=3
         "tail_threshold": threshold, "reweighting": "effective_number", "reweighting_start": 0.5, "logging_steps": 3,
         "dataloader_pin_memory": False, **settings,
     }
-    return LTSamTrainer(Model(num_classes), LTSamConfig(**args), train_dataset=Noisy(num_classes), callbacks=callbacks)
+    return LTSamTrainer(
+        Model(num_classes), LTSamConfig(**args), train_dataset=Noisy(num_classes), eval_dataset=eval_dataset,
+        callbacks=callbacks, compute_metrics=compute_metrics,
+    )
 
 
 if __name__ == "__main__":

@@ -58,6 +58,15 @@ def test_resumed_from_any_checkpoint(step, workers, persistent, tmp_path):
     assert_same(resumed.model, whole.model)
 
 
+def test_resumed_at_its_end_it_is_at_its_end(tmp_path):
+    """In mid-epoch: the stock loop would take a step more than there are."""
+    whole, resumed = noisy_trainer(tmp_path, max_steps=8), noisy_trainer(tmp_path, max_steps=8)
+    whole.train()
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 8
+    assert_same(resumed.model, whole.model)
+
+
 def test_the_test_above_can_fail(tmp_path):
     """Another seed gives another run: the noise, the dropout and the order do matter."""
     first, other = noisy_trainer(tmp_path, 0), noisy_trainer(tmp_path, 0, data_seed=4)

@@ -118,6 +118,12 @@ def test_sharded_training_resumes(ranks):
 
 
 @pytest.mark.slow
+def test_gradients_are_exchanged_once_per_step_whatever_the_method(ranks):
+    """And not between the micro-batches of a step."""
+    assert ranks[0]["communications"] == {"sgd": 3, "focal_sam": 3, "cc_sam": 3}
+
+
+@pytest.mark.slow
 def test_evaluation_on_two_processes_equals_one(ranks, tmp_path):
     metrics, logits = evaluated(tmp_path)
     for found, of in (r["evaluated"] for r in ranks):

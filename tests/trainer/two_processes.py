@@ -105,6 +105,22 @@ def run(
     }
 
 
+def communications(folder: Path, method: str) -> int:
+    """How often processes exchange as many numbers as the model has weights, in 3 steps of 2 micro-batches."""
+    weights, sent, reduce = sum(p.numel() for p in model(False).parameters()), [], torch.distributed.all_reduce
+
+    def counting(tensor, *args, **kwargs):
+        sent.append(tensor.numel())
+        return reduce(tensor, *args, **kwargs)
+
+    torch.distributed.all_reduce = counting
+    try:
+        run(folder, False, 2, method, **METHODS[method])
+    finally:
+        torch.distributed.all_reduce = reduce
+    return sum(numbers >= weights for numbers in sent)
+
+
 def evaluated(folder: Path) -> tuple[dict, np.ndarray]:
     """Metrics and logits of 30 samples: the last batch is small, and accelerate fills it up with others."""
     args = LTSamConfig(
@@ -139,6 +155,7 @@ if __name__ == "__main__":
         for accumulation in (1, 2):
             results["step", method, accumulation] = run(folder, False, accumulation, method, ascent_scope="step", **args)
     results["step", "groups", 2] = run(folder, False, 2, "sam", ascent_scope="step", ascent_size=4, rho=0.3)
+    results["communications"] = {method: communications(folder, method) for method in ("sgd", "focal_sam", "cc_sam")}
     results["evaluated"] = evaluated(folder)        # before weights are sharded
     for method, args in METHODS.items():
         results["sharded", method, 1] = run(folder, False, 1, method, kind=Sharded, **args)

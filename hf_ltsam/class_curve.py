@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 
-from hf_ltsam import ClassStatistics
+from .class_statistics import ClassStatistics
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 COLOURS = {"many": "#4c72b0", "medium": "#dd8452", "few": "#55a868"}
@@ -31,6 +32,12 @@ def text_curve(statistics: ClassStatistics, width: int = 64, height: int = 6) ->
 
 def draw_curve(statistics: ClassStatistics, title: str, path: Path) -> None:
     """The same as a PNG, coloured by reporting group."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(curve_png(statistics, title))
+
+
+def curve_png(statistics: ClassStatistics, title: str) -> bytes:
+    """The content of that PNG."""
     from matplotlib.figure import Figure
 
     counts = np.asarray(statistics.counts)
@@ -50,5 +57,6 @@ def draw_curve(statistics: ClassStatistics, title: str, path: Path) -> None:
     axes.set_ylabel("training images")
     axes.set_title(title)
     axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    return content.getvalue()

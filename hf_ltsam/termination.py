@@ -1,0 +1,87 @@
+"""SIGTERM, as schedulers send it before they take a machine away: finish the step, save, end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import TrainerCallback
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+EXIT_STATUS = 128 + signal.SIGTERM        # as a shell reports a process that SIGTERM has ended
+
+
+class EndsOnSigterm(TrainerCallback):
+    """Ends the process with status 143 after the step in which SIGTERM came, with a checkpoint of that step.
+
+    It stands for transformers' own callback behind `enable_jit_checkpoint`, which saves in the middle of a step (batch
+    norm and random numbers have moved, the weights have not), straight into `checkpoint-N`, and on those processes only
+    that the signal has reached. With several processes, all end after the same step: at the end of every step they begin
+    to tell each other, and read what came of it at the end of the next.
+    """
+
+    def __init__(self) -> None:
+        self._asked = self._ending = False
+        self._group: Any = None
+        self._under_way: list[tuple[torch.Tensor, Any]] = []        # the message of the last step, if any
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While the training runs. A signal that came too late for its last step is delivered when it is over."""
+        if threading.current_thread() is not threading.main_thread():
+            logger.warning("enable_jit_checkpoint has no effect: Python receives signals in the main thread only.")
+            yield
+            return
+        self._asked = self._ending = False
+        previous = signal.signal(signal.SIGTERM, self._note) or signal.SIG_DFL
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+        if self._asked:
+            signal.raise_signal(signal.SIGTERM)
+
+    def _note(self, *_: Any) -> None:
+        """Launchers and schedulers may both send it: more than one is as good as one."""
+        self._asked = True
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if dist.is_available() and dist.is_initialized() and self._group is None:
+            self._group = dist.new_group(backend="gloo", timeout=args.ddp_timeout_delta)        # of the host: no GPU waits
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._ending = self._all_asked()
+        if self._ending:
+            logger.warning(f"SIGTERM: saving a checkpoint of step {state.global_step}, then ending.")
+            control.should_save, control.should_evaluate = True, False
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._ending:
+            raise SystemExit(EXIT_STATUS)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._asked = self._told() or self._asked
+
+    def _all_asked(self) -> bool:
+        """Whether any process was asked to end, and every process knows."""
+        if self._group is None:
+            return self._asked
+        known = self._told()
+        flag = torch.tensor([int(self._asked)])
+        self._under_way.append((flag, dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group, async_op=True)))
+        return known
+
+    def _told(self) -> bool:
+        """What came of the message that is under way, if there is one."""
+        for flag, work in self._under_way:
+            work.wait()
+            self._under_way = []
+            return bool(flag)
+        return False

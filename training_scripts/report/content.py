@@ -1,0 +1,96 @@
+"""What a page is made of. Nothing here knows how it is drawn or written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that lies beside the page as PNG and SVG.
+
+    Args:
+        name: of both files, without their endings.
+        svg: the same for inside the page, in the page's colours.
+        caption: what is seen, with units.
+    """
+
+    name: str
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Args:
+    caption: what the numbers are, with units.
+    columns: their headers; the first is that of the rows' own headers.
+    rows: cells as text, the first one names the row.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Text to be read as it is, such as commands.
+
+    Args:
+        title: whose.
+        text: with its line breaks.
+    """
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report.
+
+    Args:
+        title: unique on the page.
+        figures, tables, listings: in this order.
+        notes: sentences below them.
+        missing: what could not be drawn, and which command makes it.
+    """
+
+    title: str
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    listings: Sequence[Listing] = ()
+    notes: Sequence[str] = ()
+    missing: Sequence[Missing] = field(default=())
+
+    @property
+    def anchor(self) -> str:
+        return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something a run does not hold.
+
+    Args:
+        what: in words, with whose it is.
+        command: that makes it.
+    """
+
+    what: str
+    command: str
+
+
+def percent(fraction: float) -> str:
+    """12.3; a dash for a number that does not exist."""
+    return "-" if fraction != fraction else f"{100 * fraction:.1f}"
+
+
+def mean_and_deviation(mean: float, deviation: float, scale: float = 1, digits: int = 1) -> str:
+    """12.3 ± 0.4; without the deviation where there is none (NaN), a dash without a mean."""
+    if mean != mean:
+        return "-"
+    spread = "" if deviation != deviation else f" ± {scale * deviation:.{digits}f}"
+    return f"{scale * mean:.{digits}f}{spread}"
