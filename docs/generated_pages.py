@@ -17,6 +17,7 @@ from typing import Any
 import dataset_builders
 import hf_ltsam
 from hf_ltsam import LOSSES, METHODS, LTSamConfig
+from hf_ltsam.docstrings import entry
 from hf_ltsam.methods import Method
 from hf_ltsam.run_identity import describe
 from training_scripts.recipe_file import RECIPES, read_recipe, recipe_names
@@ -103,7 +104,7 @@ def _methods_of_recipes() -> dict[str, Any]:
 
 def _methods_index() -> str:
     rows = [
-        f"| [`{name}`]({name}.md) | {_cell(_first_paragraph(method))} | {_cell(_entry(method, 'Cost'))} |"
+        f"| [`{name}`]({name}.md) | {_cell(_first_paragraph(method))} | {_cell(entry(method, 'Cost'))} |"
         for name, method in METHODS.items()
     ]
     return _page(
@@ -223,17 +224,6 @@ def _toctree(names: Iterable[str]) -> str:
 
 def _first_paragraph(documented: Any) -> str:
     return " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
-
-
-def _entry(documented: Any, name: str) -> str:
-    """The text behind "Cost:" or "Source:", to the end of its paragraph or to the next entry."""
-    _, _, text = (inspect.getdoc(documented) or "").partition(f"\n{name}: ")
-    lines: list[str] = []
-    for line in text.splitlines():
-        if lines and not line.startswith(" "):
-            break
-        lines.append(line.strip())
-    return " ".join(lines)
 
 
 def _cell(text: str) -> str:
