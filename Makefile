@@ -1,6 +1,7 @@
 # make demo   the main job, on real images, in about two minutes
 # make test   the whole test suite
 # make check  lint and types
+# make docs   the site, in build/docs
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -12,7 +13,7 @@ export OMP_NUM_THREADS ?= 2
 # Keep compiled modules whatever the environment says: importing transformers from source takes ten seconds each time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-fast check benchmark clean
+.PHONY: demo test test-fast check docs benchmark clean
 
 demo: $(STAMP)
 	$(BIN)/ltsam demo
@@ -27,6 +28,10 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs_installed
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "build/docs/index.html"
+
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/step_cost.py
 
@@ -38,5 +43,9 @@ $(STAMP): pyproject.toml
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --editable '.[dev]'
 	touch $(STAMP)
 
+$(VENV)/.docs_installed: $(STAMP)
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/generated .pytest_cache .mypy_cache .ruff_cache

@@ -1,5 +1,7 @@
 """Curvature of the loss, class by class: operator x algorithm, and the surroundings of a model.
 
+The spectrum of a class, all in all:
+
     statistics = ClassStatistics.from_labels(labels)
     tail = make_subset("class 9", [9], choose_images(labels, 10, max_samples=300))
     chunks = Chunks(dataset, tail.rows, size=64)

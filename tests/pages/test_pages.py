@@ -1,0 +1,169 @@
+"""Every code block of the pages and of README.md: run in a folder of tiny data, or, where it says why not, checked.
+
+Commands run in this process. Two things differ from what a reader types: `num_train_epochs` is 1, and data and models are
+tiny ones, under the names that the pages use.
+"""
+
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+
+import datasets
+import pytest
+from pages.blocks import blocks_of, commands_of, starts_with
+from pages.checks import ROOT, check_command, check_python
+from pages.surroundings import draw_all, given_names, train_runs
+
+from hf_ltsam import METHODS
+from hf_ltsam.methods import SAM
+from training_scripts import cli
+
+sys.path.append(str(ROOT / "docs"))
+from generated_pages import generated_pages
+
+WRITTEN = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+MADE = generated_pages()
+GENERATED = {name: text for name, text in MADE.items() if any(block.is_python or block.is_commands for block in blocks_of(text))}
+SLOW = ("clip.md", "curvature.md", "many_gpus.md", "own_images.md", "report.md", "second_stages.md")
+README = (ROOT / "README.md").read_text()
+
+# README.md is read on the Hub and by pip as well: what cannot be run is said here and not in it.
+README_NOT_RUN = {
+    'load_long_tailed("imagenet_lt"': "needs the images of ImageNet",
+    'write_corrupted(test, "cifar100-c")': "writes 75 sets with a process for each core; write_corrupted has tests of its own",
+}
+
+
+@pytest.fixture(scope="session")
+def surroundings(tmp_path_factory):
+    root = tmp_path_factory.mktemp("surroundings")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(root / "hf_cache"))
+        draw_all(root)
+        train_runs(root)
+    return root
+
+
+@pytest.fixture
+def here(surroundings, tmp_path, monkeypatch):
+    """The folder a page's reader is in; `runs` only has what the page says it starts with."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf_cache"))
+    for name in ("path", "microsoft", "openai"):
+        shutil.copytree(surroundings / name, tmp_path / name)
+    return tmp_path
+
+
+def shortened(code):
+    return re.sub(r"(num_train_epochs[ =])\d+", r"\g<1>1", code)
+
+
+def run_page(name, text, monkeypatch, names):
+    """All blocks in order; those of Python share their names."""
+    for block in blocks_of(text):
+        try:
+            if block.reason or not (block.is_python or block.is_commands):
+                check_block(block, monkeypatch)
+            elif block.is_python:
+                padding = "\n" * (block.line - 1)        # so that a traceback has the page's line
+                exec(compile(padding + shortened(block.code), name, "exec"), names)
+            else:
+                for words in commands_of(shortened(block.code)):
+                    assert words[0] == "ltsam", f"{words[0]} is not run here: say so above the block"
+                    cli.main(words[1:])
+        except (Exception, SystemExit) as error:
+            pytest.fail(f"{name}, line {block.line}: {type(error).__name__}: {error}")
+
+
+def check_block(block, monkeypatch):
+    if block.is_python:
+        check_python(block.code)
+    elif block.is_commands:
+        for words in commands_of(block.code):
+            check_command(words, monkeypatch)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in WRITTEN])
+def test_a_written_page(name, here, surroundings, monkeypatch):
+    if starts_with(WRITTEN[name]):
+        shutil.copytree(surroundings / "runs", here / "runs")
+    run_page(name, WRITTEN[name], monkeypatch, {})
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_generated_page(name, here, monkeypatch):
+    run_page(name, GENERATED[name], monkeypatch, given_names() if name == "losses.md" else {})
+
+
+def test_every_method_has_a_page_with_its_name_and_settings():
+    for name, method in METHODS.items():
+        text = MADE[f"methods/{name}.md"]
+        assert text.startswith(f"# {name}\n") and method.__name__ in text
+        for word in ("tail_threshold=20", "--tail_threshold 20"):
+            assert (word in text) == method.needs_split
+        assert f"({name}.md)" in MADE["methods/index.md"]
+
+
+def test_a_new_method_needs_no_page_by_hand(monkeypatch):
+    @dataclass(frozen=True)
+    class Mine(SAM):
+        """My SAM: g = G(1, strength unit(G(1))).
+
+        Cost: 2 forwards, 2 backwards.
+        """
+
+        strength: float = 0.25
+
+    monkeypatch.setitem(METHODS, "mine", Mine)
+    pages = generated_pages()
+    assert "hf_ltsam.methods.Mine" in pages["methods/mine.md"] and '"strength": 0.25' in pages["methods/mine.md"]
+    assert "| [`mine`](mine.md) | My SAM: g = G(1, strength unit(G(1))). | 2 forwards, 2 backwards. |" in pages["methods/index.md"]
+
+
+def test_python_of_the_readme(here, surroundings, monkeypatch):
+    shutil.copytree(surroundings / "runs/mine", here / "runs/lift")
+    names = given_names()
+    for block in blocks_of(README):
+        if block.is_python and not any(text in block.code for text in README_NOT_RUN) and not block.reason:
+            exec(compile("\n" * (block.line - 1) + shortened(block.code), "README.md", "exec"), names)
+
+
+@pytest.mark.parametrize("block", blocks_of(README), ids=lambda block: f"line{block.line}")
+def test_what_the_readme_names_is_there(block, monkeypatch):
+    """Commands of README.md are those of the pages, where they are run."""
+    check_block(block, monkeypatch)
+
+
+def test_what_is_not_run_is_still_in_the_readme():
+    for text in README_NOT_RUN:
+        assert text in README
+
+
+PAGE = """Text
+<!-- starts with: runs/mine, runs/other -->
+
+```python
+a = 1
+```
+
+<!-- not run: takes
+hours -->
+```bash
+ltsam train --x \\
+    'a b'        # a remark
+
+ltsam data list
+```
+"""
+
+
+def test_blocks_are_found_and_read():
+    python, shell = blocks_of(PAGE)
+    assert (python.line, python.is_python, python.is_commands, python.reason) == (5, True, False, None)
+    assert (shell.is_commands, shell.reason) == (True, "takes hours")
+    assert commands_of(shell.code) == [["ltsam", "train", "--x", "a b"], ["ltsam", "data", "list"]]
+    assert starts_with(PAGE) == ["runs/mine", "runs/other"]

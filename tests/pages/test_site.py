@@ -1,0 +1,69 @@
+"""The site is built without a warning, and docstrings are shown as they are written."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+from pages.checks import ROOT
+
+from hf_ltsam import METHODS
+
+sys.path.append(str(ROOT / "docs"))
+from docstring_markup import as_restructured_text
+
+NEEDED = ("sphinx", "myst_parser", "furo")
+
+DOCSTRING = """A thing: T = |w| + eta, rho_c* and x_.
+
+It takes `plain="reuse"`:
+
+    call(*arguments)
+        deeper_
+
+Args:
+    first,
+        second: both.
+    rho: of `rho*`, >= 0.
+
+Cost: 2 forwards,
+    3 backwards.
+Source: Li et al. 2025 Eq. 5."""
+
+MARKED = r"""A thing: T = \|w\| + eta, rho_c\* and x\_.
+
+It takes ``plain="reuse"``:
+
+::
+
+    call(*arguments)
+        deeper_
+
+Args:
+    first, second: both.
+    rho: of ``rho*``, >= 0.
+
+:Cost: 2 forwards,
+    3 backwards.
+:Source: Li et al. 2025 Eq. 5."""
+
+
+def test_docstrings_are_plain_text_with_code():
+    assert "\n".join(as_restructured_text(DOCSTRING.splitlines())) == MARKED
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed: pip install '.[docs]'")
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", ROOT / "docs", tmp_path / "site"],
+        capture_output=True, text=True, timeout=600, check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    for name, method in METHODS.items():
+        page = (tmp_path / "site" / "generated" / "methods" / f"{name}.html").read_text()
+        assert f'id="hf_ltsam.methods.{method.__name__}"' in page and f"--method<span class=\"w\"> </span>{name}" in page
+    settings = (tmp_path / "site" / "generated" / "settings.html").read_text()
+    assert "ascent_scope" in settings
