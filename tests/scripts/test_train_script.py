@@ -238,7 +238,6 @@ def test_ctrl_c_says_how_to_go_on(images, tmp_path):
     (["--method", "sse_sam", "--method_args", '{"gamma": 1.5}'], ["SSESAM(gamma=...)", "[0, 1]", "1.5"]),
     (["--loss", "logit_adjustmnet"], ["'logit_adjustmnet'", "'logit_adjustment'"]),
     (["--reweighting", "inverted"], ["'inverted'", "inverse"]),
-    (["--fp16", "true"], ["fp16", "bf16"]),
     (["--dataloader_drop_last", "true"], ["--dataloader_drop_last", "--per_device_train_batch_size"]),
     (["--builder", "image_folders"], ["image_folders", "'image_folder'"]),
     (["--normalisation", "cifar_10"], ["cifar_10", "'cifar10'"]),
