@@ -22,6 +22,7 @@ release = version = hf_ltsam.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_heading_anchors = 3
 napoleon_numpy_docstring = False
+napoleon_use_param = False        # names that share a description stay together
 napoleon_use_rtype = False
 autodoc_inherit_docstrings = False        # what is inherited from transformers and torch is documented there
 autodoc_member_order = "bysource"
