@@ -57,8 +57,9 @@ def test_results_of_other_weights_are_left_out(hub, tmp_path, capsys):
     out = pushed_without_error(capsys, folder, "me/digits")
     assert out.count("is of other weights than the run has now") == 2
     assert "Under shift" not in hub.files("me/digits")["README.md"].decode() and not any("/" in p for p in hub.files("me/digits"))
+    from hf_ltsam.run_identity import fingerprint
     from training_scripts.ood_checkpoint import load_checkpoint
-    from training_scripts.saved_run import fingerprint, load_run
+    from training_scripts.saved_run import load_run
 
     right = {**EVALUATION, "checkpoint": {**EVALUATION["checkpoint"], "fingerprint": load_checkpoint(str(folder)).fingerprint}}
     (folder / "evaluation" / "ood_results.json").write_text(json.dumps(right))
