@@ -11,7 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)        # a shell may have started the tests ignoring it
 
-SHARED = Path(os.environ.get("LTSAM_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+SHARED = Path(os.environ.get("LTSAM_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 
 
 @pytest.fixture(scope="session")
