@@ -113,6 +113,14 @@ def test_groups_over_processes_take_their_part_from_each(ranks):
 
 
 @pytest.mark.slow
+def test_sharded_micro_batches_have_perturbations_of_their_own(ranks, tmp_path):
+    """Each with the gradient of all processes, that of the first micro-batch too, which is taken under `no_sync`."""
+    one = run(tmp_path, False, 2, "focal_sam", per_device_train_batch_size=8, rho=0.3)
+    for name, value in one["state"].items():
+        torch.testing.assert_close(ranks[0]["sharded", "micro"]["state"][name], value, rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
 def test_sharded_training_resumes(ranks):
     assert ranks[0]["resumed"] == {"sam": True, "msam": True, "looksam": True, "friendly_sam": True}
 

@@ -163,6 +163,7 @@ if __name__ == "__main__":
         results["sharded", method, 1] = run(
             folder, False, 1, method, kind=Sharded, eval_strategy="steps", eval_steps=1, **METHODS[method]
         )
+    results["sharded", "micro"] = run(folder, False, 2, "focal_sam", kind=Sharded, rho=0.3)
     results["sharded", "focal_sam", 2] = run(folder, False, 2, "focal_sam", kind=Sharded, ascent_scope="step", rho=0.3)
     results["resumed"] = {method: resumed(folder, method) for method in ("sam", "msam", "looksam", "friendly_sam")}
     torch.save(results, folder / f"rank{torch.distributed.get_rank()}.pt")
