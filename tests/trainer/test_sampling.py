@@ -1,9 +1,5 @@
 """Training with other shares of the classes than those of the training set: what the model sees, and resuming."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +8,7 @@ import torch
 from torch.utils.data import IterableDataset
 from trainer.noisy_run import COUNTS, Model, Noisy, noisy_trainer
 from trainer.two_processes_sampling import Recorder, trainer_of
+from trainer.two_ranks import results_of_two_ranks
 
 from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer
 
@@ -123,25 +120,7 @@ def test_refusals(tmp_path):
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-                 "WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true"},
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    try:
-        outputs = [p.communicate(timeout=200)[0] for p in processes]
-    finally:
-        for p in processes:
-            p.kill()
-    assert [p.returncode for p in processes] == [0, 0], "\n".join(outputs)
-    return [torch.load(folder / f"rank{r}.pt", weights_only=False) for r in (0, 1)]
+    return results_of_two_ranks(SCRIPT, tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.slow

@@ -1,10 +1,6 @@
 """Data parallel training: ranks stay identical, and the gradient is the mean of what each rank would have used."""
 
 import copy
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +8,7 @@ import torch
 from methods import references
 from methods.references import Problem
 from trainer.two_processes import METHODS, evaluated, model, run
+from trainer.two_ranks import results_of_two_ranks
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.context import StepContext
@@ -21,25 +18,7 @@ SCRIPT = Path(__file__).with_name("two_processes.py")
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-                 "WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true"},
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        outputs = [p.communicate(timeout=200)[0] for p in processes]
-    finally:
-        for p in processes:
-            p.kill()
-    assert [p.returncode for p in processes] == [0, 0], "\n".join(outputs)
-    return [torch.load(folder / f"rank{r}.pt", weights_only=False) for r in (0, 1)]
+    return results_of_two_ranks(SCRIPT, tmp_path_factory.mktemp("two"))
 
 
 CASES = [(False, 1), (False, 2), (True, 1), (True, 2)]        # batch norm, micro-batches per step
