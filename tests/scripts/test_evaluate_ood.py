@@ -1,10 +1,6 @@
 """`ltsam evaluate`: numbers against a loop written by hand, restarts, processes, tables, and what is refused."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from scripts.picture_folders import CLASSES, draw_images
+from trainer.two_ranks import outputs_of_two_ranks
 from transformers import AutoModelForImageClassification
 
 from dataset_builders.class_table import class_table
@@ -149,23 +146,9 @@ def test_two_processes_change_nothing(checkpoint, test_images, tmp_path):
     words = ["--sets", *map(str, (test_images, f"{test_images}_c", tmp_path / "three")), *FEW]
     expected = evaluate(checkpoint, *words, "--batch_size", "13", out=tmp_path / "one")
     words += ["--batch_size", "3"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, evaluate_ood.__file__, "--model", str(checkpoint), "--output_dir", str(tmp_path / "two"), *words]
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={
-            **os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2",
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true",
-        })
-        for rank in (0, 1)
-    ]
-    try:
-        outputs = [p.communicate(timeout=200)[0] for p in processes]
-    finally:
-        for p in processes:
-            p.kill()
-    assert [p.returncode for p in processes] == [0, 0], "\n".join(outputs)
+    outputs = outputs_of_two_ranks(
+        evaluate_ood.__file__, "--model", str(checkpoint), "--output_dir", str(tmp_path / "two"), *words
+    )
     assert read_results(tmp_path / "two" / "ood_results.json") == expected
     assert sum("mean error" in out for out in outputs) == 1        # one of them speaks
 
