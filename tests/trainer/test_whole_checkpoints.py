@@ -67,8 +67,12 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(function, call, er
 
 
 def limited(folder, bytes_per_file, settings):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_per_file, bytes_per_file))
-    train(folder, None, {**settings, "logging_strategy": "no"})        # the log is a file too
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_per_file, hard))
+    try:
+        train(folder, None, {**settings, "logging_strategy": "no"})        # the log is a file too
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))            # and the traceback goes there
 
 
 def test_a_limit_that_the_system_enforces(tmp_path):
