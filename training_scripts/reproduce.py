@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             run.check()
         failed = _run(table, runs, options.jobs, root)
         page = _report(runs, root)
+        write_table(root, table, runs)        # with the figure
         Console().print(f"{root / 'table.md'}, {page}", soft_wrap=True, highlight=False)
         if failed:
             raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(str(run.log) for run in failed)}.")

@@ -16,6 +16,7 @@ from training_scripts.table_file import Row, TableOfRuns
 from training_scripts.table_runs import RowRun
 
 GROUPS = ("overall", "many", "medium", "few")
+FIGURE = "report/cost.png"        # of the report, beside the table
 _PACKAGES = ("hf_ltsam", "torch", "transformers")
 COLUMNS = ("row", *GROUPS, "seeds", "seconds")
 
@@ -25,7 +26,8 @@ def write_table(root: Path, table: TableOfRuns, runs: Sequence[RowRun]) -> None:
     rows = [_row(row, [run for run in runs if run.row.name == row.name]) for row in table.rows]
     records = [record for run in runs if (record := run.result) is not None]
     write_json(root / "table.json", {"table": table.name, "title": table.title, "source": table.source, "rows": rows})
-    (root / "table.md").write_text(_markdown(table, rows, records))
+    figure = ["", f"![Accuracy against training time]({FIGURE})"] if (root / FIGURE).is_file() else []
+    (root / "table.md").write_text("\n".join([*_markdown(table, rows, records), *figure]) + "\n")
 
 
 def shown(record: RunRecord) -> str:
@@ -64,7 +66,7 @@ def _seconds(record: RunRecord) -> float | None:
     return None if "--resume_from_checkpoint" in record.command else record.timing.get("train_seconds")
 
 
-def _markdown(table: TableOfRuns, rows: Sequence[Mapping[str, Any]], records: Sequence[RunRecord]) -> str:
+def _markdown(table: TableOfRuns, rows: Sequence[Mapping[str, Any]], records: Sequence[RunRecord]) -> list[str]:
     lines = [f"# {table.title}", "", f"Published: {table.source}", ""]
     lines += [
         "Accuracy in %, mean ± standard deviation over seeds, after the last epoch; in brackets what was published.",
@@ -77,8 +79,7 @@ def _markdown(table: TableOfRuns, rows: Sequence[Mapping[str, Any]], records: Se
         "Hardware": sorted({record.hardware for record in records}),
         "Versions": sorted({_versions(record) for record in records}),
     }
-    lines += ["", *(f"{name}: {'; '.join(values)}" for name, values in facts.items() if values)]
-    return "\n".join(lines) + "\n"
+    return [*lines, "", *(f"{name}: {'; '.join(values)}" for name, values in facts.items() if values)]
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
