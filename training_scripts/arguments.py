@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -223,6 +224,7 @@ def run_of(settings: dict[str, Any], words: Sequence[str], program: str = "train
     return Run(model, data, stage, config, shown, _without_token(words), program)
 
 
+@cache        # 150 options take longer to declare than to read
 def _parser(program: str) -> _Parser:
     of_stages = " A second stage's defaults are those of recipes/base/second_stage.yaml, whatever is shown here."
     parser = _Parser(
