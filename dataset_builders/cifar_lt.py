@@ -16,6 +16,7 @@ from dataset_builders.long_tail import (
     class_counts,
     exponential_profile,
     long_tailed,
+    n_max_of,
     profile_named,
 )
 from hf_ltsam.data.labels import read_label_column
@@ -42,7 +43,11 @@ DRAWN_RATIO = 10
 
 
 def load_cifar_lt(
-    source: str | Path, imbalance_ratio: float = 100, profile: str = "exponential", seed: int = 0
+    source: str | Path,
+    imbalance_ratio: float = 100,
+    profile: str = "exponential",
+    seed: int = 0,
+    largest_class: int | None = None,
 ) -> DatasetDict:
     """The long-tailed training split and the full, balanced test split.
 
@@ -53,6 +58,7 @@ def load_cifar_lt(
         imbalance_ratio: R, at least 1; at least 10 with `train_ir10.parquet`.
         profile: "exponential" or "step".
         seed: of the draw; 0 is the published one.
+        largest_class: training images of class 0, for a smaller set of the same shape; None: all it has.
 
     Returns:
         "train" (rows class by class in draw order) and "test", with two columns: the image `img` and the `ClassLabel`
@@ -67,10 +73,11 @@ def load_cifar_lt(
     drawn = Path(source) / DRAWN_FILE
     if drawn.is_file():
         _refuse_other_draws(drawn, imbalance_ratio, profile, seed)
-        train = _prefix_of_draw(_read_parquet([drawn]), drawn, imbalance_ratio)
+        train = _prefix_of_draw(_read_parquet([drawn]), drawn, imbalance_ratio, largest_class)
         return DatasetDict(train=train, test=_read_split(Path(source), "test"))
     splits = _read_folder(Path(source)) if _is_folder(source) else _load_from_hub(str(source))
-    return DatasetDict(train=long_tailed(splits["train"], imbalance_ratio, profile, seed), test=splits["test"])
+    train = long_tailed(splits["train"], imbalance_ratio, profile, seed, largest_class=largest_class)
+    return DatasetDict(train=train, test=splits["test"])
 
 
 def _is_folder(source: str | Path) -> bool:
@@ -149,7 +156,7 @@ def _refuse_other_draws(file: Path, imbalance_ratio: float, profile: str, seed: 
         )
 
 
-def _prefix_of_draw(dataset: Dataset, file: Path, imbalance_ratio: float) -> Dataset:
+def _prefix_of_draw(dataset: Dataset, file: Path, imbalance_ratio: float, largest_class: int | None) -> Dataset:
     """rank < int(n_max (1/R)^(c/(C-1))), class by class in the order of rank."""
     column = _columns(dataset.column_names, str(file))[1]
     labels, ranks = (read_label_column(dataset, name).numpy() for name in (column, "rank"))
@@ -160,6 +167,6 @@ def _prefix_of_draw(dataset: Dataset, file: Path, imbalance_ratio: float) -> Dat
         raise ValueError(f"{file} does not have the class counts of a draw at ratio {DRAWN_RATIO}: {sizes.tolist()}.")
     if not np.array_equal(ranks[order], np.concatenate([np.arange(size) for size in sizes])):
         raise ValueError(f"{file}: the column rank does not number the images of every class from 0.")
-    counts = class_counts(int(sizes[0]), names, imbalance_ratio, "exponential")
+    counts = class_counts(n_max_of(int(sizes[0]), largest_class), names, imbalance_ratio, "exponential")
     keep = order[ranks[order] < np.asarray(counts)[labels[order]]]
     return _two_columns(dataset.select(keep), str(file))

@@ -115,6 +115,7 @@ def long_tailed(
     profile: str = "exponential",
     seed: int = 0,
     label_column: str | None = None,
+    largest_class: int | None = None,
 ) -> Dataset:
     """A long-tailed split by `select`: no image is copied or decoded. Rows come class by class in draw order.
 
@@ -125,19 +126,34 @@ def long_tailed(
             supply its share: the class size, where the data set is balanced.
         seed: of the draw; 0 is the published one.
         label_column: the `ClassLabel` column to split by; None: the only one there is.
+        largest_class: n_max, for a smaller set of the same shape; None: the largest possible.
 
     Raises:
-        ValueError: a ratio below 1, an unknown profile, no such `ClassLabel` column or several of them, labels outside
-            the class range, or a class that would be left without an image.
+        ValueError: a ratio below 1, an unknown profile, a largest class that the data set cannot supply, no such
+            `ClassLabel` column or several of them, labels outside the class range, or a class that would be left
+            without an image.
     """
     check_imbalance_ratio(imbalance_ratio)
     counts_for = profile_named(profile)
     column = class_label_column_of(dataset, label_column)
     names = dataset.features[column].names
     labels = read_label_column(dataset, column).numpy()
-    n_max = _largest_supply(_class_sizes(labels, names), counts_for, imbalance_ratio)
-    counts = class_counts(n_max, names, imbalance_ratio, profile)
+    supply = _largest_supply(_class_sizes(labels, names), counts_for, imbalance_ratio)
+    counts = class_counts(n_max_of(supply, largest_class), names, imbalance_ratio, profile)
     return dataset.select(np.concatenate(draw(labels, counts, seed)))
+
+
+def n_max_of(supply: int, largest_class: int | None) -> int:
+    """The size of the largest class: as wished, or all that the data set can supply.
+
+    Raises:
+        ValueError: the wish is below 1 or above that.
+    """
+    if largest_class is None:
+        return supply
+    if not 1 <= largest_class <= supply:
+        raise ValueError(f"largest_class={largest_class}: with this tail the data set can supply 1 to {supply} images.")
+    return largest_class
 
 
 def check_imbalance_ratio(imbalance_ratio: float) -> None:

@@ -124,6 +124,10 @@ class DataArguments:
         default=None, metadata={"help": "Draw a long tail of this ratio from the training split. None: take all of it."}
     )
     profile: str = field(default="exponential", metadata={"help": "Shape of that tail: exponential or step."})
+    largest_class: int | None = field(
+        default=None,
+        metadata={"help": "Images of that tail's largest class, for a smaller set of the same shape. None: all it has."},
+    )
     split_seed: int = field(default=0, metadata={"help": "Seed of that draw; 0 is the published one."})
     many_above: int = field(default=100, metadata={"help": "Classes with more training images are reported as many."})
     few_below: int = field(default=20, metadata={"help": "Classes with fewer training images are reported as few."})

@@ -76,6 +76,13 @@ def _decouple(words: Sequence[str]) -> None:
     decouple.main(words)
 
 
+def _reproduce(words: Sequence[str]) -> None:
+    """Run the rows of a published table, each with several seeds; a killed table goes on where it was."""
+    from training_scripts import reproduce
+
+    reproduce.main(words)
+
+
 def _evaluate(words: Sequence[str]) -> None:
     """Test a checkpoint on shifted and corrupted test sets."""
     from training_scripts import evaluate_ood
@@ -153,6 +160,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": _demo,
     "train": _train,
     "decouple": _decouple,
+    "reproduce": _reproduce,
     "evaluate": _evaluate,
     "export": _export,
     "push": _push,

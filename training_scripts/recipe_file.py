@@ -39,7 +39,7 @@ def read_recipe(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = path.resolve()
     if path in below:
         raise ValueError(f"{path} inherits from itself: {' <- '.join(p.name for p in (*below, path))}.")
-    values = _mapping(path)
+    values = load_mapping(path)
     inherited = values.pop("inherits", None) or []
     if not isinstance(inherited, str | list):
         raise ValueError(f"{path} sets inherits to {inherited!r}; it must name one file or a list of files.")
@@ -55,13 +55,13 @@ def find_recipe(name: str) -> Path:
     """A path as it is, or one of our recipes by its name.
 
     Raises:
-        FileNotFoundError: neither, with the recipes that exist.
+        FileNotFoundError: neither, with the nearest ones.
     """
     for path in (Path(name), RECIPES / name, RECIPES / f"{name}.yaml"):
         if path.is_file():
             return path
-    hint = nearest(Path(name).stem, recipe_names())
-    raise FileNotFoundError(f"--config {name}: there is no such file, and no recipe of that name.{hint}")
+    hint = nearest(Path(name).stem, recipe_names()).partition(" Valid:")[0]        # hundreds would hide it
+    raise FileNotFoundError(f"--config {name}: there is no such file, and no recipe of that name in {RECIPES}.{hint}")
 
 
 def recipe_names() -> list[str]:
@@ -69,7 +69,12 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def load_mapping(path: Path) -> dict[str, Any]:
+    """What a YAML file sets, without what it inherits.
+
+    Raises:
+        ValueError: not a YAML mapping.
+    """
     try:
         values = yaml.load(path.read_text(), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -33,13 +33,13 @@ def published_target(path: Path) -> Target | None:
     """The `# Target` of a recipe, with the source in the brackets below it.
 
     Returns:
-        None where the recipe says that none is published.
+        None where the recipe says that none is published, or nothing (one of your own).
 
     Raises:
-        ValueError: the recipe has no target, several, or one that cannot be read.
+        ValueError: the recipe has several targets, or one that cannot be read.
     """
     lines = _target_lines(path)
-    if re.match(rf"{_NONE}\b", lines[0]):
+    if not lines or re.match(rf"{_NONE}\b", lines[0]):
         return None
     numbers = _TARGET.fullmatch(lines[0])
     if numbers is None:
@@ -63,12 +63,12 @@ def _target_lines(path: Path) -> list[str]:
             found[-1].append(line.removeprefix("#").strip())
         else:
             goes_on = False
-    if len(found) != 1:
+    if len(found) > 1:
         raise ValueError(
             f"{path} has {len(found)} lines that start with '# Target   ', and a recipe states its published number, or "
             f"'{_NONE}', in one."
         )
-    return found[0]
+    return found[0] if found else []
 
 
 def _source(path: Path, lines: list[str]) -> str:

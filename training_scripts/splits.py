@@ -111,6 +111,8 @@ def check_data(arguments: DataArguments) -> None:
     _check_lists(arguments)
     if arguments.imbalance_ratio is not None:
         check_imbalance_ratio(arguments.imbalance_ratio)
+    elif arguments.largest_class is not None:
+        raise ValueError(f"--largest_class {arguments.largest_class} is a part of a drawn tail: add --imbalance_ratio.")
     if arguments.reserve is not None and not 0 < arguments.reserve < 1:
         raise ValueError(f"--reserve {arguments.reserve:g}: a share of the training images, so it lies between 0 and 1.")
 
@@ -149,7 +151,9 @@ def _from_image_folder(arguments: DataArguments) -> DatasetDict:
 
 def _from_cifar(arguments: DataArguments) -> DatasetDict:
     ratio = 1 if arguments.imbalance_ratio is None else arguments.imbalance_ratio
-    return load_cifar_lt(str(arguments.dataset), ratio, arguments.profile, arguments.split_seed)
+    return load_cifar_lt(
+        str(arguments.dataset), ratio, arguments.profile, arguments.split_seed, arguments.largest_class
+    )
 
 
 def _from_lists(arguments: DataArguments) -> DatasetDict:
@@ -180,7 +184,9 @@ def _with_tail(splits: DatasetDict, arguments: DataArguments) -> DatasetDict:
         return splits
     train = _named(splits, arguments.train_split)
     column = class_label_column_of(train, arguments.label_column)
-    drawn = long_tailed(train, arguments.imbalance_ratio, arguments.profile, arguments.split_seed, column)
+    drawn = long_tailed(
+        train, arguments.imbalance_ratio, arguments.profile, arguments.split_seed, column, arguments.largest_class
+    )
     return DatasetDict({**splits, arguments.train_split: drawn})
 
 

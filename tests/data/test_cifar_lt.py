@@ -92,9 +92,23 @@ def test_drawn_layout_is_a_prefix_of_every_class(drawn_layout, ratio):
     assert train.column_names == ["img", "label"]
 
 
+def test_a_smaller_set_is_the_start_of_every_class(drawn_layout, hub_layout):
+    """The same images as the first of the full tail, so that what is tried on a part is a part of it."""
+    folder, labels, ranks = drawn_layout
+    small = load_cifar_lt(folder, 10, largest_class=20)["train"]
+    counts = exponential_profile(20, 10, 10)
+    rows = [int(np.flatnonzero((labels == c) & (ranks == rank))[0]) for c, n in enumerate(counts) for rank in range(n)]
+    assert numbers(small) == rows
+    small = load_cifar_lt(str(hub_layout), 10, largest_class=20)["train"]
+    assert numbers(small) == np.concatenate(draw(TRAIN_LABELS, counts, seed=0)).tolist()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"largest_class": 41}, r"largest_class=41: .* 1 to 40 images"),
+        ({"largest_class": 0}, r"largest_class=0: .* 1 to 40 images"),
+        ({"imbalance_ratio": 20, "largest_class": 10}, r"no image at imbalance_ratio=20"),
         ({"imbalance_ratio": 5}, r"imbalance_ratio=5.*10 or more.*full training split"),
         ({"seed": 1}, r"seed=1.*full training split"),
         ({"profile": "step"}, r"profile='step'.*full training split"),

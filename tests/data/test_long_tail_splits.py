@@ -147,6 +147,13 @@ def test_n_max_is_the_largest_every_class_can_supply():
     assert np.bincount(split["label"][:]).tolist() == [61, 30, 15]
 
 
+def test_a_largest_class_that_cannot_be_supplied_is_refused():
+    labels = [0] * 100 + [1] * 30 + [2] * 90        # as above: 61 at most
+    assert np.bincount(long_tailed(labelled(labels), 4, largest_class=40)["label"][:]).tolist() == [40, 20, 10]
+    with pytest.raises(ValueError, match=r"largest_class=62: .* 1 to 61 images"):
+        long_tailed(labelled(labels), 4, largest_class=62)
+
+
 def test_no_image_is_decoded_and_no_transform_called():
     features = Features({"image": Image(), "label": ClassLabel(names=["a", "b"])})
     rows = {"image": [{"bytes": b"not an image", "path": None}] * 20, "label": [0, 1] * 10}

@@ -21,7 +21,7 @@ NAMES = [str(path.relative_to(RECIPES).with_suffix("")) for path in FILES if pat
 # their numbers are ours or their source's alone, and stand in the row
 OWN_NUMBERS = {
     *(f"cifar100_lt_ir100_la_{method}" for method in ("asam", "gradient_norm", "gsam", "looksam", "msam", "friendly_sam", "focal_sam_reuse")),
-    *(f"cifar100_lt_ir100_ce_{method}" for method in ("model_perturbation", "swa", "spectral_norm")),
+    *(f"cifar100_lt_ir100_ce_{method}" for method in ("model_perturbation", "swa", "spectral_norm", "focal_sam_reuse", "looksam", "msam")),
 }
 
 
@@ -79,11 +79,12 @@ def test_every_number_has_its_source_beside_it(path):
             assert re.search(r"# .*(et al\. 20\d\d|the same|LIFT|LDAM-DRW|ours|[Cc]ode of|torch|no source|see |your copy)", line), f"{path.name}: {line!r}"
 
 
-def test_the_header_states_command_and_result():
+def test_the_header_states_target_command_and_result():
     for name in NAMES:
         script = "decouple" if "_then_" in name else "train"
         folder = "" if Path(name).name.startswith("cifar") else " --dataset FOLDER"
         assert f"accelerate launch training_scripts/{script}.py --config training_scripts/recipes/{name}.yaml{folder} --seed 0" in header(name)
+        assert "\n# Target   " in header(name), name
         assert f"runs/{Path(name).name}/seedN" in header(name) and "\n# Result " in header(name), name
 
 

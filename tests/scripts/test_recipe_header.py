@@ -39,6 +39,10 @@ def test_targets(written, target, expected):
     assert published_target(written(HEADER.format(target=target))) == expected
 
 
+def test_a_recipe_of_your_own_needs_no_target(written):
+    assert published_target(written("# mine\nloss: focal\n")) is None
+
+
 def test_a_recipe_of_ours():
     path = find_recipe("second_stage/cifar100_lt_ir100_ce_sgd_then_crt")
     assert published_target(path) == Target(43.39, None, None, None, 'Zhou et al. 2023b Table 2, "cRT"')
@@ -54,13 +58,12 @@ def test_a_target_that_cannot_be_read_is_refused_with_the_file(written, target):
 
 
 @pytest.mark.parametrize("text", [
-    "loss: focal\n",
     "# Target   50.7 % overall\nloss: focal\n",
     "# Target   50.7 % overall\n#          Somebody et al. 2020\nloss: focal\n",
     "# Target   50.7 % overall\n#          ()\nloss: focal\n",
     "# Target   50.7 % overall\n# Command  ltsam train\n#          (Somebody et al. 2020)\nloss: focal\n",
     HEADER.format(target="50.7 % overall") + HEADER.format(target="51.7 % overall"),
-], ids=["none", "no source", "no brackets", "empty source", "source below another line", "two"])
+], ids=["no source", "no brackets", "empty source", "source below another line", "two"])
 def test_a_header_without_target_or_source_is_refused_with_the_file(written, text):
     with pytest.raises(ValueError, match=r"row\.yaml"):
         published_target(written(text))

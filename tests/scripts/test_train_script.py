@@ -243,6 +243,7 @@ def test_ctrl_c_says_how_to_go_on(images, tmp_path):
     (["--normalisation", "cifar_10"], ["cifar_10", "'cifar10'"]),
     (["--profile", "exponent"], ["'exponent'", "'exponential'"]),
     (["--imbalance_ratio", "0.5"], ["0.5", "at least 1"]),
+    (["--largest_class", "10"], ["--largest_class 10", "--imbalance_ratio"]),
 ])
 def test_settings_are_refused_before_data_are_loaded(more, said, images, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(train, "load_splits", lambda *_: pytest.fail("time was spent"))

@@ -1,0 +1,136 @@
+"""Tables: YAML files that name the recipes of a published table, row by row.
+
+    title: what is compared on what
+    source: of the published numbers
+    settings: {...}              laid over every row that is trained from its start, and over first stages; may be left out
+    rows:
+      - NAME                     a recipe of ours, or a file beside the table
+      - NAME: {setting: value}   with settings of its own
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hf_ltsam.registry import nearest
+from training_scripts.recipe_file import find_recipe, load_mapping, read_recipe
+
+TABLES = Path(__file__).parent / "tables"
+_KEYS = frozenset(["title", "source", "settings", "rows"])
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Args:
+        recipe: its name or file, as `--config` takes it.
+        settings: laid over the recipe; None takes a setting back to its default.
+    """
+
+    recipe: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return Path(self.recipe).stem
+
+    @property
+    def first_stage(self) -> str | None:
+        """The recipe that it starts from, of a second stage."""
+        return read_recipe(find_recipe(self.recipe)).get("first_stage")
+
+
+@dataclass(frozen=True)
+class TableOfRuns:
+    """Args:
+    name: of its file.
+    title: what is compared on what.
+    source: of the published numbers, or why there are none.
+    rows: in the order of the source.
+    settings: of every row that is trained from its start, and of every first stage.
+    """
+
+    name: str
+    title: str
+    source: str
+    rows: tuple[Row, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def only(self, names: Sequence[str]) -> TableOfRuns:
+        """The rows of these names, in the order of the table.
+
+        Raises:
+            ValueError: a row that the table does not have, with the nearest ones.
+        """
+        known = {row.name: row for row in self.rows} | {row.recipe: row for row in self.rows}
+        for name in names:
+            if name not in known:
+                raise ValueError(f"--rows {name}: {self.name} has no such row.{nearest(name, known)}")
+        wanted = [known[name].name for name in names]
+        return replace(self, rows=tuple(row for row in self.rows if row.name in wanted))
+
+    def first_stages(self) -> tuple[Row, ...]:
+        """What has to be trained before the rows, each once."""
+        names = dict.fromkeys(row.first_stage for row in self.rows)
+        own = [row.name for row in self.rows]
+        return tuple(Row(name, self.settings) for name in names if name is not None and Path(name).stem not in own)
+
+
+def table_names() -> list[str]:
+    """Of the tables that come with the recipes."""
+    return sorted(path.stem for path in TABLES.glob("*.yaml"))
+
+
+def read_table(name: str) -> TableOfRuns:
+    """One of our tables by its name, or a file of yours.
+
+    Raises:
+        FileNotFoundError: neither, or a row whose recipe does not exist.
+        ValueError: a file that does not hold a table.
+    """
+    path = _find(name)
+    values = load_mapping(path)
+    unknown = sorted(set(values) - _KEYS)
+    if unknown:
+        raise ValueError(f"{path} sets {unknown[0]!r}, which no table has.{nearest(unknown[0], sorted(_KEYS))}")
+    missing = [key for key in ("title", "source", "rows") if not values.get(key)]
+    if missing:
+        raise ValueError(f"{path} has no {missing[0]!r}: a table has a title, a source and a list of rows.")
+    settings = _settings(path, values.get("settings"))
+    rows = tuple(_row(path, row, settings) for row in values["rows"])
+    names = [row.name for row in rows]
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{path} has the row {twice} twice.")
+    return TableOfRuns(path.stem, values["title"], values["source"], rows, settings)
+
+
+def _find(name: str) -> Path:
+    for path in (Path(name), TABLES / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{name}: there is no such file, and no table of that name.{nearest(name, table_names())}")
+
+
+def _row(path: Path, row: Any, settings: dict[str, Any]) -> Row:
+    """`NAME`, or `NAME: {setting: value}`."""
+    if isinstance(row, dict) and len(row) == 1:
+        ((recipe, own),) = row.items()
+    else:
+        recipe, own = row, None
+    if not isinstance(recipe, str):
+        raise ValueError(f"{path} has the row {row!r}; a row is the name of a recipe, or `NAME: {{setting: value}}`.")
+    beside = path.parent / recipe
+    row = Row(str(beside) if beside.is_file() else recipe, {**settings, **_settings(path, own)})
+    return row if row.first_stage is None else Row(row.recipe, _settings(path, own))
+
+
+def _settings(path: Path, values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict | None):
+        raise ValueError(f"{path} has settings {values!r}; they must be `name: value` on lines of their own.")
+    return values or {}
