@@ -164,6 +164,13 @@ class DataArguments:
     )
     crop_padding: int = field(default=4, metadata={"help": "Small images: padding before the random crop, in pixels."})
     flip: bool = field(default=True, metadata={"help": "Mirror half of the training images. Wrong for digits or text."})
+    color_jitter: float = field(
+        default=0.0,
+        metadata={
+            "help": "Images above 64 pixels: change brightness, contrast and saturation of each training image by a factor "
+            "from [1 - c, 1 + c], c in [0, 1]. 0: off."
+        },
+    )
     check_images: bool = field(
         default=True, metadata={"help": "Large images: look for corrupt ones first. Small ones are all decoded anyway."}
     )

@@ -141,6 +141,8 @@ def test_trainings_on_the_large_sets():
         assert (config.warmup_steps, config.lr_milestones) == (0, None), row.name
         assert (config.optim, config.optim_args, config.decay_all_parameters, config.max_grad_norm) == SGD, row.name
         assert (model.model, model.pretrained, data.image_size) == ("microsoft/resnet-50", False, 224), row.name
+        no_jitter = (row.source, row.data) == ("li2025", "inaturalist2018")
+        assert data.color_jitter == (0.0 if no_jitter else 0.4), row.name
 
 
 def test_clip_as_the_protocol_says():
