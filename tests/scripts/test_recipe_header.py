@@ -50,7 +50,7 @@ def test_a_recipe_of_ours():
 
 @pytest.mark.parametrize("target", [
     "50.7", "50.7 %", "50,7 % overall", "50.7 % overall.", "about 50.7 % overall", "50.7 % few", "50.7 % overall, 32.5 few, 53.0 medium",
-    "50.7 % overall, 63.9", "-3 % overall", "none publishable", "507 % overall", "50.7 % overall, 639 many", "",
+    "50.7 % overall, 63.9", "-3 % overall", "none publishable", "none publishedly", "507 % overall", "50.7 % overall, 639 many", "",
 ])
 def test_a_target_that_cannot_be_read_is_refused_with_the_file(written, target):
     with pytest.raises(ValueError, match=r"row\.yaml"):

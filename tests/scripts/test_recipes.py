@@ -190,6 +190,12 @@ def test_losses():
         assert (model.head, loss == "ldam" and model.cosine_scale) == (("cosine", 30) if loss == "ldam" else ("linear", False)), row.name
 
 
+def test_seed_and_checkpoints_are_the_same_for_all():
+    for row in ROWS:
+        config = row.run.config
+        assert (config.seed, config.save_strategy, config.save_total_limit, config.logging_steps) == (0, "epoch", 1, 50), row.name
+
+
 def test_the_method_is_that_of_the_name():
     for row in ROWS:
         expected = {"swa": "sgd", "spectral_norm": "sgd", "focal_sam_reuse": "focal_sam"}.get(row.method, row.method)
