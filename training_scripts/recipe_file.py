@@ -62,8 +62,8 @@ def find_recipe(name: str) -> Path:
             return path
     hint = nearest(Path(name).stem, recipe_names()).partition(" Valid:")[0]        # hundreds would hide it
     raise FileNotFoundError(
-        f"--config {name}: there is no such file, and no recipe of that name in {RECIPES}, where cifar100_lt_ir100_la_focal_sam "
-        f"is one of them.{hint}"
+        f"--config {name}: there is no such file, and no recipe of that name in {RECIPES}, where "
+        f"cifar100_lt_ir100_la_focal_sam is, for example.{hint}"
     )
 
 
