@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -163,6 +164,13 @@ class DataArguments:
     )
     crop_padding: int = field(default=4, metadata={"help": "Small images: padding before the random crop, in pixels."})
     flip: bool = field(default=True, metadata={"help": "Mirror half of the training images. Wrong for digits or text."})
+    color_jitter: float = field(
+        default=0.0,
+        metadata={
+            "help": "Images above 64 pixels: change brightness, contrast and saturation of each training image by a factor "
+            "from [1 - c, 1 + c], c in [0, 1]. 0: off."
+        },
+    )
     check_images: bool = field(
         default=True, metadata={"help": "Large images: look for corrupt ones first. Small ones are all decoded anyway."}
     )
@@ -227,6 +235,7 @@ def run_of(settings: dict[str, Any], words: Sequence[str], program: str = "train
     return Run(model, data, stage, config, shown, _without_token(words), program)
 
 
+@cache        # 150 options take longer to declare than to read
 def _parser(program: str) -> _Parser:
     of_stages = " A second stage's defaults are those of recipes/base/second_stage.yaml, whatever is shown here."
     parser = _Parser(

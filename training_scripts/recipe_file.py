@@ -55,13 +55,16 @@ def find_recipe(name: str) -> Path:
     """A path as it is, or one of our recipes by its name.
 
     Raises:
-        FileNotFoundError: neither, with the recipes that exist.
+        FileNotFoundError: neither, with the nearest ones.
     """
     for path in (Path(name), RECIPES / name, RECIPES / f"{name}.yaml"):
         if path.is_file():
             return path
-    hint = nearest(Path(name).stem, recipe_names())
-    raise FileNotFoundError(f"--config {name}: there is no such file, and no recipe of that name.{hint}")
+    hint = nearest(Path(name).stem, recipe_names()).partition(" Valid:")[0]        # hundreds would hide it
+    raise FileNotFoundError(
+        f"--config {name}: there is no such file, and no recipe of that name in {RECIPES}, where "
+        f"cifar100_lt_ir100_la_focal_sam is, for example.{hint}"
+    )
 
 
 def recipe_names() -> list[str]:

@@ -39,9 +39,7 @@ def published_target(path: Path) -> Target | None:
         ValueError: the recipe has several targets, or one that cannot be read.
     """
     lines = _target_lines(path)
-    if not lines:
-        return None
-    if lines[0] == _NONE or lines[0].startswith(f"{_NONE} ") or lines[0].startswith(f"{_NONE}:"):
+    if not lines or re.match(rf"{_NONE}\b", lines[0]):
         return None
     numbers = _TARGET.fullmatch(lines[0])
     if numbers is None:
@@ -49,8 +47,8 @@ def published_target(path: Path) -> Target | None:
             f"{path}: the target {lines[0]!r} cannot be read. It should look like '50.7 % overall, 63.9 many, 53.0 medium, "
             f"32.5 few', groups where there are any, or '{_NONE}'."
         )
-    overall, *groups = numbers.groups()
-    return Target(_percent(path, overall), *(None if g is None else _percent(path, g) for g in groups), _source(path, lines))
+    many, medium, few = (None if number is None else _percent(path, number) for number in numbers.groups()[1:])
+    return Target(_percent(path, numbers[1]), many, medium, few, _source(path, lines))
 
 
 def _target_lines(path: Path) -> list[str]:

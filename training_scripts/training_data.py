@@ -36,7 +36,7 @@ def prepare(
 ) -> TrainingData:
     """Decode small images at once, larger ones when they are needed.
 
-    Small training images are augmented by crops and flips, larger ones by random resized crops and flips.
+    Small training images are augmented by crops and flips, larger ones by random resized crops, flips and color_jitter.
 
     Args:
         wanted: by the model; a size or normalisation in the settings comes first.
@@ -61,6 +61,11 @@ def prepare(
 def _in_memory(
     splits: Splits, arguments: DataArguments, form: ImageFormat, seed: int, progress: bool
 ) -> TrainingData:
+    if arguments.color_jitter:
+        raise ValueError(
+            f"--color_jitter {arguments.color_jitter:g} needs images above {SMALL} pixels, got {form.size or 'small ones'}: "
+            f"leave it out, or train at --image_size {SMALL + 1} or more."
+        )
     train, test = (
         decode_images(split, arguments.image_column, form.size, arguments.num_channels, progress)
         for split in (splits.train, splits.test)
@@ -95,7 +100,7 @@ def _on_the_fly(
             split,
             image_column=arguments.image_column,
             label_column=splits.label_column,
-            transform=image_transform(size, mean, std, augment, short_side),
+            transform=image_transform(size, mean, std, augment, short_side, arguments.color_jitter),
         )
         for split, augment in ((splits.train, True), (splits.train, False), (splits.test, False))
     )

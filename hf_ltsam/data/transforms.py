@@ -16,6 +16,7 @@ from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.decode import decode_image, image_column_of
 from hf_ltsam.data.labels import class_label_column_of
+from hf_ltsam.domains import UNIT_INTERVAL, require
 from hf_ltsam.registry import nearest
 
 if TYPE_CHECKING:
@@ -30,7 +31,12 @@ def short_side_of(size: int) -> int:
 
 
 def image_transform(
-    size: int, mean: Sequence[float], std: Sequence[float], train: bool, short_side: int | None = None
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    train: bool,
+    short_side: int | None = None,
+    color_jitter: float = 0.0,
 ) -> Callable[[Any], Tensor]:
     """The customary transform for ImageNet and its relatives: a PIL image to float32 (3, size, size).
 
@@ -41,11 +47,18 @@ def image_transform(
         train: random resized crop and flip, which draw from torch's global generator (`KeyedRandomness` makes them
             resume); otherwise the short side is scaled and the centre is kept.
         short_side: to which it is scaled in the test, in pixels; None: size * 256 / 224.
+        color_jitter: c in [0, 1]: brightness, contrast and saturation of a training image each change by a factor from
+            [1 - c, 1 + c], in random order; 0 is off.
+
+    Raises:
+        ValueError: color_jitter outside [0, 1].
     """
     from torchvision.transforms import v2
 
+    require(UNIT_INTERVAL, "image_transform", color_jitter=color_jitter)
+    jitter = [v2.ColorJitter(color_jitter, color_jitter, color_jitter)] if color_jitter else []
     crop = (
-        [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
+        [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *jitter]
         if train
         else [v2.Resize(short_side or short_side_of(size)), v2.CenterCrop(size)]
     )

@@ -45,6 +45,41 @@ def test_evaluation_is_resize_and_centre_crop():
     assert set(sample) == {"pixel_values", "labels"}
 
 
+def drawn(image, draws=300, **settings) -> torch.Tensor:
+    """Pixels (draws, 3, 8, 8) in [0, 1] of one training image."""
+    torch.manual_seed(0)
+    transform = image_transform(8, [0.0] * 3, [1.0] * 3, train=True, **settings)
+    return torch.stack([transform(image) for _ in range(draws)])
+
+
+def test_colour_jitter_changes_brightness_contrast_and_saturation_by_factors_around_one():
+    grey = drawn(Image.new("RGB", (16, 16), (100, 100, 100)), color_jitter=0.4)[:, :, 0, 0] * 255 / 100
+    assert torch.equal(grey[:, 0], grey[:, 1]) and torch.equal(grey[:, 0], grey[:, 2])        # of one colour: brightness alone
+    assert 0.59 <= grey.min() < 0.65 and 1.35 < grey.max() <= 1.41
+    assert grey[:, 0].mean() == pytest.approx(1, abs=0.05)
+
+    red = drawn(Image.new("RGB", (16, 16), (120, 80, 80)), color_jitter=0.4)[:, :, 0, 0]
+    chroma = (red[:, 0] - red[:, 1]) / red.mean(1) / (40 / 280 * 3)        # brightness cancels
+    assert 0.3 < chroma.min() < 0.55 and 1.45 < chroma.max() < 2        # 0.6 to 1.4 squared; contrast alone would be 0.6 to 1.4
+
+    halves = Image.fromarray(np.repeat(np.where(np.arange(16) < 8, 80, 120).astype(np.uint8)[None, :, None], 16, 0).repeat(3, 2))
+    spread = drawn(halves, color_jitter=0.4).amax((1, 2, 3)) / drawn(halves, color_jitter=0.4).amin((1, 2, 3))
+    assert spread.max() > 1.6        # contrast: 120 / 80 without
+
+
+def test_without_colour_jitter_and_in_the_test_nothing_changes():
+    image = noise(20, 30)
+    assert torch.equal(drawn(image, 3), drawn(image, 3, color_jitter=0.0))
+    test = [image_transform(8, [0.5] * 3, [0.25] * 3, train=False, color_jitter=jitter)(image) for jitter in (0.0, 0.4)]
+    assert torch.equal(*test)
+
+
+@pytest.mark.parametrize("jitter", [-0.1, 1.5])
+def test_colour_jitter_is_a_share(jitter):
+    with pytest.raises(ValueError, match=f"color_jitter.*{jitter}"):
+        image_transform(8, [0.5] * 3, [0.25] * 3, train=True, color_jitter=jitter)
+
+
 def test_grey_images_get_three_channels():
     sample = on_the_fly(make(png(noise(9, 9).convert("L"))), transform=image_transform(8, MEAN, STD, train=True))[0]
     assert sample["pixel_values"].shape == (3, 8, 8)

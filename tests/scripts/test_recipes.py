@@ -1,246 +1,205 @@
-"""The recipes: all of them build, say where their numbers come from, and hold what the papers hold."""
+"""The recipes: all of them would start, and hold what their sources hold."""
 
-import re
-from pathlib import Path
+import math
 
 import pytest
-import yaml
-from accelerate.commands.config.config_args import load_config_from_file
+from scripts.recipe_rows import ROWS, SPECIAL, run_of
 
-from hf_ltsam import METHODS, make_loss, make_method
-from hf_ltsam.reweighting import Reweighting
-from training_scripts.arguments import parse
-from training_scripts.recipe_file import RECIPES, find_recipe, read_recipe, recipe_names
+from dataset_builders.catalogue import CIFAR, long_tail_statistics
+from dataset_builders.long_tail import class_counts
+from hf_ltsam import METHODS, ClassStatistics, make_method
+from hf_ltsam.refusals import check_split
+from training_scripts.checks import check
 
-ROWS = [
-    f"{data}_lt_ir100_{loss}_{method}"
-    for data in ("cifar10", "cifar100")
-    for loss in ("ce", "la")
-    for method in ("sgd", "sam", "imbsam", "sse_sam", "focal_sam")
-]
-# data, loss, method -> (training, overall accuracy that stands in its source): Rangwani et al. 2022 Tables 4 and 9, Li et al. 2025
-# Tables 2 and 5, Zhou et al. 2023b Table 2 with the second stage; None where there is none
-OTHERS = {
-    ("cifar10", "ce_drw", "sgd"): ("rangwani", 75.5),
-    ("cifar10", "ce_drw", "sam"): ("rangwani", 80.6),
-    ("cifar10", "ce_drw", "pgd"): ("rangwani", 77.2),
-    ("cifar10", "ce_drw", "lpf_sgd"): ("rangwani", 78.5),
-    ("cifar100", "ce_drw", "sgd"): ("rangwani", 41.0),
-    ("cifar100", "ce_drw", "sam"): ("rangwani", 44.6),
-    ("cifar100", "ce_drw", "pgd"): ("rangwani", 42.2),
-    ("cifar100", "ce_drw", "lpf_sgd"): ("rangwani", 42.9),
-    ("cifar100", "ib", "sgd"): ("park", 40.4),
-    ("cifar100", "ib", "sam"): ("park", 42.8),
-    ("cifar10", "ce", "cc_sam"): ("zhou", 79.74),
-    ("cifar100", "ce", "cc_sam"): ("zhou", 47.74),
-    ("cifar10", "la", "cc_sam"): ("li", 82.5),
-    ("cifar100", "la", "cc_sam"): ("li", 50.1),
-    ("cifar100", "la", "asam"): ("li", None),
-    ("cifar100", "la", "gradient_norm"): ("li", None),
-    ("cifar100", "la", "gsam"): ("li", None),
-    ("cifar100", "la", "looksam"): ("li", None),
-    ("cifar100", "la", "msam"): ("li", None),
-    ("cifar100", "la", "friendly_sam"): ("li", None),
-    ("cifar100", "la", "focal_sam_reuse"): ("li", 50.7),
-    ("cifar100", "ce", "model_perturbation"): ("zhou", None),
-    ("cifar100", "ce", "swa"): ("zhou", None),
-    ("cifar100", "ce", "spectral_norm"): ("zhou", None),
+ON_CIFAR = [row for row in ROWS if row.on_cifar and not row.clip]
+CLIP = [row for row in ROWS if row.clip]
+LARGE = [row for row in ROWS if not row.on_cifar and not row.clip]
+
+
+def of(rows, **parts):
+    return [row for row in rows if all(getattr(row, part) == value for part, value in parts.items())]
+
+
+def test_there_is_a_recipe_for_every_method():
+    assert {row.run.config.method for row in ROWS} == set(METHODS)
+
+
+@pytest.mark.parametrize("name", [*(row.name for row in ROWS), "demo/digits"])
+def test_it_would_start(name):
+    check(run_of(name))
+
+
+# ---- data ----
+
+# Li et al. 2025, code; Lyu et al. 2025 App. "Experiment Settings" for ratio 50 of CIFAR-100
+BOUNDS = {
+    ("cifar10", 10): (2319, 835), ("cifar10", 50): (1500, 200), ("cifar10", 100): (1000, 200), ("cifar10", 200): (800, 100),
+    ("cifar100", 10): (265, 99), ("cifar100", 50): (100, 20), ("cifar100", 100): (100, 20), ("cifar100", 200): (60, 10),
 }
-NAMES = {row: f"{row[0]}_lt_ir100_{row[1]}_{row[2]}" for row in OTHERS}
-# (epochs, batch, learning rate, weight decay on CIFAR-10 and CIFAR-100, milestones, factor): protocols of the sources
+
+
+def test_data_of_cifar():
+    for row in (row for row in ROWS if row.on_cifar):
+        data = row.run.data
+        assert (data.builder, data.dataset, data.split_seed) == ("cifar_lt", f"uoft-cs/{row.data}", 0), row.name
+        assert (data.imbalance_ratio, data.profile) == (row.ratio, {"lt": "exponential", "step": "step"}[row.kind]), row.name
+        assert (data.many_above, data.few_below) == BOUNDS[row.data, row.ratio], row.name
+        assert row.run.config.tail_threshold == {"cifar10": 1000, "cifar100": 100}[row.data], row.name
+
+
+def test_data_of_the_large_sets():
+    for row in (row for row in ROWS if not row.on_cifar):
+        data = row.run.data
+        assert (data.builder, data.imbalance_ratio) == (row.data, None), row.name
+        assert (data.many_above, data.few_below, row.run.config.tail_threshold) == (100, 20, 100), row.name
+
+
+def statistics_of(row):
+    data, threshold = row.run.data, row.run.config.tail_threshold
+    if not row.on_cifar:
+        return ClassStatistics(long_tail_statistics(row.data).counts, threshold, data.many_above, data.few_below)
+    facts = CIFAR[f"{row.data}_lt"]
+    counts = class_counts(facts.per_class, facts.names, data.imbalance_ratio, data.profile)
+    return ClassStatistics(counts, threshold, data.many_above, data.few_below)
+
+
+@pytest.mark.parametrize("data, kind, ratio, sizes", [
+    ("cifar10", "lt", 10, (4, 3, 3)), ("cifar10", "lt", 50, (3, 5, 2)), ("cifar10", "lt", 100, (4, 3, 3)), ("cifar10", "lt", 200, (4, 3, 3)),
+    ("cifar100", "lt", 100, (35, 35, 30)), ("cifar10", "step", 100, (5, 0, 5)), ("cifar100", "step", 100, (50, 0, 50)),
+    ("imagenet_lt", None, None, (385, 479, 136)), ("inaturalist2018", None, None, (842, 4076, 3224)), ("places_lt", None, None, (131, 163, 71)),
+])
+def test_groups_of_a_set(data, kind, ratio, sizes):
+    groups = statistics_of(of(ROWS, data=data, kind=kind, ratio=ratio)[0]).groups
+    assert tuple(len(groups[name]) for name in ("many", "medium", "few")) == sizes
+
+
+def test_every_method_that_needs_a_split_has_head_and_tail(recwarn):
+    for row in (row for row in ROWS if METHODS[row.run.config.method].needs_split):
+        config = row.run.config
+        check_split(make_method(config.method, **config.method_hyperparameters), statistics_of(row))
+    assert not recwarn.list
+
+
+# ---- trainings ----
+
+# epochs, batch, learning rate, warm-up, milestones, factor: protocols of the sources
 TRAININGS = {
-    "li": (200, 64, 0.1, (2e-4, 1e-3), None, 0.1),
-    "rangwani": (200, 128, 0.1, (2e-4, 2e-4), [0.8, 0.9], 0.01),
-    "park": (200, 128, 0.1, (None, 2e-4), [0.5, 0.8, 0.9], 0.01),
-    "zhou": (200, 64, 0.1, (2e-4, 2e-4), [0.8, 0.9], 0.1),
+    "li2025": (200, 64, 0.1, 0, None, 0.1),
+    "lyu2025": (500, 64, 0.01, 0, None, 0.1),
+    "rangwani2022": (200, 128, 0.1, 5 / 200, [0.8, 0.9], 0.01),
+    "park2021": (200, 128, 0.1, 5 / 200, [0.5, 0.8, 0.9], 0.01),
+    "zhou2023b": (200, 64, 0.1, 5 / 200, [0.8, 0.9], 0.1),
 }
-LOSSES = {"ce": "cross_entropy", "la": "logit_adjustment", "ce_drw": "cross_entropy", "ib": "influence_balanced"}
-CLIP_ROWS = [
-    f"{data}_clip_{tuning}_la_{method}"
-    for data in ("cifar10_lt_ir100", "cifar100_lt_ir100", "imagenet_lt", "inaturalist2018")
-    for tuning in ("fft", "lift")
-    for method in ("sgd", "focal_sam")
-]
-FILES = sorted(RECIPES.rglob("*.yaml"))
-
-# (rho or rho_head, rho_tail, gamma, lam): Rangwani et al. 2022 Table 5, Lyu et al. 2025 "Results", Li et al. 2025's code; None where the method has no such value
-HYPERPARAMETERS = {
-    ("cifar10", "ce", "sam"): {"rho": 0.1},
-    ("cifar100", "ce", "sam"): {"rho": 0.2},
-    ("cifar10", "la", "focal_sam"): {"rho": 0.2, "gamma": 3.0, "lam": 0.5},
-    ("cifar100", "la", "focal_sam"): {"rho": 0.3, "gamma": 3.2, "lam": 0.8},
-    ("cifar10", "ce", "imbsam"): {"rho": 0.1, "tail_weight": 1.0},
-    ("cifar100", "la", "imbsam"): {"rho": 0.1, "tail_weight": 1.0},
-    ("cifar10", "la", "sse_sam"): {"rho_head": 0.05, "rho_tail": 0.1, "gamma": 0.7, "normalizer": "total"},
-    ("cifar10", "ce_drw", "sam"): {"rho": 0.5},
-    ("cifar100", "ce_drw", "sam"): {"rho": 0.8},
-    ("cifar10", "ce_drw", "pgd"): {"sigma": 1e-4},
-    ("cifar100", "ce_drw", "lpf_sgd"): {"gamma": 1e-3, "shards": 8},
-    ("cifar100", "ce", "cc_sam"): {"scale": 1e-2},
-    ("cifar100", "ce", "model_perturbation"): {"rho": 1e-3},
-    ("cifar100", "la", "focal_sam_reuse"): {"rho": 0.3, "gamma": 3.2, "lam": 0.8, "plain": "reuse"},
-    ("cifar100", "ce", "sse_sam"): {"rho_head": 0.05, "rho_tail": 0.1, "gamma": 0.7, "normalizer": "total"},
-}
-# overall accuracy: Li et al. 2025 Table 5 (CIFAR-10-LT) and Table 2 (CIFAR-100-LT), SSE-SAM Lyu et al. 2025 Table 1
-TARGETS = {
-    "cifar10": {"ce": (73.1, 75.0, 76.9, 83.2, 77.2), "la": (77.9, 82.3, 82.2, 85.1, 82.9)},
-    "cifar100": {"ce": (41.5, 42.2, 43.0, 49.3, 44.0), "la": (44.9, 50.0, 47.3, 53.2, 50.7)},
-}
+DECAY = {"li2025": {"cifar10": 2e-4, "cifar100": 1e-3}, "lyu2025": {"cifar10": 1e-3, "cifar100": 1e-3}}
+# model, optimizer: the same in all sources
+SGD = ("sgd", "momentum=0.9", True, 0)
 
 
-def run_of(name, tmp_path):
-    return parse(["--config", name, "--use_cpu", "true", "--output_dir", str(tmp_path)])
+def test_trainings_on_cifar():
+    for row in ON_CIFAR:
+        epochs, batch, rate, warmup, milestones, factor = TRAININGS[row.source]
+        if row.source == "rangwani2022" and row.loss == "vs":
+            epochs, warmup, milestones = 300, 5 / 300, [160 / 300, 180 / 300]
+        if row.method == "swa":        # cosine, then constant
+            milestones, factor = None, 0.1
+        config, model, data = row.run.config, row.run.model, row.run.data
+        assert (config.num_train_epochs, config.per_device_train_batch_size) == (row.epochs or epochs, batch), row.name
+        assert (config.learning_rate, config.weight_decay) == (rate, DECAY.get(row.source, {}).get(row.data, 2e-4)), row.name
+        assert config.lr_scheduler_type == "cosine" or milestones, row.name
+        assert config.warmup_steps == pytest.approx(warmup, rel=1e-6), row.name
+        assert (config.lr_milestones, config.lr_gamma) == (milestones and pytest.approx(milestones), factor), row.name
+        assert (config.optim, config.optim_args, config.decay_all_parameters, config.max_grad_norm) == SGD, row.name
+        assert (model.model, model.depth, data.normalisation, data.crop_padding, data.flip) == ("cifar_resnet", 32, "cifar10", 4, True), row.name
 
 
-def test_there_is_a_recipe_for_every_row():
-    assert recipe_names() == sorted([*ROWS, *NAMES.values(), *CLIP_ROWS])
+def test_epochs_in_shares_fall_on_the_epoch():
+    """Shares have eight digits: they become the first step of the epoch that the source names, of 85 to 157 steps in each."""
+    for steps in (85, 97, 98, 157):
+        assert [round(share * 300 * steps) for share in run_of("cifar10_lt_ir100_vs_sam_rangwani2022").config.lr_milestones] == [160 * steps, 180 * steps]
+        assert math.ceil(run_of("cifar10_lt_ir100_vs_sam_rangwani2022").config.warmup_steps * 300 * steps) == 5 * steps
+    for name, epoch, epochs, steps in (("cifar100_lt_ir100_ldam_drw_sam_300_epochs", 160, 300, 170), ("imagenet_lt_ce_drw_sgd", 60, 90, 453)):
+        start, total = run_of(name).config.reweighting_start, epochs * steps
+        assert (epoch * steps - 1) / total < start <= epoch * steps / total
 
 
-def test_there_is_a_recipe_for_every_method(tmp_path):
-    assert {run_of(name, tmp_path).config.method for name in [*ROWS, *NAMES.values()]} == set(METHODS) - {"sam_ext"}
-
-
-@pytest.mark.parametrize("name", [*ROWS, *NAMES.values(), *CLIP_ROWS, "demo/digits"])
-def test_it_builds(name, tmp_path):
-    config = run_of(name, tmp_path).config
-    make_method(config.method, **config.method_hyperparameters)
-    make_loss(config.loss, **(config.loss_args or {}))
-    Reweighting(config.reweighting, config.reweighting_start)
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_it_holds_what_the_protocol_says(name, tmp_path):
-    run = run_of(name, tmp_path)
-    data, loss = name.split("_")[0], name.split("_")[3]
-    by_lyu = name.endswith("sse_sam")
-    config = run.config
-    assert (run.model.model, run.model.depth, run.data.imbalance_ratio) == ("cifar_resnet", 32, 100)
-    assert run.data.dataset == f"uoft-cs/{data}" and run.data.split_seed == 0 and run.data.profile == "exponential"
-    assert config.num_train_epochs == (500 if by_lyu else 200)
-    assert config.per_device_train_batch_size == 64
-    assert config.learning_rate == (0.01 if by_lyu else 0.1)
-    assert config.weight_decay == (2e-4 if data == "cifar10" and not by_lyu else 1e-3)
-    assert (config.optim, config.optim_args, config.decay_all_parameters) == ("sgd", "momentum=0.9", True)
-    assert (config.lr_scheduler_type, config.max_grad_norm) == ("cosine", 0)
-    assert (run.data.many_above, run.data.few_below) == ((1000, 200) if data == "cifar10" else (100, 20))
-    assert config.tail_threshold == (1000 if data == "cifar10" else 100)
-    assert config.loss == {"ce": "cross_entropy", "la": "logit_adjustment"}[loss]
-    assert config.loss_args == (None if loss == "ce" else {"tau": 0.75 if by_lyu else 1.0})
-    assert name == f"{data}_lt_ir100_{loss}_{config.method}"
-
-
-@pytest.mark.parametrize("row", OTHERS, ids=NAMES.get)
-def test_the_others_hold_what_their_source_says(row, tmp_path):
-    data, loss, method = row
-    training, target = OTHERS[row]
-    run = run_of(NAMES[row], tmp_path)
-    config = run.config
-    epochs, batch, rate, decay, milestones, factor = TRAININGS[training]
-    assert (config.num_train_epochs, config.per_device_train_batch_size, config.learning_rate) == (epochs, batch, rate)
-    assert config.weight_decay == decay[data == "cifar100"]
-    if method == "swa":        # cosine, then constant
-        milestones, factor = None, 0.1
-        assert (config.swa_start, config.swa_interval, config.lr_scheduler_type) == (0.75, None, "cosine")
-    assert (config.lr_milestones, config.lr_gamma) == (milestones, factor)
-    assert config.warmup_steps == (0 if training == "li" else 5 / 200)
-    assert run.data.dataset == f"uoft-cs/{data}" and run.model.depth == 32 and config.decay_all_parameters
-    assert config.loss == LOSSES[loss]
-    assert (config.reweighting, config.reweighting_start) == (("effective_number", 0.8) if loss == "ce_drw" else ("none", 0.0))
-    assert (config.loss_start, (config.loss_args or {}).get("alpha")) == ((0.5, 1000) if loss == "ib" else (0.0, None))
-    assert config.method == {"swa": "sgd", "spectral_norm": "sgd", "focal_sam_reuse": "focal_sam"}.get(method, method)
-    assert (run.model.spectral_norm, run.model.spectral_norm_iterations) == ((["*"] if method == "spectral_norm" else None), 5)
-    header = find_recipe(NAMES[row]).read_text().partition("inherits")[0]
-    assert "# Target   none published" in header if target is None else f"{target} % overall" in header
-    assert re.search(r"(Rangwani|Li|Zhou) et al\. 20\d\d", header) or target is None
-
-
-@pytest.mark.parametrize("row, expected", HYPERPARAMETERS.items(), ids=str)
-def test_hyperparameters_of_the_papers(row, expected, tmp_path):
-    data, loss, method = row
-    assert run_of(f"{data}_lt_ir100_{loss}_{method}", tmp_path).config.method_args == expected
-
-
-@pytest.mark.parametrize("name", [*ROWS, *NAMES.values()])
-def test_the_header_states_command_and_result(name):
-    header = find_recipe(name).read_text().partition("inherits")[0]
-    assert "# Target   " in header and "# Result " in header
-    assert f"accelerate launch training_scripts/train.py --config training_scripts/recipes/{name}.yaml" in header
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_the_header_states_the_target(name):
-    header = find_recipe(name).read_text().partition("inherits")[0]
-    data, loss, method = name.split("_")[0], name.split("_")[3], name.split("_", 4)[4]
-    target = TARGETS[data][loss][("sgd", "sam", "imbsam", "sse_sam", "focal_sam").index(method)]
-    assert f"# Target   {target} % overall" in header
-    assert re.search(r"(Lyu|Li) et al. 2025 Table \d", header)
-
-
-@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name != "demo"], ids=lambda path: path.stem)
-def test_every_number_has_its_source_beside_it(path):
-    for line in path.read_text().splitlines():
-        if re.match(r"\s*\w+:\s+[-\d.]+(e-?\d+)?\b", line):
-            assert "# " in line, f"{path.name}: {line!r} has no source"
-
-
-# Li et al. 2025 Tables 2, 3 and 5: overall accuracy with SGD and with Focal-SAM; its code: rho, gamma, lam on CLIP
-CLIP_TARGETS = {
-    ("cifar10_lt_ir100", "fft"): (96.7, 97.2), ("cifar10_lt_ir100", "lift"): (96.6, 96.8),
-    ("cifar100_lt_ir100", "fft"): (78.5, 81.6), ("cifar100_lt_ir100", "lift"): (82.0, 82.4),
-    ("imagenet_lt", "fft"): (71.5, 73.9), ("imagenet_lt", "lift"): (77.1, 77.4),
-    ("inaturalist2018", "fft"): (71.6, 74.0), ("inaturalist2018", "lift"): (79.7, 80.0),
-}
-CLIP_FOCAL_SAM = {
-    "cifar10_lt_ir100": (0.05, 1.5, 0.7), "cifar100_lt_ir100": (0.05, 5.5, 0.8), "imagenet_lt": (0.05, 0.5, 0.8),
-    "inaturalist2018": (0.02, 0.2, 1.0),
+# epochs, batch, learning rate, weight decay
+LARGE_TRAININGS = {
+    ("li2025", "imagenet_lt"): (200, 256, 0.1, 5e-4), ("lyu2025", "imagenet_lt"): (200, 256, 0.1, 5e-4),
+    ("li2025", "inaturalist2018"): (200, 512, 0.2, 2e-4), ("li2025", "places_lt"): (200, 256, 0.1, 5e-4),
+    ("rangwani2022", "imagenet_lt"): (90, 256, 0.2, 2e-4), ("rangwani2022", "inaturalist2018"): (90, 256, 0.1, 2e-4),
 }
 
 
-@pytest.mark.parametrize("name", CLIP_ROWS)
-def test_clip_as_the_protocol_says(name, tmp_path):
-    data, _, rest = name.partition("_clip_")
-    tuning, _, method = rest.split("_", 2)
-    run = run_of(name, tmp_path)
-    config, model = run.config, run.model
-    assert (model.model, model.init, model.templates, model.cosine_scale) == ("openai/clip-vit-base-patch16", "text", "one", 25)
-    assert (model.adapter, config.learning_rate) == {"fft": ("none", 0.001), "lift": ("adaptformer", 0.01)}[tuning]
-    assert (config.optim, config.optim_args, config.weight_decay) == ("sgd", "momentum=0.9", 5e-4)
-    assert (config.num_train_epochs, config.per_device_train_batch_size, config.lr_scheduler_type) == (20, 128, "cosine")
-    assert (config.loss, config.loss_args, config.method) == ("logit_adjustment", {"tau": 1.0}, method)
-    if method == "focal_sam":
-        assert tuple(config.method_args[key] for key in ("rho", "gamma", "lam")) == CLIP_FOCAL_SAM[data]
-    assert (run.data.normalisation, run.data.image_size, run.data.test_short_side) == ("auto", None, 224)        # CLIP's own
-    assert run.data.builder == ("cifar_lt" if data.startswith("cifar") else data)
-    header = find_recipe(name).read_text()
-    assert f"# Target   {CLIP_TARGETS[data, tuning][method == 'focal_sam']} % overall" in header
-    assert f"--config training_scripts/recipes/{name}.yaml" in header and "# Result " in header
+def test_trainings_on_the_large_sets():
+    for row in LARGE:
+        epochs, batch, rate, decay = LARGE_TRAININGS[row.source, row.data]
+        if (row.data, row.loss) == ("inaturalist2018", "ldam_drw"):
+            decay = 1e-4
+        config, model, data = row.run.config, row.run.model, row.run.data
+        assert (config.num_train_epochs, config.per_device_train_batch_size) == (row.epochs or epochs, batch), row.name
+        assert (config.learning_rate, config.weight_decay, config.lr_scheduler_type) == (rate, decay, "cosine"), row.name
+        assert (config.warmup_steps, config.lr_milestones) == (0, None), row.name
+        assert (config.optim, config.optim_args, config.decay_all_parameters, config.max_grad_norm) == SGD, row.name
+        assert (model.model, model.pretrained, data.image_size) == ("microsoft/resnet-50", False, 224), row.name
+        no_jitter = (row.source, row.data) == ("li2025", "inaturalist2018")
+        assert data.color_jitter == (0.0 if no_jitter else 0.4), row.name
 
 
-@pytest.mark.parametrize("name", [*ROWS, *NAMES.values(), *CLIP_ROWS])
-def test_no_setting_is_written_twice_along_the_inheritance(name):
-    def own_settings(path: Path):
-        values = yaml.safe_load(path.read_text())
-        parents = values.pop("inherits", [])
-        yield from values
-        for parent in [parents] if isinstance(parents, str) else parents:
-            yield from own_settings(path.parent / parent)
-
-    settings = list(own_settings(find_recipe(name)))
-    assert len(settings) == len(set(settings))
-    assert set(settings) == set(read_recipe(find_recipe(name)))
+def test_clip_as_the_protocol_says():
+    for row in CLIP:
+        config, model, data = row.run.config, row.run.model, row.run.data
+        assert (model.model, model.init, model.templates, model.cosine_scale) == ("openai/clip-vit-base-patch16", "text", "one", 25), row.name
+        assert (model.adapter, config.learning_rate) == {"fft": ("none", 0.001), "lift": ("adaptformer", 0.01)}[row.clip], row.name
+        assert (config.num_train_epochs, config.per_device_train_batch_size, config.lr_scheduler_type) == (row.epochs or 20, 128, "cosine"), row.name
+        assert (config.optim, config.optim_args, config.decay_all_parameters, config.max_grad_norm) == SGD, row.name
+        assert (config.weight_decay, config.warmup_steps, config.lr_milestones) == (5e-4, 0, None), row.name
+        assert (data.normalisation, data.image_size, data.test_short_side) == ("auto", None, 224), row.name        # CLIP's own
 
 
-def test_every_base_file_is_used():
-    used = {name for path in FILES for name in re.findall(r"[\w/]+\.yaml", _inherits(path))}
-    assert {path.name for path in (RECIPES / "base").iterdir()} == {Path(name).name for name in used}
+def test_equal_cost_is_one_and_a_half_times_as_long():
+    longer = [row for row in ROWS if row.epochs]
+    assert {row.method for row in longer} == {"sam"} and len(longer) == 28
+    for row in longer:
+        shorter = run_of(row.name.replace(f"_{row.epochs}_epochs", ""))
+        assert row.run.config.num_train_epochs == row.epochs == 1.5 * shorter.config.num_train_epochs, row.name
+        assert row.run.config.method_args == shorter.config.method_args, row.name
 
 
-def _inherits(path):
-    return "".join(line for line in path.read_text().splitlines() if line.startswith("inherits:"))
+# ---- losses ----
+
+LOSSES = {
+    "ce": ("cross_entropy", None), "ce_drw": ("cross_entropy", None), "la": ("logit_adjustment", {"tau": 1.0}),
+    "ldam": ("ldam", {"max_m": 0.5, "s": 30}), "ldam_drw": ("ldam", {"max_m": 0.5, "s": 30}), "vs": ("vector_scaling", {"gamma": 0.05, "tau": 0.75}),
+    "ib": ("influence_balanced", {"alpha": 1000, "epsilon": 1e-3, "through_weight": True}),
+}
 
 
-@pytest.mark.parametrize("name, processes", [("cpu", 1), ("one_gpu", 1), ("multi_gpu", 2)])
-def test_accelerate_reads_its_configurations(name, processes):
-    config = load_config_from_file(str(RECIPES.parent / "accelerate_configs" / f"{name}.yaml"))
-    assert config.num_processes == processes
-    assert config.mixed_precision == "no"
+def test_losses():
+    for row in ROWS:
+        loss, arguments = LOSSES[row.loss]
+        if (row.loss, row.source) == ("la", "lyu2025"):
+            arguments = {"tau": 0.75}
+        if loss == "ldam" and not row.on_cifar:
+            arguments = {"max_m": 0.3, "s": 30}
+        config, model = row.run.config, row.run.model
+        assert (config.loss, config.loss_args) == (loss, arguments), row.name
+        start = 160 / 300 if row.epochs else 0.8 if row.on_cifar else 60 / 90
+        expected = ("effective_number", pytest.approx(start)) if row.loss.endswith("drw") else ("none", 0.0)
+        assert (config.reweighting, config.reweighting_start) == expected, row.name
+        assert config.loss_start == (0.5 if loss == "influence_balanced" else 0.0), row.name
+        assert (model.head, loss == "ldam" and model.cosine_scale) == (("cosine", 30) if loss == "ldam" else ("linear", False)), row.name
+
+
+def test_seed_and_checkpoints_are_the_same_for_all():
+    for row in ROWS:
+        config = row.run.config
+        assert (config.seed, config.save_strategy, config.save_total_limit, config.logging_steps) == (0, "epoch", 1, 50), row.name
+
+
+def test_the_method_is_that_of_the_name():
+    for row in ROWS:
+        expected = {"swa": "sgd", "spectral_norm": "sgd", "focal_sam_reuse": "focal_sam"}.get(row.method, row.method)
+        assert row.run.config.method == expected, row.name
+        assert row.run.model.spectral_norm == (["*"] if row.method == "spectral_norm" else None), row.name
+        assert row.run.config.swa_start == (0.75 if row.method == "swa" else None), row.name
+    assert set(SPECIAL) <= {row.method for row in ROWS}

@@ -11,28 +11,33 @@ from training_scripts import decouple
 from training_scripts.arguments import parse
 from training_scripts.recipe_file import RECIPES, find_recipe, read_recipe
 
-# Zhou et al. 2023b Table 2 (imbalance ratio 100): overall accuracy on CIFAR-10-LT and CIFAR-100-LT
-TARGETS = {("sgd", "crt"): (75.12, 43.39), ("cc_sam", "crt"): (79.74, 47.74), ("sgd", "cc_sam"): (81.68, 48.20), ("cc_sam", "cc_sam"): (82.42, 48.77)}
-ROWS = [(data, first, stage) for data in (10, 100) for first, stage in [*TARGETS, ("sgd", "lws"), ("sgd", "tau_norm")]]
+FIRSTS = ("sgd", "cc_sam")
+ROWS = [
+    (data, ratio, first, stage)
+    for data in (10, 100)
+    for ratio in (50, 100, 200)
+    for first, stage in [*((first, stage) for first in FIRSTS for stage in ("crt", "cc_sam")), ("sgd", "lws"), ("sgd", "tau_norm")]
+    if ratio == 100 or stage in ("crt", "cc_sam")
+]
 
 
-def name_of(data, first, stage):
-    return f"second_stage/cifar{data}_lt_ir100_ce_{first}_then_{stage}"
+def name_of(data, ratio, first, stage):
+    return f"second_stage/cifar{data}_lt_ir{ratio}_ce_{first}_then_{stage}"
 
 
 def test_there_is_a_recipe_for_every_row_and_every_stage():
-    firsts = {f"cifar{data}_lt_ir100_ce_sgd_zhou2023b" for data in (10, 100)}
+    firsts = {f"cifar{data}_lt_ir{ratio}_ce_sgd_zhou2023b" for data in (10, 100) for ratio in (50, 100, 200)}
     assert {path.stem for path in (RECIPES / "second_stage").iterdir()} == {name_of(*row).split("/")[1] for row in ROWS} | firsts
-    assert {stage for _, _, stage in ROWS} == set(SECOND_STAGES)
+    assert {stage for *_, stage in ROWS} == set(SECOND_STAGES)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: name_of(*row))
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: name_of(*row).split("/")[1])
 def test_a_row(row, tmp_path, monkeypatch):
-    data, first, stage = row
+    data, ratio, first, stage = row
     name = name_of(*row)
     recipe = read_recipe(find_recipe(name))
     origin = parse(["--config", recipe["first_stage"], "--use_cpu", "true"])        # the first stage's recipe
-    assert (origin.data.dataset, origin.data.imbalance_ratio, origin.model.depth) == (f"uoft-cs/cifar{data}", 100, 32)
+    assert (origin.data.dataset, origin.data.imbalance_ratio, origin.model.depth) == (f"uoft-cs/cifar{data}", ratio, 32)
     assert (origin.config.method, origin.config.loss) == (first, "cross_entropy")
     assert (origin.config.num_train_epochs, origin.config.learning_rate, origin.config.lr_milestones) == (200, 0.1, [0.8, 0.9])
 
@@ -44,7 +49,7 @@ def test_a_row(row, tmp_path, monkeypatch):
     run = decouple.parse_second_stage(["--config", name, "--seed", "1", "--use_cpu", "true"])
     config = run.config
     assert run.stage.first_stage == str(folder.relative_to(tmp_path)) and config.output_dir == f"runs/{name.split('/')[1]}/seed1"
-    assert (run.data.dataset, run.data.imbalance_ratio, run.model.depth, run.data.crop_padding) == (f"uoft-cs/cifar{data}", 100, 32, 4)
+    assert (run.data.dataset, run.data.imbalance_ratio, run.model.depth, run.data.crop_padding) == (f"uoft-cs/cifar{data}", ratio, 32, 4)
     assert (config.num_train_epochs, config.learning_rate, config.per_device_train_batch_size) == (30, 0.01, 64)
     assert (config.method, config.sampling, config.loss, config.lr_milestones) == ("sgd", "class_aware", "cross_entropy", None)
     assert (config.weight_decay, config.warmup_steps, run.stage.cache_features) == (2e-4, 0, False)
@@ -54,10 +59,6 @@ def test_a_row(row, tmp_path, monkeypatch):
         assert made == CCSAMStage(cap=1.0 if data == 10 else 0.3, ramp_epochs=30, offset=0.01, factor=0.5, reinitialise=False)
     if stage == "crt":
         assert made == CRT(reinitialise=False)
-    header = find_recipe(name).read_text().partition("inherits")[0]
-    target = TARGETS.get((first, stage))
-    assert f"# Target   {target[data == 100]:.2f} % overall" in header if target else "# Target   none published" in header
-    assert f"training_scripts/decouple.py --config training_scripts/recipes/{name}.yaml" in header and "# Result " in header
 
 
 def test_every_setting_of_the_defaults_has_its_source():

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from scripts.picture_folders import CLASSES, draw_images
 from transformers import (
     AutoModelForImageClassification,
@@ -30,6 +31,8 @@ from hf_ltsam.metrics.run_record import read_metrics
 from training_scripts import train
 from training_scripts.arguments import parse
 from training_scripts.splits import load_splits
+from training_scripts.training_data import prepare
+from training_scripts.training_model import ImageFormat
 
 QUICK = ["--use_cpu", "true", "--depth", "8", "--learning_rate", "0.1", "--per_device_train_batch_size", "4"]
 
@@ -301,6 +304,24 @@ def test_large_images_need_a_size(large_images, tmp_path, capsys):
 def test_what_only_small_images_can_have(more, large_images, tmp_path, capsys):
     message = refused(capsys, *words(large_images, tmp_path / "run", "--image_size", "72", *more))
     assert " ".join(more) in message and "64 pixels" in message
+
+
+def test_what_only_large_images_can_have(images, tmp_path, capsys):
+    message = refused(capsys, *words(images, tmp_path / "run", "--color_jitter", "0.4"))
+    assert "--color_jitter 0.4" in message and "64 pixels" in message
+
+
+@pytest.mark.parametrize("jitter, differ", [("0", False), ("0.4", True)])
+def test_colour_jitter_reaches_the_training_images(jitter, differ, tmp_path):
+    """Of one colour, so that neither crop nor flip shows."""
+    for folder in (tmp_path / "grey" / split / name for split in ("train", "test") for name in CLASSES):
+        folder.mkdir(parents=True)
+        Image.new("RGB", (80, 80), (100, 100, 100)).save(folder / "0.png")
+    run = parse(["--dataset", str(tmp_path / "grey"), "--image_size", "72", "--color_jitter", jitter, "--use_cpu", "true"])
+    data = prepare(load_splits(run.data), run.data, ImageFormat(72, ((0.0,) * 3, (1.0,) * 3)), seed=0, progress=False)
+    assert (len({data.train[0]["pixel_values"].mean().item() for _ in range(3)}) == 3) is differ
+    for plain in (data.plain_train, data.test):
+        assert plain[0]["pixel_values"].mean().item() == pytest.approx(100 / 255)
 
 
 def test_an_unlabelled_test_split(tmp_path, capsys):
