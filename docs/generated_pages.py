@@ -20,7 +20,8 @@ from hf_ltsam import LOSSES, METHODS, LTSamConfig
 from hf_ltsam.docstrings import entry
 from hf_ltsam.methods import Method
 from hf_ltsam.run_identity import describe
-from training_scripts.recipe_file import RECIPES, read_recipe, recipe_names
+from training_scripts.recipe_file import find_recipe, read_recipe
+from training_scripts.table_file import read_table, table_names
 
 # Modules that are read one by one; packages with an `__all__` are found.
 MODULES = (
@@ -90,16 +91,25 @@ def _command(name: str, method: type[Method], own: Mapping[str, Any]) -> str:
 
 
 def _recipes(name: str) -> str:
-    found = [recipe for recipe, method in _methods_of_recipes().items() if method == name]
+    """The tables that have rows of a method, and the first of these rows."""
+    rows = {table: [recipe for recipe, method in recipes.items() if method == name] for table, recipes in _tables().items()}
+    found = {table: recipes for table, recipes in rows.items() if recipes}
     if not found:
         return ""
-    lines = "\n".join(f"- `ltsam train --config {recipe}`" for recipe in found)
-    return f"## Recipes\n\n{lines}\n\nThe first lines of each say which row of a paper it is: [](../../reproduce.md)."
+    lines = "\n".join(f"| `{table}` | {len(recipes)} | `{recipes[0]}` |" for table, recipes in found.items())
+    return (
+        f"## Recipes\n\n| table | its rows with `{name}` | the first |\n|---|---|---|\n{lines}\n\n"
+        "`ltsam reproduce TABLE` runs a table, `ltsam train --config RECIPE` one row: [](../../reproduce.md)."
+    )
 
 
 @cache
-def _methods_of_recipes() -> dict[str, Any]:
-    return {recipe: read_recipe(RECIPES / f"{recipe}.yaml").get("method") for recipe in recipe_names()}
+def _tables() -> dict[str, dict[str, Any]]:
+    """Table -> recipe of a row -> its method."""
+    return {
+        name: {row.recipe: read_recipe(find_recipe(row.recipe)).get("method") for row in read_table(name).rows}
+        for name in table_names()
+    }
 
 
 def _methods_index() -> str:
