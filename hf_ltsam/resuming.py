@@ -19,8 +19,8 @@ from .class_statistics import ClassStatistics
 from .config import LTSamConfig
 from .data.bad_images import GoodImages
 from .data.class_sampling import UNIFORM
-from .data.in_memory import InMemoryImages
 from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
+from .data.whole_batches import in_memory_part
 from .enduring import Endures
 from .renamed_weights import load_renamed
 from .run_identity import check_identity, save_identity
@@ -134,7 +134,7 @@ class Resumes(Endures):
 
     def _readable(self, dataset: KeyedDataset) -> Dataset:
         """Without images that cannot be read, where that is wished; what is in memory has been read."""
-        if self.args.on_bad_image == "raise" or isinstance(dataset, InMemoryImages):
+        if self.args.on_bad_image == "raise" or in_memory_part(dataset) is not None:
             return dataset
         self._good_images = GoodImages(dataset)
         return self._good_images
