@@ -53,9 +53,10 @@ def as_made(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def in_memory_part(dataset: Any) -> tuple[InMemoryImages, NDArray[np.int64] | None] | None:
     """The in-memory images that a data set shows, and which of them; None: it shows something else.
 
-    Seen through torch's `Subset`, and through `KeyedRandomness`, which changes nothing where samples key their own.
+    Seen through torch's `Subset`, and through `KeyedRandomness`, which changes nothing where samples key their own. Classes
+    that are derived from these may give other samples.
     """
-    if isinstance(dataset, InMemoryImages):
+    if type(dataset) is InMemoryImages:
         return dataset, None
     if isinstance(dataset, KeyedRandomness):
         return in_memory_part(dataset.dataset)
