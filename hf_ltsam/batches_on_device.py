@@ -26,6 +26,7 @@ class MakesBatchesOnDevice(Trainer):
     """
 
     args: LTSamConfig
+    data_collator: Callable[..., Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._stores: WeakKeyDictionary[InMemoryImages, ImageStore] = WeakKeyDictionary()        # on `args.device`

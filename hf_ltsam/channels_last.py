@@ -41,4 +41,4 @@ class TrainsChannelsLast(Trainer):
 
 def in_channels_last(model: nn.Module) -> nn.Module:
     """The model itself, its weights of four dimensions in channels-last order."""
-    return model.to(memory_format=torch.channels_last)        # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last)

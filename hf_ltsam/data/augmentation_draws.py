@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,11 +30,11 @@ def operation_draws(keys: Keys, operations: int) -> NDArray[np.int64]:
     return np.stack([_low(keys, operations), keys >> 63]).astype(np.int64)
 
 
-def _low(keys: Keys, choices: int) -> Keys:
+def _low(keys: Keys, choices: int) -> NDArray[Any]:
     """0 to choices - 1, of the lower 32 bits."""
     return ((keys & 0xFFFFFFFF) * choices) >> 32
 
 
-def _high(keys: Keys, choices: int) -> Keys:
+def _high(keys: Keys, choices: int) -> NDArray[Any]:
     """0 to choices - 1, of the 31 bits above them."""
     return ((keys >> 32 & 0x7FFFFFFF) * choices) >> 31

@@ -125,7 +125,8 @@ class InMemoryImages(KeyedDataset):
             self.randaugment(images.permute(0, 3, 1, 2), self.randaugment.draws(keys))
         pixels = store.normalised(images, memory_format)
         if self.cutout:
-            cut_out(pixels, *centre, self.cutout)
+            row, column = centre
+            cut_out(pixels, row, column, self.cutout)
         return {"pixel_values": pixels, "labels": store.labels[rows]}
 
     def _draws(self, places: NDArray[np.int64], size: Sequence[int]) -> NDArray[np.int64]:
