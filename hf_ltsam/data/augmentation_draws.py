@@ -20,6 +20,24 @@ def crop_draws(keys: Keys, padding: int, flip: bool) -> NDArray[np.int64]:
     return np.stack([_low(keys, places), _high(keys, places), mirrored]).astype(np.int64)
 
 
+def crop_places(
+    rows: NDArray[np.int64], draws: NDArray[np.int64], height: int, width: int, padding: int
+) -> list[NDArray[np.int64]]:
+    """What `ImageStore.cropped` takes: lines, columns, and which of both lie inside the image.
+
+    Args:
+        rows: which images (n,).
+        draws: of `crop_draws` (3, n).
+    """
+    top, left, mirrored = draws[:, :, None]
+    across = np.arange(width)
+    y = top - padding + np.arange(height)                                                   # (n, H)
+    x = left - padding + np.where(mirrored, width - 1 - across, across)                     # (n, W)
+    nearest_y, nearest_x = (np.minimum(np.maximum(v, 0), n - 1) for v, n in ((y, height), (x, width)))
+    inside = [(v == nearest).astype(np.int64) for v, nearest in ((y, nearest_y), (x, nearest_x))]
+    return [(rows[:, None] * height + nearest_y) * width, nearest_x, *inside]
+
+
 def square_centres(keys: Keys, height: int, width: int) -> NDArray[np.int64]:
     """Row and column of a pixel of the image, uniform: (2, n)."""
     return np.stack([_low(keys, height), _high(keys, width)]).astype(np.int64)

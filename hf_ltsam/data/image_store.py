@@ -39,23 +39,18 @@ class ImageStore:
         """The images (n, H, W, C) at some places (n,)."""
         return self.pixels.index_select(0, rows)
 
-    def cropped(self, rows: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, padding: int) -> Tensor:
-        """The images (n, H, W, C) at some places, padded with black, cropped back to their size, mirrored left to right.
+    def cropped(self, lines: Tensor, columns: Tensor, inside_y: Tensor, inside_x: Tensor) -> Tensor:
+        """Images (n, H, W, C) put together from the pixels of other places; see `crop_places`.
 
         Args:
-            rows: places (n,).
-            top, left: where the crop begins in the padded image, 0 to 2 * padding (n,).
-            mirrored: 0 or 1 (n,).
-            padding: pixels on each side.
+            lines: for each row of each image, where the line that it shows begins among all pixels of all images (n, H).
+            columns: for each column of each image, the column that it shows (n, W).
+            inside_y, inside_x: 0 where a row or a column is black (n, H), (n, W).
         """
-        _, height, width, channels = self.pixels.shape
-        columns = torch.arange(width, device=self.device)
-        y = (top - padding).unsqueeze(1) + torch.arange(height, device=self.device)                         # (n, H)
-        x = (left - padding).unsqueeze(1) + torch.where(mirrored.bool().unsqueeze(1), width - 1 - columns, columns)
-        inside = ((y >= 0) & (y < height)).unsqueeze(2) & ((x >= 0) & (x < width)).unsqueeze(1)             # (n, H, W)
-        lines = rows.unsqueeze(1) * height + y.clamp(0, height - 1)
-        places = (lines * width).unsqueeze(2) + x.clamp(0, width - 1).unsqueeze(1)                          # (n, H, W)
+        channels = self.pixels.shape[3]
+        places = lines.unsqueeze(2) + columns.unsqueeze(1)                                                  # (n, H, W)
         found = self.pixels.view(-1, channels).index_select(0, places.flatten()).view(*places.shape, channels)
+        inside = inside_y.to(torch.uint8).unsqueeze(2) * inside_x.to(torch.uint8).unsqueeze(1)
         return found.mul_(inside.unsqueeze(3))
 
     def normalised(self, images: Tensor, memory_format: torch.memory_format) -> Tensor:

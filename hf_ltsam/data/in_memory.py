@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_ltsam.data.augmentation_checks import check_augmentation, check_images
-from hf_ltsam.data.augmentation_draws import crop_draws, square_centres
+from hf_ltsam.data.augmentation_draws import crop_draws, crop_places, square_centres
 from hf_ltsam.data.cutout import cut_out
 from hf_ltsam.data.image_store import ImageStore, on_device
 from hf_ltsam.data.keyed_randomness import KeyedDataset
@@ -118,23 +118,21 @@ class InMemoryImages(KeyedDataset):
         if not self.augment:
             rows = on_device(places, store.device)
             return {"pixel_values": store.normalised(store.taken(rows), memory_format), "labels": store.labels[rows]}
-        rows, top, left, mirrored, *centre = on_device(self._draws(places, store.pixels.shape[1:3]), store.device)
-        images = store.cropped(rows, top, left, mirrored, self.crop_padding)
+        height, width = store.pixels.shape[1:3]
+        draws = crop_draws(self._keys(places), self.crop_padding, self.flip)
+        numbers = [places[:, None], *crop_places(places, draws, height, width, self.crop_padding)]
+        if self.cutout:
+            numbers.append(square_centres(self._keys(places, _CUTOUT), height, width).T)
+        there = on_device(np.concatenate(numbers, axis=1), store.device).split([a.shape[1] for a in numbers], dim=1)
+        images, rows = store.cropped(*there[1:5]), there[0].squeeze(1)
         if self.randaugment is not None:
             keys = [self._keys(places, _RANDAUGMENT, k) for k in range(self.randaugment.operations)]
             self.randaugment(images.permute(0, 3, 1, 2), self.randaugment.draws(keys))
         pixels = store.normalised(images, memory_format)
         if self.cutout:
-            row, column = centre
+            row, column = there[5].unbind(1)
             cut_out(pixels, row, column, self.cutout)
         return {"pixel_values": pixels, "labels": store.labels[rows]}
-
-    def _draws(self, places: NDArray[np.int64], size: Sequence[int]) -> NDArray[np.int64]:
-        """Everything that is a number per image, in one array: places, top, left, mirrored, and the centre of the square."""
-        drawn = [places[None], crop_draws(self._keys(places), self.crop_padding, self.flip)]
-        if self.cutout:
-            drawn.append(square_centres(self._keys(places, _CUTOUT), *size))
-        return np.concatenate(drawn)
 
     def _keys(self, places: NDArray[np.int64], *words: int) -> NDArray[np.uint64]:
         keys: NDArray[np.uint64] = random_key(self.seed, self.epoch, places.astype(np.uint64), *words)
