@@ -143,8 +143,9 @@ class ClassGroups:
         number = {c: k for k, name in enumerate(GROUPS) for c in statistics.groups[name]}
         self._groups = torch.tensor([number[c] for c in range(statistics.num_classes)])
         self._tail = torch.tensor([int(n <= threshold) for n in statistics.counts])
-        one_hot = torch.nn.functional.one_hot
-        self._members = torch.cat([one_hot(self._groups, len(GROUPS)), one_hot(self._tail, len(HEAD_TAIL))], 1).float()  # (C, 5)
+        of_groups = torch.nn.functional.one_hot(self._groups, len(GROUPS))
+        of_halves = torch.nn.functional.one_hot(self._tail, len(HEAD_TAIL))
+        self._members = torch.cat([of_groups, of_halves], dim=1).float()        # (C, 5)
 
     def membership(self, labels: Tensor) -> Tensor:
         """How many of the labels (n,) are in many, medium, few, head and tail (5,)."""

@@ -188,3 +188,4 @@ def test_two_processes_share_an_epoch(tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(rank["seen"][7:], rank["resumed"], strict=True))
         for name, value in rank["state"].items():
             assert torch.equal(value, rank["resumed_state"][name]) and torch.equal(value, ranks[0]["state"][name]), name
+            torch.testing.assert_close(rank["channels_last_state"][name], value, rtol=1e-4, atol=1e-6)

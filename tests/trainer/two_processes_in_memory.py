@@ -63,8 +63,10 @@ def run(folder: Path) -> dict:
     whole, resumed = trainer_of(folder, numbered()), trainer_of(folder, numbered())
     whole.train()
     resumed.train(resume_from_checkpoint=str(folder / "checkpoint-7"))
+    last = trainer_of(folder / "last", numbered(), channels_last=True, save_strategy="no")
+    last.train()
     return {"seen": whole.seen, "state": whole.model.state_dict(), "resumed": resumed.seen,
-            "resumed_state": resumed.model.state_dict()}
+            "resumed_state": resumed.model.state_dict(), "channels_last_state": last.model.state_dict()}
 
 
 if __name__ == "__main__":
