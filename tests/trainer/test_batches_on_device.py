@@ -79,6 +79,13 @@ def test_every_epoch_shows_every_image_once_in_new_order_and_crops(tmp_path):
     assert (first != second).any(dim=(1, 2, 3)).sum() > 20        # cropped elsewhere
 
 
+def test_other_shares_of_the_classes(tmp_path):
+    dataset = numbered()
+    seen = trained(tmp_path, dataset, sampling="class_aware").seen
+    labels = dataset.labels[numbers(torch.cat(seen))]
+    assert (labels[:39].view(13, 3).sort(dim=1).values == torch.arange(3)).all()        # the classes in turn
+
+
 @pytest.mark.parametrize("settings", [{}, {"sampling": "square_root"}, {"dataloader_num_workers": 2}])
 def test_resumed_in_mid_epoch(settings, tmp_path):
     data = {"cutout": 2, "randaugment": RandAugment(2, 5)}
