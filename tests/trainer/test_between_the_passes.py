@@ -2,6 +2,7 @@
 
 import sys
 from importlib.machinery import PathFinder
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from trainer.toy import toy_trainer
 from trainer.two_processes_in_memory import numbered
 
 from hf_ltsam.not_looked_for import not_looked_for
+from hf_ltsam.untaken_steps import UntakenSteps
 
 
 def test_no_package_is_looked_for_in_a_step(tmp_path, monkeypatch):
@@ -45,6 +47,15 @@ def test_the_norm_of_the_gradient_is_computed_once(clipped, tmp_path, monkeypatc
     logged = [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
     assert logged == pytest.approx(norms, rel=1e-12)
     assert calls == ([clipped] * 2 if clipped else [])
+
+
+@pytest.mark.parametrize(("scaler", "gradient", "known"), [(None, 3.0, 6.0), (None, torch.inf, None), (object(), 3.0, None)])
+def test_a_norm_that_is_scaled_or_not_finite_is_not_used_again(scaler, gradient, known):
+    untaken = UntakenSteps(SimpleNamespace(scaler=scaler), {}, stop_after=5)
+    parameter = torch.zeros(4)
+    parameter.grad = torch.tensor([gradient, 3.0, 3.0, 3.0])
+    untaken.judge([parameter], 0, lambda *_: "")
+    assert untaken.norm == known
 
 
 @pytest.mark.slow
