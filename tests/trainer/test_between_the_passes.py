@@ -11,6 +11,7 @@ from trainer.toy import toy_trainer
 from trainer.two_processes_in_memory import numbered
 
 from hf_ltsam.not_looked_for import not_looked_for
+from hf_ltsam.telemetry import Telemetry
 from hf_ltsam.untaken_steps import UntakenSteps
 
 
@@ -78,3 +79,11 @@ def test_a_step_in_half_precision_takes_these_batches(tmp_path):
         torch.testing.assert_close(x, y, rtol=1e-2, atol=1e-3)
     with pytest.raises(AssertionError):
         assert_same(a.model, trained(tmp_path, numbered(), method="sam", steps=3).model)        # bf16 was on
+
+
+def test_telemetry_of_steps_that_tell_more_and_less():
+    telemetry, t = Telemetry(), torch.tensor
+    for norm, gap in ((1.0, 0.5), (3.0, None), (5.0, 1.5)):
+        telemetry.perturbed_pass(t(norm), None, None if gap is None else t(gap))
+        telemetry.end_step()
+    assert telemetry.pop() == {"sam_step_share": 1.0, "sam_eps_norm": 3.0, "sam_sharpness_gap": 1.0}
