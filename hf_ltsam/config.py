@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from transformers import TrainingArguments
 
 from .data.bad_images import POLICIES
@@ -111,6 +112,12 @@ class LTSamConfig(TrainingArguments):
             "repeated backward passes. False for models whose samples see each other in hidden ways (a memory bank)."
         },
     )
+    channels_last: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep images and weights of convolutions in channels-last order, in which GPUs compute bf16 and tf32."
+        },
+    )
     decay_all_parameters: bool = field(
         default=False,
         metadata={"help": "Apply weight decay to norms and biases too, as plain SGD in the sources does."},
@@ -207,6 +214,11 @@ class LTSamConfig(TrainingArguments):
     def __getstate__(self) -> dict[str, Any]:
         """Without tokens: `training_args.bin`, which is a pickle of this, may go anywhere. Copies ask HF_TOKEN instead."""
         return {name: None if name.endswith("_token") else value for name, value in self.__dict__.items()}
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of images and weights of convolutions."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     @property
     def method_hyperparameters(self) -> dict[str, Any]:

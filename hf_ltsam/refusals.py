@@ -99,6 +99,8 @@ def check_launcher(trainer: Trainer) -> None:
         raise ValueError(
             f"The accelerate config switches deepspeed on. It does not go with LTSamTrainer: {_FIELDS['deepspeed']}"
         )
+    if trainer.is_fsdp_enabled and trainer.args.channels_last:
+        raise ValueError("channels_last=True does not go with sharded weights (FSDP): leave it out, or train with DDP.")
     if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.fsdp_version != 2:
         raise ValueError(
             "fsdp in its first version flattens the weights of several layers into one, which the methods cannot tell "

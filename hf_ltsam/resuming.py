@@ -19,9 +19,10 @@ from .class_statistics import ClassStatistics
 from .config import LTSamConfig
 from .data.bad_images import GoodImages
 from .data.class_sampling import UNIFORM
-from .data.in_memory import InMemoryImages
 from .data.keyed_randomness import KeyedDataset, KeyedRandomness, keyed
+from .data.whole_batches import in_memory_part
 from .enduring import Endures
+from .not_looked_for import not_looked_for
 from .renamed_weights import load_renamed
 from .run_identity import check_identity, save_identity
 from .sampling import class_sampled, class_sampler, data_seed
@@ -98,7 +99,7 @@ class Resumes(Endures):
                 check_identity(folder, self._identity)
                 resume_from_checkpoint = str(folder)
             self.start_anew()
-            with self.telling_how_to_go_on():
+            with self.telling_how_to_go_on(), not_looked_for("lomo_optim"):
                 return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def get_train_dataloader(self) -> DataLoader:
@@ -134,7 +135,7 @@ class Resumes(Endures):
 
     def _readable(self, dataset: KeyedDataset) -> Dataset:
         """Without images that cannot be read, where that is wished; what is in memory has been read."""
-        if self.args.on_bad_image == "raise" or isinstance(dataset, InMemoryImages):
+        if self.args.on_bad_image == "raise" or in_memory_part(dataset) is not None:
             return dataset
         self._good_images = GoodImages(dataset)
         return self._good_images

@@ -135,6 +135,10 @@ class StepsByMethod(Trainer):
             broadcast_buffers(self.model)
         self._untaken.judge(weights.parameters, self.state.global_step, self._samples_in_words)
 
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """As stock, which would compute for its logs what is known from looking whether the step can be taken."""
+        return super()._get_grad_norm(model, self._untaken.norm if grad_norm is None else grad_norm)
+
     def _samples_in_words(self, before: int, batches: Sequence[MicroBatch]) -> str:
         """Which samples some micro-batches hold; `before`: how many micro-batches of the step came before them."""
         epoch, loader = int(self.state.epoch or 0), self.callback_handler.train_dataloader

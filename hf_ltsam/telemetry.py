@@ -13,6 +13,12 @@ from .class_statistics import ClassStatistics
 GRADIENTS_EVERY = 250
 
 
+HEAD_TAIL = ("head", "tail")
+GROUPS = ("many", "medium", "few")
+LOSSES = tuple(f"loss_{name}" for name in GROUPS)
+GAPS = tuple(f"sam_sharpness_gap_{name}" for name in HEAD_TAIL)
+
+
 class Telemetry:
     """Means over the perturbed steps since the last log, kept on the device until they are read.
 
@@ -43,8 +49,8 @@ class Telemetry:
         self._samples_of_groups: list[Tensor] = []        # and how many samples the step has of each
         self._steps = 0
         self._perturbed_steps = 0
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}        # of what was summed
+        self._sums: dict[tuple[str, ...], Tensor] = {}        # of several values (k,) under their names
+        self._counts: dict[tuple[str, ...], Tensor] = {}        # of what was summed (k,)
 
     def perturbed_pass(self, norm: Tensor, cosine: Tensor | None, gap: Tensor | None) -> None:
         self._norms.append(norm)
@@ -61,13 +67,12 @@ class Telemetry:
     def losses(self, losses: Tensor, labels: Tensor) -> None:
         """l_i of the samples (n,) of a step, at the weights of its first pass."""
         if self._groups is not None:
-            groups, ones = self._groups.many_medium_few(labels), torch.ones_like(losses)
-            self._add_all("loss_", GROUPS, _sums(losses, groups, len(GROUPS)), _sums(ones, groups, len(GROUPS)))
-            self._samples_of_groups.append(_sums(ones, self._groups.head_or_tail(labels), len(HEAD_TAIL)))
+            members = self._groups.membership(labels)
+            self._add(LOSSES, _sums(losses, self._groups.many_medium_few(labels), len(GROUPS)), members[:len(GROUPS)])
+            self._samples_of_groups.append(members[len(GROUPS):])
 
     def gradient_norms(self, head: Tensor, tail: Tensor) -> None:
-        self._add("grad_norm_head", head)
-        self._add("grad_norm_tail", tail)
+        self._add(("grad_norm_head", "grad_norm_tail"), torch.stack([head, tail]))
 
     def end_step(self) -> None:
         """Add this step's values to the sums."""
@@ -75,51 +80,58 @@ class Telemetry:
         samples, gaps = self._samples_of_groups, self._gaps_of_groups
         self._samples_of_groups, self._gaps_of_groups = [], []
         if gaps and samples:
-            self._add_all("sam_sharpness_gap_", HEAD_TAIL, torch.stack(gaps).sum(0), torch.stack(samples).sum(0))
+            self._add(GAPS, _total(gaps), _total(samples))
         if not self._norms:
             return
         self._perturbed_steps += 1
-        self._add("sam_eps_norm", torch.stack(self._norms).mean())
-        if self._cosines:
-            self._add("sam_gradient_cosine", torch.stack(self._cosines).mean())
-        if self._gaps:
-            self._add("sam_sharpness_gap", torch.stack(self._gaps).sum())
+        known = {
+            "sam_eps_norm": _total(self._norms) / len(self._norms),
+            "sam_gradient_cosine": _total(self._cosines) / len(self._cosines) if self._cosines else None,
+            "sam_sharpness_gap": _total(self._gaps) if self._gaps else None,
+        }
+        values = {name: value.float() for name, value in known.items() if value is not None}
+        self._add(tuple(values), torch.stack(list(values.values())))
         self._norms, self._gaps, self._cosines = [], [], []
 
     def pop(self) -> dict[str, float]:
         """The means since the last call, in one read from the device, and `sam_step_share`; empty if no step was made."""
         if self._steps == 0:
             return {}
-        names = list(self._sums)
-        read = torch.stack([t for n in names for t in (self._sums[n], self._counts[n])]).tolist() if names else []
-        means = {name: total / count for name, total, count in zip(names, read[::2], read[1::2]) if count}
+        means = self._means()
         self.acted = self.acted or means.get("sam_eps_norm", 0.0) > 0
         logs = {"sam_step_share": self._perturbed_steps / self._steps, **means}
         self._sums, self._counts, self._steps, self._perturbed_steps = {}, {}, 0, 0
         return logs
 
-    def _add(self, name: str, value: Tensor, count: Tensor | None = None) -> None:
-        """In float32; what is not finite, of a step that was not taken, is left out without looking at it."""
-        value = value.detach().float()
-        count = torch.ones_like(value) if count is None else count.float()
-        finite = value.isfinite()
-        value, count = torch.where(finite, value, 0.0), torch.where(finite, count, 0.0)
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts[name] = self._counts[name] + count if name in self._counts else count
+    def _means(self) -> dict[str, float]:
+        """Of everything that was summed, in one read from the device."""
+        if not self._sums:
+            return {}
+        totals, counts = torch.stack([torch.cat([*part.values()]) for part in (self._sums, self._counts)]).tolist()
+        known: dict[str, list[float]] = {}
+        for name, total, count in zip((name for names in self._sums for name in names), totals, counts):
+            before = known.get(name, [0.0, 0.0])
+            known[name] = [before[0] + total, before[1] + count]
+        return {name: total / count for name, (total, count) in known.items() if count}
 
-    def _add_all(self, prefix: str, names: Sequence[str], sums: Tensor, counts: Tensor) -> None:
-        for name, total, count in zip(names, sums.unbind(), counts.unbind()):
-            self._add(prefix + name, total, count)
+    def _add(self, names: tuple[str, ...], values: Tensor, counts: Tensor | None = None) -> None:
+        """Values (k,) in float32; what is not finite, of a step that was not taken, is left out without looking at it."""
+        values = values.detach().float()
+        finite = values.isfinite()
+        counts = finite.float() if counts is None else torch.where(finite, counts, 0.0)
+        values = torch.where(finite, values, 0.0)
+        self._sums[names] = self._sums[names].add_(values) if names in self._sums else values
+        self._counts[names] = self._counts[names].add_(counts) if names in self._counts else counts
+
+
+def _total(terms: Sequence[Tensor]) -> Tensor:
+    return terms[0] if len(terms) == 1 else torch.stack(list(terms)).sum(0)
 
 
 def _sums(values: Tensor, groups: Tensor, num_groups: int) -> Tensor:
     """Of the values (n,) of each group."""
     values = values.detach().float()
     return values.new_zeros(num_groups).index_add_(0, groups, values)
-
-
-HEAD_TAIL = ("head", "tail")
-GROUPS = ("many", "medium", "few")
 
 
 class ClassGroups:
@@ -131,6 +143,14 @@ class ClassGroups:
         number = {c: k for k, name in enumerate(GROUPS) for c in statistics.groups[name]}
         self._groups = torch.tensor([number[c] for c in range(statistics.num_classes)])
         self._tail = torch.tensor([int(n <= threshold) for n in statistics.counts])
+        of_groups = torch.nn.functional.one_hot(self._groups, len(GROUPS))
+        of_halves = torch.nn.functional.one_hot(self._tail, len(HEAD_TAIL))
+        self._members = torch.cat([of_groups, of_halves], dim=1).float()        # (C, 5)
+
+    def membership(self, labels: Tensor) -> Tensor:
+        """How many of the labels (n,) are in many, medium, few, head and tail (5,)."""
+        self._members = self._members.to(labels.device)
+        return self._members[labels].sum(0)
 
     def many_medium_few(self, labels: Tensor) -> Tensor:
         """0, 1 or 2 for every label (n,)."""

@@ -11,6 +11,8 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import logging
 
+from .batches_on_device import MakesBatchesOnDevice
+from .channels_last import TrainsChannelsLast
 from .class_statistics import ClassStatistics
 from .config import LTSamConfig
 from .data.labels import label_fingerprint
@@ -44,7 +46,7 @@ logger = logging.get_logger(__name__)
 
 _STANDS_STILL = "learning_rate=5e-05 is transformers' default for AdamW; SGD usually needs 0.01 to 0.1: set learning_rate."
 
-class LTSamTrainer(Resumes, Publishes, EvaluatesLogits, StepsByMethod):
+class LTSamTrainer(Resumes, Publishes, EvaluatesLogits, MakesBatchesOnDevice, TrainsChannelsLast, StepsByMethod):
     """`transformers.Trainer` with a method in the place of the gradient.
 
     The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging, checkpoints and evaluation stay what

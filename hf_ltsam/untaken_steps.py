@@ -33,6 +33,7 @@ class UntakenSteps(TrainerCallback):
 
     def __init__(self, accelerator: Accelerator, memory: dict[str, Any], stop_after: int) -> None:
         self.count = 0        # since the training began
+        self.norm: Tensor | None = None        # of the gradient of the last step; None: it was not taken, or is scaled
         self._accelerator = accelerator
         self._memory = memory
         self._stop_after = stop_after
@@ -71,7 +72,10 @@ class UntakenSteps(TrainerCallback):
         """
         gradients = [p.grad for p in parameters if p.grad is not None]
         given, self._given = self._given, []
-        if not gradients or bool(WeightVector(gradients).norm().isfinite()):
+        norm = WeightVector(gradients).norm() if gradients else None
+        self.norm = None
+        if norm is None or bool(norm.isfinite()):
+            self.norm = norm if self._accelerator.scaler is None else None
             self._in_a_row = 0
             return
         bad = [k for k, (_, loss) in enumerate(given) if not bool(loss.isfinite())]

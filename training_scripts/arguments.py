@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 
 from hf_ltsam import LTSamConfig
+from hf_ltsam.data.randaugment import RandAugment
 from hf_ltsam.data.test_time import TEST_TIME
 from hf_ltsam.registry import nearest
 from training_scripts.recipe_file import find_recipe, read_recipe
@@ -171,9 +172,33 @@ class DataArguments:
             "from [1 - c, 1 + c], c in [0, 1]. 0: off."
         },
     )
+    cutout: int = field(
+        default=0,
+        metadata={
+            "help": "Small images: hide a square of this side around a random pixel of each training image (DeVries and "
+            "Taylor 2017: 16 for CIFAR-10, 8 for CIFAR-100). 0: none."
+        },
+    )
+    randaugment: int = field(
+        default=0,
+        metadata={
+            "help": "Small images: apply so many random operations in a row to each training image, 2 say (RandAugment of "
+            "Cubuk et al. 2020). 0: none."
+        },
+    )
+    randaugment_magnitude: int = field(default=9, metadata={"help": "Their strength, 0 to 30."})
     check_images: bool = field(
         default=True, metadata={"help": "Large images: look for corrupt ones first. Small ones are all decoded anyway."}
     )
+
+    @property
+    def operations(self) -> RandAugment | None:
+        """What `randaugment` and `randaugment_magnitude` ask for.
+
+        Raises:
+            ValueError: there is no such number of operations, or no such magnitude.
+        """
+        return RandAugment(self.randaugment, self.randaugment_magnitude) if self.randaugment else None
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ def check(run: Run) -> None:
         )
     check_test_time(run.data.test_time)
     _check_numbers(run)
+    _check_augmentation(run)
     _check_model(run)
     check_data(run.data)
     point = resume_point(config)
@@ -70,6 +71,19 @@ def _check_numbers(run: Run) -> None:
     for name, value in least_one.items():
         if value is not None and value <= 0:
             raise ValueError(f"--{name} must be positive, got {value:g}.")
+
+
+def _check_augmentation(run: Run) -> None:
+    if run.data.cutout < 0:
+        raise ValueError(f"--cutout must be a side in pixels, or 0 for none, got {run.data.cutout}.")
+    try:
+        operations = run.data.operations
+    except ValueError as error:
+        raise ValueError(f"--randaugment {run.data.randaugment}, --randaugment_magnitude: {error}") from error
+    if operations is None and "randaugment_magnitude" in run.settings:
+        raise ValueError(
+            f"--randaugment_magnitude {run.data.randaugment_magnitude} without --randaugment: give it too, 2 say."
+        )
 
 
 def _check_model(run: Run) -> None:

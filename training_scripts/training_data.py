@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
@@ -71,8 +72,12 @@ def _in_memory(
         for split in (splits.train, splits.test)
     )
     mean, std = form.normalisation or normalisation(train)
+    train = train.contiguous(memory_format=torch.channels_last)        # as `InMemoryImages` keeps them: one copy for both
     return TrainingData(
-        InMemoryImages(train, splits.train_labels, mean, std, True, seed, arguments.crop_padding, arguments.flip),
+        InMemoryImages(
+            train, splits.train_labels, mean, std, True, seed, arguments.crop_padding, arguments.flip, arguments.cutout,
+            arguments.operations,
+        ),
         InMemoryImages(test, splits.test_labels, mean, std, augment=False),
         mean,
         std,
@@ -86,9 +91,14 @@ def _on_the_fly(
 ) -> TrainingData:
     """The Trainer keys the random numbers of the transforms by its own seed."""
     mean, std = pixels
-    if not arguments.flip or arguments.num_channels != 3:
-        wish = "--flip false" if not arguments.flip else f"--num_channels {arguments.num_channels}"
-        raise ValueError(f"{wish} needs images of at most {SMALL} pixels, got {size}: --image_size {SMALL} or less.")
+    for wish, is_for_small in {
+        "--flip false": not arguments.flip,
+        f"--num_channels {arguments.num_channels}": arguments.num_channels != 3,
+        f"--cutout {arguments.cutout}": arguments.cutout != 0,
+        f"--randaugment {arguments.randaugment}": arguments.randaugment != 0,
+    }.items():
+        if is_for_small:
+            raise ValueError(f"{wish} needs images of at most {SMALL} pixels, got {size}: --image_size {SMALL} or less.")
     short_side = short_side_of(size) if arguments.test_short_side is None else arguments.test_short_side
     if short_side < size:
         raise ValueError(f"--test_short_side {short_side} leaves less than the {size} pixels that are kept: {size} or more.")

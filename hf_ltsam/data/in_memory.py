@@ -10,32 +10,43 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hf_ltsam.data.augmentation_checks import check_augmentation, check_images
+from hf_ltsam.data.augmentation_draws import crop_draws, crop_places, square_centres
+from hf_ltsam.data.cutout import cut_out
+from hf_ltsam.data.image_store import ImageStore, on_device
 from hf_ltsam.data.keyed_randomness import KeyedDataset
 from hf_ltsam.data.keys import random_key
+from hf_ltsam.data.randaugment import RandAugment
 
 # Mean and standard deviation per channel. The published long-tail codes (LDAM-DRW and, after it, Rangwani et al. 2022
 # and Li et al. 2025) normalise CIFAR-100 with CIFAR-10's values too; the deviations are means of those of single images.
 # `normalisation` gives the training set's own values.
 _LDAM_DRW = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 CUSTOMARY_NORMALISATION = {"cifar10": _LDAM_DRW, "cifar100": _LDAM_DRW}
+_CUTOUT, _RANDAUGMENT = 0xC07, 0x4A2D        # so that they share no random numbers with the crops
 
 
 class InMemoryImages(KeyedDataset):
     """Images held as uint8, augmented and normalised in batches; random numbers keyed by (seed, epoch, index).
 
-    A sample is `{"pixel_values": float32 (C, H, W), "labels": int}`. `__getitems__`, which a `DataLoader` prefers,
-    makes a whole batch with a few array operations; `__getitem__` gives the same tensors one by one. A batch takes
-    less time to make than to pass between processes: leave `dataloader_num_workers` at 0.
+    A sample is `{"pixel_values": float32 (C, H, W), "labels": int}`. `batch` makes a whole batch with a few array
+    operations, where the images are or on another device; `LTSamTrainer` keeps a copy of them on the device that it trains
+    on and calls it there. `__getitems__`, which a `DataLoader` prefers, and `__getitem__` give the same samples one by one.
+    A batch takes less time to make than to pass between processes: leave `dataloader_num_workers` at 0.
+
+    In this order: crop and flip, RandAugment, normalisation, cutout.
 
     Args:
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W). Kept pixel by pixel (`channels_last`); copied where they come otherwise.
         labels: class indices (N,), integers.
         mean: per channel, of pixels in [0, 1]. Length C.
         std: per channel, positive. Length C.
-        augment: random crop and flip before normalising; False for evaluation.
+        augment: all the randomness below; False for evaluation.
         seed: any integer.
         crop_padding: pixels of black added on each side before cropping to (H, W) at a uniformly drawn place.
         flip: whether half of the images are mirrored left to right.
+        cutout: side of a square around a uniformly drawn pixel that is filled with the mean; 0: none.
+        randaugment: what is drawn for each image between flip and normalisation; None: nothing.
     """
 
     def __init__(
@@ -48,61 +59,91 @@ class InMemoryImages(KeyedDataset):
         seed: int = 0,
         crop_padding: int = 4,
         flip: bool = True,
+        cutout: int = 0,
+        randaugment: RandAugment | None = None,
     ) -> None:
         super().__init__(seed)
         labels = torch.as_tensor(labels)
-        _check(images, labels, mean, std, crop_padding)
-        self.images = images
-        self.labels = labels.long()
+        check_images(images, labels, mean, std)
+        check_augmentation(crop_padding, cutout, randaugment, channels=images.shape[1])
+        self.labels = labels.long().cpu()
         self.augment = augment
         self.crop_padding = crop_padding
         self.flip = flip
-        self._mean = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
+        self.cutout = cutout
+        self.randaugment = randaugment
+        self._store = ImageStore(
+            images.permute(0, 2, 3, 1).contiguous(), self.labels, _per_channel(mean), _per_channel(std), torch.tensor(255.0)
+        ).to(images.device)
+
+    @property
+    def images(self) -> Tensor:
+        """uint8 (N, C, H, W)."""
+        return self._store.pixels.permute(0, 3, 1, 2)
+
+    @property
+    def store(self) -> ImageStore:
+        """The images where they are."""
+        return self._store
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """One sample per index, as views into one batch."""
-        rows = torch.as_tensor(indices, dtype=torch.long)
-        images = self.images[rows]                                                   # (n, C, H, W)
-        if self.augment:
-            positions = rows.remainder(len(self)).numpy().astype(np.uint64)          # sample -1 is sample N-1
-            keys = random_key(self.seed, self.epoch, positions)
-            images = torch.from_numpy(crop_and_flip(images.numpy(), keys, self.crop_padding, self.flip))
-        # x / 255, minus mean, over std, each rounded: torchvision's result to the last bit, which one factor and one
-        # offset per channel would not give
-        pixels = images.float().div_(255).sub_(self._mean).div_(self._std)
-        labels = self.labels[rows].tolist()
-        return [{"pixel_values": image, "labels": label} for image, label in zip(pixels, labels)]
+        batch = self.batch(indices)
+        labels = self.labels[list(indices)].tolist()
+        return [{"pixel_values": image, "labels": label} for image, label in zip(batch["pixel_values"], labels)]
 
+    def batch(
+        self,
+        indices: Sequence[int] | NDArray[np.int64],
+        store: ImageStore | None = None,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> dict[str, Tensor]:
+        """A whole batch: `{"pixel_values": float32 (n, C, H, W), "labels": int64 (n,)}`.
 
-def crop_and_flip(
-    images: NDArray[np.uint8], keys: NDArray[np.uint64], padding: int, flip: bool
-) -> NDArray[np.uint8]:
-    """Pad with zeros, crop back to the same size at a random place, mirror every other image.
+        Nothing waits for a device: what is random is drawn on the host, and goes there in small copies.
 
-    Args:
-        images: (n, C, H, W).
-        keys: 64 random bits per image (n,): 32 choose the row, 31 the column, one the mirror image.
-        padding: p; row and column offsets are uniform on 0 to 2p.
-        flip: whether to mirror at all.
-    """
-    n, _, height, width = images.shape
-    padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
-    places = 2 * padding + 1
-    top = ((keys & 0xFFFFFFFF) * places) >> 32
-    left = ((keys >> 32 & 0x7FFFFFFF) * places) >> 31
-    crops = windows[np.arange(n), :, top.astype(np.intp), left.astype(np.intp)]      # (n, C, H, W), a copy
-    if flip:
-        mirrored = (keys >> 63).astype(bool)
-        crops[mirrored] = crops[mirrored, ..., ::-1]
-    return crops
+        Args:
+            indices: of the samples (n,).
+            store: the images on the device where the batch is made, `dataset.store.to(device)`; None: where they are.
+            memory_format: of the pixels.
+        """
+        store = self._store if store is None else store
+        places = self._places(indices)
+        if not self.augment:
+            rows = on_device(places, store.device)
+            return {"pixel_values": store.normalised(store.taken(rows), memory_format), "labels": store.labels[rows]}
+        height, width = store.pixels.shape[1:3]
+        draws = crop_draws(self._keys(places), self.crop_padding, self.flip)
+        numbers = [places[:, None], *crop_places(places, draws, height, width, self.crop_padding)]
+        if self.cutout:
+            numbers.append(square_centres(self._keys(places, _CUTOUT), height, width).T)
+        there = on_device(np.concatenate(numbers, axis=1), store.device).split([a.shape[1] for a in numbers], dim=1)
+        images, rows = store.cropped(*there[1:5]), there[0].squeeze(1)
+        if self.randaugment is not None:
+            keys = [self._keys(places, _RANDAUGMENT, k) for k in range(self.randaugment.operations)]
+            self.randaugment(images.permute(0, 3, 1, 2), self.randaugment.draws(keys))
+        pixels = store.normalised(images, memory_format)
+        if self.cutout:
+            row, column = there[5].unbind(1)
+            cut_out(pixels, row, column, self.cutout)
+        return {"pixel_values": pixels, "labels": store.labels[rows]}
+
+    def _keys(self, places: NDArray[np.int64], *words: int) -> NDArray[np.uint64]:
+        keys: NDArray[np.uint64] = random_key(self.seed, self.epoch, places.astype(np.uint64), *words)
+        return keys
+
+    def _places(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """0 to N - 1: sample -1 is sample N - 1."""
+        places = np.asarray(indices, dtype=np.int64)
+        if len(places) and not -len(self) <= places.min() <= places.max() < len(self):
+            raise IndexError(f"A sample of {len(self)} was asked for that does not exist: {places.min()} to {places.max()}.")
+        return places % len(self) if len(self) else places
 
 
 def normalisation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -128,24 +169,5 @@ def normalisation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
     return tuple(means), tuple(stds)
 
 
-def _check(images: Tensor, labels: Tensor, mean: Sequence[float], std: Sequence[float], crop_padding: int) -> None:
-    if images.dtype != torch.uint8 or images.ndim != 4:
-        raise ValueError(
-            "`InMemoryImages(images=...)` must be uint8 of shape (N, C, H, W), "
-            f"got {images.dtype} of shape {tuple(images.shape)}."
-        )
-    if labels.ndim != 1 or labels.is_floating_point():
-        raise ValueError(
-            f"`InMemoryImages(labels=...)` must be integers (N,), got {labels.dtype} of shape {tuple(labels.shape)}."
-        )
-    if len(labels) != len(images):
-        raise ValueError(f"`InMemoryImages(labels=...)`: {len(labels)} labels for {len(images)} images.")
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != images.shape[1]:
-            raise ValueError(
-                f"`InMemoryImages({name}=...)` needs a value for each of {images.shape[1]} channels, got {len(values)}."
-            )
-    if min(std) <= 0:
-        raise ValueError(f"`InMemoryImages(std=...)` must be positive, got {tuple(std)}.")
-    if crop_padding < 0:
-        raise ValueError(f"`InMemoryImages(crop_padding=...)` must be non-negative, got {crop_padding}.")
+def _per_channel(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)

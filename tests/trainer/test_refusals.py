@@ -236,13 +236,16 @@ def test_what_only_the_launcher_says():
 
     from hf_ltsam.refusals import check_launcher
 
-    def launched(deepspeed=False, fsdp=0, compiled=False, processes=1, size=None, scope="micro", swa=None, wanted=None):
+    def launched(
+        deepspeed=False, fsdp=0, compiled=False, processes=1, size=None, scope="micro", swa=None, wanted=None, last=False
+    ):
         plugin = SimpleNamespace(fsdp_version=fsdp)
         return SimpleNamespace(
             is_deepspeed_enabled=deepspeed, is_fsdp_enabled=bool(fsdp),
             accelerator=SimpleNamespace(num_processes=processes, state=SimpleNamespace(fsdp_plugin=plugin)),
             args=SimpleNamespace(
-                torch_compile=compiled, ascent_size=size, ascent_scope=scope, swa_start=swa, fsdp=wanted or bool(fsdp)
+                torch_compile=compiled, ascent_size=size, ascent_scope=scope, swa_start=swa, fsdp=wanted or bool(fsdp),
+                channels_last=last,
             ),
         )
 
@@ -250,9 +253,10 @@ def test_what_only_the_launcher_says():
     check_launcher(launched(compiled=True))
     check_launcher(launched(fsdp=2, processes=2, size=8))
     check_launcher(launched(processes=2, size=7))
+    check_launcher(launched(processes=2, last=True))
     for setting, named in [
         ({"deepspeed": True}, "deepspeed"), ({"fsdp": 1}, "fsdp_version: 2"), ({"fsdp": 2, "swa": 0.5}, "swa_start"),
-        ({"wanted": True}, "fsdp is set, but"),
+        ({"wanted": True}, "fsdp is set, but"), ({"fsdp": 2, "last": True}, "channels_last=True"),
         ({"compiled": True, "processes": 2}, "torch_compile"),
         ({"processes": 2, "size": 7, "scope": "step"}, "ascent_size=7.*multiple of 2"),
         ({"processes": 2, "size": 7, "fsdp": 2}, "ascent_size=7.*multiple of 2"),
