@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,192 +13,14 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 
 from hf_ltsam import LTSamConfig
-from hf_ltsam.data.randaugment import RandAugment
-from hf_ltsam.data.test_time import TEST_TIME
 from hf_ltsam.registry import nearest
+from training_scripts.data_arguments import DataArguments
+from training_scripts.model_arguments import ModelArguments
 from training_scripts.recipe_file import find_recipe, read_recipe
 from training_scripts.second_stage_arguments import SecondStageArguments
 
 HELP = "`ltsam train --help` lists all options."
 _UNSET = object()
-
-
-@dataclass
-class ModelArguments:
-    """Which model is trained."""
-
-    _argument_group_name = "model"
-
-    model: str = field(
-        default="cifar_resnet",
-        metadata={
-            "help": "cifar_resnet; a transformers or timm image classifier, a CLIP or a SigLIP: a name on the Hub or a "
-            "folder; or a CLIP of open_clip: open_clip:ViT-B-16/laion2b_s34b_b88k, open_clip:ViT-B-16/FILE, "
-            "hf-hub:OWNER/NAME, local-dir:FOLDER."
-        },
-    )
-    pretrained: bool = field(
-        default=True, metadata={"help": "Start from the weights of `model` (cifar_resnet has none: it starts at random)."}
-    )
-    depth: int = field(default=32, metadata={"help": "Layers of cifar_resnet: 8, 20, 32, 44, 56, ..."})
-    head: str = field(default="linear", metadata={"help": "linear, or cosine (LDAM needs it). That of CLIP is cosine."})
-    cosine_scale: float | None = field(
-        default=None,
-        metadata={"help": "Scale of the cosine head; equal to LDAM's s. None: 30 for cifar_resnet, 25 otherwise."},
-    )
-    learnable_scale: bool = field(default=False, metadata={"help": "Train that scale too (not with cifar_resnet)."})
-    init: str | None = field(
-        default=None,
-        metadata={
-            "help": "Where a cosine head starts: text (CLIP), class_mean, linear_probe or random. None: text for CLIP, "
-            "random otherwise."
-        },
-    )
-    templates: str = field(
-        default="one",
-        metadata={"help": "Prompts for init text: one ('a photo of a {}.'), clip80, or a file with one on each line."},
-    )
-    prompt_names: str | None = field(
-        default=None,
-        metadata={"help": "A file of class names for the prompts, one on each line. None: those of the data set."},
-    )
-    max_per_class: int | None = field(
-        default=None,
-        metadata={"help": "For init class_mean and linear_probe: use the first so many images of every class. None: all."},
-    )
-    adapter: str | None = field(
-        default=None,
-        metadata={
-            "help": "What is trained: adaptformer, vpt, ssf, lora or another PEFT method, with the classifier; none for "
-            "encoder blocks and classifier. None: all weights."
-        },
-    )
-    adapter_args: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"r\": 8}'."}
-    )
-    spectral_norm: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Linear and convolutional layers whose weights are divided by their largest singular value, by name, * "
-            "for any text: classifier, 'resnet.*'. None: no layer."
-        },
-    )
-    spectral_norm_iterations: int = field(
-        default=5, metadata={"help": "Power iterations for that in every training step (Zhou et al. 2023b: 5)."}
-    )
-
-
-@dataclass
-class DataArguments:
-    """What it is trained on."""
-
-    _argument_group_name = "data"
-
-    dataset: str | None = field(
-        default=None,
-        metadata={
-            "help": "A name on the Hub, a folder of Parquet files, or a folder of images in train/CLASS/ and test/CLASS/."
-        },
-    )
-    builder: str = field(
-        default="auto",
-        metadata={
-            "help": "auto, image_folder, hub (also folders of Parquet files), cifar_lt (the CIFAR images), or imagenet_lt, "
-            "inaturalist2018, places_lt over your own copy of the images (--dataset FOLDER)."
-        },
-    )
-    lists: str | None = field(
-        default=None,
-        metadata={"help": "Folder with the split lists of imagenet_lt, ... None: beside the images, or fetched once."},
-    )
-    own_lists: bool = field(default=False, metadata={"help": "Take lists that are not the published ones."})
-    image_column: str | None = field(default=None, metadata={"help": "None: the only column of images."})
-    label_column: str | None = field(default=None, metadata={"help": "None: the only ClassLabel column."})
-    train_split: str = field(default="train", metadata={"help": "The split to train on."})
-    test_split: str | None = field(
-        default=None, metadata={"help": "The split to test on, after the last epoch. None: test, or else validation."}
-    )
-    held_out_per_class: int | None = field(
-        default=None, metadata={"help": "Folders without test images: set so many of every class aside for the test."}
-    )
-    imbalance_ratio: float | None = field(
-        default=None, metadata={"help": "Draw a long tail of this ratio from the training split. None: take all of it."}
-    )
-    profile: str = field(default="exponential", metadata={"help": "Shape of that tail: exponential or step."})
-    largest_class: int | None = field(
-        default=None,
-        metadata={"help": "Images of that tail's largest class, for a smaller set of the same shape. None: all it has."},
-    )
-    split_seed: int = field(default=0, metadata={"help": "Seed of that draw; 0 is the published one."})
-    many_above: int = field(default=100, metadata={"help": "Classes with more training images are reported as many."})
-    few_below: int = field(default=20, metadata={"help": "Classes with fewer training images are reported as few."})
-    image_size: int | None = field(
-        default=None,
-        metadata={"help": "Side in pixels. None: what the model asks for; cifar_resnet takes images as they are."},
-    )
-    test_short_side: int | None = field(
-        default=None,
-        metadata={
-            "help": "Images above 64 pixels: the short side that test images are scaled to before the centre of image_size "
-            "is kept. None: image_size * 256 / 224."
-        },
-    )
-    test_time: str = field(
-        default="none",
-        metadata={
-            "help": f"Views of each test image whose logits are averaged after the last epoch: {', '.join(TEST_TIME)}."
-        },
-    )
-    reserve: float | None = field(
-        default=None,
-        metadata={
-            "help": "Leave such a share of every class's training images out of the training, in (0, 1), for what is chosen "
-            "afterwards: tau of `ltsam decouple --second_stage tau_norm`."
-        },
-    )
-    num_channels: int = field(
-        default=3, metadata={"help": "3 for colour, 1 for grey images (small ones, with cifar_resnet)."}
-    )
-    normalisation: str = field(
-        default="auto",
-        metadata={"help": "auto (the model's own, or the mean and deviation of the training images), cifar10 or cifar100."},
-    )
-    crop_padding: int = field(default=4, metadata={"help": "Small images: padding before the random crop, in pixels."})
-    flip: bool = field(default=True, metadata={"help": "Mirror half of the training images. Wrong for digits or text."})
-    color_jitter: float = field(
-        default=0.0,
-        metadata={
-            "help": "Images above 64 pixels: change brightness, contrast and saturation of each training image by a factor "
-            "from [1 - c, 1 + c], c in [0, 1]. 0: off."
-        },
-    )
-    cutout: int = field(
-        default=0,
-        metadata={
-            "help": "Small images: hide a square of this side around a random pixel of each training image (DeVries and "
-            "Taylor 2017: 16 for CIFAR-10, 8 for CIFAR-100). 0: none."
-        },
-    )
-    randaugment: int = field(
-        default=0,
-        metadata={
-            "help": "Small images: apply so many random operations in a row to each training image, 2 say (RandAugment of "
-            "Cubuk et al. 2020). 0: none."
-        },
-    )
-    randaugment_magnitude: int = field(default=9, metadata={"help": "Their strength, 0 to 30."})
-    check_images: bool = field(
-        default=True, metadata={"help": "Large images: look for corrupt ones first. Small ones are all decoded anyway."}
-    )
-
-    @property
-    def operations(self) -> RandAugment | None:
-        """What `randaugment` and `randaugment_magnitude` ask for.
-
-        Raises:
-            ValueError: there is no such number of operations, or no such magnitude.
-        """
-        return RandAugment(self.randaugment, self.randaugment_magnitude) if self.randaugment else None
 
 
 @dataclass(frozen=True)

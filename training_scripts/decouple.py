@@ -34,8 +34,10 @@ from hf_ltsam.decoupling.stages import TauNorm, linear
 from hf_ltsam.metrics.run_record import FILE_NAME, read_metrics
 from hf_ltsam.models.frozen_features import frozen_features
 from hf_ltsam.run_identity import describe, fingerprint
-from training_scripts.arguments import DataArguments, ModelArguments, Run, read_settings, run_of
+from training_scripts.arguments import Run, read_settings, run_of
 from training_scripts.checks import check, mapping, resume_point
+from training_scripts.data_arguments import DataArguments
+from training_scripts.model_arguments import ModelArguments
 from training_scripts.recipe_file import read_recipe
 from training_scripts.results import print_results, save_recipe
 from training_scripts.saved_run import RECIPE, SavedRun, open_run, require_weights, root_of

@@ -23,7 +23,7 @@ from hf_ltsam.data.in_memory import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import class_label_column_of, read_label_column
 from hf_ltsam.decoupling.tau import hold_out
 from hf_ltsam.registry import nearest
-from training_scripts.arguments import DataArguments
+from training_scripts.data_arguments import DataArguments
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from hf_ltsam.data.decode import decode_image, decode_images, encoded_images, unreadable_images
 from hf_ltsam.data.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
 from hf_ltsam.data.transforms import image_transform, on_the_fly, short_side_of
-from training_scripts.arguments import DataArguments
+from training_scripts.data_arguments import DataArguments
 from training_scripts.splits import Splits
 from training_scripts.training_model import ImageFormat, Normalisation
 

@@ -24,7 +24,7 @@ from hf_ltsam.models.clip_source import is_clip
 from hf_ltsam.models.clip_start import FROM_IMAGES
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.training_set import without_adapter
-from training_scripts.arguments import ModelArguments
+from training_scripts.model_arguments import ModelArguments
 
 OURS = "cifar_resnet"
 SCALE = 25.0        # of a cosine head on a pretrained model; LIFT (Shi et al. 2024)

@@ -19,7 +19,7 @@ from dataset_builders.set_facts import FACTS
 from hf_ltsam import ClassStatistics
 from hf_ltsam.class_curve import text_curve
 from hf_ltsam.model_card.metadata import METRICS
-from training_scripts.arguments import DataArguments
+from training_scripts.data_arguments import DataArguments
 from training_scripts.splits import check_data, load_splits
 
 

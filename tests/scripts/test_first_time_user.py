@@ -13,7 +13,8 @@ from hf_ltsam.data.decode import decode_images
 from hf_ltsam.data.transforms import image_transform, short_side_of
 from hf_ltsam.metrics.run_record import read_metrics
 from training_scripts import train
-from training_scripts.arguments import ModelArguments, parse
+from training_scripts.arguments import parse
+from training_scripts.model_arguments import ModelArguments
 from training_scripts.training_model import image_processor, wanted_format
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
