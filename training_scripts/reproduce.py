@@ -1,7 +1,7 @@
 """Run the rows of a published table, each with several seeds, and write what came out beside what was published.
 
     ltsam reproduce                                     lists the tables
-    ltsam reproduce li2025_table2 --rows cifar100_lt_ir100_la_sam cifar100_lt_ir100_la_focal_sam
+    ltsam reproduce li2025_table2 --rows 'cifar100_lt_ir100_la_*'
     ltsam reproduce li2025_table5 --dataset /data/cifar10 --jobs 4 -- --bf16 true
 
 Every run is a process with a folder of its own, TABLE/ROW/seedN. One that has ended is never run again, one that was
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("table", nargs="?", metavar="TABLE", help="a table by name, or a file; without it all are listed")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (3)")
-    parser.add_argument("--rows", nargs="+", metavar="ROW", help="these rows only")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="these rows only; * stands for any text")
     parser.add_argument(
         "--dataset", nargs="+", default=[], metavar="[NAME=]FOLDER",
         help="where the data are; NAME as the recipes have it, where a table has several data sets",

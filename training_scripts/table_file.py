@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ class Row:
         """Of its folder."""
         return Path(self.recipe).stem
 
+    def is_named(self, name: str) -> bool:
+        """Whether that is its name or its recipe, or a pattern of its name."""
+        return name == self.recipe or fnmatchcase(self.name, name)
+
     @property
     def first_stage(self) -> str | None:
         """The recipe that it starts from, of a second stage."""
@@ -62,17 +67,16 @@ class TableOfRuns:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def only(self, names: Sequence[str]) -> TableOfRuns:
-        """The rows of these names, in the order of the table.
+        """The rows of these names, in the order of the table; * stands for any text.
 
         Raises:
             ValueError: a row that the table does not have, with the nearest ones.
         """
-        known = {row.name: row for row in self.rows} | {row.recipe: row for row in self.rows}
         for name in names:
-            if name not in known:
-                raise ValueError(f"--rows {name}: {self.name} has no such row.{nearest(name, known)}")
-        wanted = [known[name].name for name in names]
-        return replace(self, rows=tuple(row for row in self.rows if row.name in wanted))
+            if not any(row.is_named(name) for row in self.rows):
+                known = [row.name for row in self.rows]
+                raise ValueError(f"--rows {name}: {self.name} has no such row.{nearest(name, known).partition(' Valid:')[0]}")
+        return replace(self, rows=tuple(row for row in self.rows if any(row.is_named(name) for name in names)))
 
     def first_stages(self) -> tuple[Row, ...]:
         """What has to be trained before the rows, each once."""

@@ -165,6 +165,14 @@ def test_every_row_with_every_seed(table, tmp_path):
     }  # fmt: skip
 
 
+def test_rows_by_name_and_by_pattern(table):
+    read = read_table(str(written(table, rows=["sharp.yaml", "plain.yaml"])))
+    for names, chosen in ((["sharp"], ["sharp"]), (["plain", "sharp"], ["sharp", "plain"]), (["*a*"], ["sharp", "plain"]), (["p*"], ["plain"])):
+        assert [row.name for row in read.only(names).rows] == chosen
+    with pytest.raises(ValueError, match=r"--rows x\*: table has no such row"):
+        read.only(["sharp", "x*"])
+
+
 def test_settings_of_the_table_and_of_a_row_lie_over_the_recipe(table, tmp_path):
     rows = ["plain.yaml", {"sharp.yaml": {"depth": 14, "optim": None}}]
     written(table, settings={"num_train_epochs": 2, "depth": 20}, rows=rows)
