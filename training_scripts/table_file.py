@@ -74,8 +74,8 @@ class TableOfRuns:
         """
         for name in names:
             if not any(row.is_named(name) for row in self.rows):
-                known = [row.name for row in self.rows]
-                raise ValueError(f"--rows {name}: {self.name} has no such row.{nearest(name, known).partition(' Valid:')[0]}")
+                hint = nearest(name, [row.name for row in self.rows]).partition(" Valid:")[0]
+                raise ValueError(f"--rows {name}: {self.name} has no such row.{hint}")
         return replace(self, rows=tuple(row for row in self.rows if any(row.is_named(name) for name in names)))
 
     def first_stages(self) -> tuple[Row, ...]:
