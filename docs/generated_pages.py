@@ -107,7 +107,11 @@ def _recipes(name: str) -> str:
 def _tables() -> dict[str, dict[str, Any]]:
     """Table -> recipe of a row -> its method."""
     return {
-        name: {row.recipe: read_recipe(find_recipe(row.recipe)).get("method") for row in read_table(name).rows}
+        name: {
+            row.recipe: read_recipe(find_recipe(row.recipe)).get("method")
+            for row in read_table(name).rows
+            if row.first_stage is None        # a second stage goes with any method
+        }
         for name in table_names()
     }
 

@@ -6,8 +6,8 @@
 
 Every run is a process with a folder of its own, TABLE/ROW/seedN. One that has ended is never run again, one that was
 interrupted goes on from its last checkpoint: after a kill the same command finishes the table. What follows `--` is given
-to every training. TABLE/table.md and TABLE/table.json are written after every run, a report with accuracy against cost at
-the end.
+to every training, not to second stages. TABLE/table.md and TABLE/table.json are written after every run, a report with
+accuracy against cost at the end.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from training_scripts.recipe_file import find_recipe, read_recipe
 from training_scripts.report.reading import read_run
 from training_scripts.report.report import write_report
 from training_scripts.table_file import Row, TableOfRuns, read_table, table_names
-from training_scripts.table_results import shown, write_table
+from training_scripts.table_results import ended_runs, shown, write_table
 from training_scripts.table_runs import RowRun, run_all
 from training_scripts.user_errors import user_errors
+
+DECIDED_HERE = ("config", "seed", "output_dir", "first_stage", "resume_from_checkpoint")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,13 +44,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         table = read_table(options.table)
         table = table.only(options.rows) if options.rows else table
         root = options.output_dir or Path("runs") / table.name
-        _check(options)
+        _check(options, given)
         runs = _runs(table, options, root, given)
         for run in runs:
             run.check()
-        failed = _run(table, runs, options.jobs, root)
-        page = _report(runs, root)
-        write_table(root, table, runs)        # with the figure
+        failed = _run(table, runs, options.jobs, root, given)
+        page = _report(table, root)
+        write_table(root, table, given)        # with the figure
         Console().print(f"{root / 'table.md'}, {page}", soft_wrap=True, highlight=False)
         if failed:
             raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(str(run.log) for run in failed)}.")
@@ -83,10 +85,16 @@ def _list_tables() -> None:
         console.print(f"{name:32} {len(table.rows):3} rows  {table.title}", soft_wrap=True, highlight=False)
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace, given: tuple[str, ...]) -> None:
     for name in ("seeds", "jobs"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}.")
+    named = {word.partition("=")[0] for word in given}
+    if "--hub_token" in named:
+        raise ValueError("--hub_token would be seen in lists of processes: set HF_TOKEN in its place.")
+    taken = {f"--{name}" for name in DECIDED_HERE} & named
+    if taken:
+        raise ValueError(f"{min(taken)} cannot be given to the trainings: the table decides it for each run. Leave it out.")
 
 
 def _runs(table: TableOfRuns, options: argparse.Namespace, root: Path, given: tuple[str, ...]) -> list[RowRun]:
@@ -108,6 +116,8 @@ def _folders(given: Sequence[str], table: TableOfRuns) -> dict[str, str]:
     """
     names = sorted({name for row in (*table.first_stages(), *table.rows) if (name := _name(row)) is not None})
     folders: dict[str, str] = {}
+    if given and not names:
+        raise ValueError(f"--dataset {given[0]}: no recipe of {table.name} says what it is trained on.")
     for word in given:
         name, equals, folder = word.rpartition("=")
         if not equals and len(names) > 1:
@@ -121,8 +131,12 @@ def _folders(given: Sequence[str], table: TableOfRuns) -> dict[str, str]:
 
 
 def _name(row: Row) -> str | None:
-    """What a recipe is trained on; a second stage's recipe does not say it."""
-    return read_recipe(find_recipe(row.recipe)).get("dataset")
+    """What a recipe is trained on: its data set, or its builder where the images are one's own copy.
+
+    None for a second stage, which takes the data of its first one.
+    """
+    recipe = read_recipe(find_recipe(row.recipe))
+    return recipe.get("dataset") or recipe.get("builder")
 
 
 def _dataset(row: Row, folders: dict[str, str]) -> list[str]:
@@ -130,7 +144,9 @@ def _dataset(row: Row, folders: dict[str, str]) -> list[str]:
     return [] if folder is None else ["--dataset", folder]
 
 
-def _run(table: TableOfRuns, runs: list[RowRun], jobs: int, root: Path) -> list[RowRun]:
+def _run(
+    table: TableOfRuns, runs: list[RowRun], jobs: int, root: Path, given: tuple[str, ...] = ()
+) -> list[RowRun]:
     """Run what has not ended; the runs that failed."""
     console, failed = Console(), list[RowRun]()
     waiting = [run for run in runs if run.result is None]
@@ -144,12 +160,12 @@ def _run(table: TableOfRuns, runs: list[RowRun], jobs: int, root: Path) -> list[
         failed.extend([] if result else [run])
         said = shown(result) if result else f"failed with status {status}: {_last_words(run.log)}"
         console.print(f"{run.row.name} seed {run.seed}: {said} ({left} to go)", soft_wrap=True, highlight=False)
-        write_table(root, table, runs)
+        write_table(root, table, given)
 
     signal.signal(signal.SIGTERM, _stop)
     for first in (True, False):        # a second stage needs its first one
         run_all([run for run in waiting if (run.row.first_stage is None) == first], jobs, ended)
-    write_table(root, table, runs)
+    write_table(root, table, given)
     return failed
 
 
@@ -162,8 +178,8 @@ def _last_words(log: Path) -> str:
     return lines[-1] if lines else f"nothing in {log}"
 
 
-def _report(runs: Sequence[RowRun], root: Path) -> Path | str:
-    ended = [run.folder for run in runs if run.result is not None]
+def _report(table: TableOfRuns, root: Path) -> Path | str:
+    ended = [folder for row in (*table.first_stages(), *table.whole) for folder in ended_runs(root, row)]
     return write_report([read_run(folder) for folder in ended], root / "report") if ended else "no run has ended"
 
 

@@ -18,6 +18,7 @@ from transformers.trainer_utils import PredictionOutput
 from hf_ltsam import METHODS, LTSamTrainer
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.loading import weights_digest
+from hf_ltsam.metrics.json_file import write_whole
 from hf_ltsam.metrics.run_record import RunRecord, installed_versions, split_results
 from hf_ltsam.run_identity import describe
 from training_scripts.arguments import Run
@@ -30,8 +31,7 @@ def save_recipe(run: Run) -> Path:
     again = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
     settings = yaml.safe_dump(again, sort_keys=False)
     repeat = f"ltsam {run.program} --config THIS_FILE --output_dir OTHER"
-    path.write_text(f"# {command(run)}\n# the same again: {repeat}\n{settings}")
-    return path
+    return write_whole(path, f"# {command(run)}\n# the same again: {repeat}\n{settings}")
 
 
 def command(run: Run) -> str:

@@ -58,6 +58,7 @@ class TableOfRuns:
     source: of the published numbers, or why there are none.
     rows: in the order of the source.
     settings: of every row that is trained from its start, and of every first stage.
+    whole: all rows of the file, of which `rows` may be some.
     """
 
     name: str
@@ -65,6 +66,7 @@ class TableOfRuns:
     source: str
     rows: tuple[Row, ...]
     settings: dict[str, Any] = field(default_factory=dict)
+    whole: tuple[Row, ...] = ()
 
     def only(self, names: Sequence[str]) -> TableOfRuns:
         """The rows of these names, in the order of the table; * stands for any text.
@@ -79,10 +81,10 @@ class TableOfRuns:
         return replace(self, rows=tuple(row for row in self.rows if any(row.is_named(name) for name in names)))
 
     def first_stages(self) -> tuple[Row, ...]:
-        """What has to be trained before the rows, each once."""
-        names = dict.fromkeys(row.first_stage for row in self.rows)
-        own = [row.name for row in self.rows]
-        return tuple(Row(name, self.settings) for name in names if name is not None and Path(name).stem not in own)
+        """What has to be trained before the rows and is none of them, each once; as the table has it, if it has it."""
+        needed = {Path(name).stem: name for row in self.rows if (name := row.first_stage) is not None}
+        chosen, known = [row.name for row in self.rows], {row.name: row for row in self.whole}
+        return tuple(known.get(n, Row(name, self.settings)) for n, name in needed.items() if n not in chosen)
 
 
 def table_names() -> list[str]:
@@ -111,7 +113,7 @@ def read_table(name: str) -> TableOfRuns:
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice is not None:
         raise ValueError(f"{path} has the row {twice} twice.")
-    return TableOfRuns(path.stem, values["title"], values["source"], rows, settings)
+    return TableOfRuns(path.stem, values["title"], values["source"], rows, settings, rows)
 
 
 def _find(name: str) -> Path:

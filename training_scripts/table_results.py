@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_ltsam.metrics.json_file import write_json
-from hf_ltsam.metrics.run_record import RunRecord
+from hf_ltsam.metrics.json_file import write_json, write_whole
+from hf_ltsam.metrics.run_record import FILE_NAME, RunRecord, read_metrics
 from training_scripts.recipe_file import find_recipe
 from training_scripts.recipe_header import published_target
 from training_scripts.report.configurations import spread
 from training_scripts.report.content import mean_and_deviation
 from training_scripts.table_file import Row, TableOfRuns
-from training_scripts.table_runs import RowRun
 
 GROUPS = ("overall", "many", "medium", "few")
 FIGURE = "report/cost.png"        # of the report, beside the table
@@ -21,33 +21,45 @@ _PACKAGES = ("hf_ltsam", "torch", "transformers")
 COLUMNS = ("row", *GROUPS, "seeds", "seconds")
 
 
-def write_table(root: Path, table: TableOfRuns, runs: Sequence[RowRun]) -> None:
-    """`table.md` to read and `table.json` for programs, whole at any time."""
-    rows = [_row(row, [run for run in runs if run.row.name == row.name]) for row in table.rows]
-    records = [record for run in runs if (record := run.result) is not None]
-    write_json(root / "table.json", {"table": table.name, "title": table.title, "source": table.source, "rows": rows})
+def write_table(root: Path, table: TableOfRuns, words: Sequence[str] = ()) -> None:
+    """`table.md` to read and `table.json` for programs, of everything that has ended, whole at any time.
+
+    Args:
+        root: folder of the table.
+        table: of which all rows of its file are shown.
+        words: that were given to the trainings.
+    """
+    rows = [_row(row, ended_runs(root, row)) for row in table.whole]
+    facts = {"table": table.name, "title": table.title, "source": table.source, "words": list(words)}
+    write_json(root / "table.json", {**facts, "rows": rows})
     figure = ["", f"![Accuracy against training time]({FIGURE})"] if (root / FIGURE).is_file() else []
-    (root / "table.md").write_text("\n".join([*_markdown(table, rows, records), *figure]) + "\n")
+    records = [record for row in table.whole for record in ended_runs(root, row).values()]
+    write_whole(root / "table.md", "\n".join([*_markdown(table, rows, records, words), *figure]) + "\n")
+
+
+def ended_runs(root: Path, row: Row) -> dict[Path, RunRecord]:
+    """Of every seed that there is, by folder."""
+    ended = {file.parent: read_metrics(file.parent) for file in root.glob(f"{row.name}/seed*/{FILE_NAME}")}
+    return dict(sorted(ended.items(), key=lambda item: item[1].seed))
 
 
 def shown(record: RunRecord) -> str:
     """One run in a few words."""
     accuracies = {name: _percent(record, name) for name in GROUPS}
     words = ", ".join(f"{name} {value:.2f}" for name, value in accuracies.items() if value is not None)
-    return f"{words} %, {record.timing.get('train_seconds', float('nan')):.0f} s"
+    return f"{words} %" + (f", {seconds:.0f} s" if (seconds := record.train_seconds) is not None else "")
 
 
-def _row(row: Row, runs: Sequence[RowRun]) -> dict[str, Any]:
-    ended = {run.seed: record for run in runs if (record := run.result) is not None}
-    target = published_target(find_recipe(row.recipe))
+def _row(row: Row, ended: Mapping[Path, RunRecord]) -> dict[str, Any]:
+    target = None if row.settings else published_target(find_recipe(row.recipe))        # of the recipe as it is
     return {
         "row": row.name,
         "published": None if target is None else {name: getattr(target, name) for name in GROUPS},
         "source": None if target is None else target.source,
         "settings": row.settings,
-        "seeds": list(ended),
+        "seeds": [record.seed for record in ended.values()],
         "accuracies": {name: [_percent(record, name) for record in ended.values()] for name in GROUPS},
-        "seconds": [_seconds(record) for record in ended.values()],
+        "seconds": [record.train_seconds for record in ended.values()],
     }
 
 
@@ -61,12 +73,9 @@ def _percent(record: RunRecord, name: str) -> float | None:
     return None if value is None else 100 * value
 
 
-def _seconds(record: RunRecord) -> float | None:
-    """Of the training; of a run that was resumed only the time since is known, which is not told."""
-    return None if "--resume_from_checkpoint" in record.command else record.timing.get("train_seconds")
-
-
-def _markdown(table: TableOfRuns, rows: Sequence[Mapping[str, Any]], records: Sequence[RunRecord]) -> list[str]:
+def _markdown(
+    table: TableOfRuns, rows: Sequence[Mapping[str, Any]], records: Sequence[RunRecord], words: Sequence[str]
+) -> list[str]:
     lines = [f"# {table.title}", "", f"Published: {table.source}", ""]
     lines += [
         "Accuracy in %, mean ± standard deviation over seeds, after the last epoch; in brackets what was published.",
@@ -76,6 +85,7 @@ def _markdown(table: TableOfRuns, rows: Sequence[Mapping[str, Any]], records: Se
     lines += [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
     lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
     facts = {
+        "Given to every training": [shlex.join(words)] if words else [],
         "Hardware": sorted({record.hardware for record in records}),
         "Versions": sorted({_versions(record) for record in records}),
     }

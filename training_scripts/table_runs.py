@@ -21,7 +21,8 @@ from training_scripts.saved_run import RECIPE
 from training_scripts.table_file import Row
 
 POLL = 0.2        # seconds between two looks at the processes
-_OF_THE_PLACE = ("output_dir", "first_stage", "resume_from_checkpoint", "seed")        # what a run's folder decides
+# What a run's folder decides; tokens are not kept in it.
+_OF_THE_PLACE = ("output_dir", "first_stage", "resume_from_checkpoint", "seed", "config", "hub_token")
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,10 @@ def run_all(runs: Sequence[RowRun], jobs: int, ended: Callable[[RowRun, int], An
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.pop(0)
-                running.append((run, run.start(threads)))
+                if run.result is None:        # another process may have run it since
+                    running.append((run, run.start(threads)))
+                else:
+                    ended(run, 0)
             time.sleep(POLL)
             over = [(run, process) for run, process in running if process.poll() is not None]
             for pair in over:

@@ -119,9 +119,9 @@ def finish(
     trainer.save_state()
     record = record_of(run, trainer, splits, test, train_metrics, second_stage)
     if trainer.is_world_process_zero():
-        write_metrics(run.config.output_dir, record)
         write_predictions(run.config.output_dir, predictions_of(test.predictions, test.label_ids, splits.class_names))
         save_recipe(run)
+        write_metrics(run.config.output_dir, record)        # last: who finds it finds all
     return record
 
 

@@ -19,6 +19,9 @@ from .keyed_randomness import KeyedRandomness
 class WholeBatches(Dataset[Any]):
     """A data set whose `__getitems__` gives a batch and no list of samples; `as_made` is its collator.
 
+    It has no `set_epoch`: loaders call that at every start, those of an evaluation with 0, and the source may be shared with
+    the training. The trainer tells the source its epoch.
+
     Args:
         source: whose settings and epoch hold at every batch.
         rows: of the source that this data set shows, in this order (N,); None: all.
@@ -30,9 +33,6 @@ class WholeBatches(Dataset[Any]):
         self, source: InMemoryImages, rows: NDArray[np.int64] | None, store: ImageStore, memory_format: torch.memory_format
     ) -> None:
         self.source, self.rows, self.store, self.memory_format = source, rows, store, memory_format
-
-    def set_epoch(self, epoch: int) -> None:
-        self.source.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.source) if self.rows is None else len(self.rows)

@@ -1,4 +1,4 @@
-"""JSON files that are written whole or not at all."""
+"""JSON and other text files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ def write_json(path: str | Path, values: Any, indent: int | None = 2) -> Path:
     Raises:
         TypeError: a value that JSON cannot hold.
     """
+    return write_whole(path, json.dumps(plain(values), indent=indent, allow_nan=False) + "\n")
+
+
+def write_whole(path: str | Path, text: str) -> Path:
+    """Write a text file, all of it or nothing: a crash leaves the one that was there. Missing folders are made."""
     path = Path(path)
-    text = json.dumps(plain(values), indent=indent, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}"
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         return temporary.replace(path)

@@ -61,6 +61,11 @@ class RunRecord:
     weights_sha256: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def train_seconds(self) -> float | None:
+        """Of the whole training; None where it was resumed, since its time is known from the resume on only."""
+        return None if "--resume_from_checkpoint" in self.command else self.timing.get("train_seconds")
+
 
 def split_results(logits: Any, labels: Any, statistics: ClassStatistics) -> dict[str, Any]:
     """One entry of `RunRecord.results`, from logits (N, C) and labels (N,)."""

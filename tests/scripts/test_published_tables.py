@@ -57,7 +57,7 @@ def test_every_recipe_is_in_a_table_or_is_a_first_stage_of_one_that_is():
     assert {str(path.relative_to(RECIPES).with_suffix("")) for path in files} == in_a_table | first_stages
 
 
-# A second transcription of a few numbers, from the summary in which the project was asked for
+# A second, independent transcription of a few numbers
 @pytest.mark.parametrize("recipe, overall", [
     ("cifar100_lt_ir100_ldam_drw_focal_sam", 50.3), ("cifar100_lt_ir100_vs_imbsam", 47.2), ("cifar10_lt_ir100_vs_cc_sam", 82.3),
     ("cifar10_lt_ir100_ldam_drw_sam_rangwani2022", 81.9), ("cifar100_lt_ir100_vs_sam_rangwani2022", 46.6),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -59,46 +60,43 @@ def arguments(run):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_an_ended_one_is_left_alone(table, tmp_path, capsys, monkeypatch):
-    """The second row's process is killed in mid-training; the same command then does only what is missing."""
+def test_a_killed_table_goes_on_and_ended_runs_are_left_alone(table, tmp_path, capsys, monkeypatch):
+    """SIGTERM comes in the middle of the second row; the same command then does only what is missing."""
     root = tmp_path / "runs"
-    start = RowRun.start
-    started = []
-
-    def start_and_kill(run, threads):
-        process = start(run, threads)
-        started.append(run.row.name)
-        if started == ["plain", "sharp"]:
-            while not (run.folder / "checkpoint-18").is_dir():        # of 36 steps, six in each epoch
-                assert process.poll() is None
-                time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
-        return process
-
-    monkeypatch.setattr(RowRun, "start", start_and_kill)
-    command = [str(table), "--seeds", "1", "--output_dir", str(root)]
-    message = refused(capsys, *command)
-    assert "1 of 2 runs failed" in message and str(root / "sharp" / "seed0.log") in message
+    length = ["--num_train_epochs", "60", "--save_strategy", "steps", "--save_steps", "30"]        # 360 steps
+    command = [str(table), "--seeds", "1", "--output_dir", str(root), "--", *length]
+    first = psutil.Popen([sys.executable, "-m", "training_scripts.reproduce", *command], stderr=subprocess.PIPE)
+    while not list((root / "sharp" / "seed0").glob("checkpoint-*")):
+        assert first.poll() is None
+        time.sleep(0.01)
+    training = first.children()
+    first.terminate()
+    _, message = first.communicate(timeout=60)
+    assert first.returncode == 130 and b"The same command goes on" in message
+    assert len(training) == 1 and not any(process.is_running() for process in training)
     plain = (root / "plain" / "seed0" / "metrics.json").stat()
     assert not (root / "sharp" / "seed0" / "metrics.json").exists()
     assert [len(row["seeds"]) for row in json.loads((root / "table.json").read_text())["rows"]] == [1, 0]
 
+    started = []
+    start = RowRun.start
+    monkeypatch.setattr(RowRun, "start", lambda run, threads: started.append(run.row.name) or start(run, threads))
     reproduce.main(command)
-    assert started == ["plain", "sharp", "sharp"]
+    assert started == ["sharp"]
     again = (root / "plain" / "seed0" / "metrics.json").stat()
     assert (again.st_ino, again.st_mtime_ns) == (plain.st_ino, plain.st_mtime_ns)
-    state = json.loads((root / "sharp" / "seed0" / "trainer_state.json").read_text())
-    assert state["global_step"] == 36
-    result = json.loads((root / "sharp" / "seed0" / "metrics.json").read_text())
-    assert "--resume_from_checkpoint true" in result["command"]
+    assert json.loads((root / "sharp" / "seed0" / "trainer_state.json").read_text())["global_step"] == 360
+    assert "--resume_from_checkpoint true" in json.loads((root / "sharp" / "seed0" / "metrics.json").read_text())["command"]
 
-    train.main(["--config", str(table.parent / "sharp.yaml"), "--seed", "0", "--output_dir", str(tmp_path / "whole")])
-    whole, ours = (load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", root / "sharp" / "seed0"))
-    assert all(torch.equal(whole[name], ours[name]) for name in whole)
+    whole = ["--config", str(table.parent / "sharp.yaml"), "--seed", "0", "--output_dir", str(tmp_path / "whole"), *length]
+    train.main(whole)
+    expected, ours = (load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", root / "sharp" / "seed0"))
+    assert all(torch.equal(expected[name], ours[name]) for name in expected)
 
     page = (root / "table.md").read_text()
     assert re.search(r"\| `plain` \| [\d.]+ \(41.5\) \| [\d.]+ \(60\) \|.*\| 1 \| \d+ \|\n", page)
     assert re.search(r"\| `sharp` \| [\d.]+ \(44.25\) \| .*\| 1 \| - \|\n", page)        # the time of a resumed run is not known
+    assert "Given to every training: --num_train_epochs 60" in page
     assert (root / "report" / "report.html").is_file()
     figure = re.search(r"!\[.*\]\((.*)\)", page)
     assert (root / figure[1]).is_file()
@@ -108,8 +106,25 @@ def test_a_killed_run_goes_on_and_an_ended_one_is_left_alone(table, tmp_path, ca
     assert started == [] and "0 to go" in capsys.readouterr().out
 
 
+def test_whose_process_is_killed_is_told_and_the_others_go_on(table, tmp_path, capsys, monkeypatch):
+    def start(run, threads):
+        run.folder.mkdir(parents=True)
+        if run.row.name == "sharp":
+            write_run(run.folder, metrics([1, 1, 1, 0, 0], run.seed))
+        script = "import os, signal; print('step 5'); os.kill(os.getpid(), signal.SIGKILL)" if run.row.name == "plain" else ""
+        return subprocess.Popen([sys.executable, "-u", "-S", "-c", script], stdout=run.log.open("wb"))
+
+    monkeypatch.setattr(RowRun, "start", start)
+    message = refused(capsys, table, "--seeds", "1", "--output_dir", tmp_path / "runs")
+    assert "1 of 2 runs failed" in message and str(tmp_path / "runs" / "plain" / "seed0.log") in message
+    rows = json.loads((tmp_path / "runs" / "table.json").read_text())["rows"]
+    assert [(row["row"], row["seeds"]) for row in rows] == [("plain", []), ("sharp", [0])]
+
+
 class Sleeping:
     """In the place of a run: a process that ends after a while."""
+
+    result = None
 
     def __init__(self, name, seconds, log):
         self.name, self.seconds, self.log = name, seconds, log
@@ -126,6 +141,19 @@ def test_so_many_at_a_time_and_the_next_when_one_ends(monkeypatch):
     runs = [Sleeping("a", 1.0, log), Sleeping("b", 0.1, log), Sleeping("c", 0.1, log)]
     run_all(runs, 2, lambda run, status: log.append((run.name, status)))
     assert log == [("a", "starts"), ("b", "starts"), ("b", 0), ("c", "starts"), ("c", 0), ("a", 0)]
+
+
+def test_what_another_process_has_run_meanwhile_is_not_run_again(monkeypatch):
+    monkeypatch.setattr(table_runs, "POLL", 0.01)
+    log = []
+    runs = [Sleeping("a", 0.1, log), Sleeping("b", 0.1, log)]
+
+    def ended(run, status):
+        log.append((run.name, status))
+        runs[1].result = "there"
+
+    run_all(runs, 1, ended)
+    assert log == [("a", "starts"), ("a", 0), ("b", 0)]
 
 
 def test_whoever_stops_the_table_stops_its_runs(monkeypatch):
@@ -201,6 +229,21 @@ def test_a_second_stage_starts_from_the_first_of_its_seed(table, tmp_path):
     assert started == [["sharp", "plain"], ["then"]]
 
 
+def test_a_first_stage_that_is_a_row_keeps_its_own_settings(table):
+    table.parent.joinpath("then.yaml").write_text(f"first_stage: {table.parent / 'sharp.yaml'}\nsecond_stage: crt\n")
+    read = read_table(str(written(table, rows=[{"sharp.yaml": {"depth": 14}}, "then.yaml"])))
+    assert [row.settings for row in read.only(["then"]).first_stages()] == [{"depth": 14}]
+    assert read.first_stages() == ()
+
+
+def test_images_of_ones_own_are_named_by_their_builder(tmp_path, images):
+    read = read_table("rangwani2022_table3")
+    words = ["x", "--seeds", "1", "--dataset", f"imagenet_lt={images}", f"inaturalist2018={tmp_path}"]
+    runs = reproduce._runs(read, reproduce._parser().parse_args(words), tmp_path, ())
+    assert {arguments(run)["--dataset"] for run in runs if run.row.name.startswith("imagenet")} == {str(images)}
+    assert {arguments(run)["--dataset"] for run in runs if run.row.name.startswith("inat")} == {str(tmp_path)}
+
+
 def test_data_sets_are_found_by_name(table, tmp_path, images):
     for name, data in (("plain", "a/one"), ("sharp", "b/two")):
         written(table.parent / f"{name}.yaml", dataset=data)
@@ -254,6 +297,9 @@ def test_what_the_command_refuses(table, capsys, tmp_path):
     assert "--jobs must be at least 1, got 0" in refused(capsys, table, "--jobs", "0")
     assert "--rows sharpe: table has no such row. Did you mean 'sharp'" in refused(capsys, table, "--rows", "sharpe")
     out = tmp_path / "runs"
+    for name in ("--seed", "--output_dir=x", "--config", "--resume_from_checkpoint"):
+        assert f"{name.partition('=')[0]} cannot be given to the trainings" in refused(capsys, table, "--", name, "7")
+    assert "set HF_TOKEN" in refused(capsys, table, "--", "--hub_token", "hf_secret")
     assert "Unknown option --dept." in refused(capsys, table, "--output_dir", out, "--", "--dept", "20")
     assert not list(out.glob("*/*"))
 
@@ -286,7 +332,7 @@ def test_mean_and_deviation_beside_what_was_published(table, tmp_path):
         write_run(run.folder, metrics(accuracies, run.seed, seconds=seconds))
     resumed = metrics([0.7, 0.9, 0.7, 0.4, 0.2], 2, command="ltsam train --resume_from_checkpoint true", seconds=3.0)
     write_run(runs[4].folder, resumed)
-    reproduce.write_table(tmp_path / "runs", read, runs)
+    reproduce.write_table(tmp_path / "runs", read.only(["plain"]))        # all rows are shown, whichever were run last
     lines = (tmp_path / "runs" / "table.md").read_text().splitlines()
     # overall 46, 52, 58: mean 52, deviation 6; many 80, 80, 80; medium 50, 60, 70; few 10, 20, 30; the resumed run's 3 s are out
     assert "| `plain` | 52.00 ± 6.00 (41.5) | 80.00 ± 0.00 (60) | 60.00 ± 10.00 | 20.00 ± 10.00 | 3 | 120 ± 28 |" in lines
@@ -296,6 +342,9 @@ def test_mean_and_deviation_beside_what_was_published(table, tmp_path):
     assert values["rows"][0]["accuracies"]["overall"] == pytest.approx([46, 52, 58])
     assert values["rows"][0]["published"] == {"overall": 41.5, "many": 60.0, "medium": None, "few": None}
     assert values["rows"][0]["source"] == "Nobody et al. 2020 Table 1"
+    changed = read_table(str(written(table, rows=["plain.yaml", {"sharp.yaml": {"depth": 14}}])))
+    reproduce.write_table(tmp_path / "runs", changed)        # that is another training than the published one
+    assert "| `sharp` | 60.00 | 100.00 | 100.00 | 0.00 | 1 | 50 |" in (tmp_path / "runs" / "table.md").read_text()
 
 
 def test_what_a_failed_run_said_is_shown(table, tmp_path, capsys, monkeypatch):

@@ -70,6 +70,16 @@ def test_the_same_training_as_with_a_collator_of_ones_own(of, tmp_path):
     assert_same(whole.model, listed.model)
 
 
+def test_an_evaluation_on_the_same_images_leaves_the_epoch_alone(tmp_path):
+    """accelerate tells every loader that it starts its own epoch, which is 0 for an evaluation."""
+    images = numbered()
+    seen = []
+    for eval_dataset, settings in ((None, {}), (Subset(images, range(8)), {"eval_strategy": "steps", "eval_steps": 3})):
+        seen.append(trained(tmp_path, Subset(images, range(8, 40)), eval_dataset=eval_dataset, steps=16, **settings).seen)
+    for a, b in zip(*seen, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_every_epoch_shows_every_image_once_in_new_order_and_crops(tmp_path):
     seen = trained(tmp_path, numbered(), steps=20).seen
     epochs = [torch.cat(seen[:10]), torch.cat(seen[10:])]

@@ -44,7 +44,7 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     if not costs:
         return Section(TITLE, missing=missing)
     hardware = dict.fromkeys(words for cost in costs for words in cost.hardware)
-    notes = ["Time of the training as it was measured; that of a resumed run counts from the resume on."]
+    notes = ["Time of the training as it was measured. Of resumed runs only the time since the resume is known: they are left out."]
     if len(hardware) > 1:
         notes.append(f"Not all runs had the same hardware, so their times are not to be compared: {'; '.join(hardware)}.")
     return Section(TITLE, [_figure(costs, folder)], [_table(costs)], notes=notes, missing=missing)
@@ -53,12 +53,12 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
 def cost_of(position: int, configuration: Configuration) -> Cost | None:
     """None where no run tells its time."""
     records = [run.metrics.record for run in configuration.runs if run.metrics is not None]
-    timed = [r for r in records if r.timing.get("train_seconds") is not None]
+    timed = [r for r in records if r.train_seconds is not None]
     if not timed:
         return None
     steps = [r.timing["seconds_per_step"] for r in timed if r.timing.get("seconds_per_step") is not None]
     hardware = tuple(dict.fromkeys(r.hardware for r in timed))
-    return Cost(position, configuration, [r.timing["train_seconds"] for r in timed], steps, hardware)
+    return Cost(position, configuration, [s for r in timed if (s := r.train_seconds) is not None], steps, hardware)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
