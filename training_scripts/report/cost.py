@@ -44,7 +44,7 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     if not costs:
         return Section(TITLE, missing=missing)
     hardware = dict.fromkeys(words for cost in costs for words in cost.hardware)
-    notes = ["Time of the training as it was measured. Resumed runs, whose time is known from the resume on only, are left out."]
+    notes = ["Time of the training as measured. Resumed runs, whose time is known from the resume on only, are left out."]
     if len(hardware) > 1:
         notes.append(f"Not all runs had the same hardware, so their times are not to be compared: {'; '.join(hardware)}.")
     return Section(TITLE, [_figure(costs, folder)], [_table(costs)], notes=notes, missing=missing)
