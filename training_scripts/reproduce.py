@@ -165,7 +165,6 @@ def _run(
     signal.signal(signal.SIGTERM, _stop)
     for first in (True, False):        # a second stage needs its first one
         run_all([run for run in waiting if (run.row.first_stage is None) == first], jobs, ended)
-    write_table(root, table, given)
     return failed
 
 

@@ -29,12 +29,13 @@ def write_table(root: Path, table: TableOfRuns, words: Sequence[str] = ()) -> No
         table: of which all rows of its file are shown.
         words: that were given to the trainings.
     """
-    rows = [_row(row, ended_runs(root, row)) for row in table.whole]
+    ended = [list(ended_runs(root, row).values()) for row in table.whole]
+    rows = [_row(row, records) for row, records in zip(table.whole, ended)]
     facts = {"table": table.name, "title": table.title, "source": table.source, "words": list(words)}
     write_json(root / "table.json", {**facts, "rows": rows})
     figure = ["", f"![Accuracy against training time]({FIGURE})"] if (root / FIGURE).is_file() else []
-    records = [record for row in table.whole for record in ended_runs(root, row).values()]
-    write_whole(root / "table.md", "\n".join([*_markdown(table, rows, records, words), *figure]) + "\n")
+    page = _markdown(table, rows, [record for records in ended for record in records], words)
+    write_whole(root / "table.md", "\n".join([*page, *figure]) + "\n")
 
 
 def ended_runs(root: Path, row: Row) -> dict[Path, RunRecord]:
@@ -50,16 +51,16 @@ def shown(record: RunRecord) -> str:
     return f"{words} %" + (f", {seconds:.0f} s" if (seconds := record.train_seconds) is not None else "")
 
 
-def _row(row: Row, ended: Mapping[Path, RunRecord]) -> dict[str, Any]:
+def _row(row: Row, records: Sequence[RunRecord]) -> dict[str, Any]:
     target = None if row.settings else published_target(find_recipe(row.recipe))        # of the recipe as it is
     return {
         "row": row.name,
         "published": None if target is None else {name: getattr(target, name) for name in GROUPS},
         "source": None if target is None else target.source,
         "settings": row.settings,
-        "seeds": [record.seed for record in ended.values()],
-        "accuracies": {name: [_percent(record, name) for record in ended.values()] for name in GROUPS},
-        "seconds": [record.train_seconds for record in ended.values()],
+        "seeds": [record.seed for record in records],
+        "accuracies": {name: [_percent(record, name) for record in records] for name in GROUPS},
+        "seconds": [record.train_seconds for record in records],
     }
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from hf_ltsam.metrics.json_file import write_whole
 from hf_ltsam.refusals import check_output_folder
 from training_scripts.report import (
     by_frequency,
@@ -49,6 +49,4 @@ def write_report(runs: Sequence[ReportedRun], folder: Path) -> Path:
     seeds = f"{len(runs)} runs of {len(own)} configurations" if len(runs) > 1 else f"{runs[0].folder}"
     written = f"Written {now:%Y-%m-%d %H:%M} UTC by hf_ltsam {version('hf_ltsam')} from the runs' saved files."
     text = page(f"Report: {seeds}", [*sections, settings.section(own)], damaged, written)
-    temporary = folder / f".{FILE_NAME}.{os.getpid()}"
-    temporary.write_text(text, encoding="utf-8")
-    return temporary.replace(folder / FILE_NAME)
+    return write_whole(folder / FILE_NAME, text)
