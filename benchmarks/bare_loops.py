@@ -46,10 +46,15 @@ def in_memory_batches(images: Images, size: int, device: torch.device) -> Batche
 class _OneByOne(Dataset[tuple[Tensor, int]]):
     def __init__(self, images: Images) -> None:
         self.pixels, self.labels = images.pixels.permute(0, 2, 3, 1).numpy(), images.labels.tolist()
-        self.transform = transforms.Compose([
-            transforms.ToPILImage(), transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(), transforms.Normalize(images.mean, images.std),
-        ])
+        self.transform = transforms.Compose(
+            [
+                transforms.ToPILImage(),
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(images.mean, images.std),
+            ]
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,8 +65,14 @@ class _OneByOne(Dataset[tuple[Tensor, int]]):
 
 def loader_batches(images: Images, size: int, device: torch.device, workers: int) -> Batches:
     """torchvision's transforms, image by image, in a DataLoader."""
-    loader = DataLoader(_OneByOne(images), size, shuffle=True, num_workers=workers, pin_memory=device.type == "cuda",
-                        persistent_workers=workers > 0)
+    loader = DataLoader(
+        _OneByOne(images),
+        size,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+    )
 
     def epoch() -> Iterator[tuple[Tensor, Tensor]]:
         for x, y in loader:

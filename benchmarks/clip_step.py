@@ -27,7 +27,11 @@ ROWS = rows("sgd", "sam", "imbsam", "sse_sam", "focal_sam", ("focal_sam", {"plai
 
 def lift(layers: int) -> torch.nn.Module:
     vision = CLIPVisionConfig(
-        hidden_size=768, intermediate_size=3072, num_hidden_layers=layers, num_attention_heads=12, image_size=224,
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=layers,
+        num_attention_heads=12,
+        image_size=224,
         patch_size=16,
     )
     model = ClipForLongTail(ClipForLongTailConfig(vision_config=vision, num_labels=CLASSES))
@@ -37,8 +41,15 @@ def lift(layers: int) -> torch.nn.Module:
 def trainer_for(row: Row, layers: int, folder: str) -> LTSamTrainer:
     on_device = torch.cuda.is_available()
     config = LTSamConfig(
-        output_dir=folder, report_to="none", learning_rate=0.01, disable_tqdm=True, save_strategy="no", bf16=on_device,
-        use_cpu=not on_device, tail_threshold=tail_threshold(), method_args=dict(row.options),
+        output_dir=folder,
+        report_to="none",
+        learning_rate=0.01,
+        disable_tqdm=True,
+        save_strategy="no",
+        bf16=on_device,
+        use_cpu=not on_device,
+        tail_threshold=tail_threshold(),
+        method_args=dict(row.options),
     )
     return LTSamTrainer(lift(layers), config, method=row.method, class_statistics=ClassStatistics(class_counts()))
 

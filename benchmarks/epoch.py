@@ -31,9 +31,9 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils import logging
 
 from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer
-from hf_ltsam.data.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages
+from hf_ltsam.data.in_memory.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages
 
-Epoch = Callable[[], float]        # trains for one epoch; its seconds
+Epoch = Callable[[], float]  # trains for one epoch; its seconds
 MEAN, STD = CUSTOMARY_NORMALISATION["cifar100"]
 CLASSES, METHODS = 100, ("sgd", "sam", "imbsam", "focal_sam")
 
@@ -100,9 +100,17 @@ def trainer_epoch(
 ) -> Epoch:
     """One epoch of LTSamTrainer; None: of the stock Trainer."""
     settings = {
-        "output_dir": folder, "num_train_epochs": 1, "per_device_train_batch_size": batch, "learning_rate": 0.01,
-        "weight_decay": 5e-4, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 100,
-        "use_cpu": not torch.cuda.is_available(), "bf16": options.bf16,
+        "output_dir": folder,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": batch,
+        "learning_rate": 0.01,
+        "weight_decay": 5e-4,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "logging_steps": 100,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": options.bf16,
     }
     watch = Stopwatch()
     data = InMemoryImages(given.pixels, given.labels, MEAN, STD, augment=True)
@@ -129,14 +137,22 @@ def statistics_of(given: Images) -> ClassStatistics:
     return ClassStatistics(counts.clamp(min=1).tolist(), tail_threshold=int(counts.double().quantile(0.2).clamp(min=1)))
 
 
-def bare_epoch(method: str, model: nn.Module, given: Images, options: argparse.Namespace, batch: int, loader: bool) -> Epoch:
+def bare_epoch(
+    method: str, model: nn.Module, given: Images, options: argparse.Namespace, batch: int, loader: bool
+) -> Epoch:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device, memory_format=torch.channels_last if options.channels_last else torch.contiguous_format)
     of_classes = statistics_of(given)
     prior = torch.tensor(of_classes.counts, dtype=torch.float32, device=device)
-    passes = {"sgd": sgd, "sam": sam, "focal_sam": focal_sam(prior / prior.sum()),
-              "imbsam": imbsam(prior <= of_classes.tail_threshold)}[method]
-    batches = loader_batches(given, batch, device, options.workers) if loader else in_memory_batches(given, batch, device)
+    passes = {
+        "sgd": sgd,
+        "sam": sam,
+        "focal_sam": focal_sam(prior / prior.sum()),
+        "imbsam": imbsam(prior <= of_classes.tail_threshold),
+    }[method]
+    batches = (
+        loader_batches(given, batch, device, options.workers) if loader else in_memory_batches(given, batch, device)
+    )
     epoch = epoch_of(model, passes, batches, steps_in_all=options.rounds * len(given.labels) // batch + 1)
 
     def run() -> None:
@@ -170,8 +186,10 @@ def report(title: str, seconds: dict[str, list[float]], steps: int, busy: dict[s
         rounds = [v / b for v, b in zip(values, seconds["bare loop"])]
         idle_share = f"   idle {idle(busy[name]):.0%}" if torch.cuda.is_available() else ""
         best, median = min(values) / min(seconds["bare loop"]), statistics.median(rounds)
-        print(f"{name:24}{min(values):8.3f} s{1e6 * min(values) / steps:10.0f} us a step   x bare loop {best:.3f} "
-              f"(median of the rounds {median:.3f}){idle_share}")
+        print(
+            f"{name:24}{min(values):8.3f} s{1e6 * min(values) / steps:10.0f} us a step   x bare loop {best:.3f} "
+            f"(median of the rounds {median:.3f}){idle_share}"
+        )
 
 
 def main() -> None:
@@ -181,7 +199,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--workers", type=int, default=0 if not torch.cuda.is_available() else 8, help="of the DataLoader")
+    parser.add_argument(
+        "--workers", type=int, default=0 if not torch.cuda.is_available() else 8, help="of the DataLoader"
+    )
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--channels_last", action="store_true")
     parser.add_argument("--no_telemetry", action="store_true")
@@ -197,7 +217,7 @@ def main() -> None:
                     torch.manual_seed(0)
                     made = ways(method, MODELS[model], given, options, batch, folder)
                     seconds: dict[str, list[float]] = {name: [] for name in made}
-                    for round_ in range(-1, options.rounds):        # one to warm up
+                    for round_ in range(-1, options.rounds):  # one to warm up
                         for name, epoch in made.items():
                             taken = epoch()
                             if round_ >= 0:

@@ -35,7 +35,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from hf_ltsam import LTSamConfig, LTSamTrainer
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["hf_ltsam.trainer", "accelerate", "transformers.trainer_jit_checkpoint"])
+PROCESSES.set_forkserver_preload(["hf_ltsam.training.trainer", "accelerate", "transformers.trainer_jit_checkpoint"])
 WHERE = ("starting", "between steps", "first pass", "later pass", "optimizer", "writing a checkpoint", "ended")
 
 
@@ -60,7 +60,7 @@ CASES = (
     Case("sam", RHO), Case("looksam"), Case("msam", accumulation=2), Case("friendly_sam"), Case("focal_sam", RHO, 2),
     Case("sse_sam"), Case("looksam", ranks=2), Case("friendly_sam", accumulation=2, ranks=2),
     Case("looksam", on_sigterm=True), Case("msam", ranks=2, on_sigterm=True),
-)        # fmt: skip
+)  # fmt: skip
 
 
 class Noisy(Dataset):
@@ -82,7 +82,7 @@ class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        wide = [layer for _ in range(4) for layer in (nn.Linear(512, 512), nn.ReLU())]        # so that passes take some time
+        wide = [layer for _ in range(4) for layer in (nn.Linear(512, 512), nn.ReLU())]  # so that passes take some time
         self.body = nn.Sequential(nn.Linear(16, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Dropout(0.3), *wide)
         self.classifier = nn.Linear(512, 4)
 
@@ -118,15 +118,37 @@ def train(case: Case, folder: Path, rank: int, port: int, place: Any) -> None:
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = (folder.parent / f"{folder.name}.log").open("a", buffering=1)
     if case.ranks > 1:
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank),
-                       "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true"}
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": "2",
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "ACCELERATE_USE_CPU": "true",
+        }
     config = LTSamConfig(
-        output_dir=str(folder), num_train_epochs=6, per_device_train_batch_size=8, learning_rate=0.05, use_cpu=True,
-        gradient_accumulation_steps=case.accumulation, save_strategy="steps", save_steps=5, save_total_limit=2, seed=3,
-        report_to="none", disable_tqdm=True, logging_steps=50, log_level="error",
-        method=case.method, method_args=case.method_args, tail_threshold=20,
-        reweighting="effective_number", reweighting_start=0.5, ddp_timeout=20,
-        enable_jit_checkpoint=case.on_sigterm, dataloader_pin_memory=False,
+        output_dir=str(folder),
+        num_train_epochs=6,
+        per_device_train_batch_size=8,
+        learning_rate=0.05,
+        use_cpu=True,
+        gradient_accumulation_steps=case.accumulation,
+        save_strategy="steps",
+        save_steps=5,
+        save_total_limit=2,
+        seed=3,
+        report_to="none",
+        disable_tqdm=True,
+        logging_steps=50,
+        log_level="error",
+        method=case.method,
+        method_args=case.method_args,
+        tail_threshold=20,
+        reweighting="effective_number",
+        reweighting_start=0.5,
+        ddp_timeout=20,
+        enable_jit_checkpoint=case.on_sigterm,
+        dataloader_pin_memory=False,
     )
     trainer = LTSamTrainer(Model(), config, train_dataset=Noisy())
     trainer.add_callback(Tells(place, trainer.model))
@@ -151,7 +173,8 @@ class Running:
             port = free.getsockname()[1]
         self.places = [PROCESSES.Value("i", 0, lock=False) for _ in range(case.ranks)]
         self.processes = [
-            PROCESSES.Process(target=train, args=(case, folder, rank, port, place)) for rank, place in enumerate(self.places)
+            PROCESSES.Process(target=train, args=(case, folder, rank, port, place))
+            for rank, place in enumerate(self.places)
         ]
         for process in self.processes:
             process.start()
@@ -187,7 +210,7 @@ def kill_once(case: Case, folder: Path, seconds: float, draw: random.Random) -> 
     running.wait_until_it_trains()
     time.sleep(draw.uniform(0, seconds))
     victim = draw.randrange(case.ranks)
-    with contextlib.suppress(ProcessLookupError):        # it has ended in the meantime
+    with contextlib.suppress(ProcessLookupError):  # it has ended in the meantime
         os.kill(running.processes[victim].pid, signal.SIGTERM if case.on_sigterm else signal.SIGKILL)
     where = WHERE[running.places[victim].value]
     codes = running.wait()
@@ -227,12 +250,22 @@ def campaign(kills: int, kills_per_run: int, seed: int, root: Path) -> dict[str,
         hit = [kill_once(case, folder, twins[twin], draw) for _ in range(kills_per_run)]
         where.update(place for place in hit if place)
         undisturbed(case, folder)
-        rows.append({**asdict(case), "killed": [place for place in hit if place],
-                     "largest difference": largest_difference(case, folder, twin)})
+        rows.append(
+            {
+                **asdict(case),
+                "killed": [place for place in hit if place],
+                "largest difference": largest_difference(case, folder, twin),
+            }
+        )
         print(json.dumps(rows[-1]), flush=True)
     differences = [row["largest difference"] for row in rows]
-    return {"runs": len(rows), "identical": differences.count(0.0), "kills": sum(where.values()), "where": dict(where),
-            "largest difference": max(differences)}
+    return {
+        "runs": len(rows),
+        "identical": differences.count(0.0),
+        "kills": sum(where.values()),
+        "where": dict(where),
+        "largest difference": max(differences),
+    }
 
 
 def main() -> None:
@@ -243,7 +276,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = campaign(arguments.kills, arguments.kills_per_run, arguments.seed, Path(folder))
-    print(f"{result['identical']} of {result['runs']} runs identical after {result['kills']} kills; {json.dumps(result)}")
+    print(
+        f"{result['identical']} of {result['runs']} runs identical after {result['kills']} kills; {json.dumps(result)}"
+    )
     if result["identical"] != result["runs"]:
         sys.exit(1)
 

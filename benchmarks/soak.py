@@ -79,9 +79,19 @@ def soak(method: str, steps: int, folder: str) -> list[Held]:
     torch.manual_seed(0)
     model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=10))
     args = LTSamConfig(
-        output_dir=folder, max_steps=steps, per_device_train_batch_size=8, learning_rate=0.01, method=method,
-        tail_threshold=5, save_steps=max(steps // 4, 1), save_total_limit=1, logging_steps=max(steps // 100, 1),
-        report_to="none", disable_tqdm=True, log_level="error", dataloader_pin_memory=torch.cuda.is_available(),
+        output_dir=folder,
+        max_steps=steps,
+        per_device_train_batch_size=8,
+        learning_rate=0.01,
+        method=method,
+        tail_threshold=5,
+        save_steps=max(steps // 4, 1),
+        save_total_limit=1,
+        logging_steps=max(steps // 100, 1),
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        dataloader_pin_memory=torch.cuda.is_available(),
     )
     watches = Watches((steps // 10, steps // 2, steps))
     trainer = LTSamTrainer(model, args, train_dataset=Images(), callbacks=[watches, Silent()])

@@ -36,9 +36,24 @@ from steps import (
 from transformers.utils import logging
 
 ROWS = rows(
-    "sgd", "sam", "asam", "gradient_norm", "gsam", ("looksam", {"every": 5}, 5), "msam", "friendly_sam", "imbsam",
-    ("imbsam", {"reduction": "group"}, 1), "sse_sam", "focal_sam", ("focal_sam", {"plain": "reuse"}, 1), "cc_sam",
-    ("cc_sam", {"mix": 0.5}, 1), "pgd", "lpf_sgd", "model_perturbation",
+    "sgd",
+    "sam",
+    "asam",
+    "gradient_norm",
+    "gsam",
+    ("looksam", {"every": 5}, 5),
+    "msam",
+    "friendly_sam",
+    "imbsam",
+    ("imbsam", {"reduction": "group"}, 1),
+    "sse_sam",
+    "focal_sam",
+    ("focal_sam", {"plain": "reuse"}, 1),
+    "cc_sam",
+    ("cc_sam", {"mix": 0.5}, 1),
+    "pgd",
+    "lpf_sgd",
+    "model_perturbation",
 )
 
 

@@ -36,8 +36,15 @@ def resnet32(num_classes: int = CLASSES) -> nn.Module:
 def vit(num_classes: int = CLASSES) -> nn.Module:
     """2.7 million parameters: 6 blocks of width 192 on 4 x 4 patches."""
     return ViTForImageClassification(
-        ViTConfig(hidden_size=192, num_hidden_layers=6, num_attention_heads=3, intermediate_size=768, image_size=32,
-                  patch_size=4, num_labels=num_classes)
+        ViTConfig(
+            hidden_size=192,
+            num_hidden_layers=6,
+            num_attention_heads=3,
+            intermediate_size=768,
+            image_size=32,
+            patch_size=4,
+            num_labels=num_classes,
+        )
     )
 
 
@@ -76,13 +83,21 @@ class Row:
 
 def trainer(row: Row | None, model: nn.Module, folder: str, num_classes: int = CLASSES) -> Trainer:
     """None is the stock Trainer with SGD."""
-    settings = {"output_dir": folder, "report_to": "none", "learning_rate": 0.01, "disable_tqdm": True,
-                "save_strategy": "no", "use_cpu": not torch.cuda.is_available()}
+    settings = {
+        "output_dir": folder,
+        "report_to": "none",
+        "learning_rate": 0.01,
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "use_cpu": not torch.cuda.is_available(),
+    }
     if row is None:
         return Trainer(model, TrainingArguments(optim="sgd", optim_args="momentum=0.9", **settings))
     return LTSamTrainer(
-        model, LTSamConfig(tail_threshold=tail_threshold(num_classes), method_args=dict(row.options), **settings),
-        method=row.method, class_statistics=ClassStatistics(class_counts(num_classes)),
+        model,
+        LTSamConfig(tail_threshold=tail_threshold(num_classes), method_args=dict(row.options), **settings),
+        method=row.method,
+        class_statistics=ClassStatistics(class_counts(num_classes)),
     )
 
 
@@ -138,7 +153,7 @@ def _bare_step(kind: type, options: dict[str, object], model: nn.Module, inputs:
 def measure(steps: dict[str, tuple[Step, int]], repetitions: int) -> dict[str, list[float]]:
     """Seconds per step, one entry per round; every method has its turn in every round."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(-2, repetitions):        # two rounds to warm up
+    for round_ in range(-2, repetitions):  # two rounds to warm up
         for name, (step, count) in steps.items():
             start = time.perf_counter()
             for _ in range(count):

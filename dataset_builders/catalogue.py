@@ -9,17 +9,24 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, DatasetDict, IterableDatasetDict
 
-from dataset_builders.cifar_lt import CIFAR10_NAMES, CIFAR100_NAMES, load_cifar_lt
-from dataset_builders.class_table import class_table
-from dataset_builders.imagenet_lt import ImageNetLT
-from dataset_builders.imagenet_shifts import ARCHIVE_OF, SEVERITIES, VARIANTS, ImageNetC, ImageNetSketch, ImageNetV2
-from dataset_builders.inaturalist import INaturalist2018
-from dataset_builders.listed_images import ListedImages
 from dataset_builders.long_tail import check_imbalance_ratio, class_counts, draw, fingerprint
-from dataset_builders.places_lt import PlacesLT
+from dataset_builders.sets.cifar_lt import CIFAR10_NAMES, CIFAR100_NAMES, load_cifar_lt
+from dataset_builders.sets.facts import class_table
+from dataset_builders.sets.imagenet_lt import ImageNetLT
+from dataset_builders.sets.imagenet_shifts import (
+    ARCHIVE_OF,
+    SEVERITIES,
+    VARIANTS,
+    ImageNetC,
+    ImageNetSketch,
+    ImageNetV2,
+)
+from dataset_builders.sets.inaturalist import INaturalist2018
+from dataset_builders.sets.places_lt import PlacesLT
+from dataset_builders.sources.listed_images import ListedImages
 from hf_ltsam import ClassStatistics
 from hf_ltsam.data.labels import class_label_column_of, label_fingerprint
-from hf_ltsam.registry import nearest
+from hf_ltsam.hyperparameters import nearest
 
 
 @dataclass(frozen=True)
@@ -175,8 +182,10 @@ def training_fingerprint(name: str, imbalance_ratio: float = 100, profile: str =
     """
     if name in CIFAR:
         facts = CIFAR[name]
-        labels = np.repeat(np.arange(len(facts.names)), facts.per_class)        # only the class sizes matter
-        return fingerprint(labels, draw(labels, class_counts(facts.per_class, facts.names, imbalance_ratio, profile), seed))
+        labels = np.repeat(np.arange(len(facts.names)), facts.per_class)  # only the class sizes matter
+        return fingerprint(
+            labels, draw(labels, class_counts(facts.per_class, facts.names, imbalance_ratio, profile), seed)
+        )
     return LISTED[name].LISTS["train"].sha256 or label_fingerprint(class_table(LISTED[name].TABLE).counts)
 
 

@@ -13,7 +13,7 @@ from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 
 from hf_ltsam.data.labels import class_label_column_of, read_label_column
-from hf_ltsam.registry import nearest
+from hf_ltsam.hyperparameters import nearest
 
 Profile = Callable[[int, int, float], tuple[int, ...]]
 

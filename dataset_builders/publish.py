@@ -11,15 +11,15 @@ from huggingface_hub import DatasetCard, DatasetCardData, constants
 from huggingface_hub.errors import HTTPError
 
 from dataset_builders.catalogue import CIFAR, load_long_tailed, long_tail_statistics, training_fingerprint
-from dataset_builders.set_facts import FACTS
+from dataset_builders.sets.facts import FACTS
 from hf_ltsam import ClassStatistics
-from hf_ltsam.class_curve import curve_png
 from hf_ltsam.data.labels import class_label_column_of
-from hf_ltsam.hub import Upload, in_words, send
-from hf_ltsam.model_card.card import FIGURE
-from hf_ltsam.model_card.citations import bibtex
-from hf_ltsam.model_card.metadata import METRICS
-from hf_ltsam.model_card.tables import groups_table
+from hf_ltsam.runs.card.card import FIGURE
+from hf_ltsam.runs.card.citations import bibtex
+from hf_ltsam.runs.card.metadata import METRICS
+from hf_ltsam.runs.card.tables import groups_table
+from hf_ltsam.runs.class_curve import curve_png
+from hf_ltsam.runs.hub import Upload, in_words, send
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def publish(draw: Draw, repo: str, data_dir: str | Path | None = None, private: 
     )
     try:
         splits.push_to_hub(repo, private=private, commit_message=draw.title)
-        card = DatasetCard.load(repo)        # with the features and sizes that `push_to_hub` has written down
+        card = DatasetCard.load(repo)  # with the features and sizes that `push_to_hub` has written down
     except (OSError, HTTPError) as error:
         raise in_words(error, f"{repo} was not uploaded") from None
     described = data_card(draw, splits, repo)
@@ -102,7 +102,9 @@ def leaderboard(draw: Draw) -> str:
         f"over all images and by training images of the class: many above {high}, medium {low} to {high}, few below {low}."
     )
     groups = [name for name, classes in statistics.groups.items() if classes]
-    tasks = [{"id": METRICS[name][0], "config": "default", "split": "test"} for name in ("overall", "balanced", *groups)]
+    tasks = [
+        {"id": METRICS[name][0], "config": "default", "split": "test"} for name in ("overall", "balanced", *groups)
+    ]
     settings = {"name": draw.title, "description": description, "evaluation_framework": "hf_ltsam", "tasks": tasks}
     return yaml.safe_dump(settings, sort_keys=False, width=120)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]        # the pages' makers, and the package as it is in this tree
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # the pages' makers, and the package as it is in this tree
 
 from docstring_markup import as_restructured_text  # noqa: E402
 from generated_pages import generated_pages  # noqa: E402
@@ -22,9 +22,9 @@ release = version = hf_ltsam.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_heading_anchors = 3
 napoleon_numpy_docstring = False
-napoleon_use_param = False        # names that share a description stay together
+napoleon_use_param = False  # names that share a description stay together
 napoleon_use_rtype = False
-autodoc_inherit_docstrings = False        # what is inherited from transformers and torch is documented there
+autodoc_inherit_docstrings = False  # what is inherited from transformers and torch is documented there
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -44,10 +44,10 @@ def write_generated_pages(_: Any) -> None:
     """Pages of methods, losses and the reference, into `generated/`, which git ignores."""
     pages = {HERE / "generated" / name: text for name, text in generated_pages().items()}
     for page in set((HERE / "generated").rglob("*.md")) - set(pages):
-        page.unlink()        # of something that is no more
+        page.unlink()  # of something that is no more
     for page, text in pages.items():
         page.parent.mkdir(parents=True, exist_ok=True)
-        if not page.is_file() or page.read_text() != text:        # unchanged pages are not read again
+        if not page.is_file() or page.read_text() != text:  # unchanged pages are not read again
             page.write_text(text)
 
 
@@ -62,5 +62,5 @@ def shorten(app: Any, what: str, name: str, documented: Any, options: Any, signa
 
 def setup(app: Any) -> None:
     app.connect("builder-inited", write_generated_pages)
-    app.connect("autodoc-process-docstring", translate, priority=400)        # before napoleon reads the sections
+    app.connect("autodoc-process-docstring", translate, priority=400)  # before napoleon reads the sections
     app.connect("autodoc-process-signature", shorten)

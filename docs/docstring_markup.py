@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_SECTION = re.compile(r"(Args|Returns|Raises|Yields|Attributes):$")        # napoleon's
+_SECTION = re.compile(r"(Args|Returns|Raises|Yields|Attributes):$")  # napoleon's
 _ENTRY = re.compile(r"(Cost|Source|Differs from the published code): ")
 _NAMES_GO_ON = re.compile(r" {4}\w+,( \w+,)*$")
 _CODE = re.compile(r"(`+[^`]*`+)")
-_SPECIAL = re.compile(r"[\\*|]|(?<=\w)_(?!\w)")        # emphasis, substitutions, references
+_SPECIAL = re.compile(r"[\\*|]|(?<=\w)_(?!\w)")  # emphasis, substitutions, references
 
 
 def as_restructured_text(lines: Sequence[str]) -> list[str]:

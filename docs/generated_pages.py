@@ -17,21 +17,34 @@ from typing import Any
 import dataset_builders
 import hf_ltsam
 from hf_ltsam import LOSSES, METHODS, LTSamConfig
-from hf_ltsam.docstrings import entry
+from hf_ltsam.cli.reproduce.recipes import find_recipe, read_recipe
+from hf_ltsam.cli.reproduce.tables import read_table, table_names
+from hf_ltsam.hyperparameters import entry
 from hf_ltsam.methods import Method
-from hf_ltsam.run_identity import describe
-from training_scripts.recipe_file import find_recipe, read_recipe
-from training_scripts.table_file import read_table, table_names
+from hf_ltsam.runs.identity import describe
 
 # Modules that are read one by one; packages with an `__all__` are found.
 MODULES = (
-    "hf_ltsam.losses", "hf_ltsam.reweighting", "hf_ltsam.schedules", "hf_ltsam.context",
-    "hf_ltsam.landscape", "hf_ltsam.vector", "hf_ltsam.methods.protocol", "hf_ltsam.loss_protocol", "hf_ltsam.loading",
-    "hf_ltsam.weight_averaging", "hf_ltsam.spectral_norm", "hf_ltsam.data.transforms", "hf_ltsam.data.decode",
-    "hf_ltsam.data.test_time", "dataset_builders.long_tail", "dataset_builders.cifar_lt", "dataset_builders.folders",
+    "hf_ltsam.losses",
+    "hf_ltsam.losses.reweighting",
+    "hf_ltsam.schedules",
+    "hf_ltsam.methods.context",
+    "hf_ltsam.landscape.landscape",
+    "hf_ltsam.landscape.vector",
+    "hf_ltsam.methods.protocol",
+    "hf_ltsam.losses.protocol",
+    "hf_ltsam.runs.folder",
+    "hf_ltsam.training.weight_averaging",
+    "hf_ltsam.models.spectral_norm",
+    "hf_ltsam.data.transforms",
+    "hf_ltsam.data.decode",
+    "hf_ltsam.models.test_views",
+    "dataset_builders.long_tail",
+    "dataset_builders.sets.cifar_lt",
+    "dataset_builders.folders",
 )
-_OTHERWISE = {"hf_ltsam.methods"}        # has pages of another kind
-_SHOWN_ELSEWHERE = {"METHODS", "LOSSES", "CifarResNetConfig", "CifarResNetForImageClassification"}        # of `hf_ltsam`
+_OTHERWISE = {"hf_ltsam.methods"}  # has pages of another kind
+_SHOWN_ELSEWHERE = {"METHODS", "LOSSES", "CifarResNetConfig", "CifarResNetForImageClassification"}  # of `hf_ltsam`
 
 
 def generated_pages() -> dict[str, str]:
@@ -92,7 +105,9 @@ def _command(name: str, method: type[Method], own: Mapping[str, Any]) -> str:
 
 def _recipes(name: str) -> str:
     """The tables that have rows of a method, and the first of these rows."""
-    rows = {table: [recipe for recipe, method in recipes.items() if method == name] for table, recipes in _tables().items()}
+    rows = {
+        table: [recipe for recipe, method in recipes.items() if method == name] for table, recipes in _tables().items()
+    }
     found = {table: recipes for table, recipes in rows.items() if recipes}
     if not found:
         return ""
@@ -110,7 +125,7 @@ def _tables() -> dict[str, dict[str, Any]]:
         name: {
             row.recipe: read_recipe(find_recipe(row.recipe)).get("method")
             for row in read_table(name).rows
-            if row.first_stage is None        # a second stage goes with any method
+            if row.first_stage is None  # a second stage goes with any method
         }
         for name in table_names()
     }
@@ -206,8 +221,10 @@ def _reference_page(name: str) -> str:
 def _of_the_package() -> str:
     """The trainer first; an `automodule` would sort."""
     names = ["LTSamTrainer", *sorted(set(hf_ltsam.__all__) - _SHOWN_ELSEWHERE - {"LTSamTrainer"})]
-    kinds = {name: "class" if inspect.isclass(vars(hf_ltsam)[name]) else "function" for name in names}
-    documented = [f".. auto{kind}:: hf_ltsam.{name}" + "\n   :members:" * (kind == "class") for name, kind in kinds.items()]
+    kinds = {name: "class" if inspect.isclass(getattr(hf_ltsam, name)) else "function" for name in names}
+    documented = [
+        f".. auto{kind}:: hf_ltsam.{name}" + "\n   :members:" * (kind == "class") for name, kind in kinds.items()
+    ]
     return "\n\n".join([".. automodule:: hf_ltsam", *documented])
 
 

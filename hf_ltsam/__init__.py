@@ -1,15 +1,56 @@
-"""Sharpness-aware minimization for long-tailed recognition, inside the Hugging Face Trainer."""
+"""Sharpness-aware minimization for long-tailed recognition, inside the Hugging Face Trainer.
 
-from .class_statistics import ClassStatistics
-from .config import LTSamConfig
-from .losses import LOSSES, make_loss
-from .methods import METHODS, make_method
-from .models import CifarResNetConfig, CifarResNetForImageClassification
-from .trainer import LTSamTrainer
+Every name is imported when it is asked for first (PEP 562): `import hf_ltsam` waits for neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_ltsam.class_statistics import ClassStatistics
+    from hf_ltsam.losses import LOSSES, make_loss
+    from hf_ltsam.methods import METHODS, make_method
+    from hf_ltsam.models import CifarResNetConfig, CifarResNetForImageClassification
+    from hf_ltsam.runs.folder import load_run
+    from hf_ltsam.training.config import LTSamConfig
+    from hf_ltsam.training.trainer import LTSamTrainer
 
 __version__ = "0.1.0"
 
+_HOMES = {
+    "LOSSES": "hf_ltsam.losses",
+    "METHODS": "hf_ltsam.methods",
+    "CifarResNetConfig": "hf_ltsam.models",
+    "CifarResNetForImageClassification": "hf_ltsam.models",
+    "ClassStatistics": "hf_ltsam.class_statistics",
+    "LTSamConfig": "hf_ltsam.training.config",
+    "LTSamTrainer": "hf_ltsam.training.trainer",
+    "load_run": "hf_ltsam.runs.folder",
+    "make_loss": "hf_ltsam.losses",
+    "make_method": "hf_ltsam.methods",
+}
+
 __all__ = [
-    "LOSSES", "METHODS", "CifarResNetConfig", "CifarResNetForImageClassification", "ClassStatistics", "LTSamConfig",
-    "LTSamTrainer", "make_loss", "make_method",
+    "LOSSES",
+    "METHODS",
+    "CifarResNetConfig",
+    "CifarResNetForImageClassification",
+    "ClassStatistics",
+    "LTSamConfig",
+    "LTSamTrainer",
+    "load_run",
+    "make_loss",
+    "make_method",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

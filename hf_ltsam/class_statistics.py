@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVarTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from . import class_tables
 
 FILE_NAME = "class_statistics.json"
 
@@ -180,15 +179,15 @@ class ClassStatistics:
         """
         match name:
             case "counts":
-                return class_tables.counts(self, like)
+                return _counts(self, like)
             case "prior":
-                return class_tables.prior(self, like)
+                return _prior(self, like)
             case "log_prior":
-                return class_tables.log_prior(self, like)
+                return _log_prior(self, like)
             case "head":
-                return class_tables.head(self, like, self._required_tail_threshold)
+                return _head(self, like, self._required_tail_threshold)
             case "tail":
-                return class_tables.tail(self, like, self._required_tail_threshold)
+                return _tail(self, like, self._required_tail_threshold)
         raise ValueError(f"No per-class quantity {name!r}: counts, prior, log_prior, head or tail.")
 
     def to_dict(self) -> dict[str, Any]:
@@ -217,7 +216,7 @@ class ClassStatistics:
             raise FileNotFoundError(f"No class statistics at {path}: pass the file, or a folder saved by LTSamTrainer.")
         try:
             return cls.from_dict(json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:        # damaged JSON is a ValueError
+        except (ValueError, TypeError) as error:  # damaged JSON is a ValueError
             raise ValueError(f"{path} does not hold class statistics: {error}") from error
 
 
@@ -249,3 +248,63 @@ def _label_tensor(labels: Iterable[int] | Tensor) -> Tensor:
 def _classes_have(classes: Sequence[int]) -> str:
     shown = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
     return f"class {shown} has" if len(classes) == 1 else f"classes {shown} ({len(classes)} in all) have"
+
+
+# ---- quantities (C,) as tensors, computed once per training set, device and floating-point type ----
+
+Settings = TypeVarTuple("Settings")
+
+
+def per_class(
+    formula: Callable[[Tensor, *Settings], Tensor],
+) -> Callable[[ClassStatistics, Tensor, *Settings], Tensor]:
+    """Turn `formula(counts (C,), *settings) -> (C,)` into `(statistics, like, *settings) -> (C,)`, computed once.
+
+    The formula sees float64 counts on the CPU; the result is rounded once, to the floating-point type of `like`, and
+    stays on its device, so that no step computes or copies it again. Settings must be hashable. Every caller of the
+    process shares the tensor: never write into it.
+    """
+
+    @lru_cache(maxsize=64)
+    def table(
+        statistics: ClassStatistics, device: torch.device, dtype: torch.dtype, settings: tuple[*Settings]
+    ) -> Tensor:
+        # A table made under inference mode, say by an evaluation, could not serve a later backward pass;
+        # and no default device may move the float64 numbers.
+        with torch.inference_mode(False):
+            values = formula(torch.tensor(statistics.counts, dtype=torch.float64, device="cpu"), *settings)
+            return values.to(dtype).to(device)  # in this order: Apple's MPS has no float64
+
+    def lookup(statistics: ClassStatistics, like: Tensor, /, *settings: *Settings) -> Tensor:
+        dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
+        return table(statistics, like.device, dtype, settings)
+
+    return lookup
+
+
+@per_class
+def _counts(n: Tensor) -> Tensor:
+    return n
+
+
+@per_class
+def _prior(n: Tensor) -> Tensor:
+    """pi_c = n_c / N."""
+    return n / n.sum()
+
+
+@per_class
+def _log_prior(n: Tensor) -> Tensor:
+    return (n / n.sum()).log()
+
+
+@per_class
+def _tail(n: Tensor, threshold: int) -> Tensor:
+    """1 where n_c <= threshold, else 0."""
+    return (n <= threshold).to(n.dtype)
+
+
+@per_class
+def _head(n: Tensor, threshold: int) -> Tensor:
+    """1 where n_c > threshold, else 0."""
+    return (n > threshold).to(n.dtype)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")      # no test may wait for the network
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for the network
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-signal.signal(signal.SIGINT, signal.default_int_handler)        # a shell may have started the tests ignoring it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests ignoring it
 
 SHARED = Path(os.environ.get("LTSAM_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 

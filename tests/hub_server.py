@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-TOKEN = "hf_" + "MayWriteEverything" * 2        # as long as a real one
+TOKEN = "hf_" + "MayWriteEverything" * 2  # as long as a real one
 READ_ONLY = "hf_" + "MayOnlyReadSomething" * 2
 CHUNK = 1 << 16
 
@@ -30,7 +30,7 @@ class Repo:
     kind: str
     name: str
     private: bool = False
-    commits: list = field(default_factory=list)        # (id, message, {path: content or Path})
+    commits: list = field(default_factory=list)  # (id, message, {path: content or Path})
 
     @property
     def files(self):
@@ -54,7 +54,7 @@ class Fault:
     status: int | None = None
     times: int = 1
     headers: dict = field(default_factory=dict)
-    cut_after: int | None = None        # bytes of the body
+    cut_after: int | None = None  # bytes of the body
     delay: float = 0.0
 
 
@@ -64,7 +64,7 @@ class HubServer:
     def __init__(self):
         self.repos, self.faults, self.requests, self.messages = {}, [], [], []
         self.lock = threading.Lock()
-        self.released = threading.Event()        # ends all delays
+        self.released = threading.Event()  # ends all delays
 
     def __enter__(self):
         self._folder = tempfile.TemporaryDirectory()
@@ -343,7 +343,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=repo.head)
             return
         about = {"X_Repo_Commit": repo.head, "ETag": f'"{_oid(content)}"'}
-        if isinstance(content, Path):        # LFS files lie on another host
+        if isinstance(content, Path):  # LFS files lie on another host
             elsewhere = self.server_side.endpoint.replace("127.0.0.1", "localhost")
             linked = {"X_Linked_Size": str(content.stat().st_size), "X_Linked_Etag": about["ETag"]}
             self.answer(b"", 302, Location=f"{elsewhere}/cdn/{content.name}", **about, **linked)
@@ -371,4 +371,8 @@ def _oid(content):
 def _entry(path, content):
     size = content.stat().st_size if isinstance(content, Path) else len(content)
     entry = {"type": "file", "path": path, "size": size, "oid": _oid(content)}
-    return {**entry, "lfs": {"oid": content.name, "size": size, "pointerSize": 134}} if isinstance(content, Path) else entry
+    return (
+        {**entry, "lfs": {"oid": content.name, "size": size, "pointerSize": 134}}
+        if isinstance(content, Path)
+        else entry
+    )

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_ltsam.class_statistics import FILE_NAME, ClassStatistics
-from hf_ltsam.class_tables import per_class
+from hf_ltsam.class_statistics import FILE_NAME, ClassStatistics, per_class
 
 # protocols: CIFAR-10-LT at imbalance ratio 100
 CIFAR10_LT = (5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50)
@@ -65,7 +64,7 @@ def test_prior_ratio_and_groups_by_hand():
     statistics = ClassStatistics(counts=(101, 100, 20, 19))
     assert statistics.prior == (101 / 240, 100 / 240, 20 / 240, 19 / 240)
     assert statistics.imbalance_ratio == 101 / 19
-    assert statistics.groups == {"many": (0,), "medium": (1, 2), "few": (3,)}       # > 100, 20 to 100, < 20
+    assert statistics.groups == {"many": (0,), "medium": (1, 2), "few": (3,)}  # > 100, 20 to 100, < 20
 
 
 def test_groups_of_cifar10_lt_use_their_own_bounds():
@@ -76,7 +75,7 @@ def test_groups_of_cifar10_lt_use_their_own_bounds():
 
 
 def test_prior_of_many_classes_takes_no_time():
-    statistics = ClassStatistics(counts=tuple(range(1, 8143)))       # as many classes as iNaturalist 2018
+    statistics = ClassStatistics(counts=tuple(range(1, 8143)))  # as many classes as iNaturalist 2018
     start = time.perf_counter()
     assert math.isclose(sum(statistics.prior), 1.0)
     assert time.perf_counter() - start < 0.2
@@ -92,48 +91,59 @@ def test_head_and_tail_split_at_the_threshold_inclusive():
     assert ClassStatistics(counts=(50, 10), tail_threshold=50).head_classes == ()
 
 
-@pytest.mark.parametrize("ask", [
-    lambda s: s.tail_classes, lambda s: s.head_classes,
-    lambda s: s.tensor("tail", torch.zeros(())), lambda s: s.tensor("head", torch.zeros(())),
-])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda s: s.tail_classes,
+        lambda s: s.head_classes,
+        lambda s: s.tensor("tail", torch.zeros(())),
+        lambda s: s.tensor("head", torch.zeros(())),
+    ],
+)
 def test_without_threshold_the_answer_names_counts_and_a_proposal(ask):
     with pytest.raises(ValueError, match=r"tail_threshold.*counts: 9, 5, 3, 1.*tail_threshold=3") as error:
         ask(ClassStatistics(counts=(9, 5, 3, 1)))
     assert "largest 9, smallest 1" in str(error.value)
-    assert ClassStatistics(counts=(9, 5, 3, 1), tail_threshold=3).tail_classes == (2, 3)      # half of the classes
+    assert ClassStatistics(counts=(9, 5, 3, 1), tail_threshold=3).tail_classes == (2, 3)  # half of the classes
 
 
-@pytest.mark.parametrize("labels, num_classes, message", [
-    ([], None, "non-empty"),
-    ([0.0, 1.0], None, "integers"),
-    (["cat", "dog"], None, "integers"),
-    ([0, None], None, "integers"),
-    ([[0, 1], [1, 0]], None, "shape \\(2, 2\\)"),
-    (torch.eye(3), None, "shape \\(3, 3\\)"),
-    ([0, 1, -1], None, "Label -1 \\(first at position 2\\) is outside the class range 0 to 1"),
-    ([0, 1, 5, 2], 3, "Label 5 \\(first at position 2\\) is outside the class range 0 to 2"),
-    ([0, 2], None, "class 1 has no training image"),
-    ([0, 1], 4, "classes 2, 3 \\(2 in all\\) have no training image"),
-    ([0, 0], None, "at least 2 classes"),
-])
+@pytest.mark.parametrize(
+    "labels, num_classes, message",
+    [
+        ([], None, "non-empty"),
+        ([0.0, 1.0], None, "integers"),
+        (["cat", "dog"], None, "integers"),
+        ([0, None], None, "integers"),
+        ([[0, 1], [1, 0]], None, "shape \\(2, 2\\)"),
+        (torch.eye(3), None, "shape \\(3, 3\\)"),
+        ([0, 1, -1], None, "Label -1 \\(first at position 2\\) is outside the class range 0 to 1"),
+        ([0, 1, 5, 2], 3, "Label 5 \\(first at position 2\\) is outside the class range 0 to 2"),
+        ([0, 2], None, "class 1 has no training image"),
+        ([0, 1], 4, "classes 2, 3 \\(2 in all\\) have no training image"),
+        ([0, 0], None, "at least 2 classes"),
+    ],
+)
 def test_labels_that_cannot_be(labels, num_classes, message):
     with pytest.raises(ValueError, match=message):
         ClassStatistics.from_labels(labels, num_classes)
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"counts": (3, 0)}, "class 1 has no training image"),
-    ({"counts": (3, -2)}, "class 1 has no training image"),
-    ({"counts": (3,)}, "at least 2 classes"),
-    ({"counts": (3, 2.5)}, r"counts=\.\.\.\).*2\.5"),
-    ({"counts": (3, float("nan"))}, "whole numbers, got nan"),
-    ({"counts": ("3", "2")}, "whole numbers, got '3'"),
-    ({"counts": (3, 2), "tail_threshold": -1}, "tail_threshold=.*non-negative, got -1"),
-    ({"counts": (3, 2), "tail_threshold": 1.5}, "tail_threshold=.*1.5"),
-    ({"counts": (3, 2), "tail_threshold": "2"}, "tail_threshold=.*'2'"),
-    ({"counts": (3, 2), "many_above": 10, "few_below": 12}, "few_below=12 and many_above=10"),
-    ({"counts": (3, 2), "few_below": -1}, "few_below=-1"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"counts": (3, 0)}, "class 1 has no training image"),
+        ({"counts": (3, -2)}, "class 1 has no training image"),
+        ({"counts": (3,)}, "at least 2 classes"),
+        ({"counts": (3, 2.5)}, r"counts=\.\.\.\).*2\.5"),
+        ({"counts": (3, float("nan"))}, "whole numbers, got nan"),
+        ({"counts": ("3", "2")}, "whole numbers, got '3'"),
+        ({"counts": (3, 2), "tail_threshold": -1}, "tail_threshold=.*non-negative, got -1"),
+        ({"counts": (3, 2), "tail_threshold": 1.5}, "tail_threshold=.*1.5"),
+        ({"counts": (3, 2), "tail_threshold": "2"}, "tail_threshold=.*'2'"),
+        ({"counts": (3, 2), "many_above": 10, "few_below": 12}, "few_below=12 and many_above=10"),
+        ({"counts": (3, 2), "few_below": -1}, "few_below=-1"),
+    ],
+)
 def test_statistics_that_cannot_be(settings, message):
     with pytest.raises(ValueError, match=message):
         ClassStatistics(**settings)
@@ -155,9 +165,16 @@ def test_json_round_trip_by_folder_and_by_file(tmp_path):
     assert ClassStatistics.from_dict(json.loads(path.read_text())) == statistics
 
 
-@pytest.mark.parametrize("text", [
-    '{"counts": [3, 2]', "[3, 2]", '{"sizes": [3, 2]}', '{"counts": 7}', '{"counts": [3]}',
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"counts": [3, 2]',
+        "[3, 2]",
+        '{"sizes": [3, 2]}',
+        '{"counts": 7}',
+        '{"counts": [3]}',
+    ],
+)
 def test_a_damaged_file_is_named(tmp_path, text):
     (tmp_path / FILE_NAME).write_text(text)
     with pytest.raises(ValueError, match=FILE_NAME):
@@ -185,7 +202,7 @@ def test_integer_like_gives_the_default_floating_type():
 
 
 def test_tensors_are_computed_once_per_device_and_type():
-    a, b = ClassStatistics(counts=(6, 2)), ClassStatistics(counts=(6, 2))       # equal, not identical
+    a, b = ClassStatistics(counts=(6, 2)), ClassStatistics(counts=(6, 2))  # equal, not identical
     like = torch.zeros(4)
     assert a.tensor("prior", like) is b.tensor("prior", like.clone())
     assert a.tensor("prior", like.double()) is not a.tensor("prior", like)
@@ -201,7 +218,7 @@ def test_a_device_without_float64_is_served():
     statistics = ClassStatistics(counts=(11, 7, 2), tail_threshold=5)
     like = torch.zeros((), dtype=torch.float32, device="meta")
     with NoFloat64OffTheCPU():
-        with pytest.raises(TypeError, match="no float64"):       # the stand-in does refuse
+        with pytest.raises(TypeError, match="no float64"):  # the stand-in does refuse
             torch.zeros(3, dtype=torch.float64).to(device="meta", dtype=torch.float32)
         for name in ("counts", "prior", "log_prior", "head", "tail"):
             assert statistics.tensor(name, like).device.type == "meta"
@@ -212,7 +229,7 @@ def test_a_table_first_made_in_an_evaluation_serves_training():
     with torch.inference_mode():
         statistics.tensor("log_prior", torch.zeros(1))
     weight = torch.ones(3, requires_grad=True)
-    (weight * statistics.tensor("log_prior", weight)).sum().backward()       # an inference tensor cannot be saved
+    (weight * statistics.tensor("log_prior", weight)).sum().backward()  # an inference tensor cannot be saved
     assert weight.grad is not None
 
 

@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from hf_ltsam import LTSamConfig, LTSamTrainer, make_method
-from hf_ltsam.epoch_schedules import epochs_to_shares
+from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.methods import SAM
-from hf_ltsam.schedules import Cosine, Linear, Piecewise, value_at
-from training_scripts.arguments import parse
+from hf_ltsam.schedules import Cosine, Linear, Piecewise, epochs_to_shares, value_at
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,18 @@ class Recording(SAM):
 
 def radii(folder, schedule, samples, epochs, accumulation=1):
     args = LTSamConfig(
-        output_dir=str(folder), num_train_epochs=epochs, per_device_train_batch_size=1, report_to="none", use_cpu=True,
-        disable_tqdm=True, save_strategy="no", logging_strategy="no", learning_rate=0.1, method="sam",
-        method_args={"rho": schedule}, gradient_accumulation_steps=accumulation,
+        output_dir=str(folder),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=1,
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        save_strategy="no",
+        logging_strategy="no",
+        learning_rate=0.1,
+        method="sam",
+        method_args={"rho": schedule},
+        gradient_accumulation_steps=accumulation,
     )
     data = [{"input": torch.ones(2), "labels": i % 2} for i in range(samples)]
     trainer = LTSamTrainer(nn.Linear(2, 2), args, train_dataset=data)
@@ -71,12 +79,15 @@ def test_a_line_runs_from_epoch_to_epoch(tmp_path):
 RECIPE = "num_train_epochs: 90\nmethod: sam\nmethod_args:\n  rho:\n    {}\n"
 
 
-@pytest.mark.parametrize(("text", "schedule"), [
-    ("piecewise: {values: [0.05, 0.1, 0.5], epochs: [5, 60]}", Piecewise((0.05, 0.1, 0.5), (5 / 90, 60 / 90))),
-    ("cosine: {start: 0.05, end: 0.5, epochs: [5, 60]}", Cosine(0.05, 0.5, (5 / 90, 60 / 90))),
-    ("linear: {start: 0.05, end: 0.5, epochs: [0, 90]}", Linear(0.05, 0.5)),
-    ("linear: {start: 0.05, end: 0.5, boundaries: [0.1, 0.5]}", Linear(0.05, 0.5, (0.1, 0.5))),
-])
+@pytest.mark.parametrize(
+    ("text", "schedule"),
+    [
+        ("piecewise: {values: [0.05, 0.1, 0.5], epochs: [5, 60]}", Piecewise((0.05, 0.1, 0.5), (5 / 90, 60 / 90))),
+        ("cosine: {start: 0.05, end: 0.5, epochs: [5, 60]}", Cosine(0.05, 0.5, (5 / 90, 60 / 90))),
+        ("linear: {start: 0.05, end: 0.5, epochs: [0, 90]}", Linear(0.05, 0.5)),
+        ("linear: {start: 0.05, end: 0.5, boundaries: [0.1, 0.5]}", Linear(0.05, 0.5, (0.1, 0.5))),
+    ],
+)
 def test_from_the_recipe_to_the_method(text, schedule, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.format(text))
@@ -87,27 +98,48 @@ def test_from_the_recipe_to_the_method(text, schedule, tmp_path):
 def test_another_number_of_epochs_on_the_command_line_moves_the_shares(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.format("piecewise: {values: [0.05, 0.5], epochs: [60]}"))
-    run = parse(["--config", str(recipe), "--num_train_epochs", "120", "--use_cpu", "true", "--output_dir", str(tmp_path)])
+    run = parse(
+        ["--config", str(recipe), "--num_train_epochs", "120", "--use_cpu", "true", "--output_dir", str(tmp_path)]
+    )
     assert run.config.method_hyperparameters == {"rho": {"piecewise": {"values": [0.05, 0.5], "boundaries": [0.5]}}}
 
 
 PIECEWISE = {"values": [0.1, 0.2], "epochs": [2]}
 
 
-@pytest.mark.parametrize(("schedule", "settings", "message"), [
-    ({"piecewise": PIECEWISE}, {"max_steps": 100}, r"'rho' counts in epochs=\[2\].*max_steps=100.*num_train_epochs.*`boundaries`"),
-    ({"piecewise": PIECEWISE}, {"num_train_epochs": 2.5}, r"whole number of epochs, got num_train_epochs=2\.5"),
-    ({"piecewise": PIECEWISE}, {"num_train_epochs": 1}, r"'rho' names epoch 2, which is no epoch of a training of 1"),
-    ({"piecewise": {**PIECEWISE, "epochs": [0, 2]}}, {}, r"names epoch 0.*one fewer than values"),
-    ({"piecewise": {**PIECEWISE, "epochs": ["2"]}}, {}, r"names epoch '2'"),
-    ({"piecewise": {**PIECEWISE, "epochs": 2}}, {}, r"epochs as a list such as \[160\], got 2"),
-    ({"piecewise": {**PIECEWISE, "boundaries": [0.5]}}, {}, r"both epochs=\[2\] and boundaries=\[0\.5\]"),
-    ({"linear": {"start": 0, "end": 1, "epochs": [2, 1]}}, {}, r"Linear\(boundaries=.*two increasing"),
-])
+@pytest.mark.parametrize(
+    ("schedule", "settings", "message"),
+    [
+        (
+            {"piecewise": PIECEWISE},
+            {"max_steps": 100},
+            r"'rho' counts in epochs=\[2\].*max_steps=100.*num_train_epochs.*`boundaries`",
+        ),
+        ({"piecewise": PIECEWISE}, {"num_train_epochs": 2.5}, r"whole number of epochs, got num_train_epochs=2\.5"),
+        (
+            {"piecewise": PIECEWISE},
+            {"num_train_epochs": 1},
+            r"'rho' names epoch 2, which is no epoch of a training of 1",
+        ),
+        ({"piecewise": {**PIECEWISE, "epochs": [0, 2]}}, {}, r"names epoch 0.*one fewer than values"),
+        ({"piecewise": {**PIECEWISE, "epochs": ["2"]}}, {}, r"names epoch '2'"),
+        ({"piecewise": {**PIECEWISE, "epochs": 2}}, {}, r"epochs as a list such as \[160\], got 2"),
+        ({"piecewise": {**PIECEWISE, "boundaries": [0.5]}}, {}, r"both epochs=\[2\] and boundaries=\[0\.5\]"),
+        ({"linear": {"start": 0, "end": 1, "epochs": [2, 1]}}, {}, r"Linear\(boundaries=.*two increasing"),
+    ],
+)
 def test_refusals(schedule, settings, message, tmp_path):
-    args = LTSamConfig(**{
-        "output_dir": str(tmp_path), "num_train_epochs": 4, "use_cpu": True, "report_to": "none", "method": "sam",
-        "method_args": {"rho": schedule}, "learning_rate": 0.1, **settings,
-    })
+    args = LTSamConfig(
+        **{
+            "output_dir": str(tmp_path),
+            "num_train_epochs": 4,
+            "use_cpu": True,
+            "report_to": "none",
+            "method": "sam",
+            "method_args": {"rho": schedule},
+            "learning_rate": 0.1,
+            **settings,
+        }
+    )
     with pytest.raises(ValueError, match=message):
         LTSamTrainer(nn.Linear(2, 2), args, train_dataset=[{"input": torch.ones(2), "labels": c} for c in (0, 1)])

@@ -20,19 +20,27 @@ from hf_ltsam.schedules import (
 )
 
 
-@pytest.mark.parametrize("schedule, expected", [
-    (Constant(0.3), {0.0: 0.3, 0.5: 0.3, 0.999: 0.3}),
-    # Rangwani et al. 2022: rho 0.05 for 5 epochs, 0.1 until 60, then 0.5, of 90
-    (Piecewise((0.05, 0.1, 0.5), (5 / 90, 60 / 90)),
-     {0: 0.05, 4 / 90: 0.05, 5 / 90: 0.1, 59 / 90: 0.1, 60 / 90: 0.5, 0.99: 0.5}),
-    (Piecewise((1.0,), ()), {0.0: 1.0, 0.9: 1.0}),
-    (Linear(1.0, 0.0), {0.0: 1.0, 0.25: 0.75, 0.5: 0.5}),
-    (Linear(0.1, 0.3), {0.0: 0.1, 0.5: 0.2}),
-    (Cosine(1.0, 0.0), {0.0: 1.0, 0.5: 0.5, 1 / 3: 0.75, 2 / 3: 0.25}),
-    (Cosine(0.1, 0.3), {0.0: 0.1, 0.5: 0.2}),
-    (Linear(0.0, 1.0, (0.25, 0.75)), {0.0: 0.0, 0.25: 0.0, 0.375: 0.25, 0.5: 0.5, 0.75: 1.0, 0.9: 1.0}),
-    (Cosine(1.0, 0.0, (0.25, 0.75)), {0.0: 1.0, 0.25: 1.0, 0.5: 0.5, 0.625: (1 - 0.5**0.5) / 2, 0.75: 0.0, 0.9: 0.0}),
-])
+@pytest.mark.parametrize(
+    "schedule, expected",
+    [
+        (Constant(0.3), {0.0: 0.3, 0.5: 0.3, 0.999: 0.3}),
+        # Rangwani et al. 2022: rho 0.05 for 5 epochs, 0.1 until 60, then 0.5, of 90
+        (
+            Piecewise((0.05, 0.1, 0.5), (5 / 90, 60 / 90)),
+            {0: 0.05, 4 / 90: 0.05, 5 / 90: 0.1, 59 / 90: 0.1, 60 / 90: 0.5, 0.99: 0.5},
+        ),
+        (Piecewise((1.0,), ()), {0.0: 1.0, 0.9: 1.0}),
+        (Linear(1.0, 0.0), {0.0: 1.0, 0.25: 0.75, 0.5: 0.5}),
+        (Linear(0.1, 0.3), {0.0: 0.1, 0.5: 0.2}),
+        (Cosine(1.0, 0.0), {0.0: 1.0, 0.5: 0.5, 1 / 3: 0.75, 2 / 3: 0.25}),
+        (Cosine(0.1, 0.3), {0.0: 0.1, 0.5: 0.2}),
+        (Linear(0.0, 1.0, (0.25, 0.75)), {0.0: 0.0, 0.25: 0.0, 0.375: 0.25, 0.5: 0.5, 0.75: 1.0, 0.9: 1.0}),
+        (
+            Cosine(1.0, 0.0, (0.25, 0.75)),
+            {0.0: 1.0, 0.25: 1.0, 0.5: 0.5, 0.625: (1 - 0.5**0.5) / 2, 0.75: 0.0, 0.9: 0.0},
+        ),
+    ],
+)
 def test_values(schedule, expected):
     for progress, value in expected.items():
         assert schedule(progress) == value_at(schedule, progress) == pytest.approx(value, abs=1e-15)
@@ -52,25 +60,37 @@ def test_numbers_and_functions_are_schedules_too():
     assert as_schedule(linear) is linear
 
 
-@pytest.mark.parametrize("value, lowest", [
-    (-0.5, -0.5), (Constant(3), 3), (Piecewise((1, -2, 3), (0.501, 0.502)), -2), (Linear(0, -1), -1), (Linear(2, 5), 2),
-    (Cosine(-3, 1), -3), (Linear(2, -1, (0.999, 1)), -1), (lambda progress: progress - 0.25, -0.25),
-])
+@pytest.mark.parametrize(
+    "value, lowest",
+    [
+        (-0.5, -0.5),
+        (Constant(3), 3),
+        (Piecewise((1, -2, 3), (0.501, 0.502)), -2),
+        (Linear(0, -1), -1),
+        (Linear(2, 5), 2),
+        (Cosine(-3, 1), -3),
+        (Linear(2, -1, (0.999, 1)), -1),
+        (lambda progress: progress - 0.25, -0.25),
+    ],
+)
 def test_lowest_value(value, lowest):
     """What a method checks that takes a non-negative radius."""
     assert lowest_value(value) == lowest
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("0.05", 0.05),
-    ("1", 1.0),
-    ("1e-3", 0.001),                                                # a string to YAML 1.1
-    ("constant: {value: 0.1}", Constant(0.1)),
-    ("linear: {start: 0.1, end: 0.2}", Linear(0.1, 0.2)),
-    ("cosine: {start: 0.1, end: 0.2}", Cosine(0.1, 0.2)),
-    ("linear: {start: 0.1, end: 0.2, boundaries: [0.1, 0.5]}", Linear(0.1, 0.2, (0.1, 0.5))),
-    ("{piecewise: {values: [0.1, 0.2], boundaries: [0.8]}}", Piecewise((0.1, 0.2), (0.8,))),
-])
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("0.05", 0.05),
+        ("1", 1.0),
+        ("1e-3", 0.001),  # a string to YAML 1.1
+        ("constant: {value: 0.1}", Constant(0.1)),
+        ("linear: {start: 0.1, end: 0.2}", Linear(0.1, 0.2)),
+        ("cosine: {start: 0.1, end: 0.2}", Cosine(0.1, 0.2)),
+        ("linear: {start: 0.1, end: 0.2, boundaries: [0.1, 0.5]}", Linear(0.1, 0.2, (0.1, 0.5))),
+        ("{piecewise: {values: [0.1, 0.2], boundaries: [0.8]}}", Piecewise((0.1, 0.2), (0.8,))),
+    ],
+)
 def test_from_yaml(text, expected):
     got = schedule_from_config(yaml.safe_load(text))
     assert got == expected and type(got) is type(expected)
@@ -80,9 +100,17 @@ def test_an_object_passes_through():
     assert schedule_from_config(Linear(0.1, 0.2)) == Linear(0.1, 0.2)
 
 
-@pytest.mark.parametrize("value", [
-    0.05, Constant(0.1), Linear(0.1, 0.2), Cosine(0.1, 0.2), Piecewise((1, 2), (0.5,)), Cosine(0.1, 0.2, (0.2, 0.5)),
-])
+@pytest.mark.parametrize(
+    "value",
+    [
+        0.05,
+        Constant(0.1),
+        Linear(0.1, 0.2),
+        Cosine(0.1, 0.2),
+        Piecewise((1, 2), (0.5,)),
+        Cosine(0.1, 0.2, (0.2, 0.5)),
+    ],
+)
 def test_config_round_trip_through_json(value):
     config = schedule_to_config(value)
     assert schedule_from_config(json.loads(json.dumps(config))) == value
@@ -103,31 +131,40 @@ def test_frozen_and_hashable():
     assert set(SCHEDULES) == {"constant", "linear", "cosine", "piecewise"}
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: Piecewise((1, 2), ()), r"Piecewise\(values=.*one more .* than boundaries.*2.*0"),
-    (lambda: Piecewise((), ()), r"Piecewise\(values="),
-    (lambda: Piecewise((1, 2, 3), (0.6, 0.4)), r"Piecewise\(boundaries=.*increas.*\(0\.6, 0\.4\)"),
-    (lambda: Piecewise((1, 2), (1.0,)), r"Piecewise\(boundaries=.*between 0 and 1.*1\.0"),
-    (lambda: Piecewise((1, 2), (160,)), r"Piecewise\(boundaries=.*share of training.*160"),
-    (lambda: Piecewise((1, 2), (0.0,)), r"Piecewise\(boundaries="),
-    (lambda: Piecewise((1, "2"), (0.5,)), r"Piecewise\(values=.*'2'"),
-    (lambda: Linear(0, 1, (0.5,)), r"Linear\(boundaries=.*two increasing shares.*\(0\.5,\)"),
-    (lambda: Cosine(0, 1, (0.5, 0.5)), r"Cosine\(boundaries=.*two increasing shares"),
-    (lambda: Linear(0, 1, (10, 160)), r"Linear\(boundaries=.*share of training.*10"),
-    (lambda: schedule_from_config({"linear": {"start": 0, "end": 1, "epochs": [1, 2]}}), r"epochs=\[1, 2\].*`boundaries`"),
-    (lambda: Constant("0.1"), r"Constant\(value=.*'0.1'"),
-    (lambda: Linear(0, float("nan")), r"Linear\(end=.*nan"),
-    (lambda: Cosine(float("inf"), 0), r"Cosine\(start=.*inf"),
-    (lambda: schedule_from_config({"linaer": {"start": 0, "end": 1}}), r"Unknown schedule 'linaer'.*'linear'"),
-    (lambda: schedule_from_config({"linear": {"strat": 0, "end": 1}}), r"'linear' has no argument 'strat'.*'start'"),
-    (lambda: schedule_from_config({"linear": {"start": 0}}), r"'linear'.*end"),
-    (lambda: schedule_from_config({"linear": 0.5}), r"linear.*0\.5"),
-    (lambda: schedule_from_config({"linear": {}, "cosine": {}}), r"one"),
-    (lambda: schedule_from_config("lots"), r"'lots'"),
-    (lambda: schedule_from_config(True), r"True"),
-    (lambda: schedule_from_config(None), r"None"),
-    (lambda: schedule_from_config([0.1, 0.2]), r"\[0\.1, 0\.2\]"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Piecewise((1, 2), ()), r"Piecewise\(values=.*one more .* than boundaries.*2.*0"),
+        (lambda: Piecewise((), ()), r"Piecewise\(values="),
+        (lambda: Piecewise((1, 2, 3), (0.6, 0.4)), r"Piecewise\(boundaries=.*increas.*\(0\.6, 0\.4\)"),
+        (lambda: Piecewise((1, 2), (1.0,)), r"Piecewise\(boundaries=.*between 0 and 1.*1\.0"),
+        (lambda: Piecewise((1, 2), (160,)), r"Piecewise\(boundaries=.*share of training.*160"),
+        (lambda: Piecewise((1, 2), (0.0,)), r"Piecewise\(boundaries="),
+        (lambda: Piecewise((1, "2"), (0.5,)), r"Piecewise\(values=.*'2'"),
+        (lambda: Linear(0, 1, (0.5,)), r"Linear\(boundaries=.*two increasing shares.*\(0\.5,\)"),
+        (lambda: Cosine(0, 1, (0.5, 0.5)), r"Cosine\(boundaries=.*two increasing shares"),
+        (lambda: Linear(0, 1, (10, 160)), r"Linear\(boundaries=.*share of training.*10"),
+        (
+            lambda: schedule_from_config({"linear": {"start": 0, "end": 1, "epochs": [1, 2]}}),
+            r"epochs=\[1, 2\].*`boundaries`",
+        ),
+        (lambda: Constant("0.1"), r"Constant\(value=.*'0.1'"),
+        (lambda: Linear(0, float("nan")), r"Linear\(end=.*nan"),
+        (lambda: Cosine(float("inf"), 0), r"Cosine\(start=.*inf"),
+        (lambda: schedule_from_config({"linaer": {"start": 0, "end": 1}}), r"Unknown schedule 'linaer'.*'linear'"),
+        (
+            lambda: schedule_from_config({"linear": {"strat": 0, "end": 1}}),
+            r"'linear' has no argument 'strat'.*'start'",
+        ),
+        (lambda: schedule_from_config({"linear": {"start": 0}}), r"'linear'.*end"),
+        (lambda: schedule_from_config({"linear": 0.5}), r"linear.*0\.5"),
+        (lambda: schedule_from_config({"linear": {}, "cosine": {}}), r"one"),
+        (lambda: schedule_from_config("lots"), r"'lots'"),
+        (lambda: schedule_from_config(True), r"True"),
+        (lambda: schedule_from_config(None), r"None"),
+        (lambda: schedule_from_config([0.1, 0.2]), r"\[0\.1, 0\.2\]"),
+    ],
+)
 def test_bad_values(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -11,18 +11,14 @@ from numpy.typing import NDArray
 
 from dataset_builders.corruptions import blur, digital, noise, spatter, weather
 from dataset_builders.corruptions.arrays import Pixels
-from dataset_builders.corruptions.parameters import (
-    CORRUPTIONS,
-    EXTRA_CORRUPTIONS,
-    NATIVE_SIDE,
-    SEVERITIES,
-    parameters,
-)
+from dataset_builders.corruptions.parameters import CORRUPTIONS, EXTRA_CORRUPTIONS, NATIVE_SIDE, SEVERITIES, parameters
 from hf_ltsam.data.keys import random_key
-from hf_ltsam.registry import nearest
+from hf_ltsam.hyperparameters import nearest
 
 SMALLEST = 8  # pixels
-NUMBERS = {name: i for i, name in enumerate((*CORRUPTIONS, *EXTRA_CORRUPTIONS))}  # part of the key of the random numbers
+NUMBERS = {
+    name: i for i, name in enumerate((*CORRUPTIONS, *EXTRA_CORRUPTIONS))
+}  # part of the key of the random numbers
 
 FUNCTIONS: dict[str, Callable[..., Pixels]] = {
     "gaussian_noise": noise.gaussian_noise,
@@ -95,9 +91,13 @@ def check_settings(corruption: str, severity: int, scale: str = "auto") -> None:
 def _checked_shape(image: Any) -> tuple[int, int]:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         found = f"{image.dtype} array" if isinstance(image, np.ndarray) else type(image).__name__
-        raise TypeError(f"corrupt(image=...) must be a uint8 array (H, W, 3), got a {found}: np.asarray(pil_image) is one.")
+        raise TypeError(
+            f"corrupt(image=...) must be a uint8 array (H, W, 3), got a {found}: np.asarray(pil_image) is one."
+        )
     if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"corrupt(image=...) must have the shape (H, W, 3), got {image.shape}: make grey images RGB first.")
+        raise ValueError(
+            f"corrupt(image=...) must have the shape (H, W, 3), got {image.shape}: make grey images RGB first."
+        )
     if min(image.shape[:2]) < SMALLEST:
         raise ValueError(f"corrupt(image=...) needs sides of at least {SMALLEST} pixels, got {image.shape[:2]}.")
     return image.shape[0], image.shape[1]

@@ -50,7 +50,9 @@ class Manifest:
 
     def _refuse_other(self, folder: Path) -> None:
         there, wanted = read_manifest(folder), asdict(self)
-        different = [f"{key} {there[key]!r} there, {value!r} wanted" for key, value in wanted.items() if there[key] != value]
+        different = [
+            f"{key} {there[key]!r} there, {value!r} wanted" for key, value in wanted.items() if there[key] != value
+        ]
         if different:
             raise ValueError(
                 f"{folder} holds a corrupted set made otherwise ({'; '.join(different)}): name another folder, or "

@@ -83,7 +83,9 @@ def load_corrupted(
         )
     files = {"test": [glob.escape(str(path.absolute()))]}
     builder = CorruptedSet(
-        config_name=f"{corruption}-{severity}", data_files=files, cache_dir=None if cache_dir is None else str(cache_dir)
+        config_name=f"{corruption}-{severity}",
+        data_files=files,
+        cache_dir=None if cache_dir is None else str(cache_dir),
     )
     builder.download_and_prepare()
     return builder.as_dataset(split="test")

@@ -40,7 +40,9 @@ class CorruptImage:
         check_settings(self.corruption, self.severity, self.scale)
         operator.index(self.seed)
         if self.size is not None and self.size < SMALLEST:
-            raise ValueError(f"{type(self).__name__}(size=...) must be at least {SMALLEST} pixels or None, got {self.size}.")
+            raise ValueError(
+                f"{type(self).__name__}(size=...) must be at least {SMALLEST} pixels or None, got {self.size}."
+            )
 
     def __call__(self, entry: dict[str, Any] | None, row: int) -> Image.Image:
         """entry: `{"bytes": ..., "path": ...}` of an `Image(decode=False)` column."""

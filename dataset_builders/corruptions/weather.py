@@ -28,7 +28,9 @@ def snow(
     Flakes: Gaussian noise(mean, std) on a grid of `flake` pixels, zero below the threshold, streaked upwards at a
     random angle within 45 degrees of the vertical. Whitened: keep x + (1 - keep) max(x, 1.5 grey(x) + 0.5).
     """
-    flakes = streaked(_flakes(x.shape, rng, mean, std, max(1.0, flake), threshold), radius, sigma, rng.uniform(-135, -45))
+    flakes = streaked(
+        _flakes(x.shape, rng, mean, std, max(1.0, flake), threshold), radius, sigma, rng.uniform(-135, -45)
+    )
     white = np.maximum(x, 1.5 * (x @ LUMINANCE)[..., None] + 0.5)
     return keep * x + (1 - keep) * white + flakes + flakes[::-1, ::-1]
 

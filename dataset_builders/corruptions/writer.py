@@ -23,7 +23,7 @@ from dataset_builders.corruptions.source import CleanRows
 from dataset_builders.corruptions.transform import CorruptImage
 from dataset_builders.corruptions.workers import workers as worker_processes
 from hf_ltsam.data.decode import image_column_of
-from hf_ltsam.domains import COUNT, require
+from hf_ltsam.hyperparameters import COUNT, require
 
 
 def write_corrupted(

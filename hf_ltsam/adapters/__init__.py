@@ -4,16 +4,23 @@ Importing this module teaches peft the three; `PeftModel.from_pretrained` needs 
 and answers `KeyError: 'HF_LTSAM_...'` otherwise.
 """
 
-from .adaptformer import AdaptFormerConfig, AdaptFormerModel
-from .by_name import ADAPTERS, make_adapter
-from .registration import OwnPeftType, register
-from .ssf import SSFConfig, SSFModel
-from .vpt import VPTConfig, VPTModel
+from hf_ltsam.adapters.adaptformer import AdaptFormerConfig, AdaptFormerModel
+from hf_ltsam.adapters.by_name import ADAPTERS, make_adapter
+from hf_ltsam.adapters.registration import OwnPeftType, register
+from hf_ltsam.adapters.ssf import SSFConfig, SSFModel
+from hf_ltsam.adapters.vpt import VPTConfig, VPTModel
 
 register(OwnPeftType.HF_LTSAM_ADAPTFORMER, AdaptFormerConfig, AdaptFormerModel)
 register(OwnPeftType.HF_LTSAM_VPT, VPTConfig, VPTModel)
 register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, SSFModel)
 
 __all__ = [
-    "ADAPTERS", "AdaptFormerConfig", "AdaptFormerModel", "SSFConfig", "SSFModel", "VPTConfig", "VPTModel", "make_adapter",
+    "ADAPTERS",
+    "AdaptFormerConfig",
+    "AdaptFormerModel",
+    "SSFConfig",
+    "SSFModel",
+    "VPTConfig",
+    "VPTModel",
+    "make_adapter",
 ]

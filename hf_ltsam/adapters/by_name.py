@@ -12,12 +12,12 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import nn
 
-from ..classifier import classifier_name
-from ..registry import build, nearest
-from .adaptformer import AdaptFormerConfig
-from .encoders import KEY_VALUE, MLP_OUT, QUERY_VALUE, Encoder, pattern_of, require_encoder
-from .ssf import SSFConfig
-from .vpt import VPTConfig
+from hf_ltsam.adapters.adaptformer import AdaptFormerConfig
+from hf_ltsam.adapters.encoders import KEY_VALUE, MLP_OUT, QUERY_VALUE, Encoder, pattern_of, require_encoder
+from hf_ltsam.adapters.ssf import SSFConfig
+from hf_ltsam.adapters.vpt import VPTConfig
+from hf_ltsam.hyperparameters import build, nearest
+from hf_ltsam.models.classifier import classifier_name
 
 
 def _query_value(encoder: Encoder) -> dict[str, str]:
@@ -37,7 +37,7 @@ def _norms(encoder: Encoder) -> dict[str, str]:
 
 
 def _own(_: Encoder) -> dict[str, str]:
-    return {}        # our tuners find their modules themselves
+    return {}  # our tuners find their modules themselves
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ ADAPTERS: Mapping[str, Adapter] = {
     "dora": Adapter(LoraConfig, _query_value, "LoRA with learned magnitudes (peft)", {"use_dora": True}),
     "ia3": Adapter(IA3Config, _ia3, "rescaled keys, values and MLP activations (peft)"),
 }
-LINEAR_PROBE, FULL = "linear_probe", "none"        # these add nothing to the encoder
+LINEAR_PROBE, FULL = "linear_probe", "none"  # these add nothing to the encoder
 
 
 def adapter_names() -> list[str]:
@@ -141,7 +141,9 @@ def _trained_whole(model: nn.Module, num_classes: int | None, given: Sequence[st
     if given is not None:
         return list(given)
     if num_classes is None:
-        raise ValueError("make_adapter finds the classifier by num_classes=...: set it, or name it: modules_to_save=[...].")
+        raise ValueError(
+            "make_adapter finds the classifier by num_classes=...: set it, or name it: modules_to_save=[...]."
+        )
     return [classifier_name(model, num_classes)]
 
 
@@ -154,7 +156,9 @@ def _linear_probe(model: nn.Module, trained: list[str]) -> PeftModel:
 
 def _full_fine_tuning(model: nn.Module, trained: list[str]) -> nn.Module:
     """Blocks and classifier train; embeddings, first and last layer norm stay (Li et al. 2025, FFT)."""
-    encoder = require_encoder(model, "Full fine-tuning (adapter 'none')", "Freeze another encoder yourself, or use LoRA.")
+    encoder = require_encoder(
+        model, "Full fine-tuning (adapter 'none')", "Freeze another encoder yourself, or use LoRA."
+    )
     model.requires_grad_(False)
     for block in encoder.blocks.values():
         block.requires_grad_(True)

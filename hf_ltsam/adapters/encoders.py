@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-MLP = "mlp"        # of a block, in all of them
+MLP = "mlp"  # of a block, in all of them
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Anatomy:
 ANATOMIES = {
     "clip_vision_model": Anatomy("layer_norm2", 1, "embeddings.patch_embedding", ("pre_layrnorm", "post_layernorm")),
     "siglip_vision_model": Anatomy("layer_norm2", 0, "embeddings.patch_embedding", ("post_layernorm",)),
-    "vit": Anatomy("layernorm_after", 1, "embeddings.patch_embeddings.projection", ("layernorm",)),        # DINO, DeiT
+    "vit": Anatomy("layernorm_after", 1, "embeddings.patch_embeddings.projection", ("layernorm",)),  # DINO, DeiT
     "dinov2": Anatomy("norm2", 1, "embeddings.patch_embeddings.projection", ("layernorm",)),
 }
 # peft's own methods are put on these, by the last part of the name; the second ones are those of transformers 5.10's DINOv2

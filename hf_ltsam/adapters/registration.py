@@ -21,7 +21,7 @@ from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner
 
-if Version(peft.__version__) < Version("0.21"):        # there save_pretrained knows peft's own methods alone
+if Version(peft.__version__) < Version("0.21"):  # there save_pretrained knows peft's own methods alone
     raise ImportError(f"hf_ltsam.adapters needs peft >= 0.21, found {peft.__version__}: pip install --upgrade peft")
 
 
@@ -40,7 +40,9 @@ def register(peft_type: OwnPeftType, config: type[PeftConfig], tuner: type[BaseT
         RuntimeError: the prefix of its parameters belongs to another method.
     """
     tables: tuple[dict, dict, dict] = (
-        PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING
+        PEFT_TYPE_TO_CONFIG_MAPPING,
+        PEFT_TYPE_TO_TUNER_MAPPING,
+        PEFT_TYPE_TO_PREFIX_MAPPING,
     )
     taken = [other for other, prefix in tables[2].items() if prefix == tuner.prefix and other != peft_type]
     if taken:

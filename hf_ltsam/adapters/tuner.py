@@ -10,9 +10,9 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
-from .encoders import pattern_of, require_encoder
+from hf_ltsam.adapters.encoders import pattern_of, require_encoder
 
-_NO_TABLE: dict[str, list[str]] = {}        # peft goes by model_type; here the model itself is looked at
+_NO_TABLE: dict[str, list[str]] = {}  # peft goes by model_type; here the model itself is looked at
 
 
 class Wrapper(nn.Module, BaseTunerLayer):
@@ -68,7 +68,7 @@ class EncoderTuner(BaseTuner):
     tuner_layer_cls: type[Wrapper]
     target_module_mapping = _NO_TABLE
     display_name: str
-    way_out: str        # for encoders that are not known
+    way_out: str  # for encoders that are not known
     no_merging: str | None = None
 
     def targets(self, config: Any, model: nn.Module) -> list[str]:
@@ -87,7 +87,7 @@ class EncoderTuner(BaseTuner):
         return require_encoder(model, self.display_name, self.way_out)
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
-        return peft_config        # `_prepare_model` does it, which is given the model
+        return peft_config  # `_prepare_model` does it, which is given the model
 
     def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
         if peft_config.target_modules is None:
@@ -111,7 +111,7 @@ class EncoderTuner(BaseTuner):
         target.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        setattr(parent, child_name, new_module)        # peft's own expects a `weight`, which blocks and MLPs have not
+        setattr(parent, child_name, new_module)  # peft's own expects a `weight`, which blocks and MLPs have not
 
     def _check_merge_allowed(self) -> None:
         if self.no_merging is not None:
@@ -125,7 +125,9 @@ class EncoderTuner(BaseTuner):
         cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """As peft's; a shape that does not fit is refused with what it means."""
-        remapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        remapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(
+            model, config, adapter_name, state_dict
+        )
         own = model.state_dict()
         for name, saved in remapped.items():
             if name in own and own[name].shape != saved.shape:
@@ -135,4 +137,3 @@ class EncoderTuner(BaseTuner):
                     "that the adapter was trained with."
                 )
         return remapped
-

@@ -11,20 +11,57 @@ The spectrum of a class, all in all:
         traces = hutchinson(Hessian(loss), probes=10)
 """
 
-from .density import Extreme, SpectralDensity, grid_moment, ratios, spectral_density
-from .fixed_model import fixed_for_curvature
-from .hessian import Hessian, SymmetricOperator
-from .lanczos import Tridiagonal, lanczos, unit_start
-from .objective import Chunks, MeanLoss, class_means, sample_losses_of
-from .sharpness import DEFAULT_RHOS, RhoRange, SharpnessCurve, sharpness_curve, suggest_rho
-from .subsets import ChosenImages, Subset, choose_images, class_index, group_classes, groups_of, make_subset
-from .surface import Direction, filter_normalised, loss_surface, towards
-from .trace import Estimate, Traces, hutchinson
+from hf_ltsam.curvature.density import Extreme, SpectralDensity, grid_moment, ratios, spectral_density
+from hf_ltsam.curvature.fixed_model import fixed_for_curvature
+from hf_ltsam.curvature.hessian import Hessian, SymmetricOperator
+from hf_ltsam.curvature.lanczos import Tridiagonal, lanczos, unit_start
+from hf_ltsam.curvature.objective import Chunks, MeanLoss, class_means, sample_losses_of
+from hf_ltsam.curvature.sharpness import DEFAULT_RHOS, RhoRange, SharpnessCurve, sharpness_curve, suggest_rho
+from hf_ltsam.curvature.subsets import (
+    ChosenImages,
+    Subset,
+    choose_images,
+    class_index,
+    group_classes,
+    groups_of,
+    make_subset,
+)
+from hf_ltsam.curvature.surface import Direction, filter_normalised, loss_surface, towards
+from hf_ltsam.curvature.trace import Estimate, Traces, hutchinson
 
 __all__ = [
-    "DEFAULT_RHOS", "ChosenImages", "Chunks", "Direction", "Estimate", "Extreme", "Hessian", "MeanLoss", "RhoRange",
-    "SharpnessCurve", "SpectralDensity", "Subset", "SymmetricOperator", "Traces", "Tridiagonal", "choose_images",
-    "class_index", "class_means", "filter_normalised", "fixed_for_curvature", "grid_moment", "group_classes", "groups_of",
-    "hutchinson", "lanczos", "loss_surface", "make_subset", "ratios", "sample_losses_of", "sharpness_curve",
-    "spectral_density", "suggest_rho", "towards", "unit_start",
+    "DEFAULT_RHOS",
+    "ChosenImages",
+    "Chunks",
+    "Direction",
+    "Estimate",
+    "Extreme",
+    "Hessian",
+    "MeanLoss",
+    "RhoRange",
+    "SharpnessCurve",
+    "SpectralDensity",
+    "Subset",
+    "SymmetricOperator",
+    "Traces",
+    "Tridiagonal",
+    "choose_images",
+    "class_index",
+    "class_means",
+    "filter_normalised",
+    "fixed_for_curvature",
+    "grid_moment",
+    "group_classes",
+    "groups_of",
+    "hutchinson",
+    "lanczos",
+    "loss_surface",
+    "make_subset",
+    "ratios",
+    "sample_losses_of",
+    "sharpness_curve",
+    "spectral_density",
+    "suggest_rho",
+    "towards",
+    "unit_start",
 ]

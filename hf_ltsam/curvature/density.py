@@ -10,11 +10,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..domains import COUNT, require
-from .hessian import SymmetricOperator
-from .lanczos import Tridiagonal, lanczos, unit_start
+from hf_ltsam.curvature.hessian import SymmetricOperator
+from hf_ltsam.curvature.lanczos import Tridiagonal, lanczos, unit_start
+from hf_ltsam.hyperparameters import COUNT, require
 
-SMOOTHING = 0.01        # standard deviation of the kernel, as a share of lam_max - lam_min
+SMOOTHING = 0.01  # standard deviation of the kernel, as a share of lam_max - lam_min
 
 
 @dataclass(frozen=True)
@@ -128,4 +128,3 @@ def ratios(lam_min: float, lam_max: float) -> dict[str, float | None]:
         "abs_min_over_max": abs(lam_min / lam_max) if lam_max else None,
         "abs_max_over_min": abs(lam_max / lam_min) if lam_min else None,
     }
-

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .objective import MeanLoss, flat_gradient
+from hf_ltsam.curvature.objective import MeanLoss, flat_gradient
 
 
 class SymmetricOperator(Protocol):
@@ -22,7 +22,7 @@ class SymmetricOperator(Protocol):
     dtype: torch.dtype
     device: torch.device
 
-    def __call__(self, vector: Tensor) -> Tensor: ...        # (P,) -> (P,)
+    def __call__(self, vector: Tensor) -> Tensor: ...  # (P,) -> (P,)
 
 
 class Hessian(SymmetricOperator):

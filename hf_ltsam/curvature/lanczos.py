@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..domains import COUNT, require
-from .hessian import SymmetricOperator
+from hf_ltsam.curvature.hessian import SymmetricOperator
+from hf_ltsam.hyperparameters import COUNT, require
 
-BREAKDOWN = 1e-6        # of a residual against the largest entry so far, in float32: the Krylov space is exhausted
+BREAKDOWN = 1e-6  # of a residual against the largest entry so far, in float32: the Krylov space is exhausted
 
 
 @dataclass(frozen=True)

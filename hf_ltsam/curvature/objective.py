@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Subset as Rows
 from transformers import default_data_collator
 
-from ..class_statistics import ClassStatistics
-from ..landscape import MicroBatch
-from ..logits import check_logits, check_losses, logits_of
-from ..losses import Loss
-from ..weights import TrainableWeights
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.landscape.landscape import MicroBatch
+from hf_ltsam.landscape.weights import TrainableWeights
+from hf_ltsam.losses import Loss
+from hf_ltsam.models.logits import check_logits, check_losses, logits_of
 
-SampleLosses = Callable[[MicroBatch], Tensor]        # micro-batch -> l_i (b,), differentiable in the weights
+SampleLosses = Callable[[MicroBatch], Tensor]  # micro-batch -> l_i (b,), differentiable in the weights
 
 
 def sample_losses_of(model: nn.Module, loss: Loss, statistics: ClassStatistics) -> SampleLosses:
@@ -110,7 +110,9 @@ class MeanLoss:
 def flat_gradient(objective: Tensor, parameters: list[Tensor], create_graph: bool = False) -> Tensor:
     """The gradient (P,); zeros where the objective does not depend on a parameter."""
     gradients = torch.autograd.grad(objective, parameters, create_graph=create_graph, allow_unused=True)
-    return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, gradients)])
+    return torch.cat(
+        [torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, gradients)]
+    )
 
 
 @torch.no_grad()

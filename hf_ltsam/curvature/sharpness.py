@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..domains import POSITIVE, require
-from ..landscape import LossLandscape, MicroBatch
-from ..weights import TrainableWeights
-from .objective import SampleLosses
+from hf_ltsam.curvature.objective import SampleLosses
+from hf_ltsam.hyperparameters import POSITIVE, require
+from hf_ltsam.landscape.landscape import LossLandscape, MicroBatch
+from hf_ltsam.landscape.weights import TrainableWeights
 
-CURVED = 1.1        # of the gap over its first-order part, from where on curvature is felt
-DEFAULT_RHOS = tuple(float(f"{10 ** (k / 6 - 3):.3g}") for k in range(25))        # 0.001 to 10, six for each factor of 10
+CURVED = 1.1  # of the gap over its first-order part, from where on curvature is felt
+DEFAULT_RHOS = tuple(float(f"{10 ** (k / 6 - 3):.3g}") for k in range(25))  # 0.001 to 10, six for each factor of 10
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def sharpness_curve(
     for rho in rhos:
         require(POSITIVE, "sharpness_curve", rho=rho)
     radii = torch.tensor(sorted(rhos), dtype=torch.float64)
-    sums = torch.zeros(len(radii) + 1, num_classes, dtype=torch.float64)        # of the losses at w, then at each radius
+    sums = torch.zeros(len(radii) + 1, num_classes, dtype=torch.float64)  # of the losses at w, then at each radius
     means = torch.zeros(len(radii) + 1, dtype=torch.float64)
     counts = torch.zeros(num_classes, dtype=torch.float64)
     slope, total, start = 0.0, 0.0, 0

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..class_statistics import ClassStatistics
-from ..domains import COUNT, require
-from ..registry import nearest
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.hyperparameters import COUNT, nearest, require
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,7 @@ class Subset:
         return len(self.rows)
 
 
-def choose_images(
-    labels: Tensor, num_classes: int, max_samples: int | None = None, seed: int = 0
-) -> ChosenImages:
+def choose_images(labels: Tensor, num_classes: int, max_samples: int | None = None, seed: int = 0) -> ChosenImages:
     """At most `max_samples` images of every class; the choice in one class does not depend on the other classes.
 
     Args:
@@ -110,7 +107,7 @@ def group_classes(name: str, statistics: ClassStatistics) -> tuple[int, ...]:
     if name in groups:
         return groups[name]
     if name in ("head", "tail"):
-        return statistics.tail_classes        # raises, and proposes a threshold
+        return statistics.tail_classes  # raises, and proposes a threshold
     if name in statistics.groups:
         raise ValueError(f"No class belongs to the group {name!r}. {statistics.describe_counts()}")
     raise ValueError(f"Unknown group {name!r}.{nearest(name, groups)}")

@@ -10,8 +10,8 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from ..vector import WeightVector
-from ..weights import TrainableWeights
+from hf_ltsam.landscape.vector import WeightVector
+from hf_ltsam.landscape.weights import TrainableWeights
 
 
 @dataclass(frozen=True)

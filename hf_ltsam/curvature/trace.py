@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..domains import COUNT, require
-from .hessian import SymmetricOperator
+from hf_ltsam.curvature.hessian import SymmetricOperator
+from hf_ltsam.hyperparameters import COUNT, require
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Labels without images, decoding, transforms, keyed randomness."""

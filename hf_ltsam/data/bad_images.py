@@ -11,9 +11,9 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-POLICIES = ("raise", "skip")        # what `on_bad_image` may be
-NAMED = 5        # so many are named in warnings
-_IN_A_ROW = 100        # unreadable images one after another that are no accident
+POLICIES = ("raise", "skip")  # what `on_bad_image` may be
+NAMED = 5  # so many are named in warnings
+_IN_A_ROW = 100  # unreadable images one after another that are no accident
 
 
 class BadImageError(ValueError):
@@ -37,7 +37,7 @@ class GoodImages(Dataset[Any]):
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
         # In shared memory, because workers read the images.
-        self.bad: torch.Tensor = torch.zeros(len(dataset), dtype=torch.int32).share_memory_()        # (N,) 0 or 1
+        self.bad: torch.Tensor = torch.zeros(len(dataset), dtype=torch.int32).share_memory_()  # (N,) 0 or 1
 
     def __len__(self) -> int:
         return len(self.dataset)

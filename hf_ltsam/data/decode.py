@@ -50,7 +50,7 @@ def decode_images(
     rows = encoded_images(dataset, image_column)
     if not len(rows):
         raise ValueError("The data set has no rows to decode.")
-    pixels: np.ndarray[Any, Any] | None = None                                       # (N, H, W, C)
+    pixels: np.ndarray[Any, Any] | None = None  # (N, H, W, C)
     for row, entry in enumerate(_with_progress(rows, "decoding images", progress)):
         image = decode_image(entry, channels, row)
         image = image if size is None else centre_crop(scale_short_side(image, size), size, size)
@@ -65,9 +65,7 @@ def decode_images(
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
-def unreadable_images(
-    dataset: datasets.Dataset, image_column: str | None = None, progress: bool = True
-) -> list[str]:
+def unreadable_images(dataset: datasets.Dataset, image_column: str | None = None, progress: bool = True) -> list[str]:
     """One message for every image that cannot be decoded, naming its file and row. An empty list: all is well."""
     return list(unreadable_rows(dataset, image_column, progress).values())
 
@@ -104,7 +102,9 @@ def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | Non
     except Exception as error:  # PIL's readers raise nearly anything on broken input
         raise BadImageError(f"{_name(entry, row)} cannot be decoded ({error}). Repair or remove it.") from error
     if image.mode.startswith(("I", "F")):
-        raise BadImageError(f"{_name(entry, row)} has 16 or 32 bits per channel (mode {image.mode!r}): convert it to 8.")
+        raise BadImageError(
+            f"{_name(entry, row)} has 16 or 32 bits per channel (mode {image.mode!r}): convert it to 8."
+        )
     return ImageOps.exif_transpose(image).convert(MODES[channels])
 
 

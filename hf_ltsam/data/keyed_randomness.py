@@ -73,7 +73,7 @@ class KeyedRandomness(KeyedDataset):
         super().set_epoch(epoch)
         for inner in _keyed_inside(self.dataset):
             inner.set_epoch(epoch)
-        if hasattr(self.dataset, "set_epoch"):        # accelerate's convention, which users' data sets follow
+        if hasattr(self.dataset, "set_epoch"):  # accelerate's convention, which users' data sets follow
             self.dataset.set_epoch(epoch)
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
 from hf_ltsam.data.keyed_randomness import KeyedRandomness
-from hf_ltsam.registry import nearest
+from hf_ltsam.hyperparameters import nearest
 
 if TYPE_CHECKING:
     import datasets

@@ -13,11 +13,10 @@ from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.bad_images import BadImageError
-from hf_ltsam.data.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.decode import decode_image, image_column_of
 from hf_ltsam.data.labels import class_label_column_of
-from hf_ltsam.domains import UNIT_INTERVAL, require
-from hf_ltsam.registry import nearest
+from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
+from hf_ltsam.hyperparameters import UNIT_INTERVAL, nearest, require
 
 if TYPE_CHECKING:
     import datasets
@@ -115,7 +114,9 @@ def on_the_fly_stream(
         on_bad_image: raise, or skip: rows whose image cannot be decoded are left out with a warning.
     """
     decode = _DecodeAndTransform(transform) if on_bad_image == "raise" else _LeavesOut(_DecodeAndTransform(transform))
-    return _encoded(stream, image_column, label_column).map(decode, batched=True, batch_size=1, remove_columns=["image"])
+    return _encoded(stream, image_column, label_column).map(
+        decode, batched=True, batch_size=1, remove_columns=["image"]
+    )
 
 
 def class_sampled_images(

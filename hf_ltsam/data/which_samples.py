@@ -49,7 +49,12 @@ def _at_epoch(sampler: Any, epoch: int) -> Iterator[None]:
 
 def named_with_labels(indices: Sequence[int] | None, labels: Tensor | None, seen: Tensor) -> str | None:
     """The indices in words, if the labels at them are those that were seen; else None."""
-    if indices is None or labels is None or len(indices) != len(seen) or labels[list(indices)].tolist() != seen.tolist():
+    if (
+        indices is None
+        or labels is None
+        or len(indices) != len(seen)
+        or labels[list(indices)].tolist() != seen.tolist()
+    ):
         return None
     shown = ", ".join(map(str, indices[:16])) + (", ..." if len(indices) > 16 else "")
     return f"sample {shown}" if len(indices) == 1 else f"samples {shown}"

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..registry import build
-from ..schedules import schedule_from_config
-from .cc_sam import CCSAM
-from .focal_sam import FocalSAM
-from .friendly_sam import FriendlySAM
-from .gradient_norm import GradientNorm
-from .gsam import GSAM
-from .imbsam import ImbSAM
-from .looksam import LookSAM
-from .lpf_sgd import LPFSGD
-from .model_perturbation import ModelPerturbation
-from .msam import MSAM
-from .pgd import PGD
-from .protocol import Method
-from .sam import ASAM, SAM
-from .sgd import SGD
-from .sse_sam import SSESAM, SAMExt
+from hf_ltsam.hyperparameters import build
+from hf_ltsam.methods.cc_sam import CCSAM
+from hf_ltsam.methods.focal_sam import FocalSAM
+from hf_ltsam.methods.friendly_sam import FriendlySAM
+from hf_ltsam.methods.gradient_norm import GradientNorm
+from hf_ltsam.methods.gsam import GSAM
+from hf_ltsam.methods.imbsam import ImbSAM
+from hf_ltsam.methods.looksam import LookSAM
+from hf_ltsam.methods.lpf_sgd import LPFSGD
+from hf_ltsam.methods.model_perturbation import ModelPerturbation
+from hf_ltsam.methods.msam import MSAM
+from hf_ltsam.methods.pgd import PGD
+from hf_ltsam.methods.protocol import Method
+from hf_ltsam.methods.sam import ASAM, SAM
+from hf_ltsam.methods.sgd import SGD
+from hf_ltsam.methods.sse_sam import SSESAM, SAMExt
+from hf_ltsam.schedules import schedule_from_config
 
 METHODS: dict[str, type[Method]] = {
     "sgd": SGD,
@@ -43,8 +43,25 @@ METHODS: dict[str, type[Method]] = {
 }
 
 __all__ = [
-    "ASAM", "CCSAM", "GSAM", "LPFSGD", "METHODS", "MSAM", "PGD", "SAM", "SGD", "SSESAM", "FocalSAM", "FriendlySAM",
-    "GradientNorm", "ImbSAM", "LookSAM", "Method", "ModelPerturbation", "SAMExt", "make_method",
+    "ASAM",
+    "CCSAM",
+    "GSAM",
+    "LPFSGD",
+    "METHODS",
+    "MSAM",
+    "PGD",
+    "SAM",
+    "SGD",
+    "SSESAM",
+    "FocalSAM",
+    "FriendlySAM",
+    "GradientNorm",
+    "ImbSAM",
+    "LookSAM",
+    "Method",
+    "ModelPerturbation",
+    "SAMExt",
+    "make_method",
 ]
 
 

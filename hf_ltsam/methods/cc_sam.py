@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..class_statistics import ClassStatistics
-from ..context import StepContext
-from ..domains import UNIT_INTERVAL, require
-from ..landscape import LossLandscape
-from ..schedules import Schedule, value_at
-from ..vector import TINY, WeightVector
-from .protocol import Method, require_choice, require_non_negative
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.hyperparameters import UNIT_INTERVAL, require
+from hf_ltsam.landscape.landscape import LossLandscape
+from hf_ltsam.landscape.vector import TINY, WeightVector
+from hf_ltsam.methods.context import StepContext
+from hf_ltsam.methods.protocol import Method, require_choice, require_non_negative
+from hf_ltsam.schedules import Schedule, value_at
 
 NORMS = ("global", "per_tensor")
 CLASS_WEIGHTINGS = ("none", "inverse_prior")
@@ -67,7 +67,7 @@ class CCSAM(Method):
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
         C = step.statistics.num_classes if self.needs_classifier else None
-        g = loss.class_gradients(step.labels, C)        # g_c, of the class-mean losses
+        g = loss.class_gradients(step.labels, C)  # g_c, of the class-mean losses
         classes = g.members.classes
         eps = g.scaled(self._factors(loss, step, classes, g.norms()))
         v = [self.mix * self._class_weight(step.statistics, c) for c in classes]
@@ -79,10 +79,10 @@ class CCSAM(Method):
     def _factors(self, loss: LossLandscape, step: StepContext, classes: Sequence[int], norms: Tensor) -> Tensor:
         """||eps_c|| / ||M g_c|| of each class (m, 1), or of each of its parameters (m, T), from their norms (m, T)."""
         w = loss.weights.tensors
-        chosen = [True] * len(w) if not self.needs_classifier else loss.classifier(step.statistics.num_classes)        # M
+        chosen = [True] * len(w) if not self.needs_classifier else loss.classifier(step.statistics.num_classes)  # M
         k = sum(t.numel() for t, perturbed in zip(w, chosen) if perturbed)
         length, scale = loss.weights.only(chosen).norm(), value_at(self.scale, step.progress)
-        others = [max(step.statistics.counts[c] - 1, 1) for c in classes]        # n_c - 1
+        others = [max(step.statistics.counts[c] - 1, 1) for c in classes]  # n_c - 1
         radii = torch.tensor([scale * math.sqrt(k) * (k * n) ** -0.25 for n in others], dtype=step.like.dtype).to(norms)
         if self.norm == "global":
             norms = norms.norm(dim=1, keepdim=True)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..context import StepContext
-from ..landscape import LossLandscape
-from ..schedules import Schedule, value_at
-from ..vector import TINY, WeightVector
-from .protocol import Method, require_choice, require_non_negative
+from hf_ltsam.landscape.landscape import LossLandscape
+from hf_ltsam.landscape.vector import TINY, WeightVector
+from hf_ltsam.methods.context import StepContext
+from hf_ltsam.methods.protocol import Method, require_choice, require_non_negative
+from hf_ltsam.schedules import Schedule, value_at
 
 PLAIN = ("exact", "reuse")
 
@@ -44,9 +44,11 @@ class FocalSAM(Method):
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
         rho = value_at(self.rho, step.progress)
-        f = (1 - step.prior) ** self.gamma        # (n,)  Li et al. 2025 Eq. 5
-        g_plain, g_focal = self._reused(loss, f, step) if self.plain == "reuse" else loss.gradients([1 - self.lam * f, f])
-        return g_plain + self.lam * loss.gradient(f, at=rho * g_focal.unit())        # Li et al. 2025 Eq. 7 and 8
+        f = (1 - step.prior) ** self.gamma  # (n,)  Li et al. 2025 Eq. 5
+        g_plain, g_focal = (
+            self._reused(loss, f, step) if self.plain == "reuse" else loss.gradients([1 - self.lam * f, f])
+        )
+        return g_plain + self.lam * loss.gradient(f, at=rho * g_focal.unit())  # Li et al. 2025 Eq. 7 and 8
 
     def _reused(self, loss: LossLandscape, f: Tensor, step: StepContext) -> tuple[WeightVector, WeightVector]:
         """G(1 - lam f), with f taken for its mean f_bar in the quotient (1 - lam f) / f, and G(f)."""

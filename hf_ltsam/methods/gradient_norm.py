@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..context import StepContext
-from ..landscape import LossLandscape
-from ..schedules import Schedule, value_at
-from ..vector import WeightVector
-from .protocol import Method, require_non_negative
+from hf_ltsam.landscape.landscape import LossLandscape
+from hf_ltsam.landscape.vector import WeightVector
+from hf_ltsam.methods.context import StepContext
+from hf_ltsam.methods.protocol import Method, require_non_negative
+from hf_ltsam.schedules import Schedule, value_at
 
 
 @dataclass(frozen=True)
@@ -35,4 +35,4 @@ class GradientNorm(Method):
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
         rho = value_at(self.rho, step.progress)
         g = loss.gradient()
-        return (1 - self.alpha) * g + self.alpha * loss.gradient(at=rho * g.unit())        # Zhou et al. 2023b Eq. 2
+        return (1 - self.alpha) * g + self.alpha * loss.gradient(at=rho * g.unit())  # Zhou et al. 2023b Eq. 2

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..context import StepContext
-from ..landscape import LossLandscape
-from ..schedules import Schedule, value_at
-from ..vector import WeightVector
-from .protocol import Method, require_choice, require_non_negative
+from hf_ltsam.landscape.landscape import LossLandscape
+from hf_ltsam.landscape.vector import WeightVector
+from hf_ltsam.methods.context import StepContext
+from hf_ltsam.methods.protocol import Method, require_choice, require_non_negative
+from hf_ltsam.schedules import Schedule, value_at
 
 REDUCTIONS = ("batch", "group")
 
@@ -51,4 +51,4 @@ class ImbSAM(Method):
     def _reduced(self, group: Tensor) -> Tensor:
         if self.reduction == "batch":
             return group
-        return group * len(group) / group.sum().clamp(min=1)        # an empty group stays zero
+        return group * len(group) / group.sum().clamp(min=1)  # an empty group stays zero

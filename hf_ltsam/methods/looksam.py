@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..context import StepContext
-from ..domains import COUNT, require
-from ..landscape import LossLandscape
-from ..schedules import Schedule, value_at
-from ..vector import WeightVector
-from .protocol import Method, require_non_negative
+from hf_ltsam.hyperparameters import COUNT, require
+from hf_ltsam.landscape.landscape import LossLandscape
+from hf_ltsam.landscape.vector import WeightVector
+from hf_ltsam.methods.context import StepContext
+from hf_ltsam.methods.protocol import Method, require_non_negative
+from hf_ltsam.schedules import Schedule, value_at
 
-V, STEP = "looksam.v", "looksam.step"        # the kept direction, and the step it was found on
+V, STEP = "looksam.v", "looksam.step"  # the kept direction, and the step it was found on
 
 
 @dataclass(frozen=True)

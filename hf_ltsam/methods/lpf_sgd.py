@@ -9,12 +9,12 @@ from operator import add
 import torch
 from torch import Tensor
 
-from ..context import StepContext
-from ..domains import COUNT, require
-from ..landscape import LossLandscape
-from ..schedules import Schedule, value_at
-from ..vector import WeightVector
-from .protocol import Method, require_non_negative
+from hf_ltsam.hyperparameters import COUNT, require
+from hf_ltsam.landscape.landscape import LossLandscape
+from hf_ltsam.landscape.vector import WeightVector
+from hf_ltsam.methods.context import StepContext
+from hf_ltsam.methods.protocol import Method, require_non_negative
+from hf_ltsam.schedules import Schedule, value_at
 
 
 @dataclass(frozen=True)
@@ -57,4 +57,4 @@ def _filter_norms(w: Tensor) -> Tensor:
     """||filter|| for every entry of w."""
     dimensions = tuple(range(1, w.ndim)) if w.ndim > 1 else None
     norms: Tensor = torch.linalg.vector_norm(w, dim=dimensions, keepdim=True)
-    return norms * torch.ones_like(w)        # where w is sharded, in its shards
+    return norms * torch.ones_like(w)  # where w is sharded, in its shards

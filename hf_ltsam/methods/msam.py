@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..context import StepContext
-from ..domains import BELOW_ONE, require
-from ..landscape import LossLandscape
-from ..schedules import Schedule, value_at
-from ..vector import WeightVector
-from .protocol import Method, require_non_negative
+from hf_ltsam.hyperparameters import BELOW_ONE, require
+from hf_ltsam.landscape.landscape import LossLandscape
+from hf_ltsam.landscape.vector import WeightVector
+from hf_ltsam.methods.context import StepContext
+from hf_ltsam.methods.protocol import Method, require_non_negative
+from hf_ltsam.schedules import Schedule, value_at
 
 M = "msam.m"
 

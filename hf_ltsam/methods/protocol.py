@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..context import StepContext
-from ..domains import COUNT, NON_NEGATIVE, SHARE, require
-from ..landscape import LossLandscape
-from ..registry import nearest
-from ..schedules import Schedule, lowest_value
-from ..vector import WeightVector
+from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, SHARE, nearest, require
+from hf_ltsam.landscape.landscape import LossLandscape
+from hf_ltsam.landscape.vector import WeightVector
+from hf_ltsam.methods.context import StepContext
+from hf_ltsam.schedules import Schedule, lowest_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +26,8 @@ class Method(ABC):
         start, stop: apply it while start <= progress < stop only, in [0, 1].
     """
 
-    perturbs: ClassVar[bool] = True        # whether gradients are taken elsewhere than at the weights
-    needs_split: ClassVar[bool] = False        # whether it asks for head and tail, and so for `tail_threshold`
+    perturbs: ClassVar[bool] = True  # whether gradients are taken elsewhere than at the weights
+    needs_split: ClassVar[bool] = False  # whether it asks for head and tail, and so for `tail_threshold`
 
     interval: int = 1
     start: float = 0.0

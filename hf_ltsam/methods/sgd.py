@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..context import StepContext
-from ..landscape import LossLandscape
-from ..vector import WeightVector
-from .protocol import Method
+from hf_ltsam.landscape.landscape import LossLandscape
+from hf_ltsam.landscape.vector import WeightVector
+from hf_ltsam.methods.context import StepContext
+from hf_ltsam.methods.protocol import Method
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..context import StepContext
-from ..domains import SHARE, require
-from ..landscape import LossLandscape
-from ..schedules import Schedule, value_at
-from ..vector import TINY, Scalar, WeightVector
-from .protocol import Method, require_choice, require_non_negative
+from hf_ltsam.hyperparameters import SHARE, require
+from hf_ltsam.landscape.landscape import LossLandscape
+from hf_ltsam.landscape.vector import TINY, Scalar, WeightVector
+from hf_ltsam.methods.context import StepContext
+from hf_ltsam.methods.protocol import Method, require_choice, require_non_negative
+from hf_ltsam.schedules import Schedule, value_at
 
 NORMALIZERS = ("total", "group")
 
@@ -84,8 +84,8 @@ def _head_and_tail(
     g_head, g_tail = loss.gradients([step.head, step.tail])
     N_head, N_tail = _norms(g_head, g_tail, normalizer)
     if rho_head is not None:
-        g_head = loss.gradient(step.head, at=(rho_head / N_head) * g_head)        # Lyu et al. 2025 Eq. 13
-    return g_head + loss.gradient(step.tail, at=(rho_tail / N_tail) * g_tail)        # Lyu et al. 2025 Eq. 14
+        g_head = loss.gradient(step.head, at=(rho_head / N_head) * g_head)  # Lyu et al. 2025 Eq. 13
+    return g_head + loss.gradient(step.tail, at=(rho_tail / N_tail) * g_tail)  # Lyu et al. 2025 Eq. 14
 
 
 def _norms(g_head: WeightVector, g_tail: WeightVector, normalizer: str) -> tuple[Scalar, Scalar]:

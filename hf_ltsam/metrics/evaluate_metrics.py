@@ -1,9 +1,9 @@
 """`long_tail.py` and `corruption.py` as `evaluate.Metric` classes, instantiated directly: no hub, no network.
 
-    metric = LongTailAccuracy(statistics)
-    for batch in loader:
-        metric.add_batch(predictions=..., references=...)
-    metric.compute()
+metric = LongTailAccuracy(statistics)
+for batch in loader:
+    metric.add_batch(predictions=..., references=...)
+metric.compute()
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import evaluate
 import numpy as np
 from datasets import Features, List, Value
 
-from ..class_statistics import ClassStatistics
-from . import long_tail
-from .corruption import Baseline, corruption_summary, error_table
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.metrics import long_tail
+from hf_ltsam.metrics.corruption import Baseline, corruption_summary, error_table
 
 _CLASSES = {"predictions": Value("int64"), "references": Value("int64")}
 _CORRUPTED = {**_CLASSES, "corruption": Value("string"), "severity": Value("int64")}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..class_statistics import ClassStatistics
+from hf_ltsam.class_statistics import ClassStatistics
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -124,7 +124,9 @@ def confidence_bins(confidence: Any, right: Any, num_bins: int = 15) -> Confiden
     values = _array(confidence).astype(np.float64)
     bins = np.digitize(values, np.linspace(0, 1, num_bins + 1)[1:-1], right=True)
     samples = np.bincount(bins, minlength=num_bins).astype(np.float64)
-    sums = (np.bincount(bins, weights=weights, minlength=num_bins).astype(np.float64) for weights in (values, _array(right)))
+    sums = (
+        np.bincount(bins, weights=weights, minlength=num_bins).astype(np.float64) for weights in (values, _array(right))
+    )
     return ConfidenceBins(samples, *sums)
 
 
@@ -166,7 +168,7 @@ class LongTailMetrics:
     statistics: ClassStatistics
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        outputs = prediction.predictions        # further outputs of the model, if any, follow the logits
+        outputs = prediction.predictions  # further outputs of the model, if any, follow the logits
         logits = outputs[0] if isinstance(outputs, tuple | list) else outputs
         return long_tail_metrics(logits, prediction.label_ids, self.statistics)
 
@@ -174,7 +176,7 @@ class LongTailMetrics:
 def _array(values: Any) -> NDArray[Any]:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
-        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()      # NumPy has no bfloat16
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy has no bfloat16
     return np.asarray(values)
 
 

@@ -2,11 +2,11 @@
 
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from .clip_classifier import ClipForLongTail
-from .clip_config import ClipForLongTailConfig
-from .cosine_classifier import CosineClassifier
-from .cosine_head import CosineHeadConfig, CosineHeadForImageClassification
-from .resnet_cifar import CifarResNetConfig, CifarResNetForImageClassification
+from hf_ltsam.models.clip_classifier import ClipForLongTail
+from hf_ltsam.models.clip_config import ClipForLongTailConfig
+from hf_ltsam.models.cosine_classifier import CosineClassifier
+from hf_ltsam.models.cosine_head import CosineHeadConfig, CosineHeadForImageClassification
+from hf_ltsam.models.resnet_cifar import CifarResNetConfig, CifarResNetForImageClassification
 
 # exist_ok: a module may be imported anew, in a notebook say
 for _config, _model in (
@@ -18,6 +18,11 @@ for _config, _model in (
     AutoModelForImageClassification.register(_config, _model, exist_ok=True)
 
 __all__ = [
-    "CifarResNetConfig", "CifarResNetForImageClassification", "ClipForLongTail", "ClipForLongTailConfig",
-    "CosineClassifier", "CosineHeadConfig", "CosineHeadForImageClassification",
+    "CifarResNetConfig",
+    "CifarResNetForImageClassification",
+    "ClipForLongTail",
+    "ClipForLongTailConfig",
+    "CosineClassifier",
+    "CosineHeadConfig",
+    "CosineHeadForImageClassification",
 ]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from .clip_config import ClipForLongTailConfig
-from .clip_templates import ONE
-from .cosine_classifier import CosineClassifier, init_unloaded
+from hf_ltsam.models.clip_config import ClipForLongTailConfig
+from hf_ltsam.models.clip_templates import ONE
+from hf_ltsam.models.cosine_classifier import CosineClassifier, init_unloaded
 
 
 class ClipForLongTail(PreTrainedModel):
@@ -85,8 +85,8 @@ class ClipForLongTail(PreTrainedModel):
                 converted.
             OSError: there is no such model.
         """
-        from .clip_source import load_clip
-        from .clip_start import check_start, start_classifier
+        from hf_ltsam.models.clip_source import load_clip
+        from hf_ltsam.models.clip_start import check_start, start_classifier
 
         check_start(init, train_dataset, class_names, templates, max_per_class)
         source = load_clip(name_or_path)

@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
-from ..domains import POSITIVE, require
-from ..registry import nearest
+from hf_ltsam.hyperparameters import POSITIVE, nearest, require
 
-TOWERS = ("clip_vision_model", "siglip_vision_model")        # transformers' model types of the image towers
+TOWERS = ("clip_vision_model", "siglip_vision_model")  # transformers' model types of the image towers
 
 # Pixel statistics per channel that CLIP (Radford et al. 2021) was trained with; SigLIP's are 0.5 throughout.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -55,7 +54,9 @@ class ClipForLongTailConfig(PreTrainedConfig):
         require(POSITIVE, self, cosine_scale=self.cosine_scale)
         kind = self.vision_config.model_type
         if kind not in TOWERS:
-            raise ValueError(f"ClipForLongTailConfig(vision_config=...) is of the kind {kind!r}.{nearest(kind, TOWERS)}")
+            raise ValueError(
+                f"ClipForLongTailConfig(vision_config=...) is of the kind {kind!r}.{nearest(kind, TOWERS)}"
+            )
         # transformers 5.10's SigLIP has the setting only where it was set
         if kind == "siglip_vision_model" and not self.vision_config.to_dict().get("vision_use_head", True):
             raise ValueError(

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
 
-from .clip_config import CLIP_MEAN, CLIP_STD, TOWERS, ClipForLongTailConfig
-from .text_tower import TextTower
+from hf_ltsam.models.clip_config import CLIP_MEAN, CLIP_STD, TOWERS, ClipForLongTailConfig
+from hf_ltsam.models.text_tower import TextTower
 
-OPEN_CLIP = ("open_clip:", "hf-hub:", "local-dir:")        # how the names of open_clip's models begin
-WHOLE = ("clip", "siglip")                                 # transformers' model types with both towers
+OPEN_CLIP = ("open_clip:", "hf-hub:", "local-dir:")  # how the names of open_clip's models begin
+WHOLE = ("clip", "siglip")  # transformers' model types with both towers
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def load_clip(name: str) -> ClipSource:
         ValueError: it is neither CLIP nor SigLIP, or open_clip has it with parts that transformers' CLIP lacks.
     """
     if name.startswith(OPEN_CLIP):
-        from .open_clip_import import load_open_clip
+        from hf_ltsam.models.open_clip_import import load_open_clip
 
         return load_open_clip(name)
     kind = AutoConfig.from_pretrained(name).model_type
@@ -96,7 +96,9 @@ class _Tokenizer:
 
     def __call__(self, texts: list[str]) -> Tensor:
         # SigLIP was trained on texts filled up to its full length, CLIP does not see what is filled up.
-        tokens = self.tokenizer(texts, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt")
+        tokens = self.tokenizer(
+            texts, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+        )
         return tokens["input_ids"]
 
 

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..classifier import classifier_of
-from ..domains import COUNT, require
-from ..registry import nearest
-from .clip_classifier import ClipForLongTail
-from .clip_source import ClipSource
-from .clip_templates import check_templates
-from .cosine_classifier import CosineClassifier
-from .cosine_start import class_means, linear_probe
-from .frozen_features import frozen_features
+from hf_ltsam.hyperparameters import COUNT, nearest, require
+from hf_ltsam.models.classifier import classifier_of
+from hf_ltsam.models.clip_classifier import ClipForLongTail
+from hf_ltsam.models.clip_source import ClipSource
+from hf_ltsam.models.clip_templates import check_templates
+from hf_ltsam.models.cosine_classifier import CosineClassifier
+from hf_ltsam.models.cosine_start import class_means, linear_probe
+from hf_ltsam.models.frozen_features import frozen_features
 
 FROM_IMAGES = ("class_mean", "linear_probe")
 STARTS = ("text", *FROM_IMAGES, "random")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from ..domains import POSITIVE, require
+from hf_ltsam.hyperparameters import POSITIVE, require
 
 
 class CosineClassifier(nn.Module):
@@ -24,9 +24,7 @@ class CosineClassifier(nn.Module):
 
     scale: float | nn.Parameter
 
-    def __init__(
-        self, in_features: int, num_classes: int, scale: float = 30.0, learnable_scale: bool = False
-    ) -> None:
+    def __init__(self, in_features: int, num_classes: int, scale: float = 30.0, learnable_scale: bool = False) -> None:
         super().__init__()
         require(POSITIVE, self, in_features=in_features, num_classes=num_classes, scale=scale)
         self.in_features, self.num_classes = in_features, num_classes

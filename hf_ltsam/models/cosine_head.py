@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from ..domains import POSITIVE, require
-from .cosine_classifier import CosineClassifier, init_unloaded
+from hf_ltsam.hyperparameters import POSITIVE, require
+from hf_ltsam.models.cosine_classifier import CosineClassifier, init_unloaded
 
 
 class CosineHeadConfig(PreTrainedConfig):
@@ -82,7 +82,7 @@ class CosineHeadForImageClassification(PreTrainedModel):
         wrapped = cls(config)
         last, _ = _last_layer(model, config.num_labels)
         kept = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(f"{last}.")}
-        wrapped.model.load_state_dict(kept, strict=False)        # all but the classifier, which is new
+        wrapped.model.load_state_dict(kept, strict=False)  # all but the classifier, which is new
         return wrapped
 
     # No **kwargs: transformers' Trainer takes them for the promise to scale the loss itself (transformers#47688).
@@ -108,7 +108,7 @@ def _replace_last_layer(model: nn.Module, config: CosineHeadConfig) -> None:
 
 
 def _last_layer(model: nn.Module, num_classes: int) -> tuple[str, nn.Linear]:
-    from ..classifier import classifier_name  # which knows the heads of this folder
+    from hf_ltsam.models.classifier import classifier_name  # which knows the heads of this folder
 
     name = classifier_name(model, num_classes)
     found = model.get_submodule(name)

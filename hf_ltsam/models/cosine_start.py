@@ -26,7 +26,9 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return F.normalize(sums)
 
 
-def linear_probe(features: Tensor, labels: Tensor, num_classes: int, scale: float, class_balanced: bool = True) -> Tensor:
+def linear_probe(
+    features: Tensor, labels: Tensor, num_classes: int, scale: float, class_balanced: bool = True
+) -> Tensor:
     """The directions of a multinomial logistic regression without intercept.
 
     Minimises sum_i a_i CE(scale w x_i / ||x_i||, y_i) + ||w||^2 / 2 by L-BFGS (scikit-learn's `LogisticRegression` with
@@ -53,7 +55,7 @@ def linear_probe(features: Tensor, labels: Tensor, num_classes: int, scale: floa
     )
     solver.fit((scale * F.normalize(features)).double().numpy(), labels.numpy())
     weights = torch.from_numpy(solver.coef_).float()
-    if num_classes == 2:        # scikit-learn fits one vector, for the second class
+    if num_classes == 2:  # scikit-learn fits one vector, for the second class
         weights = torch.cat([-weights, weights])
     return F.normalize(weights)
 

@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import default_data_collator
 
-from ..classifier import classifier_of
-from ..data.labels import training_labels
-from ..domains import COUNT, require
+from hf_ltsam.data.labels import training_labels
+from hf_ltsam.hyperparameters import COUNT, require
+from hf_ltsam.models.classifier import classifier_of
 
 
 def first_of_every_class(labels: Tensor, max_per_class: int | None) -> Tensor:

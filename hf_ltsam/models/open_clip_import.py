@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 from transformers.initialization import no_init_weights
 
-from ..registry import nearest
-from .clip_source import ClipSource
-from .open_clip_siglip import is_siglip, siglip_to_transformers
-from .text_tower import TextTower
+from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.models.clip_source import ClipSource
+from hf_ltsam.models.open_clip_siglip import is_siglip, siglip_to_transformers
+from hf_ltsam.models.text_tower import TextTower
 
 if TYPE_CHECKING:
     import open_clip
@@ -49,7 +49,7 @@ def load_open_clip(name: str) -> ClipSource:
     """
     model_name, weights = _parse(name)
     architecture = {**_architecture(model_name, name), **_activation(model_name, weights)}
-    config = None if is_siglip(architecture) else clip_config(architecture, name)        # refuses, before weights are read
+    config = None if is_siglip(architecture) else clip_config(architecture, name)  # refuses, before weights are read
     _check_weights(model_name, weights, name)
     model = _create(model_name, weights, name)
     clip = to_transformers(model, config) if config else siglip_to_transformers(model, architecture)
@@ -60,7 +60,7 @@ def load_open_clip(name: str) -> ClipSource:
 
 def to_transformers(model: open_clip.CLIP, config: CLIPConfig) -> CLIPModel:
     """The same model, computed by transformers, in evaluation mode."""
-    with no_init_weights():        # all are loaded, so none need be drawn
+    with no_init_weights():  # all are loaded, so none need be drawn
         clip = CLIPModel(config)
     clip.load_state_dict(clip_state_dict(model.state_dict()))
     return clip.eval()
@@ -103,7 +103,7 @@ def clip_config(architecture: Mapping[str, Any], name: str = "This model") -> CL
             "max_position_embeddings": text.context_length,
             "hidden_act": activation,
             "projection_dim": width,
-            "eos_token_id": 2,        # transformers' sign for pooling at the highest token number, as open_clip does
+            "eos_token_id": 2,  # transformers' sign for pooling at the highest token number, as open_clip does
         },
     )
 
@@ -113,13 +113,13 @@ def clip_state_dict(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         tensor = tensor.float()
-        name = name.removeprefix("text.")        # where open_clip keeps the text tower in a module of its own
+        name = name.removeprefix("text.")  # where open_clip keeps the text tower in a module of its own
         if name in _TRANSPOSED:
             state[_TRANSPOSED[name]] = tensor.T.contiguous()
-        elif ".attn.in_proj_" in name:        # (3 D, ...): queries, keys, values
+        elif ".attn.in_proj_" in name:  # (3 D, ...): queries, keys, values
             for part, rows in zip("qkv", tensor.chunk(3)):
                 state[_renamed(name.replace("attn.in_proj_", f"self_attn.{part}_proj."))] = rows.contiguous()
-        elif name != "logit_bias":        # SigLIP's loss on CLIP's architecture; no logit of ours has it
+        elif name != "logit_bias":  # SigLIP's loss on CLIP's architecture; no logit of ours has it
             state[_renamed(name)] = tensor
     state["logit_scale"] = state["logit_scale"].reshape(())
     return state
@@ -128,7 +128,7 @@ def clip_state_dict(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 # open_clip multiplies from the right
 _TRANSPOSED = {"visual.proj": "visual_projection.weight", "text_projection": "text_projection.weight"}
 
-_TOWERS = (("visual.", "vision_model."), ("", "text_model."))        # the text tower's names have no prefix in open_clip
+_TOWERS = (("visual.", "vision_model."), ("", "text_model."))  # the text tower's names have no prefix in open_clip
 _PARTS = (
     ("transformer.resblocks.", "encoder.layers."),
     (".ln_1.", ".layer_norm1."),
@@ -136,7 +136,7 @@ _PARTS = (
     (".attn.", ".self_attn."),
     (".mlp.c_fc.", ".mlp.fc1."),
     (".mlp.c_proj.", ".mlp.fc2."),
-    ("ln_pre.", "pre_layrnorm."),        # transformers' own spelling
+    ("ln_pre.", "pre_layrnorm."),  # transformers' own spelling
     ("ln_post.", "post_layernorm."),
     ("ln_final.", "final_layer_norm."),
     ("conv1.", "embeddings.patch_embedding."),
@@ -215,13 +215,13 @@ def _create(model_name: str, weights: str | None, name: str) -> open_clip.CLIP:
 
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="QuickGELU mismatch")        # transformers' tower has the right one
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch")  # transformers' tower has the right one
             return open_clip.create_model(model_name, pretrained=weights, require_pretrained=True, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{name}: the file holds more than tensors, and code from files is not run. Save its state_dict as safetensors."
         ) from error
-    except RuntimeError as error:        # no download, or weights of another architecture
+    except RuntimeError as error:  # no download, or weights of another architecture
         raise ValueError(f"{name}: open_clip cannot load it. {error}") from error
 
 
@@ -230,7 +230,8 @@ def _refuse_other_parts(architecture: Mapping[str, Any], name: str) -> None:
 
     parts = [f"{key}={value!r}" for key, value in architecture.items() if key in {"multimodal_cfg"}]
     for kind, defaults, sizes in (
-        ("vision_cfg", CLIPVisionCfg(), _VISION_SIZES), ("text_cfg", CLIPTextCfg(), _TEXT_SIZES | _TOKENIZER)
+        ("vision_cfg", CLIPVisionCfg(), _VISION_SIZES),
+        ("text_cfg", CLIPTextCfg(), _TEXT_SIZES | _TOKENIZER),
     ):
         usual = dataclasses.asdict(defaults)
         parts += [

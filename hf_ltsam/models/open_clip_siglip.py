@@ -13,7 +13,7 @@ from transformers.initialization import no_init_weights
 if TYPE_CHECKING:
     import open_clip
 
-_ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_pytorch_tanh"}        # timm's classes -> transformers' names
+_ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_pytorch_tanh"}  # timm's classes -> transformers' names
 _VISION = {"timm_pool": "map", "timm_proj": "none"}
 _TEXT = {"pool_type": "last", "no_causal_mask": True, "proj_bias": True}
 
@@ -35,7 +35,7 @@ def siglip_to_transformers(model: open_clip.CustomTextCLIP, architecture: Mappin
         RuntimeError: it has weights that transformers' SigLIP has no place for.
         KeyError: an activation that SigLIP does not have.
     """
-    with no_init_weights():        # all are loaded, so none need be drawn
+    with no_init_weights():  # all are loaded, so none need be drawn
         siglip = SiglipModel(siglip_config(model, architecture))
     siglip.load_state_dict(siglip_state_dict(model.state_dict()))
     return siglip.eval()
@@ -66,7 +66,7 @@ def siglip_config(model: open_clip.CustomTextCLIP, architecture: Mapping[str, An
             "hidden_act": "gelu_pytorch_tanh" if text.get("act_kwargs", {}).get("approximate") == "tanh" else "gelu",
             "layer_norm_eps": text.get("norm_kwargs", {}).get("eps", 1e-5),
             "projection_size": architecture["embed_dim"],
-            "bos_token_id": None,        # texts are filled up, and the last place is read: no token is special
+            "bos_token_id": None,  # texts are filled up, and the last place is read: no token is special
             "eos_token_id": None,
         },
     )
@@ -76,13 +76,13 @@ def siglip_state_dict(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a SigLIP of open_clip under the names of transformers' `SiglipModel`, in float32."""
     state: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        if ".attn.qkv." in name or ".attn.in_proj_" in name:        # (3 D, ...): queries, keys, values
+        if ".attn.qkv." in name or ".attn.in_proj_" in name:  # (3 D, ...): queries, keys, values
             name = name.replace(".attn.qkv.", ".self_attn.{}_proj.").replace(".attn.in_proj_", ".self_attn.{}_proj.")
             for part, rows in zip("qkv", tensor.float().chunk(3)):
                 state[_renamed(name.format(part))] = rows.contiguous()
         else:
             state[_renamed(name)] = tensor.float()
-    for kind in ("weight", "bias"):        # torch's attention keeps the three in one tensor
+    for kind in ("weight", "bias"):  # torch's attention keeps the three in one tensor
         pool = "vision_model.head.attention"
         state[f"{pool}.in_proj_{kind}"] = torch.cat([state.pop(f"{pool}.q.{kind}"), state.pop(f"{pool}.kv.{kind}")])
     position = "vision_model.embeddings.position_embedding.weight"

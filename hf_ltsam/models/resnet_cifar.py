@@ -11,9 +11,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from ..domains import POSITIVE, require
-from ..registry import nearest
-from .cosine_classifier import CosineClassifier, init_unloaded
+from hf_ltsam.hyperparameters import POSITIVE, nearest, require
+from hf_ltsam.models.cosine_classifier import CosineClassifier, init_unloaded
 
 HEADS = ("linear", "cosine")
 
@@ -30,7 +29,7 @@ class CifarResNetConfig(PreTrainedConfig):
         kwargs: those of every transformers configuration: num_labels, id2label, label2id, dtype, ...
     """
 
-    model_type = "hf_ltsam_cifar_resnet"        # transformers names it to whoever has not imported hf_ltsam
+    model_type = "hf_ltsam_cifar_resnet"  # transformers names it to whoever has not imported hf_ltsam
 
     depth: int = 32
     width: int = 16
@@ -101,7 +100,7 @@ class CifarResNetForImageClassification(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         # transformers' own functions: they leave alone what from_pretrained has already loaded
         if isinstance(module, nn.Conv2d | nn.Linear):
-            init.kaiming_normal_(module.weight)     # He et al. 2015 Eq. 10
+            init.kaiming_normal_(module.weight)  # He et al. 2015 Eq. 10
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, CosineClassifier):
@@ -128,7 +127,7 @@ class BasicBlock(nn.Module):
     def _shortcut(self, x: Tensor) -> Tensor:
         if self.stride == 1:
             return x
-        before = self.new_channels // 2         # half of the zeros in front, half behind
+        before = self.new_channels // 2  # half of the zeros in front, half behind
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.new_channels - before))
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from .clip_templates import prompts
+from hf_ltsam.models.clip_templates import prompts
 
-BATCH = 256        # prompts that go through the tower at once
+BATCH = 256  # prompts that go through the tower at once
 
 _WORDNET_ID = re.compile(r"n\d{8}")
 
@@ -63,8 +63,8 @@ class TextTower:
         texts = [prompt for name in class_names for prompt in prompts(name, templates)]
         starts = range(0, len(texts), BATCH)
         bar = tqdm(starts, desc="text features", unit_scale=BATCH, unit=" prompts", disable=not progress, leave=False)
-        features = torch.cat([self.features(texts[start : start + BATCH]) for start in bar])             # (C T, d)
-        ensemble = features.view(len(class_names), len(templates), -1).mean(dim=1)                        # (C, d)
+        features = torch.cat([self.features(texts[start : start + BATCH]) for start in bar])  # (C T, d)
+        ensemble = features.view(len(class_names), len(templates), -1).mean(dim=1)  # (C, d)
         return self.to_image_features(F.normalize(ensemble))
 
 

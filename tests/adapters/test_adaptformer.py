@@ -13,7 +13,11 @@ from hf_ltsam.adapters import AdaptFormerConfig
 
 def bottleneck(state, block, x):
     """s up(relu(down(ln(x)))) from the adapter's parameters alone."""
-    p = {key.split(f"{block}.mlp.adaptformer_")[-1]: value for key, value in state.items() if f".{block}.mlp.adaptformer_" in key}
+    p = {
+        key.split(f"{block}.mlp.adaptformer_")[-1]: value
+        for key, value in state.items()
+        if f".{block}.mlp.adaptformer_" in key
+    }
     normed = (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
     normed = normed * p["norm.default.weight"] + p["norm.default.bias"]
     hidden = (normed @ p["down.default.weight"].T + p["down.default.bias"]).clamp_min(0)
@@ -43,13 +47,21 @@ def test_the_equation_without_an_adapter(name):
         for block in blocks_of(name, plain):
             h = FORMULAS[name](block, h, lambda x: 0.0)
         output = plain(pixel_values=images)
-    torch.testing.assert_close([output.last_hidden_state, output.pooler_output], outputs_after(name, plain, images, h), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        [output.last_hidden_state, output.pooler_output], outputs_after(name, plain, images, h), rtol=0, atol=1e-12
+    )
 
 
 # Shi et al. 2024 (LIFT), ViT-B
-@pytest.mark.parametrize(("num_classes", "width", "parameters"), [
-    (10, 1, 46_104), (100, 4, 101_436), (1000, 32, 617_868), (8142, 256, 4_749_324),
-])
+@pytest.mark.parametrize(
+    ("num_classes", "width", "parameters"),
+    [
+        (10, 1, 46_104),
+        (100, 4, 101_436),
+        (1000, 32, 617_868),
+        (8142, 256, 4_749_324),
+    ],
+)
 @pytest.mark.parametrize("encoder", [lambda: CLIPVisionModel(CLIPVisionConfig()), lambda: ViTModel(ViTConfig())])
 def test_size_in_a_vit_b(encoder, num_classes, width, parameters):
     with torch.device("meta"):
@@ -60,7 +72,10 @@ def test_size_in_a_vit_b(encoder, num_classes, width, parameters):
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == parameters
 
 
-@pytest.mark.parametrize(("num_classes", "num_blocks", "width"), [(1, 12, 1), (24, 12, 1), (48, 12, 2), (191, 12, 4), (192, 12, 8), (1000, 24, 16)])
+@pytest.mark.parametrize(
+    ("num_classes", "num_blocks", "width"),
+    [(1, 12, 1), (24, 12, 1), (48, 12, 2), (191, 12, 4), (192, 12, 8), (1000, 24, 16)],
+)
 def test_the_rule(num_classes, num_blocks, width):
     from hf_ltsam.adapters.adaptformer.model import lift_bottleneck
 
@@ -69,10 +84,22 @@ def test_the_rule(num_classes, num_blocks, width):
 
 def test_how_it_starts():
     model = adapted("adaptformer", bare("vit"), seed=None, modules_to_save=None)
-    wide = get_peft_model(ViTModel(ViTConfig(hidden_size=400, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4)), AdaptFormerConfig(bottleneck=300))
+    wide = get_peft_model(
+        ViTModel(
+            ViTConfig(
+                hidden_size=400,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=8,
+                image_size=8,
+                patch_size=4,
+            )
+        ),
+        AdaptFormerConfig(bottleneck=300),
+    )
     layer = wide.base_model.model.layers[0].mlp
     down = layer.adaptformer_down["default"].weight
-    assert down.std().item() == pytest.approx((2 / (1 + 5) / 400) ** 0.5, rel=0.02)        # Kaiming normal, a = sqrt 5
+    assert down.std().item() == pytest.approx((2 / (1 + 5) / 400) ** 0.5, rel=0.02)  # Kaiming normal, a = sqrt 5
     assert abs(down.mean()) < 3e-4
     for key, value in model.state_dict().items():
         if "adaptformer_" in key and "down.default.weight" not in key:
@@ -85,18 +112,23 @@ def test_an_outright_width_needs_no_number_of_classes():
     assert model.base_model.model.encoder.layers[0].mlp.adaptformer_up["default"].in_features == 7
 
 
-@pytest.mark.parametrize(("args", "message"), [
-    ({}, "needs num_classes=<C> for LIFT's width, or bottleneck=<width> outright"),
-    ({"num_classes": 0}, r"AdaptFormerConfig\(num_classes=...\) must be a whole number of at least 1, got 0"),
-    ({"bottleneck": 2.5}, r"bottleneck=...\) must be a whole number of at least 1, got 2.5"),
-])
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({}, "needs num_classes=<C> for LIFT's width, or bottleneck=<width> outright"),
+        ({"num_classes": 0}, r"AdaptFormerConfig\(num_classes=...\) must be a whole number of at least 1, got 0"),
+        ({"bottleneck": 2.5}, r"bottleneck=...\) must be a whole number of at least 1, got 2.5"),
+    ],
+)
 def test_wrong_sizes_are_refused(args, message):
     with pytest.raises(ValueError, match=message):
         AdaptFormerConfig(**args)
 
 
 def test_the_number_of_classes_of_the_head_is_checked_before_time_is_spent():
-    with pytest.raises(ValueError, match=r"made for num_classes=100, but 'classifier' of ViTForImageClassification has 5 outputs"):
+    with pytest.raises(
+        ValueError, match=r"made for num_classes=100, but 'classifier' of ViTForImageClassification has 5 outputs"
+    ):
         get_peft_model(with_head("vit"), AdaptFormerConfig(num_classes=100, modules_to_save=["classifier"]))
 
 
@@ -123,7 +155,9 @@ def test_an_unknown_encoder_whose_modules_are_named():
         with model.disable_adapter():
             plain = model(x)
         torch.testing.assert_close(model(x), plain + beside)
-    with pytest.raises(ValueError, match=r"ModuleDict has no 'ln2', only before, feed_forward. Set AdaptFormerConfig\(norm=...\)"):
+    with pytest.raises(
+        ValueError, match=r"ModuleDict has no 'ln2', only before, feed_forward. Set AdaptFormerConfig\(norm=...\)"
+    ):
         get_peft_model(Unknown(), AdaptFormerConfig(bottleneck=2, target_modules=["feed_forward"], norm="ln2"))
     with pytest.raises(ValueError, match=r"AdaptFormer does not know .* Unknown are"):
         get_peft_model(Unknown(), AdaptFormerConfig(bottleneck=2, target_modules=["feed_forward"]))
@@ -134,7 +168,9 @@ def test_two_active_adapters_add_up():
     plain = bare("dinov2").double()
     state = dict(model.state_dict())
     model.add_adapter("default2", AdaptFormerConfig(bottleneck=3))
-    model.load_state_dict({k.replace(".default.", ".default2."): v for k, v in state.items() if "adaptformer" in k}, strict=False)
+    model.load_state_dict(
+        {k.replace(".default.", ".default2."): v for k, v in state.items() if "adaptformer" in k}, strict=False
+    )
     model.base_model.set_adapter(["default", "default2"])
     h = into_the_blocks("dinov2", plain, IMAGES.double())
     with torch.no_grad():

@@ -10,12 +10,14 @@ from torch import nn
 
 from hf_ltsam.adapters import ADAPTERS, make_adapter
 from hf_ltsam.adapters.by_name import adapter_names
-from hf_ltsam.classifier import classifier_of
 from hf_ltsam.models import CosineClassifier
+from hf_ltsam.models.classifier import classifier_of
 
 OF_PEFT = ["ln_tuning", "lora", "dora", "ia3", "linear_probe"]
 # Ours are checked in every encoder by test_common_checks.py.
-CASES = [(adapter, name) for adapter in [*ADAPTERS, "linear_probe"] for name in NAMES if adapter in OF_PEFT or name == "vit"]
+CASES = [
+    (adapter, name) for adapter in [*ADAPTERS, "linear_probe"] for name in NAMES if adapter in OF_PEFT or name == "vit"
+]
 
 
 def with_cosine_head(name):
@@ -41,13 +43,18 @@ def test_trains_and_round_trips(adapter, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("adapter", "last_names"), [
-    ("lora", {"q_proj", "v_proj"}), ("dora", {"q_proj", "v_proj"}), ("ia3", {"k_proj", "v_proj", "fc2"}),
-    ("adaptformer", {"mlp"}),
-])
+@pytest.mark.parametrize(
+    ("adapter", "last_names"),
+    [
+        ("lora", {"q_proj", "v_proj"}),
+        ("dora", {"q_proj", "v_proj"}),
+        ("ia3", {"k_proj", "v_proj", "fc2"}),
+        ("adaptformer", {"mlp"}),
+    ],
+)
 def test_what_is_adapted(adapter, last_names, name):
     model = make_adapter(with_head(name), adapter, num_classes=NUM_CLASSES)
-    older = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}        # DINOv2's in transformers 5.10
+    older = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}  # DINOv2's in transformers 5.10
     found = {n.rpartition(".")[2] for n in model.targeted_module_names}
     assert {older.get(n, n) for n in found} == last_names
     assert len(model.targeted_module_names) == 3 * len(last_names)
@@ -58,13 +65,21 @@ def test_what_is_adapted(adapter, last_names, name):
 def test_layer_norms_of_the_blocks(name):
     model = make_adapter(with_head(name), "ln_tuning", num_classes=NUM_CLASSES)
     assert len(model.targeted_module_names) == 6
-    assert all(isinstance(model.get_base_model().get_submodule(n).get_base_layer(), nn.LayerNorm) for n in model.targeted_module_names)
+    assert all(
+        isinstance(model.get_base_model().get_submodule(n).get_base_layer(), nn.LayerNorm)
+        for n in model.targeted_module_names
+    )
 
 
 def test_arguments_reach_the_configuration():
     model = make_adapter(with_head("vit"), "lora", {"r": 3, "lora_alpha": 6, "target_modules": ["fc1"]}, NUM_CLASSES)
     config = model.peft_config["default"]
-    assert (config.r, config.lora_alpha, config.target_modules, config.modules_to_save) == (3, 6, {"fc1"}, ["classifier"])
+    assert (config.r, config.lora_alpha, config.target_modules, config.modules_to_save) == (
+        3,
+        6,
+        {"fc1"},
+        ["classifier"],
+    )
     assert make_adapter(with_head("vit"), "dora", {"r": 2}, NUM_CLASSES).peft_config["default"].use_dora is True
     named = make_adapter(with_head("vit"), "dora", {"target_modules": ["fc1"]}, NUM_CLASSES).peft_config["default"]
     assert named.use_dora is True and named.target_modules == {"fc1"}
@@ -100,7 +115,13 @@ def test_a_cosine_head():
 def test_a_layer_of_the_adapter_with_as_many_outputs_is_not_the_classifier(adapter):
     args = {"r": NUM_CLASSES} if adapter == "lora" else {"bottleneck": NUM_CLASSES}
     model = make_adapter(with_head("vit"), adapter, args, NUM_CLASSES)
-    assert sum(isinstance(m, nn.Linear) and m.out_features == NUM_CLASSES and m.weight.requires_grad for m in model.modules()) > 1
+    assert (
+        sum(
+            isinstance(m, nn.Linear) and m.out_features == NUM_CLASSES and m.weight.requires_grad
+            for m in model.modules()
+        )
+        > 1
+    )
     assert classifier_of(model, NUM_CLASSES) is model.get_base_model().classifier.modules_to_save["default"]
 
 
@@ -110,7 +131,9 @@ def test_full_fine_tuning_is_that_of_the_protocol(name):
     model = make_adapter(with_head(name), "none", num_classes=NUM_CLASSES)
     assert type(model) is type(with_head(name))
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
-    expected = {n for n, _ in model.named_parameters() if ".layers." in n or ".layer." in n or n.startswith("classifier")}
+    expected = {
+        n for n, _ in model.named_parameters() if ".layers." in n or ".layer." in n or n.startswith("classifier")
+    }
     assert trained == expected and len(trained) > 3 * 16
 
 
@@ -120,12 +143,15 @@ def test_linear_probe_trains_the_head_alone(tmp_path):
     assert trained == [f"base_model.model.classifier.modules_to_save.default.{n}" for n in ("weight", "bias")]
 
 
-@pytest.mark.parametrize(("name", "args", "message"), [
-    ("adaptfromer", {}, r"Unknown adapter 'adaptfromer'. Did you mean 'adaptformer'.* Valid: .*lora"),
-    ("lora", {"rank": 4}, r"The adapter 'lora' has no argument 'rank'.*rank_pattern.*Valid"),
-    ("none", {"r": 4}, "'none' has no arguments, got r"),
-    ("vpt_deep", {"num_tokens": 0}, "num_tokens"),
-])
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("adaptfromer", {}, r"Unknown adapter 'adaptfromer'. Did you mean 'adaptformer'.* Valid: .*lora"),
+        ("lora", {"rank": 4}, r"The adapter 'lora' has no argument 'rank'.*rank_pattern.*Valid"),
+        ("none", {"r": 4}, "'none' has no arguments, got r"),
+        ("vpt_deep", {"num_tokens": 0}, "num_tokens"),
+    ],
+)
 def test_wrong_names_are_answered_with_the_nearest(name, args, message):
     with pytest.raises(ValueError, match=message):
         make_adapter(with_head("vit"), name, args, NUM_CLASSES)
@@ -136,7 +162,9 @@ def test_unknown_encoders_are_refused(name):
     from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification
 
     model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=5))
-    with pytest.raises(ValueError, match=r"does not know where the blocks of CifarResNet.*clip_vision_model.*(target_modules|Freeze)"):
+    with pytest.raises(
+        ValueError, match=r"does not know where the blocks of CifarResNet.*clip_vision_model.*(target_modules|Freeze)"
+    ):
         make_adapter(model, name, num_classes=5)
 
 

@@ -91,7 +91,7 @@ def test_several_adapters(method, name):
     assert not torch.equal(second, first)
     assert all(".second" in n for n, p in model.named_parameters() if p.requires_grad)
     alone = adapted(method, with_head(name), seed=2)
-    assert torch.equal(logits(alone), second)        # the first left no trace
+    assert torch.equal(logits(alone), second)  # the first left no trace
     model.set_adapter("default")
     assert torch.equal(logits(model), first)
     model.delete_adapter("second")
@@ -111,7 +111,9 @@ def test_taken_off_again(method, name):
 
 def gradients_of(model):
     """Of everything that is trained; the head that transformers gives CLIP does not use the last layer norm."""
-    trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad and "vision_model.post_layernorm" not in n}
+    trained = {
+        n: p.grad for n, p in model.named_parameters() if p.requires_grad and "vision_model.post_layernorm" not in n
+    }
     return list(trained.values())
 
 
@@ -128,8 +130,10 @@ def test_half_precision_base(method, name):
     own = [p for n, p in model.named_parameters() if f".{model.base_model.prefix}" in n]
     assert {p.dtype for p in own} == {torch.float32}
     if not method.startswith("vpt"):
-        assert torch.equal(logits(model.eval(), IMAGES.bfloat16()), logits(with_head(name).bfloat16(), IMAGES.bfloat16()))
-    with torch.autocast("cpu", torch.bfloat16):        # as bf16 training does; the head of peft is float32 here
+        assert torch.equal(
+            logits(model.eval(), IMAGES.bfloat16()), logits(with_head(name).bfloat16(), IMAGES.bfloat16())
+        )
+    with torch.autocast("cpu", torch.bfloat16):  # as bf16 training does; the head of peft is float32 here
         model(pixel_values=IMAGES.bfloat16())[0].float().sum().backward()
     assert all(g.isfinite().all() for g in gradients_of(model))
 
@@ -168,7 +172,9 @@ def test_merging(method, name, tmp_path):
     trained = logits(model, IMAGES.double())
     if method not in MERGEABLE:
         for merge in (model.merge_and_unload, model.merge_adapter):
-            with pytest.raises(NotImplementedError, match=r"cannot be merged into the encoder: .*PeftModel.from_pretrained"):
+            with pytest.raises(
+                NotImplementedError, match=r"cannot be merged into the encoder: .*PeftModel.from_pretrained"
+            ):
                 merge()
         assert torch.equal(logits(model, IMAGES.double()), trained)
         return
@@ -224,7 +230,9 @@ def test_what_peft_says_of_it(method, name, capsys):
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert f"trainable params: {trained:,}" in capsys.readouterr().out
     status = get_model_status(model)
-    assert status.enabled is True and status.active_adapters == ["default"] and status.requires_grad == {"default": True}
+    assert (
+        status.enabled is True and status.active_adapters == ["default"] and status.requires_grad == {"default": True}
+    )
 
 
 @every_case
@@ -232,7 +240,10 @@ def test_another_number_of_classes_is_refused(method, name, tmp_path):
     adapted(method, with_head(name)).save_pretrained(tmp_path)
     other = with_head(name)
     other.classifier = torch.nn.Linear(other.classifier.in_features, NUM_CLASSES + 2)
-    with pytest.raises(ValueError, match=rf"does not fit this model: .*classifier.*\({NUM_CLASSES}.* in the file and \(7.*number of classes"):
+    with pytest.raises(
+        ValueError,
+        match=rf"does not fit this model: .*classifier.*\({NUM_CLASSES}.* in the file and \(7.*number of classes",
+    ):
         PeftModel.from_pretrained(other, tmp_path)
 
 

@@ -35,8 +35,17 @@ def test_ours_are_in_them_and_peft_has_none_of_that_name():
 
 def test_what_our_tuner_replaces_is_still_there():
     """Methods of peft's that `tuner.py` overrides: one that is renamed would silently not be called."""
-    for name in ("_prepare_adapter_config", "_prepare_model", "_create_and_replace", "_replace_module", "_check_merge_allowed",
-                 "_check_target_module_exists", "_remap_adapter_state_dict_for_load", "inject_adapter", "unload"):
+    for name in (
+        "_prepare_adapter_config",
+        "_prepare_model",
+        "_create_and_replace",
+        "_replace_module",
+        "_check_merge_allowed",
+        "_check_target_module_exists",
+        "_remap_adapter_state_dict_for_load",
+        "inject_adapter",
+        "unload",
+    ):
         assert callable(vars(BaseTuner).get(name) and getattr(BaseTuner, name)), name
 
 
@@ -47,7 +56,7 @@ def test_a_prefix_that_is_taken_is_refused():
     with pytest.raises(RuntimeError, match=r"peft has a method .*LORA whose parameters start with 'lora_'"):
         register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, Other)
     assert PEFT_TYPE_TO_TUNER_MAPPING[OwnPeftType.HF_LTSAM_SSF] is SSFModel
-    register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, SSFModel)        # imported anew
+    register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, SSFModel)  # imported anew
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -91,7 +100,9 @@ def test_in_a_fresh_process(tmp_path):
         model = adapted(method, bare("vit"), modules_to_save=None)
         model.save_pretrained(tmp_path / method)
         save_file({"images": IMAGES, "output": logits(model).contiguous()}, tmp_path / f"{method}.safetensors")
-    done = subprocess.run([sys.executable, "-c", FRESH, str(tmp_path), *METHODS], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, str(tmp_path), *METHODS], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert "without: 'HF_LTSAM_ADAPTFORMER'" in done.stdout
     assert all(f"{method} True" in done.stdout for method in METHODS), done.stdout

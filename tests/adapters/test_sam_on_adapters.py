@@ -4,24 +4,34 @@ import copy
 
 import pytest
 import torch
+from adapters.adapter_training import BATCH, BATCH_LABELS, COUNTS, TAIL_THRESHOLD, OneBatch, trainer_of
 from adapters.tiny import NUM_CLASSES, adapted, with_head
-from adapters.training import BATCH, BATCH_LABELS, COUNTS, TAIL_THRESHOLD, OneBatch, trainer_of
 from methods import references
 from torch import nn
 
 from hf_ltsam import ClassStatistics
 from hf_ltsam.adapters import make_adapter
-from hf_ltsam.context import StepContext
 from hf_ltsam.methods import METHODS, make_method
+from hf_ltsam.methods.context import StepContext
 
 LEARNING_RATE = 0.1
 TABLE = {
-    "sgd": {}, "sam": {"rho": 0.5}, "asam": {"rho": 0.5, "eta": 0.01}, "imbsam": {"rho": 0.3},
-    "sse_sam": {"rho_head": 0.2, "rho_tail": 0.4, "gamma": 0.7}, "sam_ext": {"rho_head": 0.2, "rho_tail": 0.4},
-    "focal_sam": {"rho": 0.3, "gamma": 3.2, "lam": 0.8}, "gradient_norm": {"rho": 0.4, "alpha": 0.8},
-    "gsam": {"rho": 0.4, "alpha": 0.4}, "looksam": {"rho": 0.4, "every": 3, "alpha": 0.7}, "msam": {"rho": 0.3, "momentum": 0.9},
-    "friendly_sam": {"rho": 0.4, "sigma": 1.0, "beta": 0.9}, "cc_sam": {"scale": 0.3}, "pgd": {"sigma": 0.1},
-    "lpf_sgd": {"gamma": 0.2, "shards": 2}, "model_perturbation": {"rho": 0.5},
+    "sgd": {},
+    "sam": {"rho": 0.5},
+    "asam": {"rho": 0.5, "eta": 0.01},
+    "imbsam": {"rho": 0.3},
+    "sse_sam": {"rho_head": 0.2, "rho_tail": 0.4, "gamma": 0.7},
+    "sam_ext": {"rho_head": 0.2, "rho_tail": 0.4},
+    "focal_sam": {"rho": 0.3, "gamma": 3.2, "lam": 0.8},
+    "gradient_norm": {"rho": 0.4, "alpha": 0.8},
+    "gsam": {"rho": 0.4, "alpha": 0.4},
+    "looksam": {"rho": 0.4, "every": 3, "alpha": 0.7},
+    "msam": {"rho": 0.3, "momentum": 0.9},
+    "friendly_sam": {"rho": 0.4, "sigma": 1.0, "beta": 0.9},
+    "cc_sam": {"scale": 0.3},
+    "pgd": {"sigma": 0.1},
+    "lpf_sgd": {"gamma": 0.2, "shards": 2},
+    "model_perturbation": {"rho": 0.5},
 }
 CENTRAL = ["sam", "imbsam", "focal_sam", "sse_sam", "cc_sam"]
 
@@ -75,5 +85,3 @@ def test_the_central_methods_on_every_adapter(adapter, name, method, tmp_path):
 @pytest.mark.parametrize("adapter", ["lora", "ln_tuning", "linear_probe", "none"])
 def test_on_what_comes_from_peft(adapter, method, tmp_path):
     assert_equals_reference(make_adapter(with_head("vit").double(), adapter, num_classes=NUM_CLASSES), method, tmp_path)
-
-

@@ -9,7 +9,8 @@ from torch import nn
 from hf_ltsam.adapters import SSFConfig
 
 OUTSIDE = {
-    "clip": {"pre_layrnorm", "post_layernorm"}, "siglip": {"embeddings.patch_embedding", "post_layernorm"},
+    "clip": {"pre_layrnorm", "post_layernorm"},
+    "siglip": {"embeddings.patch_embedding", "post_layernorm"},
     "vit": {"embeddings.patch_embeddings.projection", "layernorm"},
     "dinov2": {"embeddings.patch_embeddings.projection", "layernorm"},
 }
@@ -35,10 +36,14 @@ def test_the_equation(name, method):
 @pytest.mark.parametrize("name", NAMES)
 def test_after_every_affine_layer_and_no_other(name):
     plain = bare(name)
-    layers = {n for n, m in plain.named_modules() if isinstance(m, nn.Linear | nn.LayerNorm) and ".layer" in f".{n}" and any(c.isdigit() for c in n.split("."))}
+    layers = {
+        n
+        for n, m in plain.named_modules()
+        if isinstance(m, nn.Linear | nn.LayerNorm) and ".layer" in f".{n}" and any(c.isdigit() for c in n.split("."))
+    }
     adapted_layers = set(adapted("ssf", bare(name), modules_to_save=None).targeted_module_names)
     assert adapted_layers == layers | OUTSIDE[name]
-    assert len(layers) == 3 * 8        # query, key, value, output, two of the MLP, two norms
+    assert len(layers) == 3 * 8  # query, key, value, output, two of the MLP, two norms
 
 
 def test_bias_tuning_moves_by_the_gradient_of_the_bias():
@@ -52,7 +57,7 @@ def test_bias_tuning_moves_by_the_gradient_of_the_bias():
         name = key.removeprefix("base_model.model.").removesuffix(".ssf_shift.default")
         torch.testing.assert_close(grad, plain.get_submodule(name).bias.grad, rtol=0, atol=1e-14)
     biases = {n for n, _ in plain.named_parameters() if n.endswith(".bias") and not n.startswith("classifier")}
-    assert len(own) == len(biases)        # every one
+    assert len(own) == len(biases)  # every one
 
 
 def test_a_layer_without_a_bias_cannot_be_merged():

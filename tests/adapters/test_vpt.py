@@ -23,7 +23,7 @@ def with_prompts(tokens, prompts, k):
 
 
 def without(tokens, count, k):
-    return torch.cat([tokens[:, :k], tokens[:, k + count:]], 1)
+    return torch.cat([tokens[:, :k], tokens[:, k + count :]], 1)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,7 +57,7 @@ def test_where_prompts_come_in(name):
     k = CLASS_TOKENS[name]
     for tokens, prompts in zip(seen, prompts_of(model), strict=True):
         assert tokens.shape[1] == k + 3 + 4
-        assert torch.equal(tokens[:, k:k + 3], prompts.expand(4, -1, -1))
+        assert torch.equal(tokens[:, k : k + 3], prompts.expand(4, -1, -1))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,7 +65,10 @@ def test_where_prompts_come_in(name):
 def test_the_pooling_sees_the_tokens_that_it_knows(name, method):
     model = adapted(method, bare(name), modules_to_save=None)
     with torch.no_grad():
-        assert model(pixel_values=IMAGES).last_hidden_state.shape == bare(name)(pixel_values=IMAGES).last_hidden_state.shape
+        assert (
+            model(pixel_values=IMAGES).last_hidden_state.shape
+            == bare(name)(pixel_values=IMAGES).last_hidden_state.shape
+        )
 
 
 def test_in_place_of_the_head_a_frozen_mean():
@@ -79,7 +82,9 @@ def test_in_place_of_the_head_a_frozen_mean():
 
 def test_how_prompts_start():
     p, width = 4, 400
-    config = ViTConfig(hidden_size=width, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=p)
+    config = ViTConfig(
+        hidden_size=width, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=p
+    )
     (prompts,) = prompts_of(get_peft_model(ViTModel(config), VPTConfig(num_tokens=200)))
     bound = math.sqrt(6 / (3 * p * p + width))
     assert prompts.shape == (200, width) and prompts.abs().max() <= bound
@@ -87,19 +92,25 @@ def test_how_prompts_start():
 
 
 def test_one_block_is_first_and_last():
-    config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4)
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4
+    )
     model = get_peft_model(ViTModel(config), VPTConfig(num_tokens=3, deep=False))
     assert model(pixel_values=IMAGES).last_hidden_state.shape == (4, 5, 16)
 
 
 def test_shallow_from_the_first_to_the_last_block_that_is_named():
     model = get_peft_model(bare("vit"), VPTConfig(num_tokens=3, deep=False, target_modules=["layers.1", "layers.2"]))
-    assert [key for key in model.state_dict() if "vpt_prompts" in key] == ["base_model.model.layers.1.vpt_prompts.default"]
+    assert [key for key in model.state_dict() if "vpt_prompts" in key] == [
+        "base_model.model.layers.1.vpt_prompts.default"
+    ]
     assert model(pixel_values=IMAGES).last_hidden_state.shape == (4, 5, 16)
 
 
 def test_what_is_no_block_is_refused():
-    with pytest.raises(ValueError, match=r"before whole blocks, and 'layers.0.mlp' \(ViTMLP\) is none. Blocks are layers.0, layers.1"):
+    with pytest.raises(
+        ValueError, match=r"before whole blocks, and 'layers.0.mlp' \(ViTMLP\) is none. Blocks are layers.0, layers.1"
+    ):
         get_peft_model(bare("vit"), VPTConfig(target_modules=["mlp"]))
 
 

@@ -27,8 +27,16 @@ from hf_ltsam.adapters import AdaptFormerConfig, SSFConfig, VPTConfig
 NUM_CLASSES = 5
 SIZES = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 8, "patch_size": 4}
 TOWER = {**SIZES, "intermediate_size": 24}
-TEXT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9, "bos_token_id": 0,
-        "eos_token_id": 1, "pad_token_id": 2}
+TEXT = {
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "vocab_size": 9,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+}
 DINOV2 = {**SIZES, "layerscale_value": 0.5, "mlp_ratio": 2}
 NAMES = ["clip", "siglip", "vit", "dinov2"]
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(7))
@@ -92,6 +100,6 @@ MERGEABLE = {"ssf", "bias"}
 def adapted(method: str, model: nn.Module, seed: int | None = 1, **args) -> PeftModel:
     """With its head trained too; the adapter is moved from its start unless the seed is None."""
     args.setdefault("modules_to_save", ["classifier"])
-    torch.manual_seed(3)        # prompts start at random
+    torch.manual_seed(3)  # prompts start at random
     model = get_peft_model(model, METHODS[method](**args)).eval()
     return model if seed is None else shaken(model, seed, trainable_only=True)

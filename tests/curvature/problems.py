@@ -6,9 +6,9 @@ from torch import nn
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.curvature import MeanLoss, sample_losses_of
-from hf_ltsam.landscape import MicroBatch
+from hf_ltsam.landscape.landscape import MicroBatch
+from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import CrossEntropy
-from hf_ltsam.weights import TrainableWeights
 
 
 class Logits(nn.Module):

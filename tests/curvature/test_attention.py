@@ -13,8 +13,15 @@ from hf_ltsam.curvature import Hessian, fixed_for_curvature
 def tiny_vit(implementation="sdpa"):
     torch.manual_seed(0)
     config = ViTConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, image_size=8, patch_size=4,
-        num_labels=3, hidden_dropout_prob=0.3, attn_implementation=implementation,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        image_size=8,
+        patch_size=4,
+        num_labels=3,
+        hidden_dropout_prob=0.3,
+        attn_implementation=implementation,
     )
     return ViTForImageClassification(config).double()
 
@@ -34,7 +41,9 @@ class Timm(torch.nn.Module):
 
 
 def with_lora():
-    adapted = peft.get_peft_model(tiny_vit(), peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj", "query", "value"]))
+    adapted = peft.get_peft_model(
+        tiny_vit(), peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj", "query", "value"])
+    )
     with torch.no_grad():
         for p in adapted.parameters():
             if p.requires_grad:
@@ -43,7 +52,9 @@ def with_lora():
 
 
 # the eager attention of transformers takes its softmax in float32, so differences need longer steps there
-@pytest.mark.parametrize("build, side, h, tolerance", [(tiny_vit, 8, 1e-2, 1e-4), (with_lora, 8, 1e-2, 1e-4), (tiny_timm, 16, 1e-5, 1e-7)])
+@pytest.mark.parametrize(
+    "build, side, h, tolerance", [(tiny_vit, 8, 1e-2, 1e-4), (with_lora, 8, 1e-2, 1e-4), (tiny_timm, 16, 1e-5, 1e-7)]
+)
 def test_the_product_is_the_derivative_of_the_gradient(build, side, h, tolerance):
     model = build()
     x = torch.randn(4, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -16,8 +16,8 @@ from torch import nn
 
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics
 from hf_ltsam.curvature import Hessian, MeanLoss, fixed_for_curvature, sample_losses_of
+from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import CrossEntropy, LogitAdjustment
-from hf_ltsam.weights import TrainableWeights
 
 
 def closed_form(x, W, weights):
@@ -55,7 +55,7 @@ def test_a_small_net_against_a_double_loop_over_the_loss(loss):
         H = full_matrix(Hessian(objective))
         naive = hessian_by_double_loop(mean_loss(model, x, y, 10, loss).value, list(model.parameters()))
     np.testing.assert_allclose(H, naive, atol=2e-6)
-    assert np.linalg.eigvalsh(H)[0] < -1e-3        # a net has negative curvature: the check is not of Gauss-Newton
+    assert np.linalg.eigvalsh(H)[0] < -1e-3  # a net has negative curvature: the check is not of Gauss-Newton
 
 
 def test_finite_differences_of_the_gradient():
@@ -86,7 +86,7 @@ def test_the_resnet_in_evaluation_mode_and_as_it_was_afterwards():
     with fixed_for_curvature(model):
         whole = Hessian(objective)(v)
         one_by_one = Hessian(mean_loss(model, x, y, 1))(v)
-    torch.testing.assert_close(whole, one_by_one, rtol=1e-9, atol=1e-12)        # batch statistics would mix samples
+    torch.testing.assert_close(whole, one_by_one, rtol=1e-9, atol=1e-12)  # batch statistics would mix samples
     assert [m.training for m in model.modules()] == modes
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
@@ -135,7 +135,9 @@ def test_only_trainable_weights():
     with fixed_for_curvature(model):
         H = full_matrix(Hessian(mean_loss(model, x, y)))
         assert len(H) == sum(p.numel() for p in model.parameters() if p.requires_grad) == 8 + 15
-        naive = hessian_by_double_loop(mean_loss(model, x, y, 12).value, [p for p in model.parameters() if p.requires_grad])
+        naive = hessian_by_double_loop(
+            mean_loss(model, x, y, 12).value, [p for p in model.parameters() if p.requires_grad]
+        )
     np.testing.assert_allclose(H, naive, atol=2e-6)
 
 

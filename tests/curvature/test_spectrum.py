@@ -83,9 +83,13 @@ def test_extremes_of_a_net_agree_with_scipy():
     with fixed_for_curvature(model):
         H = Hessian(mean_loss(model, x, y))
         density = spectral_density(H, steps=30)
-        as_scipy = LinearOperator((H.size, H.size), matvec=lambda v: H(torch.tensor(v.ravel())).numpy(), dtype=np.float64)
+        as_scipy = LinearOperator(
+            (H.size, H.size), matvec=lambda v: H(torch.tensor(v.ravel())).numpy(), dtype=np.float64
+        )
         low, high = (eigsh(as_scipy, k=1, which=which)[0][0] for which in ("SA", "LA"))
-    assert density.lam_max.value == pytest.approx(high, abs=1e-9) and density.lam_min.value == pytest.approx(low, abs=1e-9)
+    assert density.lam_max.value == pytest.approx(high, abs=1e-9) and density.lam_min.value == pytest.approx(
+        low, abs=1e-9
+    )
     assert density.lam_max.error_bound < 1e-6
 
 

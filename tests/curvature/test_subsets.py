@@ -5,9 +5,9 @@ import torch
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.curvature import Chunks, choose_images, class_index, group_classes, groups_of, make_subset
-from hf_ltsam.data.in_memory import InMemoryImages
+from hf_ltsam.data.in_memory.in_memory import InMemoryImages
 
-LABELS = torch.tensor([0, 1, 0, 2, 0, 0, 1, 0, 1, 0])        # 6, 3, 1
+LABELS = torch.tensor([0, 1, 0, 2, 0, 0, 1, 0, 1, 0])  # 6, 3, 1
 STATISTICS = ClassStatistics.from_labels(LABELS, many_above=5, few_below=2)
 
 
@@ -30,7 +30,7 @@ def test_the_choice_is_fixed_and_follows_the_seed_alone():
     labels = torch.arange(300) % 3
     one, same, other = (choose_images(labels, 3, 20, seed).rows for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(one, same)) and not torch.equal(one[0], other[0])
-    without_class_2 = choose_images(labels[labels < 2], 2, 20, 1).rows        # other classes change nothing
+    without_class_2 = choose_images(labels[labels < 2], 2, 20, 1).rows  # other classes change nothing
     assert (labels[one[0]] == 0).all() and len(set(one[0].tolist())) == 20
     position = torch.cumsum((labels < 2).long(), 0) - 1
     assert torch.equal(position[one[0]], without_class_2[0])
@@ -42,19 +42,28 @@ def test_groups():
     assert group_classes("head", split) == (0,) and group_classes("tail", split) == (1, 2)
 
 
-@pytest.mark.parametrize("name, statistics, said", [
-    ("mny", STATISTICS, "Did you mean 'many'"),
-    ("tail", STATISTICS, "tail_threshold="),
-    ("many", ClassStatistics.from_labels(LABELS), "No class belongs to the group 'many'"),
-])
+@pytest.mark.parametrize(
+    "name, statistics, said",
+    [
+        ("mny", STATISTICS, "Did you mean 'many'"),
+        ("tail", STATISTICS, "tail_threshold="),
+        ("many", ClassStatistics.from_labels(LABELS), "No class belongs to the group 'many'"),
+    ],
+)
 def test_groups_that_are_not_there(name, statistics, said):
     with pytest.raises(ValueError, match=said):
         group_classes(name, statistics)
 
 
-@pytest.mark.parametrize("word, said", [
-    ("3", "0 to 2"), ("-1", "0 to 2"), ("owll", "Did you mean 'owl'"), ("1.5", "Unknown class '1.5'"),
-])
+@pytest.mark.parametrize(
+    "word, said",
+    [
+        ("3", "0 to 2"),
+        ("-1", "0 to 2"),
+        ("owll", "Did you mean 'owl'"),
+        ("1.5", "Unknown class '1.5'"),
+    ],
+)
 def test_classes_that_are_not_there(word, said):
     with pytest.raises(ValueError, match=said):
         class_index(word, ["cat", "dog", "owl"])
@@ -62,7 +71,7 @@ def test_classes_that_are_not_there(word, said):
 
 def test_classes_by_index_and_name():
     assert class_index("2", ["cat", "dog", "owl"]) == class_index("owl", ["cat", "dog", "owl"]) == 2
-    assert class_index("0", ["1", "0"]) == 1        # a name comes first: the digits of a set in another order
+    assert class_index("0", ["1", "0"]) == 1  # a name comes first: the digits of a set in another order
 
 
 @pytest.mark.parametrize("wrong", [0, -3, 2.5])
@@ -72,7 +81,9 @@ def test_max_samples_is_a_count(wrong):
 
 
 def test_chunks_can_be_passed_through_again_and_draw_nothing():
-    data = InMemoryImages(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), LABELS, [0.0], [1 / 255], augment=False)
+    data = InMemoryImages(
+        torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), LABELS, [0.0], [1 / 255], augment=False
+    )
     chunks, state = Chunks(data, torch.tensor([7, 2, 9, 4, 0]), 2), torch.get_rng_state()
     for _ in range(2):
         batches = list(chunks)

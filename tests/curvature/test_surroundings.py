@@ -20,8 +20,8 @@ from hf_ltsam.curvature import (
     suggest_rho,
     towards,
 )
+from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import CrossEntropy
-from hf_ltsam.weights import TrainableWeights
 
 
 def naive_losses(x, y, W):
@@ -56,8 +56,13 @@ def test_the_sharpness_curve_by_hand(weighted):
     before = model.inner.weight.detach().clone()
     seen = []
     curve = sharpness_curve(
-        TrainableWeights(model), batches, sample_losses_of(model, CrossEntropy(), ClassStatistics.from_labels(y)), 3, rhos,
-        torch.tensor(a) if weighted else None, seen.append,
+        TrainableWeights(model),
+        batches,
+        sample_losses_of(model, CrossEntropy(), ClassStatistics.from_labels(y)),
+        3,
+        rhos,
+        torch.tensor(a) if weighted else None,
+        seen.append,
     )
     assert curve.rhos.tolist() == [0.1, 0.5, 2.0] and seen == [5, 5, 3]
     for c in range(3):
@@ -78,7 +83,9 @@ def curve_of(gap, loss=0.5, slope=2.0):
 def test_the_suggested_range_of_a_known_curve():
     """Gap 2 rho + 5 rho^2: a tenth above its first-order part at 0.04; loss 0.5 + gap = 2.5 at (sqrt 44 - 2) / 10."""
     found = suggest_rho(curve_of(lambda rho: 2 * rho + 5 * rho**2), chance=2.5)
-    assert found.low == pytest.approx(0.04, rel=1e-3) and found.high == pytest.approx((math.sqrt(44) - 2) / 10, rel=1e-3)
+    assert found.low == pytest.approx(0.04, rel=1e-3) and found.high == pytest.approx(
+        (math.sqrt(44) - 2) / 10, rel=1e-3
+    )
 
 
 def test_a_range_that_was_not_reached_is_not_made_up():

@@ -7,13 +7,13 @@ from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 from torch import nn
-from trainer.killed_runs import log, run
+from training.killed_runs import log, run
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.data.bad_images import BadImageError, GoodImages
 from hf_ltsam.data.transforms import on_the_fly, on_the_fly_stream
 
-BAD = (3, 9, 16, 17, 18, 19)        # of 20
+BAD = (3, 9, 16, 17, 18, 19)  # of 20
 
 
 @pytest.fixture
@@ -38,8 +38,19 @@ def noisy(image):
 def trainer(folder, dataset, **settings):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 3))
-    args = {"output_dir": str(folder), "num_train_epochs": 2, "per_device_train_batch_size": 4, "learning_rate": 0.1, "logging_steps": 5,
-            "report_to": "none", "disable_tqdm": True, "use_cpu": True, "save_steps": 3, "on_bad_image": "skip", **settings}
+    args = {
+        "output_dir": str(folder),
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 0.1,
+        "logging_steps": 5,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "save_steps": 3,
+        "on_bad_image": "skip",
+        **settings,
+    }
     return LTSamTrainer(Takes(model), LTSamConfig(**args), train_dataset=dataset)
 
 
@@ -67,8 +78,8 @@ def test_left_out_counted_and_named(pictures, workers, tmp_path, caplog):
     counts = [entry["bad_images"] for entry in made.state.log_history if "loss" in entry]
     assert counts == [6, 6], "each is counted once, in the second epoch too"
     assert made.state.global_step == 10
-    assert sum(made.model.batches) == 2 * 2 * 14 and min(made.model.batches) > 0        # passes x epochs x good ones
-    if workers == 0:        # workers write to the screen themselves
+    assert sum(made.model.batches) == 2 * 2 * 14 and min(made.model.batches) > 0  # passes x epochs x good ones
+    if workers == 0:  # workers write to the screen themselves
         assert caplog.text.count("is left out: The image") == 5, "the first ones are named"
 
 
@@ -81,7 +92,7 @@ def test_the_batch_is_smaller_and_the_others_are_what_they_were(pictures):
     assert len(batch) == 2
     for sample, index in zip(batch, (2, 4)):
         assert torch.equal(sample["pixel_values"], keyed[index]["pixel_values"])
-    (instead,) = good.__getitems__([16, 17])        # 18 and 19 are bad too: on from the beginning
+    (instead,) = good.__getitems__([16, 17])  # 18 and 19 are bad too: on from the beginning
     assert torch.equal(instead["pixel_values"], keyed[0]["pixel_values"])
     assert good.bad.nonzero().flatten().tolist() == [3, 9, 16, 17, 18, 19]
     assert len(good) == 20 and torch.equal(good[5]["pixel_values"], keyed[5]["pixel_values"])
@@ -105,7 +116,9 @@ def test_the_drive_is_gone(tmp_path):
         def __getitem__(self, index):
             raise OSError("Stale file handle")
 
-    with pytest.raises(ValueError, match=r"No image of a batch and of the 100 samples after it can be read.*check that the folder"):
+    with pytest.raises(
+        ValueError, match=r"No image of a batch and of the 100 samples after it can be read.*check that the folder"
+    ):
         trainer(tmp_path, Gone()).train()
 
 
@@ -141,7 +154,9 @@ def count(folder, death, settings):
     made = trainer(folder, SomeGone(), **settings)
     made.train()
     if made.is_world_process_zero():
-        (folder / "counts").write_text(str([entry["bad_images"] for entry in made.state.log_history if "loss" in entry]))
+        (folder / "counts").write_text(
+            str([entry["bad_images"] for entry in made.state.log_history if "loss" in entry])
+        )
 
 
 def test_two_ranks_count_together(tmp_path):
@@ -164,5 +179,3 @@ def test_streams(pictures, tmp_path, caplog):
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ValueError, match=r"on_bad_image=...\) must be raise or skip, got 'ignore'"):
         LTSamConfig(on_bad_image="ignore")
-
-

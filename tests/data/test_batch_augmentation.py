@@ -10,11 +10,11 @@ from scipy import stats
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
-from hf_ltsam.data.augmentation_draws import crop_draws, operation_draws, square_centres
-from hf_ltsam.data.cutout import cut_out
-from hf_ltsam.data.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages
+from hf_ltsam.data.in_memory.augmentation_draws import crop_draws, operation_draws, square_centres
+from hf_ltsam.data.in_memory.cutout import cut_out
+from hf_ltsam.data.in_memory.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages
+from hf_ltsam.data.in_memory.randaugment import OPERATIONS, RandAugment
 from hf_ltsam.data.keys import random_key
-from hf_ltsam.data.randaugment import OPERATIONS, RandAugment
 
 MEAN, STD = CUSTOMARY_NORMALISATION["cifar10"]
 
@@ -34,6 +34,7 @@ def pictures(n, channels=3, height=32, width=32):
 
 
 # ---- what is drawn ----
+
 
 def test_drawn_numbers_are_uniform():
     keys = keys_of(40_000)
@@ -63,12 +64,14 @@ def test_crop_square_and_operations_share_no_random_numbers(monkeypatch):
 
 # ---- a whole batch against the per-image transforms ----
 
+
 def make(num=24, augment=True, **settings):
     return InMemoryImages(pictures(num), torch.arange(num) % 5, MEAN, STD, augment=augment, seed=5, **settings)
 
 
 def one_by_one(dataset, index, epoch):
     """Crop, flip, RandAugment, normalisation and cutout of one image by torchvision, with the numbers that its keys give."""
+
     def key(*words):
         return random_key(dataset.seed, epoch, np.array([index], dtype=np.uint64), *words)
 
@@ -82,14 +85,19 @@ def one_by_one(dataset, index, epoch):
     pixels = reference.normalize(reference.convert_image_dtype(image), MEAN, STD)
     if dataset.cutout:
         (row,), (column,) = square_centres(key(0xC07), 32, 32)
-        half = dataset.cutout // 2        # DeVries & Taylor 2017: clip(y - half), clip(y + half), after normalising
-        pixels[:, max(row - half, 0):row + half, max(column - half, 0):column + half] = 0
+        half = dataset.cutout // 2  # DeVries & Taylor 2017: clip(y - half), clip(y + half), after normalising
+        pixels[:, max(row - half, 0) : row + half, max(column - half, 0) : column + half] = 0
     return pixels
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"cutout": 16}, {"randaugment": RandAugment(2, 9)}, {"randaugment": RandAugment(1, 15), "cutout": 8, "flip": False}],
+    [
+        {},
+        {"cutout": 16},
+        {"randaugment": RandAugment(2, 9)},
+        {"randaugment": RandAugment(1, 15), "cutout": 8, "flip": False},
+    ],
     ids=["plain", "cutout", "randaugment", "both"],
 )
 def test_a_batch_is_torchvisions_images_bit_for_bit(settings):
@@ -114,8 +122,10 @@ def test_crops_and_flips_are_those_of_the_first_release():
 
 def test_memory_format_changes_no_number():
     dataset = make(cutout=4)
-    plain, last = (dataset.batch(range(24), memory_format=f)["pixel_values"]
-                   for f in (torch.contiguous_format, torch.channels_last))
+    plain, last = (
+        dataset.batch(range(24), memory_format=f)["pixel_values"]
+        for f in (torch.contiguous_format, torch.channels_last)
+    )
     assert plain.is_contiguous() and last.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(plain, last)
 
@@ -131,7 +141,10 @@ def test_no_batch_reads_from_its_device(augment):
 
 # ---- cutout ----
 
-@pytest.mark.parametrize(("side", "covered"), [(2, (4, 6, 5, 7)), (3, (4, 7, 5, 8)), (4, (3, 7, 4, 8)), (16, (0, 9, 0, 10))])
+
+@pytest.mark.parametrize(
+    ("side", "covered"), [(2, (4, 6, 5, 7)), (3, (4, 7, 5, 8)), (4, (3, 7, 4, 8)), (16, (0, 9, 0, 10))]
+)
 def test_the_square(side, covered):
     pixels = torch.ones(2, 3, 9, 10)
     cut_out(pixels, torch.tensor([5, 0]), torch.tensor([6, 0]), side)
@@ -140,11 +153,12 @@ def test_the_square(side, covered):
     expected[top:bottom, left:right] = 0
     assert (pixels[0] == expected).all()
     corner = torch.ones(9, 10)
-    corner[:side - side // 2, :side - side // 2] = 0        # what lies outside the image is cut off
+    corner[: side - side // 2, : side - side // 2] = 0  # what lies outside the image is cut off
     assert (pixels[1] == corner).all()
 
 
 # ---- RandAugment ----
+
 
 def operation(name, image, magnitude, sign):
     """One operation of Cubuk et al. 2020 on one image, by torchvision's public functions."""
@@ -191,7 +205,9 @@ def test_the_operations_are_those_of_torchvision():
 
 def test_operations_follow_each_other():
     images = pictures(6)
-    draws = np.stack([[np.full(6, OPERATIONS.index(name)), np.zeros(6, dtype=int)] for name in ("solarize", "translate_x")])
+    draws = np.stack(
+        [[np.full(6, OPERATIONS.index(name)), np.zeros(6, dtype=int)] for name in ("solarize", "translate_x")]
+    )
     expected = [operation("translate_x", operation("solarize", image, 9, 1), 9, 1) for image in images]
     assert torch.equal(RandAugment(2, 9)(images.clone(), draws), torch.stack(expected))
 
@@ -202,8 +218,12 @@ def test_operations_follow_each_other():
         (lambda: RandAugment(operations=0), r"RandAugment\(operations=\.\.\.\).*0"),
         (lambda: RandAugment(magnitude=31), r"RandAugment\(magnitude=\.\.\.\).*\[0, 30\].*31"),
         (lambda: make(cutout=-1), r"cutout=\.\.\.\).*non-negative.*-1"),
-        (lambda: InMemoryImages(torch.zeros(2, 4, 8, 8).byte(), [0, 1], [0.5] * 4, [0.5] * 4, True,
-                                randaugment=RandAugment()), r"randaugment=\.\.\.\).*one or three channels.*4"),
+        (
+            lambda: InMemoryImages(
+                torch.zeros(2, 4, 8, 8).byte(), [0, 1], [0.5] * 4, [0.5] * 4, True, randaugment=RandAugment()
+            ),
+            r"randaugment=\.\.\.\).*one or three channels.*4",
+        ),
     ],
 )
 def test_bad_settings_are_named(make_it, message):

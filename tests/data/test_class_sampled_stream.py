@@ -11,7 +11,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, IterableDataset
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.data.class_sampled_stream import ClassSampledStream
+from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 
 COUNTS = [60, 25, 12, 3]
 STATISTICS = ClassStatistics(COUNTS)
@@ -44,9 +44,14 @@ def numbers(rows):
     return [int(row["x"]) for row in rows]
 
 
-@pytest.mark.parametrize(("sampling", "shares"), [
-    ("class_balanced", [0.25] * 4), ("square_root", [0.3945, 0.2547, 0.1764, 0.0882]), ("class_aware", [0.25] * 4),
-])
+@pytest.mark.parametrize(
+    ("sampling", "shares"),
+    [
+        ("class_balanced", [0.25] * 4),
+        ("square_root", [0.3945, 0.2547, 0.1764, 0.0882]),
+        ("class_aware", [0.25] * 4),
+    ],
+)
 def test_shares_from_the_second_pass_on(sampling, shares):
     rows = take(sampled(sampling), 3_000, skip=100)
     of_class = np.bincount([row["labels"] for row in rows]) / 3_000
@@ -54,7 +59,7 @@ def test_shares_from_the_second_pass_on(sampling, shares):
         shares = np.sqrt(COUNTS) / np.sqrt(COUNTS).sum()
     np.testing.assert_allclose(of_class, shares, atol=0.035)
     assert all(LABELS[int(row["x"])] == row["labels"] for row in rows)
-    assert set(numbers(rows)) == set(range(100))        # no image is left out
+    assert set(numbers(rows)) == set(range(100))  # no image is left out
     rare = np.bincount([n for n in numbers(rows) if n >= 97])[97:]
     assert rare.min() > 0.6 * rare.mean()
 
@@ -67,9 +72,17 @@ def test_class_aware_takes_classes_in_turn():
 
 
 def test_class_aware_goes_on_in_ever_new_orders_and_through_the_rows_of_a_class_in_turn():
-    rows = [{"x": i, "labels": min(i, 3)} for i in range(3)] + [{"x": i, "labels": 3} for i in range(3, 6)] + [{"x": 9, "labels": 0}] * 200
+    rows = (
+        [{"x": i, "labels": min(i, 3)} for i in range(3)]
+        + [{"x": i, "labels": 3} for i in range(3, 6)]
+        + [{"x": 9, "labels": 0}] * 200
+    )
     drawn = take(ClassSampledStream(rows, STATISTICS, "class_aware"), 150, skip=20)
-    start = next(k for k in range(4) if len({row["labels"] for row in drawn[k : k + 4]}) == 4 == len({row["labels"] for row in drawn[k + 4 : k + 8]}))
+    start = next(
+        k
+        for k in range(4)
+        if len({row["labels"] for row in drawn[k : k + 4]}) == 4 == len({row["labels"] for row in drawn[k + 4 : k + 8]})
+    )
     orders = {tuple(row["labels"] for row in drawn[k : k + 4]) for k in range(start, 144, 4)}
     assert len(orders) > 12
     of_one = [row["x"] for row in drawn if row["labels"] == 3]
@@ -136,19 +149,26 @@ def test_workers_draw_independently():
 
 
 def test_a_stream_of_datasets():
-    stream = datasets.Dataset.from_dict({"x": range(100), "label": LABELS}).to_iterable_dataset(num_shards=4).shuffle(seed=1, buffer_size=50)
+    stream = (
+        datasets.Dataset.from_dict({"x": range(100), "label": LABELS})
+        .to_iterable_dataset(num_shards=4)
+        .shuffle(seed=1, buffer_size=50)
+    )
     rows = take(ClassSampledStream(stream, STATISTICS, "class_balanced"), 1_000, skip=200)
     np.testing.assert_allclose(np.bincount([row["label"] for row in rows]) / 1_000, 0.25, atol=0.055)
 
 
-@pytest.mark.parametrize(("stream", "message"), [
-    ([{"x": 1.0}], "gives the columns x: name its label"),
-    ([(1.0, 2)], "gives a tuple"),
-    ([{"labels": 4}], "label 4, outside the class range 0 to 3"),
-    ([{"labels": None}], "column 'labels' of the stream gives None"),
-    ([], r"gives no rows\."),
-    (iter([{"labels": 0}]), "can be read only once"),
-])
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        ([{"x": 1.0}], "gives the columns x: name its label"),
+        ([(1.0, 2)], "gives a tuple"),
+        ([{"labels": 4}], "label 4, outside the class range 0 to 3"),
+        ([{"labels": None}], "column 'labels' of the stream gives None"),
+        ([], r"gives no rows\."),
+        (iter([{"labels": 0}]), "can be read only once"),
+    ],
+)
 def test_streams_that_cannot_be_sampled(stream, message):
     with pytest.raises(ValueError, match=message):
         take(ClassSampledStream(stream, STATISTICS, "class_aware"), 3)
@@ -156,7 +176,8 @@ def test_streams_that_cannot_be_sampled(stream, message):
 
 def test_settings_that_make_no_sense():
     for settings, message in (
-        ({"sampling": "uniform"}, "would be the stream itself"), ({"sampling": "class_awre"}, "Did you mean 'class_aware'"),
+        ({"sampling": "uniform"}, "would be the stream itself"),
+        ({"sampling": "class_awre"}, "Did you mean 'class_aware'"),
         ({"per_class": 0}, "per_class"),
     ):
         with pytest.raises(ValueError, match=message):

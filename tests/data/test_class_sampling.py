@@ -7,11 +7,13 @@ from accelerate import skip_first_batches
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, Dataset
 
-from hf_ltsam.data.class_sampling import ClassSampler, class_draws, class_shares, full_batches
 from hf_ltsam.data.keyed_randomness import KeyedRandomness
+from hf_ltsam.data.sampling.class_sampling import ClassSampler, class_draws, class_shares, full_batches
 
 COUNTS = [50, 20, 9, 1]
-LABELS = torch.tensor([c for c, n in enumerate(COUNTS) for _ in range(n)])[torch.randperm(80, generator=torch.Generator().manual_seed(0))]
+LABELS = torch.tensor([c for c, n in enumerate(COUNTS) for _ in range(n)])[
+    torch.randperm(80, generator=torch.Generator().manual_seed(0))
+]
 
 
 class Labelled(Dataset):
@@ -30,11 +32,18 @@ def sampler(sampling="class_aware", num_draws=96, seed=0, labels=LABELS):
 
 
 # p_c = n_c^q / sum n^q (Kang et al. 2020 Eq. 1), worked out by hand
-@pytest.mark.parametrize(("sampling", "expected"), [
-    ("class_balanced", [0.25] * 4), ("class_aware", [0.25] * 4), ("square_root", [7.0711 / 15.5432, 4.4721 / 15.5432, 3 / 15.5432, 1 / 15.5432]),
-])
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        ("class_balanced", [0.25] * 4),
+        ("class_aware", [0.25] * 4),
+        ("square_root", [7.0711 / 15.5432, 4.4721 / 15.5432, 3 / 15.5432, 1 / 15.5432]),
+    ],
+)
 def test_shares(sampling, expected):
-    torch.testing.assert_close(class_shares(COUNTS, sampling), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        class_shares(COUNTS, sampling), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-5
+    )
     assert class_shares([4, 0, 1], sampling)[1] == 0
 
 
@@ -42,7 +51,7 @@ def test_shares(sampling, expected):
 def test_classes_come_in_their_shares_and_images_of_a_class_alike(sampling):
     draws = class_draws(LABELS, sampling, 40_000, key=1)
     of_class = np.bincount(LABELS[draws], minlength=4) / 40_000
-    np.testing.assert_allclose(of_class, class_shares(COUNTS, sampling), atol=0.01)        # 4 standard deviations
+    np.testing.assert_allclose(of_class, class_shares(COUNTS, sampling), atol=0.01)  # 4 standard deviations
     first = np.bincount(draws[LABELS[draws] == 0], minlength=80)[LABELS == 0]
     assert first.min() > 0.7 * first.mean() and first.max() < 1.3 * first.mean()
     assert (np.bincount(draws, minlength=80)[LABELS != 0] > 0).all()
@@ -57,13 +66,13 @@ def test_draws_are_independent():
 def test_class_aware_takes_every_class_in_turn_in_ever_new_orders():
     rounds = LABELS[class_draws(LABELS, "class_aware", 400, key=3)].view(100, 4)
     assert (rounds.sort(dim=1).values == torch.arange(4)).all()
-    assert len({tuple(r) for r in rounds.tolist()}) == 24        # all orders of four classes
+    assert len({tuple(r) for r in rounds.tolist()}) == 24  # all orders of four classes
 
 
 def test_class_aware_shows_no_image_again_before_all_of_its_class():
     draws = class_draws(LABELS, "class_aware", 4 * 50, key=3)
     assert sorted(draws[LABELS[draws] == 0].tolist()) == (LABELS == 0).nonzero().flatten().tolist()
-    middle = draws[LABELS[draws] == 2].tolist()        # 50 draws of 9 images
+    middle = draws[LABELS[draws] == 2].tolist()  # 50 draws of 9 images
     for start in range(0, 45, 9):
         assert sorted(middle[start : start + 9]) == (LABELS == 2).nonzero().flatten().tolist()
     assert middle[:9] != middle[9:18]
@@ -93,9 +102,16 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(sampling):
     assert len(sampler(sampling)) == len(first) == 96
 
 
-@pytest.mark.parametrize(("images", "per_step", "drop_last", "draws"), [
-    (80, 16, False, 80), (81, 16, False, 96), (81, 16, True, 80), (5, 16, True, 16), (5, 16, False, 16),
-])
+@pytest.mark.parametrize(
+    ("images", "per_step", "drop_last", "draws"),
+    [
+        (80, 16, False, 80),
+        (81, 16, False, 96),
+        (81, 16, True, 80),
+        (5, 16, True, 16),
+        (5, 16, False, 16),
+    ],
+)
 def test_epochs_are_whole_batches(images, per_step, drop_last, draws):
     assert full_batches(images, per_step, drop_last) == draws
 
@@ -110,14 +126,16 @@ def test_processes_share_the_draws(processes):
         one.clock.set_epoch(2)
         loader = DataLoader(one.clock, batch_size=8, sampler=one)
         prepared = prepare_data_loader(loader, num_processes=processes, process_index=rank, put_on_device=False)
-        prepared.set_epoch(2)        # as the Trainer does
+        prepared.set_epoch(2)  # as the Trainer does
         return prepared
 
     whole = list(sampler_at(2, draws))
     seen = [[b["x"].flatten().int().tolist() for b in loaders(rank)] for rank in range(processes)]
     assert {len(batches) for batches in seen} == {draws // 8 // processes}
     assert [i for step in zip(*seen) for batch in step for i in batch] == whole
-    resumed = [[b["x"].flatten().int().tolist() for b in skip_first_batches(loaders(rank), 2)] for rank in range(processes)]
+    resumed = [
+        [b["x"].flatten().int().tolist() for b in skip_first_batches(loaders(rank), 2)] for rank in range(processes)
+    ]
     assert resumed == [batches[2:] for batches in seen]
 
 

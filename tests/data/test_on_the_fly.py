@@ -54,17 +54,23 @@ def drawn(image, draws=300, **settings) -> torch.Tensor:
 
 def test_colour_jitter_changes_brightness_contrast_and_saturation_by_factors_around_one():
     grey = drawn(Image.new("RGB", (16, 16), (100, 100, 100)), color_jitter=0.4)[:, :, 0, 0] * 255 / 100
-    assert torch.equal(grey[:, 0], grey[:, 1]) and torch.equal(grey[:, 0], grey[:, 2])        # of one colour: brightness alone
+    assert torch.equal(grey[:, 0], grey[:, 1]) and torch.equal(
+        grey[:, 0], grey[:, 2]
+    )  # of one colour: brightness alone
     assert 0.59 <= grey.min() < 0.65 and 1.35 < grey.max() <= 1.41
     assert grey[:, 0].mean() == pytest.approx(1, abs=0.05)
 
     red = drawn(Image.new("RGB", (16, 16), (120, 80, 80)), color_jitter=0.4)[:, :, 0, 0]
-    chroma = (red[:, 0] - red[:, 1]) / red.mean(1) / (40 / 280 * 3)        # brightness cancels
-    assert 0.3 < chroma.min() < 0.55 and 1.45 < chroma.max() < 2        # 0.6 to 1.4 squared; contrast alone would be 0.6 to 1.4
+    chroma = (red[:, 0] - red[:, 1]) / red.mean(1) / (40 / 280 * 3)  # brightness cancels
+    assert (
+        0.3 < chroma.min() < 0.55 and 1.45 < chroma.max() < 2
+    )  # 0.6 to 1.4 squared; contrast alone would be 0.6 to 1.4
 
-    halves = Image.fromarray(np.repeat(np.where(np.arange(16) < 8, 80, 120).astype(np.uint8)[None, :, None], 16, 0).repeat(3, 2))
+    halves = Image.fromarray(
+        np.repeat(np.where(np.arange(16) < 8, 80, 120).astype(np.uint8)[None, :, None], 16, 0).repeat(3, 2)
+    )
     spread = drawn(halves, color_jitter=0.4).amax((1, 2, 3)) / drawn(halves, color_jitter=0.4).amin((1, 2, 3))
-    assert spread.max() > 1.6        # contrast: 120 / 80 without
+    assert spread.max() > 1.6  # contrast: 120 / 80 without
 
 
 def test_without_colour_jitter_and_in_the_test_nothing_changes():

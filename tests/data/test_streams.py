@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from data.copies import WNIDS, as_archives, ilsvrc
+from copies import WNIDS, as_archives, ilsvrc
 from torch.utils.data import DataLoader
 
 from dataset_builders import load_long_tailed, long_tail_statistics
@@ -38,8 +38,8 @@ def test_a_stream_has_the_rows_of_the_set_in_mixed_order(copy):
     assert np.bincount(labels).tolist() == list(COUNTS)
     assert {row["image"].getpixel((0, 0))[0] for row in rows if row["label"] == 2} == {120}
     runs = len(list(itertools.groupby(labels)))
-    assert runs > 20        # class by class there would be 3
-    assert labels == [row["label"] for row in load(copy, True)["train"]]        # the same order each time
+    assert runs > 20  # class by class there would be 3
+    assert labels == [row["label"] for row in load(copy, True)["train"]]  # the same order each time
     assert [row["label"] for row in load(copy, True)["test"]] == [0, 1, 2]
 
 
@@ -54,7 +54,11 @@ def test_a_transformed_stream_keeps_image_and_label_together_and_mixes_every_epo
     for epoch in range(2):
         stream.set_epoch(epoch)
         rows = list(stream)
-        assert {(row["labels"], round(255 * float(row["pixel_values"].mean()))) for row in rows} == {(0, 20), (1, 70), (2, 120)}
+        assert {(row["labels"], round(255 * float(row["pixel_values"].mean()))) for row in rows} == {
+            (0, 20),
+            (1, 70),
+            (2, 120),
+        }
         assert rows[0]["pixel_values"].shape == (3, 8, 8) and len(rows) == sum(COUNTS)
         epochs.append([row["labels"] for row in rows])
     assert epochs[0] != epochs[1]
@@ -69,7 +73,9 @@ def test_workers_share_a_stream(copy):
 
 def test_training_from_a_stream_needs_steps_and_statistics_alone(copy, tmp_path):
     plain = {"size": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
-    stream = on_the_fly_stream(load(copy, True)["train"].shuffle(seed=1, buffer_size=64), image_transform(**plain, train=True))
+    stream = on_the_fly_stream(
+        load(copy, True)["train"].shuffle(seed=1, buffer_size=64), image_transform(**plain, train=True)
+    )
     test = on_the_fly(load(copy, False)["test"], image_transform(**plain, train=False))
     statistics = long_tail_statistics("imagenet_lt", lists=copy / "lists", own_lists=True)
     args = LTSamConfig(
@@ -80,7 +86,7 @@ def test_training_from_a_stream_needs_steps_and_statistics_alone(copy, tmp_path)
     trainer = LTSamTrainer(model, args, train_dataset=stream, eval_dataset=test, class_statistics=statistics)
     assert trainer.class_statistics.counts == COUNTS
     trainer.train()
-    assert trainer.state.global_step == 15 and trainer.state.epoch > 2        # 88 images, 15 x 16 seen: it starts anew
+    assert trainer.state.global_step == 15 and trainer.state.epoch > 2  # 88 images, 15 x 16 seen: it starts anew
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(losses) == 3 and np.isfinite(losses).all()
     assert {"eval_overall", "eval_medium", "eval_few"} <= set(trainer.evaluate())
@@ -97,8 +103,14 @@ def test_classes_in_equal_shares_each_draw_augmented_anew(copy):
 
     first, again = rows(), rows()
     assert np.bincount([row["labels"] for row in first], minlength=3).min() >= 18
-    assert {(row["labels"], round(255 * float(row["pixel_values"].mean()))) for row in first} == {(0, 20), (1, 70), (2, 120)}
-    assert all((a["pixel_values"] == b["pixel_values"]).all() and a["labels"] == b["labels"] for a, b in zip(first, again))
+    assert {(row["labels"], round(255 * float(row["pixel_values"].mean()))) for row in first} == {
+        (0, 20),
+        (1, 70),
+        (2, 120),
+    }
+    assert all(
+        (a["pixel_values"] == b["pixel_values"]).all() and a["labels"] == b["labels"] for a, b in zip(first, again)
+    )
     assert [row["labels"] for row in rows(1)] != [row["labels"] for row in first]
 
 

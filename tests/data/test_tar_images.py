@@ -9,12 +9,12 @@ import tarfile
 from importlib.metadata import entry_points
 
 import pytest
-from data.copies import jpeg, packed, tar, write
+from copies import jpeg, packed, tar, write
 from datasets import Dataset, Features
 from datasets import Image as ImageFeature
 from torch.utils.data import DataLoader
 
-from dataset_builders.tar_index import index_of
+from dataset_builders.sources.tar_index import index_of
 from hf_ltsam.data.decode import decode_images
 from hf_ltsam.data.tar_members import member_address, read_member
 
@@ -39,7 +39,7 @@ def test_the_index_is_kept_until_the_archive_changes(tmp_path, monkeypatch):
     archive = tar(tmp_path / "a.tar", {"b/x.JPEG": b"one"})
     first = index(archive, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(tarfile, "open", None)        # a second reading would fail
+        patch.setattr(tarfile, "open", None)  # a second reading would fail
         assert index(archive, tmp_path) == first
     tar(archive, {"b/x.JPEG": b"one", "b/y.JPEG": b"two"})
     assert len(index(archive, tmp_path)) == 2
@@ -98,7 +98,9 @@ def test_compressed_and_broken_archives_are_named(tmp_path):
     )
     short = tmp_path / "short.tar"
     short.write_bytes(whole[:5000])
-    with pytest.raises(ValueError, match=r"short\.tar is not a whole tar: it breaks off after b/y\.JPEG .*Download it again"):
+    with pytest.raises(
+        ValueError, match=r"short\.tar is not a whole tar: it breaks off after b/y\.JPEG .*Download it again"
+    ):
         index(short, tmp_path)
     text = tmp_path / "text.tar"
     text.write_text("no archive " * 100)
@@ -147,7 +149,9 @@ def test_a_process_that_has_imported_nothing_of_ours_reads_addresses(dataset, tm
 def test_an_archive_that_shrank_or_went_is_named(dataset, tmp_path):
     archive = next(tmp_path.glob("*.tar"))
     archive.write_bytes(archive.read_bytes()[:600])
-    with pytest.raises(ValueError, match=r"The image tarmember://.* cannot be decoded \(.*ends before its member a b/im!0\?\.JPEG"):
+    with pytest.raises(
+        ValueError, match=r"The image tarmember://.* cannot be decoded \(.*ends before its member a b/im!0\?\.JPEG"
+    ):
         decode_images(dataset, progress=False)
     archive.unlink()
     with pytest.raises(ValueError, match="No such file"):

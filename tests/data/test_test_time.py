@@ -9,14 +9,14 @@ from PIL import Image
 from torch import nn
 from transformers import BitImageProcessor, CLIPImageProcessor, ConvNextImageProcessor, ViTImageProcessor
 
+from hf_ltsam.cli.train.model import image_processor
 from hf_ltsam.data.decode import decode_images
-from hf_ltsam.data.in_memory import InMemoryImages
-from hf_ltsam.data.test_time import TEST_TIME, Preprocessing, averaged_logits
+from hf_ltsam.data.in_memory.in_memory import InMemoryImages
 from hf_ltsam.data.transforms import image_transform
-from training_scripts.training_model import image_processor
+from hf_ltsam.models.test_views import TEST_TIME, Preprocessing, averaged_logits
 
 MEAN, STD = (0.49, 0.48, 0.44), (0.2, 0.21, 0.19)
-SIZES = [(41, 29), (29, 41), (30, 30), (64, 33), (33, 57), (8, 200)]        # width, height
+SIZES = [(41, 29), (29, 41), (30, 30), (64, 33), (33, 57), (8, 200)]  # width, height
 
 
 def noise(width, height, seed=0):
@@ -42,7 +42,7 @@ def plain(side, short_side):
 @pytest.mark.parametrize("size", SIZES)
 def test_the_same_pixels_as_the_test_of_a_training_on_large_images(size):
     transform = image_transform(24, MEAN, STD, train=False)
-    see = Preprocessing.from_image_processor(image_processor(24, 24, 27, MEAN, STD))        # 27 = 24 * 256 / 224
+    see = Preprocessing.from_image_processor(image_processor(24, 24, 27, MEAN, STD))  # 27 = 24 * 256 / 224
     expected = transform(noise(*size)).as_subclass(torch.Tensor)
     # a level of grey is 0.02; torchvision multiplies by 1/255 where the small images' pipeline divides
     torch.testing.assert_close(see.views(noise(*size))[0], expected, rtol=0, atol=1e-6)
@@ -89,8 +89,8 @@ def test_five_crops_against_torchvision():
 
 
 def test_other_sizes_keep_the_ratio():
-    assert places(plain(32, 32).views(ramp(35), "five_crops")) == [(0, 0), (3, 0), (0, 3), (3, 3), (2, 2)]        # 35.4
-    assert places(plain(8, 8).views(ramp(9), "five_crops"))[:4] == [(0, 0), (1, 0), (0, 1), (1, 1)]               # 8.9
+    assert places(plain(32, 32).views(ramp(35), "five_crops")) == [(0, 0), (3, 0), (0, 3), (3, 3), (2, 2)]  # 35.4
+    assert places(plain(8, 8).views(ramp(9), "five_crops"))[:4] == [(0, 0), (1, 0), (0, 1), (1, 1)]  # 8.9
 
 
 def test_already_cropped_images_are_not_scaled():
@@ -115,13 +115,16 @@ def test_colour_models_see_grey_images_in_colour():
     assert torch.equal(views[0, 0], views[0, 1]) and views.shape == (1, 3, 9, 9)
 
 
-@pytest.mark.parametrize("processor, expected", [
-    (CLIPImageProcessor(), (224, 224, 224)),
-    (ViTImageProcessor(size={"height": 72, "width": 96}), (72, 96, None)),
-    (ConvNextImageProcessor(size={"shortest_edge": 224}), (224, 224, 256)),
-    (ConvNextImageProcessor(size={"shortest_edge": 384}), (384, 384, None)),
-    (BitImageProcessor(size={"shortest_edge": 448}, crop_size={"height": 448, "width": 448}), (448, 448, 448)),
-])
+@pytest.mark.parametrize(
+    "processor, expected",
+    [
+        (CLIPImageProcessor(), (224, 224, 224)),
+        (ViTImageProcessor(size={"height": 72, "width": 96}), (72, 96, None)),
+        (ConvNextImageProcessor(size={"shortest_edge": 224}), (224, 224, 256)),
+        (ConvNextImageProcessor(size={"shortest_edge": 384}), (384, 384, None)),
+        (BitImageProcessor(size={"shortest_edge": 448}, crop_size={"height": 448, "width": 448}), (448, 448, 448)),
+    ],
+)
 def test_image_processors_of_the_hub(processor, expected):
     see = Preprocessing.from_image_processor(processor)
     assert (see.height, see.width, see.short_side) == expected
@@ -139,12 +142,15 @@ def test_timms_image_processor():
     torch.testing.assert_close(see.views(image)[0], processor.val_transforms(image), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("processor, message", [
-    (CLIPImageProcessor(do_center_crop=False), "no size that every image is brought to"),
-    (CLIPImageProcessor(do_resize=False), "no size that every image is brought to"),
-    (ViTImageProcessor(rescale_factor=1 / 127.5), "1/255"),
-    (CLIPImageProcessor(size={"shortest_edge": 100}), "100 pixels, which does not hold the crop of 224 x 224"),
-])
+@pytest.mark.parametrize(
+    "processor, message",
+    [
+        (CLIPImageProcessor(do_center_crop=False), "no size that every image is brought to"),
+        (CLIPImageProcessor(do_resize=False), "no size that every image is brought to"),
+        (ViTImageProcessor(rescale_factor=1 / 127.5), "1/255"),
+        (CLIPImageProcessor(size={"shortest_edge": 100}), "100 pixels, which does not hold the crop of 224 x 224"),
+    ],
+)
 def test_image_processors_that_cannot_be_followed(processor, message):
     with pytest.raises(ValueError, match=message):
         Preprocessing.from_image_processor(processor)
@@ -159,7 +165,7 @@ def test_an_unknown_way_to_test():
 def test_logits_are_averaged_over_the_views():
     class Model(nn.Module):
         def forward(self, pixel_values):
-            assert len(pixel_values) == 3        # one pass for each view
+            assert len(pixel_values) == 3  # one pass for each view
             return {"logits": pixel_values.mean(dim=(2, 3)).to(torch.bfloat16)}
 
     views = torch.randint(0, 4, (3, 5, 2, 4, 4)).float()

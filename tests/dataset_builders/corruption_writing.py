@@ -10,7 +10,9 @@ NAMES = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
 
 
 def write(folder, workers: int, **settings):
-    return write_corrupted(labelled_scenes(204), folder, NAMES, [4], seed=3, workers=workers, progress=False, **settings)
+    return write_corrupted(
+        labelled_scenes(204), folder, NAMES, [4], seed=3, workers=workers, progress=False, **settings
+    )
 
 
 if __name__ == "__main__":

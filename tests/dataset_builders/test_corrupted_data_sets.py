@@ -91,7 +91,9 @@ def test_a_transform_of_the_clean_set_is_dropped_and_a_selection_is_numbered_ane
 def test_grey_palette_and_digits_images_become_rgb():
     colour = Image.fromarray(scene(8, 8))
     features = Features({"image": ImageFeature()})
-    dataset = Dataset.from_dict({"image": [colour.convert("L"), colour.convert("P"), colour.convert("CMYK")]}, features=features)
+    dataset = Dataset.from_dict(
+        {"image": [colour.convert("L"), colour.convert("P"), colour.convert("CMYK")]}, features=features
+    )
     grey = np.asarray(colour.convert("L").convert("RGB"))
     result = corrupted(dataset, "contrast", 2)
     assert np.array_equal(np.asarray(result[0]["image"]), corrupt(grey, "contrast", 2, random_key(0, 0)))
@@ -101,9 +103,11 @@ def test_grey_palette_and_digits_images_become_rgb():
 def test_images_are_brought_to_a_size_before(clean):
     image = CorruptImage("jpeg_compression", 1, size=12)(png(scene(40, 60)), 0)
     assert image.size == (12, 12)
-    wide = Image.fromarray(scene(40, 60)).resize((21, 14), Image.Resampling.BILINEAR).crop((4, 1, 16, 13))      # 12 * 256 / 224
+    wide = (
+        Image.fromarray(scene(40, 60)).resize((21, 14), Image.Resampling.BILINEAR).crop((4, 1, 16, 13))
+    )  # 12 * 256 / 224
     assert np.array_equal(np.asarray(image), corrupt(np.asarray(wide), "jpeg_compression", 1, random_key(0, 0)))
-    odd = Image.fromarray(scene(37, 61))        # sizes are rounded as torchvision rounds them
+    odd = Image.fromarray(scene(37, 61))  # sizes are rounded as torchvision rounds them
     assert np.array_equal(as_in_imagenet_c(odd, 12), center_crop(resize(odd, 14), 12))
     assert corrupted(clean, "fog", 1, size=24)[0]["img"].size == (24, 24)
 

@@ -10,12 +10,28 @@ from dataset_builders.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERIT
 from dataset_builders.corruptions.parameters import TABLES, parameters
 
 ALL = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
-NOT_RANDOM = {"defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression", "gaussian_blur", "saturate"}
+NOT_RANDOM = {
+    "defocus_blur",
+    "zoom_blur",
+    "brightness",
+    "contrast",
+    "pixelate",
+    "jpeg_compression",
+    "gaussian_blur",
+    "saturate",
+}
 # By the published parameters themselves these do not rise in every step: elastic_transform shifts most at first and
 # bends most at last, saturate takes colour away before it adds, spatter changes from water to mud, and the others trade
 # one number for another (CIFAR's motion_blur changes only taps of weight nearly 0 from 3 to 4). What has a True falls from severity 1 to 5 all the same.
 NOT_IN_ORDER = {
-    32: {"glass_blur": True, "motion_blur": True, "frost": True, "spatter": True, "saturate": True, "elastic_transform": False},
+    32: {
+        "glass_blur": True,
+        "motion_blur": True,
+        "frost": True,
+        "spatter": True,
+        "saturate": True,
+        "elastic_transform": False,
+    },
     224: {"glass_blur": True, "snow": True, "frost": True, "fog": True, "saturate": True, "elastic_transform": False},
 }
 
@@ -28,10 +44,29 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_the_names_in_the_usual_order():
     assert CORRUPTIONS == (
-        "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
-        "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
+        "gaussian_noise",
+        "shot_noise",
+        "impulse_noise",
+        "defocus_blur",
+        "glass_blur",
+        "motion_blur",
+        "zoom_blur",
+        "snow",
+        "frost",
+        "fog",
+        "brightness",
+        "contrast",
+        "elastic_transform",
+        "pixelate",
+        "jpeg_compression",
     )
-    assert EXTRA_CORRUPTIONS == ("speckle_noise", "gaussian_blur", "spatter", "saturate") and SEVERITIES == (1, 2, 3, 4, 5)
+    assert EXTRA_CORRUPTIONS == ("speckle_noise", "gaussian_blur", "spatter", "saturate") and SEVERITIES == (
+        1,
+        2,
+        3,
+        4,
+        5,
+    )
     assert set(TABLES) == set(ALL)
     assert all(len(rows) == 5 for table in TABLES.values() for rows in (table.imagenet, table.cifar))
     assert all(len(row) == len(t.names) for t in TABLES.values() for row in (*t.imagenet, *t.cifar))
@@ -62,8 +97,10 @@ def test_no_global_random_state_is_read_or_moved(corruption):
 def test_corruptions_and_severities_draw_different_numbers():
     """Gaussian noise divided by its sigma, compared between severities; and with speckle noise."""
     grey = np.full((64, 64, 3), 128, dtype=np.uint8)
-    noise = [corrupt(grey, c, s, 0).astype(float).ravel() - 128 for c, s in
-             (("gaussian_noise", 1), ("gaussian_noise", 2), ("speckle_noise", 1))]
+    noise = [
+        corrupt(grey, c, s, 0).astype(float).ravel() - 128
+        for c, s in (("gaussian_noise", 1), ("gaussian_noise", 2), ("speckle_noise", 1))
+    ]
     assert np.abs(np.corrcoef(noise) - np.eye(3)).max() < 0.05
 
 
@@ -87,7 +124,9 @@ def test_either_scale_works_at_other_sizes(corruption, scale):
 
 
 def mean_psnr(images: list[np.ndarray], corruption: str) -> np.ndarray:
-    return np.array([np.mean([psnr(corrupt(x, corruption, s, i), x) for i, x in enumerate(images)]) for s in SEVERITIES])
+    return np.array(
+        [np.mean([psnr(corrupt(x, corruption, s, i), x) for i, x in enumerate(images)]) for s in SEVERITIES]
+    )
 
 
 @pytest.mark.parametrize("side", [32, 224])
@@ -120,7 +159,11 @@ def test_radii_are_in_proportion_to_the_short_side():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"corruption": "gausian_noise"}, ValueError, "Unknown corruption 'gausian_noise'. Did you mean 'gaussian_noise'"),
+        (
+            {"corruption": "gausian_noise"},
+            ValueError,
+            "Unknown corruption 'gausian_noise'. Did you mean 'gaussian_noise'",
+        ),
         ({"severity": 0}, ValueError, "must be 1, 2, 3, 4 or 5, got 0"),
         ({"severity": 6}, ValueError, "got 6"),
         ({"severity": True}, ValueError, "got True"),

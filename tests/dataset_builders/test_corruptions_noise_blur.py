@@ -36,7 +36,7 @@ def test_gaussian_noise_is_a_clipped_normal(scale, severity):
     mean, variance = clipped_normal(128 / 255, SIGMA[scale][severity - 1])
     assert values.mean() == pytest.approx(mean, abs=4 * math.sqrt(variance / values.size))
     assert values.var() == pytest.approx(variance, rel=0.03)
-    assert abs(np.corrcoef(values[..., 0].ravel(), values[..., 1].ravel())[0, 1]) < 0.03       # channels alone
+    assert abs(np.corrcoef(values[..., 0].ravel(), values[..., 1].ravel())[0, 1]) < 0.03  # channels alone
 
 
 @both_scales
@@ -55,7 +55,7 @@ def test_shot_noise_is_a_clipped_poisson(scale, severity):
 
 
 def test_shot_noise_has_a_variance_of_x_over_photons():
-    dark = np.full((160, 160, 3), 51, dtype=np.uint8)       # far from clipping
+    dark = np.full((160, 160, 3), 51, dtype=np.uint8)  # far from clipping
     assert (corrupt(dark, "shot_noise", 3, 0, "cifar") / 255).var() == pytest.approx(0.2 / 100, rel=0.03)
 
 
@@ -67,7 +67,7 @@ def test_impulse_noise_turns_this_share_black_or_white(scale, severity):
     assert (values == 0).mean() == pytest.approx(share / 2, abs=spread)
     assert (values == 255).mean() == pytest.approx(share / 2, abs=spread)
     assert (values == 128).mean() == pytest.approx(1 - share, abs=spread)
-    assert ((values == 0).any(axis=2) & (values != 0).any(axis=2)).any()        # channels by themselves
+    assert ((values == 0).any(axis=2) & (values != 0).any(axis=2)).any()  # channels by themselves
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
@@ -120,7 +120,7 @@ def test_defocus_scales_with_the_image():
     point = np.zeros((448, 448, 3), dtype=np.uint8)
     point[220:230, 220:230] = 255
     spread = np.flatnonzero(corrupt(point, "defocus_blur", 3, 0).max(axis=(0, 2)))
-    assert np.ptp(spread) + 1 == pytest.approx(10 + 2 * 12, abs=3)        # radius 6 at 224 pixels
+    assert np.ptp(spread) + 1 == pytest.approx(10 + 2 * 12, abs=3)  # radius 6 at 224 pixels
 
 
 @pytest.mark.parametrize("corruption", ["defocus_blur", "gaussian_blur", "glass_blur", "motion_blur", "zoom_blur"])
@@ -134,7 +134,7 @@ def test_blur_conserves_a_constant_image(corruption, size):
 def test_gaussian_blur_of_an_edge_is_the_normal_distribution():
     image = np.zeros((224, 224, 3), dtype=np.uint8)
     image[:, 112:] = 200
-    profile = corrupt(image, "gaussian_blur", 4, 0)[100, :, 0]        # sigma 4
+    profile = corrupt(image, "gaussian_blur", 4, 0)[100, :, 0]  # sigma 4
     expected = [200 * 0.5 * (1 + math.erf((x - 111.5) / (4 * math.sqrt(2)))) for x in range(224)]
     assert np.abs(profile - np.array(expected)).max() < 1.5
 
@@ -143,7 +143,7 @@ def test_gaussian_blur_of_an_edge_is_the_normal_distribution():
 def test_a_streak_is_half_a_gaussian_on_a_ray(degrees):
     x = (scene(20, 24) / 255).astype(np.float32)
     radius, sigma = 2.5, 1.7
-    weights = [math.exp(-(i**2) / (2 * sigma**2)) for i in range(7)]        # 2 * 3 + 1 taps
+    weights = [math.exp(-(i**2) / (2 * sigma**2)) for i in range(7)]  # 2 * 3 + 1 taps
     expected = np.zeros_like(x)
     for row in range(20):
         for column in range(24):
@@ -175,8 +175,12 @@ def test_zoom_blur_is_a_mean_of_magnifications():
                 r, c = 7.5 + (row - 7.5) / z, 9.5 + (column - 9.5) / z
                 i, j = min(int(r), 14), min(int(c), 18)
                 a, b = r - i, c - j
-                result[row, column] = ((1 - a) * (1 - b) * x[i, j] + (1 - a) * b * x[i, j + 1]
-                                       + a * (1 - b) * x[i + 1, j] + a * b * x[i + 1, j + 1])
+                result[row, column] = (
+                    (1 - a) * (1 - b) * x[i, j]
+                    + (1 - a) * b * x[i, j + 1]
+                    + a * (1 - b) * x[i + 1, j]
+                    + a * b * x[i + 1, j + 1]
+                )
         return result
 
     expected = (x + sum(magnified(1 + 0.07 * k) for k in range(4))) / 5
@@ -210,14 +214,16 @@ def test_glass_blur_walks_as_often_as_it_says_between_two_blurs():
     sharp = glass_blur(x, np.random.default_rng(0), sigma=0.01, reach=1, rounds=3)
     assert set(np.unique(sharp)) == {0, 1}
     touched = np.flatnonzero(sharp[..., 0].min(axis=0) != sharp[..., 0].max(axis=0))
-    assert touched.min() >= 30 and 31 < touched.max() <= 32        # three times up to one pixel to the left is shown
+    assert touched.min() >= 30 and 31 < touched.max() <= 32  # three times up to one pixel to the left is shown
 
 
 def test_glass_blur_blurs_before_and_after():
     x = (scene(20, 30) / 255).astype(np.float32)
 
     def blurred(image):
-        return ndimage.gaussian_filter1d(ndimage.gaussian_filter1d(image, 0.9, axis=0, mode="nearest"), 0.9, axis=1, mode="nearest")
+        return ndimage.gaussian_filter1d(
+            ndimage.gaussian_filter1d(image, 0.9, axis=0, mode="nearest"), 0.9, axis=1, mode="nearest"
+        )
 
     order = displaced(20, 30, 2, np.random.default_rng(4))
     expected = blurred(blurred(x).reshape(-1, 3)[order.ravel()].reshape(x.shape))

@@ -17,12 +17,16 @@ from dataset_builders.corruptions.textures import ice, plasma
 # Hendrycks & Dietterich 2019, as published for 224 and for 32 pixels.
 BRIGHTNESS = {"imagenet": (0.1, 0.2, 0.3, 0.4, 0.5), "cifar": (0.05, 0.1, 0.15, 0.2, 0.3)}
 CONTRAST = {"imagenet": (0.4, 0.3, 0.2, 0.1, 0.05), "cifar": (0.75, 0.5, 0.4, 0.3, 0.15)}
-SATURATE = {"imagenet": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
-            "cifar": ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))}
+SATURATE = {
+    "imagenet": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
+    "cifar": ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
+}
 QUALITY = {"imagenet": (25, 18, 15, 10, 7), "cifar": (80, 65, 58, 50, 40)}
 FOG = {"imagenet": (1.5, 2, 2.5, 2.5, 3), "cifar": (0.2, 0.5, 0.75, 1, 1.5)}
-FROST = {"imagenet": ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
-         "cifar": ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))}
+FROST = {
+    "imagenet": ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
+    "cifar": ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
+}
 KEPT_IN_SNOW = (0.8, 0.7, 0.7, 0.65, 0.55)
 
 both_scales = pytest.mark.parametrize("scale", ["imagenet", "cifar"])
@@ -83,7 +87,9 @@ def test_pixelate_by_a_half_shows_means_of_four():
     assert np.abs(corrupt(image, "pixelate", 2, 0) - expected).max() <= 1
 
 
-@pytest.mark.parametrize(("scale", "side", "cells"), [("imagenet", 224, (134, 112, 89, 67, 56)), ("cifar", 32, (30, 28, 27, 24, 20))])
+@pytest.mark.parametrize(
+    ("scale", "side", "cells"), [("imagenet", 224, (134, 112, 89, 67, 56)), ("cifar", 32, (30, 28, 27, 24, 20))]
+)
 @every_severity
 def test_pixelate_leaves_so_many_cells(scale, side, cells, severity):
     image = np.random.RandomState(0).randint(0, 256, (side, side, 3), dtype=np.uint8)
@@ -237,7 +243,9 @@ def test_the_affine_part_takes_three_points_back():
     warped = elastic_transform(ramp(height, width), np.random.default_rng(1), alpha=0, sigma=0, affine=reach)
     shifts = np.random.default_rng(1).uniform(-reach, reach, size=(3, 2))
     for (i, j), shift in zip([(26, 28), (26, 8), (6, 8)], shifts):
-        found = [ndimage.map_coordinates(warped[..., c], (np.array([i, j]) + shift)[:, None], order=1)[0] for c in (0, 1)]
+        found = [
+            ndimage.map_coordinates(warped[..., c], (np.array([i, j]) + shift)[:, None], order=1)[0] for c in (0, 1)
+        ]
         assert found == pytest.approx([i / height, j / width], abs=1e-4)
 
 

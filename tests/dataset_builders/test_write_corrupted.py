@@ -16,9 +16,10 @@ from corruption_writing import NAMES, write
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 
-from dataset_builders.corruptions import CorruptedSet, command, corrupted, load_corrupted, write_corrupted
+from dataset_builders.corruptions import CorruptedSet, corrupted, load_corrupted, write_corrupted
 from dataset_builders.corruptions.manifest import FILE_NAME
-from training_scripts import cli
+from hf_ltsam.cli import corrupt as command
+from hf_ltsam.cli import main as cli
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -50,7 +51,7 @@ def test_a_killed_run_continues_to_the_same_bytes(whole, tmp_path):
     assert 2 <= len(finished) < len(NAMES)
     files = write(folder, workers=2)
     assert contents(folder) == contents(whole) and len(files) == len(NAMES) == len(set(files))
-    assert {name: (folder / name).stat().st_mtime_ns for name in finished} == finished     # these were not written again
+    assert {name: (folder / name).stat().st_mtime_ns for name in finished} == finished  # these were not written again
     assert not list(folder.rglob("*.part"))
 
 
@@ -79,15 +80,20 @@ def test_the_builder_has_a_config_for_every_file():
 
 
 def small(**settings):
-    return write_corrupted(labelled_scenes(5), **{"corruptions": ["contrast"], "severities": [1], "workers": 1,
-                                                  "progress": False, **settings})
+    return write_corrupted(
+        labelled_scenes(5),
+        **{"corruptions": ["contrast"], "severities": [1], "workers": 1, "progress": False, **settings},
+    )
 
 
 def test_another_source_seed_or_size_is_refused(tmp_path):
     small(folder=tmp_path)
     before = contents(tmp_path)
-    for settings, message in [({"seed": 1}, "seed 0 there, 1 wanted"), ({"size": 24}, "size None there, 24 wanted"),
-                              ({"scale": "imagenet"}, "scale 'auto' there")]:
+    for settings, message in [
+        ({"seed": 1}, "seed 0 there, 1 wanted"),
+        ({"size": 24}, "size None there, 24 wanted"),
+        ({"scale": "imagenet"}, "scale 'auto' there"),
+    ]:
         with pytest.raises(ValueError, match=message):
             small(folder=tmp_path, **settings)
     images, labels, order = labelled_scenes(5), labelled_scenes(5), labelled_scenes(5).select([1, 0, 2, 3, 4])
@@ -104,7 +110,11 @@ def test_a_later_call_adds_and_a_finished_set_is_left_alone(tmp_path):
     first = (tmp_path / "contrast" / "1.parquet").stat().st_mtime_ns
     added = small(folder=tmp_path, corruptions=["contrast", "fog"], severities=[1, 5, 5])
     assert [str(file.relative_to(tmp_path)) for file in added] == [
-        "contrast/1.parquet", "contrast/5.parquet", "fog/1.parquet", "fog/5.parquet"]
+        "contrast/1.parquet",
+        "contrast/5.parquet",
+        "fog/1.parquet",
+        "fog/5.parquet",
+    ]
     assert (tmp_path / "contrast" / "1.parquet").stat().st_mtime_ns == first
     assert {file.name for file in tmp_path.rglob("*") if file.is_file()} == {FILE_NAME, "1.parquet", "5.parquet"}
 
@@ -131,9 +141,13 @@ def test_folders_that_are_something_else(tmp_path):
 
 
 def test_wrong_settings_are_refused_before_anything_is_written(tmp_path):
-    for settings, message in [({"corruptions": ["snw"]}, "Did you mean 'snow'"), ({"severities": [1, 6]}, "got 6"),
-                              ({"workers": 0}, "workers.* whole number of at least 1"), ({"size": 3}, "at least 8 pixels"),
-                              ({"image_column": "image"}, "'image' is not an Image column")]:
+    for settings, message in [
+        ({"corruptions": ["snw"]}, "Did you mean 'snow'"),
+        ({"severities": [1, 6]}, "got 6"),
+        ({"workers": 0}, "workers.* whole number of at least 1"),
+        ({"size": 3}, "at least 8 pixels"),
+        ({"image_column": "image"}, "'image' is not an Image column"),
+    ]:
         with pytest.raises(ValueError, match=message):
             small(folder=tmp_path / "new", **settings)
         assert not (tmp_path / "new").exists(), settings
@@ -143,8 +157,10 @@ def test_wrong_settings_are_refused_before_anything_is_written(tmp_path):
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
     small(folder=tmp_path)
-    code = ("import fcntl, sys, time; file = open(sys.argv[1], 'r+'); fcntl.lockf(file, fcntl.LOCK_EX);"
-            "print('locked', flush=True); time.sleep(60)")
+    code = (
+        "import fcntl, sys, time; file = open(sys.argv[1], 'r+'); fcntl.lockf(file, fcntl.LOCK_EX);"
+        "print('locked', flush=True); time.sleep(60)"
+    )
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / FILE_NAME)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "locked\n"
@@ -157,7 +173,9 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
 
 def test_a_broken_image_is_named_and_nothing_half_written_counts(tmp_path):
     features = Features({"img": ImageFeature()})
-    dataset = Dataset.from_dict({"img": [png(scene(16, 16)), {"bytes": b"no image", "path": "bad.png"}]}, features=features)
+    dataset = Dataset.from_dict(
+        {"img": [png(scene(16, 16)), {"bytes": b"no image", "path": "bad.png"}]}, features=features
+    )
     for workers in (1, 2):
         with pytest.raises(ValueError, match=r"bad\.png \(row 1\) cannot be decoded"):
             write_corrupted(dataset, tmp_path / "set", ["fog", "contrast"], [1], workers=workers, progress=False)
@@ -189,16 +207,34 @@ def test_a_set_that_was_made_anew_is_not_read_from_a_cache(tmp_path):
 def test_the_command(tmp_path, capsys):
     (tmp_path / "data").mkdir()
     labelled_scenes(4).to_parquet(tmp_path / "data" / "test.parquet")
-    words = ["corrupt", "--dataset", str(tmp_path / "data"), "--output", str(tmp_path / "c"), "--corruptions", "fog",
-             "spatter", "--severities", "2", "--workers", "1", "--seed", "4"]
+    words = [
+        "corrupt",
+        "--dataset",
+        str(tmp_path / "data"),
+        "--output",
+        str(tmp_path / "c"),
+        "--corruptions",
+        "fog",
+        "spatter",
+        "--severities",
+        "2",
+        "--workers",
+        "1",
+        "--seed",
+        "4",
+    ]
     cli.main(words)
     assert "2 files" in capsys.readouterr().out
     read = load_corrupted(tmp_path / "c", "spatter", 2, cache_dir=tmp_path / "cache")
     assert read.features["label"] == ClassLabel(names=["dog", "cat"])
     expected = corrupted(labelled_scenes(4), "spatter", 2, seed=4)
     assert np.array_equal(np.asarray(read[3]["img"]), np.asarray(expected[3]["img"]))
-    for change, message in [(["--corruptions", "fgo"], "Did you mean 'fog'"), (["--dataset", "no/such/folder"], "no/such/folder"),
-                            (["--split", "train"], "--split train"), (["--seed", "5"], "seed 4 there, 5 wanted")]:
+    for change, message in [
+        (["--corruptions", "fgo"], "Did you mean 'fog'"),
+        (["--dataset", "no/such/folder"], "no/such/folder"),
+        (["--split", "train"], "--split train"),
+        (["--seed", "5"], "seed 4 there, 5 wanted"),
+    ]:
         with pytest.raises(SystemExit) as exit_:
             cli.main([*words, *change])
         assert exit_.value.code == 2 and message in capsys.readouterr().err
@@ -210,8 +246,23 @@ def test_the_command_reads_image_folders(tmp_path):
     for name in ("ant", "bee"):
         (tmp_path / "images/test" / name).mkdir(parents=True)
         Image.fromarray(scene(20, 30)).save(tmp_path / "images/test" / name / "1.png")
-    cli.main(["corrupt", "--dataset", str(tmp_path / "images"), "--output", str(tmp_path / "c"), "--corruptions", "fog",
-              "--severities", "1", "--workers", "1", "--size", "16"])
+    cli.main(
+        [
+            "corrupt",
+            "--dataset",
+            str(tmp_path / "images"),
+            "--output",
+            str(tmp_path / "c"),
+            "--corruptions",
+            "fog",
+            "--severities",
+            "1",
+            "--workers",
+            "1",
+            "--size",
+            "16",
+        ]
+    )
     read = load_corrupted(tmp_path / "c", "fog", 1, cache_dir=tmp_path / "cache")
     assert read.features["label"].names == ["ant", "bee"] and read[0]["image"].size == (16, 16)
 
@@ -219,7 +270,9 @@ def test_the_command_reads_image_folders(tmp_path):
 def test_a_wrong_name_on_the_command_line_says_what_would_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.load_dataset", offline)
-    with pytest.raises(FileNotFoundError, match="--dataset nope is no file, no folder and no data set on the Hub that can be reached"):
+    with pytest.raises(
+        FileNotFoundError, match="--dataset nope is no file, no folder and no data set on the Hub that can be reached"
+    ):
         command.main(["--dataset", "nope", "--output", "out"])
 
 

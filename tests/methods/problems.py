@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.context import StepContext
-from hf_ltsam.landscape import LossLandscape, MicroBatch
+from hf_ltsam.landscape.landscape import LossLandscape, MicroBatch
+from hf_ltsam.landscape.shortcuts import Shortcuts
+from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.methods import Method
-from hf_ltsam.shortcuts import Shortcuts
-from hf_ltsam.weights import TrainableWeights
+from hf_ltsam.methods.context import StepContext
 
 COUNTS = [500, 120, 20, 5]
 TAIL_THRESHOLD = 20
@@ -94,7 +94,8 @@ def landscape_of(
         return F.cross_entropy(logits, batch.labels, reduction="none")
 
     batches = [
-        MicroBatch({"x": x}, y) for x, y in zip(given.x.tensor_split(micro_batches), given.y.tensor_split(micro_batches))
+        MicroBatch({"x": x}, y)
+        for x, y in zip(given.x.tensor_split(micro_batches), given.y.tensor_split(micro_batches))
     ]
     return LossLandscape(TrainableWeights(model), batches, logits, losses, divisor, shortcuts=shortcuts)
 

@@ -51,12 +51,17 @@ def G(problem: Problem, weight_of: Callable[[int], float], offset: Gradient | No
     for z, label in zip(logits, problem.y.tolist()):
         total = total + weight_of(label) * (torch.logsumexp(z, 0) - z[label])
     (total / len(problem.y)).backward()
-    return [None if not p.requires_grad else torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    return [
+        None if not p.requires_grad else torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()
+    ]
 
 
 def combine(*terms: tuple[float, Gradient]) -> Gradient:
     """sum_k c_k v_k"""
-    return [None if parts[0] is None else sum(c * v for (c, _), v in zip(terms, parts)) for parts in zip(*(v for _, v in terms))]
+    return [
+        None if parts[0] is None else sum(c * v for (c, _), v in zip(terms, parts))
+        for parts in zip(*(v for _, v in terms))
+    ]
 
 
 def norm(v: Gradient) -> float:
@@ -106,9 +111,7 @@ def imbsam(problem: Problem, rho: float, tail_weight: float = 1.0, reduction: st
     return combine((1.0, G(problem, head)), (tail_weight, G(problem, tail, eps)))
 
 
-def sse_sam(
-    problem: Problem, rho_head: float, rho_tail: float, gamma: float, normalizer: str = "total"
-) -> Gradient:
+def sse_sam(problem: Problem, rho_head: float, rho_tail: float, gamma: float, normalizer: str = "total") -> Gradient:
     """Lyu et al. 2025 Alg. 1, steps 3 to 13."""
     if problem.progress >= gamma:
         rho_head = 0.0
@@ -141,7 +144,7 @@ def focal_sam(problem: Problem, rho: float, gamma: float, lam: float, plain: str
     g_focal = G(problem, focal)
     g_1 = G(problem, focal, combine((rho, unit(g_focal))))
     g_2 = combine((1.0, G(problem, one)), (-lam, g_focal))
-    if plain == "reuse":        # methods.md: ((1 - c) / c) lam G(f) with c = sum of pi_c lam (1 - pi_c)^gamma
+    if plain == "reuse":  # methods.md: ((1 - c) / c) lam G(f) with c = sum of pi_c lam (1 - pi_c)^gamma
         c = sum(pi * lam * focal(y) for y, pi in enumerate(problem.prior))
         g_2 = combine(((1 - c) / c * lam, g_focal))
     return combine((lam, g_1), (1.0, g_2))
@@ -180,7 +183,9 @@ def looksam(problem: Problem, rho: float, every: int, alpha: float) -> Gradient:
 
 def msam(problem: Problem, rho: float, momentum: float = 0.9) -> Gradient:
     """Momentum-SAM 2024: against the momentum by rho; the buffer is that of SGD."""
-    m = problem.memory.get("m", [None if not p.requires_grad else torch.zeros_like(p) for p in problem.model.parameters()])
+    m = problem.memory.get(
+        "m", [None if not p.requires_grad else torch.zeros_like(p) for p in problem.model.parameters()]
+    )
     g = G(problem, one, combine((-rho, unit(m))))
     problem.memory["m"] = combine((momentum, m), (1.0, g))
     return g
@@ -239,7 +244,8 @@ def classifier_weights(problem: Problem) -> set[int]:
 
 def masked(problem: Problem, v: Gradient, kept: set[int]) -> Gradient:
     return [
-        None if t is None else t if id(p) in kept else torch.zeros_like(t) for p, t in zip(problem.model.parameters(), v)
+        None if t is None else t if id(p) in kept else torch.zeros_like(t)
+        for p, t in zip(problem.model.parameters(), v)
     ]
 
 
@@ -250,7 +256,11 @@ def model_perturbation(problem: Problem, rho: float) -> Gradient:
 
 
 def cc_sam(
-    problem: Problem, scale: float = 1e-2, mix: float = 1.0, norm: str = "global", class_weighting: str = "none",
+    problem: Problem,
+    scale: float = 1e-2,
+    mix: float = 1.0,
+    norm: str = "global",
+    class_weighting: str = "none",
     parameters: str = "classifier",
 ) -> Gradient:
     """Zhou et al. 2023b Eq. 1 and 16, one class at a time; `per_tensor` as in the published code."""
@@ -261,10 +271,11 @@ def cc_sam(
     length = sum(float((p**2).sum()) for p in w) ** 0.5
     total = combine((1 - mix, sgd(problem)))
     for c in sorted(set(problem.y.tolist())):
+
         def own(label: int, c: int = c) -> float:
             return 1.0 if label == c else 0.0
 
-        members = int((problem.y == c).sum())        # the class's mean loss, normalised (batch norm) with all others
+        members = int((problem.y == c).sum())  # the class's mean loss, normalised (batch norm) with all others
         g_c = combine((len(problem.y) / members, masked(problem, G(problem, own), kept)))
         whole = sum(float((t**2).sum()) for t in g_c if t is not None) ** 0.5
         eps = []

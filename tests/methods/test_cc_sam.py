@@ -42,6 +42,7 @@ def test_a_class_without_a_gradient_is_finite_in_float32(args):
 @pytest.mark.parametrize("args", OPTIONS)
 def test_a_class_with_one_image_counts_as_one_with_two(args):
     """n_c - 1 is bounded below by 1."""
+
     def gradient(images):
         return gradient_of(make_method("cc_sam", scale=0.3, **args), problem(counts=[500, 120, 20, images]))
 
@@ -54,7 +55,7 @@ def test_a_class_with_one_image_counts_as_one_with_two(args):
 
 def test_rare_classes_are_perturbed_more():
     """rho_c* falls with n_c^(-1/4)."""
-    from hf_ltsam.weights import TrainableWeights
+    from hf_ltsam.landscape.weights import TrainableWeights
 
     lengths = {}
     moved = TrainableWeights.moved
@@ -77,6 +78,12 @@ def test_rare_classes_are_perturbed_more():
 def test_every_option_matters(model):
     base = {"scale": 0.5}
     reference = gradient_of(make_method("cc_sam", **base), problem(model))
-    for change in ({"scale": 0.2}, {"mix": 0.5}, {"norm": "per_tensor"}, {"class_weighting": "inverse_prior"}, {"parameters": "all"}):
+    for change in (
+        {"scale": 0.2},
+        {"mix": 0.5},
+        {"norm": "per_tensor"},
+        {"class_weighting": "inverse_prior"},
+        {"parameters": "all"},
+    ):
         with pytest.raises(AssertionError):
             assert_equal(reference, gradient_of(make_method("cc_sam", **{**base, **change}), problem(model)), 1e-5)

@@ -35,7 +35,10 @@ TABLE = [
     ("cc_sam", {"scale": 0.3, "norm": "per_tensor"}),
     ("cc_sam", {"scale": 0.3, "class_weighting": "inverse_prior"}),
     ("cc_sam", {"scale": 0.3, "parameters": "all"}),
-    ("cc_sam", {"scale": 0.3, "norm": "per_tensor", "class_weighting": "inverse_prior", "parameters": "all", "mix": 0.3}),
+    (
+        "cc_sam",
+        {"scale": 0.3, "norm": "per_tensor", "class_weighting": "inverse_prior", "parameters": "all", "mix": 0.3},
+    ),
     ("pgd", {"sigma": 0.1}),
     ("lpf_sgd", {"gamma": 0.2, "shards": 2}),
     ("model_perturbation", {"rho": 0.5}),
@@ -93,4 +96,6 @@ def test_does_not_depend_on_the_loss_divisor(name, args):
 @pytest.mark.parametrize(("name", "args"), TABLE, ids=IDS)
 def test_micro_batches_are_one_batch(name, args):
     given = problem()
-    assert_equal(gradient_of(make_method(name, **args), given, micro_batches=3), getattr(references, name)(given, **args))
+    assert_equal(
+        gradient_of(make_method(name, **args), given, micro_batches=3), getattr(references, name)(given, **args)
+    )

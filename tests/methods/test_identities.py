@@ -6,7 +6,7 @@ from methods.problems import COUNTS, assert_equal, gradient_at, gradient_of, pro
 
 from hf_ltsam.methods import make_method
 
-ALL_TAIL, NO_TAIL = [5, 5, 4, 3], [500, 120, 100, 50]        # against a tail threshold of 20
+ALL_TAIL, NO_TAIL = [5, 5, 4, 3], [500, 120, 100, 50]  # against a tail threshold of 20
 
 # left method, right method, what makes them equal, tolerance
 TABLE = [
@@ -16,22 +16,42 @@ TABLE = [
     (("imbsam", {"rho": 0.3}), ("sam", {"rho": 0.3}), {"counts": ALL_TAIL}, 1e-14),
     (("imbsam", {"rho": 0.3}), ("sgd", {}), {"counts": NO_TAIL}, 1e-14),
     (("imbsam", {"rho": 0.0}), ("sgd", {}), {}, 1e-14),
-    (("sse_sam", {"rho_head": 9.0, "rho_tail": 0.3, "gamma": 0.5, "normalizer": "group"}), ("imbsam", {"rho": 0.3}),
-     {"progress": 0.5}, 1e-14),
-    (("sse_sam", {"rho_head": 0.2, "rho_tail": 0.3, "gamma": 1.0}), ("sam_ext", {"rho_head": 0.2, "rho_tail": 0.3}),
-     {"progress": 0.999}, 0),
+    (
+        ("sse_sam", {"rho_head": 9.0, "rho_tail": 0.3, "gamma": 0.5, "normalizer": "group"}),
+        ("imbsam", {"rho": 0.3}),
+        {"progress": 0.5},
+        1e-14,
+    ),
+    (
+        ("sse_sam", {"rho_head": 0.2, "rho_tail": 0.3, "gamma": 1.0}),
+        ("sam_ext", {"rho_head": 0.2, "rho_tail": 0.3}),
+        {"progress": 0.999},
+        0,
+    ),
     (("sam_ext", {"rho_head": 9.0, "rho_tail": 0.3}), ("sam", {"rho": 0.3}), {"counts": ALL_TAIL}, 1e-14),
-    (("sam_ext", {"rho_head": 9.0, "rho_tail": 0.3, "normalizer": "group"}), ("sam", {"rho": 0.3}),
-     {"counts": ALL_TAIL}, 1e-14),
+    (
+        ("sam_ext", {"rho_head": 9.0, "rho_tail": 0.3, "normalizer": "group"}),
+        ("sam", {"rho": 0.3}),
+        {"counts": ALL_TAIL},
+        1e-14,
+    ),
     (("sam_ext", {"rho_head": 0.2, "rho_tail": 9.0}), ("sam", {"rho": 0.2}), {"counts": NO_TAIL}, 1e-14),
-    (("sam_ext", {"rho_head": 0.2, "rho_tail": 9.0, "normalizer": "group"}), ("sam", {"rho": 0.2}),
-     {"counts": NO_TAIL}, 1e-14),
+    (
+        ("sam_ext", {"rho_head": 0.2, "rho_tail": 9.0, "normalizer": "group"}),
+        ("sam", {"rho": 0.2}),
+        {"counts": NO_TAIL},
+        1e-14,
+    ),
     (("focal_sam", {"rho": 0.3, "gamma": 0.0, "lam": 1.0}), ("sam", {"rho": 0.3}), {}, 1e-14),
     (("focal_sam", {"rho": 0.3, "gamma": 2.0, "lam": 0.0}), ("sgd", {}), {}, 0),
     (("focal_sam", {"rho": 0.3, "gamma": 0.0, "lam": 1.0, "plain": "reuse"}), ("sam", {"rho": 0.3}), {}, 1e-14),
     # with one prior for all classes nothing is neglected
-    (("focal_sam", {"rho": 0.3, "gamma": 2.0, "lam": 0.7, "plain": "reuse"}),
-     ("focal_sam", {"rho": 0.3, "gamma": 2.0, "lam": 0.7}), {"counts": [9, 9, 9, 9]}, 1e-14),
+    (
+        ("focal_sam", {"rho": 0.3, "gamma": 2.0, "lam": 0.7, "plain": "reuse"}),
+        ("focal_sam", {"rho": 0.3, "gamma": 2.0, "lam": 0.7}),
+        {"counts": [9, 9, 9, 9]},
+        1e-14,
+    ),
     (("gradient_norm", {"rho": 0.3, "alpha": 1.0}), ("sam", {"rho": 0.3}), {}, 0),
     (("gradient_norm", {"rho": 0.3, "alpha": 0.0}), ("sgd", {}), {}, 0),
     (("gsam", {"rho": 0.3, "alpha": 0.0}), ("sam", {"rho": 0.3}), {}, 0),
@@ -45,8 +65,12 @@ TABLE = [
     (("cc_sam", {"scale": 0.0}), ("sgd", {}), {}, 1e-14),
     (("cc_sam", {"scale": 9.0, "mix": 0.0}), ("sgd", {}), {}, 1e-14),
     # Focal-SAM is near ImbSAM only while gamma pi_head >> 1 >> gamma pi_tail ...
-    (("focal_sam", {"rho": 0.3, "gamma": 30.0, "lam": 1.0}), ("imbsam", {"rho": 0.3}),
-     {"counts": [10**9, 10**9, 1, 1]}, 1e-8),
+    (
+        ("focal_sam", {"rho": 0.3, "gamma": 30.0, "lam": 1.0}),
+        ("imbsam", {"rho": 0.3}),
+        {"counts": [10**9, 10**9, 1, 1]},
+        1e-8,
+    ),
     # ... and tends to SGD as gamma grows, not to ImbSAM
     (("focal_sam", {"rho": 0.3, "gamma": 1e5, "lam": 1.0}), ("sgd", {}), {}, 1e-10),
 ]
@@ -68,7 +92,7 @@ def test_identity(left, right, setting, tolerance, model):
 def test_lpf_sgd_without_noise_is_sgd_where_samples_do_not_interact():
     lpf_sgd, sgd = make_method("lpf_sgd", gamma=0.0, shards=3), make_method("sgd")
     assert_equal(gradient_of(lpf_sgd, problem()), gradient_of(sgd, problem()), 1e-14)
-    with pytest.raises(AssertionError):        # each shard has its own batch statistics
+    with pytest.raises(AssertionError):  # each shard has its own batch statistics
         assert_equal(gradient_of(lpf_sgd, problem("batch norm")), gradient_of(sgd, problem("batch norm")), 1e-3)
 
 
@@ -89,9 +113,21 @@ def test_the_paths_differ_where_no_identity_holds():
     """Guards the table above against problems on which every method gives the same."""
     given = problem()
     sgd = torch.cat([v.flatten() for v in gradient_of(make_method("sgd"), given)])
-    for name, args in [("sam", {"rho": 0.3}), ("asam", {}), ("imbsam", {"rho": 0.3}), ("focal_sam", {"rho": 0.3}),
-                       ("sse_sam", {}), ("sam_ext", {}), ("gradient_norm", {"rho": 0.3}), ("gsam", {}), ("cc_sam", {"scale": 0.3}),
-                       ("friendly_sam", {"rho": 0.3}), ("looksam", {"rho": 0.3}), ("pgd", {"sigma": 0.1}),
-                       ("lpf_sgd", {"gamma": 0.1}), ("model_perturbation", {"rho": 0.3})]:
+    for name, args in [
+        ("sam", {"rho": 0.3}),
+        ("asam", {}),
+        ("imbsam", {"rho": 0.3}),
+        ("focal_sam", {"rho": 0.3}),
+        ("sse_sam", {}),
+        ("sam_ext", {}),
+        ("gradient_norm", {"rho": 0.3}),
+        ("gsam", {}),
+        ("cc_sam", {"scale": 0.3}),
+        ("friendly_sam", {"rho": 0.3}),
+        ("looksam", {"rho": 0.3}),
+        ("pgd", {"sigma": 0.1}),
+        ("lpf_sgd", {"gamma": 0.1}),
+        ("model_perturbation", {"rho": 0.3}),
+    ]:
         other = torch.cat([v.flatten() for v in gradient_of(make_method(name, **args), given)])
         assert (other - sgd).norm() > 1e-3 * sgd.norm(), name

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.context import StepContext
-from hf_ltsam.landscape import LossLandscape, MicroBatch
+from hf_ltsam.landscape.landscape import LossLandscape, MicroBatch
+from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.methods import make_method
-from hf_ltsam.weights import TrainableWeights
+from hf_ltsam.methods.context import StepContext
 
 
 class Quadratic(nn.Module):
@@ -40,7 +40,7 @@ def second_moments(lam_min, rho):
     H = Q @ torch.diag(torch.tensor([lam_min, 0.3, 1.0, 2.0], dtype=torch.float64)) @ Q.T
     model = Quadratic(H, torch.randn(4, dtype=torch.float64))
     sam, plain = [], []
-    for b in torch.randn(50, 1, 4, dtype=torch.float64):        # one stochastic gradient each
+    for b in torch.randn(50, 1, 4, dtype=torch.float64):  # one stochastic gradient each
         G = landscape(model, b).gradient
         g = G()
         plain.append(g.tensors[0] @ Q[:, 0])
@@ -54,16 +54,18 @@ def test_theorem_2_of_saddle_longtail(lam_min, rho):
     assert sam == pytest.approx((1 + rho * lam_min) ** 2 * plain, rel=1e-9)
 
 
-@pytest.mark.parametrize(("lam_min", "grows"), [(-0.1, False), (-10.0, False), (-39.9, False), (-40.1, True), (-100.0, True)])
+@pytest.mark.parametrize(
+    ("lam_min", "grows"), [(-0.1, False), (-10.0, False), (-39.9, False), (-40.1, True), (-100.0, True)]
+)
 def test_negative_curvature_is_amplified_only_beyond_two_over_rho(lam_min, grows):
     """The factor is at least 1 for lam_min <= -2/rho; between that and 0 the component shrinks."""
-    sam, plain = second_moments(lam_min, rho=0.05)        # 2 / rho = 40
+    sam, plain = second_moments(lam_min, rho=0.05)  # 2 / rho = 40
     assert (sam > plain) == grows
 
 
 # ---- Lyu et al. 2025 Theorem 1 ----
 
-ETA, RHO, G0 = 0.01, 0.05, (1.0, 1e-9)        # the case of which the condition is true
+ETA, RHO, G0 = 0.01, 0.05, (1.0, 1e-9)  # the case of which the condition is true
 
 
 def trajectory(name, lam_min, g0, steps):

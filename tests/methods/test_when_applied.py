@@ -7,8 +7,12 @@ from methods.problems import assert_equal, gradient_at, problem, step_of
 from hf_ltsam.methods import METHODS, make_method
 
 STRONG = {
-    "asam": {"rho": 2.0}, "pgd": {"sigma": 0.1}, "lpf_sgd": {"gamma": 0.3, "shards": 2}, "cc_sam": {"scale": 0.3},
-    "model_perturbation": {"rho": 0.3}, "looksam": {"rho": 0.3, "every": 2},
+    "asam": {"rho": 2.0},
+    "pgd": {"sigma": 0.1},
+    "lpf_sgd": {"gamma": 0.3, "shards": 2},
+    "cc_sam": {"scale": 0.3},
+    "model_perturbation": {"rho": 0.3},
+    "looksam": {"rho": 0.3, "every": 2},
 }
 
 
@@ -28,7 +32,7 @@ def differs_from_sgd(method, step, progress=0.0, memory=None):
 def test_every_third_step(name):
     method = make_method(name, **STRONG.get(name, {}), interval=3)
     memory = {}
-    differs_from_sgd(method, 0, memory=memory)        # Momentum-SAM has no momentum before its first step
+    differs_from_sgd(method, 0, memory=memory)  # Momentum-SAM has no momentum before its first step
     assert [differs_from_sgd(method, step, memory=memory) for step in range(3, 10)] == [True, False, False] * 2 + [True]
 
 
@@ -88,28 +92,51 @@ def test_what_is_remembered_is_not_what_is_returned():
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"interval": 0}, r"interval=\.\.\.\) must be a whole number of at least 1, got 0"),
-    ({"interval": 2.5}, r"interval=\.\.\.\) must be a whole number of at least 1, got 2\.5"),
-    ({"start": -0.1}, r"start=\.\.\.\) must be a share of training"),
-    ({"stop": 1.1}, r"stop=\.\.\.\) must be a share of training"),
-    ({"start": 0.5, "stop": 0.5}, r"start=\.\.\.\) must be below stop, got start=0\.5 and stop=0\.5"),
-    ({"intervall": 2}, "no argument 'intervall'. Did you mean 'interval'"),
-])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"interval": 0}, r"interval=\.\.\.\) must be a whole number of at least 1, got 0"),
+        ({"interval": 2.5}, r"interval=\.\.\.\) must be a whole number of at least 1, got 2\.5"),
+        ({"start": -0.1}, r"start=\.\.\.\) must be a share of training"),
+        ({"stop": 1.1}, r"stop=\.\.\.\) must be a share of training"),
+        ({"start": 0.5, "stop": 0.5}, r"start=\.\.\.\) must be below stop, got start=0\.5 and stop=0\.5"),
+        ({"intervall": 2}, "no argument 'intervall'. Did you mean 'interval'"),
+    ],
+)
 def test_refused_by_every_method(name, wrong, message):
     with pytest.raises(ValueError, match=message):
         make_method(name, **wrong)
 
 
-@pytest.mark.parametrize(("name", "wrong"), [
-    ("gradient_norm", {"alpha": -1}), ("gradient_norm", {"rho": -1}), ("gsam", {"alpha": -1}), ("gsam", {"rho": -1}),
-    ("looksam", {"every": 0}), ("looksam", {"every": 1.5}), ("looksam", {"alpha": -1}), ("looksam", {"rho": -1}),
-    ("msam", {"rho": -1}), ("msam", {"momentum": 1.0}), ("friendly_sam", {"beta": 1.0}), ("friendly_sam", {"sigma": -1}),
-    ("friendly_sam", {"rho": -1}), ("pgd", {"sigma": -1}), ("lpf_sgd", {"gamma": -1}), ("lpf_sgd", {"shards": 0}),
-    ("model_perturbation", {"rho": -1}), ("cc_sam", {"scale": -1}), ("cc_sam", {"mix": 1.1}), ("cc_sam", {"norm": "globall"}),
-    ("cc_sam", {"class_weighting": "inverse"}), ("cc_sam", {"parameters": "head"}), ("focal_sam", {"plain": "reused"}),
-])
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("gradient_norm", {"alpha": -1}),
+        ("gradient_norm", {"rho": -1}),
+        ("gsam", {"alpha": -1}),
+        ("gsam", {"rho": -1}),
+        ("looksam", {"every": 0}),
+        ("looksam", {"every": 1.5}),
+        ("looksam", {"alpha": -1}),
+        ("looksam", {"rho": -1}),
+        ("msam", {"rho": -1}),
+        ("msam", {"momentum": 1.0}),
+        ("friendly_sam", {"beta": 1.0}),
+        ("friendly_sam", {"sigma": -1}),
+        ("friendly_sam", {"rho": -1}),
+        ("pgd", {"sigma": -1}),
+        ("lpf_sgd", {"gamma": -1}),
+        ("lpf_sgd", {"shards": 0}),
+        ("model_perturbation", {"rho": -1}),
+        ("cc_sam", {"scale": -1}),
+        ("cc_sam", {"mix": 1.1}),
+        ("cc_sam", {"norm": "globall"}),
+        ("cc_sam", {"class_weighting": "inverse"}),
+        ("cc_sam", {"parameters": "head"}),
+        ("focal_sam", {"plain": "reused"}),
+    ],
+)
 def test_values_out_of_their_domain(name, wrong):
-    (argument, value), = wrong.items()
+    ((argument, value),) = wrong.items()
     with pytest.raises(ValueError, match=rf"{METHODS[name].__name__}\({argument}=.*{value}"):
         make_method(name, **wrong)

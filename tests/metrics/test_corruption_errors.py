@@ -46,8 +46,8 @@ def test_a_table_by_hand():
     assert mean_error(table) == pytest.approx(0.2 + 0.01 * 7)
     assert mean_errors(table)["fog"] == pytest.approx(0.29)
     ce = corruption_errors(table, ALEXNET)
-    assert ce["gaussian_noise"] == pytest.approx(100 * 0.2 / 0.886428)        # 22.5625
-    assert ce["jpeg_compression"] == pytest.approx(100 * 0.34 / 0.6065)       # 56.0594
+    assert ce["gaussian_noise"] == pytest.approx(100 * 0.2 / 0.886428)  # 22.5625
+    assert ce["jpeg_compression"] == pytest.approx(100 * 0.34 / 0.6065)  # 56.0594
     by_hand = sum(100 * (0.2 + 0.01 * k) / error for k, error in enumerate(ALEXNET_ERRORS.values())) / 15
     assert mean_corruption_error(table, ALEXNET) == pytest.approx(by_hand)
 
@@ -55,7 +55,9 @@ def test_a_table_by_hand():
 def test_mce_is_no_ratio_of_means():
     """The mean of ratios, not the ratio of means: people mix them up."""
     table = made_up(0.04)
-    assert mean_corruption_error(table, ALEXNET) != pytest.approx(100 * mean_error(table) / np.mean(list(ALEXNET_ERRORS.values())))
+    assert mean_corruption_error(table, ALEXNET) != pytest.approx(
+        100 * mean_error(table) / np.mean(list(ALEXNET_ERRORS.values()))
+    )
 
 
 def test_a_named_baseline():
@@ -65,7 +67,7 @@ def test_a_named_baseline():
     assert corruption_errors(table, baseline) == pytest.approx({"fog": 80, "snow": 150})
     summary = corruption_summary(table, baseline)
     assert summary["relative_to"] == "ResNet-32, CE"
-    assert summary["mce"] is None                       # of 2 of 15
+    assert summary["mce"] is None  # of 2 of 15
     assert summary["ce"] == pytest.approx({"fog": 80, "snow": 150}) and summary["severities"] == [1, 3]
     assert summary["mean_error"] == pytest.approx((0.2 + 0.45 + 0.45) / 3)
 
@@ -87,13 +89,16 @@ def test_extra_corruptions_stand_beside_the_15():
     assert mean_corruption_error(table, own) == pytest.approx(100) and corruption_errors(table, own)["spatter"] == 200
 
 
-@pytest.mark.parametrize("table, message", [
-    ({}, "at least one"),
-    ({"fog": {}}, "at least one"),
-    ({"fog": {1: 0.1, 2: 0.2}, "snow": {1: 0.1}}, "fog has 1, 2, snow has 1"),
-    ({"fog": {1: 12.5}}, r"fog at severity 1 .*\[0, 1\], got 12.5"),
-    ({"fog": {1: float("nan")}}, "got nan"),
-])
+@pytest.mark.parametrize(
+    "table, message",
+    [
+        ({}, "at least one"),
+        ({"fog": {}}, "at least one"),
+        ({"fog": {1: 0.1, 2: 0.2}, "snow": {1: 0.1}}, "fog has 1, 2, snow has 1"),
+        ({"fog": {1: 12.5}}, r"fog at severity 1 .*\[0, 1\], got 12.5"),
+        ({"fog": {1: float("nan")}}, "got nan"),
+    ],
+)
 def test_tables_that_make_no_sense(table, message):
     with pytest.raises(ValueError, match=message):
         mean_error(table)
@@ -119,7 +124,7 @@ def test_a_baseline_without_errors():
 def test_a_table_from_predictions():
     table = error_table([0, 1, 1, 0], [0, 0, 1, 1], ["snow", "fog", "fog", "shot_noise"], [1, 2, 2, 1])
     assert table == {"shot_noise": {1: 1.0}, "snow": {1: 0.0}, "fog": {2: 0.5}}
-    assert list(table) == ["shot_noise", "snow", "fog"]       # the usual order
+    assert list(table) == ["shot_noise", "snow", "fog"]  # the usual order
     with pytest.raises(ValueError, match="same length"):
         error_table([0], [0], ["fog"], [1, 2])
 
@@ -129,6 +134,8 @@ def test_the_metric_for_evaluate(tmp_path):
 
     metric = CorruptionErrors(Baseline("half", dict.fromkeys(BENCHMARK, 0.5), (1,)), cache_dir=str(tmp_path))
     for corruption in BENCHMARK:
-        metric.add_batch(predictions=[0, 1, 1, 1], references=[0, 0, 0, 0], corruption=[corruption] * 4, severity=[1] * 4)
+        metric.add_batch(
+            predictions=[0, 1, 1, 1], references=[0, 0, 0, 0], corruption=[corruption] * 4, severity=[1] * 4
+        )
     result = metric.compute()
     assert result["mce"] == pytest.approx(150) and result["mean_error"] == 0.75 and result["relative_to"] == "half"

@@ -50,5 +50,7 @@ def test_calibration_error_over_batches(tmp_path, num_bins):
 def test_two_metrics_in_one(tmp_path):
     both = evaluate.combine([BalancedAccuracy(str(tmp_path)), GroupAccuracy(STATISTICS, str(tmp_path))])
     assert both.compute(predictions=[0, 1, 1], references=[0, 0, 1]) == {
-        "balanced_accuracy": 0.75, "many": 0.5, "medium": 1.0
+        "balanced_accuracy": 0.75,
+        "many": 0.5,
+        "medium": 1.0,
     }

@@ -21,7 +21,7 @@ from hf_ltsam.metrics.long_tail import (
     softmax,
 )
 
-STATISTICS = ClassStatistics(counts=(300, 101, 100, 20, 19, 2))        # many 0 1, medium 2 3, few 4 5
+STATISTICS = ClassStatistics(counts=(300, 101, 100, 20, 19, 2))  # many 0 1, medium 2 3, few 4 5
 
 
 def a_test_set(seed=0, n=300, classes=range(6)):
@@ -98,17 +98,27 @@ def test_all_in_one():
     logits, labels = a_test_set()
     predictions = logits.argmax(1)
     recalls = recall_score(labels, predictions, average=None)
-    assert long_tail_metrics(logits, labels, STATISTICS) == pytest.approx({
-        "overall": accuracy_score(labels, predictions),
-        "balanced": recalls.mean(),
-        "many": recalls[:2].mean(), "medium": recalls[2:4].mean(), "few": recalls[4:].mean(),
-        "ece": expected_calibration_error(torch.from_numpy(logits).softmax(1), labels),
-    })
+    assert long_tail_metrics(logits, labels, STATISTICS) == pytest.approx(
+        {
+            "overall": accuracy_score(labels, predictions),
+            "balanced": recalls.mean(),
+            "many": recalls[:2].mean(),
+            "medium": recalls[2:4].mean(),
+            "few": recalls[4:].mean(),
+            "ece": expected_calibration_error(torch.from_numpy(logits).softmax(1), labels),
+        }
+    )
 
 
-@pytest.mark.parametrize("convert", [
-    np.float32, lambda x: x.tolist(), torch.from_numpy, lambda x: torch.from_numpy(x).requires_grad_(),
-])
+@pytest.mark.parametrize(
+    "convert",
+    [
+        np.float32,
+        lambda x: x.tolist(),
+        torch.from_numpy,
+        lambda x: torch.from_numpy(x).requires_grad_(),
+    ],
+)
 def test_arrays_tensors_and_lists(convert):
     logits, labels = a_test_set()
     expected = long_tail_metrics(logits, labels, STATISTICS)
@@ -138,20 +148,23 @@ def test_as_compute_metrics_of_a_trainer(wrap):
     assert LongTailMetrics(STATISTICS)(prediction) == long_tail_metrics(logits, labels, STATISTICS)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: per_class_accuracy([0, 1], [0], 2), r"\(2,\) and \(1,\)"),
-    (lambda: per_class_accuracy([], [], 2), r"not empty"),
-    (lambda: per_class_accuracy(np.eye(2), [0, 1], 2), r"predicted_classes"),
-    (lambda: per_class_accuracy([0, 1], [0, 2], 2), r"Label 2 is outside the class range 0 to 1"),
-    (lambda: per_class_accuracy([0, 1], [0, -100], 2), r"Label -100"),
-    (lambda: per_class_accuracy([0, 1], [0.0, 1.0], 2), r"integers"),
-    (lambda: group_accuracies([0.5, 0.5], STATISTICS), r"6 classes.*\(2,\)"),
-    (lambda: expected_calibration_error([[2.0, -1.0]], [0]), r"softmax"),
-    (lambda: expected_calibration_error([[3.0, 1.0]], [0]), r"softmax"),
-    (lambda: expected_calibration_error([[0.5, 0.5]], [0], num_bins=0), r"num_bins=.*0"),
-    (lambda: expected_calibration_error([[0.5, 0.5]], [0, 1]), r"\(1, 2\) and \(2,\)"),
-    (lambda: long_tail_metrics(np.zeros((1, 7)), [0], STATISTICS), r"7 logits.*6 classes"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: per_class_accuracy([0, 1], [0], 2), r"\(2,\) and \(1,\)"),
+        (lambda: per_class_accuracy([], [], 2), r"not empty"),
+        (lambda: per_class_accuracy(np.eye(2), [0, 1], 2), r"predicted_classes"),
+        (lambda: per_class_accuracy([0, 1], [0, 2], 2), r"Label 2 is outside the class range 0 to 1"),
+        (lambda: per_class_accuracy([0, 1], [0, -100], 2), r"Label -100"),
+        (lambda: per_class_accuracy([0, 1], [0.0, 1.0], 2), r"integers"),
+        (lambda: group_accuracies([0.5, 0.5], STATISTICS), r"6 classes.*\(2,\)"),
+        (lambda: expected_calibration_error([[2.0, -1.0]], [0]), r"softmax"),
+        (lambda: expected_calibration_error([[3.0, 1.0]], [0]), r"softmax"),
+        (lambda: expected_calibration_error([[0.5, 0.5]], [0], num_bins=0), r"num_bins=.*0"),
+        (lambda: expected_calibration_error([[0.5, 0.5]], [0, 1]), r"\(1, 2\) and \(2,\)"),
+        (lambda: long_tail_metrics(np.zeros((1, 7)), [0], STATISTICS), r"7 logits.*6 classes"),
+    ],
+)
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -14,7 +14,15 @@ def architecture(quick_gelu=False, patch=8, **vision):
     return {
         "embed_dim": 24,
         "quick_gelu": quick_gelu,
-        "vision_cfg": {"image_size": 16, "layers": 3, "width": 32, "head_width": 8, "patch_size": patch, "mlp_ratio": 3.0, **vision},
+        "vision_cfg": {
+            "image_size": 16,
+            "layers": 3,
+            "width": 32,
+            "head_width": 8,
+            "patch_size": patch,
+            "mlp_ratio": 3.0,
+            **vision,
+        },
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 20, "heads": 2, "layers": 2, "mlp_ratio": 2.0},
     }
 
@@ -48,8 +56,22 @@ def transformers_clip(folder, kind="clip", seed=0):
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipModel
 
     torch.manual_seed(seed)
-    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 16, "patch_size": 8}
-    text = {"hidden_size": 20, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 49408, "max_position_embeddings": 77}
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 16,
+        "patch_size": 8,
+    }
+    text = {
+        "hidden_size": 20,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 49408,
+        "max_position_embeddings": 77,
+    }
     if kind == "clip":
         model = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=24))
     else:
@@ -61,7 +83,10 @@ def transformers_clip(folder, kind="clip", seed=0):
     model.save_pretrained(folder)
     clip_tokenizer(folder).save_pretrained(folder)
     CLIPImageProcessor(
-        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]
+        size={"shortest_edge": 16},
+        crop_size={"height": 16, "width": 16},
+        image_mean=[0.1, 0.2, 0.3],
+        image_std=[0.4, 0.5, 0.6],
     ).save_pretrained(folder)
     return model.eval()
 
@@ -73,8 +98,15 @@ def clip_tokenizer(folder):
 
     with gzip.open(Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
         merges = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
-    vocabulary = open_clip.tokenizer._tokenizer.encoder if hasattr(open_clip.tokenizer, "_tokenizer") else open_clip.SimpleTokenizer().encoder
-    vocabulary = {token.replace("<start_of_text>", "<|startoftext|>").replace("<end_of_text>", "<|endoftext|>"): n for token, n in vocabulary.items()}
+    vocabulary = (
+        open_clip.tokenizer._tokenizer.encoder
+        if hasattr(open_clip.tokenizer, "_tokenizer")
+        else open_clip.SimpleTokenizer().encoder
+    )
+    vocabulary = {
+        token.replace("<start_of_text>", "<|startoftext|>").replace("<end_of_text>", "<|endoftext|>"): n
+        for token, n in vocabulary.items()
+    }
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
     return CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))

@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-CAPTIONS = ("a photo of a {}.", "a drawing of the {}.", "a blurry photo of a {}.", "a sketch of the {}.", "a photo of my {}.")
+CAPTIONS = (
+    "a photo of a {}.",
+    "a drawing of the {}.",
+    "a blurry photo of a {}.",
+    "a sketch of the {}.",
+    "a photo of my {}.",
+)
 ARCHITECTURE = {
     "embed_dim": 32,
     "quick_gelu": True,
@@ -15,7 +21,7 @@ ARCHITECTURE = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1, "mlp_ratio": 2.0},
 }
 MODEL = "digits-ViT"
-MEAN, STD = 0.305, 0.376        # of the pixels in [0, 1]
+MEAN, STD = 0.305, 0.376  # of the pixels in [0, 1]
 
 
 def digits():
@@ -41,10 +47,12 @@ def pretrain(folder, steps=300, images=900, seed=0):
     whole = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     tokens = open_clip.get_tokenizer(MODEL)([c.replace("{}", n) for n in NAMES for c in CAPTIONS])
     length = int(tokens.argmax(1).max()) + 1
-    used, tokens = tokens[:, :length].unique(return_inverse=True)        # sorted, so that the last token stays the highest
+    used, tokens = tokens[:, :length].unique(return_inverse=True)  # sorted, so that the last token stays the highest
     tokens = tokens.view(10, len(CAPTIONS), length)
     # only what the captions need is trained, for speed
-    model.token_embedding = torch.nn.Embedding.from_pretrained(whole["token_embedding.weight"][used].clone(), freeze=False)
+    model.token_embedding = torch.nn.Embedding.from_pretrained(
+        whole["token_embedding.weight"][used].clone(), freeze=False
+    )
     model.positional_embedding = torch.nn.Parameter(whole["positional_embedding"][:length].clone())
     model.attn_mask = model.attn_mask[:length, :length]
     x, y = (t[:images] for t in digits())

@@ -38,7 +38,7 @@ def images(n=3, size=8, channels=3, dtype=torch.float32):
 def test_parameter_counts(depth, count):
     """By hand for ResNet-32: stem 464, stages 23,360 + 88,192 + 351,488, classifier 650; option A adds none."""
     n = (depth - 2) // 6
-    conv_bn = lambda a, b: 9 * a * b + 2 * b        # noqa: E731
+    conv_bn = lambda a, b: 9 * a * b + 2 * b  # noqa: E731
     stages = 2 * n * conv_bn(16, 16)
     for a, b in ((16, 32), (32, 64)):
         stages += conv_bn(a, b) + (2 * n - 1) * conv_bn(b, b)
@@ -92,7 +92,7 @@ def test_forward_by_hand():
 def test_initial_values():
     model = a_model(depth=20)
     conv = model.stages[2][1].conv1.weight
-    assert conv.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)        # He et al. 2015: sqrt(2 / fan-in)
+    assert conv.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)  # He et al. 2015: sqrt(2 / fan-in)
     assert a_model(num_labels=1000).classifier.weight.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.02)
     assert not a_model().classifier.bias.any()
     cosine = a_model(head="cosine", num_labels=300).classifier.weight
@@ -108,7 +108,7 @@ def test_loss_is_plain_cross_entropy_and_only_where_labels_are_given():
     assert model(images()).loss is None
     assert "pixel_values" in inspect.signature(model.forward).parameters and model.main_input_name == "pixel_values"
     kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
-    assert inspect.Parameter.VAR_KEYWORD not in kinds        # the Trainer would stop dividing by accumulation steps
+    assert inspect.Parameter.VAR_KEYWORD not in kinds  # the Trainer would stop dividing by accumulation steps
 
 
 # --- saving and loading ----------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_round_trip_through_the_auto_class(tmp_path, head):
     assert (tmp_path / "model.safetensors").is_file()
     state = torch.get_rng_state()
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
-    assert torch.equal(torch.get_rng_state(), state)        # nothing was initialised that was then overwritten
+    assert torch.equal(torch.get_rng_state(), state)  # nothing was initialised that was then overwritten
     assert type(loaded) is CifarResNetForImageClassification and not loaded.training
     saved = model.state_dict()
     assert saved.keys() == loaded.state_dict().keys()
@@ -162,7 +162,7 @@ def test_configuration_by_name():
     assert type(AutoModelForImageClassification.from_config(config)) is CifarResNetForImageClassification
 
 
-@pytest.mark.slow        # a process of its own, for a first import
+@pytest.mark.slow  # a process of its own, for a first import
 def test_importing_the_library_registers_the_model_without_a_word_and_twice():
     code = """
 import importlib
@@ -223,7 +223,7 @@ def test_only_directions_matter():
         head.weight.mul_(7.0)
     torch.testing.assert_close(head(3 * features), before, rtol=1e-12, atol=1e-12)
     assert before.abs().max() <= 30
-    assert head(torch.zeros(1, 4, dtype=torch.float64)).tolist() == [[0, 0, 0]]        # no direction: no preference
+    assert head(torch.zeros(1, 4, dtype=torch.float64)).tolist() == [[0, 0, 0]]  # no direction: no preference
 
 
 def test_learnable_scale():
@@ -234,16 +234,19 @@ def test_learnable_scale():
     assert "learnable" in repr(head) and "scale=30" in repr(CosineClassifier(4, 3))
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: CifarResNetConfig(depth=18), r"depth=.*6n \+ 2.*18"),
-    (lambda: CifarResNetConfig(depth=2), r"depth=.*2"),
-    (lambda: CifarResNetConfig(depth="32"), r"depth=.*'32'"),
-    (lambda: CifarResNetConfig(head="cosin"), r"head=.*'cosin'.*'cosine'"),
-    (lambda: CifarResNetConfig(width=0), r"width=.*0"),
-    (lambda: CifarResNetConfig(num_channels=-1), r"num_channels=.*-1"),
-    (lambda: CifarResNetConfig(cosine_scale=0), r"cosine_scale=.*positive.*0"),
-    (lambda: CosineClassifier(4, 3, scale=-1.0), r"CosineClassifier\(scale=.*-1\.0"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: CifarResNetConfig(depth=18), r"depth=.*6n \+ 2.*18"),
+        (lambda: CifarResNetConfig(depth=2), r"depth=.*2"),
+        (lambda: CifarResNetConfig(depth="32"), r"depth=.*'32'"),
+        (lambda: CifarResNetConfig(head="cosin"), r"head=.*'cosin'.*'cosine'"),
+        (lambda: CifarResNetConfig(width=0), r"width=.*0"),
+        (lambda: CifarResNetConfig(num_channels=-1), r"num_channels=.*-1"),
+        (lambda: CifarResNetConfig(cosine_scale=0), r"cosine_scale=.*positive.*0"),
+        (lambda: CosineClassifier(4, 3, scale=-1.0), r"CosineClassifier\(scale=.*-1\.0"),
+    ],
+)
 def test_bad_values(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -13,12 +13,21 @@ from transformers import AutoModelForImageClassification, CLIPImageProcessor, pi
 from hf_ltsam.models import ClipForLongTail, ClipForLongTailConfig
 
 KINDS = ("clip", "siglip")
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 16, "patch_size": 8}
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 16,
+    "patch_size": 8,
+}
 
 
 def a_model(kind="clip", seed=0, attn=None, **settings):
     torch.manual_seed(seed)
-    config = ClipForLongTailConfig(vision_config={"model_type": f"{kind}_vision_model", **SIZES}, num_labels=5, **settings)
+    config = ClipForLongTailConfig(
+        vision_config={"model_type": f"{kind}_vision_model", **SIZES}, num_labels=5, **settings
+    )
     model = ClipForLongTail._from_config(config, attn_implementation=attn)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -43,7 +52,10 @@ def test_clip_by_hand():
 
     x = images(dtype=torch.float64)
     patches = F.conv2d(x, w["embeddings.patch_embedding.weight"], stride=8).flatten(2).transpose(1, 2)
-    h = torch.cat([w["embeddings.class_embedding"].expand(3, 1, 32), patches], 1) + w["embeddings.position_embedding.weight"]
+    h = (
+        torch.cat([w["embeddings.class_embedding"].expand(3, 1, 32), patches], 1)
+        + w["embeddings.position_embedding.weight"]
+    )
     h = norm(h, "pre_layrnorm")
     for k in range(3):
         block = f"encoder.layers.{k}"
@@ -54,7 +66,9 @@ def test_clip_by_hand():
         y = linear(norm(h, f"{block}.layer_norm2"), f"{block}.mlp.fc1")
         h = h + linear(y * torch.sigmoid(1.702 * y), f"{block}.mlp.fc2")
     feature = norm(h[:, 0], "post_layernorm")
-    cosine = (feature / feature.norm(dim=1, keepdim=True)) @ (w["classifier.weight"] / w["classifier.weight"].norm(dim=1, keepdim=True)).T
+    cosine = (feature / feature.norm(dim=1, keepdim=True)) @ (
+        w["classifier.weight"] / w["classifier.weight"].norm(dim=1, keepdim=True)
+    ).T
     torch.testing.assert_close(model.features(x), feature, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(model(x).logits, 20 * cosine, rtol=1e-10, atol=1e-10)
 
@@ -71,7 +85,7 @@ def test_loss_is_plain_cross_entropy_and_only_where_labels_are_given():
     torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits, labels))
     assert model(images()).loss is None
     kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
-    assert inspect.Parameter.VAR_KEYWORD not in kinds        # the Trainer would stop dividing by accumulation steps
+    assert inspect.Parameter.VAR_KEYWORD not in kinds  # the Trainer would stop dividing by accumulation steps
 
 
 # --- saving and loading -----------------------------------------------------------------------------------------------
@@ -84,9 +98,11 @@ def test_round_trip_through_the_auto_class(tmp_path, kind, learnable):
     model.save_pretrained(tmp_path)
     state = torch.get_rng_state()
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
-    assert torch.equal(torch.get_rng_state(), state)        # nothing was initialised that was then overwritten
+    assert torch.equal(torch.get_rng_state(), state)  # nothing was initialised that was then overwritten
     assert type(loaded) is ClipForLongTail and not loaded.training
-    assert {k: v.tolist() for k, v in loaded.state_dict().items()} == {k: v.tolist() for k, v in model.state_dict().items()}
+    assert {k: v.tolist() for k, v in loaded.state_dict().items()} == {
+        k: v.tolist() for k, v in model.state_dict().items()
+    }
     assert torch.equal(loaded(images()).logits, model(images()).logits)
     assert isinstance(loaded.classifier.scale, torch.nn.Parameter) is learnable
     assert tuple(loaded.config.image_mean) == (0.1, 0.2, 0.3) and loaded.config.cosine_scale == 12.0
@@ -118,7 +134,7 @@ def test_it_serves_a_pipeline(tmp_path):
     assert best["score"] == pytest.approx(float(logits.softmax(0).max()), rel=1e-4)
 
 
-@pytest.mark.slow        # a process of its own
+@pytest.mark.slow  # a process of its own
 def test_the_same_logits_in_a_fresh_process(tmp_path):
     model = a_model()
     model.save_pretrained(tmp_path)
@@ -144,23 +160,24 @@ def test_bfloat16_is_near_float32(kind, tmp_path):
     half = AutoModelForImageClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
     logits = half(images(dtype=torch.bfloat16)).logits
     assert logits.dtype == torch.bfloat16
-    torch.testing.assert_close(logits.float(), model(images()).logits, rtol=0, atol=0.5)        # logits reach 25
+    torch.testing.assert_close(logits.float(), model(images()).logits, rtol=0, atol=0.5)  # logits reach 25
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_eager_attention_gives_the_same_and_second_derivatives(kind, tmp_path):
     a_model(kind).save_pretrained(tmp_path)
     fused, eager = (
-        AutoModelForImageClassification.from_pretrained(tmp_path, attn_implementation=a).double() for a in ("sdpa", "eager")
+        AutoModelForImageClassification.from_pretrained(tmp_path, attn_implementation=a).double()
+        for a in ("sdpa", "eager")
     )
     x = images(dtype=torch.float64)
-    torch.testing.assert_close(eager(x).logits, fused(x).logits, rtol=0, atol=1e-5)        # its softmax is float32
+    torch.testing.assert_close(eager(x).logits, fused(x).logits, rtol=0, atol=1e-5)  # its softmax is float32
     assert eager.vision_model.encoder.layers[0].self_attn.config._attn_implementation == "eager"
     weights = [p for p in eager.parameters() if p.requires_grad]
     labels = torch.tensor([0, 1, 2])
     gradients = torch.autograd.grad(eager(x, labels=labels).loss, weights, create_graph=True)
     norm = sum(g.square().sum() for g in gradients)
-    second = torch.autograd.grad(norm, weights)        # 2 H g
+    second = torch.autograd.grad(norm, weights)  # 2 H g
     assert all(g.isfinite().all() for g in second) and any(g.abs().max() > 0 for g in second)
 
 
@@ -205,25 +222,36 @@ def test_the_frozen_trunk_keeps_nothing_that_no_gradient_needs(kind):
     model.classifier.requires_grad_(True)
     head_alone, _ = kept_bytes(model, x)
     assert not model.features(x).requires_grad
-    assert head_alone <= 8 * x.shape[0] * (32 + 5) * 4 + 8 * 5 * 32 * 4        # a few features, logits and class vectors
+    assert head_alone <= 8 * x.shape[0] * (32 + 5) * 4 + 8 * 5 * 32 * 4  # a few features, logits and class vectors
     block = model.vision_model.encoder.layers[1]
-    block.mlp.fc2.bias.requires_grad_(True)        # from the middle block on
+    block.mlp.fc2.bias.requires_grad_(True)  # from the middle block on
     entered = []
     hook = block.register_forward_hook(lambda _, inputs, __: entered.append(inputs[0]))
     half, _ = kept_bytes(model, x)
     hook.remove()
-    assert not entered[0].requires_grad        # neither embeddings nor the first block are in the graph
+    assert not entered[0].requires_grad  # neither embeddings nor the first block are in the graph
     assert half < 0.45 * everything
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: ClipForLongTailConfig(cosine_scale=0), r"cosine_scale=.*positive.*0"),
-    (lambda: ClipForLongTailConfig(vision_config={"model_type": "vit"}), r"'vit'.*clip_vision_model, siglip_vision_model"),
-    (lambda: ClipForLongTailConfig(vision_config={"model_type": "siglip_vision_model", "vision_use_head": False}), "vision_use_head=True"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: ClipForLongTailConfig(cosine_scale=0), r"cosine_scale=.*positive.*0"),
+        (
+            lambda: ClipForLongTailConfig(vision_config={"model_type": "vit"}),
+            r"'vit'.*clip_vision_model, siglip_vision_model",
+        ),
+        (
+            lambda: ClipForLongTailConfig(
+                vision_config={"model_type": "siglip_vision_model", "vision_use_head": False}
+            ),
+            "vision_use_head=True",
+        ),
+    ],
+)
 def test_bad_values(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -49,7 +49,13 @@ def test_class_vectors_from_text_as_lift_defines_them(clip):
     """Unit text features (K, d) times the visual projection (d, D), normalised again."""
     whole, folder = clip
     model = ClipForLongTail.from_clip(folder, NAMES, progress=False)
-    texts = ["a photo of a tench.", "a photo of a great white shark.", "a photo of a tiger shark.", "a photo of a hen.", "a photo of a ostrich."]
+    texts = [
+        "a photo of a tench.",
+        "a photo of a great white shark.",
+        "a photo of a tiger shark.",
+        "a photo of a hen.",
+        "a photo of a ostrich.",
+    ]
     with torch.no_grad():
         text = whole(pixel_values=images(1), input_ids=tokens_of(folder, texts, 77)).text_embeds
         expected = unit(text @ whole.visual_projection.weight)
@@ -57,7 +63,7 @@ def test_class_vectors_from_text_as_lift_defines_them(clip):
     assert model.classifier.weight.shape == (5, 32) and model.classifier.scale == 25.0
     assert model.config.id2label[1] == "great_white shark" and model.config.num_labels == 5
     assert list(model.config.image_mean) == [0.1, 0.2, 0.3] and not model.training
-    assert not any("text" in name for name, _ in model.named_parameters())        # used once and dropped
+    assert not any("text" in name for name, _ in model.named_parameters())  # used once and dropped
     torch.testing.assert_close(model.features(images()), whole.vision_model(images()).pooler_output, rtol=0, atol=0)
 
 
@@ -68,7 +74,7 @@ def test_logits_are_the_similarity_of_text_and_image_up_to_one_factor_per_image_
         x = whole.vision_model(images()).pooler_output
         tower = TextTower(whole, lambda texts: tokens_of(folder, texts, 77))
         text = tower.features([f"a photo of a {n.replace('_', ' ')}." for n in NAMES])
-        similarity = whole.visual_projection(x) @ text.T                                         # t . W x, not normalised
+        similarity = whole.visual_projection(x) @ text.T  # t . W x, not normalised
         lengths = x.norm(dim=1)[:, None] * (text @ whole.visual_projection.weight).norm(dim=1)
     torch.testing.assert_close(model(images()).logits, 25 * similarity / lengths, rtol=1e-4, atol=1e-4)
 
@@ -90,7 +96,7 @@ def test_the_average_over_templates(clip):
     model = ClipForLongTail.from_clip(folder, NAMES[:2], templates, progress=False)
     expected = []
     for name in ("tench", "great white shark"):
-        texts = [t.replace("{}", name) for t in templates]        # each counts alike, however long its feature is
+        texts = [t.replace("{}", name) for t in templates]  # each counts alike, however long its feature is
         each = whole(pixel_values=images(1), input_ids=tokens_of(folder, texts, 77)).text_embeds
         expected.append(unit(unit(sum(each) / 3) @ whole.visual_projection.weight))
     torch.testing.assert_close(model.classifier.weight.detach(), torch.stack(expected).detach(), rtol=0, atol=1e-6)
@@ -132,7 +138,7 @@ def test_templates_by_name_and_from_a_file(tmp_path):
 def test_class_means_by_hand():
     x = torch.tensor([[3.0, 4.0], [0.0, 2.0], [-5.0, 0.0]])
     means = class_means(x, torch.tensor([0, 0, 1]), 2)
-    a = np.array([0.6, 0.8 + 1.0]) / 2        # unit features count alike, however long they were
+    a = np.array([0.6, 0.8 + 1.0]) / 2  # unit features count alike, however long they were
     np.testing.assert_allclose(means.numpy(), [a / np.linalg.norm(a), [-1, 0]], atol=1e-6)
     with pytest.raises(ValueError, match="Class 2 has no training image"):
         class_means(x, torch.tensor([0, 0, 1]), 3)
@@ -153,7 +159,9 @@ def test_the_linear_probe_minimises_what_it_says(classes):
     for balanced in (True, False):
         a = len(y) / (classes * counts.double()) if balanced else torch.ones(classes, dtype=torch.float64)
         w = torch.zeros(classes, 4, dtype=torch.float64, requires_grad=True)
-        solver = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe")
+        solver = torch.optim.LBFGS(
+            [w], max_iter=500, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+        )
 
         def closure(w=w, a=a, solver=solver):
             solver.zero_grad()
@@ -163,7 +171,7 @@ def test_the_linear_probe_minimises_what_it_says(classes):
 
         solver.step(closure)
         got = linear_probe(x.float(), y, classes, scale=5.0, class_balanced=balanced)
-        if classes == 2:        # scikit-learn regularises one vector for the two classes: the direction is the same
+        if classes == 2:  # scikit-learn regularises one vector for the two classes: the direction is the same
             torch.testing.assert_close(got[0], -got[1])
             assert F.cosine_similarity(got[1].double(), (w[1] - w[0]).detach(), dim=0) > 0.99
         else:
@@ -190,16 +198,24 @@ def test_features_are_what_the_classifier_sees(clip):
 def test_starts_from_images(clip, init):
     data = Images(images(12), [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 0])
     model = ClipForLongTail.from_clip(clip[1], NAMES, init=init, train_dataset=data, max_per_class=2, progress=False)
-    features = model.features(images(10)).detach()        # the first two of every class
-    made = class_means(features, data.labels[:10], 5) if init == "class_mean" else linear_probe(features, data.labels[:10], 5, 25.0)
+    features = model.features(images(10)).detach()  # the first two of every class
+    made = (
+        class_means(features, data.labels[:10], 5)
+        if init == "class_mean"
+        else linear_probe(features, data.labels[:10], 5, 25.0)
+    )
     torch.testing.assert_close(model.classifier.weight.detach(), made, rtol=1e-3, atol=1e-3)
     assert (model(images(10)).logits.argmax(1) == data.labels[:10]).float().mean() >= 0.9
     assert all(p.requires_grad for p in model.parameters())
 
 
 def test_random_start_and_dtype(clip):
-    a, b = (ClipForLongTail.from_clip(clip[1], NAMES, init="random", dtype=t, cosine_scale=10.0, learnable_scale=True, attn_implementation="eager")
-            for t in (torch.float32, torch.bfloat16))
+    a, b = (
+        ClipForLongTail.from_clip(
+            clip[1], NAMES, init="random", dtype=t, cosine_scale=10.0, learnable_scale=True, attn_implementation="eager"
+        )
+        for t in (torch.float32, torch.bfloat16)
+    )
     assert a.classifier.weight.dtype == torch.float32 and b.dtype == torch.bfloat16
     torch.testing.assert_close(a.classifier.weight.norm(dim=1), torch.ones(5))
     assert a.classifier.scale.item() == 10.0 and a.classifier.scale.requires_grad
@@ -219,22 +235,28 @@ def tower(clip, tmp_path_factory):
 def test_an_image_tower_alone(clip, tower):
     model = ClipForLongTail.from_clip(tower, NAMES, init="random")
     torch.testing.assert_close(model.features(images()), clip[0].vision_model(images()).pooler_output, rtol=0, atol=0)
-    assert list(model.config.image_mean) == [0.48145466, 0.4578275, 0.40821073]        # no processor beside it: CLIP's
+    assert list(model.config.image_mean) == [0.48145466, 0.4578275, 0.40821073]  # no processor beside it: CLIP's
     with pytest.raises(ValueError, match=r"image tower alone.*openai/clip-vit-base-patch16.*class_mean"):
         ClipForLongTail.from_clip(tower, NAMES)
 
 
-@pytest.mark.parametrize("arguments, said", [
-    ({"init": "texts"}, r"init=.*'texts'.*Did you mean 'text'"),
-    ({"init": "class_mean"}, r"init='class_mean'.*train_dataset"),
-    ({"templates": "a photo of a {}."}, r"templates.*one or more"),
-    ({"templates": ["a photo"]}, r"templates.*'a photo'"),
-    ({"class_names": ["one"]}, r"class_names.*two or more.*\['one'\]"),
-    ({"class_names": "cats"}, r"class_names.*'cats'"),
-    ({"max_per_class": 0}, r"max_per_class.*at least 1, got 0"),
-    ({"cosine_scale": -25.0}, r"cosine_scale.*positive.*-25"),
-    ({"class_names": ["n01440764", "n01443537", "hen"]}, r"2 of 3 class names are WordNet numbers such as n01440764"),
-])
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ({"init": "texts"}, r"init=.*'texts'.*Did you mean 'text'"),
+        ({"init": "class_mean"}, r"init='class_mean'.*train_dataset"),
+        ({"templates": "a photo of a {}."}, r"templates.*one or more"),
+        ({"templates": ["a photo"]}, r"templates.*'a photo'"),
+        ({"class_names": ["one"]}, r"class_names.*two or more.*\['one'\]"),
+        ({"class_names": "cats"}, r"class_names.*'cats'"),
+        ({"max_per_class": 0}, r"max_per_class.*at least 1, got 0"),
+        ({"cosine_scale": -25.0}, r"cosine_scale.*positive.*-25"),
+        (
+            {"class_names": ["n01440764", "n01443537", "hen"]},
+            r"2 of 3 class names are WordNet numbers such as n01440764",
+        ),
+    ],
+)
 def test_refusals(clip, arguments, said):
     with pytest.raises(ValueError, match=said):
         ClipForLongTail.from_clip(clip[1], **{"class_names": NAMES, "progress": False, **arguments})

@@ -12,7 +12,14 @@ from transformers import (
 
 from hf_ltsam.models import CosineClassifier, CosineHeadForImageClassification
 
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "image_size": 16, "patch_size": 8}
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "image_size": 16,
+    "patch_size": 8,
+}
 LABELS = {"id2label": dict(enumerate("abcde")), "label2id": {c: n for n, c in enumerate("abcde")}}
 
 
@@ -20,10 +27,14 @@ def linear_model(kind):
     torch.manual_seed(0)
     if kind == "timm":
         arguments = {"img_size": 16, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
-        config = TimmWrapperConfig(architecture="vit_tiny_patch16_224", model_args=arguments, num_labels=5, do_pooling=True)
+        config = TimmWrapperConfig(
+            architecture="vit_tiny_patch16_224", model_args=arguments, num_labels=5, do_pooling=True
+        )
         return TimmWrapperForImageClassification(config).eval()
-    config = ViTConfig(**SIZES, **LABELS) if kind == "vit" else ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **LABELS
+    config = (
+        ViTConfig(**SIZES, **LABELS)
+        if kind == "vit"
+        else ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **LABELS)
     )
     return AutoModelForImageClassification.from_config(config).eval()
 

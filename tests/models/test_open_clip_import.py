@@ -41,7 +41,7 @@ def test_equal_logits_and_features(tmp_path, quick_gelu, patch, custom_text):
     same_numbers(theirs, source.text.clip, tokens, 16)
     with torch.no_grad():
         expected = theirs.encode_text(tokens, normalize=True)
-    torch.testing.assert_close(source.text.features(TEXTS), expected, rtol=0, atol=1e-5)        # by its own tokenizer
+    torch.testing.assert_close(source.text.features(TEXTS), expected, rtol=0, atol=1e-5)  # by its own tokenizer
     assert source.vision_model.config.hidden_act == ("quick_gelu" if quick_gelu else "gelu")
     assert source.vision_model.dtype == torch.float32
 
@@ -92,7 +92,9 @@ def test_a_local_folder_in_the_hubs_layout(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     pixels = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": architecture(True), "preprocess_cfg": pixels}))
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": architecture(True), "preprocess_cfg": pixels})
+    )
     save_file(dict(model.state_dict()), folder / "open_clip_model.safetensors")
     expected = load_clip(name)
     for prefix in ("local-dir:", "open_clip:local-dir:"):
@@ -109,18 +111,21 @@ def test_published_weights_know_their_activation(tmp_path, monkeypatch):
     monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: {"quick_gelu": True})
     monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: real("tiny-tag", pretrained=name.partition("/")[2]))
     assert load_clip("open_clip:tiny-tag/openai").vision_model.config.hidden_act == "quick_gelu"
-    assert open_clip.pretrained._PRETRAINED["ViT-B-16"]["openai"]["quick_gelu"]        # as open_clip states it
+    assert open_clip.pretrained._PRETRAINED["ViT-B-16"]["openai"]["quick_gelu"]  # as open_clip states it
 
 
-@pytest.mark.parametrize("name, said", [
-    ("open_clip:ViT-B-61/openai", ["'ViT-B-61'", "'ViT-B-16'"]),
-    ("open_clip:ViT-B-16/openia", ["'openia'", "openai", "laion2b_s34b_b88k"]),
-    ("open_clip:ViT-B-16", ["ViT-B-16", "openai"]),
-    ("open_clip:RN50/openai", ["vision_cfg.layers"]),
-    ("open_clip:EVA02-B-16/merged2b_s8b_b131k", ["timm_model_name", "ViT-B-16"]),
-    ("open_clip:coca_ViT-B-32/laion2b_s13b_b90k", ["multimodal_cfg"]),
-    ("open_clip:ViT-L-14-CLIPA/datacomp1b", ["pool_type"]),
-])
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("open_clip:ViT-B-61/openai", ["'ViT-B-61'", "'ViT-B-16'"]),
+        ("open_clip:ViT-B-16/openia", ["'openia'", "openai", "laion2b_s34b_b88k"]),
+        ("open_clip:ViT-B-16", ["ViT-B-16", "openai"]),
+        ("open_clip:RN50/openai", ["vision_cfg.layers"]),
+        ("open_clip:EVA02-B-16/merged2b_s8b_b131k", ["timm_model_name", "ViT-B-16"]),
+        ("open_clip:coca_ViT-B-32/laion2b_s13b_b90k", ["multimodal_cfg"]),
+        ("open_clip:ViT-L-14-CLIPA/datacomp1b", ["pool_type"]),
+    ],
+)
 def test_refused_with_the_way_out(name, said):
     with pytest.raises(ValueError) as error:
         load_clip(name)

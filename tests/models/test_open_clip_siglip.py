@@ -18,20 +18,45 @@ def vit_tests_siglip(pretrained=False, **kwargs):
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(
-        num_classes=kwargs["num_classes"], img_size=16, patch_size=8, embed_dim=32, depth=2, num_heads=4, mlp_ratio=1.5, class_token=False, global_pool="map"
+        num_classes=kwargs["num_classes"],
+        img_size=16,
+        patch_size=8,
+        embed_dim=32,
+        depth=2,
+        num_heads=4,
+        mlp_ratio=1.5,
+        class_token=False,
+        global_pool="map",
     )
 
 
 def a_siglip(folder, tanh):
     """As ViT-B-16-SigLIP but small, every weight random; tanh: the activations of SigLIP 2's text tower."""
     text = {
-        "context_length": 9, "vocab_size": 60, "width": 24, "heads": 2, "layers": 3, "mlp_ratio": 2.5, "no_causal_mask": True,
-        "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}, **({"act_kwargs": {"approximate": "tanh"}} if tanh else {}),
+        "context_length": 9,
+        "vocab_size": 60,
+        "width": 24,
+        "heads": 2,
+        "layers": 3,
+        "mlp_ratio": 2.5,
+        "no_causal_mask": True,
+        "proj_bias": True,
+        "pool_type": "last",
+        "norm_kwargs": {"eps": 1e-6},
+        **({"act_kwargs": {"approximate": "tanh"}} if tanh else {}),
     }
-    vision = {"image_size": 16, "timm_model_name": "vit_tests_siglip", "timm_model_pretrained": False, "timm_pool": "map", "timm_proj": "none"}
+    vision = {
+        "image_size": 16,
+        "timm_model_name": "vit_tests_siglip",
+        "timm_model_pretrained": False,
+        "timm_pool": "map",
+        "timm_proj": "none",
+    }
     name = f"siglip-tests-{tanh}"
     (folder / f"{name}.json").write_text(
-        json.dumps({"embed_dim": 32, "init_logit_bias": -10, "custom_text": True, "vision_cfg": vision, "text_cfg": text})
+        json.dumps(
+            {"embed_dim": 32, "init_logit_bias": -10, "custom_text": True, "vision_cfg": vision, "text_cfg": text}
+        )
     )
     open_clip.add_model_config(folder / f"{name}.json")
     torch.manual_seed(0)

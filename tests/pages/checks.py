@@ -29,10 +29,10 @@ def check_command(words, monkeypatch):
 
 
 def _ltsam(words, monkeypatch):
-    from training_scripts.cli import COMMANDS
+    from hf_ltsam.cli.main import COMMANDS
 
     assert words[0] in COMMANDS, f"ltsam {words[0]} is no command"
-    if "RUN" in words or "..." in words:        # a line that shows a form, not a command
+    if "RUN" in words or "..." in words:  # a line that shows a form, not a command
         return
     check = {"train": _settings, "decouple": _settings, "sharpness": _sharpness}.get(words[0], _options)
     check(words, monkeypatch)
@@ -40,10 +40,10 @@ def _ltsam(words, monkeypatch):
 
 def _settings(words, monkeypatch):
     """Every option is one of `ltsam train`'s (and of a second stage's); a recipe is there and is read."""
-    from training_scripts import arguments
+    from hf_ltsam.cli.train import arguments
 
-    read = vars(arguments).get("read_settings")        # of training and second stage
-    options = words[2:] if words[0] == "decouple" and not words[1].startswith("-") else words[1:]        # without RUN
+    read = vars(arguments).get("read_settings")  # of training and second stage
+    options = words[2:] if words[0] == "decouple" and not words[1].startswith("-") else words[1:]  # without RUN
     if read is None:
         arguments.parse(options)
     else:
@@ -51,13 +51,13 @@ def _settings(words, monkeypatch):
 
 
 def _sharpness(words, _):
-    from training_scripts.sharpness_options import parse_options
+    from hf_ltsam.cli.sharpness.options import parse_options
 
     parse_options(words[1:])
 
 
 def _options(words, monkeypatch):
-    from training_scripts.cli import COMMANDS
+    from hf_ltsam.cli.main import COMMANDS
 
     real = argparse.ArgumentParser.parse_args
 
@@ -77,9 +77,11 @@ def _accelerate(words, monkeypatch):
     arguments = launch_command_parser().parse_args(words[1:])
     assert arguments.config_file is None or (ROOT / arguments.config_file).is_file(), arguments.config_file
     assert (ROOT / arguments.training_script).is_file(), arguments.training_script
-    name = {"training_scripts/train.py": "train", "training_scripts/evaluate_ood.py": "evaluate"}[arguments.training_script]
+    name = {"training_scripts/train.py": "train", "training_scripts/evaluate_ood.py": "evaluate"}[
+        arguments.training_script
+    ]
     with monkeypatch.context() as patch:
-        patch.chdir(ROOT)        # recipes may be named by their path
+        patch.chdir(ROOT)  # recipes may be named by their path
         _ltsam([name, *arguments.training_script_args], patch)
 
 

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import torch
+from cli.picture_folders import draw_images
 from datasets import ClassLabel, Dataset, Features
 from models.clips import transformers_clip
-from scripts.picture_folders import draw_images
 from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
 
 from dataset_builders.folders import load_image_folder
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, LTSamConfig
+from hf_ltsam.cli.train import train
 from hf_ltsam.data.transforms import image_transform, on_the_fly
-from training_scripts import train
 
-RUN = ("--model", "cifar_resnet", "--depth", "8", "--learning_rate", "0.1", "--num_train_epochs", "1", "--tail_threshold", "6",
-       "--many_above", "10", "--few_below", "5", "--disable_tqdm", "true", "--logging_strategy", "no")
+RUN = (
+    "--model",
+    "cifar_resnet",
+    "--depth",
+    "8",
+    "--learning_rate",
+    "0.1",
+    "--num_train_epochs",
+    "1",
+    "--tail_threshold",
+    "6",
+    "--many_above",
+    "10",
+    "--few_below",
+    "5",
+    "--disable_tqdm",
+    "true",
+    "--logging_strategy",
+    "no",
+)
 
 
 def draw_all(root):
@@ -49,7 +67,9 @@ def given_names():
     features = Features({"label": ClassLabel(num_classes=2)})
     return {
         "model": CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=3)),
-        "args": LTSamConfig(output_dir="given", num_train_epochs=1, learning_rate=0.1, tail_threshold=6, report_to="none"),
+        "args": LTSamConfig(
+            output_dir="given", num_train_epochs=1, learning_rate=0.1, tail_threshold=6, report_to="none"
+        ),
         "train": on_the_fly(images["train"], transform),
         "test": on_the_fly(images["test"], transform),
         "labels": images["train"]["label"],

@@ -16,15 +16,17 @@ from pages.checks import ROOT, check_command, check_python
 from pages.surroundings import draw_all, given_names, train_runs
 
 from hf_ltsam import METHODS
+from hf_ltsam.cli import main as cli
 from hf_ltsam.methods import SAM
-from training_scripts import cli
 
 sys.path.append(str(ROOT / "docs"))
 from generated_pages import generated_pages
 
 WRITTEN = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 MADE = generated_pages()
-GENERATED = {name: text for name, text in MADE.items() if any(block.is_python or block.is_commands for block in blocks_of(text))}
+GENERATED = {
+    name: text for name, text in MADE.items() if any(block.is_python or block.is_commands for block in blocks_of(text))
+}
 SLOW = ("clip.md", "curvature.md", "many_gpus.md", "own_images.md", "report.md", "second_stages.md")
 README = (ROOT / "README.md").read_text()
 
@@ -69,7 +71,7 @@ def run_page(name, text, monkeypatch, names):
             if block.reason or not (block.is_python or block.is_commands):
                 check_block(block, monkeypatch)
             elif block.is_python:
-                padding = "\n" * (block.line - 1)        # so that a traceback has the page's line
+                padding = "\n" * (block.line - 1)  # so that a traceback has the page's line
                 exec(compile(padding + shortened(block.code), name, "exec"), names)
             else:
                 for words in commands_of(shortened(block.code)):
@@ -121,7 +123,10 @@ def test_a_new_method_needs_no_page_by_hand(monkeypatch):
     monkeypatch.setitem(METHODS, "mine", Mine)
     pages = generated_pages()
     assert "hf_ltsam.methods.Mine" in pages["methods/mine.md"] and '"strength": 0.25' in pages["methods/mine.md"]
-    assert "| [`mine`](mine.md) | My SAM: g = G(1, strength unit(G(1))). | 2 forwards, 2 backwards. |" in pages["methods/index.md"]
+    assert (
+        "| [`mine`](mine.md) | My SAM: g = G(1, strength unit(G(1))). | 2 forwards, 2 backwards. |"
+        in pages["methods/index.md"]
+    )
 
 
 def test_python_of_the_readme(here, surroundings, monkeypatch):

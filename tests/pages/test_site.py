@@ -58,12 +58,24 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed: pip install '.[docs]'")
     built = subprocess.run(
-        [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", ROOT / "docs", tmp_path / "site"],
-        capture_output=True, text=True, timeout=600, check=False,
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "--fail-on-warning",
+            "--keep-going",
+            "--quiet",
+            ROOT / "docs",
+            tmp_path / "site",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert built.returncode == 0, built.stderr
     for name, method in METHODS.items():
         page = (tmp_path / "site" / "generated" / "methods" / f"{name}.html").read_text()
-        assert f'id="hf_ltsam.methods.{method.__name__}"' in page and f"--method<span class=\"w\"> </span>{name}" in page
+        assert f'id="hf_ltsam.methods.{method.__name__}"' in page and f'--method<span class="w"> </span>{name}' in page
     settings = (tmp_path / "site" / "generated" / "settings.html").read_text()
     assert "ascent_scope" in settings

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from peft import PeftConfig
 
-from ...domains import COUNT, require
-from ..registration import OwnPeftType
+from hf_ltsam.adapters.registration import OwnPeftType
+from hf_ltsam.hyperparameters import COUNT, require
 
 
 @dataclass
@@ -31,7 +31,9 @@ class AdaptFormerConfig(PeftConfig):
     num_classes: int | None = field(default=None, metadata={"help": "C; LIFT's rule makes the bottleneck of it."})
     bottleneck: int | None = field(default=None, metadata={"help": "Width of the bottleneck outright."})
     target_modules: list[str] | str | None = field(default=None, metadata={"help": "The MLPs; found where None."})
-    norm: str | None = field(default=None, metadata={"help": "Layer norm before the MLP, in a block; found where None."})
+    norm: str | None = field(
+        default=None, metadata={"help": "Layer norm before the MLP, in a block; found where None."}
+    )
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "MLPs to leave alone."})
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "Trained whole and saved too."})
 
@@ -39,6 +41,8 @@ class AdaptFormerConfig(PeftConfig):
         super().__post_init__()
         self.peft_type = OwnPeftType.HF_LTSAM_ADAPTFORMER
         if self.num_classes is None and self.bottleneck is None:
-            raise ValueError("AdaptFormerConfig needs num_classes=<C> for LIFT's width, or bottleneck=<width> outright.")
+            raise ValueError(
+                "AdaptFormerConfig needs num_classes=<C> for LIFT's width, or bottleneck=<width> outright."
+            )
         given = {"num_classes": self.num_classes, "bottleneck": self.bottleneck}
         require(COUNT, self, **{name: value for name, value in given.items() if value is not None})

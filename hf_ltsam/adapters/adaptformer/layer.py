@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..tuner import Wrapper
+from hf_ltsam.adapters.tuner import Wrapper
 
 
 class KeepsInput(nn.Module):

@@ -6,10 +6,10 @@ import math
 
 from torch import nn
 
-from ...classifier import num_outputs
-from ..tuner import EncoderTuner
-from .config import AdaptFormerConfig
-from .layer import AdaptFormerLayer, KeepsInput
+from hf_ltsam.adapters.adaptformer.config import AdaptFormerConfig
+from hf_ltsam.adapters.adaptformer.layer import AdaptFormerLayer, KeepsInput
+from hf_ltsam.adapters.tuner import EncoderTuner
+from hf_ltsam.models.classifier import num_outputs
 
 
 def lift_bottleneck(num_classes: int, num_blocks: int) -> int:

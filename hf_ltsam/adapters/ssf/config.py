@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from peft import PeftConfig
 
-from ..registration import OwnPeftType
+from hf_ltsam.adapters.registration import OwnPeftType
 
 
 @dataclass

@@ -8,7 +8,7 @@ import torch
 from peft.tuners.tuners_utils import check_adapters_to_merge
 from torch import Tensor, nn
 
-from ..tuner import Wrapper
+from hf_ltsam.adapters.tuner import Wrapper
 
 Affine: TypeAlias = nn.Linear | nn.LayerNorm | nn.Conv2d
 
@@ -24,9 +24,9 @@ class SSFLayer(Wrapper):
 
     def __init__(self, base_layer: Affine) -> None:
         super().__init__(base_layer)
-        self.ssf_scale = nn.ParameterDict()        # gamma (D,)
-        self.ssf_shift = nn.ParameterDict()        # beta (D,)
-        self._unmerged: dict[str, Tensor] = {}     # weight and bias as they were
+        self.ssf_scale = nn.ParameterDict()  # gamma (D,)
+        self.ssf_shift = nn.ParameterDict()  # beta (D,)
+        self._unmerged: dict[str, Tensor] = {}  # weight and bias as they were
 
     def add(self, adapter: str, learn_scale: bool) -> None:
         """A new adapter, which changes nothing yet."""

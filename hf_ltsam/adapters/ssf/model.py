@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..tuner import EncoderTuner, Wrapper
-from .config import SSFConfig
-from .layer import SSFLayer
+from hf_ltsam.adapters.ssf.config import SSFConfig
+from hf_ltsam.adapters.ssf.layer import SSFLayer
+from hf_ltsam.adapters.tuner import EncoderTuner, Wrapper
 
 
 class SSFModel(EncoderTuner):

@@ -1,7 +1,7 @@
 """Visual prompt tuning (Jia et al. 2022): learned tokens beside those of the patches."""
 
-from .config import VPTConfig
-from .layer import VPTLayer
-from .model import VPTModel
+from hf_ltsam.adapters.vpt.config import VPTConfig
+from hf_ltsam.adapters.vpt.layer import VPTLayer
+from hf_ltsam.adapters.vpt.model import VPTModel
 
 __all__ = ["VPTConfig", "VPTLayer", "VPTModel"]

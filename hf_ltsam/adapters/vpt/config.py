@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from peft import PeftConfig
 
-from ...domains import COUNT, require
-from ..registration import OwnPeftType
+from hf_ltsam.adapters.registration import OwnPeftType
+from hf_ltsam.hyperparameters import COUNT, require
 
 
 @dataclass
@@ -28,7 +28,9 @@ class VPTConfig(PeftConfig):
     """
 
     num_tokens: int = field(default=10, metadata={"help": "Prompts per block that has some."})
-    deep: bool = field(default=True, metadata={"help": "New prompts before every block; False: before the first alone."})
+    deep: bool = field(
+        default=True, metadata={"help": "New prompts before every block; False: before the first alone."}
+    )
     target_modules: list[str] | str | None = field(default=None, metadata={"help": "The blocks; all where None."})
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Blocks to leave alone."})
     modules_to_save: list[str] | None = field(default=None, metadata={"help": "Trained whole and saved too."})

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..tuner import Wrapper
+from hf_ltsam.adapters.tuner import Wrapper
 
 
 class VPTLayer(Wrapper):
@@ -24,8 +24,8 @@ class VPTLayer(Wrapper):
     def __init__(self, base_layer: nn.Module, class_tokens: int) -> None:
         super().__init__(base_layer)
         self.class_tokens = class_tokens
-        self.vpt_prompts = nn.ParameterDict()        # those that come in (t, D)
-        self.vpt_leaving: dict[str, int] = {}        # how many go out, as many as came in here or in an earlier block
+        self.vpt_prompts = nn.ParameterDict()  # those that come in (t, D)
+        self.vpt_leaving: dict[str, int] = {}  # how many go out, as many as came in here or in an earlier block
 
     def forward(self, tokens: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         adapter = self.the_one_acting()
@@ -38,7 +38,7 @@ class VPTLayer(Wrapper):
             prompts = self.vpt_prompts[adapter].to(tokens.dtype).expand(len(tokens), -1, -1)
             tokens = torch.cat([tokens[:, :k], prompts, tokens[:, k:]], dim=1)
         tokens = self.base_layer(tokens, *args, **kwargs)
-        return torch.cat([tokens[:, :k], tokens[:, k + self.vpt_leaving[adapter]:]], dim=1)
+        return torch.cat([tokens[:, :k], tokens[:, k + self.vpt_leaving[adapter] :]], dim=1)
 
     def _get_available_adapters(self) -> set[str]:
-        return set(self.vpt_leaving)        # a shallow adapter has prompts in one block and is at work in all
+        return set(self.vpt_leaving)  # a shallow adapter has prompts in one block and is at work in all

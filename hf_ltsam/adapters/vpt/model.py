@@ -7,10 +7,10 @@ import math
 import torch
 from torch import nn
 
-from ..encoders import Encoder
-from ..tuner import EncoderTuner, Wrapper
-from .config import VPTConfig
-from .layer import VPTLayer
+from hf_ltsam.adapters.encoders import Encoder
+from hf_ltsam.adapters.tuner import EncoderTuner, Wrapper
+from hf_ltsam.adapters.vpt.config import VPTConfig
+from hf_ltsam.adapters.vpt.layer import VPTLayer
 
 
 class VPTModel(EncoderTuner):
@@ -51,5 +51,5 @@ class VPTModel(EncoderTuner):
         """Prompts (t, D) as they start."""
         geometry = self._encoder.module.config
         p, width = geometry.patch_size, geometry.hidden_size
-        bound = math.sqrt(6 / (3 * p * p + width))        # Jia et al. 2022; three channels
+        bound = math.sqrt(6 / (3 * p * p + width))  # Jia et al. 2022; three channels
         return torch.empty(count, width).uniform_(-bound, bound)

@@ -1,0 +1,1 @@
+"""Where images and lists come from: the user's copy, archives, lists."""

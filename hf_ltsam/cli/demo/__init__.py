@@ -1,0 +1,1 @@
+"""`ltsam demo`: the main job on real digits, in about two minutes."""

@@ -1,0 +1,80 @@
+"""Digits-C: the demo's test images under the 15 corruptions of ImageNet-C, for all of its checkpoints at once.
+
+The results lie in every run's folder as `ltsam evaluate --sets digits_c --severities 3` would have left them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+
+from dataset_builders.corruptions import CORRUPTIONS
+from hf_ltsam.cli.evaluate.command import output_folder
+from hf_ltsam.cli.evaluate.evaluation import Settings, identity_of, summary_of
+from hf_ltsam.cli.evaluate.images import Corruption, TestImages
+from hf_ltsam.cli.evaluate.sets import DIGITS, SUFFIX, Places, find_sets
+from hf_ltsam.data.decode import encoded_images
+from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.metrics.corruption import mean_error
+from hf_ltsam.models.test_views import Preprocessing
+from hf_ltsam.runs.files import write_json
+from hf_ltsam.runs.shift.checkpoint import Checkpoint, load_checkpoint
+from hf_ltsam.runs.shift.results import FILE_NAME, Results, measured
+from hf_ltsam.training.evaluation import predict_classes
+
+SEVERITIES = (3,)  # of 1 to 5: the middle one, to save time
+NAME = DIGITS + SUFFIX
+Tables = dict[Path, dict[str, dict[int, float]]]  # checkpoint -> corruption -> severity -> error
+
+
+def corruption_errors(
+    runs: Mapping[str, Sequence[Path]], test: Dataset, labels: torch.Tensor, file: Path
+) -> dict[str, list[float]]:
+    """Mean error under corruption of every run, and the errors in full in a file.
+
+    The same numbers as of `ltsam evaluate --sets digits_c --severities 3`, image by image.
+
+    Args:
+        runs: title of a configuration -> the checkpoint of every seed.
+        test: the test images.
+        labels: theirs (N,).
+        file: JSON, title -> a table (corruption -> severity -> error, fractions) for each seed.
+    """
+    tables = _error_tables([folder for folders in runs.values() for folder in folders], test, labels)
+    write_json(file, {title: [tables[folder] for folder in folders] for title, folders in runs.items()})
+    return {title: [mean_error(tables[folder]) for folder in folders] for title, folders in runs.items()}
+
+
+def _error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) -> Tables:
+    """Every corrupted image is made once, for all checkpoints."""
+    checkpoints = {folder: load_checkpoint(str(folder)) for folder in folders}
+    results = {folder: _results(folder, checkpoint) for folder, checkpoint in checkpoints.items()}
+    settings, encoded = Settings(CORRUPTIONS, SEVERITIES), encoded_images(test)
+    test_set, known = find_sets([NAME], Places())[0], label_fingerprint(labels)
+    for corruption, severity in product(CORRUPTIONS, SEVERITIES):
+        seen: dict[Preprocessing, torch.Tensor] = {}  # all runs have the same, as they trained on the same images
+        for folder, checkpoint in checkpoints.items():
+            see = checkpoint.preprocessing
+            if see not in seen:
+                images = TestImages(encoded, range(len(test)), see, corruption=Corruption(corruption, severity))
+                seen[see] = torch.stack([images[row] for row in range(len(images))])  # (N, 1, channels, 8, 8)
+            predictions = predict_classes(checkpoint.model, seen[see], batch_size=500)
+            found = measured(predictions, labels, checkpoint.num_classes, checkpoint.statistics)
+            del found["per_class"]
+            identity = identity_of(test_set, (corruption, severity), settings)
+            facts = {"labels_sha256": known, "imagenet_classes": False, "note": ""}
+            results[folder].put(NAME, (corruption, severity), {"identity": identity, **found, **facts})
+    for own in results.values():
+        own.writes = True
+        own.summarise(NAME, summary_of(NAME, settings, own))
+    return {folder: own.table(NAME, settings.cells()) for folder, own in results.items()}
+
+
+def _results(folder: Path, checkpoint: Checkpoint) -> Results:
+    """Written once, when all of it is known."""
+    about = {"name": checkpoint.name, "fingerprint": checkpoint.fingerprint, "num_classes": checkpoint.num_classes}
+    return Results(output_folder(str(folder), None) / FILE_NAME, about, checkpoint.statistics, writes=False)

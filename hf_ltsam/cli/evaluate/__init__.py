@@ -1,0 +1,1 @@
+"""`ltsam evaluate`: a checkpoint on shifted and corrupted test sets."""

@@ -1,0 +1,171 @@
+"""Test a checkpoint on shifted and corrupted test sets: accuracy by the groups of its training set, error per corruption.
+
+    accelerate launch training_scripts/evaluate_ood.py --model CHECKPOINT --sets imagenet_sketch imagenetv2 imagenet_c \\
+        --data_dir FOLDER
+    ltsam evaluate --model runs/demo/la_focal_sam/seed0 --sets digits digits_c
+
+A set is one of the names below, a folder, or OWNER/NAME on the Hub; `_c` behind any of them means the 15 corruptions of
+ImageNet-C, made of its test images on the fly. Results go to one JSON file after every part: started again, the same
+command does what is missing. They depend neither on --batch_size nor on the number of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+from rich.console import Console
+from rich.table import Table
+
+from dataset_builders.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from hf_ltsam.cli.evaluate.evaluation import Settings, device, evaluate
+from hf_ltsam.cli.evaluate.sets import NAMES, Places, TestSet, find_sets
+from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, nearest, require
+from hf_ltsam.metrics.corruption import Baseline
+from hf_ltsam.models.test_views import TEST_TIME, check_test_time
+from hf_ltsam.runs.files import check_output_folder
+from hf_ltsam.runs.shift.checkpoint import Checkpoint, check_model_name, load_checkpoint
+from hf_ltsam.runs.shift.report import GROUPS, short, write_report
+from hf_ltsam.runs.shift.results import FILE_NAME, Results, read_baseline
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Evaluate, from the words of the command line."""
+    options = _parser().parse_args(argv)
+    with user_errors():
+        settings = _settings(options)
+        check_model_name(options.model)
+        sets = find_sets(options.sets, Places.of(options.data_dir, not options.incomplete_copies))
+        folder = output_folder(options.model, options.output_dir)
+        baselines = _baselines(options.baseline, sets, settings)
+        where = device(options.use_cpu)
+        if PartialState().is_main_process:
+            check_output_folder(str(folder))
+        checkpoint = load_checkpoint(options.model, where)
+        try:
+            run(checkpoint, sets, settings, folder, baselines)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt("The same command goes on where this one stopped.") from interrupt
+
+
+def run(
+    checkpoint: Checkpoint,
+    sets: Sequence[TestSet],
+    settings: Settings,
+    folder: Path,
+    baselines: dict[str, Baseline] | None = None,
+) -> Results:
+    """Evaluate on every set, and write results, tables and figures into a folder.
+
+    Args:
+        baselines: name of a set of corruptions -> what its errors are relative to.
+    """
+    state = PartialState()
+    about = {
+        "name": checkpoint.name,
+        "fingerprint": checkpoint.fingerprint,
+        "num_classes": checkpoint.num_classes,
+    }
+    results = Results(folder / FILE_NAME, about, checkpoint.statistics, writes=state.is_main_process)
+    state.wait_for_everyone()  # all have read the file before one writes it
+    for test_set in sets:
+        evaluate(checkpoint, test_set, settings, results, (baselines or {}).get(test_set.name))
+    if state.is_main_process:
+        files = write_report(folder, results.to_dict())
+        _show(results, [test_set.name for test_set in sets], [results.path, *files])
+    return results
+
+
+def output_folder(model: str, output_dir: Path | None) -> Path:
+    """Where results go: `evaluation` in the checkpoint's folder, or below runs/evaluation for a model of the Hub."""
+    if output_dir is not None:
+        return output_dir
+    return Path(model) / "evaluation" if Path(model).is_dir() else Path("runs/evaluation") / model.replace("/", "_")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ltsam evaluate",
+        description=__doc__,
+        epilog=f"sets: {', '.join(NAMES)}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", required=True, help="folder of a checkpoint, or OWNER/NAME on the Hub")
+    parser.add_argument("--sets", required=True, nargs="+", metavar="SET", help="test sets, see above and below")
+    where = "holds the sets in folders of their names; or NAME=FOLDER"
+    parser.add_argument("--data_dir", nargs="+", default=[], metavar="FOLDER", help=where)
+    parser.add_argument("--output_dir", type=Path, help="default: `evaluation` in the folder of the checkpoint")
+    parser.add_argument("--baseline", type=Path, help=f"{FILE_NAME} of another model: CE and mCE are relative to it")
+    parser.add_argument("--test_time", default="none", help=f"views that are averaged: {', '.join(TEST_TIME)}")
+    parser.add_argument("--corruptions", nargs="+", default=CORRUPTIONS, metavar="NAME", help="default: the 15")
+    parser.add_argument("--severities", nargs="+", type=int, default=SEVERITIES, metavar="S", help="default: 1 2 3 4 5")
+    parser.add_argument("--seed", type=int, default=0, help="of corruptions that are made on the fly (default: 0)")
+    parser.add_argument(
+        "--only_known_classes", action="store_true", help="leave out images of classes that the model does not know"
+    )
+    parser.add_argument("--incomplete_copies", action="store_true", help="take copies that lack images as they are")
+    parser.add_argument("--batch_size", type=int, default=64, help="of every process (default: 64)")
+    parser.add_argument("--num_workers", type=int, help="processes that load images; default: by cores and images")
+    parser.add_argument("--use_cpu", action="store_true", help="leave an accelerator alone")
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """What can be refused before anything is loaded."""
+    check_test_time(options.test_time)
+    for corruption in options.corruptions:
+        if corruption not in (*CORRUPTIONS, *EXTRA_CORRUPTIONS):
+            hint = nearest(corruption, (*CORRUPTIONS, *EXTRA_CORRUPTIONS))
+            raise ValueError(f"--corruptions {corruption} does not exist.{hint}")
+    for severity in options.severities:
+        if severity not in SEVERITIES:
+            raise ValueError(f"--severities {severity} does not exist: they are {', '.join(map(str, SEVERITIES))}.")
+    require(COUNT, "ltsam evaluate", batch_size=options.batch_size)
+    require(NON_NEGATIVE, "ltsam evaluate", seed=options.seed, num_workers=options.num_workers or 0)
+    return Settings(
+        tuple(dict.fromkeys(options.corruptions)),
+        tuple(sorted(set(options.severities))),
+        options.seed,
+        options.test_time,
+        options.only_known_classes,
+        options.batch_size,
+        options.num_workers,
+    )
+
+
+def _baselines(file: Path | None, sets: Sequence[TestSet], settings: Settings) -> dict[str, Baseline]:
+    if file is None:
+        return {}
+    corrupted = [test_set.name for test_set in sets if test_set.corruptions and test_set.name != "imagenet_c"]
+    return {name: read_baseline(file, name, settings.cells()) for name in corrupted}
+
+
+def _show(results: Results, names: Sequence[str], files: Sequence[Path]) -> None:
+    """Accuracies in percent; of corruptions, the means."""
+    table = Table("in %", "overall", *GROUPS, "mean error", "mCE")
+    relative = set()
+    for name in names:
+        of_set = results.sets[name]
+        entry = of_set.get("summary") or of_set["result"]
+        overall = 1 - entry["mean_error"] if "mean_error" in entry else entry["overall"]
+        fractions = [overall, *(entry["groups"].get(group) for group in GROUPS), entry.get("mean_error")]
+        shown = ["-" if fraction is None else f"{100 * fraction:.1f}" for fraction in fractions]
+        mce = entry.get("mce")
+        table.add_row(short(name), *shown, "-" if mce is None else f"{mce:.1f}")
+        relative |= {entry["relative_to"]} if mce is not None else set()
+    console = Console()
+    console.print(table)
+    if relative:
+        console.print(f"mCE is relative to {', '.join(sorted(relative))}.", highlight=False)
+    if results.header["class_statistics"] is None:
+        console.print("No class statistics lie beside the model, so there are no accuracies by group.")
+    for file in files:
+        console.print(f"  {file}", soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""A checkpoint on test sets, part by part; what is known already is not computed again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+from datasets import Dataset
+
+from hf_ltsam.cli.evaluate.classes import are_imagenets, imagenet_keys, labels_of, match_classes, model_labels
+from hf_ltsam.cli.evaluate.images import Corruption, TestImages
+from hf_ltsam.cli.evaluate.sets import TestSet
+from hf_ltsam.data.decode import encoded_images
+from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.metrics.corruption import ALEXNET, SEVERITIES, Baseline, corruption_summary
+from hf_ltsam.runs.shift.checkpoint import Checkpoint
+from hf_ltsam.runs.shift.results import Cell, Results, measured
+from hf_ltsam.training.evaluation import predict_classes
+
+WORTH_WORKERS = 2000  # images: below that, starting processes takes longer than it saves
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to evaluate.
+
+    Args:
+        corruptions, severities: of -C sets.
+        seed: of corruptions that are made on the fly.
+        test_time: a name in `hf_ltsam.models.test_views.TEST_TIME`.
+        only_known_classes: leave out images of classes that the model does not know.
+        batch_size, num_workers: of every process; they change no number. `num_workers` None: by the cores there are.
+    """
+
+    corruptions: tuple[str, ...]
+    severities: tuple[int, ...] = SEVERITIES
+    seed: int = 0
+    test_time: str = "none"
+    only_known_classes: bool = False
+    batch_size: int = 64
+    num_workers: int | None = None
+
+    def cells(self) -> list[tuple[str, int]]:
+        return [(corruption, severity) for corruption in self.corruptions for severity in self.severities]
+
+
+def evaluate(
+    checkpoint: Checkpoint, test_set: TestSet, settings: Settings, results: Results, baseline: Baseline | None = None
+) -> None:
+    """Measure what `results` does not hold yet of a set. Every process takes part in every measurement.
+
+    Args:
+        baseline: that the errors under corruption are relative to, unless the classes are ImageNet's: then it is AlexNet.
+    """
+    cells: Iterable[Cell] = settings.cells() if test_set.corruptions else [None]
+    for cell in cells:
+        identity = identity_of(test_set, cell, settings)
+        if results.get(test_set.name, cell, identity) is None:
+            result = {"identity": identity, **measure(checkpoint, test_set, cell, settings)}
+            results.put(test_set.name, cell, result)
+    if test_set.corruptions:
+        results.summarise(test_set.name, summary_of(test_set.name, settings, results, baseline))
+
+
+def identity_of(test_set: TestSet, cell: Cell, settings: Settings) -> dict[str, Any]:
+    """What a result follows from, beside the checkpoint."""
+    made = {"seed": settings.seed} if test_set.corruptions == "made" else {}
+    return {
+        "source": test_set.source,
+        "test_time": settings.test_time,
+        "only_known_classes": settings.only_known_classes,
+        **made,
+    }
+
+
+def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: Settings) -> dict[str, Any]:
+    """Accuracies on one set of images.
+
+    Raises:
+        ValueError: its classes are not the model's.
+    """
+    dataset = test_set.load(*(cell or ())) if test_set.corruptions == "stored" else test_set.load()
+    labels, names = labels_of(dataset, checkpoint.class_names, test_set.name)
+    keys = _keys_of_imagenet(checkpoint)
+    try:
+        mapping = match_classes(
+            checkpoint.class_names, checkpoint.num_classes, names, settings.only_known_classes, keys
+        )
+    except ValueError as error:
+        raise ValueError(f"{checkpoint.name} on {test_set.name}: {error}") from error
+    rows, true = model_labels(labels, mapping)
+    images = _images(checkpoint, test_set, dataset, rows.tolist(), cell, settings)
+    workers = _workers(len(images)) if settings.num_workers is None else settings.num_workers
+    title = " ".join(map(str, (test_set.name, *(cell or ())))) if PartialState().is_main_process else None
+    predictions = predict_classes(checkpoint.model, images, settings.batch_size, workers, title)
+    result = measured(predictions, true, checkpoint.num_classes, checkpoint.statistics)
+    if cell is not None:
+        del result["per_class"]  # 75 times 1,000 numbers
+    return {
+        **result,
+        "labels_sha256": label_fingerprint(labels),
+        "imagenet_classes": not settings.only_known_classes and are_imagenets(names, keys),
+        "note": mapping.note,
+    }
+
+
+def _images(
+    checkpoint: Checkpoint, test_set: TestSet, dataset: Dataset, rows: list[int], cell: Cell, settings: Settings
+) -> TestImages:
+    made = test_set.corruptions == "made" and cell is not None
+    return TestImages(
+        encoded_images(dataset),
+        rows,
+        checkpoint.preprocessing,
+        settings.test_time,
+        Corruption(*cell, settings.seed) if made and cell else None,
+        test_set.cropped,
+    )
+
+
+def summary_of(name: str, settings: Settings, results: Results, baseline: Baseline | None = None) -> dict[str, Any]:
+    """Means over the cells, and the errors relative to AlexNet or the baseline, as far as they can be compared."""
+    table = results.table(name, settings.cells())
+    entries = [results.sets[name]["cells"][corruption][str(severity)] for corruption, severity in settings.cells()]
+    if all(entry["imagenet_classes"] for entry in entries):
+        complete = tuple(sorted(settings.severities)) == SEVERITIES  # AlexNet's errors are means over all five
+        baseline = ALEXNET if complete else None
+    groups = {group: float(np.mean([entry["groups"][group] for entry in entries])) for group in entries[0]["groups"]}
+    return {**corruption_summary(table, baseline), "groups": groups}
+
+
+def _keys_of_imagenet(checkpoint: Checkpoint) -> dict[str, str]:
+    """Names of ImageNet's classes go with their wnids, for models of as many classes or fewer."""
+    return imagenet_keys() if checkpoint.class_names is not None else {}
+
+
+def _workers(num_images: int) -> int:
+    if num_images < WORTH_WORKERS:
+        return 0
+    share = (os.cpu_count() or 1) // PartialState().num_processes
+    return min(share, 16) if share > 1 else 0
+
+
+def device(use_cpu: bool) -> torch.device:
+    """Of this process; the process group of `accelerate launch` is made here."""
+    return torch.device(PartialState(cpu=use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU")).device)

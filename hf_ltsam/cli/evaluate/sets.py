@@ -1,0 +1,218 @@
+"""Test sets by name: the published ones, folders, data sets on the Hub, and the corruptions of any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path
+
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetNotFoundError
+
+from dataset_builders import load_shifted
+from dataset_builders.corruptions.manifest import FILE_NAME as MANIFEST
+from dataset_builders.corruptions.manifest import read_manifest
+from dataset_builders.corruptions.reader import load_corrupted
+from dataset_builders.folders import load_image_folder
+from dataset_builders.sets.cifar_lt import load_cifar_lt
+from hf_ltsam.hyperparameters import nearest
+
+SUFFIX = "_c"  # of a name: the corruptions of what stands before it
+COPIES = (        # test sets that a user has a copy of, by the names of `load_shifted`; a variant stands behind a colon
+    "imagenet_sketch", "imagenetv2", "imagenetv2:threshold-0.7", "imagenetv2:top-images", "imagenet_c", "imagenet_lt",
+    "inaturalist2018", "places_lt",
+)  # fmt: skip
+CIFAR_ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
+DIGITS = "digits"
+NAMES = (*COPIES, *CIFAR_ON_THE_HUB, DIGITS)
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A test set that is not loaded yet.
+
+    Args:
+        name: as it was asked for.
+        source: where its images are: a folder, or a name on the Hub.
+        load: () -> its images, or for stored corruptions (corruption, severity) -> those images.
+        corruptions: "" (none: one set of images), "stored", or "made" (on the fly, of the images that `load` gives).
+        cropped: whether the images come at the size that a model sees, as ImageNet-C's 224 x 224: centre crop only.
+    """
+
+    __test__ = False  # for pytest, which takes the name for a test
+
+    name: str
+    source: str
+    load: Callable[..., Dataset]
+    corruptions: str = ""
+    cropped: bool = False
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a user's copies are.
+
+    Args:
+        folders: name of a set -> its folder.
+        above: holds the other sets in folders of their names; None: there is no such folder.
+        complete: refuse a copy that lacks images.
+    """
+
+    folders: dict[str, Path] = field(default_factory=dict)
+    above: Path | None = None
+    complete: bool = True
+
+    @classmethod
+    def of(cls, data_dir: Sequence[str], complete: bool = True) -> Places:
+        """From words that read NAME=FOLDER or FOLDER.
+
+        Raises:
+            ValueError: two folders for the same.
+            FileNotFoundError: a folder that is not there.
+        """
+        folders: dict[str, Path] = {}
+        for word in data_dir:
+            name, _, folder = word.rpartition("=")
+            if name in folders:
+                raise ValueError(
+                    f"--data_dir names two folders{f' of {name}' if name else ''}: {folders[name]}, {folder}."
+                )
+            if not Path(folder).is_dir():
+                raise FileNotFoundError(f"--data_dir {word}: there is no folder {folder}.")
+            folders[name] = Path(folder).resolve()
+        above = folders.pop("", None)
+        return cls(folders, above, complete)
+
+    def get(self, name: str) -> Path | None:
+        """The folder of a set; None where nobody stated one."""
+        below = self.above / name if self.above else None
+        return self.folders.get(name, below if below and below.is_dir() else None)
+
+    def required(self, name: str) -> Path:
+        """The folder of a set.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        folder = self.get(name)
+        if folder is None:
+            looked = f" There is no {self.above / name}." if self.above else ""
+            raise FileNotFoundError(
+                f"--sets {name} needs the folder of your copy: --data_dir {name}=FOLDER, or --data_dir FOLDER with "
+                f"{name} in it.{looked}"
+            )
+        return folder
+
+
+def find_sets(names: Sequence[str], places: Places) -> list[TestSet]:
+    """The test sets of these names; whether their folders are there is seen now, images are not loaded.
+
+    Args:
+        names: of `NAMES`, a folder, or OWNER/NAME on the Hub; each also with `_c` behind it, for its corruptions.
+
+    Raises:
+        ValueError: an unknown name, with the nearest ones, or a set named twice.
+        FileNotFoundError: a folder that is not there, and what should be.
+    """
+    if len(set(names)) < len(names):
+        raise ValueError(f"--sets names {next(n for n in names if names.count(n) > 1)} twice.")
+    unused = set(places.folders) - {name.partition(":")[0] for name in names} - {n.removesuffix(SUFFIX) for n in names}
+    if unused:
+        raise ValueError(f"--data_dir {min(unused)}=...: no such set is asked for.{nearest(min(unused), names)}")
+    return [_find(name, places) for name in names]
+
+
+def known_names() -> list[str]:
+    """All names that stand for a set, those of corruptions among them."""
+    return [*NAMES, *(name + SUFFIX for name in NAMES if name != "imagenet_c")]
+
+
+def _find(name: str, places: Places) -> TestSet:
+    if name in NAMES:
+        return _named(name, places)
+    if Path(name).is_dir():
+        return _folder(name)
+    base = name.removesuffix(SUFFIX)
+    if base != name and (base in NAMES or "/" in base or Path(base).is_dir()):
+        clean = _find(base, places)
+        if clean.corruptions:
+            raise ValueError(f"--sets {name}: {base} holds corrupted images already.")
+        return replace(clean, name=name, corruptions="made")
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return TestSet(name, name, cache(partial(_load_from_hub, name)))
+    if "/" in name:
+        raise FileNotFoundError(f"--sets {name}: there is no such folder, and names on the Hub read OWNER/NAME.")
+    raise ValueError(
+        f"--sets {name} does not exist.{nearest(name, known_names())} Or a folder, or OWNER/NAME on the Hub."
+    )
+
+
+def _named(name: str, places: Places) -> TestSet:
+    if name == DIGITS:
+        return TestSet(name, "scikit-learn", cache(_load_digits))
+    if name in CIFAR_ON_THE_HUB:
+        source = str(places.get(name) or CIFAR_ON_THE_HUB[name])
+        return TestSet(name, source, cache(partial(_load_cifar, source)))
+    folder = places.required(name.partition(":")[0])
+    load = partial(_load_copy, name, folder, places.complete)
+    if name == "imagenet_c":
+        return TestSet(name, str(folder), load, corruptions="stored", cropped=True)
+    return TestSet(name, str(folder), cache(load))
+
+
+def _folder(name: str) -> TestSet:
+    """Images, or a -C set that `ltsam corrupt` wrote."""
+    folder = Path(name).resolve()
+    if (folder / MANIFEST).is_file():
+        cropped = read_manifest(folder)["size"] is not None
+        return TestSet(name, str(folder), partial(load_corrupted, folder), corruptions="stored", cropped=cropped)
+    return TestSet(name, str(folder), cache(partial(_load_folder, folder)))
+
+
+def _load_copy(
+    name: str, folder: Path, complete: bool, corruption: str | None = None, severity: int | None = None
+) -> Dataset:
+    key, _, variant = name.partition(":")
+    return load_shifted(
+        key,
+        folder,
+        variant=variant or "matched-frequency",
+        corruption=corruption,
+        severity=severity,
+        complete=complete,
+    )
+
+
+def _load_cifar(source: str) -> Dataset:
+    return load_cifar_lt(source)["test"]
+
+
+def _load_digits() -> Dataset:
+    """The test images of `ltsam demo`."""
+    from hf_ltsam.cli.demo.data import digit_splits
+
+    return digit_splits().test
+
+
+def _load_folder(folder: Path) -> Dataset:
+    """The test split of a folder of images or Parquet files, all of it where it has no splits."""
+    parquet = (sorted(folder.rglob(f"{split}*.parquet")) for split in ("test", "validation", "val", ""))
+    files = next((found for found in parquet if found), None)
+    if files:
+        return load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+    splits = load_image_folder(folder, None if (folder / "train").is_dir() else 0)
+    return next(splits[split] for split in ("test", "validation", "train") if split in splits)
+
+
+def _load_from_hub(name: str) -> Dataset:
+    try:
+        splits = load_dataset(name)
+    except (DatasetNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(
+            f"--sets {name} is neither a folder here nor a data set on the Hub that can be reached."
+        ) from error
+    for split in ("test", "validation"):
+        if split in splits:
+            return splits[split]
+    raise ValueError(f"--sets {name} has neither a test nor a validation split, only {', '.join(splits)}.")

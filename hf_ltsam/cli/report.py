@@ -1,0 +1,56 @@
+"""One page that shows what runs reached, how and at what cost: figures, tables, and what is missing.
+
+    ltsam report runs/demo
+    ltsam report runs/ce_sgd/seed* runs/la_focal_sam/seed* --output reports/first
+
+A RUN is the output folder of `ltsam train`, or a folder of such folders. Runs that differ in the seed only are shown as one
+configuration; the others are compared with that of the first RUN. Only saved files are read, nothing is computed on images:
+what a run does not hold is named in the report, with the command that makes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.runs.report.reading import find_runs, read_run
+from hf_ltsam.runs.report.report import write_report
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write a report, from the words of the command line."""
+    options = _parser().parse_args(argv)
+    with user_errors():
+        folders = find_runs(options.runs)
+        runs = [read_run(folder) for folder in folders]
+        page = write_report(runs, output_folder(folders, options.output))
+        console = Console()
+        for sentence in (sentence for run in runs for sentence in run.damaged):
+            console.print(f"damaged: {sentence}", soft_wrap=True, highlight=False, markup=False)
+        console.print(
+            f"{page} ({page.stat().st_size / 1e6:.1f} MB; figures beside it)", soft_wrap=True, highlight=False
+        )
+
+
+def output_folder(runs: Sequence[Path], output: Path | None) -> Path:
+    """`report` in the run's folder, or in the folder that all runs lie in."""
+    return output or Path(os.path.commonpath([run.resolve() for run in runs])) / "report"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ltsam report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run, or a folder of runs")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="default: `report` in the folder that holds all runs"
+    )
+    return parser

@@ -1,0 +1,1 @@
+"""`ltsam reproduce`: the rows of a published table."""

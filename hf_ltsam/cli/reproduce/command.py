@@ -1,0 +1,193 @@
+"""Run the rows of a published table, each with several seeds, and write what came out beside what was published.
+
+    ltsam reproduce                                     lists the tables
+    ltsam reproduce li2025_table2 --rows 'cifar100_lt_ir100_la_*'
+    ltsam reproduce li2025_table5 --dataset /data/cifar10 --jobs 4 -- --bf16 true
+
+Every run is a process with a folder of its own, TABLE/ROW/seedN. One that has ended is never run again, one that was
+interrupted goes on from its last checkpoint: after a kill the same command finishes the table. What follows `--` is given
+to every training, not to second stages. TABLE/table.md and TABLE/table.json are written after every run, a report with
+accuracy against cost at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from hf_ltsam.cli.reproduce.recipes import find_recipe, read_recipe
+from hf_ltsam.cli.reproduce.results import ended_runs, shown, write_table
+from hf_ltsam.cli.reproduce.runs import RowRun, run_all
+from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns, read_table, table_names
+from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.runs.report.reading import read_run
+from hf_ltsam.runs.report.report import write_report
+
+DECIDED_HERE = ("config", "seed", "output_dir", "first_stage", "resume_from_checkpoint")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """All runs of a table that have not ended yet, from the words of the command line."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    own, given = _split(words)
+    options = _parser().parse_args(own)
+    with user_errors():
+        if options.table is None:
+            _list_tables()
+            return
+        table = read_table(options.table)
+        table = table.only(options.rows) if options.rows else table
+        root = options.output_dir or Path("runs") / table.name
+        _check(options, given)
+        runs = _runs(table, options, root, given)
+        for run in runs:
+            run.check()
+        failed = _run(table, runs, options.jobs, root, given)
+        page = _report(table, root)
+        write_table(root, table, given)  # with the figure
+        Console().print(f"{root / 'table.md'}, {page}", soft_wrap=True, highlight=False)
+        if failed:
+            raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(str(run.log) for run in failed)}.")
+
+
+def _split(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Our own words, and those of the trainings."""
+    place = words.index("--") if "--" in words else len(words)
+    return words[:place], tuple(words[place + 1 :])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ltsam reproduce",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "table", nargs="?", metavar="TABLE", help="a table by name, or a file; without it all are listed"
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (3)")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="these rows only; * stands for any text")
+    parser.add_argument(
+        "--dataset", nargs="+", default=[], metavar="[NAME=]FOLDER",
+        help="where the data are; NAME as the recipes have it, where a table has several data sets",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="trainings at a time, which share the device (1)"
+    )
+    parser.add_argument("--output_dir", type=Path, metavar="FOLDER", help="runs/TABLE")
+    return parser
+
+
+def _list_tables() -> None:
+    console = Console()
+    for name in table_names():
+        table = read_table(name)
+        console.print(f"{name:32} {len(table.rows):3} rows  {table.title}", soft_wrap=True, highlight=False)
+
+
+def _check(options: argparse.Namespace, given: tuple[str, ...]) -> None:
+    for name in ("seeds", "jobs"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}.")
+    named = {word.partition("=")[0] for word in given}
+    if "--hub_token" in named:
+        raise ValueError("--hub_token would be seen in lists of processes: set HF_TOKEN in its place.")
+    taken = {f"--{name}" for name in DECIDED_HERE} & named
+    if taken:
+        raise ValueError(
+            f"{min(taken)} cannot be given to the trainings: the table decides it for each run. Leave it out."
+        )
+
+
+def _runs(table: TableOfRuns, options: argparse.Namespace, root: Path, given: tuple[str, ...]) -> list[RowRun]:
+    """All runs of a seed before those of the next, so that there is a whole table early; first stages first."""
+    folders = _folders(options.dataset, table)
+    return [
+        RowRun(row, seed, root, (*_dataset(row, folders), *given))
+        for seed in range(options.seeds)
+        for row in (*table.first_stages(), *table.rows)
+    ]
+
+
+def _folders(given: Sequence[str], table: TableOfRuns) -> dict[str, str]:
+    """Data set -> where it is.
+
+    Raises:
+        ValueError: a data set that no row has, or no name where there are several.
+        FileNotFoundError: no such folder.
+    """
+    names = sorted({name for row in (*table.first_stages(), *table.rows) if (name := _name(row)) is not None})
+    folders: dict[str, str] = {}
+    if given and not names:
+        raise ValueError(f"--dataset {given[0]}: no recipe of {table.name} says what it is trained on.")
+    for word in given:
+        name, equals, folder = word.rpartition("=")
+        if not equals and len(names) > 1:
+            raise ValueError(f"--dataset {word}: {table.name} has {', '.join(names)}; say which, NAME=FOLDER.")
+        if equals and name not in names:
+            raise ValueError(f"--dataset {word}: {table.name} has no data set {name!r}, only {', '.join(names)}.")
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"--dataset {word}: there is no folder {folder}.")
+        folders |= {name or names[0]: folder}
+    return folders
+
+
+def _name(row: Row) -> str | None:
+    """What a recipe is trained on: its data set, or its builder where the images are one's own copy.
+
+    None for a second stage, which takes the data of its first one.
+    """
+    recipe = read_recipe(find_recipe(row.recipe))
+    return recipe.get("dataset") or recipe.get("builder")
+
+
+def _dataset(row: Row, folders: dict[str, str]) -> list[str]:
+    folder = folders.get(_name(row) or "")
+    return [] if folder is None else ["--dataset", folder]
+
+
+def _run(table: TableOfRuns, runs: list[RowRun], jobs: int, root: Path, given: tuple[str, ...] = ()) -> list[RowRun]:
+    """Run what has not ended; the runs that failed."""
+    console, failed = Console(), list[RowRun]()
+    waiting = [run for run in runs if run.result is None]
+    left = len(waiting)
+    console.print(f"{table.title}: {len(runs)} runs, {left} to go", soft_wrap=True, highlight=False)
+
+    def ended(run: RowRun, status: int) -> None:
+        nonlocal left
+        left -= 1
+        result = run.result if status == 0 else None
+        failed.extend([] if result else [run])
+        said = shown(result) if result else f"failed with status {status}: {_last_words(run.log)}"
+        console.print(f"{run.row.name} seed {run.seed}: {said} ({left} to go)", soft_wrap=True, highlight=False)
+        write_table(root, table, given)
+
+    signal.signal(signal.SIGTERM, _stop)
+    for first in (True, False):  # a second stage needs its first one
+        run_all([run for run in waiting if (run.row.first_stage is None) == first], jobs, ended)
+    return failed
+
+
+def _stop(*_: object) -> NoReturn:
+    raise KeyboardInterrupt("The same command goes on with what has not ended.")
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip() and not line.startswith("(")]
+    return lines[-1] if lines else f"nothing in {log}"
+
+
+def _report(table: TableOfRuns, root: Path) -> Path | str:
+    ended = [folder for row in (*table.first_stages(), *table.whole) for folder in ended_runs(root, row)]
+    return write_report([read_run(folder) for folder in ended], root / "report") if ended else "no run has ended"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What the runs of a table reached, beside what was published."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_ltsam.cli.reproduce.recipes import find_recipe, published_target
+from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns
+from hf_ltsam.runs.files import write_json, write_whole
+from hf_ltsam.runs.record import FILE_NAME, RunRecord, read_metrics
+from hf_ltsam.runs.report.configurations import spread
+from hf_ltsam.runs.report.content import mean_and_deviation
+
+GROUPS = ("overall", "many", "medium", "few")
+FIGURE = "report/cost.png"  # of the report, beside the table
+_PACKAGES = ("hf_ltsam", "torch", "transformers")
+COLUMNS = ("row", *GROUPS, "seeds", "seconds")
+
+
+def write_table(root: Path, table: TableOfRuns, words: Sequence[str] = ()) -> None:
+    """`table.md` to read and `table.json` for programs, of everything that has ended, whole at any time.
+
+    Args:
+        root: folder of the table.
+        table: of which all rows of its file are shown.
+        words: that were given to the trainings.
+    """
+    ended = [list(ended_runs(root, row).values()) for row in table.whole]
+    rows = [_row(row, records) for row, records in zip(table.whole, ended)]
+    facts = {"table": table.name, "title": table.title, "source": table.source, "words": list(words)}
+    write_json(root / "table.json", {**facts, "rows": rows})
+    figure = ["", f"![Accuracy against training time]({FIGURE})"] if (root / FIGURE).is_file() else []
+    page = _markdown(table, rows, [record for records in ended for record in records], words)
+    write_whole(root / "table.md", "\n".join([*page, *figure]) + "\n")
+
+
+def ended_runs(root: Path, row: Row) -> dict[Path, RunRecord]:
+    """Of every seed that there is, by folder."""
+    ended = {file.parent: read_metrics(file.parent) for file in root.glob(f"{row.name}/seed*/{FILE_NAME}")}
+    return dict(sorted(ended.items(), key=lambda item: item[1].seed))
+
+
+def shown(record: RunRecord) -> str:
+    """One run in a few words."""
+    accuracies = {name: _percent(record, name) for name in GROUPS}
+    words = ", ".join(f"{name} {value:.2f}" for name, value in accuracies.items() if value is not None)
+    return f"{words} %" + (f", {seconds:.0f} s" if (seconds := record.train_seconds) is not None else "")
+
+
+def _row(row: Row, records: Sequence[RunRecord]) -> dict[str, Any]:
+    target = None if row.settings else published_target(find_recipe(row.recipe))  # of the recipe as it is
+    return {
+        "row": row.name,
+        "published": None if target is None else {name: getattr(target, name) for name in GROUPS},
+        "source": None if target is None else target.source,
+        "settings": row.settings,
+        "seeds": [record.seed for record in records],
+        "accuracies": {name: [_percent(record, name) for record in records] for name in GROUPS},
+        "seconds": [record.train_seconds for record in records],
+    }
+
+
+def _accuracies(record: RunRecord) -> Mapping[str, float | None]:
+    result = record.results["test"]
+    return {"overall": result["overall"], **result["groups"]}
+
+
+def _percent(record: RunRecord, name: str) -> float | None:
+    value = _accuracies(record).get(name)
+    return None if value is None else 100 * value
+
+
+def _markdown(
+    table: TableOfRuns, rows: Sequence[Mapping[str, Any]], records: Sequence[RunRecord], words: Sequence[str]
+) -> list[str]:
+    lines = [f"# {table.title}", "", f"Published: {table.source}", ""]
+    lines += [
+        "Accuracy in %, mean ± standard deviation over seeds, after the last epoch; in brackets what was published.",
+        "Seconds: of one training.",
+        "",
+    ]
+    lines += [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
+    facts = {
+        "Given to every training": [shlex.join(words)] if words else [],
+        "Hardware": sorted({record.hardware for record in records}),
+        "Versions": sorted({_versions(record) for record in records}),
+    }
+    return [*lines, "", *(f"{name}: {'; '.join(values)}" for name, values in facts.items() if values)]
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    published = row["published"] or {}
+    accuracies = [_beside(_spread(row["accuracies"][name], 2), published.get(name)) for name in GROUPS]
+    return [f"`{row['row']}`", *accuracies, str(len(row["seeds"])), _spread(row["seconds"], 0)]
+
+
+def _beside(ours: str, published: float | None) -> str:
+    return ours if published is None else f"{ours} ({published:g})"
+
+
+def _spread(values: Sequence[float | None], digits: int) -> str:
+    known = [value for value in values if value is not None]
+    return mean_and_deviation(*spread(known), digits=digits) if known else "-"
+
+
+def _versions(record: RunRecord) -> str:
+    return ", ".join(f"{name} {record.versions[name]}" for name in _PACKAGES if name in record.versions)

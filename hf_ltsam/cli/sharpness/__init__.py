@@ -1,0 +1,1 @@
+"""`ltsam sharpness`: curvature of a trained model, class by class."""

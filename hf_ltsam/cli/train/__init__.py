@@ -1,0 +1,1 @@
+"""`ltsam train`: options, data, model, training, results."""

@@ -1,0 +1,147 @@
+"""The splits as the Trainer takes them: small images in memory, larger ones on the fly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from hf_ltsam.cli.train.data_arguments import DataArguments
+from hf_ltsam.cli.train.model import ImageFormat, Normalisation
+from hf_ltsam.cli.train.splits import Splits
+from hf_ltsam.data.decode import decode_image, decode_images, encoded_images, unreadable_images
+from hf_ltsam.data.in_memory.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
+from hf_ltsam.data.transforms import image_transform, on_the_fly, short_side_of
+
+SMALL = 64  # pixels: images up to this side are decoded once and kept in memory
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Data sets of `{"pixel_values": float32 (C, H, W), "labels": int}`, normalised by mean and std per channel."""
+
+    train: Any
+    test: Any
+    mean: Sequence[float]
+    std: Sequence[float]
+    plain_train: Any  # the training images as the test would see them, not augmented
+    short_side: int | None  # to which test images are scaled before the centre is kept; None: they are not scaled
+
+
+def prepare(
+    splits: Splits, arguments: DataArguments, wanted: ImageFormat, seed: int, progress: bool = True
+) -> TrainingData:
+    """Decode small images at once, larger ones when they are needed.
+
+    Small training images are augmented by crops and flips, larger ones by random resized crops, flips and color_jitter.
+
+    Args:
+        wanted: by the model; a size or normalisation in the settings comes first.
+        seed: of the augmentation.
+        progress: whether to show a bar while images are decoded or checked.
+
+    Raises:
+        ValueError: images that cannot be decoded (named), or that need a size and have none.
+    """
+    size = wanted.size if arguments.image_size is None else arguments.image_size
+    if size is None:
+        _require_small(splits.train, arguments.image_column)
+    pixels = wanted.normalisation
+    if arguments.normalisation != "auto":
+        pixels = CUSTOMARY_NORMALISATION[arguments.normalisation]
+    if size is None or size <= SMALL:
+        return _in_memory(splits, arguments, ImageFormat(size, pixels), seed, progress)
+    imagenet = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD))
+    return _on_the_fly(splits, arguments, size, pixels or imagenet, progress)
+
+
+def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed: int, progress: bool) -> TrainingData:
+    if arguments.color_jitter:
+        raise ValueError(
+            f"--color_jitter {arguments.color_jitter:g} needs images above {SMALL} pixels, got {form.size or 'small ones'}: "
+            f"leave it out, or train at --image_size {SMALL + 1} or more."
+        )
+    train, test = (
+        decode_images(split, arguments.image_column, form.size, arguments.num_channels, progress)
+        for split in (splits.train, splits.test)
+    )
+    mean, std = form.normalisation or normalisation(train)
+    train = train.contiguous(memory_format=torch.channels_last)  # as `InMemoryImages` keeps them: one copy for both
+    return TrainingData(
+        InMemoryImages(
+            train,
+            splits.train_labels,
+            mean,
+            std,
+            True,
+            seed,
+            arguments.crop_padding,
+            arguments.flip,
+            arguments.cutout,
+            arguments.operations,
+        ),
+        InMemoryImages(test, splits.test_labels, mean, std, augment=False),
+        mean,
+        std,
+        InMemoryImages(train, splits.train_labels, mean, std, augment=False),
+        form.size,
+    )
+
+
+def _on_the_fly(
+    splits: Splits, arguments: DataArguments, size: int, pixels: Normalisation, progress: bool
+) -> TrainingData:
+    """The Trainer keys the random numbers of the transforms by its own seed."""
+    mean, std = pixels
+    for wish, is_for_small in {
+        "--flip false": not arguments.flip,
+        f"--num_channels {arguments.num_channels}": arguments.num_channels != 3,
+        f"--cutout {arguments.cutout}": arguments.cutout != 0,
+        f"--randaugment {arguments.randaugment}": arguments.randaugment != 0,
+    }.items():
+        if is_for_small:
+            raise ValueError(
+                f"{wish} needs images of at most {SMALL} pixels, got {size}: --image_size {SMALL} or less."
+            )
+    short_side = short_side_of(size) if arguments.test_short_side is None else arguments.test_short_side
+    if short_side < size:
+        raise ValueError(
+            f"--test_short_side {short_side} leaves less than the {size} pixels that are kept: {size} or more."
+        )
+    if arguments.check_images:
+        unchecked = [splits.test] if splits.train_is_readable else [splits.train, splits.test]
+        _refuse_unreadable(unchecked, arguments.image_column, progress)
+    train, plain_train, test = (
+        on_the_fly(
+            split,
+            image_column=arguments.image_column,
+            label_column=splits.label_column,
+            transform=image_transform(size, mean, std, augment, short_side, arguments.color_jitter),
+        )
+        for split, augment in ((splits.train, True), (splits.train, False), (splits.test, False))
+    )
+    return TrainingData(train, test, mean, std, plain_train, short_side)
+
+
+def _require_small(split: Dataset, image_column: str | None) -> None:
+    """Images that nobody states a size for stay as they are, which large ones must not."""
+    image = decode_image(encoded_images(split, image_column)[0]["image"], row=0)
+    if max(image.size) > SMALL:
+        raise ValueError(
+            f"The first image has {image.width} x {image.height} pixels, and cifar_resnet takes any size: state the one to "
+            "train at, --image_size 32 as for CIFAR, say."
+        )
+
+
+def _refuse_unreadable(splits: Sequence[Dataset], image_column: str | None, progress: bool) -> None:
+    messages = [message for split in splits for message in unreadable_images(split, image_column, progress)]
+    if messages:
+        total = (
+            f"Unreadable images in all: {len(messages)}. --on_bad_image skip trains without those of the training split; "
+            "--check_images false skips this check."
+        )
+        raise ValueError("\n".join([*messages[:10], total]))

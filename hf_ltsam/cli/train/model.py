@@ -1,0 +1,235 @@
+"""The model by name, and the form in which it wants its images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    CLIPImageProcessor,
+    PreTrainedModel,
+)
+from transformers.image_utils import PILImageResampling
+
+from hf_ltsam import CifarResNetConfig
+from hf_ltsam.cli.train.model_arguments import ModelArguments
+from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
+from hf_ltsam.models.clip_source import is_clip
+from hf_ltsam.models.clip_start import FROM_IMAGES
+from hf_ltsam.models.clip_templates import templates_named
+from hf_ltsam.training.training_set import without_adapter
+
+OURS = "cifar_resnet"
+SCALE = 25.0  # of a cosine head on a pretrained model; LIFT (Shi et al. 2024)
+Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std per channel
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What the pixels of an image must be like.
+
+    Args:
+        size: side in pixels; None: any, so that images may stay as they are.
+        normalisation: mean and standard deviation per channel, of pixels in [0, 1]; None: to be measured.
+    """
+
+    size: int | None = None
+    normalisation: Normalisation | None = None
+
+
+def build_model(
+    arguments: ModelArguments,
+    class_names: Sequence[str],
+    num_channels: int = 3,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> PreTrainedModel:
+    """A classifier of these classes; pretrained weights of another number of classes lose their last layer.
+
+    Args:
+        device, progress: where a text tower is run, and whether with a bar.
+
+    Raises:
+        OSError: there is no model of that name, here or on the Hub.
+        ValueError: it is no image classifier, or a setting of cifar_resnet is out of its range.
+    """
+    labels: dict[str, Any] = {"id2label": dict(enumerate(class_names))}
+    labels["label2id"] = {name: c for c, name in labels["id2label"].items()}
+    if arguments.model == OURS:
+        return _cifar_resnet(arguments, labels, num_channels)
+    if num_channels != 3:
+        raise ValueError(
+            f"--num_channels {num_channels} needs --model {OURS}; others take colour images, grey ones too."
+        )
+    if is_clip(arguments.model):
+        return _clip(arguments, class_names, device, progress)
+    if arguments.init == "text":
+        raise ValueError(
+            f"--init text: {arguments.model} is no CLIP, so it has no text tower. class_mean or linear_probe?"
+        )
+    return _with_head(_pretrained(arguments, class_names, labels), arguments)
+
+
+def _cifar_resnet(arguments: ModelArguments, labels: dict[str, Any], num_channels: int) -> PreTrainedModel:
+    config = CifarResNetConfig(
+        depth=arguments.depth,
+        head=arguments.head,
+        cosine_scale=30.0 if arguments.cosine_scale is None else arguments.cosine_scale,  # LDAM's s
+        num_channels=num_channels,
+        **labels,
+    )
+    return AutoModelForImageClassification.from_config(config)
+
+
+def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: dict[str, Any]) -> PreTrainedModel:
+    is_timm = AutoConfig.from_pretrained(arguments.model).model_type == "timm_wrapper"
+    if is_timm:
+        labels = {**labels, "num_labels": len(class_names)}  # others count id2label
+    if arguments.pretrained:
+        model = AutoModelForImageClassification.from_pretrained(arguments.model, ignore_mismatched_sizes=True, **labels)
+    else:
+        model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(arguments.model, **labels))
+    if is_timm:
+        model.config.label_names = list(class_names)  # which it saves in place of id2label
+    return model
+
+
+def _clip(
+    arguments: ModelArguments, class_names: Sequence[str], device: torch.device | str, progress: bool
+) -> ClipForLongTail:
+    """A start from images is made later, when there are images."""
+    if not arguments.pretrained:
+        raise ValueError(
+            f"--pretrained false: without its weights {arguments.model} is a plain ViT, without text features."
+        )
+    init = arguments.init or "text"
+    names = list(class_names) if arguments.prompt_names is None else _lines(arguments.prompt_names, len(class_names))
+    model = ClipForLongTail.from_clip(
+        arguments.model,
+        names,
+        templates_named(arguments.templates),
+        "random" if init in FROM_IMAGES else init,
+        cosine_scale=SCALE if arguments.cosine_scale is None else arguments.cosine_scale,
+        learnable_scale=arguments.learnable_scale,
+        device=device,
+        progress=progress,
+    )
+    model.config.id2label = dict(enumerate(class_names))
+    model.config.label2id = {name: c for c, name in enumerate(class_names)}
+    return model
+
+
+def _with_head(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedModel:
+    if isinstance(model, ClipForLongTail | CosineHeadForImageClassification):
+        return model  # a run of ours, which has a cosine head
+    if arguments.head == "cosine":
+        scale = SCALE if arguments.cosine_scale is None else arguments.cosine_scale
+        return CosineHeadForImageClassification.of(model, scale, arguments.learnable_scale)
+    if arguments.init in FROM_IMAGES:
+        raise ValueError(f"--init {arguments.init} gives class vectors of a cosine head: add --head cosine.")
+    return model
+
+
+def adapted(model: PreTrainedModel, arguments: ModelArguments) -> nn.Module:
+    """The model with what `--adapter` names, or as it is.
+
+    Raises:
+        ValueError: there is no such adapter, or it does not go with the model.
+    """
+    if arguments.adapter is None:
+        return model
+    from hf_ltsam.adapters import make_adapter
+
+    args = arguments.adapter_args if isinstance(arguments.adapter_args, dict) else {}
+    return make_adapter(model, arguments.adapter, args, model.config.num_labels)
+
+
+def _lines(path: str, wanted: int) -> list[str]:
+    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    if len(lines) != wanted:
+        raise ValueError(
+            f"--prompt_names {path} has {len(lines)} names, and there are {wanted} classes: one on each line."
+        )
+    return lines
+
+
+def image_format(model: nn.Module, arguments: ModelArguments, image_size: int | None) -> ImageFormat:
+    """What the pixels must be like for a model that was built from these arguments, with an adapter or without.
+
+    Raises:
+        OSError: no image processor lies beside the weights that the model started from.
+        ValueError: a CLIP of another image size.
+    """
+    inner = without_adapter(model)
+    return clip_format(inner, image_size) if isinstance(inner, ClipForLongTail) else wanted_format(arguments)
+
+
+def clip_format(model: ClipForLongTail, image_size: int | None) -> ImageFormat:
+    """What the image tower was trained with.
+
+    Raises:
+        ValueError: another size is asked for.
+    """
+    config = model.config
+    if image_size not in (None, config.vision_config.image_size):
+        raise ValueError(
+            f"--image_size {image_size}: the image tower takes images of {config.vision_config.image_size} pixels and no "
+            "others. Leave --image_size out, and images of any size are scaled."
+        )
+    return ImageFormat(config.vision_config.image_size, (tuple(config.image_mean), tuple(config.image_std)))
+
+
+def wanted_format(arguments: ModelArguments) -> ImageFormat:
+    """What the image processor that lies beside the model's weights states; a new ResNet of ours takes anything.
+
+    Raises:
+        OSError: there is no model of that name, or no image processor beside it.
+    """
+    if arguments.model == OURS:
+        return ImageFormat()
+    stated = AutoImageProcessor.from_pretrained(arguments.model).to_dict()
+    if "data_config" in stated:  # timm's
+        timm = stated["data_config"]
+        return ImageFormat(timm["input_size"][-1], (tuple(timm["mean"]), tuple(timm["std"])))
+    if not stated.get("image_mean") or not stated.get("image_std"):
+        raise ValueError(
+            f"The image processor of {arguments.model} states no mean and deviation: choose another model."
+        )
+    return ImageFormat(_side(stated, arguments.model), (tuple(stated["image_mean"]), tuple(stated["image_std"])))
+
+
+def image_processor(
+    height: int, width: int, short_side: int | None, mean: Sequence[float], std: Sequence[float]
+) -> CLIPImageProcessor:
+    """Saved beside the weights, so that `pipeline("image-classification", model=FOLDER)` sees what the test saw.
+
+    Pipelines make colour images: a model of one channel needs images of one channel from elsewhere.
+
+    Args:
+        height, width: of what the model sees, in pixels: the centre of the image.
+        short_side: to which images are scaled before that; None: to the height or width, whichever is less, which leaves
+            images as large as those of the training as they are.
+    """
+    return CLIPImageProcessor(
+        size={"shortest_edge": short_side or min(height, width)},
+        resample=PILImageResampling.BILINEAR,
+        crop_size={"height": height, "width": width},
+        image_mean=list(mean),
+        image_std=list(std),
+    )
+
+
+def _side(stated: dict[str, Any], model: str) -> int:
+    """The side that the model sees: of the crop where there is one."""
+    size = (stated.get("crop_size") if stated.get("do_center_crop") else None) or stated.get("size") or {}
+    for name in ("height", "shortest_edge"):
+        if name in size:
+            return int(size[name])
+    raise ValueError(f"The image processor of {model} states no size ({size}): choose a model whose processor has one.")

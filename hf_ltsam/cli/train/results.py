@@ -1,0 +1,105 @@
+"""What a run leaves behind beside its weights: metrics.json, recipe.yaml, and a table on the screen."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+from transformers.trainer_utils import PredictionOutput
+
+from hf_ltsam import METHODS, LTSamTrainer
+from hf_ltsam.cli.train.arguments import Run
+from hf_ltsam.cli.train.splits import Splits
+from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.runs.files import write_whole
+from hf_ltsam.runs.folder import weights_digest
+from hf_ltsam.runs.identity import describe
+from hf_ltsam.runs.record import RunRecord, installed_versions, split_results
+
+
+def save_recipe(run: Run) -> Path:
+    """Write `recipe.yaml` into the run's folder: all that recipe and command line set, and the command."""
+    path = Path(run.config.output_dir) / "recipe.yaml"
+    again = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
+    settings = yaml.safe_dump(again, sort_keys=False)
+    repeat = f"ltsam {run.program} --config THIS_FILE --output_dir OTHER"
+    return write_whole(path, f"# {command(run)}\n# the same again: {repeat}\n{settings}")
+
+
+def command(run: Run) -> str:
+    """The run as one line to paste, however it was started."""
+    return shlex.join(["ltsam", run.program, *run.words])
+
+
+def record_of(
+    run: Run,
+    trainer: LTSamTrainer,
+    splits: Splits,
+    test: PredictionOutput,
+    train: Mapping[str, float],
+    second_stage: Mapping[str, Any] | None = None,
+) -> RunRecord:
+    """Everything that `metrics.json` states.
+
+    Args:
+        test: logits and labels of the test split.
+        train: the metrics that training returned; its times are kept. Of a resumed run they count from the resume on.
+        second_stage: what it was and what it started from, of a second stage.
+    """
+    statistics = splits.statistics(run.data, run.config.tail_threshold)
+    return RunRecord(
+        seed=run.config.seed,
+        method=describe(METHODS, trainer.method),
+        loss={**trainer.identity()["loss"], **({"start": run.config.loss_start} if run.config.loss_start else {})},
+        class_statistics=statistics.to_dict(),
+        results={"test": split_results(test.predictions, test.label_ids, statistics)},
+        reweighting={"scheme": run.config.reweighting, "start": run.config.reweighting_start},
+        sampling=run.config.sampling,
+        second_stage=dict(second_stage or {}),
+        weight_averaging=trainer.averaging.settings if trainer.averaging else {},
+        model=asdict(run.model),
+        data={**asdict(run.data), "training_labels_sha256": label_fingerprint(splits.train_labels)},
+        timing=timing(train),
+        hardware=hardware(trainer),
+        command=command(run),
+        weights_sha256=weights_digest(run.config.output_dir),
+        versions=installed_versions(),
+    )
+
+
+def timing(train: Mapping[str, float]) -> dict[str, float]:
+    """Of the metrics that training returned; without steps the seconds alone."""
+    steps = train.get("train_steps_per_second")
+    return {"train_seconds": train["train_runtime"], **({"seconds_per_step": 1 / steps} if steps else {})}
+
+
+def hardware(trainer: LTSamTrainer) -> str:
+    """Processes, device and threads, in words."""
+    device = trainer.args.device
+    if device.type == "cuda":
+        return f"{trainer.args.world_size} x {torch.cuda.get_device_name(device)}"
+    return f"{trainer.args.world_size} x {device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def print_results(record: RunRecord, folder: str | Path) -> None:
+    """Overall, many, medium and few, in percent."""
+    result: dict[str, Any] = record.results["test"]
+    table = Table("overall", "many", "medium", "few")
+    accuracies = {"overall": result["overall"], **result["groups"]}
+    table.add_row(*(f"{100 * accuracies[c.header]:.2f}" if c.header in accuracies else "-" for c in table.columns))
+    console = Console()
+    what = f"{record.method['name']} with {record.loss['name']}"
+    if record.second_stage:
+        what = f"{record.second_stage['name']} on {record.second_stage['first_stage']['folder']}"
+    when = "with the averaged weights" if record.weight_averaging else "after the last epoch"
+    console.print(f"{what}, accuracy in % on {result['samples']} test images {when}:")
+    console.print(table)
+    console.print(f"Weights, metrics.json, predictions.json and recipe.yaml are in {folder}")

@@ -1,0 +1,162 @@
+"""Train an image classifier on long-tailed data, test it after the last epoch, and write down what came out.
+
+accelerate launch training_scripts/train.py --config training_scripts/recipes/cifar100_lt_ir100_la_focal_sam.yaml
+ltsam train --dataset FOLDER --method focal_sam --method_args '{"rho": 0.1}' --loss logit_adjustment --learning_rate 0.1
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import set_seed
+from transformers.trainer_utils import PredictionOutput, TrainOutput
+
+from hf_ltsam import LTSamConfig, LTSamTrainer
+from hf_ltsam.cli.evaluate.images import TestImages
+from hf_ltsam.cli.train.arguments import Run, parse
+from hf_ltsam.cli.train.checks import check, mapping, resume_point, warn_of_tiny_last_batch
+from hf_ltsam.cli.train.data import prepare
+from hf_ltsam.cli.train.model import adapted, build_model, image_format, image_processor
+from hf_ltsam.cli.train.results import print_results, record_of, save_recipe
+from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
+from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.data.decode import encoded_images
+from hf_ltsam.losses import make_loss
+from hf_ltsam.losses.features import check_features
+from hf_ltsam.methods import make_method
+from hf_ltsam.models.clip_start import FROM_IMAGES, start_from_images
+from hf_ltsam.models.spectral_norm import normalise_spectrally
+from hf_ltsam.models.test_views import Preprocessing
+from hf_ltsam.runs.predictions import predictions_of, write_predictions
+from hf_ltsam.runs.record import RunRecord, write_metrics
+from hf_ltsam.training.evaluation import predict_logits
+from hf_ltsam.training.refusals import check_head, check_split
+from hf_ltsam.training.resume import last_checkpoint
+from hf_ltsam.training.second_stage import SecondStageTrainer
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """One run, from the words of the command line."""
+    with user_errors():
+        run = parse(sys.argv[1:] if argv is None else argv)
+        check(run)
+        with run.config.main_process_first(desc="loading the data"):
+            splits = load_splits(run.data)
+            if run.config.on_bad_image == "skip" and run.data.check_images:
+                splits = without_unreadable(splits, run.data.image_column, not run.config.disable_tqdm)
+        warn_of_tiny_last_batch(len(splits.train), run.config)
+        trainer = build_trainer(run, splits)
+        trained = train(run, trainer)
+        record = finish(run, splits, trainer, trained.metrics)
+        if trainer.is_world_process_zero():
+            print_results(record, run.config.output_dir)
+        if run.config.push_to_hub:
+            commit = trainer.publish_saved()
+            if trainer.is_world_process_zero():
+                print(f"Published: {commit.commit_url}")
+
+
+def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
+    """Model and data of a run, in its trainer."""
+    config = run.config
+    set_seed(config.seed)  # of the initial weights
+    statistics = splits.statistics(run.data, config.tail_threshold)
+    check_split(make_method(config.method, **config.method_hyperparameters), statistics)
+    show_bar = config.local_process_index == 0 and not config.disable_tqdm
+    model = build_model(run.model, splits.class_names, run.data.num_channels, config.device, show_bar)
+    normalise_spectrally(model, run.model.spectral_norm or [], run.model.spectral_norm_iterations)
+    loss = make_loss(config.loss, **mapping(config.loss_args))
+    check_head(loss, model)  # before images are decoded
+    check_features(loss, model, statistics.num_classes, config.torch_compile)
+    wanted = image_format(model, run.model, run.data.image_size)
+    seed = config.seed if config.data_seed is None else config.data_seed
+    data = prepare(splits, run.data, wanted, seed, show_bar)
+    if run.model.init in FROM_IMAGES and not resume_point(config):
+        start_from_images(
+            model.to(config.device),
+            run.model.init,
+            data.plain_train,
+            run.model.max_per_class,
+            config.dataloader_num_workers,
+            show_bar,
+        )
+    height, width = data.test[0]["pixel_values"].shape[-2:]
+    trainer = LTSamTrainer(
+        model=adapted(model, run.model),
+        args=config,
+        train_dataset=data.train,
+        eval_dataset=data.test,
+        processing_class=image_processor(height, width, data.short_side, data.mean, data.std),
+        class_statistics=statistics,
+    )
+    if trainer.is_fsdp_enabled and run.data.test_time != "none":
+        raise ValueError(
+            f"--test_time {run.data.test_time} does not go with sharded weights: leave it out, and test the finished run by "
+            f"`ltsam evaluate ... --test_time {run.data.test_time}`."
+        )
+    return trainer
+
+
+def train(run: Run, trainer: LTSamTrainer) -> TrainOutput:
+    """Train, from a checkpoint where one is given; Ctrl-C says how to go on."""
+    checkpoint = resume_point(run.config)
+    if trainer.is_world_process_zero() and not checkpoint:
+        save_recipe(run)  # a run that is resumed has one, and may yet be refused
+    try:
+        return trainer.train(resume_from_checkpoint=checkpoint or None)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(_way_back(run.config)) from interrupt
+
+
+def finish(
+    run: Run,
+    splits: Splits,
+    trainer: LTSamTrainer,
+    train_metrics: dict[str, float],
+    second_stage: dict[str, Any] | None = None,
+) -> RunRecord:
+    """Test after the last epoch; save weights, metrics.json, predictions.json and recipe.yaml."""
+    test = predict_test(run, splits, trainer)
+    trainer.save_model(_internal_call=True)  # not pushed yet: the card needs metrics.json
+    trainer.save_state()
+    record = record_of(run, trainer, splits, test, train_metrics, second_stage)
+    if trainer.is_world_process_zero():
+        write_predictions(run.config.output_dir, predictions_of(test.predictions, test.label_ids, splits.class_names))
+        save_recipe(run)
+        write_metrics(run.config.output_dir, record)  # last: who finds it finds all
+    return record
+
+
+def _way_back(config: LTSamConfig) -> str:
+    checkpoint = last_checkpoint(config.output_dir)
+    if checkpoint is None:
+        return "No checkpoint was written yet, so there is nothing to resume (--save_strategy, --save_steps)."
+    return f"The same command with --resume_from_checkpoint true goes on from {checkpoint}."
+
+
+if __name__ == "__main__":
+    main()
+
+
+# ---- the test after the last epoch ----
+
+
+def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionOutput:
+    """Logits and labels of the test images; logits are means over each image's views, where `--test_time` asks for them."""
+    if run.data.test_time == "none":
+        return trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
+    see = Preprocessing.from_image_processor(trainer.processing_class)
+    encoded = encoded_images(splits.test, run.data.image_column)
+    config = run.config
+    model = trainer.put_into_model() if isinstance(trainer, SecondStageTrainer) else trainer.model
+    logits = predict_logits(
+        model.eval(),
+        TestImages(encoded, range(len(splits.test)), see, run.data.test_time),
+        len(splits.class_names),
+        config.per_device_eval_batch_size,
+        config.dataloader_num_workers,
+        None if config.disable_tqdm else f"test, {run.data.test_time}",
+    )
+    return PredictionOutput(logits.numpy(), splits.test_labels.numpy(), {})

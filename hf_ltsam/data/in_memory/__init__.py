@@ -1,0 +1,1 @@
+"""Images kept in memory on one device, and batches augmented there."""

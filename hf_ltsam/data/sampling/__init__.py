@@ -1,0 +1,1 @@
+"""Classes drawn in other shares than those of the training set."""

@@ -1,0 +1,1 @@
+"""G(a, eps): the gradient of weighted losses at an offset, and everything that makes it cheap."""

@@ -1,0 +1,230 @@
+"""One direction in weight space for every class of a mini-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from hf_ltsam.landscape.vector import WeightVector
+
+# ---- which samples of a mini-batch belong to which of its classes ----
+
+# Shapes: n samples of the mini-batch, m classes among them.
+
+
+@dataclass(frozen=True)
+class ClassMembers:
+    """Which samples of a mini-batch belong to which of its classes.
+
+    Args:
+        labels: class indices (n,), on the host.
+    """
+
+    labels: Tensor
+
+    @property
+    def classes(self) -> list[int]:
+        """The m classes of the mini-batch, in increasing order."""
+        return sorted(set(self.labels.tolist()))
+
+    def ones(self, dtype: torch.dtype) -> Tensor:
+        """1_c of each class (m, n), on the host."""
+        return (torch.tensor(self.classes)[:, None] == self.labels).to(dtype)
+
+    def of_samples(self, values: Tensor) -> Tensor:
+        """Values of the classes (m, ...) for each sample (n, ...)."""
+        return values[torch.searchsorted(torch.tensor(self.classes), self.labels).to(values.device)]
+
+
+# ---- a vector per class for a classifier that is no linear function of its weights: cosines ----
+
+# Shapes: n samples of the mini-batch, m classes among them, T trainable tensors of the classifier, C classes, D features.
+
+
+@dataclass(frozen=True)
+class MovedHeads:
+    """g_c, times a factor, for a classifier that takes samples one by one. Made anew wherever they are needed.
+
+    One class's vector is there at a time, so that memory does not grow with the number of classes.
+
+    Args:
+        members: of the mini-batch.
+        head: the classifier.
+        signals: d (n, C), the gradient of each sample's loss with respect to its logits.
+        features: h (n, D), detached.
+        factors: of every part (m, T); None is one.
+        lengths: ||g_c|| of every part (m, T), once they are known.
+    """
+
+    members: ClassMembers
+    head: nn.Module
+    signals: Tensor
+    features: Tensor
+    factors: Tensor | None = None
+    lengths: Tensor | None = None
+
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """The weights that vectors belong to (T), as wide as the features."""
+        return {name: p.detach().to(self.features.dtype) for name, p in self.head.named_parameters() if p.requires_grad}
+
+    def norms(self) -> Tensor:
+        return self._lengths if self.factors is None else self._lengths * self.factors.abs()
+
+    def scaled(self, factors: Tensor) -> MovedHeads:
+        before = 1.0 if self.factors is None else self.factors
+        return replace(self, factors=(before * factors).expand_as(self._lengths), lengths=self._lengths)
+
+    @cached_property
+    def _lengths(self) -> Tensor:
+        if self.lengths is not None:
+            return self.lengths
+        norms = [torch.stack([g.norm() for g in self._gradient(rows).values()]) for rows in self._rows()]
+        return torch.stack(norms)
+
+    def at_each_class(
+        self, losses: Callable[[Tensor, Tensor], Tensor], weights: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The losses l_i (n,), each with the classifier moved by its class's vector, and the gradient of sum_i a_i l_i.
+
+        Args:
+            losses: logits of some samples (k, C), their indices (k,) -> l_i (k,).
+            weights: a (n,).
+
+        Returns:
+            The losses, and the gradient with respect to the features (n, D) and to the weights of the classifier.
+        """
+        found, signal = self.features.new_zeros(len(self.features)), torch.zeros_like(self.features)
+        of_head = {name: torch.zeros_like(p) for name, p in self.trained.items()}
+        for k, rows in enumerate(self._rows()):
+            h = self.features[rows].requires_grad_()
+            moved = self._moved(k, rows)
+            of_rows = losses(self._logits(moved, h), rows)
+            gradients = torch.autograd.grad((weights[rows].to(of_rows) * of_rows).sum(), [h, *moved.values()])
+            found[rows], signal[rows] = of_rows.detach().to(found), gradients[0]
+            for total, g in zip(of_head.values(), gradients[1:]):
+                total += g
+        return found, signal, of_head
+
+    def _rows(self) -> Iterator[Tensor]:
+        """The samples of each class."""
+        for c in self.members.classes:
+            yield (self.members.labels == c).nonzero().flatten().to(self.features.device)
+
+    def _gradient(self, rows: Tensor) -> dict[str, Tensor]:
+        """g_c: of the mean loss of these samples."""
+        leaves = {name: p.requires_grad_() for name, p in self.trained.items()}
+        logits = self._logits(leaves, self.features[rows])
+        signal = (self.signals[rows] / len(rows)).to(logits)
+        return dict(zip(leaves, torch.autograd.grad(logits, list(leaves.values()), signal)))
+
+    def _moved(self, k: int, rows: Tensor) -> dict[str, Tensor]:
+        """The classifier's weights with the k-th class's vector added."""
+        factors = torch.ones(len(self.trained)) if self.factors is None else self.factors[k]
+        gradient = self._gradient(rows)
+        return {
+            name: (p + factor.to(p) * gradient[name]).requires_grad_()
+            for (name, p), factor in zip(self.trained.items(), factors.unbind())
+        }
+
+    def _logits(self, weights: dict[str, Tensor], features: Tensor) -> Tensor:
+        logits: Tensor = functional_call(self.head, weights, (features,))
+        return logits
+
+
+# Shapes: n samples of the mini-batch, m classes among them, T parameter tensors, C classes, D features.
+
+
+@dataclass(frozen=True)
+class ListedVectors:
+    """A vector per class, as such. Methods see lengths and change lengths, no more.
+
+    Args:
+        members: of the mini-batch.
+        vectors: of its classes (m), each of T tensors.
+        moving: which of the T parts there are; the others are zeros, which all classes may share.
+    """
+
+    members: ClassMembers
+    vectors: Sequence[WeightVector]
+    moving: Sequence[bool] | None = None
+
+    def norms(self) -> Tensor:
+        """The Euclidean norm of every parameter tensor's part (m, T)."""
+        parts = [[WeightVector([t], v.scale).norm() for t in v.tensors] for v in self.vectors]
+        return torch.stack([torch.stack(row) for row in parts])
+
+    def scaled(self, factors: Tensor) -> ListedVectors:
+        """Every part times a factor (m, T), or every vector times one (m, 1)."""
+        width = len(self.vectors[0].tensors)
+        rows, moving = [list(f.expand(width).unbind()) for f in factors], self.moving or [True] * width
+        scaled = [
+            WeightVector([t * (f * v.scale).to(t.dtype) if moves else t for t, f, moves in zip(v.tensors, row, moving)])
+            for v, row in zip(self.vectors, rows)
+        ]
+        return replace(self, vectors=scaled)
+
+
+@dataclass(frozen=True)
+class HeadVectors:
+    """The same for a linear classifier z = W h + b, held as what they are made of: g_c = sum_j A_cj d_j (h_j, 1)'.
+
+    Whatever the number of classes, they take no more memory than the logits.
+
+    Args:
+        members: of the mini-batch.
+        head: the linear layer.
+        shares: A (m, n): one over the number of the class's samples, for each of them.
+        signals: d (n, C), the gradient of each sample's loss with respect to its logits.
+        features: h (n, D), detached.
+        factors: of every part (m, T); None is one.
+    """
+
+    members: ClassMembers
+    head: nn.Linear
+    shares: Tensor
+    signals: Tensor
+    features: Tensor
+    factors: Tensor | None = None
+
+    def norms(self) -> Tensor:
+        dd, hh = self.signals @ self.signals.T, self.features @ self.features.T  # (n, n)
+        products = [dd * hh, dd]  # of weight and bias, between the parts of two samples
+        squares = [((self.shares @ p) * self.shares).sum(1) for p, trained in zip(products, self._trained()) if trained]
+        norms = torch.stack(squares, dim=1).clamp_min(0).sqrt()
+        return norms if self.factors is None else norms * self.factors.abs()
+
+    def scaled(self, factors: Tensor) -> HeadVectors:
+        before = 1.0 if self.factors is None else self.factors
+        return replace(self, factors=(before * factors).expand(len(self.shares), sum(self._trained())))
+
+    def change_of_logits(self, features: Tensor) -> Tensor:
+        """What the vector of each sample's class, added to W and b, adds to the sample's logits (n, C).
+
+        Args:
+            features: of the samples (n, D), differentiable; the vectors themselves are constants.
+        """
+        shares = self.members.of_samples(self.shares)  # (n, n)
+        factors = iter(self.factors.unbind(1) if self.factors is not None else [None, None])
+        products: list[Tensor] = [features.to(self.features.dtype) @ self.features.T, torch.ones_like(shares)]
+        mixing = torch.zeros_like(shares)
+        for product, trained in zip(products, self._trained()):
+            if trained:
+                factor = next(factors)
+                of_samples = 1.0 if factor is None else self.members.of_samples(factor)[:, None]
+                mixing = mixing + of_samples * shares * product
+        return mixing @ self.signals
+
+    def _trained(self) -> tuple[bool, bool]:
+        """Whether weight and bias are among the trainable parameters."""
+        bias = self.head.bias
+        return self.head.weight.requires_grad, bias is not None and bias.requires_grad
+
+
+ClassVectors: TypeAlias = ListedVectors | HeadVectors | MovedHeads

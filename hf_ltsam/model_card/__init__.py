@@ -1,7 +1,0 @@
-"""Model cards: what a run's folder says about the run, as the README of its repository on the Hub."""
-
-from .card import card_files, model_card
-from .facts import RunFacts, read_facts
-from .metadata import Stated
-
-__all__ = ["RunFacts", "Stated", "card_files", "model_card", "read_facts"]

@@ -1,0 +1,76 @@
+"""The logits in whatever a classifier returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """The logits (n, C) of a model's output: a tensor, a mapping or output object with `logits`, or a tuple led by them.
+
+    Raises:
+        TypeError: none of these.
+    """
+    if isinstance(outputs, Tensor):
+        return outputs
+    logits = (
+        outputs.get("logits") if isinstance(outputs, Mapping) else outputs[0] if isinstance(outputs, tuple) else None
+    )
+    if isinstance(logits, Tensor):
+        return logits
+    found = f"a mapping with {sorted(outputs)}" if isinstance(outputs, Mapping) else type(outputs).__name__
+    raise TypeError(f"The model must return logits (n, C), as a tensor or under the key 'logits'; it returned {found}.")
+
+
+def check_num_classes(num_logits: int, num_classes: int) -> None:
+    """Refuse a model of another number of classes than the training set's.
+
+    Raises:
+        ValueError: naming both numbers.
+    """
+    if num_logits != num_classes:
+        raise ValueError(
+            f"The model has {num_logits} logits but the class statistics have {num_classes} classes. "
+            f"Build the model with num_labels={num_classes}, or pass the class_statistics of all its classes."
+        )
+
+
+def check_losses(losses: Tensor, labels: Tensor) -> None:
+    """Refuse a loss that reduces or broadcasts.
+
+    Raises:
+        ValueError: not one loss per sample.
+    """
+    if losses.shape != labels.shape:
+        raise ValueError(
+            f"The loss returned shape {tuple(losses.shape)} for {len(labels)} samples; it must be one value per sample, "
+            f"({len(labels)},). Do not reduce: cross_entropy(..., reduction='none')."
+        )
+
+
+def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> None:
+    """Refuse shapes that do not belong together, before they broadcast into nonsense.
+
+    Raises:
+        ValueError: not (n, C), or soft labels.
+    """
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise ValueError(
+            f"Labels must be class indices (n,) of an integer type, got shape {tuple(labels.shape)} of {labels.dtype}. "
+            "Soft labels (mixup, CutMix, distillation) are not supported: weightings of the methods belong to one class "
+            "per sample."
+        )
+    if logits.ndim != 2 or len(logits) != len(labels):
+        raise ValueError(
+            f"Logits must be (n, C) with one row per label, got {tuple(logits.shape)} for {len(labels)} labels. "
+            "This library classifies one label per sample."
+        )
+    # on an accelerator this would wait for the device; there the labels of the label column were checked before
+    if labels.device.type == "cpu" and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise ValueError(
+            f"Labels from {labels.min()} to {labels.max()} are outside the class range 0 to {num_classes - 1}."
+        )
+    check_num_classes(logits.shape[1], num_classes)

@@ -1,0 +1,1 @@
+"""The run folder and all that reads one: record, identity, card, report, Hub, shifted tests, sharpness."""

@@ -1,0 +1,134 @@
+"""A run's facts as the card of its repository, and the files that go with it."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+from hf_ltsam.runs.card.facts import RECIPE, RunFacts
+from hf_ltsam.runs.card.metadata import Stated, card_data, leaderboard_entries, needs_import, when
+from hf_ltsam.runs.card.tables import (
+    classes_table,
+    corrupted_tables,
+    curvature_table,
+    groups_table,
+    hyperparameters_table,
+    results_table,
+    shifted_table,
+)
+from hf_ltsam.runs.card.words import (
+    construction,
+    cost,
+    data_sentence,
+    limits,
+    loading,
+    method_words,
+    seeds_sentence,
+    summary,
+)
+from hf_ltsam.runs.class_curve import curve_png
+from hf_ltsam.runs.hub.failures import without_secrets
+
+FIGURE = "class_counts.png"
+
+
+def model_card(facts: RunFacts, repo: str, stated: Stated | None = None, model_name: str | None = None) -> ModelCard:
+    """The card of a run.
+
+    Args:
+        facts: as `read_facts` finds them in the run's folder; every number is theirs.
+        repo: OWNER/NAME, or the folder, that the lines for loading name.
+        stated: what only the author can say.
+        model_name: the title; the name of the repository where it is None.
+    """
+    stated = Stated() if stated is None else stated
+    name = model_name or repo.rstrip("/").rpartition("/")[2]
+    data = card_data(facts, name, stated)
+    template = files(__package__).joinpath("template.md").read_text(encoding="utf-8")
+    values = _values(facts, repo, stated)
+    content = _filled(template, card_data=data.to_yaml(), model_name=name, **values)
+    return ModelCard(without_secrets(content))
+
+
+def card_files(
+    facts: RunFacts, repo: str, stated: Stated | None = None, model_name: str | None = None
+) -> dict[str, Path | bytes]:
+    """path in the repository -> content: the card, its figure, leaderboard entries, the other seeds' records, the recipe."""
+    stated = Stated() if stated is None else stated
+    found: dict[str, Path | bytes] = {"README.md": str(model_card(facts, repo, stated, model_name)).encode()}
+    if facts.statistics is not None and _can_draw():
+        found[FIGURE] = curve_png(facts.statistics, "Training images per class")
+    entries = leaderboard_entries(facts, repo, stated)
+    if entries is not None:
+        found[".eval_results/results.yaml"] = entries.encode()
+    for record in facts.other_seeds:
+        found[f"other_seeds/seed{record.seed}/metrics.json"] = (
+            facts.folder.parent / f"seed{record.seed}" / "metrics.json"
+        )
+    return found
+
+
+def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
+    record, statistics = facts.record, facts.statistics
+    adapter = facts.adapter or {}
+    versions = record.versions if record else {}
+    return {
+        "record": record is not None,
+        "in_progress": record is None and (facts.folder / RECIPE).is_file(),
+        "summary": summary(facts),
+        "loading": loading(facts, repo),
+        "needs_import": needs_import(facts),
+        "kind": adapter.get("peft_type") or facts.config.get("model_type"),
+        "library": "peft" if adapter else "transformers",
+        "adapter": bool(adapter),
+        "trunk": facts.trained_from,
+        "one_channel": facts.config.get("num_channels") == 1,
+        "statistics": statistics is not None,
+        "figure": FIGURE if _can_draw() else None,
+        "data_sentence": data_sentence(facts, statistics) if statistics else "",
+        "groups_table": groups_table(statistics) if statistics else "",
+        "construction": construction(record),
+        **method_words(facts),
+        "hyperparameters_table": hyperparameters_table(facts),
+        "results_table": results_table(facts),
+        "test_images": f"{record.results['test']['samples']:,}" if record else "",
+        "when": when(facts),
+        "seeds_sentence": seeds_sentence(facts),
+        "classes_table": classes_table(facts),
+        "shifted_table": shifted_table(facts.evaluation),
+        "corrupted": corrupted_tables(facts.evaluation),
+        "curvature_table": curvature_table(facts.sharpness),
+        "curvature_loss": ((facts.sharpness or {}).get("loss") or {}).get("name", "the loss").replace("_", " "),
+        "cost": cost(facts),
+        "command": record.command if record else "",
+        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
+        "limits": limits(facts, stated.license),
+        "other_files": _other_files(facts),
+    }
+
+
+def _other_files(facts: RunFacts) -> str:
+    """Where numbers that are not in this run's `metrics.json` are."""
+    named = ["`other_seeds`"] if facts.other_seeds else []
+    named += ["`evaluation/ood_results.json`"] if facts.evaluation else []
+    named += ["`sharpness/sharpness.json`"] if facts.sharpness else []
+    return "".join(f", {name}" for name in named)
+
+
+def _can_draw() -> bool:
+    """Servers that only train may lack it."""
+    return find_spec("matplotlib") is not None
+
+
+def _filled(template: str, **values: Any) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    return re.sub(r"\n{3,}", "\n\n", environment.from_string(template).render(**values))

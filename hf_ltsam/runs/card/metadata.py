@@ -1,0 +1,145 @@
+"""The machine-readable side of a card: its YAML header with the model index, and the entries of leaderboards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from huggingface_hub import (
+    EvalResult,
+    EvalResultEntry,
+    ModelCardData,
+    constants,
+    eval_result_entries_to_yaml,
+)
+
+from hf_ltsam.runs.card.facts import RunFacts
+from hf_ltsam.runs.card.tables import accuracies, views
+
+# name in the results -> identifier of the metric on the Hub, and in words
+METRICS = {
+    "overall": ("accuracy", "Accuracy"),
+    "balanced": ("balanced_accuracy", "Balanced accuracy"),
+    "many": ("accuracy_many", "Accuracy, classes with many training images"),
+    "medium": ("accuracy_medium", "Accuracy, classes with a medium number of training images"),
+    "few": ("accuracy_few", "Accuracy, classes with few training images"),
+}
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What only the author of a model can say.
+
+    Args:
+        license: an identifier of the Hub's, such as apache-2.0; None: none is stated.
+        language, tags, datasets: further metadata; data sets by their names on the Hub.
+        base_model: where the run itself does not say what it started from.
+        benchmark: OWNER/NAME of a data set with an `eval.yaml` of ours, whose leaderboard the results belong to.
+    """
+
+    license: str | None = None
+    language: str | None = None
+    tags: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    base_model: str | None = None
+    benchmark: str | None = None
+
+
+def needs_import(facts: RunFacts) -> bool:
+    """Whether transformers and peft alone do not know it: our model types and adapters carry our name."""
+    kinds = (facts.config.get("model_type"), (facts.adapter or {}).get("peft_type"))
+    return any(str(kind).lower().startswith("hf_ltsam") for kind in kinds)
+
+
+def card_data(facts: RunFacts, model_name: str, stated: Stated) -> ModelCardData:
+    """The header; a field that nothing is known for is left out."""
+    library = "hf_ltsam" if needs_import(facts) else "peft" if facts.adapter is not None else "transformers"
+    method = (facts.method or {}).get("name", "sgd")
+    sharpness_aware = [] if method == "sgd" else ["sharpness-aware-minimization"]
+    datasets = list(dict.fromkeys(filter(None, (facts.data_set, *stated.datasets))))
+    return ModelCardData(
+        license=stated.license,
+        language=stated.language,
+        library_name=library,
+        pipeline_tag=facts.task,
+        base_model=stated.base_model or facts.trained_from,
+        datasets=datasets or None,
+        tags=["hf_ltsam", "long-tailed", *sharpness_aware, method, *stated.tags],
+        model_name=model_name,
+        eval_results=eval_results(facts) or None,
+    )
+
+
+def eval_results(facts: RunFacts) -> list[EvalResult]:
+    """The model index: numbers as they stand in `metrics.json` and in the evaluation, fractions in [0, 1]."""
+    found, task = [], facts.task or "classification"
+    if facts.record is not None:
+        data = facts.record.data
+        drawn = {key: data[key] for key in ("imbalance_ratio", "profile", "split_seed") if data.get("imbalance_ratio")}
+        where = data_name(facts)
+        result = facts.record.results["test"]
+        found += _of_set(result, task, where, drawn or None)
+        if result.get("ece") is not None:
+            name = "Expected calibration error"
+            found.append(_one("expected_calibration_error", name, float(result["ece"]), task, where, drawn or None))
+    for name, of_set in ((facts.evaluation or {}).get("sets") or {}).items():
+        if "result" in of_set:
+            found += _of_set(of_set["result"], task, name, None)
+        elif "summary" in of_set:
+            mean = float(of_set["summary"]["mean_error"])
+            found.append(_one("mean_corruption_error", "Mean error under corruption", mean, task, name, None))
+    return found
+
+
+def leaderboard_entries(facts: RunFacts, repo: str, stated: Stated) -> str | None:
+    """The content of `.eval_results/*.yaml`, in percent; None where there is no data set on the Hub that it belongs to."""
+    benchmark = stated.benchmark or facts.data_set
+    if benchmark is None or facts.record is None:
+        return None
+    source = f"{constants.ENDPOINT}/{repo}/blob/main/metrics.json"
+    entries = [
+        EvalResultEntry(
+            dataset_id=benchmark,
+            task_id=METRICS[name][0],
+            value=round(100 * value, 2),
+            source_url=source,
+            source_name="metrics.json",
+            notes=f"seed {facts.record.seed}, {when(facts)}",
+        )
+        for name, value in accuracies(facts.record.results["test"]).items()
+    ]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+
+
+def when(facts: RunFacts) -> str:
+    """Which weights the results are of, and what they saw of an image."""
+    if facts.record is None:
+        return ""
+    weights = "averaged weights" if facts.record.weight_averaging else "after the last epoch"
+    return weights + views(facts.record.data)
+
+
+def data_name(facts: RunFacts) -> str:
+    """The name of the training data on the Hub, or the end of their path."""
+    data = facts.record.data if facts.record else {}
+    name = str(data.get("dataset") or data.get("name") or data.get("builder") or "training data").rstrip("/")
+    return name if facts.data_set else name.rpartition("/")[2]
+
+
+def _of_set(result: Mapping[str, Any], task: str, where: str, drawn: dict[str, Any] | None) -> list[EvalResult]:
+    return [_one(*METRICS[name], value, task, where, drawn) for name, value in accuracies(result).items()]
+
+
+def _one(metric: str, name: str, value: float, task: str, where: str, drawn: dict[str, Any] | None) -> EvalResult:
+    return EvalResult(
+        task_type=task,
+        dataset_type=where,
+        dataset_name=where,
+        metric_type=metric,
+        metric_value=value,
+        metric_name=name,
+        dataset_split="test",
+        dataset_args=drawn,
+    )

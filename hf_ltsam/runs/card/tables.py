@@ -1,0 +1,167 @@
+"""The tables of a card, in Markdown. A number that is not there is not shown; none is invented."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.runs.card.facts import RunFacts
+from hf_ltsam.runs.record import RunRecord
+
+GROUPS = ("many", "medium", "few")
+SMALL = 20  # classes: a table of so many is still read
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+def accuracies(result: Mapping[str, Any]) -> dict[str, float]:
+    """name -> fraction, of one entry of a record's results; what is null is left out."""
+    found = {"overall": result.get("overall"), "balanced": result.get("balanced")}
+    found |= {name: result.get("groups", {}).get(name) for name in GROUPS}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def results_table(facts: RunFacts) -> str:
+    """This checkpoint, and mean and deviation over all seeds where there are several; in percent."""
+    if facts.record is None:
+        return ""
+    records = sorted((facts.record, *facts.other_seeds), key=lambda record: record.seed)
+    own = _percents(facts.record)
+    rows = [[f"this checkpoint (seed {facts.record.seed})", *(f"{own[name]:.1f}" for name in own)]]
+    if len(records) > 1:
+        seeds = ", ".join(str(record.seed) for record in records)
+        spread = [_mean_and_deviation([_percents(record).get(name) for record in records]) for name in own]
+        rows.append([f"mean ± standard deviation, seeds {seeds}", *spread])
+    return markdown(["", *own], rows)
+
+
+def _percents(record: RunRecord) -> dict[str, float]:
+    result = record.results["test"]
+    found = {name: 100 * value for name, value in accuracies(result).items()}
+    return found if result.get("ece") is None else {**found, "calibration error": 100 * result["ece"]}
+
+
+def _mean_and_deviation(values: Sequence[float | None]) -> str:
+    there = [value for value in values if value is not None]
+    return f"{np.mean(there):.1f} ± {np.std(there, ddof=1):.1f}" if len(there) == len(values) else "-"
+
+
+def groups_table(statistics: ClassStatistics) -> str:
+    """Classes and images of every reporting group that has any."""
+    low, high = statistics.few_below, statistics.many_above
+    bounds = {"many": f"more than {high}", "medium": f"{low} to {high}", "few": f"fewer than {low}"}
+    rows = [
+        [name, bounds[name], f"{len(classes):,}", f"{sum(statistics.counts[c] for c in classes):,}"]
+        for name, classes in statistics.groups.items()
+        if classes
+    ]
+    return markdown(["group", "training images per class", "classes", "training images"], rows)
+
+
+def classes_table(facts: RunFacts) -> str:
+    """Images and accuracy class by class, where the classes are few."""
+    if facts.statistics is None or facts.statistics.num_classes > SMALL:
+        return ""
+    names = facts.class_names or [str(c) for c in range(facts.statistics.num_classes)]
+    tested = facts.record.results["test"].get("per_class") if facts.record else None
+    rows = [[name, f"{count:,}"] for name, count in zip(names, facts.statistics.counts)]
+    if tested is None:
+        return markdown(["class", "training images"], rows)
+    for row, accuracy in zip(rows, tested):
+        row.append("-" if accuracy is None else f"{100 * accuracy:.1f}")
+    return markdown(["class", "training images", "accuracy in %"], rows)
+
+
+def hyperparameters_table(facts: RunFacts) -> str:
+    """Of method and loss, as a recipe would write them."""
+    rows = []
+    for what, described in (("method", facts.method), ("loss", facts.loss)):
+        if described is not None:
+            rows.append([what, f"`{described['name']}`", _arguments(described)])
+    scheme = facts.reweighting.get("scheme", "none")
+    if scheme != "none":
+        rows.append(["class weights", f"`{scheme}`", f"`start`: {facts.reweighting.get('start')}"])
+    return markdown(["", "name", "hyper-parameters"], rows) if rows else ""
+
+
+def _arguments(described: Mapping[str, Any]) -> str:
+    always = {"interval": 1, "start": 0.0, "stop": 1.0}  # a method that is applied on every step
+    given = {key: value for key, value in described["args"].items() if key not in always or value != always[key]}
+    given |= {key: value for key, value in described.items() if key not in ("name", "args")}
+    return ", ".join(f"`{key}`: {json.dumps(value)}" for key, value in given.items()) or "none"
+
+
+def shifted_table(evaluation: Mapping[str, Any] | None) -> str:
+    """Accuracies on other test sets."""
+    plain = {name: of_set["result"] for name, of_set in _sets(evaluation).items() if "result" in of_set}
+    if not plain:
+        return ""
+    columns = [name for name in ("overall", "balanced", *GROUPS) if any(name in accuracies(r) for r in plain.values())]
+    rows = []
+    for name, result in plain.items():
+        found = accuracies(result)
+        shown = [_percent(found.get(column)) for column in columns]
+        rows.append([name + views(result.get("identity", {})), f"{result['samples']:,}", *shown])
+    return markdown(["test set", "images", *columns], rows)
+
+
+def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Of each set of corruptions: its name, the error of every corruption, and what the means are."""
+    found = []
+    for name, of_set in _sets(evaluation).items():
+        summary = of_set.get("summary")
+        if summary is None:
+            continue
+        relative = summary.get("ce") or {}
+        header = ["corruption", "error in %", *(["CE in %"] if relative else [])]
+        rows = [
+            [
+                c.replace("_", " "),
+                _percent(error),
+                *([f"{relative[c]:.1f}" if c in relative else "-"] if relative else []),
+            ]
+            for c, error in summary["errors"].items()
+        ]
+        found.append(
+            {
+                "name": name,
+                "table": markdown(header, rows),
+                "severities": ", ".join(map(str, summary["severities"])),
+                "mean_error": _percent(summary["mean_error"]),
+                "mce": None if summary.get("mce") is None else f"{summary['mce']:.1f}",
+                "relative_to": summary.get("relative_to"),
+            }
+        )
+    return found
+
+
+def curvature_table(sharpness: Mapping[str, Any] | None) -> str:
+    """Extreme eigenvalues and trace of the Hessian, of every subset that was measured."""
+    spectra = (sharpness or {}).get("spectra") or {}
+    rows = []
+    for name, record in spectra.items():
+        ratio = record["ratios"].get("abs_min_over_max")
+        row = [record["lam_max"]["value"], record["lam_min"]["value"], ratio, record["trace"]["value"]]
+        rows.append([name, f"{record['samples']:,}", *("-" if value is None else f"{value:.3g}" for value in row)])
+    header = ["training images of", "images", "largest eigenvalue", "smallest", "abs(smallest / largest)", "trace"]
+    return markdown(header, rows) if rows else ""
+
+
+def views(settings: Mapping[str, Any]) -> str:
+    """The words for predictions that are means over several views of an image."""
+    test_time = settings.get("test_time") or "none"
+    return "" if test_time == "none" else f", mean over views ({test_time.replace('_', ' ')})"
+
+
+def _sets(evaluation: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return (evaluation or {}).get("sets") or {}
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f}"

@@ -1,0 +1,151 @@
+"""The sentences of a card that depend on the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.hyperparameters import entry, equation, first_line, title
+from hf_ltsam.losses import LOSSES
+from hf_ltsam.methods import METHODS
+from hf_ltsam.runs.card.citations import bibtex, keys
+from hf_ltsam.runs.card.facts import RunFacts
+from hf_ltsam.runs.card.metadata import data_name, needs_import
+from hf_ltsam.runs.record import RunRecord
+
+
+def summary(facts: RunFacts) -> str:
+    """What it is, in one sentence."""
+    classifier = {"image-classification": "an image classifier", "text-classification": "a text classifier"}
+    kind = classifier.get(facts.task or "", "a classifier")
+    kind = f"An adapter for {kind}" if facts.adapter else kind.capitalize()
+    classes = f" of {len(facts.class_names)} classes" if facts.class_names else ""
+    data = ""
+    if facts.statistics is not None:
+        counts = facts.statistics.counts
+        data = (
+            f" trained on long-tailed data ({facts.statistics.total:,} images: {max(counts):,} of the largest class, "
+            f"{min(counts):,} of the smallest, imbalance ratio {facts.statistics.imbalance_ratio:.4g})"
+        )
+    how = f" with {_method_name(facts)}" if facts.method else ""
+    start = f", starting from `{facts.trained_from}`" if facts.trained_from else ""
+    return f"{kind}{classes},{data}{how}{start}." if data or how else f"{kind}{classes}."
+
+
+def _method_name(facts: RunFacts) -> str:
+    name = str((facts.method or {}).get("name"))
+    shown = title(METHODS[name]) if name in METHODS else name
+    loss = str((facts.loss or {}).get("name", "cross_entropy")).replace("_", " ")
+    return f"plain gradients and the loss {loss}" if name == "sgd" else f"{shown} and the loss {loss}"
+
+
+def loading(facts: RunFacts, repo: str) -> str:
+    """Lines that load it; a test runs them."""
+    if facts.adapter is not None:
+        return (
+            "from hf_ltsam import load_run\n"
+            "from transformers import AutoImageProcessor, pipeline\n"
+            f'classify = pipeline("image-classification", model=load_run("{repo}"), '
+            f'image_processor=AutoImageProcessor.from_pretrained("{repo}"))'
+        )
+    first = "import hf_ltsam\n" if needs_import(facts) else ""
+    if facts.config.get("num_channels") == 1:
+        return (
+            f"{first}from transformers import AutoModelForImageClassification\n"
+            f'model = AutoModelForImageClassification.from_pretrained("{repo}")'
+        )
+    if facts.task is None:
+        return (
+            "from huggingface_hub import hf_hub_download\nfrom safetensors.torch import load_file\n"
+            f'model.load_state_dict(load_file(hf_hub_download("{repo}", "model.safetensors")))'
+        )
+    return f'{first}from transformers import pipeline\nclassify = pipeline("{facts.task}", model="{repo}")'
+
+
+def data_sentence(facts: RunFacts, statistics: ClassStatistics) -> str:
+    where = f"`{data_name(facts)}`: " if facts.record else ""
+    link = f" ([on the Hub](https://huggingface.co/datasets/{facts.data_set}))" if facts.data_set else ""
+    return (
+        f"{where}{statistics.total:,} training images of {statistics.num_classes:,} classes, {max(statistics.counts):,} "
+        f"down to {min(statistics.counts):,} images (imbalance ratio {statistics.imbalance_ratio:.4g}){link}."
+    )
+
+
+def construction(record: RunRecord | None) -> str:
+    """How the long tail was drawn, where it was."""
+    data = record.data if record else {}
+    if not data.get("imbalance_ratio"):
+        return ""
+    return (
+        f"The tail was drawn from the original training split: {data.get('profile')}, imbalance ratio "
+        f"{data['imbalance_ratio']:g}, seed {data.get('split_seed')}. SHA-256 of the training labels: "
+        f"`{data.get('training_labels_sha256')}`."
+    )
+
+
+def method_words(facts: RunFacts) -> dict[str, Any]:
+    """Name, equation and source of method and loss, and the papers to cite."""
+    method, loss = (METHODS.get(_name(facts.method)), LOSSES.get(_name(facts.loss)))
+    sources = [entry(method, "Source") if method else "", entry(loss, "Source") if loss else ""]
+    return {
+        "method_title": (title(method) if method else _name(facts.method)) if facts.method else "",
+        "equation": equation(method) if method else "",
+        "method_source": sources[0],
+        "loss_equation": f"`{first_line(loss).rstrip('.')}`" if loss else _name(facts.loss),
+        "loss_source": sources[1].rstrip("."),
+        "bibtex": bibtex([*keys(sources[0]), *keys(sources[1])[:1]]),  # of a loss, who proposed it
+    }
+
+
+def _name(described: Any) -> str:
+    return str(described["name"]) if described else ""
+
+
+def seeds_sentence(facts: RunFacts) -> str:
+    count = 1 + len(facts.other_seeds)
+    if count == 1:
+        return "One seed: how much the numbers depend on it was not measured."
+    return f"The {count} runs differ in the seed alone."
+
+
+def cost(facts: RunFacts) -> str:
+    """Time, hardware, passes per step."""
+    record = facts.record
+    if record is None:
+        return ""
+    parts = []
+    if record.timing.get("train_seconds") is not None:
+        each = record.timing.get("seconds_per_step")
+        step = f", {each:.3g} seconds per step" if each is not None else ""
+        on = f" on {record.hardware}" if record.hardware else ""
+        parts.append(f"Training took {_duration(record.timing['train_seconds'])}{step}{on}.")
+    method = METHODS.get(_name(facts.method))
+    passes = entry(method, "Cost") if method else ""
+    if passes:
+        parts.append(f"Per step, as the equation counts: {passes}")
+    return " ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} seconds"
+    return f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
+def limits(facts: RunFacts, licence: str | None) -> str:
+    """What the numbers do not say."""
+    points = [
+        "For research, and for images like those it was trained on. It always answers with one of its classes, also for "
+        "images that show none of them.",
+        "It was not examined for fairness or privacy, and is not meant for decisions about people.",
+    ]
+    if facts.statistics is not None:
+        fewest = min(facts.statistics.counts)
+        images = "image" if fewest == 1 else "images"
+        points.append(
+            f"Its rarest class had {fewest:,} training {images}: what it knows of such classes rests on no more."
+        )
+    if facts.record is not None and facts.evaluation is None:
+        points.append("It was tested on the test split of its data only, not under shift or corruption.")
+    points.append(f"Licence: {licence}." if licence else "No licence is stated: ask the publisher before using it.")
+    return "\n".join(f"- {point}" for point in points)

@@ -1,0 +1,64 @@
+"""The class-frequency curve of a training set: in the terminal, and as a figure."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from hf_ltsam.class_statistics import ClassStatistics
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+COLOURS = {"many": "#4c72b0", "medium": "#dd8452", "few": "#55a868"}
+
+
+def text_curve(statistics: ClassStatistics, width: int = 64, height: int = 6) -> str:
+    """Images per class on a logarithmic scale, the largest class first, as lines of block characters.
+
+    Args:
+        width: columns at most; several classes share one where there are more.
+        height: lines.
+    """
+    counts = np.sort(statistics.counts)[::-1]
+    columns = np.asarray([part.mean() for part in np.array_split(counts, min(width, len(counts)))])
+    top = np.log(max(counts[0] + 1, 2))
+    eighths = np.maximum(np.round(8 * height * np.log(columns + 1) / top), 1).astype(int)
+    lines = ["".join(BLOCKS[min(max(n - 8 * row, 0), 8)] for n in eighths) for row in reversed(range(height))]
+    lines[0] += f" {counts[0]:,}"
+    lines[-1] += f" {counts[-1]:,}"
+    return "\n".join(lines)
+
+
+def draw_curve(statistics: ClassStatistics, title: str, path: Path) -> None:
+    """The same as a PNG, coloured by reporting group."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(curve_png(statistics, title))
+
+
+def curve_png(statistics: ClassStatistics, title: str) -> bytes:
+    """The content of that PNG."""
+    from matplotlib.figure import Figure
+
+    counts = np.asarray(statistics.counts)
+    order = np.argsort(-counts, kind="stable")
+    rank = np.empty(len(counts), dtype=int)
+    rank[order] = np.arange(len(counts))
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for group, classes in statistics.groups.items():
+        if classes:
+            places = np.sort(rank[list(classes)])  # without gaps: the groups follow the counts
+            edges = np.append(places, places[-1] + 1)
+            axes.stairs(
+                counts[order][places], edges, fill=True, color=COLOURS[group], label=f"{group} ({len(classes)})"
+            )
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=max(counts.min() / 2, 0.5))
+    axes.set_xlabel("classes, the largest first")
+    axes.set_ylabel("training images")
+    axes.set_title(title)
+    axes.legend(frameon=False)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    return content.getvalue()

@@ -1,0 +1,78 @@
+"""What a training run has saved, as a model again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from hf_ltsam.models import ClipForLongTail, ClipForLongTailConfig, CosineHeadConfig, CosineHeadForImageClassification
+from hf_ltsam.models.clip_source import is_clip, load_clip
+
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "adapter_model.safetensors",  # PEFT's
+    "adapter_model.bin",
+)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a model or an adapter was saved there."""
+    return any((folder / name).is_file() for name in WEIGHTS)
+
+
+def weights_digest(folder: str | os.PathLike[str]) -> str:
+    """SHA-256 over the safetensors files of a folder; empty where there are none."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest() if files else ""
+
+
+def load_run(folder: str | os.PathLike[str], trainable: bool = False) -> nn.Module:
+    """The trained classifier, in evaluation mode: a plain model, or an adapter on the model that it was trained on.
+
+    Args:
+        folder: the run's output folder, one of its checkpoints, or its name on the Hub. Of an adapter it holds
+            `config.json` and the adapter; the trunk is loaded from where it was loaded for the training.
+        trainable: whether what was trained of an adapter's run requires gradients.
+
+    Raises:
+        OSError: there is no such run, or the trunk of its adapter is not where it was.
+    """
+    name = os.fspath(folder)
+    if find_adapter_config_file(name) is None:
+        return AutoModelForImageClassification.from_pretrained(name).eval()
+    from peft import PeftConfig, PeftModel
+
+    import hf_ltsam.adapters  # noqa: F401  teaches peft our methods
+
+    trunk = PeftConfig.from_pretrained(name).base_model_name_or_path
+    with torch.random.fork_rng(devices=[]):  # the classifier below the trained one is drawn: always the same
+        torch.default_generator.manual_seed(0)
+        base = _base(AutoConfig.from_pretrained(name), trunk)
+    return PeftModel.from_pretrained(base, name, is_trainable=trainable).eval()
+
+
+def _base(config: PreTrainedConfig, trunk: str) -> PreTrainedModel:
+    """The model under an adapter; its classifier is still to be loaded with the adapter."""
+    if isinstance(config, ClipForLongTailConfig) and is_clip(trunk):
+        return ClipForLongTail.on_tower(load_clip(trunk).vision_model, config)
+    if isinstance(config, CosineHeadConfig) and AutoConfig.from_pretrained(trunk).model_type != config.model_type:
+        linear = _pretrained(trunk, config.base_config)
+        return CosineHeadForImageClassification.of(linear, config.cosine_scale, config.learnable_scale)
+    return _pretrained(trunk, config)
+
+
+def _pretrained(name: str, config: PreTrainedConfig) -> PreTrainedModel:
+    return AutoModelForImageClassification.from_pretrained(name, config=config, ignore_mismatched_sizes=True)

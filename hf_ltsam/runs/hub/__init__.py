@@ -1,0 +1,22 @@
+"""On its way to the Hub: what is sent, in the background where a training goes on, and what went wrong in words."""
+
+from hf_ltsam.runs.hub.background import BackgroundUploads, within
+from hf_ltsam.runs.hub.failures import HubError, in_words, require_network, without_secrets
+from hf_ltsam.runs.hub.run_files import check_publishable, checkpoint_files, run_files
+from hf_ltsam.runs.hub.upload import Upload, check_token, create_repository, send
+
+__all__ = [
+    "BackgroundUploads",
+    "HubError",
+    "Upload",
+    "check_publishable",
+    "check_token",
+    "checkpoint_files",
+    "create_repository",
+    "in_words",
+    "require_network",
+    "run_files",
+    "send",
+    "within",
+    "without_secrets",
+]

@@ -1,0 +1,115 @@
+"""One commit to a repository of the Hub, tried again where another try may help."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+from huggingface_hub.errors import HTTPError
+from transformers.utils import logging
+
+from hf_ltsam.runs.hub.background import within
+from hf_ltsam.runs.hub.failures import HubError, in_words, without_secrets
+
+logger = logging.get_logger(__name__)
+
+WAITS = (1.0, 5.0)  # seconds before the second and the third try; the client tries single requests again itself
+SLOWEST = 1e5  # bytes per second: an upload that takes longer is given up
+GRACE = 600.0  # seconds on top, for the requests around it
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What is sent in one commit.
+
+    Args:
+        repo: OWNER/NAME, or NAME for the owner of the token; made where it does not exist.
+        files: path in the repository -> file, or its content.
+        message: of the commit.
+        revision: branch; None: main.
+        private: whether a repository that is made is private; None: as the owner's settings say.
+        repo_type: "model" or "dataset".
+    """
+
+    repo: str
+    files: Mapping[str, Path | bytes]
+    message: str
+    revision: str | None = None
+    private: bool | None = None
+    repo_type: str = "model"
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which it is given up."""
+        size = sum(len(f) if isinstance(f, bytes) else f.stat().st_size for f in self.files.values())
+        return GRACE + size / SLOWEST
+
+
+def create_repository(
+    repo: str, token: str | None = None, private: bool | None = None, repo_type: str = "model"
+) -> str:
+    """Make a repository unless it is there; returns OWNER/NAME.
+
+    Raises:
+        HubError: the Hub did not do it.
+    """
+    try:
+        return str(HfApi(token=token).create_repo(repo, private=private, repo_type=repo_type, exist_ok=True).repo_id)
+    except (OSError, ValueError, HTTPError) as error:
+        raise in_words(error, f"{repo} was not uploaded", token) from None  # its own text may hold what is secret
+
+
+def check_token(what: str, token: str | None = None) -> None:
+    """Refuse a token that the Hub does not know, before anything is done; a Hub that fails is asked again later.
+
+    Args:
+        what: the setting that needs it, as the user wrote it.
+
+    Raises:
+        HubError: there is none, or the Hub does not know it.
+    """
+    try:
+        within(30, lambda: HfApi(token=token).whoami(), what)
+    except (OSError, ValueError, HTTPError) as error:  # among them that there is no token at all
+        found = in_words(error, f"{what} cannot work", token)
+        if not found.temporary:
+            raise found from None
+
+
+def send(upload: Upload, token: str | None = None) -> CommitInfo:
+    """Make the repository where it is missing, and commit all files, trying three times.
+
+    Raises:
+        HubError: the Hub did not do it; nothing local has changed.
+    """
+    return _patiently(lambda: _commit(upload, token))
+
+
+def _commit(upload: Upload, token: str | None) -> CommitInfo:
+    repo = create_repository(upload.repo, token, upload.private, upload.repo_type)
+    operations = [CommitOperationAdd(name, file) for name, file in sorted(upload.files.items())]
+    try:
+        return HfApi(token=token).create_commit(
+            repo, operations, commit_message=upload.message, revision=upload.revision, repo_type=upload.repo_type
+        )
+    except (OSError, ValueError, HTTPError) as error:
+        raise in_words(error, f"{repo} was not uploaded", token) from None
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    for wait in WAITS:
+        try:
+            return call()
+        except HubError as error:
+            if not error.temporary:
+                raise
+            pause = max(wait, error.wait or 0.0)
+            logger.warning(f"{without_secrets(str(error))} Another try in {pause:g} s.")
+            time.sleep(pause)
+    return call()

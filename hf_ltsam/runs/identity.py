@@ -1,0 +1,91 @@
+"""What a checkpoint was trained with, so that nobody resumes it with something else."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_ltsam.schedules import SCHEDULES, schedule_to_config
+
+FILE_NAME = "ltsam.json"
+
+
+def describe(registry: Mapping[str, type], instance: Any) -> dict[str, Any]:
+    """`{"name": ..., "args": {...}}` of a registered object, as a recipe would write it.
+
+    An object whose class is not registered is named by its class, a function by its name.
+    """
+    if inspect.isroutine(instance):
+        return {"name": _written(instance), "args": {}}
+    names = {cls: name for name, cls in registry.items()}
+    name = names.get(type(instance), type(instance).__qualname__)
+    if not dataclasses.is_dataclass(instance):
+        return {"name": name, "args": {}}
+    fields = sorted(dataclasses.fields(instance), key=lambda field: bool(field.kw_only))  # what all methods share last
+    values = {field.name: getattr(instance, field.name) for field in fields}
+    return {"name": name, "args": {key: _written(value) for key, value in values.items()}}
+
+
+def _written(value: Any) -> Any:
+    """A schedule as its configuration, any other function by its name, which is the same in every process."""
+    if type(value) in SCHEDULES.values():
+        return schedule_to_config(value)
+    return f"{value.__module__}.{value.__qualname__}" if inspect.isroutine(value) else value
+
+
+def save_identity(folder: str | Path, identity: dict[str, Any]) -> None:
+    """Write `ltsam.json` beside the weights."""
+    (Path(folder) / FILE_NAME).write_text(json.dumps(_plain(identity), indent=2) + "\n")
+
+
+def check_identity(folder: str | Path, identity: dict[str, Any]) -> None:
+    """Refuse to resume a checkpoint that was made with another method, loss or data set.
+
+    Raises:
+        ValueError: naming every difference.
+    """
+    path = Path(folder) / FILE_NAME
+    if not path.is_file():  # saved by the stock Trainer, say: nothing to compare with
+        return
+    try:
+        saved = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}): resume from another checkpoint.") from error
+    differing = [
+        f"{key}: {_shown(saved[key])} in the checkpoint, {_shown(value)} now"
+        for key, value in _plain(identity).items()
+        if key in saved and saved[key] != value
+    ]
+    if differing:
+        raise ValueError(
+            f"{folder} cannot be resumed with these settings. " + "; ".join(differing) + ". Resume with the "
+            "checkpoint's settings, or start a new run from its weights with from_pretrained and without resuming."
+        )
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 of all weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _plain(identity: dict[str, Any]) -> dict[str, Any]:
+    """As it will read after a round trip through JSON; what JSON cannot hold is named by its repr."""
+    plain: dict[str, Any] = json.loads(json.dumps(identity, default=repr))
+    return plain
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + "..."

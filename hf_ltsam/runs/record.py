@@ -1,0 +1,132 @@
+"""`metrics.json`: what a run was and what it reached, in one file that reports, cards and tables are made from."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.metrics.long_tail import long_tail_metrics, per_class_accuracy, predicted_classes
+from hf_ltsam.runs.files import write_json
+
+FILE_NAME = "metrics.json"
+SCHEMA_VERSION = 1
+_PACKAGES = ("hf_ltsam", "torch", "transformers", "accelerate", "datasets", "numpy")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run. In JSON the same keys, and `schema_version`; a number that does not exist (NaN) is null.
+
+    Args:
+        seed: of the run.
+        method: `{"name": ..., "args": {...}}`, as `run_identity.describe` gives it.
+        loss: likewise.
+        class_statistics: of the training set, as `ClassStatistics.to_dict` gives them.
+        results: split -> {"overall", "balanced", "groups": {"many", "medium", "few"}, "per_class": [C numbers or
+            null], "ece", "samples"}, as `split_results` gives them. Accuracies are fractions in [0, 1].
+        reweighting: `{"scheme": ..., "start": ...}`.
+        sampling: which training images an epoch showed, as in `LTSamConfig`.
+        second_stage: `{"name", "args", "first_stage": {"folder", "method", "loss", "weights_sha256"}}` of a run that started
+            from another one and changed its classifier alone, and whatever the stage chose (`tau`); else empty.
+        weight_averaging: `{"start": ..., "interval": ...}` where the results are those of averaged weights, else empty.
+        model: whatever names it, such as `{"model": "cifar_resnet", "depth": 32, "head": "linear"}`.
+        data: whatever names it, such as `{"name": "cifar10", "imbalance_ratio": 100, "fingerprint": ...}`.
+        timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`.
+        hardware: in words.
+        command: that repeats the run.
+        weights_sha256: of the weights that the results are of, as `loading.weights_digest` gives it; empty: not known.
+        versions: package -> version, as `installed_versions` gives them.
+    """
+
+    seed: int
+    method: dict[str, Any]
+    loss: dict[str, Any]
+    class_statistics: dict[str, Any]
+    results: dict[str, dict[str, Any]]
+    reweighting: dict[str, Any] = field(default_factory=dict)
+    sampling: str = "uniform"
+    second_stage: dict[str, Any] = field(default_factory=dict)
+    weight_averaging: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    timing: dict[str, float] = field(default_factory=dict)
+    hardware: str = ""
+    command: str = ""
+    weights_sha256: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Of the whole training; None where it was resumed, since its time is known from the resume on only."""
+        return None if "--resume_from_checkpoint" in self.command else self.timing.get("train_seconds")
+
+
+def split_results(logits: Any, labels: Any, statistics: ClassStatistics) -> dict[str, Any]:
+    """One entry of `RunRecord.results`, from logits (N, C) and labels (N,)."""
+    metrics = long_tail_metrics(logits, labels, statistics)
+    groups = {name: metrics[name] for name in statistics.groups if name in metrics}
+    per_class = per_class_accuracy(predicted_classes(logits), labels, statistics.num_classes)
+    return {
+        "overall": metrics["overall"],
+        "balanced": metrics["balanced"],
+        "groups": groups,
+        "per_class": per_class.tolist(),
+        "ece": metrics["ece"],
+        "samples": len(labels),
+    }
+
+
+def installed_versions() -> dict[str, str]:
+    """Python's and the packages' that results depend on; one that is not installed is left out."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def write_metrics(folder: str | Path, record: RunRecord) -> Path:
+    """Write `metrics.json` into a folder, all of it or nothing: a crash leaves the file that was there.
+
+    Raises:
+        TypeError: a value that JSON cannot hold.
+    """
+    return write_json(Path(folder) / FILE_NAME, {"schema_version": SCHEMA_VERSION, **asdict(record)})
+
+
+def read_metrics(folder: str | Path) -> RunRecord:
+    """Read `metrics.json`, given the file or the folder that holds it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: damaged, of another schema, or with keys missing or unknown; the file is named.
+    """
+    path = Path(folder)
+    path = path / FILE_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"No {FILE_NAME} at {path}: pass the output folder of a finished run.")
+    try:
+        return _record(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:  # damaged JSON and damaged UTF-8 are ValueErrors too
+        raise ValueError(f"{path} is not a record of a run: {error} Run the evaluation again to rewrite it.") from error
+
+
+def _record(values: Any) -> RunRecord:
+    if not isinstance(values, Mapping) or "schema_version" not in values:
+        raise ValueError("it has no schema_version.")
+    if values["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"its schema_version is {values['schema_version']!r}, this release reads {SCHEMA_VERSION}.")
+    given = {key: value for key, value in values.items() if key != "schema_version"}
+    known = {f.name for f in fields(RunRecord)}
+    missing = {"seed", "method", "loss", "class_statistics", "results"} - set(given)
+    if missing or set(given) - known:
+        raise ValueError(f"keys missing: {sorted(missing)}; keys unknown: {sorted(set(given) - known)}.")
+    return RunRecord(**given)

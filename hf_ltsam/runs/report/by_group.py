@@ -1,0 +1,102 @@
+"""Accuracy by group, with deviations over seeds; the table that the report opens with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_ltsam.runs.report.configurations import Configuration, spread
+from hf_ltsam.runs.report.content import Figure, Section, Table, mean_and_deviation
+from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
+from hf_ltsam.runs.report.saved_parts import head_and_tail
+from hf_ltsam.runs.report.style import GRID, series_style
+
+NAMES = {"balanced": "all classes", "many": "many", "medium": "medium", "few": "few", "head": "head", "tail": "tail"}
+
+
+def section(configurations: Sequence[Configuration], folder: Path) -> Section:
+    if not any(c.tested for c in configurations):
+        return Section("Accuracy by group", notes=["There are no test results."])
+    notes = ["Accuracy of a group: the mean of its per-class accuracies.", *group_bounds(configurations)]
+    return Section("Accuracy by group", [_figure(configurations, folder)], [table(configurations)], notes=notes)
+
+
+def table(configurations: Sequence[Configuration]) -> Table:
+    """Overall, by group, and calibration."""
+    groups = shown_groups(configurations)
+    rows = [
+        [
+            c.title,
+            ", ".join(run.seed for run in c.runs),
+            *(mean_and_deviation(*spread(c.accuracies(group)), 100) for group in ("overall", *groups)),
+            mean_and_deviation(*spread(test.ece for test in c.tested), 100),
+        ]
+        for c in configurations
+    ]
+    columns = ["configuration", "seeds", "overall", *(NAMES[group] for group in groups), "ECE"]
+    caption = "Test accuracy and expected calibration error (ECE) in %: mean ± standard deviation over seeds"
+    return Table(caption, columns, rows)
+
+
+def shown_groups(configurations: Sequence[Configuration]) -> list[str]:
+    """Those for which any configuration has a number."""
+    return [group for group in NAMES if any(c.accuracies(group) for c in configurations)]
+
+
+def group_bounds(configurations: Sequence[Configuration]) -> list[str]:
+    """What many, medium and few, head and tail are; one sentence for each training set."""
+    sentences: dict[str, None] = {}
+    for statistics in (c.statistics for c in configurations if c.statistics is not None):
+        low, high = statistics.few_below, statistics.many_above
+        sizes = {name: len(classes) for name, classes in statistics.groups.items()}
+        text = (
+            f"Groups by training images of a class: many above {high:,} ({sizes['many']} classes), medium {low:,} to "
+            f"{high:,} ({sizes['medium']}), few below {low:,} ({sizes['few']})."
+        )
+        if head_and_tail(statistics):
+            tail = len(statistics.tail_classes)
+            text += f" The tail that methods split off: at most {statistics.tail_threshold:,} ({tail})."
+        sentences[text] = None
+    if len({c.statistics for c in configurations if c.statistics is not None}) > 1:
+        sentences["Not all runs have the same training set: their accuracies are not to be compared."] = None
+    return list(sentences)
+
+
+def _figure(configurations: Sequence[Configuration], folder: Path) -> Figure:
+    groups = shown_groups(configurations)
+    best = max((c for c in configurations if c.tested), key=lambda c: spread(c.accuracies("balanced"))[0])
+    return draw(
+        folder, "accuracy_by_group", (WIDTH, 3.9), lambda figure: _paint(figure, configurations, groups),
+        "Test accuracy by group of classes",
+        "Test accuracy by group: mean (mark) and standard deviation (bar) over seeds; small dots are the single runs.",
+        f"Over all classes {best.title} is highest. All numbers are in the table below.",
+    )  # fmt: skip
+
+
+def _paint(figure: Any, configurations: Sequence[Configuration], groups: Sequence[str]) -> None:
+    axes = figure.subplots()
+    tested = [(k, c) for k, c in enumerate(configurations) if c.tested]
+    step = 0.8 / max(len(tested), 3)
+    for place, (k, configuration) in enumerate(tested):
+        style = series_style(k)
+        for x, group in enumerate(groups):
+            values = 100 * np.array(configuration.accuracies(group))
+            if values.size:
+                mean, deviation = spread(values)
+                at = x + step * (place - (len(tested) - 1) / 2)
+                bar = None if np.isnan(deviation) else deviation
+                axes.errorbar(at, mean, bar, **style.mark, capsize=2.5, elinewidth=1.2)
+                if len(values) > 1:
+                    aside = np.full(len(values), at + 0.3 * step)
+                    axes.plot(aside, values, ".", color=style.colour, markersize=3, alpha=0.7)
+    for x in range(len(groups) - 1):
+        axes.axvline(x + 0.5, color=GRID, linewidth=0.6)
+    axes.set_xlim(-0.5, len(groups) - 0.5)
+    axes.set_xticks(range(len(groups)), [NAMES[group] for group in groups])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel("test accuracy (%)")
+    axes.set_xlabel("group of classes")
+    legend_above(figure, [c.title for _, c in tested], [k for k, _ in tested], lambda style: style.mark)

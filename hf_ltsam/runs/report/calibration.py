@@ -1,0 +1,98 @@
+"""Does a confidence of 80 % mean 80 % right? Reliability diagram and ECE, overall and by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_ltsam.metrics.long_tail import ConfidenceBins, confidence_bins
+from hf_ltsam.runs.report.by_group import NAMES
+from hf_ltsam.runs.report.configurations import Configuration, spread
+from hf_ltsam.runs.report.confusion import predictions_missing
+from hf_ltsam.runs.report.content import Figure, Section, Table, mean_and_deviation
+from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
+from hf_ltsam.runs.report.reading import ReportedRun
+from hf_ltsam.runs.report.saved_parts import all_groups
+from hf_ltsam.runs.report.style import INK, series_style
+
+TITLE = "Calibration"
+
+
+def section(configurations: Sequence[Configuration], folder: Path) -> Section:
+    known = [(k, c) for k, c in enumerate(configurations) if any(run.predictions is not None for run in c.runs)]
+    missing = [predictions_missing(c) for k, c in enumerate(configurations) if k not in dict(known)]
+    figures = [_figure(known, folder)] if known else []
+    tables = [_table(configurations)] if any(c.tested for c in configurations) else []
+    return Section(TITLE, figures, tables, missing=missing)
+
+
+def bins_of(configuration: Configuration) -> ConfidenceBins:
+    """Over the test images of all seeds; images without a confidence (NaN logits) are left out."""
+    told = [run.predictions for run in configuration.runs if run.predictions is not None]
+    confidence, right = np.concatenate([p.confidence for p in told]), np.concatenate([p.right for p in told])
+    known = ~np.isnan(confidence)
+    return confidence_bins(confidence[known], right[known])
+
+
+def gap(bins: ConfidenceBins) -> float:
+    """ECE of these samples."""
+    samples = bins.samples.sum()
+    return float(np.abs(bins.right - bins.confidence).sum() / samples) if samples else float("nan")
+
+
+def group_gaps(run: ReportedRun) -> Mapping[str, float]:
+    """ECE of the test images of each group of classes."""
+    if run.metrics is None or run.predictions is None:
+        return {}
+    told, gaps = run.predictions, {}
+    for name, classes in all_groups(run.metrics.statistics).items():
+        rows = np.isin(told.labels, classes) & ~np.isnan(told.confidence)
+        gaps[name] = gap(confidence_bins(told.confidence[rows], told.right[rows]))
+    return gaps
+
+
+def _table(configurations: Sequence[Configuration]) -> Table:
+    gaps = {id(c): [own for run in c.runs if (own := group_gaps(run))] for c in configurations}
+    groups = [name for name in NAMES if any(name in own for told in gaps.values() for own in told)]
+    rows = [
+        [
+            c.title,
+            mean_and_deviation(*spread(test.ece for test in c.tested), 100),
+            *(mean_and_deviation(*spread(own[g] for own in gaps[id(c)] if g in own), 100) for g in groups),
+        ]
+        for c in configurations
+    ]
+    caption = "Expected calibration error in % (15 bins; lower is better): mean ± standard deviation over seeds"
+    return Table(caption, ["configuration", "all test images", *(f"those of {g} classes" for g in groups)], rows)
+
+
+def _figure(known: Sequence[tuple[int, Configuration]], folder: Path) -> Figure:
+    errors = ", ".join(f"{c.title} {100 * gap(bins_of(c)):.1f} %" for _, c in known)
+    return draw(
+        folder, "calibration", (WIDTH, 4.3), lambda figure: _paint(figure, known), "Reliability diagram",
+        "Accuracy of the test images whose confidence falls into a bin, against their mean confidence (15 bins, all seeds "
+        "together; bins of fewer than 10 images are left out); below, how many images are in each bin. Below the diagonal: "
+        "overconfident.",
+        f"Calibration error of all seeds together: {errors}.",
+    )  # fmt: skip
+
+
+def _paint(figure: Any, known: Sequence[tuple[int, Configuration]]) -> None:
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
+    for k, configuration in known:
+        style, bins = series_style(k), bins_of(configuration)
+        shown = bins.samples >= 10
+        samples = bins.samples[shown] / 100
+        upper.plot(bins.confidence[shown] / samples, bins.right[shown] / samples, **style.marked)
+        edges, shares = np.linspace(0, 100, len(bins.samples) + 1), 100 * bins.samples / max(bins.samples.sum(), 1)
+        lower.stairs(shares, edges, color=style.colour, linestyle=style.dashes, linewidth=1.3)
+    upper.set_ylabel("accuracy (%)")
+    upper.set_ylim(0, 103)
+    lower.set_ylabel("images (%)")
+    lower.set_xlabel("confidence, the largest probability (%)")
+    lower.set_xlim(0, 101)
+    legend_above(figure, [c.title for _, c in known], [k for k, _ in known])

@@ -1,0 +1,180 @@
+"""Curvature class by class, from what `ltsam sharpness` wrote: spectra, their extremes over the training, loss surfaces."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_ltsam.runs.report.configurations import Configuration
+from hf_ltsam.runs.report.content import Missing, Section, Table
+from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
+from hf_ltsam.runs.report.reading import ReportedRun
+from hf_ltsam.runs.report.saved_parts import Checkpoint, Curvature, Spectrum
+from hf_ltsam.runs.report.style import GRID, INK, series_style
+
+FLOOR = 1e-8  # of a density on a log axis: less than one eigenvalue in a hundred million
+ROWS = 6  # configurations in one figure of spectra
+COLUMNS = 4  # subsets
+Own = list[tuple[int, Configuration, ReportedRun, Curvature]]  # with its place in the report; one run speaks for each
+
+
+def spectra_section(configurations: Sequence[Configuration], folder: Path) -> Section:
+    """As in Rangwani et al. 2022 Fig. 2: one row for each configuration, one column for each subset."""
+    title, own = "Spectral densities", with_curvature(configurations, lambda c: bool(c.spectra))
+    missing = sharpness_missing(configurations, own, "Spectra", [])
+    if not own:
+        return Section(title, missing=missing)
+    subsets = list(dict.fromkeys(name for _, _, _, c in own for name in c.spectra))
+    shown, rows = subsets[:1] + subsets[1:][-(COLUMNS - 1) :], own[:ROWS]
+    caption = (
+        f"Spectral density of the Hessian of the {own[0][3].loss} on the training images (as Rangwani et al. 2022 Fig. "
+        "2). Eigenvalues left of zero: directions in which the loss bends down, the mark of a saddle. In a column all "
+        "panels have one scale."
+    )
+    if len(own) > ROWS or len(subsets) > COLUMNS:
+        caption += " What is not drawn is in the table."
+    extremes = (
+        f"{configuration.title}, {name}: {spectrum.lam_min:.3g} to {spectrum.lam_max:.3g}"
+        for _, configuration, _, curvature in rows for name, spectrum in curvature.spectra.items()
+    )  # fmt: skip
+    figure = draw(
+        folder, "spectra", (WIDTH, 0.7 + 1.75 * len(rows)), lambda figure: _paint_spectra(figure, rows, shown),
+        "Spectral densities of the Hessian", caption, f"Eigenvalues reach from and to: {'; '.join(extremes)}.",
+    )  # fmt: skip
+    return Section(title, [figure], [_table(own)], notes=[_said(own)], missing=missing)
+
+
+def evolution_section(configurations: Sequence[Configuration], folder: Path) -> Section:
+    """As in Rangwani et al. 2022 Fig. 3, one column for each subset."""
+    title, own = "Curvature over the training", with_curvature(configurations, lambda c: bool(c.evolution))
+    what = "Curvature over the training (needs checkpoints: --save_strategy epoch)"
+    missing = sharpness_missing(configurations, own, what, ["--checkpoints"])
+    if not own:
+        return Section(title, missing=missing)
+    subsets = list(dict.fromkeys(name for _, _, _, c in own for name in c.evolution))
+    shown = subsets[:1] + subsets[1:][-(COLUMNS - 1) :]
+    figure = draw(
+        folder, "curvature_over_training", (WIDTH, 4.6), lambda figure: _paint_evolution(figure, own, shown),
+        "Extreme eigenvalues of the Hessian over the training",
+        "Share of negative curvature |lam_min / lam_max| (above; as Rangwani et al. 2022 Fig. 3) and lam_min (below) of the "
+        "Hessian over the training.",
+        "The values at every checkpoint are in the table below.",
+    )  # fmt: skip
+    rows = [
+        [f"{configuration.title}, {curvature.labels[name]}", f"{_time(point):g}", _number(point.lam_min),
+         _number(point.lam_max), _number(point.ratio)]
+        for _, configuration, _, curvature in own for name, points in curvature.evolution.items() for point in points
+    ]  # fmt: skip
+    columns = ["configuration, images", _clock(own), "lam_min", "lam_max", "|lam_min / lam_max|"]
+    table = Table("Extreme eigenvalues of the Hessian at every checkpoint", columns, rows)
+    return Section(title, [figure], [table], notes=[_said(own)], missing=missing)
+
+
+def with_curvature(configurations: Sequence[Configuration], has: Callable[[Curvature], bool]) -> Own:
+    """The first run of each configuration whose `sharpness.json` has this part."""
+    own: Own = []
+    for k, configuration in enumerate(configurations):
+        run = configuration.first(lambda run: run.curvature is not None and has(run.curvature))
+        if run is not None and run.curvature is not None:
+            own.append((k, configuration, run, run.curvature))
+    return own
+
+
+def sharpness_missing(
+    configurations: Sequence[Configuration], own: Own, what: str, options: Sequence[str]
+) -> list[Missing]:
+    """What `ltsam sharpness` with these options makes, of configurations that do not have it."""
+    there = {k for k, _, _, _ in own}
+    return [
+        Missing(f"{what} of {c.title}", shlex.join(["ltsam", "sharpness", str(c.runs[0].folder), *options]))
+        for k, c in enumerate(configurations) if k not in there
+    ]  # fmt: skip
+
+
+def _paint_spectra(figure: Any, own: Own, subsets: Sequence[str]) -> None:
+    panels = figure.subplots(len(own), len(subsets), squeeze=False, sharex="col", sharey=True)
+    highest = max(c.spectra[n].values.max() for _, _, _, c in own for n in subsets if n in c.spectra)
+    for row, (k, configuration, _, curvature) in enumerate(own):
+        for column, name in enumerate(subsets):
+            axes = panels[row, column]
+            if name in curvature.spectra:
+                _density(axes, curvature.spectra[name], series_style(k).colour)
+            if row == 0:
+                axes.set_title(curvature.labels.get(name, name).replace(" (", "\n("), fontsize=8.5)
+            if column == 0:
+                axes.set_ylabel(configuration.title)
+    panels[0, 0].set_ylim(FLOOR, 3e3 * highest)
+    figure.supxlabel("eigenvalue of the Hessian", fontsize=9)
+    figure.supylabel("density (log scale)", fontsize=9)
+
+
+def _density(axes: Any, spectrum: Spectrum, colour: str) -> None:
+    values = np.maximum(spectrum.values, FLOOR)
+    axes.fill_between(spectrum.grid, FLOOR, values, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(spectrum.grid, values, color=colour, linewidth=1)
+    axes.axvline(0, color=INK, linewidth=0.6, linestyle=(0, (1, 2)))
+    axes.set_yscale("log")
+    axes.minorticks_off()
+    axes.grid(visible=False)
+    values_of = {
+        "\\lambda_{\\max}": spectrum.lam_max,
+        "\\lambda_{\\min}": spectrum.lam_min,
+        "\\mathrm{tr}": spectrum.trace,
+    }
+    words = "\n".join(f"${symbol} = {value:.3g}$" for symbol, value in values_of.items())
+    axes.text(0.97, 0.97, words, transform=axes.transAxes, ha="right", va="top", fontsize=7.5)
+
+
+def _paint_evolution(figure: Any, own: Own, subsets: Sequence[str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    panels = figure.subplots(2, len(subsets), squeeze=False, sharex=True, sharey="row")
+    for column, name in enumerate(subsets):
+        for k, _, _, curvature in own:
+            points = curvature.evolution.get(name, [])
+            x = [_time(point) for point in points]
+            style = {**series_style(k).marked, "markersize": 4, "markevery": max(1, len(points) // 8)}
+            panels[0, column].plot(x, [point.ratio for point in points], **style)
+            panels[1, column].plot(x, [point.lam_min for point in points], **style)
+        label = next(c.labels[name] for _, _, _, c in own if name in c.labels)
+        panels[0, column].set_title(label.replace(" (", "\n("), fontsize=8.5)
+        panels[1, column].axhline(0, color=GRID, linewidth=0.8)
+        panels[1, column].set_xlabel(_clock(own))
+        panels[1, column].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    panels[0, 0].set_ylabel("$|\\lambda_{\\min} / \\lambda_{\\max}|$")
+    panels[1, 0].set_ylabel("$\\lambda_{\\min}$")
+    legend_above(figure, [c.title for _, c, _, _ in own], [k for k, _, _, _ in own])
+
+
+def _table(own: Own) -> Table:
+    rows = [
+        [f"{configuration.title}, {curvature.labels[name]}", _number(s.lam_max), _number(s.lam_min), _number(s.ratio),
+         _number(1 / s.ratio if s.ratio else math.nan), _number(s.trace)]
+        for _, configuration, _, curvature in own for name, s in curvature.spectra.items()
+    ]  # fmt: skip
+    columns = ["configuration, images", "lam_max", "lam_min", "|lam_min / lam_max|", "|lam_max / lam_min|", "trace"]
+    caption = "Eigenvalues and trace of the Hessian; the ratios as Rangwani et al. 2022 and as Lyu et al. 2025 use them"
+    return Table(caption, columns, rows)
+
+
+def _said(own: Own) -> str:
+    runs = "; ".join(f"{c.title}: {run.folder}" for _, c, run, _ in own)
+    return f"One run speaks for each configuration. {runs}."
+
+
+def _time(point: Checkpoint) -> float:
+    return point.step if math.isnan(point.epoch) else point.epoch
+
+
+def _clock(own: Own) -> str:
+    points = [p for _, _, _, c in own for points in c.evolution.values() for p in points]
+    return "epoch" if not any(math.isnan(p.epoch) for p in points) else "training step"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3g}"

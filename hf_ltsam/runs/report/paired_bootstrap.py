@@ -1,0 +1,102 @@
+"""Is one configuration better than another by more than chance? Percentile intervals of paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_ltsam.runs.report.saved_parts import Floats
+
+REPLICATES = 2000
+LEVEL = 0.95
+ByGroup = dict[str, Floats]  # group -> (B, R): accuracy of R runs in each of B replicates
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference of accuracies, fractions.
+
+    Args:
+        low, high: of the 95 % interval.
+    """
+
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def beyond_chance(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+def resample_images(
+    right: NDArray[Any],
+    labels: NDArray[np.int64],
+    groups: Mapping[str, Sequence[int]],
+    generator: np.random.Generator,
+    replicates: int = REPLICATES,
+) -> ByGroup:
+    """Accuracies by group, where the test images of every class are drawn anew, the same ones for all runs.
+
+    Images that the same runs got right are interchangeable, so it is their numbers that are drawn: exact, and fast also for
+    1,000 classes.
+
+    Args:
+        right: (N, R) whether run r recognized image i.
+        labels: true classes (N,).
+        groups: name -> classes. The accuracy of a group is the mean of its classes' that have a test image.
+    """
+    order = np.argsort(labels, kind="stable")
+    present, starts = np.unique(labels[order], return_index=True)
+    sums = {name: np.zeros((replicates, right.shape[1])) for name in groups}
+    members = {name: set(classes) & set(present.tolist()) for name, classes in groups.items()}
+    for c, rows in zip(present.tolist(), np.split(order, starts[1:])):
+        patterns, number = np.unique(right[rows], axis=0, return_counts=True)  # (K, R), (K,)
+        drawn = generator.multinomial(len(rows), number / len(rows), size=replicates)  # (B, K)
+        accuracy = drawn @ patterns.astype(np.float64) / len(rows)  # (B, R)
+        for name in groups:
+            if c in members[name]:
+                sums[name] += accuracy
+    return {name: total / len(members[name]) for name, total in sums.items() if members[name]}
+
+
+def resample_classes(
+    per_class: Floats, groups: Mapping[str, Sequence[int]], generator: np.random.Generator, replicates: int = REPLICATES
+) -> ByGroup:
+    """Accuracies by group, where the classes of every group are drawn anew; groups of fewer than two are left out.
+
+    Args:
+        per_class: (R, C); NaN for a class without test image.
+    """
+    known = set(np.flatnonzero(np.isfinite(per_class).all(axis=0)).tolist())
+    members = {name: np.array([c for c in classes if c in known], dtype=np.int64) for name, classes in groups.items()}
+    drawn = {
+        n: own[generator.integers(len(own), size=(replicates, len(own)))] for n, own in members.items() if len(own) > 1
+    }
+    return {name: np.stack([run[classes].mean(axis=1) for run in per_class], axis=1) for name, classes in drawn.items()}
+
+
+def resample_seeds(accuracies: Floats, generator: np.random.Generator) -> Floats:
+    """Means over runs (B,), where in every replicate the runs are drawn anew.
+
+    Drawing S of S runs makes deviations too small by sqrt((S - 1) / S), which is taken back.
+
+    Args:
+        accuracies: (B, S).
+    """
+    replicates, S = accuracies.shape
+    mean = accuracies.mean(axis=1)
+    if S == 1:
+        return mean
+    picked = np.take_along_axis(accuracies, generator.integers(S, size=(replicates, S)), axis=1).mean(axis=1)
+    return mean + np.sqrt(S / (S - 1)) * (picked - mean)
+
+
+def interval(difference: float, replicates: Floats) -> Interval:
+    """The middle 95 % of the replicates (B,) around a difference."""
+    low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(difference, float(low), float(high))

@@ -1,0 +1,237 @@
+"""The parts of a run's JSON files that the report draws, checked when they are read.
+
+Where a file is not what it should be, `from_json` raises ValueError, KeyError, TypeError, IndexError or AttributeError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_ltsam import ClassStatistics
+from hf_ltsam.runs.sharpness.figures import subset_label
+
+Floats = NDArray[np.float64]
+GROUPS = ("many", "medium", "few")
+
+
+def floats(values: Any, ndim: int = 1) -> Floats:
+    """Numbers, null as NaN.
+
+    Raises:
+        ValueError: something else, or another number of dimensions.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != ndim or array.size == 0:
+        raise ValueError(f"expected numbers in {ndim} dimension(s), got shape {array.shape}")
+    return array
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """An entry of `results` in metrics.json. Accuracies are fractions.
+
+    Args:
+        per_class: (C,); NaN for a class without test image.
+        groups: of many, medium, few, and of head and tail where the training set is split; an empty one is left out.
+    """
+
+    __test__ = False  # for pytest, which takes the name for a test
+
+    overall: float
+    balanced: float
+    groups: dict[str, float]
+    per_class: Floats
+    ece: float
+    samples: int
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], statistics: ClassStatistics) -> TestResult:
+        per_class = floats(values["per_class"])
+        if len(per_class) != statistics.num_classes:
+            raise ValueError(f"per_class has {len(per_class)} entries for {statistics.num_classes} classes")
+        groups = {name: float(value) for name, value in values["groups"].items()}
+        for name, classes in head_and_tail(statistics).items():
+            if not np.isnan(per_class[list(classes)]).all():
+                groups[name] = float(np.nanmean(per_class[list(classes)]))
+        ece = float("nan") if values["ece"] is None else float(values["ece"])
+        return cls(float(values["overall"]), float(values["balanced"]), groups, per_class, ece, int(values["samples"]))
+
+
+def head_and_tail(statistics: ClassStatistics) -> dict[str, tuple[int, ...]]:
+    """The split of the methods, where there is one and it leaves no part empty."""
+    if statistics.tail_threshold is None:
+        return {}
+    parts = {"head": statistics.head_classes, "tail": statistics.tail_classes}
+    return {name: classes for name, classes in parts.items() if classes}
+
+
+def all_groups(statistics: ClassStatistics) -> dict[str, tuple[int, ...]]:
+    """many, medium, few, head, tail: those that have classes."""
+    return {**{name: classes for name, classes in statistics.groups.items() if classes}, **head_and_tail(statistics)}
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Density of the eigenvalues of one subset's Hessian."""
+
+    grid: Floats
+    values: Floats
+    lam_min: float
+    lam_max: float
+    ratio: float
+    trace: float
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Spectrum:
+        density = record["density"]
+        grid, values = floats(density["grid"]), floats(density["values"])
+        if grid.shape != values.shape:
+            raise ValueError(f"a density of {len(values)} values on a grid of {len(grid)}")
+        low, high = float(record["lam_min"]["value"]), float(record["lam_max"]["value"])
+        return cls(grid, values, low, high, _ratio(record), float(record["trace"]["value"]))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Extreme eigenvalues at one moment of the training."""
+
+    step: int
+    epoch: float
+    lam_min: float
+    lam_max: float
+    ratio: float
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Checkpoint:
+        epoch = float("nan") if record["epoch"] is None else float(record["epoch"])
+        low, high = float(record["lam_min"]["value"]), float(record["lam_max"]["value"])
+        return cls(int(record["step"] or 0), epoch, low, high, _ratio(record))
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Mean loss of subsets around the weights.
+
+    Args:
+        coordinates: one array for each direction.
+        directions: in words.
+        loss: subset -> values, one dimension for each direction.
+    """
+
+    coordinates: tuple[Floats, ...]
+    directions: tuple[str, ...]
+    loss: dict[str, Floats]
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Surface:
+        coordinates = tuple(floats(c) for c in record["coordinates"])
+        loss = {name: floats(values, len(coordinates)) for name, values in record["loss"].items()}
+        shape = tuple(map(len, coordinates))
+        if len(coordinates) not in (1, 2) or not loss or any(values.shape != shape for values in loss.values()):
+            raise ValueError(f"a loss surface that does not fit its coordinates {shape}")
+        return cls(coordinates, tuple(map(str, record["directions"])), loss)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What `ltsam sharpness` found.
+
+    Args:
+        labels: subset -> in words.
+        loss: whose curvature.
+        spectra: subset -> its spectrum.
+        evolution: subset -> its checkpoints, by step.
+        surfaces: such as 1d, 2d, 2d towards.
+    """
+
+    labels: dict[str, str]
+    loss: str
+    spectra: dict[str, Spectrum]
+    evolution: dict[str, list[Checkpoint]]
+    surfaces: dict[str, Surface]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Curvature:
+        spectra = {name: Spectrum.from_json(record) for name, record in values.get("spectra", {}).items()}
+        evolution: dict[str, list[Checkpoint]] = {}
+        for record in values.get("evolution", {}).values():
+            evolution.setdefault(str(record["subset"]), []).append(Checkpoint.from_json(record))
+        surfaces = {name: Surface.from_json(record) for name, record in values.get("surface", {}).items()}
+        subsets = {*spectra, *evolution, *(subset for surface in surfaces.values() for subset in surface.loss)}
+        counts = values["class_statistics"]["counts"]
+        ordered = sorted(subsets, key=lambda name: _place(name, counts))
+        return cls(
+            {name: subset_label(name, values) for name in ordered},
+            str(values["loss"]["name"]).replace("_", " "),
+            {name: spectra[name] for name in ordered if name in spectra},
+            {name: sorted(evolution[name], key=lambda c: c.step) for name in ordered if name in evolution},
+            surfaces,
+        )
+
+
+@dataclass(frozen=True)
+class ShiftedSet:
+    """A test set of `ltsam evaluate`.
+
+    Args:
+        accuracy: overall, many, medium, few; of corrupted sets means over the corruptions.
+        samples: test images.
+        errors: corruption -> severity -> error, a fraction; empty for a set without corruptions.
+        mce: in percent; NaN where there is none.
+        relative_to: what mCE is relative to.
+    """
+
+    accuracy: dict[str, float]
+    samples: int
+    errors: dict[str, dict[int, float]]
+    mce: float = float("nan")
+    relative_to: str = ""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ShiftedSet:
+        if "summary" not in values:
+            result = values["result"]
+            return cls({"overall": float(result["overall"]), **_groups(result)}, int(result["samples"]), {})
+        summary, cells = values["summary"], values["cells"]
+        errors = {
+            corruption: {int(s): 1 - float(cells[corruption][str(s)]["overall"]) for s in summary["severities"]}
+            for corruption in summary["errors"]
+        }
+        some = next(iter(next(iter(cells.values())).values()))
+        accuracy = {"overall": 1 - float(summary["mean_error"]), **_groups(summary)}
+        mce = summary.get("mce")
+        return cls(
+            accuracy,
+            int(some["samples"]),
+            errors,
+            float("nan") if mce is None else float(mce),
+            summary.get("relative_to") or "",
+        )
+
+
+def history_entries(values: Mapping[str, Any]) -> tuple[dict[str, float], ...]:
+    """The log history of trainer_state.json: what is a number in each entry."""
+    entries: Sequence[Mapping[str, Any]] = values["log_history"]
+    return tuple({k: float(v) for k, v in entry.items() if isinstance(v, int | float)} for entry in entries)
+
+
+def _groups(result: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(result["groups"][name]) for name in GROUPS if name in result["groups"]}
+
+
+def _ratio(record: Mapping[str, Any]) -> float:
+    ratio = record["ratios"]["abs_min_over_max"]
+    return float("nan") if ratio is None else float(ratio)
+
+
+def _place(subset: str, counts: Sequence[int]) -> tuple[int, float, str]:
+    """All images, then groups, then classes, the largest first."""
+    if subset.startswith("class "):
+        return 2, -counts[int(subset.removeprefix("class "))], subset
+    order = ("all", "many", "head", "medium", "few", "tail")
+    return (0 if subset == "all" else 1), order.index(subset) if subset in order else len(order), subset

@@ -1,0 +1,160 @@
+"""Other test sets and corruptions, from what `ltsam evaluate` wrote."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_ltsam.runs.report.configurations import Configuration, spread
+from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation, percent
+from hf_ltsam.runs.report.drawing import WIDTH, draw
+from hf_ltsam.runs.report.saved_parts import GROUPS, Floats, ShiftedSet
+from hf_ltsam.runs.report.style import DARK_FROM, INK, ON_DARK, shades
+from hf_ltsam.runs.shift.report import short
+
+TITLE = "Under shift and corruption"
+
+
+def section(configurations: Sequence[Configuration], folder: Path) -> Section:
+    corrupted = _names(configurations, corrupted=True)
+    figures, tables = [], []
+    plain = _names(configurations, corrupted=False)
+    if plain:
+        tables.append(_accuracies(configurations, plain))
+    for name in corrupted:
+        rows, columns, errors = error_map(configurations, name)
+        figures.append(_figure(name, rows, columns, errors, configurations, folder))
+        tables.append(_errors(name, rows, columns, errors))
+        tables.append(_means(configurations, name))
+    missing = [_missing(c) for c in configurations if not any(_sets(c, name) for name in corrupted)]
+    return Section(TITLE, figures, tables, missing=missing)
+
+
+def error_map(configurations: Sequence[Configuration], name: str) -> tuple[list[str], list[str], Floats]:
+    """Mean errors over seeds: corruptions x configurations, or x severities where there is one configuration.
+
+    Returns:
+        Corruptions, column titles, errors (rows, columns) with their mean as the last row; NaN where one is missing.
+    """
+    known = [c for c in configurations if _sets(c, name)]
+    corruptions = list(dict.fromkeys(row for c in known for of_set in _sets(c, name) for row in of_set.errors))
+    if len(known) == 1:
+        severities = sorted({s for of_set in _sets(known[0], name) for row in of_set.errors.values() for s in row})
+        columns = [f"severity {s}" for s in severities]
+        cells = [[_mean_error(known[0], name, row, (s,)) for s in severities] for row in corruptions]
+    else:
+        columns = [c.title for c in known]
+        cells = [[_mean_error(c, name, row) for c in known] for row in corruptions]
+    errors = np.array(cells, dtype=np.float64)
+    return [*corruptions, "mean"], columns, np.vstack([errors, errors.mean(axis=0)])
+
+
+def _mean_error(configuration: Configuration, name: str, corruption: str, severities: Sequence[int] = ()) -> float:
+    """Over seeds and severities; all of them where none is named."""
+    found = [
+        error
+        for of_set in _sets(configuration, name)
+        for severity, error in of_set.errors.get(corruption, {}).items()
+        if not severities or severity in severities
+    ]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _sets(configuration: Configuration, name: str) -> list[ShiftedSet]:
+    return [run.shifted[name] for run in configuration.runs if name in run.shifted]
+
+
+def _names(configurations: Sequence[Configuration], corrupted: bool) -> list[str]:
+    found = ((name, s) for c in configurations for run in c.runs for name, s in run.shifted.items())
+    return list(dict.fromkeys(name for name, of_set in found if bool(of_set.errors) == corrupted))
+
+
+def _accuracies(configurations: Sequence[Configuration], names: Sequence[str]) -> Table:
+    rows = [
+        [f"{short(name)}, {c.title}", f"{own[0].samples:,}", *(_spread(own, group) for group in ("overall", *GROUPS))]
+        for name in names for c in configurations if (own := _sets(c, name))
+    ]  # fmt: skip
+    columns = ["test set, configuration", "images", "overall", *GROUPS]
+    return Table("Accuracy on other test sets in %: mean ± standard deviation over seeds", columns, rows)
+
+
+def _spread(sets: Sequence[ShiftedSet], group: str) -> str:
+    return mean_and_deviation(*spread(s.accuracy[group] for s in sets if group in s.accuracy), 100)
+
+
+def _means(configurations: Sequence[Configuration], name: str) -> Table:
+    rows = []
+    for c in configurations:
+        own = _sets(c, name)
+        if own:
+            error = mean_and_deviation(*spread(1 - s.accuracy["overall"] for s in own), 100)
+            severities = sorted({s for of_set in own for row in of_set.errors.values() for s in row})
+            relative = next((f" (relative to {s.relative_to})" for s in own if s.relative_to), "")
+            mce = mean_and_deviation(*spread(s.mce for s in own if s.mce == s.mce)) + relative
+            rows.append(
+                [
+                    c.title,
+                    f"{len(own)}",
+                    ", ".join(map(str, severities)),
+                    error,
+                    mce,
+                    *(_spread(own, g) for g in GROUPS),
+                ]
+            )
+    columns = ["configuration", "runs", "severities", "mean error", "mCE", *(f"accuracy, {g}" for g in GROUPS)]
+    return Table(f"{short(name)}: means over all corruptions, in %, ± standard deviation over seeds", columns, rows)
+
+
+def _errors(name: str, rows: Sequence[str], columns: Sequence[str], errors: Floats) -> Table:
+    cells = [[row.replace("_", " "), *map(percent, values)] for row, values in zip(rows, errors)]
+    return Table(f"{short(name)}: error under each corruption in %, means over seeds", ["corruption", *columns], cells)
+
+
+def _figure(
+    name: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    errors: Floats,
+    configurations: Sequence[Configuration],
+    folder: Path,
+) -> Figure:
+    worst = rows[int(np.nanargmax(np.nanmean(errors, axis=1)))]
+    file = "corruptions_" + re.sub(r"[^A-Za-z0-9]+", "_", name)[-60:].strip("_")
+    over = "by severity" if columns[0].startswith("severity ") else "means over severities and seeds"
+    return draw(
+        folder, file, (min(WIDTH, 2.9 + 1.15 * len(columns)), 1.5 + 0.24 * len(rows)),
+        lambda figure: _paint(figure, rows, columns, 100 * errors),
+        f"Error under corruption on {short(name)}",
+        f"{short(name)}: error under each corruption in %, {over} (lower is better).",
+        f"The largest error is under {worst.replace('_', ' ')}. All numbers are in the tables below.",
+    )  # fmt: skip
+
+
+def _paint(figure: Any, rows: Sequence[str], columns: Sequence[str], errors: Floats) -> None:
+    axes = figure.subplots()
+    image = axes.imshow(errors, cmap=shades(), vmin=0, vmax=100, aspect="auto", interpolation="nearest")
+    for (row, column), error in np.ndenumerate(errors):
+        if error == error:
+            weight = "bold" if row == len(rows) - 1 else "normal"
+            axes.text(column, row, f"{error:.1f}", ha="center", va="center", fontsize=8, fontweight=weight,
+                      color=ON_DARK if error > DARK_FROM else INK)  # fmt: skip
+    axes.axhline(len(rows) - 1.5, color=INK, linewidth=0.8)
+    long = max(map(len, columns)) * len(columns) > 60
+    axes.set_xticks(range(len(columns)), columns, rotation=30 if long else 0, ha="right" if long else "center")
+    axes.set_yticks(range(len(rows)), [row.replace("_", " ") for row in rows])
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, label="error (%)", aspect=30)
+
+
+def _missing(configuration: Configuration) -> Missing:
+    run = configuration.runs[0]
+    data = run.metrics.record.data.get("dataset") if run.metrics is not None else None
+    command = shlex.join(["ltsam", "evaluate", "--model", str(run.folder), "--sets", f"{data or 'TEST_SET'}_c"])
+    return Missing(f"Errors under corruption of {configuration.title}", command)

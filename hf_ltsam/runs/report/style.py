@@ -1,0 +1,77 @@
+"""Colours, lines and marks: told apart by colour-blind readers, in grey print, on white and on black."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+# Name -> on white, on black. Those of the series follow Okabe and Ito, lighter on black.
+PALETTE = {
+    "ink": ("#1b1b1b", "#e9e9e9"),
+    "grid": ("#d9d9d9", "#42464d"),
+    "paper": ("#ffffff", "#15171a"),
+    "blue": ("#0072b2", "#5db2ea"),
+    "vermillion": ("#d55e00", "#ff8f47"),
+    "green": ("#009e73", "#35cfa4"),
+    "purple": ("#b8629a", "#e6a3cb"),
+    "orange": ("#c98b00", "#f4bb3d"),
+    "sky": ("#3a9bd5", "#9ad6f9"),
+}
+INK, GRID, PAPER = (PALETTE[name][0] for name in ("ink", "grid", "paper"))
+ON_DARK = "#fefefe"  # on a fully coloured cell: the same in light and dark
+DARK_FROM = 80  # percent: cells with more take numbers in ON_DARK
+_SHADE = (0.10, 0.435, 0.69)
+
+_COLOURS = [PALETTE[name][0] for name in ("ink", "blue", "vermillion", "green", "purple", "orange", "sky")]
+# lengths that have no common divisor, so that 7 x 5 x 8 series differ
+_DASHES: list[Any] = ["-", (0, (5, 2)), (0, (1.2, 1.4)), (0, (7, 2, 1.5, 2)), (0, (3, 1, 1, 1, 1, 1))]
+_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+
+RC: dict[str, Any] = {
+    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8.5, "figure.titlesize": 10,
+    "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.edgecolor": INK,
+    "xtick.color": INK, "ytick.color": INK, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+    "axes.grid": True, "axes.grid.axis": "y", "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "legend.frameon": False, "lines.linewidth": 1.5, "lines.markersize": 5,
+    "figure.facecolor": PAPER, "axes.facecolor": "none", "savefig.facecolor": PAPER,
+    "svg.fonttype": "path",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SeriesStyle:
+    """How one configuration is drawn everywhere."""
+
+    colour: str
+    dashes: Any
+    marker: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """For a line without marks."""
+        return {"color": self.colour, "linestyle": self.dashes}
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """For marks without a line."""
+        return {"color": self.colour, "linestyle": "none", "marker": self.marker}
+
+    @property
+    def marked(self) -> dict[str, Any]:
+        """For a line with marks."""
+        return {**self.line, "marker": self.marker}
+
+
+def shades() -> Any:
+    """The colour map of heat maps: from the page itself to blue, so that more is stronger on white and on black."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("shades", [(*_SHADE, 0.0), (*_SHADE, 1.0)])
+
+
+def series_style(position: int) -> SeriesStyle:
+    """Of the configuration at this position."""
+    return SeriesStyle(
+        _COLOURS[position % len(_COLOURS)], _DASHES[position % len(_DASHES)], _MARKERS[position % len(_MARKERS)]
+    )

@@ -1,0 +1,1 @@
+"""What is known of the curvature of a run."""

@@ -1,0 +1,228 @@
+"""The figures of `ltsam sharpness`, drawn from `sharpness.json` alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_ltsam.runs.sharpness.parts import read_json
+
+# Colours of Okabe and Ito, which colour-blind people tell apart too, with dashes and markers for print in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), "-")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+FLOOR = 1e-8  # of a spectral density on a log axis: less than one eigenvalue in a hundred million
+SURFACE_FLOOR = 1e-4  # of a loss on a log scale
+MOST = 7  # curves in one figure
+
+
+def save_figures(path: Path) -> list[Path]:
+    """One PNG for each quantity in a `sharpness.json`, beside it."""
+    results = read_json(path)
+    drawn: dict[str, Callable[[Any, dict[str, Any]], None]] = {}
+    if results.get("spectra"):
+        drawn["spectra"] = _draw_spectra
+    if results.get("evolution"):
+        drawn["evolution"] = _draw_evolution
+    if results.get("sharpness"):
+        drawn["rho"] = _draw_sharpness
+    for name, surface in results.get("surface", {}).items():
+        draw = _draw_lines if len(surface["coordinates"]) == 1 else _draw_contours
+        drawn[f"surface {name}"] = partial(draw, surface=surface)
+    return [
+        _save(path.parent / f"{re.sub('[^a-z0-9]+', '_', name)}.png", draw, results) for name, draw in drawn.items()
+    ]
+
+
+def _save(path: Path, draw: Callable[[Any, dict[str, Any]], None], results: dict[str, Any]) -> Path:
+    import matplotlib
+
+    matplotlib.use("Agg")  # needs no screen
+    from matplotlib import pyplot as plt
+
+    figure = plt.figure(layout="constrained")
+    try:
+        draw(figure, results)
+        figure.savefig(path, dpi=200)
+    finally:
+        plt.close(figure)
+    return path
+
+
+def subset_label(name: str, results: Mapping[str, Any]) -> str:
+    """A subset in words: class 0 (airplane, 5,000 images, 300 taken), few classes."""
+    counts, names = results["class_statistics"]["counts"], results["class_names"]
+    if name.startswith("class "):
+        c = int(name.removeprefix("class "))
+        called = "" if names[c] == str(c) else f"{names[c]}, "
+        taken = min(counts[c], results["max_samples"] or counts[c])
+        return f"class {c} ({called}{counts[c]:,} images" + ("" if taken == counts[c] else f", {taken:,} taken") + ")"
+    return f"{name} classes" if name != "all" else "all classes"
+
+
+def _loss(results: Mapping[str, Any]) -> str:
+    return results["loss"]["name"].replace("_", " ")
+
+
+def _draw_spectra(figure: Any, results: dict[str, Any]) -> None:
+    """One panel for each subset, as in Rangwani et al. 2022 Fig. 2; each has its own scale of eigenvalues."""
+    spectra = results["spectra"]
+    columns = min(3, len(spectra))
+    rows = -(-len(spectra) // columns)
+    figure.set_size_inches(0.6 + 3.3 * columns, 0.5 + 2.7 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes, (name, record) in zip(panels.flat, spectra.items()):
+        grid, values = (np.array(record["density"][key]) for key in ("grid", "values"))
+        axes.fill_between(grid, FLOOR, np.maximum(values, FLOOR), color=COLOURS[0], alpha=0.25, linewidth=0)
+        axes.plot(grid, np.maximum(values, FLOOR), color=COLOURS[0], linewidth=1)
+        axes.axvline(0, color="#999999", linewidth=0.6)
+        axes.set_yscale("log")
+        axes.set_title(subset_label(name, results), fontsize=9)
+        axes.text(0.97, 0.96, _eigenvalues(record), transform=axes.transAxes, ha="right", va="top", fontsize=8)
+        axes.tick_params(labelsize=8)
+    for axes in panels.flat[len(spectra) :]:
+        axes.set_visible(False)
+    highest = max(max(r["density"]["values"]) for r in spectra.values())
+    panels[0, 0].set_ylim(FLOOR, 30 * highest)
+    figure.supxlabel(f"eigenvalue of the Hessian ({_loss(results)})", fontsize=9)
+    figure.supylabel("density (log scale)", fontsize=9)
+
+
+def _eigenvalues(record: Mapping[str, Any]) -> str:
+    lines = [("\\lambda_{\\max}", record["lam_max"]["value"]), ("\\lambda_{\\min}", record["lam_min"]["value"])]
+    ratio = record["ratios"]["abs_min_over_max"]
+    if ratio is not None:
+        lines.append(("|\\lambda_{\\min}/\\lambda_{\\max}|", ratio))
+    lines.append(("\\mathrm{tr}\\,H", record["trace"]["value"]))
+    return "\n".join(f"${symbol} = {value:.3g}$" for symbol, value in lines)
+
+
+def _draw_evolution(figure: Any, results: dict[str, Any]) -> None:
+    """|lam_min / lam_max| and both eigenvalues over training, as in Rangwani et al. 2022 Fig. 3."""
+    figure.set_size_inches(9.5, 3.2)
+    panels = figure.subplots(1, 3)
+    points = results["evolution"].values()
+    by_epoch = all(p["epoch"] is not None for p in points)
+    key = "epoch" if by_epoch else "step"
+    for k, name in enumerate(list(dict.fromkeys(p["subset"] for p in points))[:MOST]):
+        own = sorted((p for p in points if p["subset"] == name), key=lambda p: p["step"] or 0)
+        style = {"color": COLOURS[k], "linestyle": DASHES[k], "marker": MARKERS[k], "markersize": 4, "linewidth": 1.2}
+        style["markevery"] = max(1, len(own) // 12)
+        x = [p[key] for p in own]
+        panels[0].plot(x, [p["ratios"]["abs_min_over_max"] for p in own], label=subset_label(name, results), **style)
+        panels[1].plot(x, [p["lam_min"]["value"] for p in own], **style)
+        panels[2].plot(x, [p["lam_max"]["value"] for p in own], **style)
+    for axes, symbol in zip(panels, ("|\\lambda_{\\min}/\\lambda_{\\max}|", "\\lambda_{\\min}", "\\lambda_{\\max}")):
+        axes.set_ylabel(f"${symbol}$")
+        axes.set_xlabel("epoch" if by_epoch else "training step")
+        axes.grid(color="#e5e5e5", linewidth=0.6)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+
+
+def _draw_sharpness(figure: Any, results: dict[str, Any]) -> None:
+    """The gap over rho, with the range that is suggested."""
+    record = results["sharpness"]["all"]
+    rhos, gaps = np.array(record["rhos"]), np.array(record["gap"])
+    figure.set_size_inches(5.2, 3.9)
+    axes = figure.subplots()
+    low, high = record["suggested"]["low"], record["suggested"]["high"]
+    if low or high:
+        axes.axvspan(low or rhos[0], high or rhos[-1], color="#009E73", alpha=0.12, linewidth=0)
+    counts = results["class_statistics"]["counts"]
+    shown = {"largest": int(np.argmax(counts)), "smallest": len(counts) - 1 - int(np.argmin(counts[::-1]))}
+    for k, (_, c) in enumerate(shown.items()):
+        own = np.array(record["classes"]["gap"][c], dtype=float)
+        axes.plot(
+            rhos,
+            own,
+            color=COLOURS[k],
+            linestyle=DASHES[k],
+            marker=MARKERS[k],
+            markersize=3,
+            linewidth=1.2,
+            label=subset_label(f"class {c}", results),
+        )
+    axes.plot(rhos, gaps, color="#000000", linewidth=1.8, label="all images")
+    axes.plot(
+        rhos,
+        record["mean_batch_gradient_norm"] * rhos,
+        color="#777777",
+        linewidth=0.9,
+        linestyle=":",
+        label="first order, all images",
+    )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel(r"$\rho$")
+    axes.set_ylabel(r"$L(w + \epsilon) - L(w)$")
+    axes.set_title(_suggestion(low, high), fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def _suggestion(low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return "no range suggested: measure other radii"
+    return f"suggested: $\\rho$ from {'?' if low is None else f'{low:.2g}'} to {'?' if high is None else f'{high:.2g}'}"
+
+
+def _draw_lines(figure: Any, results: dict[str, Any], surface: dict[str, Any]) -> None:
+    figure.set_size_inches(5.2, 3.6)
+    axes = figure.subplots()
+    for k, (name, values) in enumerate(list(surface["loss"].items())[:MOST]):
+        axes.plot(
+            surface["coordinates"][0],
+            values,
+            color=COLOURS[k],
+            linestyle=DASHES[k],
+            linewidth=1.5,
+            label=subset_label(name, results),
+        )
+    axes.axvline(0, color="#999999", linewidth=0.6)
+    axes.set_xlabel(_axis(surface, 0))
+    axes.set_ylabel(f"mean loss ({_loss(results)})")
+    axes.legend(fontsize=8, frameon=False)
+
+
+def _draw_contours(figure: Any, results: dict[str, Any], surface: dict[str, Any]) -> None:
+    from matplotlib.colors import LogNorm
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator
+
+    shown = list(surface["loss"].items())
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure.set_size_inches(1.2 + 2.9 * columns, 0.4 + 2.8 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    x, y = (np.array(c) for c in surface["coordinates"])
+    stacked = np.array([values for _, values in shown], dtype=float)
+    positive = np.maximum(stacked, SURFACE_FLOOR)
+    finite = positive[np.isfinite(positive)]  # a loss that overflowed leaves a hole
+    lowest, highest = np.floor(np.log10(finite.min())), np.ceil(np.log10(finite.max()))
+    levels = 10 ** np.linspace(lowest, highest, round(highest - lowest) * (4 if highest - lowest < 4 else 3) + 1)
+    for axes, (name, _), values in zip(panels.flat, shown, positive):
+        filled = axes.contourf(x, y, values.T, levels=levels, norm=LogNorm(levels[0], levels[-1]), cmap="viridis")
+        axes.contour(x, y, values.T, levels=levels, colors="white", linewidths=0.3)
+        axes.plot(0, 0, marker="+", color="white", markersize=9)
+        axes.set_title(subset_label(name, results), fontsize=9)
+        axes.set_box_aspect(1)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.tick_params(labelsize=8)
+    for axes in panels.flat[len(shown) :]:
+        axes.set_visible(False)
+    floor = f", darkest: at most {SURFACE_FLOOR:g}" if np.nanmin(stacked) < SURFACE_FLOOR else ""
+    label = f"mean loss ({_loss(results)}{floor})"
+    figure.colorbar(filled, ax=panels, ticks=LogLocator(), format=LogFormatterSciNotation(), label=label)
+    figure.supxlabel(_axis(surface, 0), fontsize=9)
+    figure.supylabel(_axis(surface, 1), fontsize=9)
+
+
+def _axis(surface: Mapping[str, Any], k: int) -> str:
+    to = surface["directions"][k]
+    return (
+        f"0: these weights, 1: {Path(to[3:]).name}" if to.startswith("to ") else f"step along random direction {k + 1}"
+    )

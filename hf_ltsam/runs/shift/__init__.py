@@ -1,0 +1,1 @@
+"""What a run reached on shifted and corrupted test sets."""

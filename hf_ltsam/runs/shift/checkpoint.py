@@ -1,0 +1,102 @@
+"""The checkpoint that is evaluated: model, preprocessing, class names, statistics of its training set."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig
+from transformers.utils import cached_file
+
+from hf_ltsam.class_statistics import FILE_NAME as STATISTICS_FILE
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.models.logits import check_num_classes
+from hf_ltsam.models.test_views import Preprocessing
+from hf_ltsam.runs.folder import WEIGHTS, has_weights, load_run
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A classifier as it was saved.
+
+    Args:
+        name: the folder, or the name on the Hub.
+        model: with its adapter where it has one; in evaluation mode, float32.
+        num_classes: C.
+        preprocessing: of its image processor.
+        class_names: by logit, length C; None where the model names none (LABEL_0, LABEL_1, ...).
+        statistics: of its training set; None where none were saved.
+        fingerprint: SHA-256 (hex) of weights, preprocessing and class names.
+    """
+
+    name: str
+    model: nn.Module
+    num_classes: int
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] | None
+    statistics: ClassStatistics | None
+    fingerprint: str
+
+
+def check_model_name(name: str) -> None:
+    """Refuse what can only be a folder and is not there, or is no checkpoint, without loading anything.
+
+    Raises:
+        FileNotFoundError: saying which.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        if name.count("/") > 1 or name.startswith((".", "/", "~")):
+            raise FileNotFoundError(f"--model {name}: there is no such folder, and names on the Hub read OWNER/NAME.")
+        return
+    if not (folder / "config.json").is_file() or not has_weights(folder):
+        inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        hint = f" There are checkpoints in it: {', '.join(inner)}." if inner else ""
+        raise FileNotFoundError(f"--model {name} holds no model (config.json beside {WEIGHTS[0]} or an adapter).{hint}")
+
+
+def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint:
+    """A classifier with everything that was saved beside it.
+
+    Raises:
+        OSError: there is no such model, or no image processor beside it.
+        ValueError: no image classifier, or statistics of another number of classes.
+    """
+    model = load_run(name).float()
+    config = AutoConfig.from_pretrained(name)
+    preprocessing = Preprocessing.from_image_processor(AutoImageProcessor.from_pretrained(name))
+    statistics = _statistics(name)
+    if statistics is not None:
+        check_num_classes(config.num_labels, statistics.num_classes)
+    names = _class_names(config)
+    # hashed before it moves to the device: the same everywhere
+    digest = fingerprint(model, preprocessing, names)
+    return Checkpoint(name, model.to(device), config.num_labels, preprocessing, names, statistics, digest)
+
+
+def fingerprint(model: torch.nn.Module, preprocessing: Preprocessing, class_names: tuple[str, ...] | None) -> str:
+    """SHA-256 (hex) of everything that the predicted classes follow from."""
+    digest = hashlib.sha256(repr((preprocessing, class_names)).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _statistics(name: str) -> ClassStatistics | None:
+    file = cached_file(
+        name,
+        STATISTICS_FILE,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if file is None else ClassStatistics.load(file)
+
+
+def _class_names(config: PreTrainedConfig) -> tuple[str, ...] | None:
+    named = config.id2label
+    names = tuple(named[c] for c in range(config.num_labels))
+    return None if names == tuple(f"LABEL_{c}" for c in range(len(names))) else names

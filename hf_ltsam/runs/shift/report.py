@@ -1,0 +1,173 @@
+"""Tables and heat maps of an evaluation, from its JSON file alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+GROUPS = ("many", "medium", "few")
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """Everything as a Markdown page.
+
+    Args:
+        results: the content of `ood_results.json`.
+    """
+    checkpoint = results["checkpoint"]
+    lines = [
+        f"# {checkpoint['name']} on other test sets",
+        "",
+        f"Weights `{checkpoint['fingerprint'][:12]}`, {checkpoint['num_classes']} classes. Accuracies and errors in %.",
+        _about_groups(results["class_statistics"]),
+        "",
+    ]
+    plain = {name: of_set["result"] for name, of_set in results["sets"].items() if "result" in of_set}
+    corrupted = {name: of_set for name, of_set in results["sets"].items() if "summary" in of_set}
+    if plain:
+        lines += [*_accuracy_table(plain), ""]
+    for name, of_set in corrupted.items():
+        lines += [f"## {name}", "", *_corruption_table(of_set), "", *_corruption_notes(of_set), ""]
+    return "\n".join(lines)
+
+
+def write_report(folder: Path, results: Mapping[str, Any]) -> list[Path]:
+    """`ood_results.md`, and a heat map for every set of corruptions, in a folder.
+
+    Returns:
+        The files.
+    """
+    page = folder / "ood_results.md"
+    page.write_text(markdown(results), encoding="utf-8")
+    corrupted = {name: of_set for name, of_set in results["sets"].items() if "summary" in of_set}
+    maps = [save_heat_map(folder / f"{_file_name(name)}.png", name, of_set) for name, of_set in corrupted.items()]
+    return [page, *maps]
+
+
+def save_heat_map(path: Path, name: str, of_set: Mapping[str, Any]) -> Path:
+    """Error of every corruption at every severity, and their mean, as a PNG.
+
+    Args:
+        of_set: an entry of `sets` with `cells` and `summary`.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")  # needs no screen
+    from matplotlib import pyplot as plt
+
+    summary = of_set["summary"]
+    corruptions, severities = list(summary["errors"]), summary["severities"]
+    errors = 100 * np.array([[_error(of_set, c, s) for s in severities] for c in corruptions])  # (rows, S)
+    shown = np.column_stack([errors, errors.mean(axis=1)])
+    figure, axes = plt.subplots(
+        figsize=(max(2.6 + 0.75 * shown.shape[1], 5.5), 1.2 + 0.36 * len(corruptions)), layout="constrained"
+    )
+    image = axes.imshow(shown, cmap="cividis_r", vmin=0, vmax=100, aspect="auto")
+    for (row, column), error in np.ndenumerate(shown):
+        colour = "white" if error > 55 else "black"
+        weight = "bold" if column == len(severities) else "normal"
+        axes.text(column, row, f"{error:.1f}", ha="center", va="center", color=colour, fontsize=9, fontweight=weight)
+    axes.axvline(len(severities) - 0.5, color="white", linewidth=3)
+    axes.set_xticks(range(shown.shape[1]), [*map(str, severities), "mean"])
+    axes.set_yticks(range(len(corruptions)), [c.replace("_", " ") for c in corruptions])
+    axes.set_xlabel("severity")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, label="error (%)", shrink=0.9)
+    mce = summary.get("mce")
+    beside = f", mCE {mce:.1f}" if mce is not None else ""
+    axes.set_title(f"{short(name)}: mean error {100 * summary['mean_error']:.1f} %{beside}", fontsize=11, loc="left")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path
+
+
+def short(name: str) -> str:
+    """The end of a long path."""
+    return name if len(name) <= 40 else "..." + name[-37:]
+
+
+def _accuracy_table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = [
+        [
+            name,
+            f"{r['samples']:,}",
+            _percent(r["overall"]),
+            _percent(r["balanced"]),
+            *_of_groups(r["groups"]),
+            _remark(r),
+        ]
+        for name, r in results.items()
+    ]
+    return _table(["set", "images", "overall", "balanced", *GROUPS, "remarks"], rows)
+
+
+def _corruption_table(of_set: Mapping[str, Any]) -> list[str]:
+    summary = of_set["summary"]
+    relative = "ce" in summary
+    rows = [
+        [
+            corruption.replace("_", " "),
+            *(_percent(_error(of_set, corruption, severity)) for severity in summary["severities"]),
+            _percent(mean),
+            *([f"{summary['ce'][corruption]:.1f}" if corruption in summary["ce"] else "-"] if relative else []),
+        ]
+        for corruption, mean in summary["errors"].items()
+    ]
+    header = ["error under", *(f"severity {s}" for s in summary["severities"]), "mean", *(["CE"] if relative else [])]
+    return _table(header, rows)
+
+
+def _corruption_notes(of_set: Mapping[str, Any]) -> list[str]:
+    summary = of_set["summary"]
+    cell = next(iter(next(iter(of_set["cells"].values())).values()))
+    mean = _percent(summary["mean_error"])
+    notes = [f"Mean error: {mean} %, on {cell['samples']:,} images each. {_remark(cell)}".rstrip()]
+    if summary.get("mce") is not None:
+        notes.append(f"mCE: {summary['mce']:.1f} %.")
+    if summary["relative_to"]:
+        notes.append(f"CE: error relative to {summary['relative_to']}'s under the same corruption, in %.")
+    else:
+        notes.append("No CE: it needs `--baseline`, or for ImageNet's classes all five severities (AlexNet's errors).")
+    if summary["groups"]:
+        groups = ", ".join(f"{name} {_percent(accuracy)}" for name, accuracy in summary["groups"].items())
+        notes.append(f"Mean accuracy under corruption: {groups}.")
+    return notes
+
+
+def _remark(result: Mapping[str, Any]) -> str:
+    identity = result["identity"]
+    test_time = "" if identity["test_time"] == "none" else f"test time: {identity['test_time']}"
+    seed = f"corruptions made with seed {identity['seed']}" if "seed" in identity else ""
+    return "; ".join(part for part in (test_time, seed, result["note"]) if part)
+
+
+def _about_groups(statistics: Mapping[str, Any] | None) -> str:
+    if statistics is None:
+        return "No class statistics lie beside the model, so there are no accuracies by group."
+    low, high = statistics["few_below"], statistics["many_above"]
+    return f"Groups by training images of a class: many above {high}, medium {low} to {high}, few below {low}."
+
+
+def _error(of_set: Mapping[str, Any], corruption: str, severity: int) -> float:
+    return 1 - float(of_set["cells"][corruption][str(severity)]["overall"])
+
+
+def _of_groups(groups: Mapping[str, float]) -> list[str]:
+    return [_percent(groups[name]) if name in groups else "-" for name in GROUPS]
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+
+
+def _file_name(name: str) -> str:
+    return "heat_map_" + re.sub(r"[^A-Za-z0-9.]+", "_", name)[-100:].strip("_")

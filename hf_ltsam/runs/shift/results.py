@@ -1,0 +1,153 @@
+"""The results of one checkpoint: one JSON file, written after every part, so that a killed evaluation goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.metrics.corruption import Baseline
+from hf_ltsam.metrics.long_tail import balanced_accuracy, group_accuracies, overall_accuracy, per_class_accuracy
+from hf_ltsam.runs.files import plain, write_json
+
+FILE_NAME = "ood_results.json"
+SCHEMA_VERSION = 1
+Cell = tuple[str, int] | None  # corruption and severity; None: a set without corruptions
+
+
+class Results:
+    """What is known about a checkpoint.
+
+    In the file: `checkpoint`, `class_statistics`, `sets`. A set has `result`, or for corruptions `cells` (corruption ->
+    severity -> result) and `summary`. A result has its `identity` (what it follows from, beside the checkpoint),
+    `overall`, `balanced`, `groups` and `samples`; accuracies and errors are fractions.
+
+    Args:
+        path: of the file.
+        checkpoint: whose results these are; its "fingerprint" tells it from others.
+        statistics: of its training set.
+        writes: whether this process writes the file.
+
+    Raises:
+        ValueError: the file holds the results of another checkpoint, or something else.
+    """
+
+    def __init__(
+        self, path: Path, checkpoint: Mapping[str, Any], statistics: ClassStatistics | None, writes: bool = True
+    ) -> None:
+        self.path, self.writes = path, writes
+        self.sets: dict[str, Any] = {}
+        if path.is_file():
+            values = read_results(path)
+            if values["checkpoint"]["fingerprint"] != checkpoint["fingerprint"]:
+                raise ValueError(
+                    f"{path} holds the results of another checkpoint ({values['checkpoint']['name']}, weights "
+                    f"{values['checkpoint']['fingerprint'][:12]}; now {checkpoint['fingerprint'][:12]}). Remove it, or "
+                    "give --output_dir OTHER."
+                )
+            self.sets = values["sets"]
+        self.header = {
+            "schema_version": SCHEMA_VERSION,
+            "checkpoint": dict(checkpoint),
+            "class_statistics": None if statistics is None else statistics.to_dict(),
+        }
+
+    def get(self, name: str, cell: Cell, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The result of a set, or of one corruption and severity; None where there is none with this identity."""
+        result = self._slot(name, cell).get(_key(cell))
+        return result if result is not None and result["identity"] == identity else None
+
+    def put(self, name: str, cell: Cell, result: dict[str, Any]) -> None:
+        """Keep a result, and write the file."""
+        self._slot(name, cell)[_key(cell)] = plain(result)
+        self.write()
+
+    def table(self, name: str, cells: list[tuple[str, int]]) -> dict[str, dict[int, float]]:
+        """corruption -> severity -> error, of the cells that were asked for."""
+        errors: dict[str, dict[int, float]] = {}
+        for corruption, severity in cells:
+            accuracy = self.sets[name]["cells"][corruption][str(severity)]["overall"]
+            errors.setdefault(corruption, {})[severity] = 1 - accuracy
+        return errors
+
+    def summarise(self, name: str, summary: Mapping[str, Any]) -> None:
+        """Keep what follows from the cells of a set, and write the file."""
+        self.sets[name]["summary"] = plain(summary)
+        self.write()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.header, "sets": self.sets}
+
+    def write(self) -> None:
+        if self.writes:
+            write_json(self.path, self.to_dict())
+
+    def _slot(self, name: str, cell: Cell) -> dict[str, Any]:
+        of_set: dict[str, Any] = self.sets.setdefault(name, {})
+        if cell is None:
+            return of_set
+        row: dict[str, Any] = of_set.setdefault("cells", {}).setdefault(cell[0], {})
+        return row
+
+
+def measured(
+    predictions: torch.Tensor, labels: torch.Tensor, num_classes: int, statistics: ClassStatistics | None
+) -> dict[str, Any]:
+    """Accuracies of predicted and true classes (N,); without statistics there are no groups."""
+    per_class = per_class_accuracy(predictions, labels, num_classes)
+    return {
+        "overall": overall_accuracy(predictions, labels),
+        "balanced": balanced_accuracy(predictions, labels, num_classes),
+        "groups": {} if statistics is None else group_accuracies(per_class, statistics),
+        "samples": len(labels),
+        "per_class": per_class.tolist(),
+    }
+
+
+def read_results(path: str | Path) -> dict[str, Any]:
+    """A file of results.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, or something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There are no results at {path}: give the {FILE_NAME} of an evaluation.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it, and evaluate again.") from error
+    if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION or "checkpoint" not in values:
+        raise ValueError(f"{path} holds no results of an evaluation that this release reads.")
+    return values
+
+
+def read_baseline(path: str | Path, name: str, cells: list[tuple[str, int]]) -> Baseline:
+    """The errors of another checkpoint on the same corruptions of the same set.
+
+    Raises:
+        ValueError: it was not evaluated on them.
+    """
+    values = read_results(path)
+    corrupted = [other for other, of_set in values["sets"].items() if "cells" in of_set]
+    if name not in corrupted:
+        raise ValueError(f"--baseline {path} has no results on {name}.{nearest(name, corrupted)}")
+    found = values["sets"][name]["cells"]
+    missing = [f"{corruption} {s}" for corruption, s in cells if str(s) not in found.get(corruption, {})]
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise ValueError(f"--baseline {path} lacks {len(missing)} of {len(cells)} results on {name}: {shown}.")
+    table: dict[str, dict[int, float]] = {}
+    for corruption, severity in cells:
+        table.setdefault(corruption, {})[severity] = 1 - found[corruption][str(severity)]["overall"]
+    return Baseline.from_table(values["checkpoint"]["name"], table)
+
+
+def _key(cell: Cell) -> str:
+    return "result" if cell is None else str(cell[1])

@@ -1,0 +1,1 @@
+"""The trainer: its settings, its step, its loaders, its evaluation, its checkpoints."""

@@ -1,0 +1,238 @@
+"""The settings of a training run: transformers' own, and the few that this library adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from transformers import TrainingArguments
+
+from hf_ltsam.data.bad_images import POLICIES
+from hf_ltsam.data.sampling.class_sampling import SAMPLINGS, UNIFORM, check_sampling
+from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, POSITIVE, SHARE, nearest, require
+from hf_ltsam.losses import LOSSES
+from hf_ltsam.methods import METHODS
+from hf_ltsam.schedules import epochs_to_shares
+
+# Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
+_STOCK_LEARNING_RATE = 5e-5
+
+ASCENT_SCOPES = ("micro", "step")
+
+
+@dataclass(repr=False)  # transformers' own hides tokens
+class LTSamConfig(TrainingArguments):
+    """`transformers.TrainingArguments` with the settings of long-tailed sharpness-aware training.
+
+    Four defaults differ from transformers', each because the sources train that way or because the stock value
+    silently breaks the comparison with them: the optimizer is SGD with momentum 0.9 when none is named, the schedule
+    is cosine, gradients are not clipped, and unused columns are kept for transforms that run on the fly.
+    """
+
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "method_args", "loss_args"]
+
+    optim: str | None = field(
+        default=None,
+        metadata={"help": "The optimizer, by transformers' names. None: SGD with momentum 0.9, as in all the sources."},
+    )
+    lr_scheduler_type: str = field(
+        default="cosine",
+        metadata={"help": "Learning-rate schedule, by transformers' names (Li et al. 2025: cosine to 0)."},
+    )
+    max_grad_norm: float = field(
+        default=0.0, metadata={"help": "Clip the final gradient to this norm; 0 is off, as in the sources."}
+    )
+    remove_unused_columns: bool = field(
+        default=False,
+        metadata={"help": "Drop columns the model does not take. Off: it would drop the images under a transform."},
+    )
+
+    method: str = field(
+        default="sam", metadata={"help": f"The update rule: {', '.join(METHODS)} (see `ltsam methods`)."}
+    )
+    method_args: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": 'Its hyper-parameters as JSON, for example \'{"rho": 0.1}\'. A schedule: \'{"rho": {"piecewise": '
+            '{"values": [0.1, 0.2], "epochs": [160]}}}\', or linear or cosine; boundaries in place of epochs are '
+            "shares of the training."
+        },
+    )
+    loss: str = field(default="cross_entropy", metadata={"help": f"The training loss: {', '.join(LOSSES)}."})
+    loss_args: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"tau\": 1.0}'."}
+    )
+    loss_start: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the training after which the loss applies, in [0, 1]; cross-entropy before it "
+            "(influence_balanced: 0.5)."
+        },
+    )
+    reweighting: str = field(
+        default="none", metadata={"help": "Class weights of the loss: none, inverse or effective_number."}
+    )
+    reweighting_start: float = field(
+        default=0.0, metadata={"help": "Share of the training after which they apply, in [0, 1] (DRW: 0.8)."}
+    )
+    ascent_scope: str = field(
+        default="micro",
+        metadata={
+            "help": "What is perturbed together: micro (each micro-batch of each process on its own) or step (all of an "
+            "optimizer step, over gradient accumulation and processes)."
+        },
+    )
+    ascent_size: int | None = field(
+        default=None,
+        metadata={"help": "Perturb so many samples at a time (m-sharpness), in place of all that ascent_scope says."},
+    )
+    max_skipped_steps: int = field(
+        default=10,
+        metadata={"help": "Stop after so many steps in a row whose gradient is not finite; each is skipped and named."},
+    )
+    telemetry: bool = field(
+        default=True,
+        metadata={"help": "Log what the perturbation does (sam_*), and losses and gradient norms by group of classes."},
+    )
+    tail_threshold: int | None = field(
+        default=None,
+        metadata={"help": "Classes with at most so many training images are the tail (ImbSAM, SSE-SAM)."},
+    )
+    sampling: str = field(
+        default=UNIFORM,
+        metadata={
+            "help": f"Which training images an epoch shows: {', '.join(SAMPLINGS)}. uniform: each one once. class_aware: "
+            "classes in turn, and the images of a class in turn; class_balanced: every class with probability 1/C; "
+            "square_root: in proportion to the root of its number of images. An epoch has as many steps either way."
+        },
+    )
+    exact_rows: bool = field(
+        default=True,
+        metadata={
+            "help": "Where samples do not interact, leave out what gives the same gradient without: rows of weight zero, "
+            "repeated backward passes. False for models whose samples see each other in hidden ways (a memory bank)."
+        },
+    )
+    channels_last: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep images and weights of convolutions in channels-last order, in which GPUs compute bf16 and tf32."
+        },
+    )
+    decay_all_parameters: bool = field(
+        default=False,
+        metadata={"help": "Apply weight decay to norms and biases too, as plain SGD in the sources does."},
+    )
+    lr_milestones: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Multiply the learning rate by lr_gamma at each of these shares of the training, in (0, 1), after "
+            "the warm-up and in place of lr_scheduler_type: 160 of 200 epochs is 0.8."
+        },
+    )
+    lr_gamma: float = field(default=0.1, metadata={"help": "The factor at each milestone, positive."})
+    on_bad_image: str = field(
+        default="raise",
+        metadata={
+            "help": "A training image that cannot be read: raise stops and names it, skip leaves it out, counts it in the "
+            "logs (bad_images) and names the first ones. A test image always stops."
+        },
+    )
+    swa_start: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of the training, in [0, 1), from which weights are averaged (SWA: 0.75). When the training ends, "
+            "the model takes the mean, with batch norm's statistics made anew. None: no averaging."
+        },
+    )
+    swa_interval: int | None = field(
+        default=None, metadata={"help": "Average after every so many steps. None: at the end of every epoch."}
+    )
+    swa_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "The constant learning rate from swa_start on. None: the schedule goes on as it is."},
+    )
+
+    def __post_init__(self) -> None:
+        self.names_no_optimizer = self.optim is None
+        if self.names_no_optimizer:
+            self.optim = "sgd"
+            given = self.optim_args or ""
+            self.optim_args: str | None = (
+                given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
+            )
+        for share in self.lr_milestones or []:
+            if not 0 < share < 1:
+                raise ValueError(
+                    f"LTSamConfig(lr_milestones=...) are shares of the training in (0, 1), got {share}: "
+                    "epoch 160 of 200 is 0.8."
+                )
+        if self.lr_gamma <= 0:
+            raise ValueError(f"LTSamConfig(lr_gamma=...) must be positive, got {self.lr_gamma}.")
+        if self.on_bad_image not in POLICIES:
+            raise ValueError(
+                f"LTSamConfig(on_bad_image=...) must be {' or '.join(POLICIES)}, got {self.on_bad_image!r}."
+            )
+        require(SHARE, self, loss_start=self.loss_start)
+        if self.ascent_scope not in ASCENT_SCOPES:
+            close = nearest(self.ascent_scope, ASCENT_SCOPES)
+            raise ValueError(f"LTSamConfig(ascent_scope={self.ascent_scope!r}) does not exist.{close}")
+        if self.ascent_size is not None:
+            require(COUNT, self, ascent_size=self.ascent_size)
+        require(COUNT, self, max_skipped_steps=self.max_skipped_steps)
+        check_sampling(self.sampling)
+        self._check_averaging()
+        super().__post_init__()
+        for name in ("method_args", "loss_args"):
+            if not isinstance(getattr(self, name), dict | None):
+                raise ValueError(
+                    f"LTSamConfig({name}=...) must be a mapping or its JSON text such as '{{\"rho\": 0.1}}', "
+                    f"got {getattr(self, name)!r}."
+                )
+
+        if self.sampling != UNIFORM and self.train_sampling_strategy != "random":
+            raise ValueError(
+                f"LTSamConfig(sampling={self.sampling!r}) and train_sampling_strategy={self.train_sampling_strategy!r} "
+                "both say which image comes next: leave one out."
+            )
+
+    def _check_averaging(self) -> None:
+        if self.swa_start is None:
+            for name in ("swa_interval", "swa_learning_rate"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"LTSamConfig({name}={getattr(self, name)}) says how weights are averaged, but not from when on: "
+                        "set swa_start as well, 0.75 for example."
+                    )
+            return
+        require(BELOW_ONE, self, swa_start=self.swa_start)
+        if self.swa_interval is not None:
+            require(COUNT, self, swa_interval=self.swa_interval)
+        if self.swa_learning_rate is not None:
+            require(POSITIVE, self, swa_learning_rate=self.swa_learning_rate)
+        if self.load_best_model_at_end:
+            raise ValueError(
+                "LTSamConfig(load_best_model_at_end=True) does not go with swa_start: the mean would take the place of the "
+                "best checkpoint. Set it to False."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without tokens: `training_args.bin`, which is a pickle of this, may go anywhere. Copies ask HF_TOKEN instead."""
+        return {name: None if name.endswith("_token") else value for name, value in self.__dict__.items()}
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of images and weights of convolutions."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    @property
+    def method_hyperparameters(self) -> dict[str, Any]:
+        """`method_args` as `make_method` takes them: schedules by epoch have become schedules by progress."""
+        given = self.method_args if isinstance(self.method_args, dict) else {}
+        return epochs_to_shares(given, self.num_train_epochs, self.max_steps)
+
+    @property
+    def learning_rate_stands_still(self) -> bool:
+        """Whether our SGD meets transformers' default learning rate, which was made for AdamW."""
+        return self.names_no_optimizer and self.learning_rate == _STOCK_LEARNING_RATE

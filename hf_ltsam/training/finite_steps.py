@@ -1,0 +1,125 @@
+"""Steps that are not taken: an overflow under a gradient scaler, a loss or a gradient that is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import TrainerCallback
+from transformers.utils import logging
+
+from hf_ltsam.landscape.batches import MicroBatch
+from hf_ltsam.landscape.vector import WeightVector
+
+logger = logging.get_logger(__name__)
+
+
+class UntakenSteps(TrainerCallback):
+    """Leaves no trace of a step that is not taken, but in the logs.
+
+    Weights are never touched by such a step, and the method's memory is put back to what it was before it. So are the
+    model's buffers (batch norm's running statistics), but not where a scaler alone skips the step: the forward pass was in
+    order then, and the stock Trainer keeps what it moved.
+
+    Args:
+        accelerator: whose gradient scaler, if it has one, skips steps on its own.
+        memory: of the method.
+        stop_after: so many steps in a row without a finite gradient end the training, >= 1.
+    """
+
+    def __init__(self, accelerator: Accelerator, memory: dict[str, Any], stop_after: int) -> None:
+        self.count = 0  # since the training began
+        self.norm: Tensor | None = None  # of the gradient of the last step; None: it was not taken, or is scaled
+        self._accelerator = accelerator
+        self._memory = memory
+        self._stop_after = stop_after
+        self._in_a_row = 0
+        self._before: dict[str, Any] | None = None  # the method's memory before the step
+        self._buffers: list[tuple[Tensor, Tensor]] = []  # each with its copy
+        self._given: list[tuple[Sequence[MicroBatch], Tensor]] = []  # of the step: micro-batches and their mean loss
+
+    def micro_batch_begins(self, model: nn.Module) -> bool:
+        """Keep what the step may move; whether a step begins with this micro-batch."""
+        if self._before is not None:
+            return False
+        self._before = dict(self._memory)  # what a method remembers is replaced, never written into
+        if [id(b) for b in model.buffers()] != [id(b) for b, _ in self._buffers]:
+            self._buffers = [(b, b.clone()) for b in model.buffers()]
+        if self._buffers:
+            torch._foreach_copy_([copy for _, copy in self._buffers], [buffer for buffer, _ in self._buffers])
+        return True
+
+    def gave(self, batches: Sequence[MicroBatch], loss: Tensor) -> None:
+        """Micro-batches that were passed together, and their mean loss."""
+        self._given.append((batches, loss.detach()))
+
+    def judge(
+        self, parameters: Sequence[Tensor], step: int, samples_in_words: Callable[[int, Sequence[MicroBatch]], str]
+    ) -> None:
+        """Before the optimizer's step: take it, or leave the gradients out of it.
+
+        Args:
+            parameters: with what the optimizer is given in their `.grad`, alike on all processes.
+            step: completed optimizer steps.
+            samples_in_words: (number of micro-batches before, micro-batches) -> which samples, for the message.
+
+        Raises:
+            FloatingPointError: this was one too many in a row.
+        """
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        given, self._given = self._given, []
+        norm = WeightVector(gradients).norm() if gradients else None
+        self.norm = None
+        if norm is None or bool(norm.isfinite()):
+            self.norm = norm if self._accelerator.scaler is None else None
+            self._in_a_row = 0
+            return
+        bad = [k for k, (_, loss) in enumerate(given) if not bool(loss.isfinite())]
+        if self._accelerator.scaler is not None and not _anywhere(bool(bad), gradients[0].device):
+            return  # an overflow, which the scaler looks after
+        self._count_one(step, [f"loss {float(given[k][1])} for {samples_in_words(k, given[k][0])}" for k in bad])
+        self._put_back(buffers=True)
+        if self._accelerator.scaler is None:  # the scaler itself skips the step, and wants to see why
+            for p in parameters:
+                p.grad = None
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._accelerator.optimizer_step_was_skipped:
+            self._put_back(buffers=False)
+        self._before = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.count, self._in_a_row, self._before, self._given = 0, 0, None, []
+
+    def _put_back(self, buffers: bool) -> None:
+        if self._before is not None:
+            self._memory.clear()
+            self._memory.update(self._before)
+        if buffers:
+            for buffer, copy in self._buffers:
+                buffer.copy_(copy)
+
+    def _count_one(self, step: int, found: Sequence[str]) -> None:
+        self.count += 1
+        self._in_a_row += 1
+        cause = "; ".join(found) or "the loss is finite here, its gradient (or that of another process) is not"
+        message = f"Step {step} is not taken, its gradient is not finite: {cause}."
+        if self._in_a_row >= self._stop_after:
+            raise FloatingPointError(
+                f"{message} It is the {self._in_a_row}. in a row, and max_skipped_steps={self._stop_after} ends the "
+                "training there. Look at these samples; else lower the learning rate or rho. The last checkpoint is intact."
+            )
+        logger.warning(message)
+
+
+def _anywhere(flag: bool, device: torch.device) -> bool:
+    """Whether it is so in any process. Every process asks: its gradient is the same."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return flag
+    found = torch.tensor(float(flag), device=device)
+    dist.all_reduce(found)
+    return bool(found > 0)

@@ -1,0 +1,260 @@
+"""What does not work with perturbed passes (yet), refused by name before any time is spent, with the way out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Sized
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import Trainer, TrainingArguments
+
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.losses import LDAM, FeatureLoss, Loss
+from hf_ltsam.methods import Method
+from hf_ltsam.models.classifier import classifier_of
+from hf_ltsam.models.cosine_classifier import CosineClassifier
+from hf_ltsam.training.config import LTSamConfig
+
+# TrainingArguments field -> why, and what to do instead. A field is refused where its value is true.
+_FIELDS = {
+    "deepspeed": "DeepSpeed's backward pass takes optimizer steps of its own. Use `accelerate launch` with plain "
+    "multi-GPU (DDP), or a larger gradient_accumulation_steps.",
+    "label_smoothing_factor": "label smoothing would replace the training loss. Set it to 0; to smooth, use "
+    "loss='label_aware_smoothing' (loss_args with head = tail smooth all classes alike).",
+    "auto_find_batch_size": "a batch size found by running out of memory changes what rho means. Set "
+    "per_device_train_batch_size, and gradient_accumulation_steps to make up for it.",
+    "neftune_noise_alpha": "NEFTune's noise differs between the passes of a step. Leave it out; SAM perturbs already.",
+    "use_liger_kernel": "Liger's kernels fuse the loss into the model, but every method needs the loss per sample.",
+}
+
+_OPTIMIZERS = {
+    "layerwise": "it steps inside the backward pass, so a first pass would already be an update",
+    "lomo": "it steps inside the backward pass, so a first pass would already be an update",
+    "schedule_free": "it keeps its weights in two places, and the perturbation would reach only one",
+}
+
+
+def check_types(args: Any, method: Any, compute_loss_func: Any) -> None:
+    """Refuse what is not an `LTSamConfig` or not a method, and a loss function of the stock Trainer's kind.
+
+    Raises:
+        TypeError, ValueError: naming the argument and the way out.
+    """
+    if not isinstance(args, LTSamConfig):
+        raise TypeError(
+            f"LTSamTrainer(args=...) must be an LTSamConfig, got {type(args).__name__}. It takes the same arguments: "
+            "replace the class name."
+        )
+    if compute_loss_func is not None:
+        raise ValueError(
+            "compute_loss_func is refused: every method needs the loss of each sample. Pass "
+            "loss=<function (logits (n, C), labels (n,), statistics) -> losses (n,)>."
+        )
+    if method is not None and not isinstance(method, str | Method):
+        raise TypeError(
+            f"LTSamTrainer(method=...) must be a name of hf_ltsam.methods.METHODS or a Method, got {type(method).__name__}."
+        )
+
+
+def check_arguments(args: TrainingArguments) -> None:
+    """Refuse settings that cannot work.
+
+    Raises:
+        ValueError: naming the setting, the reason and the way out.
+    """
+    for name, reason in _FIELDS.items():
+        if getattr(args, name):
+            raise ValueError(f"{name}={getattr(args, name)!r} does not go with LTSamTrainer: {reason}")
+    for fragment, reason in _OPTIMIZERS.items():
+        if fragment in args.optim.value:
+            raise ValueError(
+                f"optim={args.optim.value!r} does not go with LTSamTrainer: {reason}. Use sgd, adamw_torch, or any "
+                "optimizer with an ordinary step()."
+            )
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"{args.n_gpu} GPUs in one process would run under DataParallel, which splits the batch behind the method's "
+            "back. Start with `accelerate launch --num_processes N`, or show one GPU: CUDA_VISIBLE_DEVICES=0."
+        )
+    # transformers' older name for activation_checkpointing_kwargs, which newer versions keep in step
+    if (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise ValueError(
+            "activation_checkpointing_kwargs={'use_reentrant': True} works only with .backward(); set it to False."
+        )
+    if args.label_names is not None and len(args.label_names) != 1:
+        raise ValueError(f"label_names={args.label_names}: there must be one label per sample, so exactly one name.")
+
+
+def check_launcher(trainer: Trainer) -> None:
+    """Refuse what only the launcher's environment says, and what its processes do not go together with.
+
+    Raises:
+        ValueError: naming the setting, the reason and the way out.
+    """
+    if trainer.is_deepspeed_enabled:
+        raise ValueError(
+            f"The accelerate config switches deepspeed on. It does not go with LTSamTrainer: {_FIELDS['deepspeed']}"
+        )
+    if trainer.is_fsdp_enabled and trainer.args.channels_last:
+        raise ValueError("channels_last=True does not go with sharded weights (FSDP): leave it out, or train with DDP.")
+    if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.fsdp_version != 2:
+        raise ValueError(
+            "fsdp in its first version flattens the weights of several layers into one, which the methods cannot tell "
+            "apart. Set fsdp_version: 2 in the accelerate config, or 'version': 2 in fsdp_config."
+        )
+    if trainer.args.fsdp and not trainer.is_fsdp_enabled:
+        raise ValueError("fsdp is set, but accelerate shards weights on several accelerators only: leave it out here.")
+    if trainer.is_fsdp_enabled and trainer.args.swa_start is not None:
+        raise ValueError("swa_start does not go with fsdp: its mean is not kept in shards. Leave one of them out.")
+    size, processes = trainer.args.ascent_size, trainer.accelerator.num_processes
+    together = trainer.args.ascent_scope == "step" or trainer.is_fsdp_enabled
+    if size is not None and together and size % processes:
+        raise ValueError(
+            f"ascent_size={size} cannot be shared by {processes} processes whose samples are perturbed together: make it a "
+            f"multiple of {processes}."
+        )
+    if trainer.args.torch_compile and trainer.accelerator.num_processes > 1:
+        raise ValueError(
+            "torch_compile=True does not go with several processes yet: their passes run on the bare module. Set it to "
+            "False, or use one process."
+        )
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Refuse an optimizer object that keeps its weights in two places.
+
+    Raises:
+        ValueError: it has the train() and eval() of schedule-free optimizers.
+    """
+    if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):  # schedule-free's convention
+        raise ValueError(f"{type(optimizer).__name__} does not go with LTSamTrainer: {_OPTIMIZERS['schedule_free']}.")
+
+
+def check_eval_labels(labels: Tensor | None, num_classes: int) -> None:
+    """Refuse evaluation labels outside the class range before training, not after it.
+
+    Raises:
+        ValueError: naming the label.
+    """
+    if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+        wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+        raise ValueError(
+            f"eval_dataset: label {wrong} is outside the class range 0 to {num_classes - 1} of the training set. Map its "
+            "labels to the training classes, or leave those samples out."
+        )
+
+
+def check_split(method: Method, statistics: ClassStatistics) -> str | None:
+    """Refuse a method that needs head and tail where there is no split, and look whether both have classes.
+
+    Returns:
+        A warning where the split leaves head or tail without a class, else None.
+
+    Raises:
+        ValueError: the method needs a split and the statistics have no `tail_threshold`.
+    """
+    if not method.needs_split:
+        return None
+    if statistics.tail_threshold is None:
+        raise ValueError(
+            f"{type(method).__name__} splits head from tail: set tail_threshold in LTSamConfig (classes with at most so "
+            f"many training images are tail). {statistics.describe_counts()} {statistics.propose_tail_threshold()}"
+        )
+    empty = "tail" if not statistics.tail_classes else "head" if not statistics.head_classes else None
+    if empty is None:
+        return None
+    return (
+        f"{type(method).__name__} splits head from tail at tail_threshold={statistics.tail_threshold}, which leaves no "
+        f"class in the {empty}. {statistics.describe_counts()} {statistics.propose_tail_threshold()}"
+    )
+
+
+def check_classifier(method: Method, model: nn.Module, statistics: ClassStatistics) -> None:
+    """Refuse a method that perturbs the classifier alone where the classifier cannot be told from the rest.
+
+    Raises:
+        ValueError: no layer could be the classifier, or several could.
+    """
+    if method.needs_classifier:
+        classifier_of(model, statistics.num_classes)
+
+
+def check_columns(model: nn.Module, names: Collection[str]) -> None:
+    """Refuse a batch with columns that the model's forward does not take.
+
+    Raises:
+        ValueError: naming the columns, what forward takes, and the way out.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    foreign = sorted(set(names) - set(parameters))
+    if foreign:
+        raise ValueError(
+            f"The batch has {', '.join(map(repr, foreign))}, which {type(model).__name__}.forward does not take (it takes "
+            f"{', '.join(parameters)}). Rename the columns, or set remove_unused_columns=True to drop what it does not take."
+        )
+
+
+def check_head(loss: Loss | FeatureLoss, model: nn.Module) -> None:
+    """Refuse a loss of cosine logits (LDAM) on a model without a cosine head of the same scale.
+
+    Raises:
+        ValueError: there is no `CosineClassifier`, or its scale is not the loss's `s`.
+    """
+    if not isinstance(loss, LDAM):
+        return
+    name = type(loss).__name__
+    heads = [m for m in model.modules() if isinstance(m, CosineClassifier)]
+    if not heads:
+        raise ValueError(
+            f"{name}'s margins are measured between cosines, and {type(model).__name__} has no cosine head: on unbounded "
+            "logits they mean nothing. Use hf_ltsam.models.CosineClassifier as the model's last layer "
+            '(CifarResNetConfig(head="cosine")), or a loss for ordinary logits such as logit_adjustment.'
+        )
+    scale = float(heads[-1].scale)
+    if abs(scale - loss.s) > 1e-6 * loss.s:
+        raise ValueError(
+            f"{name}(s={loss.s:g}) expects logits of {loss.s:g} times the cosine, but the model's cosine head has scale "
+            f"{scale:g}. Make them equal: loss_args={{'s': {scale:g}}}, or build the head with scale {loss.s:g}."
+        )
+
+
+# ---- what the number of samples and the batch size make of the last batch, said before the first epoch is ----
+
+
+def check_not_empty(dataset: Any) -> None:
+    """Refuse a training set without samples.
+
+    Raises:
+        ValueError: it has the length 0.
+    """
+    if isinstance(dataset, Sized) and len(dataset) == 0:
+        raise ValueError("The training set is empty: it has no sample. Look at what selected or filtered it.")
+
+
+def check_batches(num_samples: int, batch_size: int, processes: int, drop_last: bool, model: nn.Module) -> str | None:
+    """A warning of a last batch that batch norm cannot normalise, or None.
+
+    Args:
+        batch_size: of one process. Several processes fill their last batches up.
+
+    Raises:
+        ValueError: `dataloader_drop_last` drops the only batch.
+    """
+    if drop_last and num_samples < batch_size * processes:
+        raise ValueError(
+            f"dataloader_drop_last=True leaves nothing of {num_samples} training samples in batches of "
+            f"{batch_size * processes}: set it to False, or per_device_train_batch_size to at most "
+            f"{num_samples // processes}."
+        )
+    last = num_samples % batch_size
+    if processes > 1 or drop_last or last != 1 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return None
+    return (
+        f"{num_samples} samples in batches of {batch_size} leave a last batch of one. Batch norm has nothing to normalise "
+        "there, or fails after all other steps of the epoch: choose another per_device_train_batch_size, or set "
+        "dataloader_drop_last=True."
+    )

@@ -1,0 +1,188 @@
+"""The second stages by name. Shapes: C classes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, build, require
+from hf_ltsam.losses.protocol import FeatureLoss, Loss
+from hf_ltsam.training.second_stage.heads import Head, ScaledHead
+from hf_ltsam.training.second_stage.moved_features import MovedFeatures
+
+
+class SecondStage(ABC):
+    """What becomes of the classifier of a trained model."""
+
+    is_trained: ClassVar[bool] = True  # False: there is nothing to train
+    perturbs: ClassVar[bool] = False  # whether it has a perturbation of its own
+
+    @abstractmethod
+    def head(self, classifier: nn.Module, seed: int) -> Head:
+        """What is trained, from a copy of the first stage's classifier.
+
+        Raises:
+            ValueError: it does not go with this kind of classifier.
+        """
+
+    def loss(self, base: Loss | FeatureLoss, head: Head, epoch: Callable[[], int]) -> Loss | FeatureLoss:
+        """What it is trained on, where `base` is asked for; `epoch` tells that of the training, from 0."""
+        return base
+
+
+@dataclass(frozen=True)
+class CRT(SecondStage):
+    """Classifier re-training: the classifier is trained again, on classes in equal shares.
+
+    Args:
+        reinitialise: whether it starts anew (the paper) or from where the first stage left it.
+
+    Source: Kang et al. 2020 Sec. 4.1. Sampling: `LTSamConfig(sampling="class_aware")` or "class_balanced".
+    """
+
+    reinitialise: bool = True
+
+    def head(self, classifier: nn.Module, seed: int) -> Head:
+        if self.reinitialise:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                _restart(classifier)
+        return Head(classifier)
+
+
+@dataclass(frozen=True)
+class LWS(SecondStage):
+    """Learnable weight scaling: one factor for the logit of each class is trained; class vectors keep their directions.
+
+    The factors start at 1 and end inside the weights and biases of the saved classifier. Linear classifiers only.
+
+    Source: Kang et al. 2020 Sec. 4.1.
+    """
+
+    def head(self, classifier: nn.Module, seed: int) -> Head:
+        return ScaledHead(linear(self, classifier))
+
+
+@dataclass(frozen=True)
+class TauNorm(SecondStage):
+    """tau-normalisation: w_c / ||w_c||^tau, without biases. Nothing is trained.
+
+    Args:
+        tau: >= 0; 0 leaves the weights as they are, 1 makes all norms one. None: the one of `taus` with the best mean of
+            accuracies per class on a part of the training images.
+        taus: from which it is chosen; of equally good ones the smallest.
+        share: of every class's training images that it is chosen by (at least one of each), in (0, 1).
+
+    That part should be images the first stage was not trained on; `ltsam train --reserve` leaves some out.
+
+    Source: Kang et al. 2020 Sec. 4.1 and Eq. 3.
+    """
+
+    is_trained: ClassVar[bool] = False
+
+    tau: float | None = None
+    taus: tuple[float, ...] = tuple(k / 20 for k in range(41))
+    share: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.taus, list | tuple) or not self.taus:
+            raise ValueError(f"TauNorm(taus=...) must be a list of numbers, got {self.taus!r}.")
+        object.__setattr__(self, "taus", tuple(self.taus))
+        for tau in self.taus if self.tau is None else (self.tau,):
+            require(NON_NEGATIVE, self, tau=tau)
+        require(POSITIVE, self, share=self.share)
+        require(BELOW_ONE, self, share=self.share)
+
+    def head(self, classifier: nn.Module, seed: int) -> Head:
+        return Head(linear(self, classifier))
+
+
+@dataclass(frozen=True)
+class CCSAMStage(SecondStage):
+    """CC-SAM's second stage: the classifier is trained on features that are moved towards a higher loss of their class.
+
+    For each class c in the batch, d_c is the gradient of its mean loss with respect to the features, over its Frobenius
+    norm; its features move to x + w_c d_c, and the loss is alpha mean(w_c l(moved)) + (1 - alpha) mean(l), with
+    w_c = factor ln(n_max / n_c + offset) and alpha = min((epoch + 1) / ramp_epochs, cap).
+
+    Args:
+        cap: largest share of the moved features, in [0, 1]; 1 on CIFAR-10-LT, 0.3 on CIFAR-100-LT.
+        ramp_epochs: >= 1.
+        offset: >= 0.
+        factor: >= 0; 0 with cap 0 is cRT without a new start.
+        reinitialise: whether the classifier starts anew.
+
+    Cost: two more passes of the classifier alone, and one backward.
+    Source: published code of Zhou et al. 2023b, whose appendix names the stage and its gain. Its sampling is class-aware.
+    Differs from the published code: batch norm of the frozen trunk is in evaluation mode.
+    """
+
+    perturbs: ClassVar[bool] = True
+
+    cap: float = 1.0  # this and the next three: the published code
+    ramp_epochs: int = 30
+    offset: float = 0.01
+    factor: float = 0.5
+    reinitialise: bool = False
+
+    def __post_init__(self) -> None:
+        require(UNIT_INTERVAL, self, cap=self.cap)
+        require(COUNT, self, ramp_epochs=self.ramp_epochs)
+        require(NON_NEGATIVE, self, offset=self.offset, factor=self.factor)
+
+    def head(self, classifier: nn.Module, seed: int) -> Head:
+        return CRT(self.reinitialise).head(classifier, seed)
+
+    def loss(self, base: Loss | FeatureLoss, head: Head, epoch: Callable[[], int]) -> Loss:
+        if isinstance(base, FeatureLoss):
+            raise ValueError(
+                f"cc_sam's second stage moves the features that {type(base).__name__} reads: use loss='cross_entropy'."
+            )
+        return MovedFeatures(self, base, head, epoch)
+
+    def weights(self, statistics: ClassStatistics, like: Tensor) -> Tensor:
+        """w (C,)."""
+        n = statistics.tensor("counts", like)
+        return self.factor * (n.max() / n + self.offset).log()
+
+    def alpha(self, epoch: int) -> float:
+        """The share of the moved features in an epoch, counted from 0."""
+        return min((epoch + 1) / self.ramp_epochs, self.cap)
+
+
+SECOND_STAGES: dict[str, type[SecondStage]] = {"crt": CRT, "lws": LWS, "tau_norm": TauNorm, "cc_sam": CCSAMStage}
+
+
+def make_second_stage(name: str, **arguments: Any) -> SecondStage:
+    """A second stage by its name.
+
+    Raises:
+        ValueError: an unknown name or argument, with the nearest valid ones, or a value out of its range.
+    """
+    stage: SecondStage = build("second stage", SECOND_STAGES, name, arguments)
+    return stage
+
+
+def linear(stage: SecondStage, classifier: nn.Module) -> nn.Linear:
+    """The classifier, if it is linear.
+
+    Raises:
+        ValueError: it is not, which this stage needs.
+    """
+    if not isinstance(classifier, nn.Linear):
+        raise ValueError(
+            f"{type(stage).__name__} changes the norms of a linear layer's class vectors, and this model ends in a "
+            f"{type(classifier).__name__}, in which only directions count. crt and cc_sam train cosine classifiers too."
+        )
+    return classifier
+
+
+def _restart(classifier: nn.Module) -> None:
+    reset: Any = classifier.reset_parameters  # torch's convention, which linear and cosine layers follow
+    reset()

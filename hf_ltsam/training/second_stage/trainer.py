@@ -1,0 +1,137 @@
+"""LTSamTrainer, with the classifier alone in the place of the model."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.losses import LOSSES
+from hf_ltsam.methods import SGD
+from hf_ltsam.runs.identity import describe, fingerprint
+from hf_ltsam.training.config import LTSamConfig
+from hf_ltsam.training.second_stage.heads import Head
+from hf_ltsam.training.second_stage.stages import SECOND_STAGES, SecondStage
+from hf_ltsam.training.second_stage.trunk import Trunk
+from hf_ltsam.training.trainer import LTSamTrainer
+from hf_ltsam.training.training_set import statistics_of
+
+_HEAD_FILE = "second_stage_head.safetensors"  # what is trained, beside the whole model
+FEATURES = "features"
+
+
+class SecondStageTrainer(LTSamTrainer):
+    """Trains the classifier of a trained model; everything else of the model stays as it is, to the last bit.
+
+    The trunk runs without gradients and in evaluation mode, on images as the training set gives them, augmented or not;
+    a training set of `CachedFeatures` does not need it at all. Method, loss, sampling, schedule, checkpoints and resuming
+    are those of `LTSamTrainer`; checkpoints and the output folder hold the whole model, with its new classifier.
+
+    Args:
+        first_stage: the trained model; it is put on the device and into evaluation mode. When it is saved, its classifier
+            becomes the trained one.
+        second_stage: of `hf_ltsam.training.second_stage.SECOND_STAGES`.
+        args, train_dataset, eval_dataset, class_statistics, others: as in `LTSamTrainer`.
+
+    Raises:
+        ValueError: the classifier cannot be told from other layers or does not go with the stage, or a method that
+            perturbs weights with a stage that perturbs features.
+    """
+
+    def __init__(
+        self,
+        first_stage: nn.Module,
+        second_stage: SecondStage,
+        args: LTSamConfig,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        class_statistics: ClassStatistics | None = None,
+        processing_class: Any = None,
+        callbacks: list[Any] | None = None,
+    ) -> None:
+        label_name = (args.label_names or ["labels"])[0]
+        statistics = statistics_of(train_dataset, label_name, first_stage, class_statistics, args.tail_threshold)
+        if statistics is None:
+            raise ValueError(
+                "There are no class statistics: pass train_dataset, or class_statistics=ClassStatistics(...)."
+            )
+        self.second_stage, self.first_stage_sha256 = second_stage, fingerprint(first_stage)
+        self.trunk = Trunk(first_stage.to(args.device), statistics.num_classes)
+        classifier = copy.deepcopy(self.trunk.classifier).requires_grad_(True)
+        self.head: Head = second_stage.head(classifier, args.seed)  # the trainer's model
+        super().__init__(
+            model=self.head,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            class_statistics=statistics,
+            processing_class=processing_class,
+            callbacks=callbacks,
+        )
+        self._base_loss = self.loss
+        self.loss = second_stage.loss(self._base_loss, self.head, self._epoch)
+        if second_stage.perturbs and not isinstance(self.method, SGD):
+            raise ValueError(
+                f"{type(second_stage).__name__} perturbs features and {type(self.method).__name__} weights: set "
+                "method='sgd', or take the second stage crt."
+            )
+
+    def _epoch(self) -> int:
+        return int(self.state.epoch or 0)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """On the device, with features in the place of whatever the trunk takes."""
+        inputs = super()._prepare_inputs(inputs)
+        if FEATURES in inputs:
+            return inputs
+        label = self.label_names[0]
+        with self.compute_loss_context_manager():
+            features = self.trunk.features({name: value for name, value in inputs.items() if name != label})
+        return {FEATURES: features, **({label: inputs[label]} if label in inputs else {})}
+
+    def identity(self) -> dict[str, Any]:
+        stage = describe(SECOND_STAGES, self.second_stage)
+        return {
+            **super().identity(),
+            "loss": describe(LOSSES, self._base_loss),
+            "second_stage": {**stage, "first_stage_sha256": self.first_stage_sha256},
+        }
+
+    # ---- what is saved and loaded ----
+
+    def put_into_model(self) -> nn.Module:
+        """The first stage's model, its classifier being now the trained one."""
+        self.trunk.set_classifier(self.head.trained_classifier())
+        return self.trunk.model
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The whole model, in the way its kind is saved, and beside it what is trained."""
+        self.model: Any = self.put_into_model()
+        try:
+            super()._save(output_dir)
+        finally:
+            self.model = self.head
+        if self.args.should_save:
+            folder = Path(self.args.output_dir if output_dir is None else output_dir)
+            save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, folder / _HEAD_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._load_head(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        self._load_head(str(self.state.best_model_checkpoint))
+
+    @torch.no_grad()
+    def _load_head(self, folder: str | os.PathLike[str]) -> None:
+        file = Path(folder) / _HEAD_FILE
+        if not file.is_file():
+            raise ValueError(f"{folder} is no checkpoint of a second stage: it holds no {_HEAD_FILE}.")
+        state: Mapping[str, Any] = load_file(file)
+        self.head.load_state_dict(state)

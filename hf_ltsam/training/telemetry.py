@@ -1,0 +1,195 @@
+"""Proof in the logs that the perturbation is on, and what it does to the rare classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+from transformers.utils import logging
+
+from hf_ltsam.class_statistics import ClassStatistics
+
+# Steps between two looks at the gradients of head and tail: at most two more passes, below 1 % of what 250 steps cost.
+GRADIENTS_EVERY = 250
+
+
+HEAD_TAIL = ("head", "tail")
+GROUPS = ("many", "medium", "few")
+LOSSES = tuple(f"loss_{name}" for name in GROUPS)
+GAPS = tuple(f"sam_sharpness_gap_{name}" for name in HEAD_TAIL)
+
+
+class Telemetry:
+    """Means over the perturbed steps since the last log, kept on the device until they are read.
+
+    Per step: `sam_eps_norm`, the norm of the perturbation (mean over the step's perturbed passes);
+    `sam_sharpness_gap`, the sum over these passes of (1/n) sum_i a_i (l_i(w + eps) - l_i(w));
+    `sam_gradient_cosine`, the cosine between the ascent direction eps and the gradient found at w + eps (mean), where
+    the pass has one of each: CC-SAM's pass for all classes at once has not.
+    A micro-batch counts as a step, and so does a group of `ascent_size`, but with `ascent_scope="step"` the whole step is
+    one. Of several processes, the first one tells what it sees.
+
+    By class, where statistics are given: `loss_many`, `loss_medium`, `loss_few`, the mean training loss of the samples of
+    these groups; `sam_sharpness_gap_head` and `_tail`, the mean over the samples of head and tail of
+    a_i (l_i(w + eps) - l_i(w)), summed over the step's passes; `grad_norm_head` and `_tail`, ||G(h)|| and ||G(t)||, once in
+    `GRADIENTS_EVERY` steps. Head and tail are those of `tail_threshold`; where there is none, those of the threshold that
+    comes closest to halving the classes.
+
+    Args:
+        statistics: of the training set.
+    """
+
+    def __init__(self, statistics: ClassStatistics | None = None) -> None:
+        self.acted = False  # whether any logged perturbation was longer than nothing
+        self._groups = None if statistics is None else ClassGroups(statistics)
+        self._norms: list[Tensor] = []
+        self._gaps: list[Tensor] = []
+        self._cosines: list[Tensor] = []
+        self._gaps_of_groups: list[Tensor] = []  # of head and tail, each pass's sums
+        self._samples_of_groups: list[Tensor] = []  # and how many samples the step has of each
+        self._steps = 0
+        self._perturbed_steps = 0
+        self._sums: dict[tuple[str, ...], Tensor] = {}  # of several values (k,) under their names
+        self._counts: dict[tuple[str, ...], Tensor] = {}  # of what was summed (k,)
+
+    def perturbed_pass(self, norm: Tensor, cosine: Tensor | None, gap: Tensor | None) -> None:
+        self._norms.append(norm)
+        if cosine is not None:
+            self._cosines.append(cosine)
+        if gap is not None:
+            self._gaps.append(gap)
+
+    def sample_gaps(self, gaps: Tensor, labels: Tensor) -> None:
+        """a_i (l_i(w + eps) - l_i(w)) of the samples (n,) of one perturbed pass."""
+        if self._groups is not None:
+            self._gaps_of_groups.append(_sums(gaps, self._groups.head_or_tail(labels), len(HEAD_TAIL)))
+
+    def losses(self, losses: Tensor, labels: Tensor) -> None:
+        """l_i of the samples (n,) of a step, at the weights of its first pass."""
+        if self._groups is not None:
+            members = self._groups.membership(labels)
+            self._add(LOSSES, _sums(losses, self._groups.many_medium_few(labels), len(GROUPS)), members[: len(GROUPS)])
+            self._samples_of_groups.append(members[len(GROUPS) :])
+
+    def gradient_norms(self, head: Tensor, tail: Tensor) -> None:
+        self._add(("grad_norm_head", "grad_norm_tail"), torch.stack([head, tail]))
+
+    def end_step(self) -> None:
+        """Add this step's values to the sums."""
+        self._steps += 1
+        samples, gaps = self._samples_of_groups, self._gaps_of_groups
+        self._samples_of_groups, self._gaps_of_groups = [], []
+        if gaps and samples:
+            self._add(GAPS, _total(gaps), _total(samples))
+        if not self._norms:
+            return
+        self._perturbed_steps += 1
+        known = {
+            "sam_eps_norm": _total(self._norms) / len(self._norms),
+            "sam_gradient_cosine": _total(self._cosines) / len(self._cosines) if self._cosines else None,
+            "sam_sharpness_gap": _total(self._gaps) if self._gaps else None,
+        }
+        values = {name: value.float() for name, value in known.items() if value is not None}
+        self._add(tuple(values), torch.stack(list(values.values())))
+        self._norms, self._gaps, self._cosines = [], [], []
+
+    def pop(self) -> dict[str, float]:
+        """The means since the last call, in one read from the device, and `sam_step_share`; empty if no step was made."""
+        if self._steps == 0:
+            return {}
+        means = self._means()
+        self.acted = self.acted or means.get("sam_eps_norm", 0.0) > 0
+        logs = {"sam_step_share": self._perturbed_steps / self._steps, **means}
+        self._sums, self._counts, self._steps, self._perturbed_steps = {}, {}, 0, 0
+        return logs
+
+    def _means(self) -> dict[str, float]:
+        """Of everything that was summed, in one read from the device."""
+        if not self._sums:
+            return {}
+        totals, counts = torch.stack([torch.cat([*part.values()]) for part in (self._sums, self._counts)]).tolist()
+        known: dict[str, list[float]] = {}
+        for name, total, count in zip((name for names in self._sums for name in names), totals, counts):
+            before = known.get(name, [0.0, 0.0])
+            known[name] = [before[0] + total, before[1] + count]
+        return {name: total / count for name, (total, count) in known.items() if count}
+
+    def _add(self, names: tuple[str, ...], values: Tensor, counts: Tensor | None = None) -> None:
+        """Values (k,) in float32; what is not finite, of a step that was not taken, is left out without looking at it."""
+        values = values.detach().float()
+        finite = values.isfinite()
+        counts = finite.float() if counts is None else torch.where(finite, counts, 0.0)
+        values = torch.where(finite, values, 0.0)
+        self._sums[names] = self._sums[names].add_(values) if names in self._sums else values
+        self._counts[names] = self._counts[names].add_(counts) if names in self._counts else counts
+
+
+def _total(terms: Sequence[Tensor]) -> Tensor:
+    return terms[0] if len(terms) == 1 else torch.stack(list(terms)).sum(0)
+
+
+def _sums(values: Tensor, groups: Tensor, num_groups: int) -> Tensor:
+    """Of the values (n,) of each group."""
+    values = values.detach().float()
+    return values.new_zeros(num_groups).index_add_(0, groups, values)
+
+
+class ClassGroups:
+    """The group of every class, on the device of the labels; looked up without waiting."""
+
+    def __init__(self, statistics: ClassStatistics) -> None:
+        threshold = statistics.tail_threshold
+        threshold = statistics.proposed_tail_threshold if threshold is None else threshold
+        number = {c: k for k, name in enumerate(GROUPS) for c in statistics.groups[name]}
+        self._groups = torch.tensor([number[c] for c in range(statistics.num_classes)])
+        self._tail = torch.tensor([int(n <= threshold) for n in statistics.counts])
+        of_groups = torch.nn.functional.one_hot(self._groups, len(GROUPS))
+        of_halves = torch.nn.functional.one_hot(self._tail, len(HEAD_TAIL))
+        self._members = torch.cat([of_groups, of_halves], dim=1).float()  # (C, 5)
+
+    def membership(self, labels: Tensor) -> Tensor:
+        """How many of the labels (n,) are in many, medium, few, head and tail (5,)."""
+        self._members = self._members.to(labels.device)
+        return self._members[labels].sum(0)
+
+    def many_medium_few(self, labels: Tensor) -> Tensor:
+        """0, 1 or 2 for every label (n,)."""
+        self._groups = self._groups.to(labels.device)
+        return self._groups[labels]
+
+    def head_or_tail(self, labels: Tensor) -> Tensor:
+        """0 or 1 for every label (n,)."""
+        self._tail = self._tail.to(labels.device)
+        return self._tail[labels]
+
+
+# ---- a word at the end of a training that was to be sharpness-aware and was not ----
+
+logger = logging.get_logger(__name__)
+
+
+class WarnsIfNothingWasPerturbed(TrainerCallback):
+    """At the end of a training with a method that perturbs, if no perturbation was longer than nothing.
+
+    Args:
+        trainer: with `telemetry`, the training's, and `method_in_words`.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self._from_the_start = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._from_the_start = state.global_step == 0
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        telemetry: Telemetry = self._trainer.telemetry
+        telemetry.pop()  # what was not logged
+        if self._from_the_start and state.global_step > 0 and not telemetry.acted:
+            logger.warning(
+                f"{self._trainer.method_in_words} perturbed nothing in all {state.global_step} steps: this was plain "
+                "training. Look at its radius and at start, stop and interval."
+            )

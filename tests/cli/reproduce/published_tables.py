@@ -1,0 +1,175 @@
+"""The tables of the papers, and the recipe that stands for each of their rows.
+
+`TABLES` maps a table to its rows in order, (recipe, overall, many, medium, few); None where the source has none, or groups of its own.
+"""
+
+from cli.reproduce.published_numbers import (
+    LI_2,
+    LI_3,
+    LI_5,
+    LI_6,
+    LI_8,
+    LI_9,
+    LI_10,
+    LYU_1,
+    LYU_2,
+    LYU_3,
+    RANGWANI_1,
+    RANGWANI_2,
+    RANGWANI_3,
+    RANGWANI_4,
+    RANGWANI_7,
+    RANGWANI_8,
+    RANGWANI_9,
+    ZHOU,
+    ZHOU_4,
+    ZHOU_STAGES,
+)
+
+SUFFIXES = {
+    "SAM": "sam",
+    "ImbSAM": "imbsam",
+    "CC-SAM": "cc_sam",
+    "Focal-SAM": "focal_sam",
+    "SSE-SAM": "sse_sam",
+    "PGD": "pgd",
+    "LPF-SGD": "lpf_sgd",
+}
+LOSSES = {
+    "CE": "ce",
+    "CE+DRW": "ce_drw",
+    "LDAM": "ldam",
+    "LDAM+DRW": "ldam_drw",
+    "LA": "la",
+    "VS": "vs",
+    "IB": "ib",
+    "FFT": "clip_fft_la",
+    "LIFT": "clip_lift_la",
+}
+
+
+def read(text):
+    """[(loss, method, numbers)] of lines such as `CE+SAM 1.0 2.0`."""
+    rows = []
+    for line in text.strip().splitlines():
+        label, *cells = line.split()
+        loss, _, method = label.rpartition("+")
+        known = loss and method in SUFFIXES
+        rows.append(
+            (LOSSES[loss if known else label], SUFFIXES[method] if known else "sgd", [float(cell) for cell in cells])
+        )
+    return rows
+
+
+def li_name(data, loss, method, length=""):
+    first_stage_of_zhou = (loss, method) == ("ce", "cc_sam")
+    return f"{data}_{loss}_{method}{length}{'_li2025' if first_stage_of_zhou else ''}"
+
+
+def li_on_cifar(text, classes):
+    blocks = {100: [], 200: [], 50: [], 10: []}
+    for loss, method, (head, medium, tail, *overall) in read(text):
+        for ratio, number in zip(blocks, overall):
+            groups = (head, medium, tail) if ratio == 100 else (None, None, None)
+            blocks[ratio].append((li_name(f"cifar{classes}_lt_ir{ratio}", loss, method), number, *groups))
+    return [row for block in blocks.values() for row in block]
+
+
+def li_length(loss, method):
+    return {"focal_sam": ""}.get(method, "_30_epochs" if loss.startswith("clip") else "_300_epochs")
+
+
+def li_equal_cost_on_cifar(text, groups_at_100):
+    blocks = {100: [], 200: [], 50: [], 10: []}
+    for loss, method, numbers in read(text):
+        for ratio, number in zip(blocks, numbers):
+            name = li_name(f"cifar100_lt_ir{ratio}", loss, method, li_length(loss, method))
+            blocks[ratio].append((name, number, *groups_at_100.get(name, (None, None, None))))
+    return [row for block in blocks.values() for row in block]
+
+
+def four_by_four(text, sets, name):
+    """Many, medium, few, overall, once for each set."""
+    blocks = {data: [] for data in sets}
+    for loss, method, numbers in read(text):
+        for k, data in enumerate(sets):
+            many, medium, few, overall = numbers[4 * k : 4 * k + 4]
+            blocks[data].append((name(data, loss, method), overall, many, medium, few))
+    return [row for block in blocks.values() for row in block]
+
+
+def overall_alone(text, sets, name):
+    columns = {data: [] for data in sets}
+    for loss, method, numbers in read(text):
+        for data, number in zip(sets, numbers):
+            columns[data].append((name(data, loss, method), number, None, None, None))
+    return [row for column in columns.values() for row in column]
+
+
+def lyu_name(data, loss, method):
+    return f"{data}_{loss}_{method}" + ("" if method == "sse_sam" else "_lyu2025")
+
+
+def lyu_3():
+    blocks = {100: [], 50: []}
+    for line in LYU_3.strip().splitlines():
+        recipe, *cells = line.split()
+        numbers = [float(cell) for cell in cells]
+        for k, ratio in enumerate(blocks):
+            many, medium, few, overall = numbers[4 * k : 4 * k + 4]
+            blocks[ratio].append((f"cifar100_lt_ir{ratio}_{recipe}", overall, many, medium, few))
+    return [row for block in blocks.values() for row in block]
+
+
+def rangwani_name(data, loss, method):
+    return f"{data}_{loss}_{method}" + ("" if loss in ("ce_drw", "ib") else "_rangwani2022")
+
+
+def rangwani_2():
+    columns = {10: [], 100: []}
+    for loss, method, numbers in read(RANGWANI_2):
+        for k, classes in enumerate(columns):
+            overall, head, tail = numbers[3 * k : 3 * k + 3]
+            columns[classes].append((f"cifar{classes}_step_ir100_{loss}_{method}", overall, head, None, tail))
+    return [row for column in columns.values() for row in column]
+
+
+def zhou_stages(ratio, *columns):
+    names = [f"second_stage/cifar{classes}_lt_ir{ratio}_{stages}" for classes in (10, 100) for stages in ZHOU_STAGES]
+    return [(name, number, None, None, None) for name, number in zip(names, [*columns[0], *columns[1]])]
+
+
+_GROUPS = {row[0]: row[2:] for row in li_on_cifar(LI_2, 100) + li_on_cifar(LI_6, 100)}
+_BIG = ("imagenet_lt", "inaturalist2018")
+_LT_100 = ("cifar10_lt_ir100", "cifar100_lt_ir100")
+TABLES = {
+    "li2025_table2": li_on_cifar(LI_2, 100),
+    "li2025_table3": four_by_four(LI_3, _BIG, li_name),
+    "li2025_table5": li_on_cifar(LI_5, 10),
+    "li2025_table6": li_on_cifar(LI_6, 100),
+    "li2025_table8": li_equal_cost_on_cifar(LI_8, _GROUPS),
+    "li2025_table9": four_by_four(LI_9, ["imagenet_lt"], lambda d, loss, m: li_name(d, loss, m, li_length(loss, m))),
+    "li2025_table10": four_by_four(
+        LI_10, ["inaturalist2018"], lambda d, loss, m: li_name(d, loss, m, li_length(loss, m))
+    ),
+    "lyu2025_table1": four_by_four(LYU_1, ("cifar100_lt_ir100", "cifar10_lt_ir100"), lyu_name),
+    "lyu2025_table2": four_by_four(LYU_2, ["imagenet_lt"], lyu_name),
+    "lyu2025_table3": lyu_3(),
+    "rangwani2022_table1": overall_alone(RANGWANI_1, _LT_100, rangwani_name),
+    "rangwani2022_table2": rangwani_2(),
+    "rangwani2022_table3": overall_alone(RANGWANI_3, _BIG[::-1], rangwani_name),
+    "rangwani2022_table4": overall_alone(RANGWANI_4, _LT_100, rangwani_name),
+    "rangwani2022_table7": overall_alone(
+        RANGWANI_7, [f"cifar10_lt_ir{ratio}" for ratio in (10, 50, 100, 200)], rangwani_name
+    ),
+    "rangwani2022_table8": overall_alone(
+        RANGWANI_8, [f"cifar100_lt_ir{ratio}" for ratio in (10, 50, 100, 200)], rangwani_name
+    ),
+    "rangwani2022_table9": overall_alone(RANGWANI_9, [f"cifar100_lt_ir{ratio}" for ratio in (100, 200)], rangwani_name),
+    **{f"zhou2023b_table{number}": zhou_stages(*columns) for number, columns in ZHOU.items()},
+    "zhou2023b_table4": [
+        (f"cifar10_lt_ir{ratio}_ldam_{method}_zhou2023b", number, None, None, None)
+        for ratio, numbers in ZHOU_4.items()
+        for method, number in zip(("sgd", "sam", "cc_sam"), numbers)
+    ],
+}

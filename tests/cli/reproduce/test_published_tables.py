@@ -1,0 +1,85 @@
+"""The published tables: their rows are recipes, which state the papers' numbers; every recipe is in one of them."""
+
+import pytest
+from cli.reproduce.published_tables import TABLES
+
+from hf_ltsam.cli.reproduce.recipes import RECIPES, find_recipe, published_target, read_recipe
+from hf_ltsam.cli.reproduce.tables import read_table, table_names
+
+OURS = {"cifar100_lt_other_methods", "cifar_lt_other_second_stages", "places_lt"}
+AUTHORS = {
+    "li2025": "Li et al. 2025",
+    "lyu2025": "Lyu et al. 2025",
+    "rangwani2022": "Rangwani et al. 2022",
+    "zhou2023b": "Zhou et al. 2023b",
+}
+
+
+def rows_of(name):
+    return [row.recipe for row in read_table(name).rows]
+
+
+def target(recipe):
+    return published_target(find_recipe(recipe))
+
+
+def test_there_is_a_file_for_every_table():
+    others = set(table_names()) - {*TABLES, *OURS}
+    assert {*TABLES, *OURS} <= set(table_names()) and all(name.startswith("small_") for name in others)
+
+
+@pytest.mark.parametrize("name", [*TABLES, *sorted(OURS)])
+def test_a_table_has_a_source_and_recipes_of_ours_as_they_are(name):
+    table = read_table(name)
+    assert table.settings == {} and all(row.settings == {} for row in table.rows)
+    for row in table.rows:
+        assert find_recipe(row.recipe) == RECIPES / f"{row.recipe}.yaml"
+    if name in TABLES:
+        paper, _, number = name.rpartition("_table")
+        assert table.source.startswith(f"{AUTHORS[paper]} Table {number}")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_and_numbers_are_those_of_the_paper(name):
+    stated = []
+    for recipe in rows_of(name):
+        found = target(recipe)
+        assert found is not None and found.source.startswith(AUTHORS[name.partition("_table")[0]]), recipe
+        stated.append((recipe, found.overall, found.many, found.medium, found.few))
+    assert stated == TABLES[name]
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_no_source_has_the_rows_of_our_own_tables(name):
+    assert [row for row in rows_of(name) if target(row) is not None] == []
+
+
+def test_every_recipe_is_in_a_table_or_is_a_first_stage_of_one_that_is():
+    in_a_table = {row for name in (*TABLES, *OURS) for row in rows_of(name)}
+    first_stages = {
+        read_recipe(find_recipe(row)).get("first_stage") for row in in_a_table if row.startswith("second_stage/")
+    }
+    files = [path for path in RECIPES.rglob("*.yaml") if path.parent.name not in ("base", "demo")]
+    assert {str(path.relative_to(RECIPES).with_suffix("")) for path in files} == in_a_table | first_stages
+
+
+# A second, independent transcription of a few numbers
+@pytest.mark.parametrize(
+    "recipe, overall",
+    [
+        ("cifar100_lt_ir100_ldam_drw_focal_sam", 50.3),
+        ("cifar100_lt_ir100_vs_imbsam", 47.2),
+        ("cifar10_lt_ir100_vs_cc_sam", 82.3),
+        ("cifar10_lt_ir100_ldam_drw_sam_rangwani2022", 81.9),
+        ("cifar100_lt_ir100_vs_sam_rangwani2022", 46.6),
+        ("cifar100_step_ir100_ce_drw_sgd", 45.8),
+        ("cifar10_step_ir100_vs_sam", 82.0),
+        ("cifar100_lt_ir100_vs_sse_sam", 53.5),
+        ("imagenet_lt_la_imbsam", 52.6),
+        ("inaturalist2018_la_sam", 71.0),
+        ("cifar100_lt_ir100_ce_sam_300_epochs", 43.0),
+        ("second_stage/cifar100_lt_ir100_ce_sgd_then_cc_sam", 48.20),
+    ],
+)
+def test_a_few_targets(recipe, overall):
+    assert target(recipe).overall == overall

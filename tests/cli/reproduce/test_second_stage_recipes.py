@@ -1,0 +1,92 @@
+"""The recipes of second stages: they build, start from recipes that exist, and hold what their source holds."""
+
+import re
+
+import pytest
+import yaml
+
+from hf_ltsam.cli import decouple
+from hf_ltsam.cli.reproduce.recipes import RECIPES, find_recipe, read_recipe
+from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.training.second_stage import SECOND_STAGES, make_second_stage
+from hf_ltsam.training.second_stage.stages import CRT, CCSAMStage
+
+FIRSTS = ("sgd", "cc_sam")
+ROWS = [
+    (data, ratio, first, stage)
+    for data in (10, 100)
+    for ratio in (50, 100, 200)
+    for first, stage in [
+        *((first, stage) for first in FIRSTS for stage in ("crt", "cc_sam")),
+        ("sgd", "lws"),
+        ("sgd", "tau_norm"),
+    ]
+    if ratio == 100 or stage in ("crt", "cc_sam")
+]
+
+
+def name_of(data, ratio, first, stage):
+    return f"second_stage/cifar{data}_lt_ir{ratio}_ce_{first}_then_{stage}"
+
+
+def test_there_is_a_recipe_for_every_row_and_every_stage():
+    firsts = {f"cifar{data}_lt_ir{ratio}_ce_sgd_zhou2023b" for data in (10, 100) for ratio in (50, 100, 200)}
+    assert {path.stem for path in (RECIPES / "second_stage").iterdir()} == {
+        name_of(*row).split("/")[1] for row in ROWS
+    } | firsts
+    assert {stage for *_, stage in ROWS} == set(SECOND_STAGES)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: name_of(*row).split("/")[1])
+def test_a_row(row, tmp_path, monkeypatch):
+    data, ratio, first, stage = row
+    name = name_of(*row)
+    recipe = read_recipe(find_recipe(name))
+    origin = parse(["--config", recipe["first_stage"], "--use_cpu", "true"])  # the first stage's recipe
+    assert (origin.data.dataset, origin.data.imbalance_ratio, origin.model.depth) == (f"uoft-cs/cifar{data}", ratio, 32)
+    assert (origin.config.method, origin.config.loss) == (first, "cross_entropy")
+    assert (origin.config.num_train_epochs, origin.config.learning_rate, origin.config.lr_milestones) == (
+        200,
+        0.1,
+        [0.8, 0.9],
+    )
+
+    monkeypatch.chdir(tmp_path)  # where that recipe has been run with seed 1
+    folder = tmp_path / origin.config.output_dir.replace("seed0", "seed1")
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").touch()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(origin.settings))
+    run = decouple.parse_second_stage(["--config", name, "--seed", "1", "--use_cpu", "true"])
+    config = run.config
+    assert (
+        run.stage.first_stage == str(folder.relative_to(tmp_path))
+        and config.output_dir == f"runs/{name.split('/')[1]}/seed1"
+    )
+    assert (run.data.dataset, run.data.imbalance_ratio, run.model.depth, run.data.crop_padding) == (
+        f"uoft-cs/cifar{data}",
+        ratio,
+        32,
+        4,
+    )
+    assert (config.num_train_epochs, config.learning_rate, config.per_device_train_batch_size) == (30, 0.01, 64)
+    assert (config.method, config.sampling, config.loss, config.lr_milestones) == (
+        "sgd",
+        "class_aware",
+        "cross_entropy",
+        None,
+    )
+    assert (config.weight_decay, config.warmup_steps, run.stage.cache_features) == (2e-4, 0, False)
+    made = make_second_stage(run.stage.second_stage, **(run.stage.second_stage_args or {}))
+    assert type(made) is SECOND_STAGES[stage]
+    if stage == "cc_sam":
+        assert made == CCSAMStage(
+            cap=1.0 if data == 10 else 0.3, ramp_epochs=30, offset=0.01, factor=0.5, reinitialise=False
+        )
+    if stage == "crt":
+        assert made == CRT(reinitialise=False)
+
+
+def test_every_setting_of_the_defaults_has_its_source():
+    for line in (RECIPES / "base" / "second_stage.yaml").read_text().splitlines():
+        if re.match(r"\w+: +[\d.]", line):
+            assert "# " in line, line

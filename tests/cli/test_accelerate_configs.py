@@ -1,0 +1,80 @@
+"""The accelerate configurations that are shipped: read by accelerate, and started where the machine allows."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+
+CONFIGS = Path(__file__).parents[2] / "training_scripts" / "accelerate_configs"
+DEVICES = {"cpu": 0, "one_gpu": 1, "multi_gpu": 2, "fsdp": 2}
+
+SCRIPT = """
+import json, sys
+from torch import nn
+from torch.utils.data import Dataset
+import torch
+from hf_ltsam import LTSamConfig, LTSamTrainer
+
+class Points(Dataset):
+    labels = [i % 4 if i < 12 else 0 for i in range(32)]
+    def __len__(self): return 32
+    def __getitem__(self, i): return {"input": torch.ones(6) * i, "labels": self.labels[i]}
+
+args = LTSamConfig(output_dir=sys.argv[1], max_steps=2, per_device_train_batch_size=4, learning_rate=0.1, report_to="none",
+                   disable_tqdm=True, save_strategy="no", logging_steps=1, method="focal_sam")
+trainer = LTSamTrainer(nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 4)), args, train_dataset=Points())
+trainer.train()
+if trainer.is_world_process_zero():
+    told = {"processes": args.world_size, "steps": trainer.state.global_step, "device": args.device.type,
+            "sharded": trainer.is_fsdp_enabled, "norm": trainer.state.log_history[0]["sam_eps_norm"]}
+    open(sys.argv[1] + "/told.json", "w").write(json.dumps(told))
+"""
+
+
+def test_every_configuration_is_here():
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(DEVICES)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_accelerate_reads_it(name):
+    config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
+    assert config.mixed_precision == "no"
+    assert (config.num_processes > 1) == (DEVICES[name] > 1)
+    if name == "fsdp":
+        assert config.fsdp_config["fsdp_version"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEVICES)
+def test_training_starts_with_it(name, tmp_path):
+    there = torch.cuda.device_count()
+    if there < DEVICES[name]:
+        pytest.skip(f"{name}.yaml needs {DEVICES[name]} GPUs, this machine has {there}")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    started = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--config_file",
+            CONFIGS / f"{name}.yaml",
+            tmp_path / "script.py",
+            tmp_path,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parents[1])},
+    )
+    assert started.returncode == 0, started.stderr
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["steps"] == 2
+    assert told["processes"] == max(DEVICES[name], 1)
+    assert told["sharded"] == (name == "fsdp")
+    assert told["norm"] == pytest.approx(0.05, rel=1e-3)

@@ -1,0 +1,115 @@
+"""The command `ltsam`."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from hf_ltsam import METHODS, LTSamConfig, make_method
+from hf_ltsam.cli import main as cli
+from hf_ltsam.cli.demo import command as demo
+from hf_ltsam.cli.train import train
+
+
+def run(capsys, *words):
+    """Exit status, standard output and standard error."""
+    try:
+        cli.main(words)
+        status = 0
+    except SystemExit as exit_:
+        status = exit_.code or 0
+    return status, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("words", [(), ("--help",)])
+def test_help_names_the_commands(capsys, words):
+    status, out, _ = run(capsys, *words)
+    assert status == 0
+    assert all(name in out for name in ("demo", "train", "methods"))
+
+
+def test_the_command_line_itself_imports_nothing_heavy():
+    code = (
+        "import sys; from hf_ltsam.cli import main; main._parser();"
+        "print(sorted({'torch', 'transformers', 'datasets', 'numpy', 'rich'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_a_typo_in_the_command(capsys):
+    status, _, err = run(capsys, "trian")
+    assert status == 2 and "'trian'" in err and "Did you mean 'train'" in err and "Traceback" not in err
+
+
+def test_methods_lists_all(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    status, out, _ = run(capsys, "methods")
+    assert status == 0 and all(name in out for name in METHODS)
+    row = next(line for line in out.splitlines() if " focal_sam " in line)
+    assert "g = G(1 - lam f)" in row and "2 forwards, 3 backwards" in row and "Li et al. 2025 Eq. 5 to 8" in row
+    for default in ("rho 0.05", "gamma 1.0", "plain exact", "every 5", "shards 8", "class_weighting none"):
+        assert default in out
+    assert "interval 1" not in out, "what all methods share would stand in every row"
+
+
+def test_one_method_in_full(capsys):
+    status, out, _ = run(capsys, "methods", "focal_sam")
+    assert status == 0 and inspect.getdoc(METHODS["focal_sam"]) in out
+    written = [line.split("  ")[0].strip() for line in out.splitlines() if line.startswith("    rho: {")]
+    assert len(written) == 2
+    for line in written:  # what is shown works
+        config = LTSamConfig("x", use_cpu=True, num_train_epochs=200, method_args=yaml.safe_load(line))
+        make_method("sam", **config.method_hyperparameters)
+
+
+def test_an_unknown_method(capsys):
+    status, _, err = run(capsys, "methods", "focalsam")
+    assert status == 2 and err.startswith("error: Unknown method 'focalsam'. Did you mean 'focal_sam'")
+
+
+def test_options_are_passed_on(monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "main", lambda words: seen.append(("train", *words)))
+    monkeypatch.setattr(demo, "main", lambda words: seen.append(("demo", *words)))
+    cli.main(["train", "--config", "x", "--help", "--seed=1"])
+    cli.main(["demo", "--seeds", "2"])
+    assert seen == [("train", "--config", "x", "--help", "--seed=1"), ("demo", "--seeds", "2")]
+
+
+def raising(error):
+    def main(words):
+        raise error
+
+    return main
+
+
+def test_an_interrupt_is_one_line_and_status_130(capsys, monkeypatch):
+    monkeypatch.setattr(train, "main", raising(KeyboardInterrupt("Resume it so.")))
+    status, _, err = run(capsys, "train")
+    assert status == 130 and err.strip() == "Interrupted. Resume it so."
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("bad value 3"), FileNotFoundError("bad value 3"), NotImplementedError("bad value 3")]
+)
+def test_an_error_of_the_user_is_one_message(capsys, monkeypatch, error):
+    monkeypatch.delenv("LTSAM_TRACEBACK", raising=False)
+    monkeypatch.setattr(train, "main", raising(error))
+    status, _, err = run(capsys, "train")
+    assert status == 2 and err.startswith("error: bad value 3") and "Traceback" not in err
+
+
+def test_the_traceback_can_be_had(monkeypatch):
+    monkeypatch.setenv("LTSAM_TRACEBACK", "1")
+    monkeypatch.setattr(train, "main", raising(ValueError("bad value 3")))
+    with pytest.raises(ValueError, match="bad value 3"):
+        cli.main(["train"])
+
+
+def test_a_programming_error_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(train, "main", raising(KeyError("a bug")))
+    with pytest.raises(KeyError):
+        cli.main(["train"])

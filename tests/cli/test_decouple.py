@@ -1,0 +1,234 @@
+"""`ltsam decouple`: from a finished run to another one whose classifier alone is different."""
+
+import json
+
+import pytest
+import torch
+from cli.picture_folders import draw_images
+
+from hf_ltsam.cli import decouple
+from hf_ltsam.cli import main as cli
+from hf_ltsam.cli.evaluate import command as evaluate_ood
+from hf_ltsam.cli.train import train
+from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.cli.train.saved_run import open_run
+from hf_ltsam.cli.train.splits import load_splits
+from hf_ltsam.runs.folder import load_run
+from hf_ltsam.runs.record import read_metrics
+
+QUICK = [
+    "--use_cpu",
+    "true",
+    "--learning_rate",
+    "0.1",
+    "--per_device_train_batch_size",
+    "4",
+    "--many_above",
+    "6",
+    "--few_below",
+    "6",
+]
+STAGE = ["--use_cpu", "true", "--num_train_epochs", "2", "--learning_rate", "0.1", "--per_device_train_batch_size", "6"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    draw_images(folder / "train", (12, 6, 3), 12)
+    draw_images(folder / "test", (4, 4, 4), 12, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(pictures, tmp_path_factory):
+    """A first stage, with a checkpoint in mid-training."""
+    out = tmp_path_factory.mktemp("first") / "run"
+    train.main([
+        "--dataset", str(pictures), "--output_dir", str(out), *QUICK, "--depth", "8", "--num_train_epochs", "2", "--save_strategy",
+        "steps", "--save_steps", "6",
+    ])  # fmt: skip
+    return out
+
+
+def stage(*words):
+    decouple.main([str(word) for word in words])
+
+
+def changed(a, b):
+    a, b = load_run(a).state_dict(), load_run(b).state_dict()
+    return {name for name in a if not torch.equal(a[name], b[name])}
+
+
+CLASSIFIER = {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize("name", ["crt", "lws", "cc_sam", "tau_norm"])
+def test_the_folder_is_a_run_with_another_classifier(name, first, tmp_path, capsys):
+    out = tmp_path / "out"
+    stage(first, "--second_stage", name, "--output_dir", out, *STAGE)
+    assert changed(first, out) <= CLASSIFIER and "classifier.bias" in changed(first, out)
+    record = read_metrics(out)
+    assert record.second_stage["name"] == name and record.sampling == "class_aware"
+    assert record.second_stage["first_stage"]["method"] == read_metrics(first).method
+    assert record.second_stage["first_stage"]["folder"] == str(first)
+    assert record.class_statistics == read_metrics(first).class_statistics
+    assert record.results["test"]["samples"] == 12 and record.command.startswith(
+        f"ltsam decouple {first} --second_stage"
+    )
+    assert f"{name} on {first}" in capsys.readouterr().out.replace("\n", "")
+    again = open_run(out)  # for `ltsam sharpness`, which reads the recipe
+    assert again.statistics.counts == (12, 6, 3) and again.run.model.depth == 8
+    if name == "tau_norm":
+        assert (
+            record.second_stage["tau"] in [k / 20 for k in range(41)] and record.second_stage["chosen_by"] == 4
+        )  # 2 + 1 + 1
+
+
+def test_the_model_that_was_tested_is_the_one_that_was_saved(first, pictures, tmp_path):
+    out = tmp_path / "out"
+    stage(first, "--second_stage", "lws", "--output_dir", out, *STAGE)
+    test = pictures / "test"
+    evaluate_ood.main(["--model", str(out), "--sets", str(test), "--output_dir", str(tmp_path / "ood"), "--use_cpu"])
+    result = json.loads((tmp_path / "ood" / "ood_results.json").read_text())["sets"][str(test)]["result"]
+    assert read_metrics(out).results["test"]["per_class"] == pytest.approx(result["per_class"])
+
+
+def test_the_saved_recipe_repeats_it(first, tmp_path):
+    out, again = tmp_path / "out", tmp_path / "again"
+    stage(first, "--second_stage", "crt", "--output_dir", out, *STAGE)
+    stage("--config", out / "recipe.yaml", "--output_dir", again)
+    assert (out / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+    assert (out / "recipe.yaml").read_text().splitlines()[1].startswith("# the same again: ltsam decouple --config")
+
+
+def test_resumed_is_uninterrupted(first, tmp_path):
+    words = ["--second_stage", "cc_sam", *STAGE, "--save_strategy", "steps", "--save_steps", "3"]
+    stage(first, "--output_dir", tmp_path / "whole", *words, "--save_total_limit", "5")
+    stage(
+        first,
+        "--output_dir",
+        tmp_path / "resumed",
+        *words,
+        "--resume_from_checkpoint",
+        tmp_path / "whole" / "checkpoint-3",
+    )
+    assert changed(tmp_path / "whole", tmp_path / "resumed") == set()
+
+
+def test_from_a_checkpoint_and_with_cached_features(first, tmp_path):
+    stage(
+        first / "checkpoint-6",
+        "--second_stage",
+        "crt",
+        "--output_dir",
+        tmp_path / "out",
+        "--cache_features",
+        "true",
+        *STAGE,
+    )
+    assert changed(first / "checkpoint-6", tmp_path / "out") == CLASSIFIER
+    assert "conv1.weight" in changed(first, tmp_path / "out")
+
+
+def test_a_second_stage_on_a_second_stage(first, tmp_path):
+    stage(first, "--second_stage", "crt", "--output_dir", tmp_path / "a", *STAGE)
+    stage(
+        tmp_path / "a",
+        "--second_stage",
+        "tau_norm",
+        "--second_stage_args",
+        '{"tau": 1.0}',
+        "--output_dir",
+        tmp_path / "b",
+        *STAGE,
+    )
+    assert changed(first, tmp_path / "b") <= CLASSIFIER
+    torch.testing.assert_close(load_run(tmp_path / "b").classifier.weight.norm(dim=1), torch.ones(3))
+    assert read_metrics(tmp_path / "b").second_stage["args"]["tau"] == 1.0
+
+
+def test_reserved_images_are_not_trained_on_and_choose_tau(pictures, tmp_path, caplog):
+    words = [
+        "--dataset",
+        str(pictures),
+        "--output_dir",
+        str(tmp_path / "first"),
+        *QUICK,
+        "--depth",
+        "8",
+        "--reserve",
+        "0.25",
+    ]
+    splits = load_splits(parse(words).data)
+    assert (len(splits.train), len(splits.reserved)) == (15, 6)
+    seen, kept = (
+        {image.tobytes() for image in split[splits.train.column_names[0]]} for split in (splits.train, splits.reserved)
+    )
+    assert len(seen | kept) == 21 and not seen & kept
+    train.main([*words, "--num_train_epochs", "1"])
+    assert read_metrics(tmp_path / "first").class_statistics["counts"] == [9, 4, 2]
+    stage(tmp_path / "first", "--second_stage", "tau_norm", "--output_dir", tmp_path / "out", *STAGE)
+    assert read_metrics(tmp_path / "out").second_stage["chosen_by"] == 6
+
+
+def test_a_first_stage_with_a_sampling_of_its_own(pictures, tmp_path):
+    train.main(
+        [
+            "--dataset",
+            str(pictures),
+            "--output_dir",
+            str(tmp_path),
+            *QUICK,
+            "--depth",
+            "8",
+            "--max_steps",
+            "1",
+            "--sampling",
+            "square_root",
+        ]
+    )
+    assert read_metrics(tmp_path).sampling == "square_root" and read_metrics(tmp_path).second_stage == {}
+
+
+def test_the_default_folder_lies_beside_the_first_stage(first):
+    run = decouple.parse_second_stage([str(first), "--second_stage", "lws"])
+    assert (
+        run.config.output_dir == f"{first}_lws"
+        and run.config.learning_rate == 0.01
+        and run.config.num_train_epochs == 30
+    )
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(word) for word in words])
+    assert exit_.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_refusals(first, pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = ["--output_dir", tmp_path / "out", "--use_cpu", "true"]
+    for words, message in (
+        (["--second_stage", "crt"], "Which run?"),
+        ([first], "Which second stage?"),
+        (["nowhere", "--second_stage", "crt"], "--first_stage nowhere: there is no such folder."),
+        (
+            ["cifar100_lt_ir100_ce_cc_sam", "--second_stage", "crt", "--seed", "1"],
+            "ltsam train --config cifar100_lt_ir100_ce_cc_sam --seed 1",
+        ),
+        ([pictures, "--second_stage", "crt"], "has no weights"),
+        ([first, "--second_stage", "crt", "--depth", "20"], "the first stage was trained with 8"),
+        ([first, "--second_stage", "cr"], "Unknown second stage 'cr'"),
+        ([first, "--second_stage", "lws", "--second_stage_args", '{"tau": 1}'], "has no argument 'tau'"),
+        (
+            [first, "--second_stage", "tau_norm", "--resume_from_checkpoint", first / "checkpoint-6"],
+            "tau_norm trains nothing",
+        ),
+        ([first, "--second_stage", "crt", "--output_dir", first], "is the first stage's own folder"),
+        ([first / "checkpoint-6", "--second_stage", "crt", "--output_dir", first], "is the first stage's own folder"),
+        ([first, "--second_stage", "cc_sam", "--method", "sam"], "perturbs features and SAM weights"),
+    ):
+        assert message in refused(capsys, "decouple", *words, *([] if "--output_dir" in words else out)), words
+    assert "ltsam decouple RUN" in refused(capsys, "train", "--dataset", pictures, "--second_stage", "crt", *out)
+    assert "between 0 and 1" in refused(capsys, "train", "--dataset", pictures, "--reserve", "1.5", *out)

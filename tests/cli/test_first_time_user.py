@@ -1,0 +1,137 @@
+"""What a first-time user stumbles over: found early, or done as expected."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, CLIPImageProcessor
+
+from hf_ltsam import METHODS
+from hf_ltsam.cli.train import train
+from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.cli.train.model import image_processor, wanted_format
+from hf_ltsam.cli.train.model_arguments import ModelArguments
+from hf_ltsam.data.decode import decode_images
+from hf_ltsam.data.transforms import image_transform, short_side_of
+from hf_ltsam.runs.record import read_metrics
+
+MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+
+
+def picture(width, height):
+    """Smooth, so that a crop that is off by one pixel differs little, and a squashed image a lot."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, 255 - x], axis=-1).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(140, 90), (90, 140), (300, 200)])
+def test_the_saved_processor_sees_what_the_test_saw_of_larger_images(size, tmp_path):
+    image_processor(96, 96, short_side_of(96), MEAN, STD).save_pretrained(tmp_path)
+    image = picture(*size)
+    ours = AutoImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt")["pixel_values"][0]
+    test = image_transform(96, MEAN, STD, train=False)(image)
+    assert ours.shape == test.shape == (3, 96, 96)
+    assert (ours - test).abs().mean() < 0.06  # two libraries' rounding: one pixel of the crop at most
+
+
+def test_the_saved_processor_sees_what_the_test_saw_of_small_images(tmp_path):
+    import datasets
+
+    image = picture(40, 30)
+    rows = datasets.Dataset.from_dict({"image": [image]}, features=datasets.Features({"image": datasets.Image()}))
+    test = decode_images(rows, size=24, progress=False)[0]
+    image_processor(24, 24, 24, [0.0] * 3, [1.0] * 3).save_pretrained(tmp_path)
+    ours = AutoImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt")["pixel_values"][0]
+    assert (255 * ours - test.float()).abs().mean() < 2
+
+    as_it_is = image_processor(30, 40, None, [0.0] * 3, [1.0] * 3)(image, return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(255 * as_it_is, torch.from_numpy(np.array(image)).permute(2, 0, 1).float())
+
+
+def test_the_side_is_that_of_the_crop(tmp_path):
+    CLIPImageProcessor(size={"shortest_edge": 110}, crop_size={"height": 96, "width": 96}).save_pretrained(tmp_path)
+    assert wanted_format(ModelArguments(model=str(tmp_path))).size == 96
+    CLIPImageProcessor(size={"shortest_edge": 110}, do_center_crop=False).save_pretrained(tmp_path)
+    assert wanted_format(ModelArguments(model=str(tmp_path))).size == 110
+
+
+def refusal(capsys, *words):
+    with pytest.raises(SystemExit) as exit_:
+        train.main([str(w) for w in words])
+    assert exit_.value.code == 2
+    return capsys.readouterr().err
+
+
+SETTINGS = [
+    (["--num_train_epochs", "-1"], "--num_train_epochs must be positive, got -1"),
+    (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size must be positive, got 0"),
+    (["--image_size", "0"], "--image_size must be positive, got 0"),
+    (["--model", "/no/such/folder"], "--model /no/such/folder: there is no such folder"),
+    (["--resume_from_checkpoint", "true"], "holds no checkpoint"),
+    (["--resume_from_checkpoint", "ture"], "'ture' is not a folder"),
+]
+
+
+@pytest.mark.parametrize(("extra", "message"), SETTINGS)
+def test_refused_before_anything_is_loaded(extra, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "load_splits", lambda _: pytest.fail("the data was loaded first"))
+    (tmp_path / "data").mkdir()
+    assert message in refusal(capsys, "--dataset", tmp_path / "data", "--output_dir", tmp_path / "out", *extra)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--method", "imbsam"], "tail_threshold"),
+        (["--loss", "ldam"], "cosine head"),
+    ],
+)
+def test_refused_before_images_are_decoded(extra, message, capsys, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "prepare", lambda *_: pytest.fail("images were decoded first"))
+    assert message in refusal(
+        capsys, "--dataset", images, "--output_dir", tmp_path / "out", "--use_cpu", "true", *extra
+    )
+
+
+def test_another_method_on_the_command_line_takes_its_own_defaults():
+    run = parse(["--config", "cifar100_lt_ir100_la_focal_sam", "--method", "sam", "--use_cpu", "true"])
+    assert run.config.method_args is None and run.config.loss_args == {"tau": 1.0}
+    same = parse(["--config", "cifar100_lt_ir100_la_focal_sam", "--method", "focal_sam", "--use_cpu", "true"])
+    assert same.config.method_args == {"rho": 0.3, "gamma": 3.2, "lam": 0.8}
+    assert set(METHODS) >= {"sam", "focal_sam"}
+
+
+def test_inherits_must_name_files(tmp_path):
+    (tmp_path / "r.yaml").write_text("inherits: 5\n")
+    with pytest.raises(ValueError, match="sets inherits to 5"):
+        parse(["--config", str(tmp_path / "r.yaml")])
+
+
+def test_a_resumed_run_leaves_a_recipe_that_can_be_replayed(images, tmp_path):
+    quick = [
+        "--dataset",
+        str(images),
+        "--depth",
+        "8",
+        "--use_cpu",
+        "true",
+        "--learning_rate",
+        "0.1",
+        "--disable_tqdm",
+        "true",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "2",
+        "--logging_strategy",
+        "no",
+    ]
+    train.main([*quick, "--max_steps", "2", "--output_dir", str(tmp_path / "a")])
+    train.main([*quick, "--max_steps", "4", "--output_dir", str(tmp_path / "a"), "--resume_from_checkpoint", "true"])
+    record = read_metrics(tmp_path / "a")
+    assert record.timing["seconds_per_step"] == pytest.approx(record.timing["train_seconds"] / 2, rel=0.05)
+    train.main(["--config", str(tmp_path / "a" / "recipe.yaml"), "--output_dir", str(tmp_path / "b")])
+    state = json.loads((tmp_path / "b" / "trainer_state.json").read_text())
+    assert state["global_step"] == 4

@@ -1,0 +1,132 @@
+"""Settings from recipe and command line."""
+
+import pytest
+
+from hf_ltsam.cli.reproduce.recipes import find_recipe, read_recipe
+from hf_ltsam.cli.train.arguments import parse
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a recipe and return its path as text."""
+
+    def write(text, name="recipe.yaml"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_the_command_line_overrides_the_recipe(write):
+    path = write("learning_rate: 0.5\nmethod: sam\nmethod_args: {rho: 0.2}\nflip: false\n")
+    run = parse(["--config", path, "--learning_rate", "0.25", "--many_above=7", "--use_cpu"])
+    assert run.config.learning_rate == 0.25
+    assert run.config.method_args == {"rho": 0.2}
+    assert (run.data.flip, run.data.many_above, run.config.use_cpu) == (False, 7, True)
+
+
+def test_settings_hold_what_was_set_and_nothing_else(write):
+    run = parse(
+        ["--config", write("learning_rate: 0.5\nloss_args: {tau: 0.5}\n"), "--seed", "3", "--output_dir", "out"]
+    )
+    assert run.settings == {"learning_rate": 0.5, "loss_args": {"tau": 0.5}, "seed": 3, "output_dir": "out"}
+
+
+@pytest.mark.parametrize(
+    "number, value", [("1e-3", 1e-3), ("1E5", 1e5), ("2.5e-4", 2.5e-4), ("-1e-3", -1e-3), (".5e1", 5.0)]
+)
+def test_numbers_with_an_exponent_are_numbers(write, number, value):
+    path = write(f"weight_decay: {number}\nmethod_args: {{rho: {number}}}\n")
+    run = parse(["--config", path])
+    assert run.config.weight_decay == value
+    assert run.config.method_args == {"rho": value}
+
+
+def test_words_that_look_like_numbers_stay_words(tmp_path, write):
+    assert read_recipe(tmp_path / write("dataset: e3\nloss: 1e3abc\n")) == {"dataset": "e3", "loss": "1e3abc"}
+
+
+def test_inheritance(write):
+    write("learning_rate: 0.5\nseed: 1\nmethod_args: {rho: 0.1, gamma: 2}\n", "base/a.yaml")
+    write("inherits: a.yaml\nweight_decay: 0.25\nseed: 2\n", "base/b.yaml")
+    write("loss: focal\nseed: 3\n", "base/c.yaml")
+    path = write("inherits: [base/b.yaml, base/c.yaml]\nmethod_args: {rho: 0.3}\n")
+    assert read_recipe(find_recipe(path)) == {
+        "learning_rate": 0.5,
+        "weight_decay": 0.25,
+        "loss": "focal",
+        "seed": 3,
+        "method_args": {"rho": 0.3},
+    }
+
+
+def test_null_takes_a_setting_back_to_its_default(write):
+    write("learning_rate: 0.5\ntail_threshold: 3\n", "base.yaml")
+    run = parse(["--config", write("inherits: base.yaml\nlearning_rate: null\ntail_threshold: null\n")])
+    assert run.config.learning_rate == 5e-5 and run.config.tail_threshold is None
+
+
+def test_lists_and_milestones(write):
+    path = write("lr_milestones: [0.8, 0.9]\n")
+    assert parse(["--config", path]).config.lr_milestones == [0.8, 0.9]
+    assert parse(["--config", path, "--lr_milestones", "0.5"]).config.lr_milestones == [0.5]
+
+
+def test_a_schedule_in_a_recipe(write):
+    args = "method: sam\nmethod_args:\n  rho:\n    piecewise: {values: [1e-1, 0.5], boundaries: [0.8]}\n"
+    assert parse(["--config", write(args)]).config.method_args == {
+        "rho": {"piecewise": {"values": [0.1, 0.5], "boundaries": [0.8]}}
+    }
+
+
+def test_every_seed_has_its_own_folder(write):
+    path = write("seed: 5\n", "mine.yaml")
+    assert parse(["--config", path]).config.output_dir == "runs/mine/seed5"
+    assert parse(["--config", path, "--seed", "6"]).config.output_dir == "runs/mine/seed6"
+    assert parse([]).config.output_dir == "runs/train/seed42"
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parse(["--help"])
+    out = capsys.readouterr().out
+    assert out.startswith("usage: ltsam train [--config RECIPE]") and "--tail_threshold" in out and "--dataset" in out
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("learning_ratee: 0.1\n", r"recipe.yaml sets 'learning_ratee'.*Did you mean 'learning_rate'"),
+        ("learning_rate: fast\n", r"--learning_rate.*'fast'"),
+        ("inherits: nowhere.yaml\n", r"recipe.yaml inherits from nowhere.yaml"),
+        ("inherits: recipe.yaml\n", r"recipe.yaml inherits from itself"),
+        ("- a\n- b\n", r"recipe.yaml must hold settings.*list"),
+        ("a: [1\n", r"recipe.yaml is not a YAML file"),
+        ("method_args: 3\n", r"sets method_args to 3"),
+    ],
+)
+def test_bad_recipes(write, text, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        parse(["--config", write(text)])
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--learning_ratee", "1"], r"--learning_ratee\..*Did you mean 'learning_rate'.*--help"),
+        (["--learning_ratee=1"], r"--learning_ratee\..*'learning_rate'"),
+        (["--learn", "1"], r"--learn\."),  # no guessing of abbreviations
+        (["sam"], r"'sam' is not an option"),
+        (["--config", "nowhere.yaml"], r"nowhere.yaml.*no such file.*cifar100_lt_ir100_la_focal_sam"),
+        (["--config", "cifar100_lt_ir100_la_focalsam"], r"Did you mean 'cifar100_lt_ir100_la_focal_sam'"),
+        (["--method_args", "{rho: 0.1}"], r"--method_args \{rho: 0.1\} is not JSON.*\{\"rho\": 0.1\}"),
+        (["--method_args", "rho=0.1"], r"method_args.*rho=0.1"),
+        (["--learning_rate"], r"--learning_rate.*expected one argument"),
+        (["--eval_strategy", "sometimes"], r"--eval_strategy.*'sometimes'.*epoch"),
+    ],
+)
+def test_bad_command_lines(words, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        parse(words)

@@ -1,0 +1,266 @@
+"""Cards: the golden one of the digits demo, numbers from the run's files alone, metadata by the Hub's own validators."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, parse_eval_result_entries
+from markdown_it import MarkdownIt
+from runs.hub.digits_run import EVALUATION, METRICS, SHARPNESS, metrics, write, write_seeds
+
+from hf_ltsam import LOSSES, METHODS, ClassStatistics
+from hf_ltsam.hyperparameters import entry
+from hf_ltsam.runs.card import Stated, card_files, model_card, read_facts
+from hf_ltsam.runs.card.citations import bibtex, entries, keys
+
+GOLDEN = Path(__file__).parent / "golden_digits_card.md"
+
+
+def card(folder, repo="me/digits", evaluation=None, sharpness=None, **stated):
+    return model_card(read_facts(folder, evaluation, sharpness), repo, Stated(**stated))
+
+
+def test_the_card_of_the_digits_demo(tmp_path):
+    """Everything that is known of the run. Looks different? Read it, and write it: str(card) -> the golden file."""
+    made = card(write_seeds(tmp_path), evaluation=EVALUATION, sharpness=SHARPNESS, license="apache-2.0")
+    assert str(made) == GOLDEN.read_text()
+
+
+def test_mean_and_deviation_over_the_seeds(tmp_path):
+    text = card(write_seeds(tmp_path)).text
+    assert "| this checkpoint (seed 0) | 95.4 |" in text
+    assert (
+        "seeds 0, 1, 2 | 95.4 ± 1.0 | 95.4 ± 0.0 | 99.3 ± 1.0 |" in text
+        and "The 3 runs differ in the seed alone." in text
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"loss": {"name": "focal", "args": {"gamma": 2.0}}}, {"data": {"dataset": "other"}}, {"seed": 0}]
+)
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path, changes):
+    folder = write(tmp_path / "seed0", metrics())
+    write(tmp_path / "seed1", {**metrics(1), **changes})
+    assert "±" not in card(folder).text and "One seed" in card(folder).text
+
+
+def test_runs_of_other_recipes_are_not_averaged(tmp_path):
+    folder = write(tmp_path / "seed0", metrics())
+    other = write(tmp_path / "seed1", metrics(1))
+    assert "±" in card(folder).text
+    (other / "recipe.yaml").write_text("config: demo/digits\nseed: 1\nnum_train_epochs: 2\n")
+    assert "±" not in card(folder).text
+
+
+def test_a_missing_number_is_left_out(tmp_path):
+    values = metrics()
+    test = values["results"]["test"]
+    test["ece"] = None
+    test["groups"] = {"many": 0.5, "medium": 0.4, "few": None}
+    test["per_class"][9] = None
+    values["timing"] = {}
+    made = card(write(tmp_path / "run", values))
+    assert (
+        "calibration" not in str(made)
+        and "| few |" not in made.text.partition("## Results")[2]
+        and "accuracy_few" not in str(made)
+    )
+    assert "| 9 | 2 | - |" in made.text and "Training took" not in made.text and "2 forwards, 3 backwards" in made.text
+    assert not re.search(r"\b(None|nan|null)\b", str(made))
+
+
+def test_without_results_there_are_none(tmp_path):
+    folder = write(tmp_path / "run", metrics())
+    (folder / "metrics.json").unlink()
+    (folder / "ltsam.json").write_text(json.dumps({"method": METRICS["method"], "loss": METRICS["loss"]}))
+    made = card(folder)
+    assert "## Results" not in made.text and "model-index" not in str(made) and "metrics.json" not in made.text
+    assert (
+        "Focal-SAM" in made.text and "had not finished" in made.text and "| few | fewer than 10 | 4 | 20 |" in made.text
+    )
+
+
+def test_every_number_of_the_results_follows_the_file(tmp_path):
+    """Twice the same card but for the numbers that were changed."""
+    before = card(write(tmp_path / "a", metrics())).text
+    values = metrics()
+    values["results"]["test"].update(overall=0.123, balanced=0.234, ece=0.345, per_class=[0.5] * 10)
+    values["results"]["test"]["groups"] = {"many": 0.456, "medium": 0.567, "few": 0.678}
+    after = card(write(tmp_path / "b", values)).text
+    row = next(line for line in after.splitlines() if line.startswith("| this checkpoint"))
+    assert row == "| this checkpoint (seed 0) | 12.3 | 23.4 | 45.6 | 56.7 | 67.8 | 34.5 |"
+    assert len(before.splitlines()) == len(after.splitlines())
+
+
+# ---- metadata ----
+
+
+def test_the_metadata_is_valid_and_complete(tmp_path):
+    made = card(write_seeds(tmp_path), evaluation=EVALUATION, license="mit", tags=("owls",), datasets=("me/digits-lt",))
+    (tmp_path / "README.md").write_text(str(made))
+    data = ModelCard.load(tmp_path / "README.md").data  # its validators refuse a broken model-index
+    assert (data.library_name, data.pipeline_tag, data.license, data.datasets) == (
+        "hf_ltsam",
+        "image-classification",
+        "mit",
+        ["me/digits-lt"],
+    )
+    assert data.tags == ["hf_ltsam", "long-tailed", "sharpness-aware-minimization", "focal_sam", "owls"]
+    assert data.base_model is None and data.model_name == "digits"
+    results = {(r.dataset_name, r.metric_type): r.metric_value for r in data.eval_results}
+    assert all(isinstance(r, EvalResult) and r.task_type == "image-classification" for r in data.eval_results)
+    test = METRICS["results"]["test"]
+    assert (
+        results["digits", "accuracy"] == test["overall"] and results["digits", "accuracy_few"] == test["groups"]["few"]
+    )
+    assert results["digits", "expected_calibration_error"] == test["ece"]
+    assert results["usps", "balanced_accuracy"] == 0.6 and results["digits_c", "mean_corruption_error"] == 0.26067
+    assert ModelCardData(**yaml.safe_load(data.to_yaml())).to_dict() == data.to_dict()
+
+
+def test_a_run_from_the_hub_names_model_and_data(tmp_path):
+    values = metrics(model={"model": "microsoft/resnet-18", "pretrained": True}, data={**METRICS["data"], "dataset": "uoft-cs/cifar100",
+                     "imbalance_ratio": 100.0, "profile": "exponential", "split_seed": 0})  # fmt: skip
+    made = card(write(tmp_path / "run", values))
+    assert made.data.base_model == "microsoft/resnet-18" and made.data.datasets == ["uoft-cs/cifar100"]
+    assert made.data.eval_results[0].dataset_args == {
+        "imbalance_ratio": 100.0,
+        "profile": "exponential",
+        "split_seed": 0,
+    }
+    assert (
+        "starting from `microsoft/resnet-18`" in made.text
+        and "https://huggingface.co/datasets/uoft-cs/cifar100" in made.text
+    )
+    assert "exponential, imbalance ratio 100, seed 0" in made.text
+    scratch = metrics(model={"model": "microsoft/resnet-18", "pretrained": False})
+    assert card(write(tmp_path / "scratch", scratch)).data.base_model is None
+
+
+def test_a_folder_here_is_not_taken_for_a_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    values = metrics(data={"dataset": "data/mine"})
+    made = card(write(tmp_path / "run", values))
+    assert made.data.datasets is None and made.data.eval_results[0].dataset_name == "mine"
+
+
+def test_leaderboard_entries(tmp_path):
+    folder = write_seeds(tmp_path)
+    assert ".eval_results/results.yaml" not in card_files(read_facts(folder), "me/digits")  # no data set on the Hub
+    files = card_files(read_facts(folder), "me/digits", Stated(benchmark="me/digits-lt"))
+    found = parse_eval_result_entries(yaml.safe_load(files[".eval_results/results.yaml"]))
+    assert {e.task_id: e.value for e in found} == {
+        "accuracy": 95.4, "balanced_accuracy": 95.4, "accuracy_many": 99.33, "accuracy_medium": 96.67, "accuracy_few": 91.5
+    }  # fmt: skip
+    assert all(
+        e.dataset_id == "me/digits-lt" and e.source_url.endswith("/me/digits/blob/main/metrics.json") for e in found
+    )
+    assert {"other_seeds/seed1/metrics.json", "other_seeds/seed2/metrics.json", "README.md", "class_counts.png"} <= set(
+        files
+    )
+    assert files["class_counts.png"].startswith(b"\x89PNG")
+
+
+# ---- methods, losses, papers ----
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_a_card(tmp_path, name):
+    made = card(write(tmp_path / "run", metrics(method={"name": name, "args": {}})))
+    assert f"| method | `{name}` | none |" in made.text and name in made.data.tags
+    assert ("sharpness-aware-minimization" in made.data.tags) == (name != "sgd")
+    assert name == "sgd" or "Source: " in made.text
+    MarkdownIt("commonmark").enable("table").render(made.text)
+
+
+def test_the_papers_of_all_methods_and_losses_can_be_cited():
+    known = entries()
+    for documented in (*METHODS.values(), *LOSSES.values()):
+        cited = keys(entry(documented, "Source"))
+        assert not cited or cited[0] in known, f"sources.bib lacks {cited[0]}"
+    assert all(
+        text.startswith("@") and text.count("{") == text.count("}") and f"{{{key}," in text
+        for key, text in known.items()
+    )
+    assert keys("Zhou et al. 2023b Eq. 1; Li et al. 2025, 2019, Li et al. 2025 Alg. 1") == ["zhou2023b", "li2025"]
+    assert bibtex(["foret2021", "nobody1999", "foret2021"]).count("@") == 1
+
+
+def test_means_over_views_are_told(tmp_path):
+    values = metrics(data={**METRICS["data"], "test_time": "five_crops"})
+    evaluation = {
+        "sets": {"usps": {"result": {**EVALUATION["sets"]["usps"]["result"], "identity": {"test_time": "flip"}}}}
+    }
+    text = card(write(tmp_path / "run", values), evaluation=evaluation).text
+    assert "after the last epoch, mean over views (five crops):" in text and "| usps, mean over views (flip) |" in text
+
+
+def test_something_of_ones_own(tmp_path):
+    values = metrics(method={"name": "MyMethod", "args": {"x": 1}}, loss={"name": "my.loss", "args": {}})
+    text = card(write(tmp_path / "run", values)).text
+    assert (
+        "MyMethod." in text
+        and "| method | `MyMethod` | `x`: 1 |" in text
+        and "Source" not in text
+        and "Loss: my.loss." in text
+    )
+
+
+def test_averaged_weights_late_losses_and_class_weights_are_told(tmp_path):
+    values = metrics(weight_averaging={"start": 0.75, "interval": None}, reweighting={"scheme": "effective_number", "start": 0.8},
+                     loss={"name": "influence_balanced", "args": {"alpha": 1000.0}, "start": 0.5})  # fmt: skip
+    text = card(write(tmp_path / "run", values)).text
+    assert (
+        "on 500 test images, averaged weights:" in text
+        and "| class weights | `effective_number` | `start`: 0.8 |" in text
+    )
+    assert "`alpha`: 1000.0, `start`: 0.5" in text
+
+
+@pytest.mark.parametrize(
+    ("config", "task", "kind", "code"),
+    [
+        (
+            {"architectures": ["BertForSequenceClassification"]},
+            "text-classification",
+            "A text classifier",
+            'pipeline("text-classification"',
+        ),
+        ({}, None, "A classifier", "model.load_state_dict"),
+        (
+            {"architectures": ["ResNetForImageClassification"]},
+            "image-classification",
+            "An image classifier",
+            'pipeline("image-classification"',
+        ),
+        (
+            {"model_type": "vit", "image_size": 8},
+            "image-classification",
+            "An image classifier",
+            'pipeline("image-classification"',
+        ),
+    ],
+)
+def test_what_kind_of_model_it_is(tmp_path, config, task, kind, code):
+    folder = write(tmp_path / "run", metrics())
+    (folder / "config.json").write_text(json.dumps(config))
+    made = card(folder)
+    assert made.data.pipeline_tag == task and made.text.strip().splitlines()[2].startswith(kind) and code in made.text
+
+
+def test_many_classes_are_not_listed(tmp_path):
+    statistics = ClassStatistics((500,) * 50 + (5,) * 50)
+    values = metrics(class_statistics=statistics.to_dict())
+    values["results"]["test"]["per_class"] = [0.5] * 100
+    text = card(write(tmp_path / "run", values)).text
+    assert "Class by class" not in text and "| few | fewer than 20 | 50 | 250 |" in text
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    folder = write(tmp_path / "run", metrics())
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        card(folder)

@@ -1,0 +1,85 @@
+"""Which runs are one configuration, and what it is called."""
+
+import numpy as np
+import pytest
+from runs.report.made_runs import metrics, write_run
+
+from hf_ltsam.runs.report.configurations import configurations, differing, setting, spread
+from hf_ltsam.runs.report.reading import read_run
+
+ACCURACIES = [0.9, 0.8, 0.7, 0.4, 0.2]
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A function that writes a run and reads it; settings besides those of the record go to the recipe."""
+    numbered = iter(range(100))
+
+    def make(recipe=None, **record):
+        own = metrics(ACCURACIES, **record)
+        settings = {"learning_rate": 0.1, "seed": own["seed"], **(recipe or {})}
+        return read_run(write_run(tmp_path / f"run{next(numbered)}", own, recipe=settings))
+
+    return make
+
+
+def titles(*runs):
+    return [(c.title, len(c.runs)) for c in configurations(runs)]
+
+
+def test_seeds_are_grouped(made):
+    runs = [made(seed=s, method=m) for s in (0, 1, 2) for m in ("sgd", "focal_sam")]
+    assert titles(*runs) == [("CE + SGD", 3), ("CE + Focal-SAM", 3)]
+
+
+def test_what_does_not_change_the_training_does_not_part_runs(made):
+    first = made({"output_dir": "here", "logging_steps": 10, "dataset": "/a", "disable_tqdm": True, "save_steps": 0.3})
+    second = made({"output_dir": "there", "eval_strategy": "epoch", "dataset": "/b", "save_strategy": "no"}, seed=1)
+    assert titles(first, second) == [("CE + SGD", 2)]
+
+
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": 0.2}, {"num_train_epochs": 300}, {"per_device_train_batch_size": 8}]
+)
+def test_settings_part_runs_and_name_them(made, change):
+    ((name, value),) = change.items()
+    first, second = configurations([made(), made(change, seed=1)])
+    assert second.title == f"CE + SGD ({name} {value})"
+    assert differing([first, second]) == [name] and setting(second, name) == str(value)
+
+
+def test_arguments_of_the_method_part_runs(made):
+    runs = [made(method="sam", args={"rho": rho}) for rho in (0.05, 0.2)]
+    assert titles(*runs) == [("CE + SAM (rho 0.05)", 1), ("CE + SAM (rho 0.2)", 1)]
+
+
+def test_training_sets_part_runs(made):
+    other = {"dataset": "images", "training_labels_sha256": "11"}
+    assert [count for _, count in titles(made(), made(data=other, seed=1))] == [1, 1]
+
+
+def test_losses_and_reweighting_are_named_as_in_the_papers(made):
+    weighted = {"scheme": "effective_number", "start": 0.8}
+    runs = [
+        made(loss="logit_adjustment", method="sam"),
+        made(reweighting=weighted),
+        made(loss="my_loss", method="my_method"),
+    ]
+    assert [title for title, _ in titles(*runs)] == ["LA + SAM", "CE-DRW + SGD", "my_loss + my_method"]
+
+
+def test_titles_are_unique(made):
+    long = {"prompt_names": "x" * 100}
+    names = [title for title, _ in titles(made(), made(long, seed=1), made({"prompt_names": "y" * 100}))]
+    assert len(set(names)) == 3
+
+
+def test_a_run_without_metrics_is_named_by_its_recipe(tmp_path):
+    folder = write_run(tmp_path / "run", metrics(ACCURACIES), recipe={"method": "imbsam", "loss": "ldam"})
+    (folder / "metrics.json").unlink()
+    assert titles(read_run(folder)) == [("LDAM + ImbSAM", 1)]
+
+
+def test_means_and_deviations():
+    assert spread([1.0, 2.0, 6.0]) == (3.0, pytest.approx(np.sqrt(7)))
+    assert spread([2.0])[0] == 2.0 and np.isnan(spread([2.0])[1]) and np.isnan(spread([])).all()

@@ -1,0 +1,154 @@
+"""What is computed from the files before it is drawn, against numbers found by hand."""
+
+import numpy as np
+import pytest
+from runs.report.made_runs import history, metrics, predictions, sharpness, shifted, statistics, write, write_run
+from runs.report.made_runs import test_result as result_of
+
+from hf_ltsam.runs.report.by_frequency import BINS, points_of
+from hf_ltsam.runs.report.calibration import bins_of, gap, group_gaps
+from hf_ltsam.runs.report.configurations import Configuration, configurations
+from hf_ltsam.runs.report.confusion import by_frequency, confusion_shares, most_confused, top_confusions
+from hf_ltsam.runs.report.cost import cost_of, pareto_front
+from hf_ltsam.runs.report.log_curves import curve, telemetry_keys
+from hf_ltsam.runs.report.reading import read_run
+from hf_ltsam.runs.report.saved_parts import Curvature
+from hf_ltsam.runs.report.shift import error_map
+from hf_ltsam.runs.report.shift import section as shift_section
+
+SHARES = (0.5,) * 5
+
+
+def runs_of(folder, *files):
+    """One configuration whose seeds hold these files."""
+    written = [write_run(folder / str(k), metrics(SHARES, seed=k), **own) for k, own in enumerate(files)]
+    return Configuration("title", tuple(map(read_run, written)))
+
+
+@pytest.mark.parametrize(
+    ("points", "front"),
+    [
+        ([(1, 0.5), (2, 0.6), (3, 0.55), (4, 0.7)], [0, 1, 3]),
+        ([(3, 0.9), (1, 0.9), (2, 0.9)], [1]),  # as accurate and cheaper
+        ([(1, 0.5), (1, 0.6)], [1]),
+        ([(2, 0.1)], [0]),
+    ],
+)
+def test_the_pareto_front(points, front):
+    assert pareto_front(points) == front
+
+
+def test_cost_is_what_the_runs_took(tmp_path):
+    timed = [metrics(SHARES, seed=k, seconds=s, hardware=h) for k, (s, h) in enumerate([(60.0, "gpu"), (80.0, "cpu")])]
+    untimed = metrics(SHARES, seed=3)
+    untimed["timing"] = {}
+    runs = [read_run(write_run(tmp_path / str(k), own)) for k, own in enumerate([*timed, untimed])]
+    cost = cost_of(4, Configuration("title", tuple(runs)))
+    assert (cost.position, cost.seconds, cost.hardware) == (4, [60.0, 80.0], ("gpu", "cpu"))
+    assert cost_of(0, Configuration("title", (runs[-1],))) is None
+
+
+def test_many_classes_are_averaged_in_bins_of_equal_size(tmp_path):
+    C = 4 * BINS
+    counts, shares = list(range(10, 10 + C)), [c / C for c in range(C)]  # the rarest class comes first
+    own = metrics(shares, class_statistics=statistics(counts), results={"test": result_of(shares, {"many": range(C)})})
+    points = points_of(Configuration("title", (read_run(write_run(tmp_path / "run", own)),)))
+    assert points.names[:2] == ["1 to 4", "5 to 8"] and len(points.names) == BINS
+    assert points.counts[0] == np.mean(counts[-4:]) and points.mean[0] == pytest.approx(np.mean(shares[-4:]))
+    assert points.mean[-1] == pytest.approx(np.mean(shares[:4])) and np.isnan(points.deviation).all()
+
+
+def test_a_curve_has_the_moments_that_all_seeds_logged(tmp_path):
+    own = runs_of(tmp_path, {"trainer_state": history([0.1, 0.2, 0.3])}, {"trainer_state": history([0.3, 0.6])}, {})
+    few = curve(own, "eval_few")
+    assert few.x.tolist() == [1, 2] and few.mean.tolist() == pytest.approx([0.2, 0.4])
+    assert few.deviation.tolist() == pytest.approx([np.sqrt(0.02), np.sqrt(0.08)])
+    assert curve(own, "eval_nothing") is None
+
+
+def test_a_log_without_epochs_goes_by_steps(tmp_path):
+    logged = {"log_history": [{"step": 5, "eval_few": 0.1}, {"step": 10, "eval_few": 0.2}, {"eval_few": 0.9}]}
+    assert curve(runs_of(tmp_path, {"trainer_state": logged}), "eval_few").x.tolist() == [5, 10]
+
+
+def test_any_name_of_telemetry_is_found_the_known_ones_first(tmp_path):
+    names = ("sam_zeta", "sam_eps_norm", "sam_alpha", "sam_step_share")
+    own = runs_of(tmp_path, {"trainer_state": history([0.1], {name: [1.0] for name in names})})
+    assert telemetry_keys([own]) == ["sam_eps_norm", "sam_step_share", "sam_alpha", "sam_zeta"]
+
+
+def test_shares_of_a_confusion_matrix(tmp_path):
+    told = {"schema_version": 1, "class_names": ["a", "b", "c"]}
+    first = {**told, "test": {"labels": [0, 0, 1, 1], "predicted": [0, 1, 1, 1], "confidence": [1] * 4}}
+    second = {**told, "test": {"labels": [0, 0, 1, 1], "predicted": [1, 1, 0, -1], "confidence": [1] * 4}}
+    shares = confusion_shares(runs_of(tmp_path, {"predictions": first}, {"predictions": second}))
+    np.testing.assert_allclose(shares, [[0.25, 0.75, 0], [0.25, 0.5, 0], [np.nan] * 3])  # one prediction was none
+    assert top_confusions(shares, 5) == [(0, 1), (1, 0)]
+
+
+def test_the_most_confused_classes():
+    shares = np.zeros((30, 30))
+    np.fill_diagonal(shares, 1.0)
+    pairs = [(20 + k, 2 * k) for k in range(8)]
+    for k, pair in enumerate(pairs):
+        shares[pair] = 0.9 - 0.1 * k
+    assert most_confused(shares) == [c for pair in pairs[:5] for c in pair]
+    assert most_confused(shares[:8, :8]) == list(range(8))
+
+
+def test_classes_stand_by_frequency(tmp_path):
+    own = metrics(SHARES, class_statistics=statistics((3, 40, 5, 40, 9)))
+    assert by_frequency([0, 1, 2, 3], Configuration("t", (read_run(write_run(tmp_path / "r", own)),))) == [1, 3, 2, 0]
+
+
+def test_calibration_of_a_group_is_that_of_its_images(tmp_path):
+    labels = np.repeat(range(5), 10)
+    right = np.repeat([True, True, True, False, False], 10)
+    own = runs_of(tmp_path, {"predictions": predictions(right, labels)})
+    assert group_gaps(own.runs[0]) == pytest.approx({"many": 0.1, "medium": 0.1, "few": 0.9})
+    assert gap(bins_of(own)) == pytest.approx(0.3)  # 60 % right with a confidence of 0.9
+
+
+def test_one_configuration_shows_severities(tmp_path):
+    errors = [{"fog": {1: 0.2, 5: 0.6}, "snow": {1: 0.4, 5: 0.8}}, {"fog": {1: 0.4, 5: 0.8}, "snow": {1: 0.4, 5: 0.8}}]
+    own = runs_of(tmp_path, *({"ood_results": shifted(table)} for table in errors))
+    rows, columns, shown = error_map([own], "images_c")
+    assert rows == ["fog", "snow", "mean"] and columns == ["severity 1", "severity 5"]
+    np.testing.assert_allclose(shown, [[0.3, 0.7], [0.4, 0.8], [0.35, 0.75]])
+
+
+def test_several_configurations_show_means_over_severities(tmp_path):
+    tables = [{"fog": {1: 0.2, 5: 0.6}}, {"fog": {1: 0.1, 5: 0.1}, "snow": {1: 0.4, 5: 0.8}}]
+    own = [runs_of(tmp_path / str(k), {"ood_results": shifted(table)}) for k, table in enumerate(tables)]
+    rows, columns, shown = error_map(own, "images_c")
+    assert rows == ["fog", "snow", "mean"] and columns == ["title", "title"]
+    np.testing.assert_allclose(shown, [[0.4, 0.1], [np.nan, 0.6], [np.nan, 0.35]])
+
+
+def test_mce_is_shown_with_what_it_is_relative_to(tmp_path):
+    values = shifted({"fog": {1: 0.2}})
+    values["sets"]["images_c"]["summary"] |= {"mce": 75.0, "relative_to": "AlexNet"}
+    values["sets"]["unfinished"] = {"cells": {}}  # killed before its summary
+    own = runs_of(tmp_path, {"ood_results": values})
+    (tmp_path / "report").mkdir()
+    means = shift_section([own], tmp_path / "report").tables[-1]
+    assert means.rows[0][4] == "75.0 (relative to AlexNet)"
+
+
+def test_subsets_are_in_order_and_in_words():
+    curvature = Curvature.from_json(sharpness((2, 30, 12), ("class 0", "few", "class 1", "all", "many")))
+    assert list(curvature.spectra) == ["all", "many", "few", "class 1", "class 0"]
+    assert curvature.labels["class 1"] == "class 1 (30 images)" and curvature.labels["all"] == "all classes"
+    assert [point.step for point in curvature.evolution["few"]] == [10, 20]
+
+
+def test_configurations_stay_in_the_order_of_the_command_line(tmp_path):
+    made = [("b", "sam"), ("a", "sgd"), ("c", "sam")]
+    runs = [read_run(write_run(tmp_path / name, metrics(SHARES, method=method))) for name, method in made]
+    assert [c.title for c in configurations(runs)] == ["CE + SAM", "CE + SGD"]
+
+
+def test_an_unfinished_log_is_no_damage(tmp_path):
+    write(tmp_path / "run" / "recipe.yaml", "method: sam\n")
+    run = read_run(tmp_path / "run")
+    assert run.damaged == () and run.history == () and run.seed == "?"

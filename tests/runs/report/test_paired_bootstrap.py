@@ -1,0 +1,94 @@
+"""Intervals against closed forms, and against a case without any difference."""
+
+import numpy as np
+import pytest
+
+from hf_ltsam.runs.report.paired_bootstrap import interval, resample_classes, resample_images, resample_seeds
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def binary_pair(both, first, second, neither):
+    """(N, 2): images that both runs, only one of them, or none got right."""
+    rows = [(1, 1)] * both + [(1, 0)] * first + [(0, 1)] * second + [(0, 0)] * neither
+    return np.array(rows, dtype=bool)
+
+
+def test_one_class_has_the_closed_form_of_paired_proportions():
+    right = binary_pair(50, 10, 25, 15)
+    drawn = resample_images(right, np.zeros(100, dtype=int), {"all": [0]}, rng(), 40_000)["all"]
+    own = interval(0.15, drawn[:, 1] - drawn[:, 0])
+    deviation = np.sqrt((0.10 + 0.25 - 0.15**2) / 100)
+    assert own.low == pytest.approx(0.15 - 1.96 * deviation, abs=0.006)  # steps of 0.01, averaged by their mass
+    assert own.high == pytest.approx(0.15 + 1.96 * deviation, abs=0.006)
+    assert (drawn[:, 1] - drawn[:, 0]).std() == pytest.approx(deviation, rel=0.02)
+
+
+def test_images_are_drawn_within_their_class():
+    """Classes of 10 and 40 images: the variance of the group's mean is that of the two, over 4."""
+    labels = np.repeat([0, 1], [10, 40])
+    right = np.concatenate([binary_pair(3, 1, 4, 2), binary_pair(10, 10, 15, 5)])
+    drawn = resample_images(right, labels, {"both": [0, 1], "second": [1]}, rng(), 40_000)
+    variances = [(0.1 + 0.4 - 0.3**2) / 10, (0.25 + 0.375 - 0.125**2) / 40]
+    difference = drawn["both"][:, 1] - drawn["both"][:, 0]
+    assert difference.var() == pytest.approx(sum(variances) / 4, rel=0.03)
+    assert difference.mean() == pytest.approx((0.3 + 0.125) / 2, abs=0.003)
+    assert (drawn["second"][:, 1] - drawn["second"][:, 0]).var() == pytest.approx(variances[1], rel=0.03)
+
+
+def test_the_same_run_twice_differs_by_nothing():
+    right = np.repeat(rng().random((60, 1)) < 0.7, 2, axis=1)
+    drawn = resample_images(right, rng(1).integers(0, 3, 60), {"all": [0, 1, 2]}, rng())["all"]
+    own = interval(0.0, drawn[:, 1] - drawn[:, 0])
+    assert (own.low, own.high) == (0, 0) and not own.beyond_chance
+
+
+def test_without_a_difference_about_one_interval_in_twenty_excludes_zero():
+    """Pairs of runs that are right with the same probability."""
+    generator, found = rng(3), 0
+    for _ in range(300):
+        right = generator.random((200, 2)) < 0.6
+        drawn = resample_images(right, np.repeat([0, 1], 100), {"all": [0, 1]}, generator, 1000)["all"]
+        observed = right[:, 1].mean() - right[:, 0].mean()
+        found += interval(observed, drawn[:, 1] - drawn[:, 0]).beyond_chance
+    assert 5 <= found <= 28  # 15 expected, deviation 3.8
+
+
+def test_a_large_difference_is_found():
+    right = binary_pair(30, 0, 60, 10)
+    drawn = resample_images(right, np.zeros(100, dtype=int), {"all": [0]}, rng())["all"]
+    assert interval(0.6, drawn[:, 1] - drawn[:, 0]).beyond_chance
+    assert interval(-0.6, drawn[:, 0] - drawn[:, 1]).beyond_chance
+
+
+def test_classes_have_the_closed_form_of_a_mean():
+    per_class = np.stack([rng().random(50), rng(1).random(50)])
+    drawn = resample_classes(per_class, {"all": range(50), "one": [3]}, rng(), 40_000)
+    assert set(drawn) == {"all"}  # one class cannot be drawn anew
+    difference = drawn["all"][:, 1] - drawn["all"][:, 0]
+    assert difference.std() == pytest.approx((per_class[1] - per_class[0]).std() / np.sqrt(50), rel=0.02)
+
+
+def test_classes_without_test_images_do_not_count():
+    per_class = np.array([[0.5, np.nan, 0.7, 0.1], [0.5, 0.2, np.nan, 0.3]])
+    drawn = resample_classes(per_class, {"all": range(4)}, rng(), 5000)["all"]
+    assert set(np.round(drawn[:, 0], 6)) == {0.1, 0.3, 0.5}  # classes 0 and 3 only
+
+
+def test_groups_without_test_images_are_left_out():
+    drawn = resample_images(binary_pair(2, 1, 1, 0), np.array([0, 0, 1, 1]), {"few": [2], "many": [0, 2]}, rng(), 10)
+    assert set(drawn) == {"many"} and drawn["many"].shape == (10, 2)
+
+
+def test_seeds_have_the_closed_form_of_a_mean():
+    accuracies = np.tile([0.70, 0.74, 0.75], (60_000, 1))
+    drawn = resample_seeds(accuracies, rng())
+    deviation = np.std([0.70, 0.74, 0.75], ddof=1) / np.sqrt(3)  # unbiased: what divides by S - 1
+    assert drawn.std() == pytest.approx(deviation, rel=0.02) and drawn.mean() == pytest.approx(0.73, abs=1e-3)
+
+
+def test_one_seed_stays_as_it_is():
+    accuracies = rng().random((100, 1))
+    np.testing.assert_array_equal(resample_seeds(accuracies, rng()), accuracies[:, 0])

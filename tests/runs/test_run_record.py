@@ -1,0 +1,104 @@
+"""metrics.json: round trip, all or nothing, and errors that name the file."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.losses import LOSSES, LogitAdjustment
+from hf_ltsam.runs.identity import describe
+from hf_ltsam.runs.record import FILE_NAME, RunRecord, installed_versions, read_metrics, split_results, write_metrics
+
+STATISTICS = ClassStatistics(counts=(200, 50, 5))
+LOGITS = np.array([[2.0, 0, 0], [0, 2.0, 0], [0, 2.0, 0], [0, 0, 2.0]])
+
+
+def a_record(**changes):
+    facts = {
+        "seed": 3,
+        "method": {"name": "sam", "args": {"rho": 0.05}},
+        "loss": describe(LOSSES, LogitAdjustment()),
+        "class_statistics": STATISTICS.to_dict(),
+        "results": {"test": split_results(LOGITS, [0, 0, 1, 2], STATISTICS)},
+        "timing": {"train_seconds": 1.5},
+        "versions": installed_versions(),
+    }
+    return RunRecord(**{**facts, **changes})
+
+
+def test_round_trip(tmp_path):
+    path = write_metrics(tmp_path / "run" / "seed-3", a_record())
+    assert path == tmp_path / "run" / "seed-3" / FILE_NAME
+    assert read_metrics(path) == read_metrics(path.parent) == a_record()
+    assert [p.name for p in path.parent.iterdir()] == [FILE_NAME]
+
+
+def test_what_stands_in_the_file(tmp_path):
+    content = json.loads(write_metrics(tmp_path, a_record()).read_text())
+    assert content["schema_version"] == 1 and content["seed"] == 3
+    assert content["loss"] == {"name": "logit_adjustment", "args": {"tau": 1.0}}
+    assert ClassStatistics.from_dict(content["class_statistics"]) == STATISTICS
+    test = content["results"]["test"]
+    assert test["overall"] == 0.75 and test["groups"] == {"many": 0.5, "medium": 1.0, "few": 1.0}
+    assert test["per_class"] == [0.5, 1.0, 1.0] and test["samples"] == 4
+    confidence = math.exp(2) / (math.exp(2) + 2)
+    assert test["ece"] == pytest.approx(abs(0.75 - confidence)) and test["balanced"] == pytest.approx(5 / 6)
+    assert content["versions"].keys() >= {"python", "torch", "transformers", "hf_ltsam"}
+
+
+def test_what_does_not_exist_is_null_in_strict_json(tmp_path):
+    results = {"test": split_results(LOGITS[:2], [0, 0], STATISTICS)}
+    text = write_metrics(tmp_path, a_record(results=results, timing={"eta": np.float32("inf")})).read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    test = json.loads(text)["results"]["test"]
+    assert test["per_class"] == [0.5, None, None] and test["groups"] == {"many": 0.5}
+    assert read_metrics(tmp_path).timing == {"eta": None}
+
+
+def test_numbers_of_numpy_become_plain_ones(tmp_path):
+    write_metrics(tmp_path, a_record(seed=np.int64(4), data={"sizes": np.array([1, 2]), "ratio": np.float32(0.5)}))
+    assert read_metrics(tmp_path).seed == 4 and read_metrics(tmp_path).data == {"sizes": [1, 2], "ratio": 0.5}
+
+
+@pytest.mark.parametrize("broken", ["os.fsync", "pathlib.Path.replace"])
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch, broken):
+    write_metrics(tmp_path, a_record(seed=1))
+
+    def crash(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(broken, crash)
+    with pytest.raises(KeyboardInterrupt):
+        write_metrics(tmp_path, a_record(seed=2))
+    assert read_metrics(tmp_path).seed == 1 and [p.name for p in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_what_json_cannot_hold_leaves_the_old_file(tmp_path):
+    write_metrics(tmp_path, a_record(seed=1))
+    with pytest.raises(TypeError):
+        write_metrics(tmp_path, a_record(seed=2, data={"transform": object()}))
+    assert read_metrics(tmp_path).seed == 1 and [p.name for p in tmp_path.iterdir()] == [FILE_NAME]
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda text: text[: len(text) // 2], "line"),
+        (lambda text: "[]", "schema_version"),
+        (lambda text: text.replace('"schema_version": 1', '"schema_version": 9'), "9.*reads 1"),
+        (lambda text: text.replace('"seed"', '"sead"'), r"missing: \['seed'\].*unknown: \['sead'\]"),
+        (lambda text: "", "line 1"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, damage, message):
+    path = write_metrics(tmp_path, a_record())
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(ValueError, match=rf"{FILE_NAME} is not a record of a run: .*{message}"):
+        read_metrics(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=FILE_NAME):
+        read_metrics(tmp_path)

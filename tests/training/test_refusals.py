@@ -1,0 +1,329 @@
+"""Bad input: what was wrong, with which value, and what to do, before a training step is made."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics, LTSamConfig, LTSamTrainer
+
+DATA = [{"input": torch.randn(4), "labels": c} for c, n in enumerate([6, 3, 1]) for _ in range(n)]
+
+
+def trainer(folder, model=None, data=DATA, method=None, loss=None, statistics=None, **settings):
+    args = LTSamConfig(
+        **{
+            "output_dir": str(folder),
+            "report_to": "none",
+            "use_cpu": True,
+            "max_steps": 1,
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "learning_rate": 0.1,
+            **settings,
+        }
+    )
+    return LTSamTrainer(
+        nn.Linear(4, 3) if model is None else model,
+        args,
+        train_dataset=data,
+        method=method,
+        loss=loss,
+        class_statistics=statistics,
+    )
+
+
+# settings of the config -> what the message must contain
+SETTINGS = [
+    ({"method": "focalsam"}, ["'focalsam'", "focal_sam"]),
+    ({"loss": "logit_adjusment"}, ["'logit_adjusment'", "logit_adjustment"]),
+    ({"method": "sam", "method_args": {"roh": 0.1}}, ["'sam'", "'roh'", "rho"]),
+    ({"method": "sam", "method_args": '{"rho": -0.05}'}, ["SAM(rho=...)", "-0.05"]),
+    ({"method": "sse_sam", "method_args": {"gamma": 1.5}, "tail_threshold": 2}, ["gamma", "1.5", "[0, 1]"]),
+    ({"method": "sse_sam", "method_args": {"normalizer": "totall"}, "tail_threshold": 2}, ["totall", "total"]),
+    ({"reweighting": "inverze"}, ["inverze", "inverse"]),
+    ({"reweighting_start": 2.0}, ["start", "2.0"]),
+    ({"method": "imbsam"}, ["tail_threshold", "6, 3, 1", "tail_threshold=3"]),
+    ({"method": "sse_sam"}, ["tail_threshold", "6, 3, 1"]),
+    ({"loss": "ldam"}, ["LDAM", "cosine head", "CosineClassifier"]),
+    ({"label_smoothing_factor": 0.1}, ["label_smoothing_factor=0.1", "loss="]),
+    ({"auto_find_batch_size": True}, ["auto_find_batch_size", "gradient_accumulation_steps"]),
+    ({"neftune_noise_alpha": 5.0}, ["neftune_noise_alpha=5.0", "NEFTune"]),
+    ({"optim": "galore_adamw_layerwise", "optim_target_modules": ["all"]}, ["galore_adamw_layerwise", "adamw_torch"]),
+    ({"optim": "lomo"}, ["lomo", "sgd"]),
+    ({"optim": "schedule_free_sgd"}, ["schedule_free_sgd", "two places"]),
+    ({"label_names": ["a", "b"]}, ["label_names", "exactly one"]),
+    ({"lr_milestones": [160, 180]}, ["160", "0.8"]),
+    ({"lr_gamma": 0.0}, ["lr_gamma", "0.0"]),
+    ({"method_args": "rho=0.1"}, ["method_args", "rho=0.1"]),
+    ({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}, ["use_reentrant"]),
+]
+
+
+@pytest.mark.parametrize(("settings", "parts"), SETTINGS, ids=[str(s) for s, _ in SETTINGS])
+def test_a_setting_that_cannot_work_is_named(settings, parts, tmp_path):
+    with pytest.raises(ValueError) as error:
+        trainer(tmp_path, **settings)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_deepspeed_is_refused_from_the_settings_alone(tmp_path):
+    """Set after construction, since transformers itself asks for the package in `__post_init__`."""
+    from hf_ltsam.training.refusals import check_arguments
+
+    args = LTSamConfig(output_dir=str(tmp_path), use_cpu=True)
+    check_arguments(args)
+    args.deepspeed = {"zero_optimization": {"stage": 2}}
+    with pytest.raises(ValueError, match=r"deepspeed=.*accelerate launch"):
+        check_arguments(args)
+
+
+def test_data_parallel_is_refused(tmp_path):
+    from hf_ltsam.training.refusals import check_arguments
+
+    args = LTSamConfig(output_dir=str(tmp_path), use_cpu=True)
+    args._n_gpu = 4
+    with pytest.raises(ValueError, match=r"4 GPUs .*DataParallel.*accelerate launch"):
+        check_arguments(args)
+
+
+def test_compute_loss_func_and_foreign_arguments(tmp_path):
+    from transformers import TrainingArguments
+
+    with pytest.raises(ValueError, match=r"compute_loss_func is refused.*loss="):
+        LTSamTrainer(nn.Linear(4, 3), LTSamConfig(str(tmp_path), use_cpu=True), compute_loss_func=lambda *_, **__: 0)
+    with pytest.raises(TypeError, match="must be an LTSamConfig, got TrainingArguments"):
+        LTSamTrainer(nn.Linear(4, 3), TrainingArguments(str(tmp_path), use_cpu=True))
+    with pytest.raises(TypeError, match="got type"):
+        trainer(tmp_path, method=int)
+    with pytest.raises(ValueError, match="use one"):
+        from hf_ltsam.methods import SAM
+
+        trainer(tmp_path, method=SAM(), method_args={"rho": 0.1})
+
+
+def test_hyperparameter_search_is_refused(tmp_path):
+    with pytest.raises(NotImplementedError, match="one run per setting"):
+        trainer(tmp_path).hyperparameter_search(direction="maximize")
+
+
+def test_labels_outside_the_class_range(tmp_path):
+    model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=3))
+    with pytest.raises(ValueError, match=r"Label 5 \(first at position 10\) is outside the class range 0 to 2"):
+        trainer(tmp_path, model, [*DATA, {"input": DATA[0]["input"], "labels": 5}])
+    with pytest.raises(ValueError, match=r"Label -1"):
+        trainer(tmp_path, data=[*DATA, {"input": DATA[0]["input"], "labels": -1}])
+    with pytest.raises(ValueError, match=r"Label 2 .*range 0 to 1"):
+        trainer(tmp_path, nn.Linear(4, 2), statistics=ClassStatistics([5, 5]))
+
+
+def test_a_class_without_a_training_image(tmp_path):
+    model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=4))
+    with pytest.raises(ValueError, match="class 3 has no training image"):
+        trainer(tmp_path, model)
+
+
+def test_counts_that_do_not_match_the_logits(tmp_path):
+    model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=4))
+    with pytest.raises(ValueError, match=r"4 logits .* 3 classes.*num_labels=3"):
+        trainer(tmp_path, model, statistics=ClassStatistics([6, 3, 1]))
+    with pytest.raises(ValueError, match=r"2 logits .* 3 classes"):  # known only from the first forward pass
+        trainer(tmp_path, nn.Linear(4, 2)).train()
+
+
+def test_soft_labels_are_refused(tmp_path):
+    soft = [{"input": torch.randn(4), "labels": torch.tensor([0.5, 0.5, 0.0])} for _ in range(4)]
+    with pytest.raises(ValueError, match=r"Soft labels \(mixup"):
+        trainer(tmp_path, data=soft, statistics=ClassStatistics([6, 3, 1])).train()
+
+
+def test_a_column_that_the_model_does_not_take(tmp_path):
+    data = [{**d, "file_name": torch.zeros(1)} for d in DATA]
+    with pytest.raises(ValueError, match=r"'file_name'.*Linear.forward.*input.*remove_unused_columns=True"):
+        trainer(tmp_path, data=data).train()
+    trainer(tmp_path, data=data, remove_unused_columns=True).train()
+
+
+def test_labels_under_another_name(tmp_path):
+    data = [{"input": d["input"], "target": d["labels"]} for d in DATA]
+    with pytest.raises(ValueError, match=r"no 'labels', only \['input', 'target'\].*label_names"):
+        trainer(tmp_path, data=data, statistics=ClassStatistics([6, 3, 1])).train()
+    trainer(tmp_path, data=data, label_names=["target"]).train()
+
+
+@pytest.mark.parametrize(("threshold", "empty"), [(0, "tail"), (100, "head")])
+def test_a_split_with_an_empty_side_warns(threshold, empty, tmp_path, caplog):
+    logging.getLogger("transformers").propagate = True
+    with caplog.at_level("WARNING"):
+        trainer(tmp_path, method="imbsam", tail_threshold=threshold)
+    assert f"no class in the {empty}" in caplog.text and "6, 3, 1" in caplog.text and f"={threshold}" in caplog.text
+
+
+def test_the_learning_rate_of_adamw_under_sgd_warns(tmp_path, caplog):
+    logging.getLogger("transformers").propagate = True
+    with caplog.at_level("WARNING"):
+        trainer(tmp_path, learning_rate=5e-5)
+    assert "learning_rate=5e-05" in caplog.text
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path):
+    occupied = tmp_path / "file"
+    occupied.write_text("here")
+    with pytest.raises(ValueError, match=r"output_dir=.*cannot be written"):
+        trainer(occupied)
+
+
+def test_two_different_tail_thresholds(tmp_path):
+    with pytest.raises(ValueError, match="tail_threshold is 2 in LTSamConfig and 3 in class_statistics"):
+        trainer(tmp_path, statistics=ClassStatistics([6, 3, 1], tail_threshold=3), tail_threshold=2)
+
+
+def test_statistics_that_are_given_are_trusted(tmp_path):
+    made = trainer(tmp_path, statistics=ClassStatistics([60, 30, 10], tail_threshold=10), method="imbsam")
+    made.train()
+    assert made.class_statistics.counts == (60, 30, 10)
+    assert (
+        trainer(tmp_path, statistics=ClassStatistics([60, 30, 10]), tail_threshold=7).class_statistics.tail_threshold
+        == 7
+    )
+
+
+def test_a_data_set_whose_labels_cannot_be_read_says_what_to_pass(tmp_path):
+    class Opaque(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            raise RuntimeError("an image would be decoded here")
+
+    with pytest.raises(TypeError, match="class_statistics="):
+        trainer(tmp_path, data=Opaque())
+
+
+def test_cosine_head_and_ldam_agree_on_the_scale(tmp_path):
+    def model(scale):
+        return CifarResNetForImageClassification(
+            CifarResNetConfig(depth=8, num_labels=3, head="cosine", cosine_scale=scale)
+        )
+
+    trainer(tmp_path, model(30.0), loss="ldam")
+    with pytest.raises(ValueError, match=r"s=30.*scale 16"):
+        trainer(tmp_path, model(16.0), loss="ldam")
+
+
+@pytest.mark.parametrize("shape", [lambda losses: losses.mean(), lambda losses: losses.unsqueeze(1)])
+def test_a_loss_that_reduces_or_broadcasts(shape, tmp_path):
+    def loss(logits, labels, statistics):
+        return shape(nn.functional.cross_entropy(logits, labels, reduction="none"))
+
+    with pytest.raises(ValueError, match=r"one value per sample.*reduction='none'"):
+        trainer(tmp_path, loss=loss).train()
+
+
+def test_evaluation_labels_outside_the_range_are_found_before_training(tmp_path):
+    bad = [{"input": torch.randn(4), "labels": 7}]
+    args = LTSamConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    for eval_dataset in (bad, {"good": DATA, "bad": bad}):
+        with pytest.raises(ValueError, match=r"eval_dataset: label 7 is outside the class range 0 to 2"):
+            LTSamTrainer(nn.Linear(4, 3), args, train_dataset=DATA, eval_dataset=eval_dataset)
+
+
+def test_labels_of_the_batch_outside_the_range(tmp_path):
+    class Opaque(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return {"input": torch.randn(4), "labels": 5}
+
+    with pytest.raises(ValueError, match=r"Labels from 5 to 5 are outside the class range 0 to 2"):
+        trainer(tmp_path, data=Opaque(), statistics=ClassStatistics([6, 3, 1])).train()
+
+
+def test_labels_of_any_integer_type(tmp_path):
+    data = [{"input": d["input"], "labels": torch.tensor(d["labels"], dtype=torch.int32)} for d in DATA]
+    trainer(tmp_path, data=data).train()
+
+
+def test_numbers_as_text(tmp_path):
+    """YAML reads 1e-3 as text."""
+    assert trainer(tmp_path, method="sam", method_args={"rho": "1e-3"}).method.rho == 1e-3
+    assert trainer(tmp_path, loss="logit_adjustment", loss_args={"tau": "5e-1"}).loss.tau == 0.5
+
+
+def test_what_only_the_launcher_says():
+    from types import SimpleNamespace
+
+    from hf_ltsam.training.refusals import check_launcher
+
+    def launched(
+        deepspeed=False,
+        fsdp=0,
+        compiled=False,
+        processes=1,
+        size=None,
+        scope="micro",
+        swa=None,
+        wanted=None,
+        last=False,
+    ):
+        plugin = SimpleNamespace(fsdp_version=fsdp)
+        return SimpleNamespace(
+            is_deepspeed_enabled=deepspeed,
+            is_fsdp_enabled=bool(fsdp),
+            accelerator=SimpleNamespace(num_processes=processes, state=SimpleNamespace(fsdp_plugin=plugin)),
+            args=SimpleNamespace(
+                torch_compile=compiled,
+                ascent_size=size,
+                ascent_scope=scope,
+                swa_start=swa,
+                fsdp=wanted or bool(fsdp),
+                channels_last=last,
+            ),
+        )
+
+    check_launcher(launched(processes=2))
+    check_launcher(launched(compiled=True))
+    check_launcher(launched(fsdp=2, processes=2, size=8))
+    check_launcher(launched(processes=2, size=7))
+    check_launcher(launched(processes=2, last=True))
+    for setting, named in [
+        ({"deepspeed": True}, "deepspeed"),
+        ({"fsdp": 1}, "fsdp_version: 2"),
+        ({"fsdp": 2, "swa": 0.5}, "swa_start"),
+        ({"wanted": True}, "fsdp is set, but"),
+        ({"fsdp": 2, "last": True}, "channels_last=True"),
+        ({"compiled": True, "processes": 2}, "torch_compile"),
+        ({"processes": 2, "size": 7, "scope": "step"}, "ascent_size=7.*multiple of 2"),
+        ({"processes": 2, "size": 7, "fsdp": 2}, "ascent_size=7.*multiple of 2"),
+    ]:
+        with pytest.raises(ValueError, match=named):
+            check_launcher(launched(**setting))
+
+
+def test_a_schedule_free_optimizer_object(tmp_path):
+    class ScheduleFree(torch.optim.SGD):
+        def train(self): ...
+        def eval(self): ...
+
+    model = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match=r"ScheduleFree.*two places"):
+        LTSamTrainer(
+            model,
+            LTSamConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none"),
+            train_dataset=DATA,
+            optimizers=(ScheduleFree(model.parameters(), lr=0.1), None),
+        )
+
+
+def test_a_model_without_trainable_weights_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="nothing can be trained"):
+        trainer(tmp_path, nn.Linear(4, 3).requires_grad_(False))
+
+
+def test_the_proposed_threshold_leaves_a_head():
+    assert ClassStatistics([500, 500, 500, 20]).proposed_tail_threshold == 20
+    assert ClassStatistics([6, 3, 1]).proposed_tail_threshold == 3
+    assert ClassStatistics([4, 4, 4]).proposed_tail_threshold == 4  # equal classes cannot be split

@@ -1,0 +1,153 @@
+"""Data parallel training: ranks stay identical, and the gradient is the mean of what each rank would have used."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from methods import references
+from methods.references import Problem
+from training.two_processes import METHODS, evaluated, model, run
+from training.two_ranks import results_of_two_ranks
+
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.methods.context import StepContext
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    return results_of_two_ranks(SCRIPT, tmp_path_factory.mktemp("two"))
+
+
+CASES = [(False, 1), (False, 2), (True, 1), (True, 2)]  # batch norm, micro-batches per step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*CASES, "pgd", "averaged"])
+def test_ranks_stay_identical(ranks, case):
+    first, second = (r[case] for r in ranks)
+    for name, value in first["state"].items():
+        assert torch.equal(value, second["state"][name]), name
+    assert not torch.equal(first["batches"][0][0], second["batches"][0][0]), "both ranks saw the same batch"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_the_gradient_is_the_mean_over_ranks_and_micro_batches(ranks, case):
+    batch_norm, accumulation = case
+    for step in range(3):
+        micro = range(step * accumulation, (step + 1) * accumulation)
+        parts = [reference(rank[case], k, batch_norm) for rank in ranks for k in micro]
+        for p, ours in enumerate(ranks[0][case]["gradients"][step]):
+            torch.testing.assert_close(ours, sum(g[p] for g in parts) / len(parts), rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_noise_is_drawn_once_for_all_ranks_and_micro_batches(ranks):
+    """Or the mean over four of them would halve it."""
+    for step in range(3):
+        parts = [references.sgd(problem(rank["pgd"], k, False)) for rank in ranks for k in (2 * step, 2 * step + 1)]
+        noise = torch.cat(
+            [
+                (ours - sum(g[p] for g in parts) / len(parts)).flatten()
+                for p, ours in enumerate(ranks[0]["pgd"]["gradients"][step])
+            ]
+        )
+        like = torch.empty((), dtype=torch.float64)
+        context = StepContext(torch.zeros(1), ClassStatistics([1, 1]), 0.0, like, step=step, seed=42)  # Trainer's seed
+        xi = [
+            torch.randn(p.shape, generator=g, dtype=p.dtype)
+            for g in [context.generator()]
+            for p in model(False).parameters()
+        ]
+        torch.testing.assert_close(noise, 0.5 * torch.cat([t.flatten() for t in xi]), rtol=0, atol=1e-12)
+
+
+# ---- one perturbation for all processes ----
+
+JOINT = (
+    [("step", m, a) for m in METHODS for a in (1, 2)]
+    + [("sharded", m, 1) for m in METHODS]
+    + [("sharded", "focal_sam", 2)]
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", JOINT, ids=str)
+def test_two_processes_equal_one_with_twice_the_batch(ranks, case, tmp_path):
+    """ascent_scope="step" on copies of the weights, and weights in shards, which cannot do otherwise."""
+    _, method, accumulation = case
+    one = run(tmp_path, False, 1, method, per_device_train_batch_size=8 * accumulation, **METHODS[method])
+    start = model(False).state_dict()
+    moved, difference = (
+        torch.stack([(one["state"][k] - other[k]).norm() for k in start]).norm()
+        for other in (start, ranks[0][case]["state"])
+    )
+    assert difference <= 1e-6 * moved
+    assert all(torch.equal(v, ranks[1][case]["state"][k]) for k, v in ranks[0][case]["state"].items())
+
+
+@pytest.mark.slow
+def test_groups_over_processes_take_their_part_from_each(ranks):
+    """Of 2 x 2 micro-batches of 4, groups of 4 take 2 samples from each process."""
+    first, second = (r["step", "groups", 2] for r in ranks)
+    pieces = []
+    for k in range(2):  # of the first step
+        for rows in (slice(0, 2), slice(2, 4)):
+            (x, y), (u, v) = first["batches"][k], second["batches"][k]
+            pieces.append(
+                Problem(model(False), torch.cat([x[rows], u[rows]]), torch.cat([y[rows], v[rows]]), [1] * 4, 0)
+            )
+    expected = [sum(g) / 4 for g in zip(*(references.sam(piece, rho=0.3) for piece in pieces))]
+    for ours, theirs in zip(first["gradients"][0], expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_sharded_micro_batches_have_perturbations_of_their_own(ranks, tmp_path):
+    """Each with the gradient of all processes, that of the first micro-batch too, which is taken under `no_sync`."""
+    one = run(tmp_path, False, 2, "focal_sam", per_device_train_batch_size=8, rho=0.3)
+    for name, value in one["state"].items():
+        torch.testing.assert_close(ranks[0]["sharded", "micro"]["state"][name], value, rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_sharded_training_resumes(ranks):
+    assert ranks[0]["resumed"] == {"sam": True, "msam": True, "looksam": True, "friendly_sam": True}
+
+
+@pytest.mark.slow
+def test_gradients_are_exchanged_once_per_step_whatever_the_method(ranks):
+    """And not between the micro-batches of a step."""
+    assert ranks[0]["communications"] == {"sgd": 3, "focal_sam": 3, "cc_sam": 3}
+
+
+@pytest.mark.slow
+def test_evaluation_on_two_processes_equals_one(ranks, tmp_path):
+    metrics, logits = evaluated(tmp_path)
+    for found, of in (r["evaluated"] for r in ranks):
+        assert found == metrics
+        assert (of == logits).all()
+    assert len(logits) == 30
+
+
+@pytest.mark.slow
+def test_the_default_perturbs_every_process_on_its_own(ranks):
+    """Or the tests above could not tell the two apart."""
+    own, joint = (ranks[0][case]["gradients"][0] for case in ((False, 1), ("step", "focal_sam", 1)))
+    assert max((a - b).abs().max().item() for a, b in zip(own, joint)) > 1e-4
+
+
+def problem(result, k, batch_norm):
+    net = copy.deepcopy(model(batch_norm))
+    with torch.no_grad():
+        for p, value in zip(net.parameters(), result["weights"][k]):
+            p.copy_(value)
+    x, y = result["batches"][k]
+    return Problem(net, x, y, list(result["counts"]), 0)
+
+
+def reference(result, k, batch_norm):
+    return references.focal_sam(problem(result, k, batch_norm), rho=0.05, gamma=1.0, lam=1.0)
