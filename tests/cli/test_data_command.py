@@ -17,7 +17,7 @@ from dataset_builders.publish import Draw, data_card, leaderboard
 from dataset_builders.sets.cifar_lt import CIFAR10_NAMES
 from dataset_builders.sets.facts import FACTS
 from hf_ltsam import ClassStatistics
-from hf_ltsam.cli.train.data_arguments import DataArguments
+from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import check_data, load_splits
 from hf_ltsam.runs.card.metadata import METRICS
 from hf_ltsam.runs.class_curve import text_curve

@@ -10,8 +10,8 @@ import torch
 from datasets import Dataset
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from hf_ltsam.cli.train.data_arguments import DataArguments
 from hf_ltsam.cli.train.model import ImageFormat, Normalisation
+from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.decode import decode_image, decode_images, encoded_images, unreadable_images
 from hf_ltsam.data.in_memory.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.image_utils import PILImageResampling
 
 from hf_ltsam import CifarResNetConfig
-from hf_ltsam.cli.train.model_arguments import ModelArguments
+from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.clip_source import is_clip
 from hf_ltsam.models.clip_start import FROM_IMAGES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.table import Table
 from transformers.trainer_utils import PredictionOutput
 
 from hf_ltsam import METHODS, LTSamTrainer
-from hf_ltsam.cli.train.arguments import Run
+from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.runs.files import write_whole
@@ -31,12 +30,7 @@ def save_recipe(run: Run) -> Path:
     again = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
     settings = yaml.safe_dump(again, sort_keys=False)
     repeat = f"ltsam {run.program} --config THIS_FILE --output_dir OTHER"
-    return write_whole(path, f"# {command(run)}\n# the same again: {repeat}\n{settings}")
-
-
-def command(run: Run) -> str:
-    """The run as one line to paste, however it was started."""
-    return shlex.join(["ltsam", run.program, *run.words])
+    return write_whole(path, f"# {run.command}\n# the same again: {repeat}\n{settings}")
 
 
 def record_of(
@@ -69,7 +63,7 @@ def record_of(
         data={**asdict(run.data), "training_labels_sha256": label_fingerprint(splits.train_labels)},
         timing=timing(train),
         hardware=hardware(trainer),
-        command=command(run),
+        command=run.command,
         weights_sha256=weights_digest(run.config.output_dir),
         versions=installed_versions(),
     )

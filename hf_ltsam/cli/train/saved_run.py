@@ -16,9 +16,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from hf_ltsam import ClassStatistics
 from hf_ltsam.adapters.by_name import FULL
 from hf_ltsam.class_statistics import FILE_NAME as STATISTICS_FILE
-from hf_ltsam.cli.train.arguments import Run, parse
+from hf_ltsam.cli.train.arguments import make_run
 from hf_ltsam.cli.train.data import prepare
 from hf_ltsam.cli.train.model import adapted, image_format
+from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits
 from hf_ltsam.runs.folder import WEIGHTS, has_weights, load_run
 
@@ -89,7 +90,7 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
         raise FileNotFoundError(f"{folder}: there is no such folder. Give the --output_dir of a run.")
     root = root_of(folder)
     require_weights(folder)
-    run = parse(["--config", str(root / RECIPE), *([] if dataset is None else ["--dataset", dataset])])
+    run = make_run({} if dataset is None else {"dataset": dataset}, recipe=root / RECIPE)
     try:
         splits = load_splits(run.data)
     except FileNotFoundError as error:

@@ -17,7 +17,7 @@ from dataset_builders.folders import load_image_folder
 from dataset_builders.long_tail import check_imbalance_ratio, long_tailed, profile_named
 from dataset_builders.sets.cifar_lt import load_cifar_lt
 from hf_ltsam import ClassStatistics
-from hf_ltsam.cli.train.data_arguments import DataArguments
+from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.data.bad_images import NAMED
 from hf_ltsam.data.decode import unreadable_rows
 from hf_ltsam.data.in_memory.in_memory import CUSTOMARY_NORMALISATION

@@ -1,7 +1,9 @@
-"""Train an image classifier on long-tailed data, test it after the last epoch, and write down what came out.
+"""Train an image classifier on long-tailed data, test it after the last epoch, and record the results.
 
-accelerate launch training_scripts/train.py --config training_scripts/recipes/cifar100_lt_ir100_la_focal_sam.yaml
-ltsam train --dataset FOLDER --method focal_sam --method_args '{"rho": 0.1}' --loss logit_adjustment --learning_rate 0.1
+    accelerate launch training_scripts/train.py --config cifar100_lt_ir100_la_focal_sam
+    ltsam train --dataset FOLDER --method focal_sam --method_args '{"rho": 0.1}' --loss logit_adjustment --learning_rate 0.1
+
+In Python: run_training(make_run({"dataset": FOLDER, "method": "focal_sam"})).
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.cli.evaluate.images import TestImages
-from hf_ltsam.cli.train.arguments import Run, parse
+from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.checks import check, mapping, resume_point, warn_of_tiny_last_batch
 from hf_ltsam.cli.train.data import prepare
 from hf_ltsam.cli.train.model import adapted, build_model, image_format, image_processor
 from hf_ltsam.cli.train.results import print_results, record_of, save_recipe
+from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.decode import encoded_images
@@ -38,24 +41,33 @@ from hf_ltsam.training.second_stage import SecondStageTrainer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """One run, from the words of the command line."""
+    """`ltsam train`: the run that the options describe."""
     with user_errors():
-        run = parse(sys.argv[1:] if argv is None else argv)
-        check(run)
-        with run.config.main_process_first(desc="loading the data"):
-            splits = load_splits(run.data)
-            if run.config.on_bad_image == "skip" and run.data.check_images:
-                splits = without_unreadable(splits, run.data.image_column, not run.config.disable_tqdm)
-        warn_of_tiny_last_batch(len(splits.train), run.config)
-        trainer = build_trainer(run, splits)
-        trained = train(run, trainer)
-        record = finish(run, splits, trainer, trained.metrics)
+        run_training(parse(sys.argv[1:] if argv is None else argv))
+
+
+def run_training(run: Run) -> RunRecord:
+    """Train, test after the last epoch, save, show the accuracies, and publish where `push_to_hub` is set.
+
+    Raises:
+        ValueError, FileNotFoundError: a setting that cannot work, named with its value and the way out.
+    """
+    check(run)
+    with run.config.main_process_first(desc="loading the data"):
+        splits = load_splits(run.data)
+        if run.config.on_bad_image == "skip" and run.data.check_images:
+            splits = without_unreadable(splits, run.data.image_column, not run.config.disable_tqdm)
+    warn_of_tiny_last_batch(len(splits.train), run.config)
+    trainer = build_trainer(run, splits)
+    trained = train(run, trainer)
+    record = finish(run, splits, trainer, trained.metrics)
+    if trainer.is_world_process_zero():
+        print_results(record, run.config.output_dir)
+    if run.config.push_to_hub:
+        commit = trainer.publish_saved()
         if trainer.is_world_process_zero():
-            print_results(record, run.config.output_dir)
-        if run.config.push_to_hub:
-            commit = trainer.publish_saved()
-            if trainer.is_world_process_zero():
-                print(f"Published: {commit.commit_url}")
+            print(f"Published: {commit.commit_url}")
+    return record
 
 
 def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
@@ -129,20 +141,6 @@ def finish(
     return record
 
 
-def _way_back(config: LTSamConfig) -> str:
-    checkpoint = last_checkpoint(config.output_dir)
-    if checkpoint is None:
-        return "No checkpoint was written yet, so there is nothing to resume (--save_strategy, --save_steps)."
-    return f"The same command with --resume_from_checkpoint true goes on from {checkpoint}."
-
-
-if __name__ == "__main__":
-    main()
-
-
-# ---- the test after the last epoch ----
-
-
 def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionOutput:
     """Logits and labels of the test images; logits are means over each image's views, where `--test_time` asks for them."""
     if run.data.test_time == "none":
@@ -160,3 +158,10 @@ def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionO
         None if config.disable_tqdm else f"test, {run.data.test_time}",
     )
     return PredictionOutput(logits.numpy(), splits.test_labels.numpy(), {})
+
+
+def _way_back(config: LTSamConfig) -> str:
+    checkpoint = last_checkpoint(config.output_dir)
+    if checkpoint is None:
+        return "No checkpoint was written yet, so there is nothing to resume (--save_strategy, --save_steps)."
+    return f"The same command with --resume_from_checkpoint true goes on from {checkpoint}."
