@@ -123,15 +123,15 @@ def options_of(settings: Mapping[str, Any], recipe: str | Path | None = None) ->
 
 
 def _typed(settings: Mapping[str, Any], origin: str, program: str) -> dict[str, Any]:
-    """Each value in the type of its option; None leaves a setting at its default."""
+    """Each value in the type of its option, in the order of the options; None leaves a setting at its default."""
     options = _options(program)
     for name in settings:
         if name not in options:
             raise ValueError(f"{origin} sets {name!r}, which does not exist.{_closest(name, options)} {HELP}")
     return {
-        name: _value(options[name], value, f"{origin} sets {name} to {value!r}")
-        for name, value in settings.items()
-        if value is not None
+        name: _value(option, value, f"{origin} sets {name} to {value!r}")
+        for name, option in options.items()
+        if (value := settings.get(name)) is not None
     }
 
 
@@ -203,8 +203,10 @@ def _parser(program: str) -> _Parser:
 @cache
 def _options(program: str) -> dict[str, argparse.Action]:
     """The options by name, without --help and --config; argparse lists them nowhere else."""
-    actions = {action.dest: action for action in reversed(_parser(program)._actions)}  # --flip after --no_flip
-    return {name: action for name, action in actions.items() if name not in ("help", "config")}
+    options: dict[str, argparse.Action] = {}
+    for action in _parser(program)._actions:
+        options.setdefault(action.dest, action)  # --flip, not --no_flip
+    return {name: action for name, action in options.items() if name not in ("help", "config")}
 
 
 def _without_token(words: Sequence[str]) -> tuple[str, ...]:
