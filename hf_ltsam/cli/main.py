@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.hyperparameters import nearest
 
 
 class Command(NamedTuple):
@@ -79,8 +80,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(name: str) -> str:
     if name not in COMMANDS:
-        from hf_ltsam.hyperparameters import nearest
-
         raise argparse.ArgumentTypeError(f"unknown command {name!r}.{nearest(name, COMMANDS)}")
     return name
 

@@ -9,7 +9,8 @@ from typing import Any
 from hf_ltsam import LTSamConfig, make_loss, make_method
 from hf_ltsam.cli.train.model import OURS
 from hf_ltsam.cli.train.settings import Run
-from hf_ltsam.cli.train.splits import check_choice, check_data
+from hf_ltsam.cli.train.splits import check_data
+from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.losses.reweighting import Reweighting
 from hf_ltsam.models.clip_source import OPEN_CLIP
 from hf_ltsam.models.clip_start import STARTS
