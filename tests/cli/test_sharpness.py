@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 import shutil
 import warnings
 
@@ -16,6 +17,7 @@ from transformers import AutoModelForImageClassification, ViTConfig, ViTForImage
 
 from hf_ltsam.cli.sharpness import command as analyze_sharpness
 from hf_ltsam.cli.sharpness.analysis import Request, analyse
+from hf_ltsam.cli.sharpness.options import command_of, parse_options
 from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.saved_run import open_run
 from hf_ltsam.curvature import CurvatureSettings, Hessian, check_memory
@@ -173,6 +175,21 @@ def test_values_in_python_give_the_numbers_of_the_command_line(run, tmp_path):
     found = json.loads(path.read_text())
     assert found.pop("command") == "" and expected.pop("command").startswith("ltsam sharpness")
     assert found == expected and {"spectra", "sharpness", "surface"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "runs/x",
+        "runs/x --classes 0 owl --groups few --max_samples 3 --seed 2 --output out --dataset data",
+        "runs/x --suggest_rho --spectrum --rhos 0.1 1.0 --loss logit_adjustment --loss_args '{\"tau\": 2.0}'",
+        "runs/x --checkpoints --surface 2d --points 9 --span 0 2 --towards runs/y --batch_size 8",
+    ],
+)
+def test_a_request_states_the_command_that_repeats_it(words):
+    request = parse_options(shlex.split(words))
+    assert parse_options(shlex.split(command_of(request))[2:]) == request
+    assert len(command_of(request)) <= len(f"ltsam sharpness {words}") + 4  # 0 is 0.0
 
 
 def test_settings_out_of_their_range_are_refused():

@@ -1,4 +1,4 @@
-"""What the demo shows on the screen: a table, and three commands to try next."""
+"""The screen of the demo: a table of accuracies, and three commands to try next."""
 
 from __future__ import annotations
 

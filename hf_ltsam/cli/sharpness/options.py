@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_ltsam.cli.sharpness.analysis import Request
 from hf_ltsam.curvature import CurvatureSettings
 from hf_ltsam.hyperparameters import nearest
-from hf_ltsam.losses import Loss, make_loss
+from hf_ltsam.losses import LOSSES, CrossEntropy, Loss, make_loss
+from hf_ltsam.runs.identity import describe
 
 DESCRIPTION = """\
 Curvature of a trained model, class by class: extreme eigenvalues, trace and spectral density of the Hessian of the loss.
@@ -59,6 +62,24 @@ def parse_options(words: Sequence[str]) -> Request:
         output=options.output,
         settings=settings,
     )
+
+
+def command_of(request: Request) -> str:
+    """The command line that asks for the same analysis."""
+    loss = describe(LOSSES, request.loss)
+    options = {
+        **{name: getattr(request, name) for name in ("classes", "groups", "surface", "towards", "dataset", "output")},
+        "loss": None if request.loss == CrossEntropy() else loss["name"],
+        "loss_args": json.dumps(loss["args"]) if loss["args"] else None,
+        **{name: value for name, value in asdict(request.settings).items() if value != getattr(DEFAULTS, name)},
+    }
+    others = {name: getattr(request, name) for name in ("checkpoints", "suggest_rho")}
+    flags = {**others, "spectrum": request.spectra and (any(others.values()) or request.surface is not None)}
+    words = ["ltsam", "sharpness", str(request.run), *(f"--{name}" for name, is_set in flags.items() if is_set)]
+    for name, value in options.items():
+        if value not in (None, ()):
+            words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return shlex.join(words)
 
 
 class _Parser(argparse.ArgumentParser):
