@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from dataset_builders.corruptions import CORRUPTIONS
 from hf_ltsam.cli.evaluate.command import output_folder
-from hf_ltsam.cli.evaluate.evaluation import Settings, identity_of, summary_of
+from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings, identity_of, summary_of
 from hf_ltsam.cli.evaluate.images import Corruption, TestImages
 from hf_ltsam.cli.evaluate.sets import DIGITS, SUFFIX, Places, find_sets
 from hf_ltsam.data.decode import encoded_images
@@ -53,7 +53,7 @@ def _error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) 
     """Every corrupted image is made once, for all checkpoints."""
     checkpoints = {folder: load_checkpoint(str(folder)) for folder in folders}
     results = {folder: _results(folder, checkpoint) for folder, checkpoint in checkpoints.items()}
-    settings, encoded = Settings(CORRUPTIONS, SEVERITIES), encoded_images(test)
+    settings, encoded = EvaluationSettings(CORRUPTIONS, SEVERITIES), encoded_images(test)
     test_set, known = find_sets([NAME], Places())[0], label_fingerprint(labels)
     for corruption, severity in product(CORRUPTIONS, SEVERITIES):
         seen: dict[Preprocessing, torch.Tensor] = {}  # all runs have the same, as they trained on the same images
