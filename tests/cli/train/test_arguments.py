@@ -1,8 +1,8 @@
 """Settings from recipe and command line."""
 
 import pytest
-
 from hf_ltsam.cli.reproduce.recipes import find_recipe, read_recipe
+
 from hf_ltsam.cli.train.arguments import parse
 
 
