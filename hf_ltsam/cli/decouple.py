@@ -20,7 +20,6 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from hf_ltsam.cli.reproduce.recipes import RECIPES, read_recipe, recipe_names
 from hf_ltsam.cli.train.arguments import options_of, read_options, run_of, with_recipe
 from hf_ltsam.cli.train.checks import check, mapping, resume_point
 from hf_ltsam.cli.train.data import TrainingData, prepare
@@ -34,6 +33,7 @@ from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.labels import read_label_column
 from hf_ltsam.models.frozen_features import frozen_features
 from hf_ltsam.runs.identity import describe, fingerprint
+from hf_ltsam.runs.recipes import read_recipe, recipe_names
 from hf_ltsam.runs.record import FILE_NAME, RunRecord, read_metrics
 from hf_ltsam.training.second_stage import (
     SECOND_STAGES,
@@ -49,7 +49,7 @@ from hf_ltsam.training.second_stage import (
 from hf_ltsam.training.second_stage.stages import TauNorm, linear
 
 MOVABLE = {"dataset", "lists", "own_lists", "check_images"}  # where the data lie, not what they are
-DEFAULTS = RECIPES / "base" / "second_stage.yaml"
+DEFAULTS = "second_stage"  # a part of recipes
 logger = logging.get_logger(__name__)
 
 
@@ -151,10 +151,9 @@ def first_stage_folder(value: str | None, seed: int) -> Path:
     runs = Path("runs") / folder.name / f"seed{seed}"
     if runs.is_dir():
         return runs
-    is_recipe = folder.name in recipe_names() or (RECIPES / f"{value}.yaml").is_file()
-    hint = (
-        f" The recipe has not been run: ltsam train --config {value} --seed {seed} writes {runs}." if is_recipe else ""
-    )
+    hint = ""
+    if value in recipe_names():
+        hint = f" The recipe has not been run: ltsam train --config {value} --seed {seed} writes {runs}."
     raise FileNotFoundError(f"--first_stage {value}: there is no such folder.{hint}")
 
 

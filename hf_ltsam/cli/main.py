@@ -35,6 +35,7 @@ COMMANDS = {
     "decouple": Command(
         "decouple", "Train the classifier of a finished run again: cRT, LWS, tau-normalisation, CC-SAM."
     ),
+    "recipes": Command("recipes", "List recipes with their published numbers, or show one: ltsam recipes NAME."),
     "reproduce": Command(
         "reproduce.command", "Run the rows of a published table; a killed table goes on where it was."
     ),

@@ -19,9 +19,9 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from hf_ltsam import LTSamConfig
-from hf_ltsam.cli.reproduce.recipes import find_recipe, read_recipe
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
 from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.runs.recipes import find_recipe, read_recipe
 
 HELP = "`ltsam train --help` lists all options."
 CHOSEN_BY_NAME = ("method", "loss", "adapter", "second_stage")  # each has its hyper-parameters in NAME_args
@@ -187,7 +187,7 @@ class _Parser(HfArgumentParser):
 
 @cache  # 150 options take longer to declare than to read
 def _parser(program: str) -> _Parser:
-    of_stages = " A second stage's defaults are those of recipes/base/second_stage.yaml, whatever is shown here."
+    of_stages = " The defaults of a second stage are those of `ltsam recipes second_stage`, whatever is shown here."
     parser = _Parser(
         [ModelArguments, DataArguments, SecondStageArguments, LTSamConfig],
         prog=f"ltsam {program}",

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from hf_ltsam.cli.reproduce.recipes import RECIPES, recipe_names
+
 from hf_ltsam.cli.train.arguments import parse
 
 NAME = re.compile(

@@ -2,8 +2,8 @@
 
 import pytest
 from cli.reproduce.published_tables import TABLES
-
 from hf_ltsam.cli.reproduce.recipes import RECIPES, find_recipe, published_target, read_recipe
+
 from hf_ltsam.cli.reproduce.tables import read_table, table_names
 
 OURS = {"cifar100_lt_other_methods", "cifar_lt_other_second_stages", "places_lt"}

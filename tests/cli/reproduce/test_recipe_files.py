@@ -9,10 +9,10 @@ import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from cli.reproduce.recipe_rows import ROWS
+from hf_ltsam.cli.reproduce.recipes import RECIPES, find_recipe, read_recipe
 from transformers import ConvNextImageProcessor, ResNetConfig
 
 from hf_ltsam import make_loss
-from hf_ltsam.cli.reproduce.recipes import RECIPES, find_recipe, read_recipe
 from hf_ltsam.cli.train.model import build_model, wanted_format
 from hf_ltsam.training.refusals import check_head
 

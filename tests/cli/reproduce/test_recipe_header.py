@@ -1,7 +1,6 @@
 """The published number of a recipe, and headers that state none in a readable way."""
 
 import pytest
-
 from hf_ltsam.cli.reproduce.recipes import Target, find_recipe, published_target
 
 HEADER = """# CIFAR-10-LT: something.

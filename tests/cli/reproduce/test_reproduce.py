@@ -12,12 +12,12 @@ import psutil
 import pytest
 import torch
 import yaml
+from hf_ltsam.cli.reproduce.recipes import find_recipe, read_recipe
 from runs.report.made_runs import metrics, write_run
 from safetensors.torch import load_file
 
 from hf_ltsam.cli.reproduce import command as reproduce
 from hf_ltsam.cli.reproduce import runs as table_runs
-from hf_ltsam.cli.reproduce.recipes import find_recipe, read_recipe
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
 from hf_ltsam.cli.reproduce.tables import Row, read_table, table_names
 from hf_ltsam.cli.train import train

@@ -4,9 +4,9 @@ import re
 
 import pytest
 import yaml
+from hf_ltsam.cli.reproduce.recipes import RECIPES, find_recipe, read_recipe
 
 from hf_ltsam.cli import decouple
-from hf_ltsam.cli.reproduce.recipes import RECIPES, find_recipe, read_recipe
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.training.second_stage import SECOND_STAGES, make_second_stage
 from hf_ltsam.training.second_stage.stages import CRT, CCSAMStage

@@ -4,8 +4,8 @@ import shlex
 
 import pytest
 
-from hf_ltsam.cli.reproduce.recipes import find_recipe, read_recipe
 from hf_ltsam.cli.train.arguments import make_run, parse
+from hf_ltsam.runs.recipes import find_recipe, read_recipe
 
 
 @pytest.fixture
