@@ -26,14 +26,14 @@ from hf_ltsam.cli.train.data_arguments import DataArguments
 from hf_ltsam.cli.train.model import image_format, image_processor
 from hf_ltsam.cli.train.model_arguments import ModelArguments
 from hf_ltsam.cli.train.results import print_results, save_recipe
-from hf_ltsam.cli.train.saved_run import RECIPE, SavedRun, open_run, require_weights, root_of
+from hf_ltsam.cli.train.saved_run import SavedRun, open_run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.cli.train.train import finish, train
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.labels import read_label_column
 from hf_ltsam.models.frozen_features import frozen_features
+from hf_ltsam.runs.folder import RECIPE, RunFolder
 from hf_ltsam.runs.identity import describe, fingerprint
-from hf_ltsam.runs.record import FILE_NAME, read_metrics
 from hf_ltsam.training.second_stage import (
     SECOND_STAGES,
     CachedFeatures,
@@ -94,8 +94,8 @@ def parse_second_stage(words: Sequence[str]) -> Run:
     given, recipe = read_settings([*named, *words[len(named) // 2 :]], "decouple")
     seed = given.get("seed", read_recipe(DEFAULTS)["seed"])
     folder = first_stage_folder(given.get("first_stage"), seed)
-    require_weights(folder)
-    root = root_of(folder)
+    RunFolder(folder).require_weights()
+    root = RunFolder(folder).root.path
     first, _ = read_settings(["--config", str(root / RECIPE)])
     decided = {**_all_settings(ModelArguments, first), **_all_settings(DataArguments, first)}
     settings = {**layered(given, first, decided), "first_stage": str(folder)}
@@ -131,7 +131,7 @@ def build_trainer(run: Run, first: FirstStage, stage: SecondStage) -> SecondStag
 
 def _check_run(run: Run, stage: SecondStage) -> None:
     folder = Path(str(run.stage.first_stage))
-    if Path(run.config.output_dir).resolve() in (folder.resolve(), root_of(folder).resolve()):
+    if Path(run.config.output_dir).resolve() in (folder.resolve(), RunFolder(folder).root.path.resolve()):
         raise ValueError(f"--output_dir {run.config.output_dir} is the first stage's own folder: name another one.")
     check(run)
     if not stage.is_trained and resume_point(run.config):
@@ -201,8 +201,8 @@ def _held_out(run: Run, first: FirstStage, stage: TauNorm) -> CachedFeatures:
 
 def _origin(first: FirstStage) -> dict[str, Any]:
     saved = first.saved
-    record = read_metrics(saved.root) if (saved.root / FILE_NAME).is_file() else None
-    facts = {"folder": str(saved.folder), "weights_sha256": fingerprint(first.model)}
+    record = saved.root.record
+    facts = {"folder": str(saved.folder.path), "weights_sha256": fingerprint(first.model)}
     return facts if record is None else {**facts, "method": record.method, "loss": record.loss}
 
 

@@ -10,14 +10,11 @@ from typing import Any
 from huggingface_hub.utils import validate_repo_id
 
 from hf_ltsam.runs.card import RunFacts, Stated, card_files, model_card, read_facts
-from hf_ltsam.runs.folder import load_run
+from hf_ltsam.runs.folder import EVALUATION, SHARPNESS, RunFolder
 from hf_ltsam.runs.hub import Upload, check_publishable, require_network, run_files, send
 from hf_ltsam.runs.identity import fingerprint
-from hf_ltsam.runs.sharpness.parts import FILE_NAME as SHARPNESS_FILE
-from hf_ltsam.runs.sharpness.parts import read_json
+from hf_ltsam.runs.model import load_run
 from hf_ltsam.runs.shift.checkpoint import load_checkpoint
-from hf_ltsam.runs.shift.results import FILE_NAME as EVALUATION_FILE
-from hf_ltsam.runs.shift.results import read_results
 
 
 def push_command(words: Sequence[str]) -> None:
@@ -32,9 +29,7 @@ def push_command(words: Sequence[str]) -> None:
     check_repo_name(arguments.repo)
     check_publishable(arguments.run)
     facts = facts_of(arguments.run)
-    results = [
-        name for name, of in (("evaluation", facts.evaluation), ("sharpness", facts.sharpness)) if of is not None
-    ]
+    results = [name for name, of in ((EVALUATION, facts.evaluation), (SHARPNESS, facts.sharpness)) if of is not None]
     files = {**run_files(arguments.run, results), **card_files(facts, arguments.repo, _stated(arguments))}
     commit = send(Upload(arguments.repo, files, arguments.message, arguments.revision, arguments.private))
     print(f"Published: {commit.commit_url}")
@@ -64,31 +59,29 @@ def check_repo_name(name: str) -> None:
 
 def facts_of(run: Path) -> RunFacts:
     """What the run says about itself; results of other weights than it holds now are left out, saying so."""
+    folder = RunFolder(run)
     evaluation = _of_these_weights(
-        run / "evaluation" / EVALUATION_FILE,
-        read_results,
-        lambda found: found["checkpoint"]["fingerprint"],
+        run / EVALUATION,
+        folder.evaluation,
+        lambda results: results["checkpoint"]["fingerprint"],
         lambda: load_checkpoint(str(run)).fingerprint,
     )
     sharpness = _of_these_weights(
-        run / "sharpness" / SHARPNESS_FILE,
-        read_json,
-        lambda found: found["weights_sha256"],
+        run / SHARPNESS,
+        folder.sharpness,
+        lambda results: results["weights_sha256"],
         lambda: fingerprint(load_run(run, trainable=True)),
     )
     return read_facts(run, evaluation, sharpness)
 
 
 def _of_these_weights(
-    file: Path, read: Callable[[Path], Any], stated: Callable[[Any], str], current: Callable[[], str]
+    place: Path, results: Mapping[str, Any] | None, stated: Callable[[Any], str], current: Callable[[], str]
 ) -> Mapping[str, Any] | None:
-    if not file.is_file():
+    if results is not None and stated(results) != current():
+        print(f"{place} is of other weights than the run has now: it is left out.")
         return None
-    found: Mapping[str, Any] = read(file)
-    if stated(found) != current():
-        print(f"{file} is of other weights than the run has now: it is left out.")
-        return None
-    return found
+    return results
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from hf_ltsam.cli.train.saved_run import SavedRun, epoch_of, step_of
+from hf_ltsam.cli.train.saved_run import SavedRun
 from hf_ltsam.curvature import (
     ChosenImages,
     Chunks,
@@ -37,6 +36,7 @@ from hf_ltsam.curvature import (
 )
 from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import Loss
+from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.identity import fingerprint
 from hf_ltsam.runs.sharpness.parts import Parts
 from hf_ltsam.runs.sharpness.records import (
@@ -103,18 +103,18 @@ class Analysis:
         gradient_norm = float(mean_loss.gradient().double().norm())
         return {**subset_record(subset), **spectrum_record(density, traces, mean_loss.value(), gradient_norm)}
 
-    def evolution(self, folders: Sequence[Path]) -> None:
+    def evolution(self, checkpoints: Sequence[RunFolder]) -> None:
         """Extreme eigenvalues of every subset at every checkpoint."""
         check_memory(self.model, self.options.lanczos_steps)
-        total = self.options.lanczos_steps * self.options.probes * sum(map(len, self.subsets)) * len(folders)
+        total = self.options.lanczos_steps * self.options.probes * sum(map(len, self.subsets)) * len(checkpoints)
         with self._bar("checkpoints", total) as bar:
-            for folder in folders:
-                model = self.saved.model(folder).to(self._device)
+            for checkpoint in checkpoints:
+                model = self.saved.model(checkpoint.path).to(self._device)
                 with fixed_for_curvature(model):
-                    self._checkpoint(folder, model, bar)
+                    self._checkpoint(checkpoint, model, bar)
 
-    def _checkpoint(self, folder: Path, model: nn.Module, bar: Any) -> None:
-        o, step = self.options, step_of(folder)
+    def _checkpoint(self, checkpoint: RunFolder, model: nn.Module, bar: Any) -> None:
+        o, step, folder_name = self.options, checkpoint.step, checkpoint.path.name
         settings = {
             "lanczos_steps": o.lanczos_steps,
             "probes": o.probes,
@@ -122,12 +122,12 @@ class Analysis:
             "weights_sha256": fingerprint(model),
         }
         for subset in self.subsets:
-            bar.set_postfix_str(f"{folder.name}, {subset.name}")
+            bar.set_postfix_str(f"{folder_name}, {subset.name}")
             name = f"evolution/{subset.name} @ {step}"
             if self.parts.is_done(name, settings):
                 bar.update(o.lanczos_steps * o.probes * len(subset))
                 continue
-            where = {"subset": subset.name, "checkpoint": folder.name, "step": step, "epoch": epoch_of(folder)}
+            where = {"subset": subset.name, "checkpoint": folder_name, "step": step, "epoch": checkpoint.epoch}
             self.parts.make(name, settings, partial(self._point, where, model, subset, bar))
 
     def _point(self, where: dict[str, Any], model: nn.Module, subset: Subset, bar: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from torch import nn
 from hf_ltsam import LOSSES
 from hf_ltsam.cli.sharpness.analysis import Analysis
 from hf_ltsam.cli.sharpness.options import loss_of, parse_options
-from hf_ltsam.cli.train.saved_run import SavedRun, open_run, require_weights
+from hf_ltsam.cli.train.saved_run import SavedRun, open_run
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.curvature import (
     ChosenImages,
@@ -33,10 +33,12 @@ from hf_ltsam.curvature import (
     make_subset,
 )
 from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.runs.files import mapping, read_json
+from hf_ltsam.runs.folder import SHARPNESS, RunFolder
 from hf_ltsam.runs.identity import describe, fingerprint
 from hf_ltsam.runs.record import installed_versions
 from hf_ltsam.runs.sharpness.figures import save_figures
-from hf_ltsam.runs.sharpness.parts import Parts, read_json
+from hf_ltsam.runs.sharpness.parts import Parts
 from hf_ltsam.runs.sharpness.records import samples_record, summary
 from hf_ltsam.training.refusals import check_head
 
@@ -73,14 +75,14 @@ def compute(options: argparse.Namespace, command: str = "", progress: bool = Tru
         The path of `sharpness.json`.
     """
     if options.towards is not None:
-        require_weights(options.towards)
+        RunFolder(options.towards).require_weights()
     saved = open_run(options.run, options.dataset)
     subsets, chosen = _subsets(options, saved)
     checkpoints = saved.checkpoints() if options.checkpoints else []
     loss, model = loss_of(options), saved.model()
     check_head(loss, model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    parts = Parts(options.output or options.run / "sharpness", _subject(options, saved, model))
+    parts = Parts(options.output or options.run / SHARPNESS, _subject(options, saved, model))
     images = saved.training_images(model, progress)
     analysis = Analysis(saved, model.to(device), loss, images, chosen, subsets, options, parts, progress)
     with fixed_for_curvature(model):
@@ -122,8 +124,8 @@ def _facts(
 ) -> dict[str, object]:
     """What figures and reports say about all parts."""
     return {
-        "run": str(saved.root),
-        "weights": str(saved.folder),
+        "run": str(saved.root.path),
+        "weights": str(saved.folder.path),
         **parts.subject,
         "model": type(model).__name__,
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -137,7 +139,7 @@ def _facts(
 
 
 def _show(path: Path, figures: Sequence[Path]) -> None:
-    results, console = read_json(path), Console()
+    results, console = read_json(path, mapping) or {}, Console()
     if results.get("spectra"):
         table = Table("", "images", "loss", "lam_max", "lam_min", "min/max", "max/min", "trace")
         for name, record in results["spectra"].items():

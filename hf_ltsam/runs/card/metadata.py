@@ -17,6 +17,7 @@ from huggingface_hub import (
 
 from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.card.tables import accuracies, views
+from hf_ltsam.runs.folder import RECORD
 
 # name in the results -> identifier of the metric on the Hub, and in words
 METRICS = {
@@ -73,7 +74,7 @@ def card_data(facts: RunFacts, model_name: str, stated: Stated) -> ModelCardData
 
 
 def eval_results(facts: RunFacts) -> list[EvalResult]:
-    """The model index: numbers as they stand in `metrics.json` and in the evaluation, fractions in [0, 1]."""
+    """The model index: the numbers of the record and of the evaluation, fractions in [0, 1]."""
     found, task = [], facts.task or "classification"
     if facts.record is not None:
         data = facts.record.data
@@ -98,14 +99,14 @@ def leaderboard_entries(facts: RunFacts, repo: str, stated: Stated) -> str | Non
     benchmark = stated.benchmark or facts.data_set
     if benchmark is None or facts.record is None:
         return None
-    source = f"{constants.ENDPOINT}/{repo}/blob/main/metrics.json"
+    source = f"{constants.ENDPOINT}/{repo}/blob/main/{RECORD}"
     entries = [
         EvalResultEntry(
             dataset_id=benchmark,
             task_id=METRICS[name][0],
             value=round(100 * value, 2),
             source_url=source,
-            source_name="metrics.json",
+            source_name=RECORD,
             notes=f"seed {facts.record.seed}, {when(facts)}",
         )
         for name, value in accuracies(facts.record.results["test"]).items()

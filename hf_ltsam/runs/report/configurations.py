@@ -1,4 +1,4 @@
-"""Runs that differ in the seed only are one configuration, whose numbers have a mean and a deviation."""
+"""Runs that differ in the seed alone are one configuration, whose numbers have a mean and a deviation."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ from typing import Any
 import numpy as np
 
 from hf_ltsam import ClassStatistics
+from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.report.names import title
 from hf_ltsam.runs.report.reading import ReportedRun
 from hf_ltsam.runs.report.saved_parts import TestResult
 
-# Settings that change neither the training nor what it is trained on; data are told apart by their labels.
-_OF_NO_CONSEQUENCE = frozenset(
-    ["seed", "data_seed", "output_dir", "dataset", "disable_tqdm", "report_to", "run_name", "resume_from_checkpoint"]
-)
-_PREFIXES = ("logging_", "save_", "eval_", "dataloader_", "per_device_eval_")
 NAN = float("nan")
 
 
@@ -62,31 +58,23 @@ def spread(values: Iterable[float]) -> tuple[float, float]:
 
 
 def configurations(runs: Sequence[ReportedRun]) -> list[Configuration]:
-    """In the order of their first runs."""
-    grouped: dict[str, list[ReportedRun]] = {}
+    """Runs of the same experiment together, in the order of their first runs."""
+    grouped: list[list[ReportedRun]] = []
     for run in runs:
-        grouped.setdefault(json.dumps(facts(run), sort_keys=True, default=str), []).append(run)
-    members = list(grouped.values())
-    return [Configuration(name, tuple(own)) for name, own in zip(_titles([own[0] for own in members]), members)]
+        for members in grouped:
+            if facts(members[0]) == facts(run):
+                members.append(run)
+                break
+        else:
+            grouped.append([run])
+    titles = _titles([members[0] for members in grouped])
+    return [Configuration(title, tuple(members)) for title, members in zip(titles, grouped)]
 
 
 def facts(run: ReportedRun) -> dict[str, Any]:
-    """All that distinguishes a run from others, but for the seed; by its folder alone where nothing is known."""
-    known: dict[str, Any] = {}
-    if run.recipe is not None:
-        settings = run.recipe.settings.items()
-        known |= {k: v for k, v in settings if k not in _OF_NO_CONSEQUENCE and not k.startswith(_PREFIXES)}
-    if run.metrics is not None:
-        record = run.metrics.record
-        own_data = {k: v for k, v in record.data.items() if k not in _OF_NO_CONSEQUENCE}
-        known |= {
-            "method": record.method["name"], "method_args": record.method.get("args"),
-            "loss": record.loss["name"], "loss_args": record.loss.get("args"),
-            "reweighting": record.reweighting.get("scheme", "none"),
-            "reweighting_start": record.reweighting.get("start"), "weight_averaging": record.weight_averaging,
-            **record.model, **own_data, "counts": list(run.metrics.statistics.counts),
-        }  # fmt: skip
-    return known or {"folder": str(run.folder)}
+    """The experiment of a run; its folder where nothing else is known."""
+    record = run.metrics.record if run.metrics is not None else None
+    return experiment_of(record, run.recipe) or {"folder": str(run.folder)}
 
 
 def differing(configurations: Sequence[Configuration]) -> list[str]:

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_ltsam import ClassStatistics
+from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.sharpness.figures import subset_label
+from hf_ltsam.runs.shift.results import check_results
 
 Floats = NDArray[np.float64]
 GROUPS = ("many", "medium", "few")
@@ -33,7 +35,7 @@ def floats(values: Any, ndim: int = 1) -> Floats:
 
 @dataclass(frozen=True)
 class TestResult:
-    """An entry of `results` in metrics.json. Accuracies are fractions.
+    """An entry of `results` in a record. Accuracies are fractions.
 
     Args:
         per_class: (C,); NaN for a class without test image.
@@ -60,6 +62,21 @@ class TestResult:
                 groups[name] = float(np.nanmean(per_class[list(classes)]))
         ece = float("nan") if values["ece"] is None else float(values["ece"])
         return cls(float(values["overall"]), float(values["balanced"]), groups, per_class, ece, int(values["samples"]))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The record of a run, with its statistics and test results."""
+
+    record: RunRecord
+    statistics: ClassStatistics
+    test: TestResult
+
+    @classmethod
+    def from_json(cls, values: Any) -> Recorded:
+        record = RunRecord.from_json(values)
+        statistics = ClassStatistics.from_dict(record.class_statistics)
+        return cls(record, statistics, TestResult.from_json(record.results["test"], statistics))
 
 
 def head_and_tail(statistics: ClassStatistics) -> dict[str, tuple[int, ...]]:
@@ -214,10 +231,11 @@ class ShiftedSet:
         )
 
 
-def history_entries(values: Mapping[str, Any]) -> tuple[dict[str, float], ...]:
-    """The log history of trainer_state.json: what is a number in each entry."""
-    entries: Sequence[Mapping[str, Any]] = values["log_history"]
-    return tuple({k: float(v) for k, v in entry.items() if isinstance(v, int | float)} for entry in entries)
+def shifted_sets(values: Any) -> dict[str, ShiftedSet]:
+    """The test sets of an evaluation that are finished, by name."""
+    sets = check_results(values)["sets"]
+    finished = {name: of_set for name, of_set in sets.items() if "result" in of_set or "summary" in of_set}
+    return {name: ShiftedSet.from_json(of_set) for name, of_set in finished.items()}
 
 
 def _groups(result: Mapping[str, Any]) -> dict[str, float]:

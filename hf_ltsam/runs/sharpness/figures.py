@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_ltsam.runs.sharpness.parts import read_json
+from hf_ltsam.runs.files import mapping, read_json
 
 # Colours of Okabe and Ito, which colour-blind people tell apart too, with dashes and markers for print in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -23,7 +23,7 @@ MOST = 7  # curves in one figure
 
 def save_figures(path: Path) -> list[Path]:
     """One PNG for each quantity in a `sharpness.json`, beside it."""
-    results = read_json(path)
+    results = read_json(path, mapping) or {}
     drawn: dict[str, Callable[[Any, dict[str, Any]], None]] = {}
     if results.get("spectra"):
         drawn["spectra"] = _draw_spectra

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.metrics.corruption import Baseline
 from hf_ltsam.metrics.long_tail import balanced_accuracy, group_accuracies, overall_accuracy, per_class_accuracy
-from hf_ltsam.runs.files import plain, write_json
+from hf_ltsam.runs.files import plain, read_json, write_json
 
-FILE_NAME = "ood_results.json"
 SCHEMA_VERSION = 1
 Cell = tuple[str, int] | None  # corruption and severity; None: a set without corruptions
 
@@ -114,17 +112,22 @@ def read_results(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is damaged, or something else.
+        DamagedFileError: it is damaged, or something else.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There are no results at {path}: give the {FILE_NAME} of an evaluation.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it, and evaluate again.") from error
+    values = read_json(Path(path), check_results, "Remove it, and evaluate again.")
+    if values is None:
+        raise FileNotFoundError(f"There are no results at {path}: give the JSON file that `ltsam evaluate` wrote.")
+    return values
+
+
+def check_results(values: Any) -> dict[str, Any]:
+    """The content of a file of results.
+
+    Raises:
+        ValueError: it is something else.
+    """
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION or "checkpoint" not in values:
-        raise ValueError(f"{path} holds no results of an evaluation that this release reads.")
+        raise ValueError("it does not hold results of an evaluation that this release reads")
     return values
 
 
