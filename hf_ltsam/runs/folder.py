@@ -29,6 +29,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.files import mapping, read_json, read_text, write_json, write_whole
 from hf_ltsam.runs.predictions import Predictions
 from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.sharpness.parts import check_sharpness
 from hf_ltsam.runs.shift.results import check_results
 
 RECORD = "metrics.json"
@@ -169,7 +170,7 @@ class RunFolder:
     @property
     def sharpness(self) -> dict[str, Any] | None:
         """The results of `ltsam sharpness`."""
-        return self.read(f"{SHARPNESS}/{SHARPNESS_RESULTS}", mapping)
+        return self.read(f"{SHARPNESS}/{SHARPNESS_RESULTS}", check_sharpness)
 
     # Weights and checkpoints.
 

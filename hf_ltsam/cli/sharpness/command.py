@@ -34,7 +34,7 @@ from hf_ltsam.curvature import (
 )
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.runs.files import mapping, read_json
-from hf_ltsam.runs.folder import SHARPNESS, RunFolder
+from hf_ltsam.runs.folder import SHARPNESS, SHARPNESS_RESULTS, RunFolder
 from hf_ltsam.runs.identity import describe, fingerprint
 from hf_ltsam.runs.record import installed_versions
 from hf_ltsam.runs.sharpness.figures import save_figures
@@ -94,7 +94,7 @@ def compute(options: argparse.Namespace, command: str = "", progress: bool = Tru
             analysis.surface()
     if options.checkpoints:
         analysis.evolution(checkpoints)
-    return parts.assemble(_facts(parts, saved, model, chosen, subsets, command))
+    return parts.assemble(SHARPNESS_RESULTS, _facts(parts, saved, model, chosen, subsets, command))
 
 
 def _subsets(options: argparse.Namespace, saved: SavedRun) -> tuple[list[Subset], ChosenImages]:

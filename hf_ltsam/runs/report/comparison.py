@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.runs.folder import RECIPE
 from hf_ltsam.runs.report.by_group import NAMES
 from hf_ltsam.runs.report.configurations import Configuration
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table
@@ -132,7 +133,7 @@ def _same_images(base: Configuration, other: Configuration) -> bool:
 
 
 def _command(run: ReportedRun) -> str:
-    return run.metrics.record.command if run.metrics is not None else f"ltsam train --config {run.folder}/recipe.yaml"
+    return run.metrics.record.command if run.metrics is not None else f"ltsam train --config {run.folder / RECIPE}"
 
 
 def _explained(compared: Sequence[Compared]) -> str:

@@ -12,11 +12,14 @@ import numpy as np
 
 from hf_ltsam import ClassStatistics
 from hf_ltsam.runs.experiment import experiment_of
+from hf_ltsam.runs.folder import RECIPE
+from hf_ltsam.runs.report.content import Listing, Missing, Section, Table
 from hf_ltsam.runs.report.names import title
 from hf_ltsam.runs.report.reading import ReportedRun
 from hf_ltsam.runs.report.saved_parts import TestResult
 
 NAN = float("nan")
+TITLE = "Configurations and commands"
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,16 @@ def spread(values: Iterable[float]) -> tuple[float, float]:
 
 def configurations(runs: Sequence[ReportedRun]) -> list[Configuration]:
     """Runs of the same experiment together, in the order of their first runs."""
-    grouped: list[list[ReportedRun]] = []
+    grouped: list[tuple[dict[str, Any], list[ReportedRun]]] = []
     for run in runs:
-        for members in grouped:
-            if facts(members[0]) == facts(run):
-                members.append(run)
-                break
+        experiment = facts(run)
+        members = next((members for other, members in grouped if other == experiment), None)
+        if members is None:
+            grouped.append((experiment, [run]))
         else:
-            grouped.append([run])
-    titles = _titles([members[0] for members in grouped])
-    return [Configuration(title, tuple(members)) for title, members in zip(titles, grouped)]
+            members.append(run)
+    titles = _titles([members[0] for _, members in grouped])
+    return [Configuration(title, tuple(members)) for title, (_, members) in zip(titles, grouped)]
 
 
 def facts(run: ReportedRun) -> dict[str, Any]:
@@ -86,6 +89,47 @@ def setting(configuration: Configuration, name: str) -> str:
     """The value of a setting, as text; a dash where it has none."""
     value = _flat(facts(configuration.runs[0])).get(name)
     return "-" if value is None else str(value)
+
+
+def section(configurations: Sequence[Configuration]) -> Section:
+    """Configuration and command of each run."""
+    runs = [run for c in configurations for run in c.runs]
+    names = differing(configurations)
+    tables = [_differences(configurations, names)] if names else []
+    missing = [
+        Missing(f"The recipe of {run.folder} ({RECIPE})", "ltsam train ...") for run in runs if run.recipe is None
+    ]
+    listings = [
+        Listing(f"{c.title}: commands", "\n".join(_command(run) for run in c.runs)) for c in configurations
+    ] + [
+        Listing(f"{c.title}: all settings ({RECIPE} of {run.folder})", run.recipe.text)
+        for c in configurations if (run := c.first(lambda run: run.recipe is not None)) and run.recipe
+    ]  # fmt: skip
+    return Section(TITLE, tables=[*tables, _runs(configurations)], listings=listings, missing=missing)
+
+
+def _differences(configurations: Sequence[Configuration], names: Sequence[str]) -> Table:
+    rows = [[name, *(setting(c, name) for c in configurations)] for name in names]
+    return Table("Settings in which configurations differ", ["setting", *(c.title for c in configurations)], rows)
+
+
+def _runs(configurations: Sequence[Configuration]) -> Table:
+    rows = [[str(run.folder), c.title, run.seed, _versions(run)] for c in configurations for run in c.runs]
+    return Table("Runs", ["folder", "configuration", "seed", "versions"], rows)
+
+
+def _versions(run: ReportedRun) -> str:
+    if run.metrics is None:
+        return "-"
+    return ", ".join(f"{name} {version}" for name, version in run.metrics.record.versions.items())
+
+
+def _command(run: ReportedRun) -> str:
+    """From the record, or from the first line of the recipe."""
+    if run.metrics is not None and run.metrics.record.command:
+        return run.metrics.record.command
+    first = run.recipe.text.partition("\n")[0] if run.recipe is not None else ""
+    return first.removeprefix("# ") if first.startswith("# ") else f"(not known: {run.folder})"
 
 
 def _titles(runs: Sequence[ReportedRun]) -> list[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hf_ltsam import ClassStatistics
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.sharpness.figures import subset_label
+from hf_ltsam.runs.sharpness.parts import check_sharpness
 from hf_ltsam.runs.shift.results import check_results
 
 Floats = NDArray[np.float64]
@@ -173,7 +174,8 @@ class Curvature:
     surfaces: dict[str, Surface]
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Curvature:
+    def from_json(cls, values: Any) -> Curvature:
+        check_sharpness(values)
         spectra = {name: Spectrum.from_json(record) for name, record in values.get("spectra", {}).items()}
         evolution: dict[str, list[Checkpoint]] = {}
         for record in values.get("evolution", {}).values():

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from hf_ltsam.runs.files import plain, read_json, write_json
-from hf_ltsam.runs.folder import SHARPNESS_RESULTS
 
 SCHEMA_VERSION = 1
 _ADVICE = "Remove it: this part is then computed again."
@@ -51,25 +50,52 @@ class Parts:
             name: kind of quantity, a slash, and what distinguishes parts of that kind.
         """
         if not self.is_done(name, settings):
-            write_json(self._file(name), {"name": name, "settings": settings, "values": compute()})
+            write_json(self._file(name), {"name": name, "settings": settings, "values": compute()}, indent=1)
         saved = _read(self._file(name))
         if saved is None:
             raise OSError(f"{self._file(name)} vanished while it was read.")
         return saved["values"]
 
-    def assemble(self, facts: Mapping[str, Any]) -> Path:
-        """Write everything into one file: the facts, and every part under its kind and name."""
+    def assemble(self, file: str, facts: Mapping[str, Any]) -> Path:
+        """Write the results: the facts, and every part under its kind and name.
+
+        Args:
+            file: name of the file in the folder.
+            facts: about all parts.
+        """
         joined: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **facts}
-        for file in sorted(self._parts.glob("*.*.json")):
-            part = _read(file)
+        for path in sorted(self._parts.glob("*.*.json")):
+            part = _read(path)
             if part is not None:
                 kind, _, name = part["name"].partition("/")
                 joined.setdefault(kind, {})[name] = {**part["values"], "settings": part["settings"]}
-        return write_json(self.folder / SHARPNESS_RESULTS, joined)
+        return write_json(self.folder / file, joined, indent=1)
 
     def _file(self, name: str) -> Path:
         kind, _, rest = name.partition("/")
         return self._parts / f"{kind}.{rest.replace(' ', '_').replace('/', '_')}.json"
+
+
+def check_sharpness(values: Any) -> dict[str, Any]:
+    """The content of a file that `Parts` has assembled, as far as all its readers need it.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is something else, or incomplete.
+    """
+    if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError("it does not hold results of `ltsam sharpness` that this release reads")
+    _require(values, "weights_sha256", "loss")
+    for record in values.get("spectra", {}).values():
+        _require(record, "samples", "ratios")
+        for name in ("lam_max", "lam_min", "trace"):
+            float(record[name]["value"])
+    return values
+
+
+def _require(values: Mapping[str, Any], *names: str) -> None:
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise KeyError(missing[0])
 
 
 def _read(path: Path) -> Any:

@@ -15,6 +15,7 @@ from hf_ltsam.metrics.long_tail import balanced_accuracy, group_accuracies, over
 from hf_ltsam.runs.files import plain, read_json, write_json
 
 SCHEMA_VERSION = 1
+_NEEDED = {"result": ("overall", "groups", "samples"), "summary": ("errors", "severities", "mean_error")}
 Cell = tuple[str, int] | None  # corruption and severity; None: a set without corruptions
 
 
@@ -121,13 +122,18 @@ def read_results(path: str | Path) -> dict[str, Any]:
 
 
 def check_results(values: Any) -> dict[str, Any]:
-    """The content of a file of results.
+    """The content of a file of results, as far as all its readers need it.
 
     Raises:
-        ValueError: it is something else.
+        ValueError, KeyError, TypeError: it is something else, or incomplete.
     """
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION or "checkpoint" not in values:
         raise ValueError("it does not hold results of an evaluation that this release reads")
+    for of_set in values["sets"].values():
+        for part, names in _NEEDED.items():
+            missing = [name for name in names if part in of_set and name not in of_set[part]]
+            if missing:
+                raise KeyError(missing[0])
     return values
 
 
