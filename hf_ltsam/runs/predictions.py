@@ -70,6 +70,6 @@ class Predictions:
 
 
 def predictions_of(logits: Any, labels: Any, class_names: Sequence[str]) -> Predictions:
-    """From logits (N, C) and labels (N,)."""
+    """Predictions from logits (N, C) and labels (N,)."""
     confidence = np.round(softmax(logits).max(axis=1), DECIMALS)
     return Predictions(tuple(class_names), np.asarray(labels, dtype=np.int64), predicted_classes(logits), confidence)

@@ -1,4 +1,4 @@
-"""A run's facts as the card of its repository, and the files that go with it."""
+"""The card of a run's repository, and the files that go with it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def model_card(facts: RunFacts, repo: str, stated: Stated | None = None, model_n
     Args:
         facts: as `read_facts` finds them in the run's folder; every number is theirs.
         repo: OWNER/NAME, or the folder, that the lines for loading name.
-        stated: what only the author can say.
+        stated: by the author.
         model_name: the title; the name of the repository where it is None.
     """
     stated = Stated() if stated is None else stated

@@ -1,4 +1,4 @@
-"""What a run's folder says about the run. A card states this and nothing else."""
+"""The facts of a run, read from its folder. A card states them and nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 @dataclass(frozen=True)
 class RunFacts:
-    """
+    """A run as its card describes it.
+
     Args:
         folder: of the run.
         config: of the model.
@@ -67,7 +68,7 @@ class RunFacts:
 
     @property
     def task(self) -> str | None:
-        """As the Hub names it; None where it cannot be told."""
+        """As the Hub names it; None where the configuration does not say."""
         architectures = " ".join(self.config.get("architectures") or ())
         if "ForSequenceClassification" in architectures:
             return "text-classification"
@@ -76,7 +77,7 @@ class RunFacts:
 
     @property
     def trained_from(self) -> str | None:
-        """The name on the Hub of the model that the training started from."""
+        """Name on the Hub of the model from which the training started."""
         if self.adapter is not None:
             name = str(self.adapter.get("base_model_name_or_path"))
         else:
@@ -119,10 +120,12 @@ def read_facts(
 
 
 def _record(run: RunFolder) -> RunRecord | None:
-    """None too where it is of other weights, which a later training has put in the place of its own."""
+    """None too where a later training has replaced the weights."""
     record = run.record
     if record is not None and record.weights_sha256 and record.weights_sha256 != run.weights_sha256:
-        logger.warning(f"{run.path / RECORD} is of other weights than the folder has now: its results are left out.")
+        logger.warning(
+            f"{run.path / RECORD} belongs to other weights than the folder has now: its results are left out."
+        )
         return None
     return record
 

@@ -1,4 +1,4 @@
-"""Which files of a run belong on the Hub. All others stay here, pickles and whatever else lies in the folder."""
+"""The files of a run that belong on the Hub. All others stay here: pickles, and whatever else lies in the folder."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def run_files(folder: Path, results: Collection[str] = ()) -> dict[str, Path | b
     Args:
         results: which of "evaluation" and "sharpness" go with it: those that are of these weights.
     """
-    found = _matching(folder, folder, _RUN)
+    files = _matching(folder, folder, _RUN)
     for name in results:
-        found |= _matching(folder / name, folder, _RESULTS[name])
-    return found
+        files |= _matching(folder / name, folder, _RESULTS[name])
+    return files
 
 
 def checkpoint_files(folder: Path, path_in_repo: str) -> dict[str, Path | bytes]:

@@ -24,9 +24,11 @@ TITLE = "Configurations and commands"
 
 @dataclass(frozen=True)
 class Configuration:
-    """Args:
-    title: unique in the report.
-    runs: at least one.
+    """The runs of one experiment.
+
+    Args:
+        title: unique in the report.
+        runs: at least one.
     """
 
     title: str
@@ -39,7 +41,7 @@ class Configuration:
 
     @property
     def statistics(self) -> ClassStatistics | None:
-        """Of the training set, from the first run that tells it."""
+        """Of the training set, from the first run with a record."""
         return next((run.metrics.statistics for run in self.runs if run.metrics is not None), None)
 
     def accuracies(self, group: str) -> list[float]:
@@ -48,7 +50,7 @@ class Configuration:
         return [value for value in values if value is not None]
 
     def first(self, has: Callable[[ReportedRun], bool]) -> ReportedRun | None:
-        """Its first run of which something is true."""
+        """The first run that meets a condition."""
         return next((run for run in self.runs if has(run)), None)
 
 
@@ -133,17 +135,19 @@ def _command(run: ReportedRun) -> str:
 
 
 def _titles(runs: Sequence[ReportedRun]) -> list[str]:
-    """Method and loss, with the settings in which equal titles differ, and at last the folder."""
-    known = [facts(run) for run in runs]
-    plain = [title(own) if "folder" not in own else str(own["folder"]) for own in known]
-    namesakes = [[other for other, its_name in zip(known, plain) if its_name == name] for name in plain]
-    detailed = [_with_differences(*one) for one in zip(plain, known, namesakes)]
+    """Method and loss; of equal titles also the settings in which they differ, and if need be the folder."""
+    experiments = [facts(run) for run in runs]
+    plain = [
+        title(experiment) if "folder" not in experiment else str(experiment["folder"]) for experiment in experiments
+    ]
+    namesakes = [[other for other, its_name in zip(experiments, plain) if its_name == name] for name in plain]
+    detailed = [_with_differences(*one) for one in zip(plain, experiments, namesakes)]
     several = Counter(detailed)
     return [name if several[name] == 1 else f"{name} ({run.folder})" for name, run in zip(detailed, runs)]
 
 
-def _with_differences(name: str, own: Mapping[str, Any], namesakes: Sequence[Mapping[str, Any]]) -> str:
-    flat = _flat(own)
+def _with_differences(name: str, experiment: Mapping[str, Any], namesakes: Sequence[Mapping[str, Any]]) -> str:
+    flat = _flat(experiment)
     shown = [f"{key} {flat[key]}" for key in _differing([_flat(other) for other in namesakes]) if key in flat]
     words = ", ".join(shown[:3])
     return f"{name} ({words})" if 0 < len(words) <= 60 else name

@@ -56,7 +56,7 @@ def draw(
 
 
 def grid_of_panels(figure: Any, number: int, columns: int, **kwargs: Any) -> list[Any]:
-    """Axes in rows of so many columns; those left over are hidden."""
+    """Axes in rows of `columns`; those left over are hidden."""
     rows = -(-number // columns)
     panels = figure.subplots(rows, columns, squeeze=False, **kwargs)
     for axes in panels.flat[number:]:

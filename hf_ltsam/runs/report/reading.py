@@ -29,7 +29,7 @@ class ReportedRun:
 
     Args:
         history: entries of the log, numbers only.
-        shifted: name of a test set -> what `ltsam evaluate` found.
+        shifted: name of a test set -> results of `ltsam evaluate`.
         damaged: one sentence for each damaged file, with its path.
     """
 

@@ -1,6 +1,6 @@
-"""The parts of a run's JSON files that the report draws, checked when they are read.
+"""The parts of a run's files that the report draws, checked when they are read.
 
-Where a file is not what it should be, `from_json` raises ValueError, KeyError, TypeError, IndexError or AttributeError.
+`from_json` raises ValueError, KeyError, TypeError, IndexError or AttributeError for a file that is not what it should be.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class Curvature:
-    """What `ltsam sharpness` found.
+    """The results of `ltsam sharpness`.
 
     Args:
         labels: subset -> in words.

@@ -1,4 +1,4 @@
-"""The results of one checkpoint: one JSON file, written after every part, so that a killed evaluation goes on."""
+"""The results of one checkpoint, in one JSON file that is written after every part, so that a killed evaluation goes on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Cell = tuple[str, int] | None  # corruption and severity; None: a set without co
 
 
 class Results:
-    """What is known about a checkpoint.
+    """The results of one checkpoint so far.
 
     In the file: `checkpoint`, `class_statistics`, `sets`. A set has `result`, or for corruptions `cells` (corruption ->
     severity -> result) and `summary`. A result has its `identity` (what it follows from, beside the checkpoint),
@@ -147,14 +147,14 @@ def read_baseline(path: str | Path, name: str, cells: list[tuple[str, int]]) -> 
     corrupted = [other for other, of_set in values["sets"].items() if "cells" in of_set]
     if name not in corrupted:
         raise ValueError(f"--baseline {path} has no results on {name}.{nearest(name, corrupted)}")
-    found = values["sets"][name]["cells"]
-    missing = [f"{corruption} {s}" for corruption, s in cells if str(s) not in found.get(corruption, {})]
+    baseline_cells = values["sets"][name]["cells"]
+    missing = [f"{corruption} {s}" for corruption, s in cells if str(s) not in baseline_cells.get(corruption, {})]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise ValueError(f"--baseline {path} lacks {len(missing)} of {len(cells)} results on {name}: {shown}.")
     table: dict[str, dict[int, float]] = {}
     for corruption, severity in cells:
-        table.setdefault(corruption, {})[severity] = 1 - found[corruption][str(severity)]["overall"]
+        table.setdefault(corruption, {})[severity] = 1 - baseline_cells[corruption][str(severity)]["overall"]
     return Baseline.from_table(values["checkpoint"]["name"], table)
 
 
