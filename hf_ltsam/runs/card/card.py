@@ -21,7 +21,7 @@ from hf_ltsam.runs.card.tables import (
     results_table,
     shifted_table,
 )
-from hf_ltsam.runs.card.words import (
+from hf_ltsam.runs.card.sentences import (
     construction,
     cost,
     data_sentence,
