@@ -34,6 +34,7 @@ MODULES = (
     "hf_ltsam.methods.protocol",
     "hf_ltsam.losses.protocol",
     "hf_ltsam.runs.folder",
+    "hf_ltsam.runs.model",
     "hf_ltsam.training.weight_averaging",
     "hf_ltsam.models.spectral_norm",
     "hf_ltsam.data.transforms",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hf_ltsam.losses import LOSSES, make_loss
     from hf_ltsam.methods import METHODS, make_method
     from hf_ltsam.models import CifarResNetConfig, CifarResNetForImageClassification
-    from hf_ltsam.runs.folder import load_run
+    from hf_ltsam.runs.model import load_run
     from hf_ltsam.training.config import LTSamConfig
     from hf_ltsam.training.trainer import LTSamTrainer
 
@@ -27,7 +27,7 @@ _HOMES = {
     "ClassStatistics": "hf_ltsam.class_statistics",
     "LTSamConfig": "hf_ltsam.training.config",
     "LTSamTrainer": "hf_ltsam.training.trainer",
-    "load_run": "hf_ltsam.runs.folder",
+    "load_run": "hf_ltsam.runs.model",
     "make_loss": "hf_ltsam.losses",
     "make_method": "hf_ltsam.methods",
 }

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_ltsam.runs.card import RunFacts, Stated, model_card, read_facts
-from hf_ltsam.runs.folder import load_run
+from hf_ltsam.runs.folder import EVALUATION, SHARPNESS, RunFolder
 from hf_ltsam.runs.hub import check_publishable
 from hf_ltsam.runs.identity import fingerprint
-from hf_ltsam.runs.sharpness.parts import FILE_NAME as SHARPNESS_FILE
-from hf_ltsam.runs.sharpness.parts import read_json
+from hf_ltsam.runs.model import load_run
 from hf_ltsam.runs.shift.checkpoint import load_checkpoint
-from hf_ltsam.runs.shift.results import FILE_NAME as EVALUATION_FILE
-from hf_ltsam.runs.shift.results import read_results
 
 NOTHING_STATED = Stated()
 
@@ -41,15 +38,16 @@ def card(run: Path, repo: str | None = None, stated: Stated = NOTHING_STATED) ->
 
 def facts_of(run: Path) -> RunFacts:
     """What the run says about itself; results of other weights than it holds now are left out, saying so."""
+    folder = RunFolder(run)
     evaluation = _of_these_weights(
-        run / "evaluation" / EVALUATION_FILE,
-        read_results,
+        run / EVALUATION,
+        folder.evaluation,
         lambda results: results["checkpoint"]["fingerprint"],
         lambda: load_checkpoint(str(run)).fingerprint,
     )
     sharpness = _of_these_weights(
-        run / "sharpness" / SHARPNESS_FILE,
-        read_json,
+        run / SHARPNESS,
+        folder.sharpness,
         lambda results: results["weights_sha256"],
         lambda: fingerprint(load_run(run, trainable=True)),
     )
@@ -74,13 +72,10 @@ def stated_by(arguments: argparse.Namespace) -> Stated:
 
 
 def _of_these_weights(
-    file: Path, read: Callable[[Path], Any], stated: Callable[[Any], str], current: Callable[[], str]
+    place: Path, results: Mapping[str, Any] | None, stated: Callable[[Any], str], current: Callable[[], str]
 ) -> Mapping[str, Any] | None:
-    """The results in a file, if they are of the weights that the run has now."""
-    if not file.is_file():
-        return None
-    results: Mapping[str, Any] = read(file)
-    if stated(results) != current():
-        print(f"{file} is of other weights than the run has now: it is left out.")
+    """Results, if they are of the weights that the run has now."""
+    if results is not None and stated(results) != current():
+        print(f"{place} is of other weights than the run has now: it is left out.")
         return None
     return results

@@ -25,16 +25,17 @@ from hf_ltsam.cli.train.checks import check, mapping, resume_point
 from hf_ltsam.cli.train.data import TrainingData, prepare
 from hf_ltsam.cli.train.model import image_format, image_processor
 from hf_ltsam.cli.train.results import print_results, save_recipe
-from hf_ltsam.cli.train.saved_run import RECIPE, SavedRun, open_run, require_weights, root_of
+from hf_ltsam.cli.train.saved_run import SavedRun, open_run
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.cli.train.train import finish, train
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.labels import read_label_column
 from hf_ltsam.models.frozen_features import frozen_features
+from hf_ltsam.runs.folder import RECIPE, RunFolder
 from hf_ltsam.runs.identity import describe, fingerprint
 from hf_ltsam.runs.recipes import read_recipe, recipe_names
-from hf_ltsam.runs.record import FILE_NAME, RunRecord, read_metrics
+from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.training.second_stage import (
     SECOND_STAGES,
     CachedFeatures,
@@ -125,8 +126,8 @@ def make_second_stage_run(
     stated = with_recipe(settings, recipe, "decouple")
     seed = stated.get("seed", read_recipe(DEFAULTS)["seed"])
     folder = first_stage_folder(stated.get("first_stage"), seed)
-    require_weights(folder)
-    root = root_of(folder)
+    RunFolder(folder).require_weights()
+    root = RunFolder(folder).root.path
     first = with_recipe({}, root / RECIPE)
     everything = {**_over_first_stage(stated, first), "first_stage": str(folder)}
     if everything.get("second_stage") is None:
@@ -203,7 +204,7 @@ def build_trainer(run: Run, first: FirstStage, stage: SecondStage) -> SecondStag
 
 def _check_run(run: Run, stage: SecondStage) -> None:
     folder = Path(str(run.stage.first_stage))
-    if Path(run.config.output_dir).resolve() in (folder.resolve(), root_of(folder).resolve()):
+    if Path(run.config.output_dir).resolve() in (folder.resolve(), RunFolder(folder).root.path.resolve()):
         raise ValueError(f"--output_dir {run.config.output_dir} is the first stage's own folder: name another one.")
     check(run)
     if not stage.is_trained and resume_point(run.config):
@@ -273,6 +274,6 @@ def _held_out(run: Run, first: FirstStage, stage: TauNorm) -> CachedFeatures:
 
 def _origin(first: FirstStage) -> dict[str, Any]:
     saved = first.saved
-    record = read_metrics(saved.root) if (saved.root / FILE_NAME).is_file() else None
-    facts = {"folder": str(saved.folder), "weights_sha256": fingerprint(first.model)}
+    record = saved.root.record
+    facts = {"folder": str(saved.folder.path), "weights_sha256": fingerprint(first.model)}
     return facts if record is None else {**facts, "method": record.method, "loss": record.loss}

@@ -10,6 +10,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from hf_ltsam.cli.card import NOTHING_STATED, facts_of, run_parser, stated_by
 from hf_ltsam.runs.card import Stated, card_files
+from hf_ltsam.runs.folder import EVALUATION, SHARPNESS
 from hf_ltsam.runs.hub import Upload, check_publishable, require_network, run_files, send
 
 MESSAGE = "Upload of a run"
@@ -57,11 +58,8 @@ def push(
     check_repo_name(repo)
     check_publishable(run)
     facts = facts_of(run)
-    results = [
-        name
-        for name, of_run in (("evaluation", facts.evaluation), ("sharpness", facts.sharpness))
-        if of_run is not None
-    ]
+    of_the_run = {EVALUATION: facts.evaluation, SHARPNESS: facts.sharpness}
+    results = [name for name, values in of_the_run.items() if values is not None]
     files = {**run_files(run, results), **card_files(facts, repo, stated)}
     return send(Upload(repo, files, message, revision, private))
 

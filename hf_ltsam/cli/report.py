@@ -18,7 +18,8 @@ from pathlib import Path
 from rich.console import Console
 
 from hf_ltsam.cli.user_errors import user_errors
-from hf_ltsam.runs.report.reading import find_runs, read_run
+from hf_ltsam.runs.folder import find_runs
+from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.report import write_report
 
 

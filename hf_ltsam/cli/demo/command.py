@@ -32,6 +32,7 @@ from hf_ltsam.cli.train.train import build_trainer, finish, train
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.curvature import CurvatureSettings
 from hf_ltsam.runs.files import check_output_folder
+from hf_ltsam.runs.folder import EVALUATION, RECORD, SHARPNESS, RunFolder
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.report import write_report
@@ -104,7 +105,7 @@ def run_demo(folder: Path, seeds: int, epochs: int | None = None) -> dict[str, l
     checkpoint = run_folder(folder, title, 0)
     console.print(f"report      {page}")
     console.print(f"checkpoint  {checkpoint} (loaded again with AutoModelForImageClassification: the same logits)")
-    console.print(f"metrics     {checkpoint / 'metrics.json'}, and one for every other run")
+    console.print(f"metrics     {checkpoint / RECORD}, and one for every other run")
     console.print(f"corruptions {folder / 'digits_c.json'} (error of every run under each)")
     console.print(f"time        {time.perf_counter() - started:.0f} s")
     print_next_commands(console, folder / "digits", checkpoint)
@@ -153,7 +154,8 @@ def check_checkpoint(trainer: LTSamTrainer) -> None:
 
 def clear(folder: Path) -> None:
     """Remove the results of an earlier demo, which are of other weights."""
-    for stale in (folder / "evaluation", folder / "sharpness", *folder.glob("checkpoint-*")):
+    checkpoints = [checkpoint.path for checkpoint in RunFolder(folder).checkpoints.values()]
+    for stale in (folder / EVALUATION, folder / SHARPNESS, *checkpoints):
         if stale.is_dir():
             shutil.rmtree(stale)
 

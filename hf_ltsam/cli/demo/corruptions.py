@@ -22,8 +22,9 @@ from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.metrics.corruption import mean_error
 from hf_ltsam.models.test_views import Preprocessing
 from hf_ltsam.runs.files import write_json
+from hf_ltsam.runs.folder import EVALUATION_RESULTS
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, load_checkpoint
-from hf_ltsam.runs.shift.results import FILE_NAME, Results, measured
+from hf_ltsam.runs.shift.results import Results, measured
 from hf_ltsam.training.evaluation import predict_classes
 
 SEVERITIES = (3,)  # of 1 to 5: the middle one, to save time
@@ -77,4 +78,4 @@ def _error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) 
 def _results(folder: Path, checkpoint: Checkpoint) -> Results:
     """Written once, when all of it is known."""
     about = {"name": checkpoint.name, "fingerprint": checkpoint.fingerprint, "num_classes": checkpoint.num_classes}
-    return Results(output_folder(str(folder), None) / FILE_NAME, about, checkpoint.statistics, writes=False)
+    return Results(output_folder(str(folder), None) / EVALUATION_RESULTS, about, checkpoint.statistics, writes=False)

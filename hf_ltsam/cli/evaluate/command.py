@@ -26,9 +26,10 @@ from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.metrics.corruption import Baseline
 from hf_ltsam.models.test_views import TEST_TIME
 from hf_ltsam.runs.files import check_output_folder
+from hf_ltsam.runs.folder import EVALUATION, EVALUATION_RESULTS
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, check_model_name, load_checkpoint
 from hf_ltsam.runs.shift.report import GROUPS, short, write_report
-from hf_ltsam.runs.shift.results import FILE_NAME, Results, read_baseline
+from hf_ltsam.runs.shift.results import Results, read_baseline
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -100,7 +101,7 @@ def _evaluate_checkpoint(
         "fingerprint": checkpoint.fingerprint,
         "num_classes": checkpoint.num_classes,
     }
-    results = Results(folder / FILE_NAME, about, checkpoint.statistics, writes=state.is_main_process)
+    results = Results(folder / EVALUATION_RESULTS, about, checkpoint.statistics, writes=state.is_main_process)
     state.wait_for_everyone()  # all have read the file before one writes it
     for test_set in sets:
         evaluate(checkpoint, test_set, settings, results, baselines.get(test_set.name))
@@ -114,7 +115,7 @@ def output_folder(model: str, output_dir: Path | None) -> Path:
     """Where results go: `evaluation` in the checkpoint's folder, or below runs/evaluation for a model of the Hub."""
     if output_dir is not None:
         return output_dir
-    return Path(model) / "evaluation" if Path(model).is_dir() else Path("runs/evaluation") / model.replace("/", "_")
+    return Path(model) / EVALUATION if Path(model).is_dir() else Path("runs/evaluation") / model.replace("/", "_")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,7 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     where = "holds the sets in folders of their names; or NAME=FOLDER"
     parser.add_argument("--data_dir", nargs="+", default=[], metavar="FOLDER", help=where)
     parser.add_argument("--output_dir", type=Path, help="default: `evaluation` in the folder of the checkpoint")
-    parser.add_argument("--baseline", type=Path, help=f"{FILE_NAME} of another model: CE and mCE are relative to it")
+    parser.add_argument(
+        "--baseline", type=Path, help=f"{EVALUATION_RESULTS} of another model: CE and mCE are relative to it"
+    )
     parser.add_argument("--test_time", default="none", help=f"views that are averaged: {', '.join(TEST_TIME)}")
     parser.add_argument("--corruptions", nargs="+", default=CORRUPTIONS, metavar="NAME", help="default: the 15")
     parser.add_argument("--severities", nargs="+", type=int, default=SEVERITIES, metavar="S", help="default: 1 2 3 4 5")

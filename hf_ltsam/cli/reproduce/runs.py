@@ -15,9 +15,9 @@ import yaml
 
 from hf_ltsam.cli.reproduce.tables import Row
 from hf_ltsam.cli.train.arguments import read_settings
-from hf_ltsam.cli.train.saved_run import RECIPE
+from hf_ltsam.runs.folder import RECIPE, RunFolder
 from hf_ltsam.runs.recipes import find_recipe
-from hf_ltsam.runs.record import FILE_NAME, RunRecord, read_metrics
+from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.training.resume import last_checkpoint
 
 POLL = 0.2  # seconds between two looks at the processes
@@ -51,7 +51,7 @@ class RowRun:
     @property
     def result(self) -> RunRecord | None:
         """Of a run that has ended."""
-        return read_metrics(self.folder) if (self.folder / FILE_NAME).is_file() else None
+        return RunFolder(self.folder).record
 
     @property
     def program(self) -> str:

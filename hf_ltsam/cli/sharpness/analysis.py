@@ -17,7 +17,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from hf_ltsam import LOSSES
-from hf_ltsam.cli.train.saved_run import SavedRun, epoch_of, open_run, require_weights, step_of
+from hf_ltsam.cli.train.saved_run import SavedRun, open_run
 from hf_ltsam.curvature import (
     ChosenImages,
     CurvatureSettings,
@@ -37,6 +37,7 @@ from hf_ltsam.curvature import (
 )
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.losses import CrossEntropy, Loss
+from hf_ltsam.runs.folder import SHARPNESS, SHARPNESS_RESULTS, RunFolder
 from hf_ltsam.runs.identity import describe, fingerprint
 from hf_ltsam.runs.record import installed_versions
 from hf_ltsam.runs.sharpness.parts import Parts
@@ -99,14 +100,14 @@ def analyse(request: Request, command: str = "", progress: bool = True) -> Path:
         The path of `sharpness.json`.
     """
     if request.towards is not None:
-        require_weights(request.towards)
+        RunFolder(request.towards).require_weights()
     saved = open_run(request.run, request.dataset)
     subsets, chosen = _subsets(request, saved)
     checkpoints = saved.checkpoints() if request.checkpoints else []
     model = saved.model()
     check_head(request.loss, model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    parts = Parts(request.output or request.run / "sharpness", _identity(request, saved, model))
+    parts = Parts(request.output or request.run / SHARPNESS, _identity(request, saved, model))
     images = saved.training_images(model, progress)
     subject = Subject(model.to(device), request.loss, images, saved.splits.train_labels, saved.statistics)
     analysis = _Analysis(request, saved, subject, chosen, subsets, parts, progress)
@@ -119,7 +120,7 @@ def analyse(request: Request, command: str = "", progress: bool = True) -> Path:
             analysis.surface()
     if request.checkpoints:
         analysis.evolution(checkpoints)
-    return parts.assemble(_facts(parts, saved, model, chosen, subsets, command))
+    return parts.assemble(SHARPNESS_RESULTS, _facts(parts, saved, model, chosen, subsets, command))
 
 
 @dataclass(frozen=True)
@@ -158,26 +159,26 @@ class _Analysis:
         measured = spectrum_of(self.subject, subset, self.settings, lambda: bar.update(len(subset)))
         return {**subset_record(subset), **spectrum_record(*measured)}
 
-    def evolution(self, folders: Sequence[Path]) -> None:
+    def evolution(self, checkpoints: Sequence[RunFolder]) -> None:
         """Extreme eigenvalues of every subset at every checkpoint."""
         check_memory(self.subject.model, self.settings.lanczos_steps)
         products = self.settings.lanczos_steps * self.settings.probes
-        with self._bar("checkpoints", products * sum(map(len, self.subsets)) * len(folders)) as bar:
-            for folder in folders:
-                model = self.saved.model(folder).to(self.subject.device)
+        with self._bar("checkpoints", products * sum(map(len, self.subsets)) * len(checkpoints)) as bar:
+            for checkpoint in checkpoints:
+                model = self.saved.model(checkpoint.path).to(self.subject.device)
                 with fixed_for_curvature(model):
-                    self._checkpoint(folder, model, bar)
+                    self._checkpoint(checkpoint, model, bar)
 
-    def _checkpoint(self, folder: Path, model: nn.Module, bar: Any) -> None:
-        step, subject = step_of(folder), replace(self.subject, model=model)
+    def _checkpoint(self, checkpoint: RunFolder, model: nn.Module, bar: Any) -> None:
+        step, folder_name, subject = checkpoint.step, checkpoint.path.name, replace(self.subject, model=model)
         stated = {**self._stated("lanczos_steps", "probes", "seed"), "weights_sha256": fingerprint(model)}
         for subset in self.subsets:
-            bar.set_postfix_str(f"{folder.name}, {subset.name}")
+            bar.set_postfix_str(f"{folder_name}, {subset.name}")
             name = f"evolution/{subset.name} @ {step}"
             if self.parts.is_done(name, stated):
                 bar.update(self.settings.lanczos_steps * self.settings.probes * len(subset))
                 continue
-            place = {"subset": subset.name, "checkpoint": folder.name, "step": step, "epoch": epoch_of(folder)}
+            place = {"subset": subset.name, "checkpoint": folder_name, "step": step, "epoch": checkpoint.epoch}
             self.parts.make(name, stated, partial(self._point, place, subject, subset, bar))
 
     def _point(self, place: dict[str, Any], subject: Subject, subset: Subset, bar: Any) -> dict[str, Any]:
@@ -266,8 +267,8 @@ def _facts(
 ) -> dict[str, object]:
     """What figures and reports say about all parts."""
     return {
-        "run": str(saved.root),
-        "weights": str(saved.folder),
+        "run": str(saved.root.path),
+        "weights": str(saved.folder.path),
         **parts.subject,
         "model": type(model).__name__,
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),

@@ -18,8 +18,8 @@ from rich.table import Table
 from hf_ltsam.cli.sharpness.analysis import analyse
 from hf_ltsam.cli.sharpness.options import parse_options
 from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.runs.files import mapping, read_json
 from hf_ltsam.runs.sharpness.figures import save_figures
-from hf_ltsam.runs.sharpness.parts import read_json
 from hf_ltsam.runs.sharpness.records import summary
 
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def show(path: Path, figures: Sequence[Path]) -> None:
     """The extremes of every spectrum, the suggested radii, and where the files are."""
-    results, console = read_json(path), Console()
+    results, console = read_json(path, mapping) or {}, Console()
     if results.get("spectra"):
         table = Table("", "images", "loss", "lam_max", "lam_min", "min/max", "max/min", "trace")
         for name, record in results["spectra"].items():

@@ -18,8 +18,8 @@ from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.models.resnet_cifar import HEADS
 from hf_ltsam.models.test_views import check_test_time
 from hf_ltsam.runs.files import check_output_folder
+from hf_ltsam.runs.folder import RECORD, RunFolder
 from hf_ltsam.runs.hub import check_token, require_network
-from hf_ltsam.runs.record import FILE_NAME
 from hf_ltsam.training.interruption import folder_lock
 from hf_ltsam.training.refusals import check_arguments
 from hf_ltsam.training.resume import checkpoint_folder, last_checkpoint
@@ -148,8 +148,8 @@ def _refuse_to_overwrite(config: LTSamConfig) -> None:
     if resume_point(config):
         return
     checkpoint = last_checkpoint(config.output_dir)
-    if checkpoint is None and not (folder / FILE_NAME).is_file():
+    if checkpoint is None and not RunFolder(folder).has(RECORD):
         return
-    found = FILE_NAME if checkpoint is None else checkpoint.name
+    found = RECORD if checkpoint is None else checkpoint.name
     go_on = "" if checkpoint is None else "--resume_from_checkpoint true goes on with it, "
     raise ValueError(f"{folder} holds an earlier run ({found}): {go_on}--output_dir OTHER starts a new one.")

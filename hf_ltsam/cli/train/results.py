@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.console import Console
 from rich.table import Table
 from transformers.trainer_utils import PredictionOutput
@@ -18,19 +17,16 @@ from hf_ltsam import METHODS, LTSamTrainer
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.labels import label_fingerprint
-from hf_ltsam.runs.files import write_whole
-from hf_ltsam.runs.folder import weights_digest
+from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.identity import describe
 from hf_ltsam.runs.record import RunRecord, installed_versions, split_results
 
 
 def save_recipe(run: Run) -> Path:
     """Write `recipe.yaml` into the run's folder: all that recipe and command line set, and the command."""
-    path = Path(run.config.output_dir) / "recipe.yaml"
-    again = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
-    settings = yaml.safe_dump(again, sort_keys=False)
-    repeat = f"ltsam {run.program} --config THIS_FILE --output_dir OTHER"
-    return write_whole(path, f"# {run.command}\n# the same again: {repeat}\n{settings}")
+    settings = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
+    repeat = f"the same again: ltsam {run.program} --config THIS_FILE --output_dir OTHER"
+    return RunFolder(Path(run.config.output_dir)).write_recipe(settings, (run.command, repeat))
 
 
 def record_of(
@@ -64,7 +60,7 @@ def record_of(
         timing=timing(train),
         hardware=hardware(trainer),
         command=run.command,
-        weights_sha256=weights_digest(run.config.output_dir),
+        weights_sha256=RunFolder(Path(run.config.output_dir)).weights_sha256,
         versions=installed_versions(),
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
@@ -32,8 +33,9 @@ from hf_ltsam.methods import make_method
 from hf_ltsam.models.clip_start import FROM_IMAGES, start_from_images
 from hf_ltsam.models.spectral_norm import normalise_spectrally
 from hf_ltsam.models.test_views import Preprocessing
-from hf_ltsam.runs.predictions import predictions_of, write_predictions
-from hf_ltsam.runs.record import RunRecord, write_metrics
+from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.predictions import predictions_of
+from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.training.evaluation import predict_logits
 from hf_ltsam.training.refusals import check_head, check_split
 from hf_ltsam.training.resume import last_checkpoint
@@ -135,9 +137,10 @@ def finish(
     trainer.save_state()
     record = record_of(run, trainer, splits, test, train_metrics, second_stage)
     if trainer.is_world_process_zero():
-        write_predictions(run.config.output_dir, predictions_of(test.predictions, test.label_ids, splits.class_names))
+        folder = RunFolder(Path(run.config.output_dir))
+        folder.write_predictions(predictions_of(test.predictions, test.label_ids, splits.class_names))
         save_recipe(run)
-        write_metrics(run.config.output_dir, record)  # last: who finds it finds all
+        folder.write_record(record)  # last: who finds it finds all
     return record
 
 

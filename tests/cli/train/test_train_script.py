@@ -32,7 +32,7 @@ from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.data import prepare
 from hf_ltsam.cli.train.model import ImageFormat
 from hf_ltsam.cli.train.splits import load_splits
-from hf_ltsam.runs.record import read_metrics
+from hf_ltsam.runs.folder import RunFolder
 
 QUICK = ["--use_cpu", "true", "--depth", "8", "--learning_rate", "0.1", "--per_device_train_batch_size", "4"]
 
@@ -96,7 +96,7 @@ def test_the_recipe_for_30_steps(cifar100, tmp_path, capsys):
     losses = [entry["loss"] for entry in logs]
     assert len(losses) == 6 and np.mean(losses[-2:]) < 0.9 * np.mean(losses[:2])
     assert all(entry["sam_eps_norm"] == pytest.approx(0.3, rel=1e-3) for entry in logs)
-    record = read_metrics(out)
+    record = RunFolder(out).finished_record()
     assert record.method["name"] == "focal_sam"
     assert {"rho": 0.3, "gamma": 3.2, "lam": 0.8}.items() <= record.method["args"].items()
     assert set(record.results["test"]["groups"]) == {"many", "medium", "few"}
@@ -124,7 +124,7 @@ def test_a_folder_of_images(images, tmp_path, capsys):
         "8",
     ]
     train.main(words(images, out, *more))
-    record = read_metrics(out)
+    record = RunFolder(out).finished_record()
     assert record.class_statistics["counts"] == [12, 6, 3]
     assert record.results["test"]["samples"] == 12
     assert record.results["test"]["overall"] > 0.6  # by colour alone
@@ -140,13 +140,13 @@ def test_the_saved_folder_serves_a_pipeline_that_agrees(images, tmp_path):
     classify = pipeline("image-classification", model=str(out), device="cpu")
     files = sorted((images / "test").rglob("*.png"))
     right = [classify(str(file))[0]["label"] == file.parent.name for file in files]
-    assert np.mean(right) == pytest.approx(read_metrics(out).results["test"]["overall"])
+    assert np.mean(right) == pytest.approx(RunFolder(out).finished_record().results["test"]["overall"])
 
 
 def test_the_saved_recipe_repeats_the_run(images, tmp_path):
     train.main(words(images, tmp_path / "a", "--max_steps", "3", "--method", "sam", "--method_args", '{"rho": 0.2}'))
     train.main(["--config", str(tmp_path / "a" / "recipe.yaml"), "--output_dir", str(tmp_path / "b")])
-    a, b = (read_metrics(tmp_path / name) for name in ("a", "b"))
+    a, b = (RunFolder(tmp_path / name).finished_record() for name in ("a", "b"))
     assert a.results == b.results and a.method == b.method
     assert (a.method["name"], a.method["args"]["rho"]) == ("sam", 0.2)
     assert (tmp_path / "a" / "recipe.yaml").read_text().startswith(f"# {a.command}\n")
@@ -419,7 +419,7 @@ def test_averaging_spectral_norm_and_influence_from_a_recipe(images, tmp_path, c
     recipe, out = tmp_path / "extras.yaml", tmp_path / "run"
     recipe.write_text(EXTRAS)
     train.main(["--config", str(recipe), *words(images, out)])
-    record = read_metrics(out)
+    record = RunFolder(out).finished_record()
     assert record.weight_averaging == {"start": 0.5, "interval": None}
     assert record.loss["start"] == 0.5 and record.model["spectral_norm"] == ["classifier", "stages.2.*"]
     assert "test images with the averaged weights" in " ".join(capsys.readouterr().out.split())

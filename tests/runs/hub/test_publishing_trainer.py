@@ -267,8 +267,8 @@ def _unpacked(file):
 
 def test_results_of_other_weights_are_not_claimed(hub, tmp_path):
     """A training in the folder of an earlier one leaves its metrics.json there."""
-    from hf_ltsam.runs.folder import weights_digest
-    from hf_ltsam.runs.record import RunRecord, split_results, write_metrics
+    from hf_ltsam.runs.folder import RunFolder
+    from hf_ltsam.runs.record import RunRecord, split_results
 
     run = trainer(tmp_path, save_strategy="no")
     run.train()
@@ -277,9 +277,14 @@ def test_results_of_other_weights_are_not_claimed(hub, tmp_path):
     results = {"test": split_results(torch.eye(3), [0, 1, 2], statistics)}
     identity = run.identity()
     record = RunRecord(
-        0, identity["method"], identity["loss"], statistics.to_dict(), results, weights_sha256=weights_digest(tmp_path)
+        0,
+        identity["method"],
+        identity["loss"],
+        statistics.to_dict(),
+        results,
+        weights_sha256=RunFolder(tmp_path).weights_sha256,
     )
-    write_metrics(tmp_path, record)
+    RunFolder(tmp_path).write_record(record)
     run.push_to_hub()
     assert "## Results" in hub.files("me/" + tmp_path.name)["README.md"].decode()
     run.train()

@@ -19,7 +19,7 @@ from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification
 from hf_ltsam.adapters import make_adapter
 from hf_ltsam.cli.train import train
 from hf_ltsam.models import ClipForLongTail, ClipForLongTailConfig
-from hf_ltsam.runs.record import read_metrics
+from hf_ltsam.runs.folder import RunFolder
 
 QUICK = ["--use_cpu=true", "--depth=8", "--learning_rate=0.1", "--per_device_train_batch_size=4", "--num_train_epochs=1",
          "--report_to=none", "--disable_tqdm=true", "--logging_strategy=no"]  # fmt: skip
@@ -163,7 +163,7 @@ def test_train_and_publish(hub, tmp_path, capsys, monkeypatch):
     } <= set(files)
     assert hub.messages == ["End of training"] and "Published: " in shown
     assert files["metrics.json"] == (out / "metrics.json").read_bytes()
-    record = read_metrics(out)
+    record = RunFolder(out).finished_record()
     assert f"{100 * record.results['test']['overall']:.1f}" in files["README.md"].decode()
     assert "hub_token" not in record.command and "--hub_model_id me/owls" in record.command
     assert "hub_token" not in yaml.safe_load((out / "recipe.yaml").read_text())
@@ -190,7 +190,11 @@ def test_a_failing_hub_costs_no_result(hub, tmp_path, capsys):
         train.main([*words, "--hub_model_id=me/owls"])
     shown, err = capsys.readouterr()
     assert exit_.value.code == 2 and "overall" in shown and f"`ltsam push {out} me/owls` tries again" in err
-    assert read_metrics(out).results and (out / "model.safetensors").is_file() and list(out.glob("checkpoint-*"))
+    assert (
+        RunFolder(out).finished_record().results
+        and (out / "model.safetensors").is_file()
+        and list(out.glob("checkpoint-*"))
+    )
     hub.faults.clear()
     pushed_without_error(capsys, out, "me/owls")
 
@@ -237,7 +241,7 @@ with torch.no_grad():
         found[f"{repo} logits"] = AutoModelForImageClassification.from_pretrained(f"me/{repo}").eval()(pixels).logits.tolist()
     base = AutoModelForImageClassification.from_pretrained("me/vit")
     found["adapter logits"] = PeftModel.from_pretrained(base, "me/adapter").eval()(pixels).logits.tolist()
-    from hf_ltsam.runs.folder import load_run
+    from hf_ltsam.runs.model import load_run
     found["load_run logits"] = load_run("me/adapter")(pixels).logits.tolist()
 from hf_ltsam import ClassStatistics
 found["counts"] = ClassStatistics.load(hf_hub_download("me/resnet", "class_statistics.json")).counts
@@ -332,7 +336,7 @@ def test_a_pickle_from_the_hub_runs_no_code(hub, tmp_path):
         hub.repo(name).commit("evil", {"config.json": json.dumps(values).encode(), **evil})
     code = """
 import pickle
-from hf_ltsam.runs.folder import load_run
+from hf_ltsam.runs.model import load_run
 for name, refusal in (("me/pickle", pickle.UnpicklingError), ("me/remote", ValueError)):
     try:
         load_run(name)

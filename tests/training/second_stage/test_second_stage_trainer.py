@@ -14,7 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hf_ltsam import CifarResNetForImageClassification
 from hf_ltsam.models.frozen_features import frozen_features
-from hf_ltsam.runs.folder import load_run
+from hf_ltsam.runs.model import load_run
 from hf_ltsam.training.second_stage import CachedFeatures, SecondStageTrainer, make_second_stage
 
 SCRIPT = Path(__file__).with_name("problem.py")
