@@ -1,4 +1,4 @@
-"""What the sources do with the learning rate and transformers has no schedule for: steps, and a constant at the end."""
+"""Learning-rate schedules of the sources that transformers does not have: milestones, and a constant at the end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
+
+from hf_ltsam.training.config import LTSamConfig
+
+
+def configured_schedule(args: LTSamConfig, optimizer: torch.optim.Optimizer, total_steps: int) -> LambdaLR | None:
+    """The schedule that `lr_milestones` asks for; None: the stock one of `lr_scheduler_type`."""
+    if not args.lr_milestones:
+        return None
+    warmup_steps = args.get_warmup_steps(total_steps)
+    return milestone_schedule(optimizer, total_steps, warmup_steps, args.lr_milestones, args.lr_gamma)
 
 
 def milestone_schedule(

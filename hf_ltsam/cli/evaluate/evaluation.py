@@ -21,7 +21,7 @@ from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.metrics.corruption import ALEXNET, SEVERITIES, Baseline, corruption_summary
 from hf_ltsam.runs.shift.checkpoint import Checkpoint
 from hf_ltsam.runs.shift.results import Cell, Results, measured
-from hf_ltsam.training.evaluation import predict_classes
+from hf_ltsam.training.prediction import predict_classes
 
 WORTH_WORKERS = 2000  # images: below that, starting processes takes longer than it saves
 
