@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,15 @@ from hf_ltsam.training.objective import LabelledBatches
 
 
 class Evaluation:
-    """The loss of an evaluation.
+    """Loss and logits of an evaluation.
 
     Args:
         batches: inputs and labels apart.
+        context: in which the model is called where there is no loss.
     """
 
-    def __init__(self, batches: LabelledBatches) -> None:
-        self._batches = batches
+    def __init__(self, batches: LabelledBatches, context: Callable[[], AbstractContextManager[None]]) -> None:
+        self._batches, self._context = batches, context
 
     def loss(
         self, module: nn.Module, model: nn.Module, batch: dict[str, Any], return_outputs: bool
@@ -42,6 +44,11 @@ class Evaluation:
             return loss
         others = outputs if isinstance(outputs, Mapping) else {}
         return loss, {"logits": logits, **{k: v for k, v in others.items() if k != "logits"}}  # metrics take the first
+
+    def logits(self, module: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """Of a batch without labels (n, C)."""
+        with torch.no_grad(), self._context():
+            return logits_of(module(**inputs)).detach()
 
     def with_mean_loss(self, output: EvalLoopOutput, prefix: str) -> EvalLoopOutput:
         """The loss as the mean over the samples, whatever the batches and the number of processes.

@@ -34,17 +34,18 @@ def milestone_schedule(
     return LambdaLR(optimizer, partial(_factor, warmup_steps=warmup_steps, boundaries=boundaries, gamma=gamma))
 
 
-def hold_constant(schedule: Any, start: float, total_steps: int, learning_rate: float) -> None:
-    """From a share of the training on, replace what a schedule gives by a constant, in place.
+def hold_constant(schedule: Any, args: LTSamConfig, total_steps: int) -> None:
+    """From `swa_start` on, replace what a schedule gives by `swa_learning_rate`, in place; nothing where that is None.
 
     Args:
         schedule: as transformers makes them, a `LambdaLR`.
-        start: share of the training, in [0, 1).
-        learning_rate: of every parameter group.
 
     Raises:
         ValueError: the schedule is of another kind.
     """
+    start, learning_rate = args.swa_start, args.swa_learning_rate
+    if start is None or learning_rate is None:
+        return
     if not isinstance(schedule, LambdaLR):
         raise ValueError(
             f"swa_learning_rate={learning_rate} does not go with lr_scheduler_type that makes a {type(schedule).__name__}: "

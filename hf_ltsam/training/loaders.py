@@ -193,11 +193,12 @@ def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
 def in_channels_last(value: Any) -> Any:
     """A model with its weights of four dimensions, or a batch with its images, in channels-last order."""
     if isinstance(value, nn.Module):
-        return value.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return value.to(memory_format=torch.channels_last)
     if isinstance(value, Tensor):
         return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
     if isinstance(value, Mapping):
-        return type(value)({name: in_channels_last(part) for name, part in value.items()})
+        parts: Any = {name: in_channels_last(part) for name, part in value.items()}
+        return type(value)(parts)  # type: ignore[call-arg]
     if isinstance(value, list | tuple):
         return type(value)(map(in_channels_last, value))
     return value

@@ -66,19 +66,20 @@ class BatchLoss:
         self.loss = objective.loss_at(progress)
         self._module, self._model = module, model
         self._objective, self._progress = objective, progress
+        self._num_classes = objective.statistics.num_classes
         self._context = context
         self._features: Sequence[Tensor] = []  # what the classifier was given in the last pass
 
     def logits(self, batch: MicroBatch) -> Tensor:
         """Logits (b, C), by one forward pass."""
-        captured = classifier_inputs(self.loss, self._model, self._objective.statistics.num_classes)
+        captured = classifier_inputs(self.loss, self._model, self._num_classes)
         with self._context(), captured as self._features:
             return logits_of(self._module(**batch.inputs))
 
     def losses(self, logits: Tensor, batch: MicroBatch) -> Tensor:
         """l_i (b,) of the last pass's logits, or of what a moved classifier would have made of the same features."""
         statistics = self._objective.statistics
-        check_logits(logits, batch.labels, statistics.num_classes)
+        check_logits(logits, batch.labels, self._num_classes)
         losses = losses_of(self.loss, logits, batch.labels, statistics, self._features)
         check_losses(losses, batch.labels)
         weights = self._objective.reweighting.weights(self._progress, statistics, batch.labels, losses)

@@ -101,6 +101,7 @@ class TrainingStep(TrainerCallback):
 
     def __call__(self, batch: MicroBatch, objective: Objective, moment: Moment) -> Tensor:
         """Add the vector to `.grad` as soon as its samples are there; the loss as the stock Trainer counts it."""
+        moment.module.train()
         if self._skipped.begin(moment.model):
             self._loss_scale = self._scale_of_this_step()
         self._waiting.append(batch)

@@ -20,7 +20,6 @@ from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.methods import METHODS, Method, make_method
 from hf_ltsam.metrics.long_tail import LongTailMetrics
-from hf_ltsam.models.logits import logits_of
 from hf_ltsam.models.spectral_norm import check_checkpointing, normalised_layers
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, describe, save_identity
@@ -125,7 +124,7 @@ class LTSamTrainer(HubTrainer):
             check_output_folder(args.output_dir)
         made_by_us = optimizers[0] is None and optimizer_cls_and_kwargs is None
         _warn(_STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
-        self.in_order = in_channels_last if args.channels_last else _as_given  # of the dimensions of model and batches
+        self.layout = in_channels_last if args.channels_last else _as_given  # of a model, or of a batch
         super().__init__(
             model=model,
             args=args,
@@ -140,7 +139,7 @@ class LTSamTrainer(HubTrainer):
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
-        self.model: Any = self.in_order(self.model)
+        self.model: Any = self.layout(self.model)
         check_launcher(self)
         if args.torch_compile:
             # Compiled backward passes free their buffers after use; a second weighting of the same losses needs them.
@@ -175,7 +174,7 @@ class LTSamTrainer(HubTrainer):
         args = self.args
         self.batches = LabelledBatches(self.label_names[0])
         self.loaders = ImageLoaders(args, self.label_names[0], self.class_statistics)
-        self.evaluation = Evaluation(self.batches)
+        self.evaluation = Evaluation(self.batches, self.compute_loss_context_manager)
         self.memory, self.telemetry = MethodMemory(), Telemetry(self.class_statistics)
         self.skipped = SkippedSteps(self.accelerator, self.memory.values, args.max_skipped_steps)
         self.step = TrainingStep(
@@ -242,11 +241,12 @@ class LTSamTrainer(HubTrainer):
         `num_items_in_batch` is not used: the loss is a mean over samples, divided once by the number of accumulated
         micro-batches, before any backward pass (transformers#47688).
         """
-        model.train()
-        batch = self.batches.split(self._prepare_inputs(self.in_order(inputs)), self.model)
+        batch = self.batches.split(self._prepare_inputs(self.layout(inputs)), self.model)
+        return self.step(batch, self.objective, self._moment(model))
+
+    def _moment(self, module: nn.Module) -> Moment:
         micro_batches = self.current_gradient_accumulation_steps
-        moment = Moment(model, self.model, self.state.global_step, self.state.max_steps, micro_batches)
-        return self.step(batch, self.objective, moment)
+        return Moment(module, self.model, self.state.global_step, self.state.max_steps, micro_batches)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """As stock, which would compute for its logs what is known from judging the step."""
@@ -258,22 +258,20 @@ class LTSamTrainer(HubTrainer):
         return super().get_decay_parameter_names(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        is_new = self.lr_scheduler is None
-        if is_new:
+        if self.lr_scheduler is None:
             self.lr_scheduler: Any = configured_schedule(self.args, optimizer or self.optimizer, num_training_steps)
             self._created_lr_scheduler = self.lr_scheduler is not None
-        schedule = super().create_scheduler(num_training_steps, optimizer)
-        if is_new and self.args.swa_start is not None and self.args.swa_learning_rate is not None:
-            hold_constant(schedule, self.args.swa_start, num_training_steps, self.args.swa_learning_rate)
-        return schedule
+            hold_constant(super().create_scheduler(num_training_steps, optimizer), self.args, num_training_steps)
+        return self.lr_scheduler
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As stock, with the telemetry of the method, skipped steps and unreadable images beside the training loss."""
-        if "loss" in logs:
-            telemetry = self.telemetry.pop() if self.args.telemetry else {}
-            skipped = {"skipped_steps": self.skipped.count} if self.skipped.count else {}
-            logs = {**logs, **telemetry, **skipped, **self.loaders.bad_images(self.accelerator)}
-        super().log(logs, start_time)
+        super().log({**logs, **(self._observations() if "loss" in logs else {})}, start_time)
+
+    def _observations(self) -> dict[str, float]:
+        telemetry = self.telemetry.pop() if self.args.telemetry else {}
+        skipped = {"skipped_steps": self.skipped.count} if self.skipped.count else {}
+        return {**telemetry, **skipped, **self.loaders.bad_images(self.accelerator)}
 
     def _samples_in_words(self, before: int, batches: Any) -> str:
         labels = readable_labels(self.train_dataset, self.label_names[0])
@@ -282,7 +280,7 @@ class LTSamTrainer(HubTrainer):
     # Model, batches and evaluation.
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
-        return self.in_order(super().call_model_init(trial))
+        return self.layout(super().call_model_init(trial))
 
     def get_train_dataloader(self) -> DataLoader:
         """As `DurableTrainer`, with a warning of a last batch that batch norm cannot normalise."""
@@ -322,12 +320,11 @@ class LTSamTrainer(HubTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        inputs = self.in_order(inputs)
+        inputs = self.layout(inputs)
         if self.label_names[0] in inputs or isinstance(self.model, PreTrainedModel):
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         # Without labels the stock step would take a bare tensor of one row for a tuple of one output.
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return None, logits_of(model(**self._prepare_inputs(inputs))).detach(), None
+        return None, self.evaluation.logits(model, self._prepare_inputs(inputs)), None
 
     # What a checkpoint says of its training.
 

@@ -17,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["hf_ltsam.training.trainer", "accelerate", "transformers.trainer_jit_checkpoint"])
 
-FORWARD = "trainer.noisy_run.Model.forward"
+FORWARD = "training.noisy_run.Model.forward"
 PASSES = {"sam": 2, "looksam": 2, "msam": 1, "friendly_sam": 2, "focal_sam": 2, "sse_sam": 3}
 
 
