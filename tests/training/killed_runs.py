@@ -17,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["hf_ltsam.training.trainer", "accelerate", "transformers.trainer_jit_checkpoint"])
 
-FORWARD = "trainer.noisy_run.Model.forward"
+FORWARD = "training.noisy_run.Model.forward"
 PASSES = {"sam": 2, "looksam": 2, "msam": 1, "friendly_sam": 2, "focal_sam": 2, "sse_sam": 3}
 
 
@@ -55,7 +55,7 @@ def train(folder: Path, death: tuple | None, settings: dict) -> None:
         dies_in(*death)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
     momentum = trainer.optimizer.state_dict()["state"]
-    left = {"weights": trainer.model.state_dict(), "optimizer": momentum, "memory": trainer.method_memory}
+    left = {"weights": trainer.model.state_dict(), "optimizer": momentum, "memory": trainer.memory.values}
     torch.save(left, folder / f"left_{trainer.args.process_index}.pt")
     if torch.distributed.is_initialized():
         torch.distributed.barrier()

@@ -11,7 +11,7 @@ import pytest
 from training.killed_runs import FORWARD, PROCESSES, run, start
 from training.noisy_run import noisy_trainer
 
-from hf_ltsam.training.interruption import FILE_NAME, FolderInUseError, folder_lock
+from hf_ltsam.training.folder_lock import FILE_NAME, FolderInUseError, folder_lock
 
 
 def hold(folder, test):

@@ -123,14 +123,14 @@ def test_transformers_own_way_to_save_on_sigterm_is_replaced(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     trainer = noisy_trainer(tmp_path, enable_jit_checkpoint=True, max_steps=1)
     kinds = [type(callback).__name__ for callback in trainer.callback_handler.callbacks]
-    assert "JITCheckpointCallback" not in kinds and kinds.count("EndsOnSigterm") == 1
+    assert "JITCheckpointCallback" not in kinds and kinds.count("SigtermCheckpoint") == 1
     assert signal.getsignal(signal.SIGTERM) is before
     trainer.train()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_sigterm_after_the_last_step_comes_when_the_training_is_over(tmp_path):
-    death = ("hf_ltsam.training.checkpoints.WritesWholeCheckpoints._finalize_training", 1, signal.SIGTERM)
+    death = ("hf_ltsam.training.durable_trainer.DurableTrainer._finalize_training", 1, signal.SIGTERM)
     assert run(tmp_path / "late", death, enable_jit_checkpoint=True, max_steps=4) == [-signal.SIGTERM]
     assert get_last_checkpoint(str(tmp_path / "late")).endswith("checkpoint-4")
 

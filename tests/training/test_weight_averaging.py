@@ -402,7 +402,7 @@ def test_the_callback_works_in_the_stock_trainer(tmp_path):
     trained.train()
     for name, value in mean(snapshots.weights, [6, 9, 12]).items():
         torch.testing.assert_close(trained.model.get_parameter(name).double(), value, rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match="Resume with LTSamTrainer"):
+    with pytest.raises(ValueError, match="Resume with DurableTrainer or LTSamTrainer"):
         trainer().train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
 
 

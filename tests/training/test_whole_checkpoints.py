@@ -19,7 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_ltsam.training.checkpoints import ASIDE, CheckpointError
-from hf_ltsam.training.publishing import Publishes
+from hf_ltsam.training.publishing import HubTrainer
 
 
 def names(folder):
@@ -206,7 +206,7 @@ class Stock(Model):
 def test_nothing_is_uploaded_before_it_has_its_name(tmp_path, monkeypatch):
     pushed = []
     monkeypatch.setattr(
-        Publishes, "_push_from_checkpoint", lambda self, folder: pushed.append((folder, names(tmp_path)))
+        HubTrainer, "push_checkpoint", lambda self, folder: pushed.append((str(folder), names(tmp_path)))
     )
     trainer = noisy_trainer(tmp_path, max_steps=4)
     trainer.args.push_to_hub = True

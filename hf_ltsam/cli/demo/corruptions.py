@@ -25,7 +25,7 @@ from hf_ltsam.runs.files import write_json
 from hf_ltsam.runs.folder import EVALUATION_RESULTS
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, load_checkpoint
 from hf_ltsam.runs.shift.results import Results, measured
-from hf_ltsam.training.evaluation import predict_classes
+from hf_ltsam.training.prediction import predict_classes
 
 SEVERITIES = (3,)  # of 1 to 5: the middle one, to save time
 NAME = DIGITS + SUFFIX

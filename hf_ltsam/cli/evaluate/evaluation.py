@@ -25,7 +25,7 @@ from hf_ltsam.metrics.corruption import ALEXNET, SEVERITIES, Baseline, corruptio
 from hf_ltsam.models.test_views import check_test_time
 from hf_ltsam.runs.shift.checkpoint import Checkpoint
 from hf_ltsam.runs.shift.results import Cell, Results, measured
-from hf_ltsam.training.evaluation import predict_classes
+from hf_ltsam.training.prediction import predict_classes
 
 WORTH_WORKERS = 2000  # images: below that, starting processes takes longer than it saves
 

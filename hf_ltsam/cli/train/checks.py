@@ -6,12 +6,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from hf_ltsam import LTSamConfig, make_loss, make_method
+from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.train.model import OURS
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import check_data
 from hf_ltsam.cli.user_errors import check_choice
-from hf_ltsam.losses.reweighting import Reweighting
 from hf_ltsam.models.clip_source import OPEN_CLIP
 from hf_ltsam.models.clip_start import STARTS
 from hf_ltsam.models.clip_templates import templates_named
@@ -20,9 +19,9 @@ from hf_ltsam.models.test_views import check_test_time
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.folder import RECORD, RunFolder
 from hf_ltsam.runs.hub import check_token, require_network
-from hf_ltsam.training.interruption import folder_lock
+from hf_ltsam.training.checkpoints import checkpoint_folder, last_checkpoint
+from hf_ltsam.training.folder_lock import folder_lock
 from hf_ltsam.training.refusals import check_arguments
-from hf_ltsam.training.resume import checkpoint_folder, last_checkpoint
 
 
 def check(run: Run) -> None:
@@ -37,9 +36,7 @@ def check(run: Run) -> None:
             f"--second_stage {run.stage.second_stage}: a second stage starts from a finished run: ltsam decouple RUN "
             "--second_stage ..., or --config with the same recipe."
         )
-    make_method(config.method, **config.method_hyperparameters)
-    make_loss(config.loss, **mapping(config.loss_args))
-    Reweighting(config.reweighting, config.reweighting_start)
+    config.check_choices()
     check_arguments(config)
     if config.push_to_hub:
         require_network("--push_to_hub")
@@ -124,6 +121,11 @@ def resume_point(config: LTSamConfig) -> str | bool:
     return {"true": True, "false": False}.get(value.lower(), value)
 
 
+def mapping(arguments: dict[str, Any] | str | None) -> dict[str, Any]:
+    """LTSamConfig has made a mapping of JSON text, or refused it."""
+    return arguments if isinstance(arguments, dict) else {}
+
+
 def warn_of_tiny_last_batch(num_images: int, config: LTSamConfig) -> None:
     """Batch norm's running statistics suffer from a last batch of very few images, and with them the test."""
     batch = config.per_device_train_batch_size
@@ -136,11 +138,6 @@ def warn_of_tiny_last_batch(num_images: int, config: LTSamConfig) -> None:
         f"--per_device_train_batch_size {better}, say, would be better.",
         stacklevel=2,
     )
-
-
-def mapping(arguments: dict[str, Any] | str | None) -> dict[str, Any]:
-    """LTSamConfig has made a mapping of JSON text, or refused it."""
-    return arguments if isinstance(arguments, dict) else {}
 
 
 def _refuse_to_overwrite(config: LTSamConfig) -> None:

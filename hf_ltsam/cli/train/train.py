@@ -19,7 +19,7 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.cli.evaluate.images import TestImages
 from hf_ltsam.cli.train.arguments import parse
-from hf_ltsam.cli.train.checks import check, mapping, resume_point, warn_of_tiny_last_batch
+from hf_ltsam.cli.train.checks import check, resume_point, warn_of_tiny_last_batch
 from hf_ltsam.cli.train.data import prepare
 from hf_ltsam.cli.train.model import adapted, build_model, image_format, image_processor
 from hf_ltsam.cli.train.results import print_results, record_of, save_recipe
@@ -27,18 +27,16 @@ from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.decode import encoded_images
-from hf_ltsam.losses import make_loss
 from hf_ltsam.losses.features import check_features
-from hf_ltsam.methods import make_method
 from hf_ltsam.models.clip_start import FROM_IMAGES, start_from_images
 from hf_ltsam.models.spectral_norm import normalise_spectrally
 from hf_ltsam.models.test_views import Preprocessing
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.predictions import predictions_of
 from hf_ltsam.runs.record import RunRecord
-from hf_ltsam.training.evaluation import predict_logits
+from hf_ltsam.training.checkpoints import last_checkpoint
+from hf_ltsam.training.prediction import predict_logits
 from hf_ltsam.training.refusals import check_head, check_split
-from hf_ltsam.training.resume import last_checkpoint
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
 
@@ -77,13 +75,12 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     config = run.config
     set_seed(config.seed)  # of the initial weights
     statistics = splits.statistics(run.data, config.tail_threshold)
-    check_split(make_method(config.method, **config.method_hyperparameters), statistics)
+    check_split(config.update_rule, statistics)
     show_bar = config.local_process_index == 0 and not config.disable_tqdm
     model = build_model(run.model, splits.class_names, run.data.num_channels, config.device, show_bar)
     normalise_spectrally(model, run.model.spectral_norm or [], run.model.spectral_norm_iterations)
-    loss = make_loss(config.loss, **mapping(config.loss_args))
-    check_head(loss, model)  # before images are decoded
-    check_features(loss, model, statistics.num_classes, config.torch_compile)
+    check_head(config.sample_loss, model)  # before images are decoded
+    check_features(config.sample_loss, model, statistics.num_classes, config.torch_compile)
     wanted = image_format(model, run.model, run.data.image_size)
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted, seed, show_bar)
