@@ -6,19 +6,12 @@ Nothing heavy is imported before a command asks for it.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import inspect
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from hf_ltsam.cli.user_errors import user_errors
-
-_SCHEDULES = """
-A schedule, as a recipe writes it under method_args:
-    rho: {piecewise: {values: [0.1, 0.2], epochs: [160]}}      from epoch 160 on 0.2
-    rho: {linear: {start: 0.05, end: 0.2, epochs: [10, 160]}}  or cosine; without epochs, over the whole training
-    boundaries: [0.8] in place of epochs: shares of the training"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -113,19 +106,9 @@ def _report(words: Sequence[str]) -> None:
 
 def _methods(words: Sequence[str]) -> None:
     """List the methods, or show all about one: ltsam methods focal_sam."""
-    parser = argparse.ArgumentParser(prog="ltsam methods", description=_first_line(_methods))
-    parser.add_argument("name", nargs="?", help="a method; without it, all are listed")
-    name = parser.parse_args(words).name
+    from hf_ltsam.cli import methods
 
-    from hf_ltsam.hyperparameters import nearest
-    from hf_ltsam.methods import METHODS
-
-    if name is None:
-        _list_methods(METHODS)
-    elif name in METHODS:
-        _show_method(name, METHODS[name])
-    else:
-        raise ValueError(f"Unknown method {name!r}.{nearest(name, METHODS)}")
+    methods.main(words)
 
 
 def _export(words: Sequence[str]) -> None:
@@ -171,45 +154,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "report": _report,
     "methods": _methods,
 }
-
-
-def _list_methods(methods: dict[str, type]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from hf_ltsam.hyperparameters import entry, first_line
-
-    rows = {name: [name, *_own_defaults(method)] for name, method in methods.items()}
-    table = Table("method, defaults", "what it is", "cost", "source", show_lines=True)
-    table.columns[0].min_width = max(len(line) for lines in rows.values() for line in lines)
-    for name, method in methods.items():
-        table.add_row("\n".join(rows[name]), first_line(method), entry(method, "Cost"), entry(method, "Source"))
-    console = Console()
-    console.print(table)
-    console.print(
-        "G(a, eps): the gradient at w + eps of the batch's losses, weighted by a. In full: ltsam methods NAME"
-    )
-
-
-def _own_defaults(method: type) -> list[str]:
-    """Its hyper-parameters, without those that all methods share."""
-    from hf_ltsam.methods import METHODS, Method
-    from hf_ltsam.runs.identity import describe
-
-    shared = {field.name for field in dataclasses.fields(Method)}
-    return [f" {k} {v}" for k, v in describe(METHODS, method())["args"].items() if k not in shared]
-
-
-def _show_method(name: str, method: type) -> None:
-    from hf_ltsam.methods import METHODS, Method
-    from hf_ltsam.runs.identity import describe
-
-    defaults = ", ".join(f"{k}={v!r}" for k, v in describe(METHODS, method())["args"].items())
-    _, _, shared = (inspect.getdoc(Method) or "").partition("Args:\n")
-    print(
-        f"{name} = hf_ltsam.methods.{method.__name__}({defaults})\n\n{inspect.getdoc(method)}\n\nEvery method:\n{shared}"
-    )
-    print(_SCHEDULES)
 
 
 def _first_line(command: Callable[..., None]) -> str:
