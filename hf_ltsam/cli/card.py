@@ -33,7 +33,7 @@ def card(run: Path, repo: str | None = None, stated: Stated = NOTHING_STATED) ->
         stated: licence, tags and benchmark, which a run does not know.
     """
     check_publishable(run)
-    return model_card(facts_of(run), repo or run.as_posix(), stated)
+    return str(model_card(facts_of(run), repo or run.as_posix(), stated))
 
 
 def facts_of(run: Path) -> RunFacts:

@@ -6,19 +6,11 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dataset_builders.catalogue import (
-    CIFAR,
-    LISTED,
-    LONG_TAILED,
-    listed_builder,
-    long_tail_statistics,
-    training_fingerprint,
-)
+from dataset_builders.catalogue import SETS, published_set, sets_of
 from dataset_builders.long_tail import PROFILES
 from dataset_builders.publish import Draw, publish, refuse_to_publish
-from dataset_builders.sets.facts import FACTS
+from dataset_builders.sources.published_set import DrawnSet, ListedSet, LongTailedSet, PublishedSet, Tail, UserCopy
 from hf_ltsam import ClassStatistics
-from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.class_curve import draw_curve, text_curve
 from hf_ltsam.runs.hub import require_network
 
@@ -39,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     push = commands.add_parser("push", help="publish a draw of CIFAR-LT on the Hub, with its card")
     push.set_defaults(run=_push)
     for command in (info, push):
-        command.add_argument("name", metavar="NAME", help=f"one of {', '.join(FACTS)}")
+        command.add_argument("name", metavar="NAME", help=f"one of {', '.join(SETS)}")
         command.add_argument(
             "--imbalance_ratio", type=float, default=100, help="CIFAR: largest class over smallest (100)"
         )
@@ -54,37 +46,39 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(_: argparse.Namespace) -> None:
-    for name, facts in FACTS.items():
-        print(f"{name:16} {facts.title}: {facts.what}")
+    for name, published in SETS.items():
+        print(f"{name:16} {published.title}: {published.what}")
     print(
         "\nltsam data info NAME tells more. In Python: load_long_tailed(NAME, data_dir), load_shifted(NAME, data_dir)."
     )
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    name = _known(arguments.name)
-    facts = FACTS[name]
-    print(f"{facts.title} ({name}): {facts.what}")
-    if name in LONG_TAILED:
-        statistics, fingerprint = _training_set(arguments)
-        print(describe(statistics, fingerprint))
+    name = arguments.name
+    published = published_set(name, SETS)
+    print(f"{published.title} ({name}): {published.what}")
+    if isinstance(published, LongTailedSet):
+        copy, tail = _copy(arguments), _tail(arguments)
+        statistics = published.statistics(copy, tail)
+        print(describe(statistics, published.fingerprint(copy, tail)))
         if arguments.figure is not None:
-            draw_curve(statistics, _title(arguments), arguments.figure)
+            draw_curve(statistics, _title(published, tail), arguments.figure)
             print(f"The curve is in {arguments.figure}.")
     elif arguments.figure is not None:
         raise ValueError(f"--figure: {name} is a test set and has no training images to draw.")
-    print(f"construction     {facts.construction}\nsource           {facts.source}\nterms            {facts.terms}")
+    print(f"construction     {published.construction}")
+    print(f"source           {published.source}\nterms            {published.terms}")
 
 
-def _training_set(arguments: argparse.Namespace) -> tuple[ClassStatistics, str]:
-    name = arguments.name
-    if arguments.lists is not None:
-        if name not in LISTED:
-            raise ValueError(f"--lists is for {', '.join(LISTED)}; {name} has no list.")
-        builder = listed_builder(name, None, arguments.lists, own_lists=True, splits=("train",))
-        return ClassStatistics(builder.classes().counts), builder.split_lists["train"].sha256
-    statistics = long_tail_statistics(name, imbalance_ratio=arguments.imbalance_ratio, profile=arguments.profile)
-    return statistics, training_fingerprint(name, arguments.imbalance_ratio, arguments.profile, arguments.seed)
+def _copy(arguments: argparse.Namespace) -> UserCopy:
+    """Lists of the user's own, where `--lists` names their folder."""
+    if arguments.lists is not None and arguments.name not in sets_of(ListedSet):
+        raise ValueError(f"--lists is for {', '.join(sets_of(ListedSet))}; {arguments.name} has no list.")
+    return UserCopy(lists=arguments.lists, own_lists=arguments.lists is not None)
+
+
+def _tail(arguments: argparse.Namespace) -> Tail:
+    return Tail(arguments.imbalance_ratio, arguments.profile, arguments.seed)
 
 
 def describe(statistics: ClassStatistics, fingerprint: str) -> str:
@@ -112,22 +106,15 @@ def describe(statistics: ClassStatistics, fingerprint: str) -> str:
     )
 
 
-def _title(arguments: argparse.Namespace) -> str:
-    title = FACTS[arguments.name].title
-    if arguments.name not in CIFAR:
-        return title
-    return f"{title}, imbalance ratio {arguments.imbalance_ratio:g}, {arguments.profile}"
+def _title(published: PublishedSet, tail: Tail) -> str:
+    if not isinstance(published, DrawnSet):
+        return published.title
+    return f"{published.title}, imbalance ratio {tail.imbalance_ratio:g}, {tail.profile}"
 
 
 def _push(arguments: argparse.Namespace) -> None:
-    name = _known(arguments.name)
-    refuse_to_publish(name)
+    published_set(arguments.name, SETS)
+    refuse_to_publish(arguments.name)
     require_network("ltsam data push")
-    draw = Draw(name, arguments.imbalance_ratio, arguments.profile, arguments.seed)
+    draw = Draw(arguments.name, _tail(arguments))
     print(f"Published: {publish(draw, arguments.repo, arguments.data_dir, arguments.private)}")
-
-
-def _known(name: str) -> str:
-    if name not in FACTS:
-        raise ValueError(f"There is no data set {name!r}.{nearest(name, FACTS)}")
-    return name

@@ -59,7 +59,7 @@ def test_one_method_in_full(capsys):
     status, out, _ = run(capsys, "methods", "focal_sam")
     assert status == 0 and inspect.getdoc(METHODS["focal_sam"]) in out
     written = [line.split("  ")[0].strip() for line in out.splitlines() if line.startswith("    rho: {")]
-    assert len(written) == 2
+    assert len(written) == 3
     for line in written:  # what is shown works
         config = LTSamConfig("x", use_cpu=True, num_train_epochs=200, method_args=yaml.safe_load(line))
         make_method("sam", **config.method_hyperparameters)

@@ -13,9 +13,9 @@ from datasets import Image as ImageFeature
 from hub_server import TOKEN, HubServer
 from PIL import Image
 
+from dataset_builders.catalogue import SETS
 from dataset_builders.publish import Draw, data_card, leaderboard
 from dataset_builders.sets.cifar_lt import CIFAR10_NAMES
-from dataset_builders.sets.facts import FACTS
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import check_data, load_splits
@@ -75,7 +75,7 @@ def test_info(capsys, tmp_path, name, lines):
     assert status == 0, err
     flat = " ".join(out.split())
     assert all(line in flat for line in lines) and FINGERPRINTS.get(name, "fingerprint") in out
-    assert FACTS[name].terms in out and "█" in out
+    assert SETS[name].terms in out and "█" in out
     with Image.open(figure) as picture:
         assert picture.width > 500 and len(set(picture.convert("L").tobytes())) > 3
 
@@ -189,7 +189,7 @@ def test_a_failing_push_is_told_in_words(capsys, monkeypatch):
             raise OSError(f"Client error for https://cdn.example/x?Signature=abc with {TOKEN}")
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("dataset_builders.publish.load_long_tailed", lambda *_, **__: Splits())
+    monkeypatch.setattr("dataset_builders.publish.DrawnSet.load", lambda *_, **__: Splits())
     status, _, err = run(capsys, "data", "push", "cifar10_lt", "me/x")
     assert status == 2 and "me/x was not uploaded: Client error for https://cdn.example/x with ***" in err
 

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from dataset_builders.sets.facts import class_table
+from dataset_builders.sources.class_table import class_table
 from hf_ltsam.class_statistics import check_label_range
 from hf_ltsam.data.labels import LABEL_NAMES, class_label_columns, read_label_column
 

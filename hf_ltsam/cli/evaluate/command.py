@@ -21,7 +21,7 @@ from rich.table import Table
 
 from dataset_builders.corruptions import CORRUPTIONS, SEVERITIES
 from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings, evaluate, process_device
-from hf_ltsam.cli.evaluate.sets import NAMES, Places, TestSet, find_sets
+from hf_ltsam.cli.evaluate.sets import Places, TestSet, find_sets, set_names
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.metrics.corruption import Baseline
 from hf_ltsam.models.test_views import TEST_TIME
@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ltsam evaluate",
         description=__doc__,
-        epilog=f"sets: {', '.join(NAMES)}.",
+        epilog=f"sets: {', '.join(set_names())}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -96,8 +96,8 @@ class DataArguments:
     builder: str = field(
         default="auto",
         metadata={
-            "help": "auto, image_folder, hub (also folders of Parquet files), cifar_lt (the CIFAR images), or imagenet_lt, "
-            "inaturalist2018, places_lt over your own copy of the images (--dataset FOLDER)."
+            "help": "auto, image_folder, hub (also folders of Parquet files), cifar_lt (the CIFAR images), or a long-tailed "
+            "set of `ltsam data list`, such as imagenet_lt, over your own copy of the images (--dataset FOLDER)."
         },
     )
     lists: str | None = field(

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from hf_ltsam import ClassStatistics
+from hf_ltsam.hyperparameters import title_of
+from hf_ltsam.losses import LOSSES
+from hf_ltsam.methods import METHODS
 from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.folder import RECIPE
 from hf_ltsam.runs.report.content import Listing, Missing, Section, Table
-from hf_ltsam.runs.report.names import title
 from hf_ltsam.runs.report.reading import ReportedRun
 from hf_ltsam.runs.report.saved_parts import TestResult
 
@@ -91,6 +93,19 @@ def setting(configuration: Configuration, name: str) -> str:
     """The value of a setting, as text; a dash where it has none."""
     value = _flat(facts(configuration.runs[0])).get(name)
     return "-" if value is None else str(value)
+
+
+def title(facts: Mapping[str, Any]) -> str:
+    """CE + SGD, or CE-DRW + SAM for deferred re-weighting.
+
+    Args:
+        facts: may hold `loss`, `method`, `reweighting` and `reweighting_start`.
+    """
+    loss = title_of(LOSSES, str(facts.get("loss", "cross_entropy")))
+    method = title_of(METHODS, str(facts.get("method", "sam")))
+    weighted = facts.get("reweighting", "none") != "none"
+    suffix = ("-DRW" if facts.get("reweighting_start") else "-RW") if weighted else ""
+    return f"{loss}{suffix} + {method}"
 
 
 def section(configurations: Sequence[Configuration]) -> Section:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, build, require
+from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, Documented, build, require
 from hf_ltsam.landscape.vector import TINY
 from hf_ltsam.losses.protocol import FeatureLoss, Loss, wide
 from hf_ltsam.training.second_stage.heads import Head, ScaledHead
 
 
-class SecondStage(ABC):
+class SecondStage(Documented, ABC):
     """What becomes of the classifier of a trained model."""
 
     is_trained: ClassVar[bool] = True  # False: there is nothing to train
@@ -46,6 +46,9 @@ class CRT(SecondStage):
     Source: Kang et al. 2020 Sec. 4.1. Sampling: `LTSamConfig(sampling="class_aware")` or "class_balanced".
     """
 
+    title: ClassVar = "cRT"
+    citations: ClassVar = ("kang2020",)
+
     reinitialise: bool = True
 
     def head(self, classifier: nn.Module, seed: int) -> Head:
@@ -65,6 +68,9 @@ class LWS(SecondStage):
     Source: Kang et al. 2020 Sec. 4.1.
     """
 
+    title: ClassVar = "LWS"
+    citations: ClassVar = ("kang2020",)
+
     def head(self, classifier: nn.Module, seed: int) -> Head:
         return ScaledHead(linear(self, classifier))
 
@@ -83,6 +89,9 @@ class TauNorm(SecondStage):
 
     Source: Kang et al. 2020 Sec. 4.1 and Eq. 3.
     """
+
+    title: ClassVar = "tau-norm"
+    citations: ClassVar = ("kang2020",)
 
     is_trained: ClassVar[bool] = False
 
@@ -123,6 +132,8 @@ class CCSAMStage(SecondStage):
     Differs from the published code: batch norm of the frozen trunk is in evaluation mode.
     """
 
+    title: ClassVar = "CC-SAM"
+    citations: ClassVar = ("zhou2023b",)
     perturbs: ClassVar[bool] = True
 
     cap: float = 1.0  # this and the next three: the published code

@@ -13,7 +13,7 @@ from training.two_ranks import outputs_of_two_ranks
 from transformers import AutoModelForImageClassification
 
 from dataset_builders.corruptions import CORRUPTIONS, corrupt
-from dataset_builders.sets.facts import class_table
+from dataset_builders.sources.class_table import class_table
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics
 from hf_ltsam.cli import main as cli
 from hf_ltsam.cli.evaluate import command as evaluate_ood
