@@ -5,7 +5,7 @@ and answers `KeyError: 'HF_LTSAM_...'` otherwise.
 """
 
 from hf_ltsam.adapters.adaptformer import AdaptFormerConfig, AdaptFormerModel
-from hf_ltsam.adapters.by_name import ADAPTERS, make_adapter
+from hf_ltsam.adapters.factory import ADAPTERS, make_adapter
 from hf_ltsam.adapters.registration import OwnPeftType, register
 from hf_ltsam.adapters.ssf import SSFConfig, SSFModel
 from hf_ltsam.adapters.vpt import VPTConfig, VPTModel

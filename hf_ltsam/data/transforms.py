@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.bad_images import BadImageError
-from hf_ltsam.data.decode import decode_image, image_column_of
+from hf_ltsam.data.decoding import decode_image, image_column_of
 from hf_ltsam.data.labels import class_label_column_of
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.hyperparameters import UNIT_INTERVAL, nearest, require

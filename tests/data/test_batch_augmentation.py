@@ -10,9 +10,8 @@ from scipy import stats
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
-from hf_ltsam.data.in_memory.augmentation_draws import crop_draws, operation_draws, square_centres
-from hf_ltsam.data.in_memory.cutout import cut_out
-from hf_ltsam.data.in_memory.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages
+from hf_ltsam.data.in_memory.augmentation import crop_draws, cut_out, operation_draws, square_centres
+from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages
 from hf_ltsam.data.in_memory.randaugment import OPERATIONS, RandAugment
 from hf_ltsam.data.keys import random_key
 
@@ -57,7 +56,9 @@ def test_nothing_is_mirrored_where_that_is_wrong():
 def test_crop_square_and_operations_share_no_random_numbers(monkeypatch):
     """Else the place of the square would tell the place of the crop."""
     seen = []
-    monkeypatch.setattr("hf_ltsam.data.in_memory.random_key", lambda *words: seen.append(words) or random_key(*words))
+    monkeypatch.setattr(
+        "hf_ltsam.data.in_memory.images.random_key", lambda *words: seen.append(words) or random_key(*words)
+    )
     make(cutout=8, randaugment=RandAugment(operations=2)).batch([0, 1])
     assert len({words[3:] for words in seen}) == len(seen) == 4
 

@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from hf_ltsam.data.decode import decode_images, unreadable_images
+from hf_ltsam.data.decoding import decode_images, unreadable_images
 
 
 def encoded(image: Image.Image, form: str = "PNG", **settings) -> bytes:

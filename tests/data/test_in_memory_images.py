@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import functional as reference
 from transformers import default_data_collator
 
-from hf_ltsam.data.in_memory.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
+from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
 from hf_ltsam.data.keyed_randomness import KeyedDataset
 from hf_ltsam.data.labels import training_labels
 

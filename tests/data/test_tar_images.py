@@ -15,7 +15,7 @@ from datasets import Image as ImageFeature
 from torch.utils.data import DataLoader
 
 from dataset_builders.sources.tar_index import index_of
-from hf_ltsam.data.decode import decode_images
+from hf_ltsam.data.decoding import decode_images
 from hf_ltsam.data.tar_members import member_address, read_member
 
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from models.clips import NAMES, Images, architecture, open_clip_checkpoint, transformers_clip
 
 from hf_ltsam.models import ClipForLongTail
+from hf_ltsam.models.class_vectors import class_means, linear_probe
 from hf_ltsam.models.clip_templates import CLIP80, ONE, templates_named
-from hf_ltsam.models.cosine_start import class_means, linear_probe
+from hf_ltsam.models.clip_towers import TextTower
 from hf_ltsam.models.frozen_features import first_of_every_class, frozen_features
-from hf_ltsam.models.text_tower import TextTower
 
 
 @pytest.fixture(scope="module")

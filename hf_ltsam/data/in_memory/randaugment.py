@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_ltsam.data.in_memory import image_operations as images_of
-from hf_ltsam.data.in_memory.augmentation_draws import Keys, operation_draws
+from hf_ltsam.data.in_memory.augmentation import Keys, operation_draws
 from hf_ltsam.data.in_memory.image_store import on_device
 from hf_ltsam.hyperparameters import COUNT, require
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from hf_ltsam.data.in_memory.image_store import ImageStore
-from hf_ltsam.data.in_memory.in_memory import InMemoryImages
+from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.data.keyed_randomness import KeyedRandomness
 
 

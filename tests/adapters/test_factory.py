@@ -9,7 +9,7 @@ from peft import PeftModel
 from torch import nn
 
 from hf_ltsam.adapters import ADAPTERS, make_adapter
-from hf_ltsam.adapters.by_name import adapter_names
+from hf_ltsam.adapters.factory import adapter_names
 from hf_ltsam.models import CosineClassifier
 from hf_ltsam.models.classifier import classifier_of
 

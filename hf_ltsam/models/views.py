@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from hf_ltsam.data.decode import MODES, centre_crop, scale_short_side
+from hf_ltsam.data.decoding import MODES, centre_crop, scale_short_side
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.models.logits import logits_of
 
