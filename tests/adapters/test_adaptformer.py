@@ -115,7 +115,7 @@ def test_an_outright_width_needs_no_number_of_classes():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({}, "needs num_classes=<C> for LIFT's width, or bottleneck=<width> outright"),
+        ({}, "needs num_classes=<C>, which sets the width by LIFT's rule, or bottleneck=<width>"),
         ({"num_classes": 0}, r"AdaptFormerConfig\(num_classes=...\) must be a whole number of at least 1, got 0"),
         ({"bottleneck": 2.5}, r"bottleneck=...\) must be a whole number of at least 1, got 2.5"),
     ],

@@ -96,7 +96,7 @@ def test_the_width_of_adaptformer():
 def test_an_encoder_without_a_head():
     model = make_adapter(bare("clip"), "lora", modules_to_save=[])
     assert all("lora_" in n for n, p in model.named_parameters() if p.requires_grad)
-    with pytest.raises(ValueError, match=r"num_classes=\.\.\.: set it, or name it"):
+    with pytest.raises(ValueError, match=r"num_classes=\.\.\.: set it, or name the classifier"):
         make_adapter(bare("clip"), "lora")
     with pytest.raises(ValueError, match=r"no trainable nn\.Linear or CosineClassifier has 5 outputs"):
         make_adapter(bare("clip"), "lora", num_classes=5)

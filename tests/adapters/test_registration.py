@@ -10,7 +10,7 @@ from peft import PeftConfig, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner
 
-from hf_ltsam.adapters.registration import OwnPeftType, register
+from hf_ltsam.adapters.registration import LTSamPeftType, register
 from hf_ltsam.adapters.ssf import SSFConfig, SSFModel
 
 TABLES = (PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING)
@@ -25,12 +25,12 @@ def test_the_tables_are_what_they_were():
 
 
 def test_ours_are_in_them_and_peft_has_none_of_that_name():
-    for own in OwnPeftType:
+    for own in LTSamPeftType:
         assert own.name == own.value == str(own) and hash(own) == hash(own.value)
         assert all(own in table and own.value in table for table in TABLES)
         assert own.value not in [member.value for member in PeftType]
     prefixes = list(PEFT_TYPE_TO_PREFIX_MAPPING.values())
-    assert all(prefixes.count(PEFT_TYPE_TO_PREFIX_MAPPING[own]) == 1 for own in OwnPeftType)
+    assert all(prefixes.count(PEFT_TYPE_TO_PREFIX_MAPPING[own]) == 1 for own in LTSamPeftType)
 
 
 def test_what_our_tuner_replaces_is_still_there():
@@ -54,9 +54,9 @@ def test_a_prefix_that_is_taken_is_refused():
         prefix = "lora_"
 
     with pytest.raises(RuntimeError, match=r"peft has a method .*LORA whose parameters start with 'lora_'"):
-        register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, Other)
-    assert PEFT_TYPE_TO_TUNER_MAPPING[OwnPeftType.HF_LTSAM_SSF] is SSFModel
-    register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, SSFModel)  # imported anew
+        register(LTSamPeftType.HF_LTSAM_SSF, SSFConfig, Other)
+    assert PEFT_TYPE_TO_TUNER_MAPPING[LTSamPeftType.HF_LTSAM_SSF] is SSFModel
+    register(LTSamPeftType.HF_LTSAM_SSF, SSFConfig, SSFModel)  # imported anew
 
 
 @pytest.mark.parametrize("method", METHODS)

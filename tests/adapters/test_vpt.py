@@ -116,7 +116,7 @@ def test_what_is_no_block_is_refused():
 
 def test_a_mask_is_refused():
     model = adapted("vpt_deep", bare("vit"), modules_to_save=None)
-    with pytest.raises(ValueError, match="tokens that an attention_mask does not know: leave the mask out"):
+    with pytest.raises(ValueError, match="tokens that an attention_mask does not cover: leave the mask out"):
         model(pixel_values=IMAGES, attention_mask=torch.tensor([[1, 1, 1, 1, 0]] * 4))
 
 
