@@ -67,7 +67,7 @@ class ClassStatistics:
         if empty:
             raise ValueError(
                 f"ClassStatistics(counts=...): {_classes_have(empty)} no training image. Remove such classes and "
-                "number the labels anew, or state counts of at least 1 if they come from elsewhere."
+                "renumber the labels, or pass counts of at least 1 if they come from another source."
             )
         if self.tail_threshold is not None and self.tail_threshold < 0:
             raise ValueError(f"ClassStatistics(tail_threshold=...) must be non-negative, got {self.tail_threshold}.")

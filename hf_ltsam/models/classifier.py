@@ -17,7 +17,7 @@ def classifier_of(model: nn.Module, num_classes: int, way_out: str = _ALL_WEIGHT
 
     Args:
         num_classes: C.
-        way_out: for the error message, the alternative to whatever needs the classifier.
+        way_out: for the error message, the alternative to the setting that needs the classifier.
 
     Raises:
         ValueError: there is none, or several; these are named.

@@ -54,7 +54,7 @@ class CosineClassifier(nn.Module):
 def init_unloaded(classifier: CosineClassifier, scale: float) -> None:
     """Random class vectors, for `_init_weights` of a model.
 
-    transformers' own functions do it, because they leave weights that `from_pretrained` has loaded unchanged.
+    transformers' functions do it, because they do not overwrite weights that `from_pretrained` has loaded.
 
     Args:
         scale: initial value of a learnable scale.

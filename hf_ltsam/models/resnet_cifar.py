@@ -101,7 +101,7 @@ class CifarResNetForImageClassification(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # transformers' own functions leave weights that from_pretrained has loaded unchanged
+        # transformers' functions do not overwrite weights that from_pretrained has loaded
         if isinstance(module, nn.Conv2d | nn.Linear):
             init.kaiming_normal_(module.weight)  # He et al. 2015 Eq. 10
             if module.bias is not None:

@@ -115,7 +115,7 @@ class InMemoryImages(KeyedDataset):
 
         Args:
             indices: of the samples (n,).
-            store: the images on the device that makes the batch, `dataset.store.to(device)`; None: on their own.
+            store: the images on the device that makes the batch, `dataset.store.to(device)`; None: `dataset.store`.
             memory_format: of the pixels.
 
         Raises:
