@@ -6,7 +6,6 @@ import pytest
 from cli.test_cli import run
 from copies import ilsvrc
 from datasets import DatasetDict
-from hf_ltsam.cli.train.data_arguments import DataArguments
 
 from dataset_builders import load_long_tailed, load_shifted, long_tail_statistics
 from dataset_builders.catalogue import SETS, evaluation_sets, long_tailed_sets, sets_of
@@ -17,6 +16,7 @@ from dataset_builders.sets.imagenet_lt import IMAGENET_LT
 from dataset_builders.sets.imagenetv2 import IMAGENETV2
 from dataset_builders.sources.published_set import DrawnSet, ListedSet, ShiftedSet, Tail
 from hf_ltsam.cli.evaluate.sets import Places, find_sets, known_names
+from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import builders, check_data, load_splits
 from hf_ltsam.runs.card.citations import bibtex
 

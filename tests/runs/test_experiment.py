@@ -3,12 +3,11 @@
 from dataclasses import fields
 
 import pytest
-from hf_ltsam.cli.train.data_arguments import DataArguments
-from hf_ltsam.cli.train.model_arguments import ModelArguments
 from runs.report.made_runs import metrics, write_run
 
 from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.train.arguments import SecondStageArguments
+from hf_ltsam.cli.train.settings import DataArguments, ModelArguments
 from hf_ltsam.runs.card import read_facts
 from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_ONE_RUN, OF_THE_EXPERIMENT, experiment_of
 from hf_ltsam.runs.folder import Recipe, RunFolder
