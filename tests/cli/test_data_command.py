@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 from hub_server import TOKEN, HubServer
 from PIL import Image
+from time_limits import PATIENCE
 
 from dataset_builders.catalogue import SETS
 from dataset_builders.publish import Draw, data_card, leaderboard
@@ -156,7 +157,7 @@ def test_push_writes_shards_and_card(tmp_path):
             capture_output=True,
             text=True,
             env=hub.environment(tmp_path),
-            timeout=240,
+            timeout=PATIENCE,
         )
         files = hub.files("me/cifar10-lt", "dataset") if done.returncode == 0 else {}
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+from time_limits import PATIENCE
 from training.noisy_run import noisy_trainer
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -75,12 +76,12 @@ def start(folder: Path, *deaths: tuple | None, target=train, **settings) -> list
     return started
 
 
-def run(folder: Path, *deaths: tuple | None, seconds: float = 60, **settings) -> list[int]:
+def run(folder: Path, *deaths: tuple | None, **settings) -> list[int]:
     """The exit codes; a negative one is the signal that ended the process."""
     started = start(folder, *deaths, **settings)
     try:
         for process in started:
-            process.join(seconds)
+            process.join(PATIENCE)
         return [process.exitcode for process in started]
     finally:
         for process in started:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from time_limits import PATIENCE
 from training.noisy_run import noisy_trainer
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -35,7 +36,7 @@ def test_killed_and_resumed_is_uninterrupted(workers, method, step, tmp_path):
         [sys.executable, str(SCRIPT), str(tmp_path / "killed"), str(workers), method, str(step)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     last = get_last_checkpoint(str(tmp_path / "killed"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from time_limits import PATIENCE
 
 
 def outputs_of_two_ranks(*command: str) -> list[str]:
@@ -37,7 +38,7 @@ def outputs_of_two_ranks(*command: str) -> list[str]:
         for rank in (0, 1)
     ]
     try:
-        outputs = [p.communicate(timeout=200)[0] for p in processes]
+        outputs = [p.communicate(timeout=PATIENCE)[0] for p in processes]
     finally:
         for p in processes:
             p.kill()

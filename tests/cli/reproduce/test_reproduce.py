@@ -15,6 +15,7 @@ import yaml
 from hf_ltsam.cli.reproduce.recipes import find_recipe, read_recipe
 from runs.report.made_runs import metrics, write_run
 from safetensors.torch import load_file
+from time_limits import PATIENCE
 
 from hf_ltsam.cli.reproduce import command as reproduce
 from hf_ltsam.cli.reproduce import runs as table_runs
@@ -73,7 +74,7 @@ def test_a_killed_table_goes_on_and_ended_runs_are_left_alone(table, tmp_path, c
         time.sleep(0.01)
     training = first.children()
     first.terminate()
-    _, message = first.communicate(timeout=60)
+    _, message = first.communicate(timeout=PATIENCE)
     assert first.returncode == 130 and b"The same command goes on" in message
     assert len(training) == 1 and not any(process.is_running() for process in training)
     plain = (root / "plain" / "seed0" / "metrics.json").stat()
@@ -179,7 +180,7 @@ def test_what_another_process_has_run_meanwhile_is_not_run_again(monkeypatch):
 
 def test_whoever_stops_the_table_stops_its_runs(monkeypatch):
     monkeypatch.setattr(table_runs, "POLL", 0.01)
-    runs = [Sleeping("short", 0.1, []), Sleeping("long", 60, [])]
+    runs = [Sleeping("short", 0.1, []), Sleeping("long", PATIENCE, [])]
 
     def stop(*_):
         raise KeyboardInterrupt

@@ -16,6 +16,7 @@ import pytest
 import torch
 from cli.picture_folders import CLASSES, draw_images
 from PIL import Image
+from time_limits import PATIENCE
 from transformers import (
     AutoModelForImageClassification,
     TimmWrapperConfig,
@@ -270,11 +271,11 @@ def test_ctrl_c_says_how_to_go_on(images, tmp_path):
     process = subprocess.Popen(
         [sys.executable, script, *command], stderr=subprocess.PIPE, text=True, env=dict(os.environ)
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("run/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("run/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=60)[1]
+    err = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 130
     assert "Traceback" not in err
     assert sum("--resume_from_checkpoint true goes on from" in line for line in err.splitlines()) == 1

@@ -13,6 +13,7 @@ from cli.test_cli import run
 from hub_server import READ_ONLY, TOKEN
 from PIL import Image
 from runs.hub.digits_run import EVALUATION, SHARPNESS, metrics, with_weights, write, write_seeds
+from time_limits import PATIENCE
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification
@@ -293,7 +294,7 @@ def test_loading_in_a_fresh_process(hub, tmp_path, capsys):
     torch.save(pixels, tmp_path / "pixels.pt")
     words = [sys.executable, "-c", LOADING, str(tmp_path / "image.png"), str(tmp_path / "pixels.pt")]
     done = subprocess.run(
-        words, capture_output=True, text=True, env=hub.environment(tmp_path), timeout=240, cwd=tmp_path
+        words, capture_output=True, text=True, env=hub.environment(tmp_path), timeout=PATIENCE, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
@@ -348,7 +349,7 @@ for name, refusal in (("me/pickle", pickle.UnpicklingError), ("me/remote", Value
         capture_output=True,
         text=True,
         env=hub.environment(tmp_path),
-        timeout=120,
+        timeout=PATIENCE,
         input="n\n",
     )
     assert done.returncode == 0 and not (tmp_path / "run").exists(), done.stderr
