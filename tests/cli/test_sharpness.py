@@ -343,6 +343,7 @@ def test_a_damaged_part_is_named(run, capsys):
         (["--groups", "mny"], ["'mny'", "'many'"]),
         (["--loss", "cross_entrpy"], ["'cross_entrpy'", "'cross_entropy'"]),
         (["--loss", "ldam"], ["cosine"]),
+        (["--loss", "influence_balanced"], ["--loss influence_balanced", "take cross_entropy"]),
         (["--loss_args", "{tau: 2}"], ["--loss_args {tau: 2}", "JSON"]),
         (["--lanczos_steps", "0"], ["--lanczos_steps must be a whole number of at least 1, got 0"]),
         (["--max_samples", "-1"], ["--max_samples must be", "-1"]),

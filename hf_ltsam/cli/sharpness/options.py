@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from hf_ltsam.cli.sharpness.analysis import Request
 from hf_ltsam.curvature import CurvatureSettings
 from hf_ltsam.hyperparameters import nearest
-from hf_ltsam.losses import LOSSES, CrossEntropy, Loss, make_loss
+from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_loss
 from hf_ltsam.runs.identity import describe
 
 DESCRIPTION = """\
@@ -135,7 +135,10 @@ def _loss(name: str, args: str) -> Loss:
         raise ValueError(f"--loss_args {args} is not JSON ({error}): '{{\"tau\": 2}}', for example.") from error
     if not isinstance(arguments, dict):
         raise ValueError(f"--loss_args {args} must be a mapping: '{{\"tau\": 2}}', for example.")
-    return make_loss(name, **arguments)
+    loss = make_loss(name, **arguments)
+    if isinstance(loss, FeatureLoss):
+        raise ValueError(f"--loss {name} weighs images by their features, and has no Hessian here: take cross_entropy.")
+    return loss
 
 
 def _underscored(word: str) -> str:
