@@ -267,7 +267,7 @@ def test_ctrl_c_says_how_to_go_on(images, tmp_path):
     command = words(
         images, tmp_path / "run", "--num_train_epochs", "100000", "--save_steps", "5", "--save_total_limit", "2"
     )
-    script = str(Path(train.__file__))
+    script = str(Path(__file__).parents[3] / "training_scripts" / "train.py")
     process = subprocess.Popen(
         [sys.executable, script, *command], stderr=subprocess.PIPE, text=True, env=dict(os.environ)
     )
