@@ -214,7 +214,7 @@ def _check_run(run: Run, stage: SecondStage) -> None:
 
 
 def _open(run: Run, saved: SavedRun, stage: SecondStage) -> FirstStage:
-    """Model and images; whether they go with the stage is found out before images are decoded."""
+    """Model and images; a model that does not go with the stage is refused before images are decoded."""
     model = saved.model()
     stage.head(copy.deepcopy(Trunk(model, saved.statistics.num_classes).classifier), run.config.seed)
     return FirstStage(saved, model, _images(run, saved.splits, model))
@@ -265,7 +265,7 @@ def _held_out(run: Run, first: FirstStage, stage: TauNorm) -> CachedFeatures:
         return _features(run, first, _images(run, reserved, first.model).test)
     logger.warning(
         "tau is chosen by training images that the first stage was trained on, on which it is better than on new ones. A "
-        "first stage trained with --reserve 0.1, say, leaves some out for this."
+        "first stage trained with --reserve 0.1, for example, leaves some out for this."
     )
     everything = _features(run, first, first.data.plain_train)
     rows = hold_out(everything.labels, stage.share, run.config.seed)

@@ -1,4 +1,4 @@
-"""A run as one plain checkpoint, with its adapter merged into the weights."""
+"""`ltsam export`: a run as one plain checkpoint, with its adapter merged into the weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FACTS = (RECORD, RECIPE, STATISTICS)  # what the run says about itself
 
 
 def main(words: Sequence[str]) -> None:
-    """ltsam export RUN OUT."""
+    """`ltsam export RUN OUT`."""
     parser = argparse.ArgumentParser(
         prog="ltsam export", description="Write a run as one plain checkpoint, adapter merged."
     )
@@ -34,7 +34,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def export(run: Path, out: Path) -> None:
-    """Weights, image processor, and what the run says about itself.
+    """Write weights, image processor, and what the run says about itself into a new folder.
 
     Raises:
         FileNotFoundError: no run there.
@@ -65,7 +65,7 @@ def merged(model: nn.Module, run: Path) -> nn.Module:
     """The model without its adapter, which computes the same.
 
     Raises:
-        ValueError: the adapter is no change of weights; says so.
+        ValueError: an adapter that is no change of weights.
     """
     if not isinstance(model, PeftModel):
         return model

@@ -122,7 +122,7 @@ class Subject:
 
 
 class Spectrum(NamedTuple):
-    """What is known of the Hessian of a subset's mean loss; far from gradient norm 0 the model is at no critical point."""
+    """The Hessian of a subset's mean loss, with the loss and its gradient's norm: 0 at a critical point."""
 
     density: SpectralDensity
     traces: Traces

@@ -55,7 +55,8 @@ def _error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) 
     checkpoints = {folder: load_checkpoint(str(folder)) for folder in folders}
     results = {folder: _results(folder, checkpoint) for folder, checkpoint in checkpoints.items()}
     settings, encoded = EvaluationSettings(CORRUPTIONS, SEVERITIES), encoded_images(test)
-    test_set, known = find_sets([NAME], Places())[0], label_fingerprint(labels)
+    test_set = find_sets([NAME], Places())[0]
+    facts = {"labels_sha256": label_fingerprint(labels), "imagenet_classes": False, "note": ""}
     for corruption, severity in product(CORRUPTIONS, SEVERITIES):
         seen: dict[Preprocessing, torch.Tensor] = {}  # all runs have the same, as they trained on the same images
         for folder, checkpoint in checkpoints.items():
@@ -64,18 +65,17 @@ def _error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) 
                 images = TestImages(encoded, range(len(test)), see, corruption=Corruption(corruption, severity))
                 seen[see] = torch.stack([images[row] for row in range(len(images))])  # (N, 1, channels, 8, 8)
             predictions = predict_classes(checkpoint.model, seen[see], batch_size=500)
-            found = measured(predictions, labels, checkpoint.num_classes, checkpoint.statistics)
-            del found["per_class"]
+            accuracies = measured(predictions, labels, checkpoint.num_classes, checkpoint.statistics)
+            del accuracies["per_class"]
             identity = identity_of(test_set, (corruption, severity), settings)
-            facts = {"labels_sha256": known, "imagenet_classes": False, "note": ""}
-            results[folder].put(NAME, (corruption, severity), {"identity": identity, **found, **facts})
-    for own in results.values():
-        own.writes = True
-        own.summarise(NAME, summary_of(NAME, settings, own))
-    return {folder: own.table(NAME, settings.cells()) for folder, own in results.items()}
+            results[folder].put(NAME, (corruption, severity), {"identity": identity, **accuracies, **facts})
+    for of_run in results.values():
+        of_run.writes = True
+        of_run.summarise(NAME, summary_of(NAME, settings, of_run))
+    return {folder: of_run.table(NAME, settings.cells()) for folder, of_run in results.items()}
 
 
 def _results(folder: Path, checkpoint: Checkpoint) -> Results:
-    """Written once, when all of it is known."""
+    """Results that are written once, when all of them are there."""
     about = {"name": checkpoint.name, "fingerprint": checkpoint.fingerprint, "num_classes": checkpoint.num_classes}
     return Results(output_folder(str(folder), None) / EVALUATION_RESULTS, about, checkpoint.statistics, writes=False)

@@ -71,7 +71,7 @@ def evaluate(
     results: Results,
     baseline: Baseline | None = None,
 ) -> None:
-    """Measure what `results` does not hold yet of a set. Every process takes part in every measurement.
+    """Measure the parts of a set that `results` does not hold yet. Every process takes part in every measurement.
 
     Args:
         baseline: that the errors under corruption are relative to, unless the classes are ImageNet's: then it is AlexNet.
@@ -87,7 +87,7 @@ def evaluate(
 
 
 def identity_of(test_set: TestSet, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
-    """What a result follows from, beside the checkpoint."""
+    """The settings that a result follows from, beside the checkpoint."""
     made = {"seed": settings.seed} if test_set.corruptions == "made" else {}
     return {
         "source": test_set.source,

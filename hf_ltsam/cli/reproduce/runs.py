@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from hf_ltsam.cli.reproduce.tables import Row
-from hf_ltsam.cli.train.arguments import read_settings
+from hf_ltsam.cli.train.arguments import read_settings, with_recipe
 from hf_ltsam.runs.folder import RECIPE, RunFolder
 from hf_ltsam.runs.recipes import find_recipe
 from hf_ltsam.runs.record import RunRecord
@@ -83,7 +83,7 @@ class RowRun:
         file = self.folder / RECIPE
         if not file.is_file():
             return
-        then, _ = read_settings(["--config", str(file)], self.program)
+        then = with_recipe({}, file, self.program)
         relevant = {name for name in {**now, **then} if name not in _OF_THE_PLACE}
         if self.program == "decouple":  # its file holds the first stage's settings too
             relevant &= set(now)

@@ -1,4 +1,4 @@
-"""What can go wrong, found before any time is spent."""
+"""Settings that cannot work, refused before data or model are loaded."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def _check_augmentation(run: Run) -> None:
         raise ValueError(f"--randaugment {run.data.randaugment}, --randaugment_magnitude: {error}") from error
     if operations is None and "randaugment_magnitude" in run.settings:
         raise ValueError(
-            f"--randaugment_magnitude {run.data.randaugment_magnitude} without --randaugment: give it too, 2 say."
+            f"--randaugment_magnitude {run.data.randaugment_magnitude} without --randaugment: give it too, for example 2."
         )
 
 
 def _check_model(run: Run) -> None:
-    """What goes with one kind of model only, on another; a folder or file that is not there."""
+    """Refuse options of one kind of model on another, and files that are not there."""
     model, name = run.model, run.model.model
     check_choice("head", model.head, HEADS)
     if model.init is not None:
@@ -116,18 +116,18 @@ def _check_model(run: Run) -> None:
 
 
 def resume_point(config: LTSamConfig) -> str | bool:
-    """`--resume_from_checkpoint`: a checkpoint's folder, "true" for the last one, or nothing."""
+    """`--resume_from_checkpoint`: a checkpoint's folder, True for the last one, or False."""
     value = config.resume_from_checkpoint or "false"
     return {"true": True, "false": False}.get(value.lower(), value)
 
 
 def mapping(arguments: dict[str, Any] | str | None) -> dict[str, Any]:
-    """LTSamConfig has made a mapping of JSON text, or refused it."""
+    """Hyper-parameters as a mapping; LTSamConfig has read JSON text, or refused it."""
     return arguments if isinstance(arguments, dict) else {}
 
 
 def warn_of_tiny_last_batch(num_images: int, config: LTSamConfig) -> None:
-    """Batch norm's running statistics suffer from a last batch of very few images, and with them the test."""
+    """Warn of a last batch of very few images: batch norm's running statistics suffer from it, and with them the test."""
     batch = config.per_device_train_batch_size
     last = num_images % batch
     if not 0 < last <= batch / 16:
@@ -135,7 +135,7 @@ def warn_of_tiny_last_batch(num_images: int, config: LTSamConfig) -> None:
     better = next(size for size in range(batch - 1, 0, -1) if num_images % size == 0 or num_images % size > size / 4)
     warnings.warn(
         f"The last batch of every epoch has {last} of {batch} images, too few for batch norm: "
-        f"--per_device_train_batch_size {better}, say, would be better.",
+        f"--per_device_train_batch_size {better}, for example, avoids it.",
         stacklevel=2,
     )
 
@@ -147,6 +147,6 @@ def _refuse_to_overwrite(config: LTSamConfig) -> None:
     checkpoint = last_checkpoint(config.output_dir)
     if checkpoint is None and not RunFolder(folder).has(RECORD):
         return
-    found = RECORD if checkpoint is None else checkpoint.name
+    content = RECORD if checkpoint is None else checkpoint.name
     go_on = "" if checkpoint is None else "--resume_from_checkpoint true goes on with it, "
-    raise ValueError(f"{folder} holds an earlier run ({found}): {go_on}--output_dir OTHER starts a new one.")
+    raise ValueError(f"{folder} holds an earlier run ({content}): {go_on}--output_dir OTHER starts a new one.")

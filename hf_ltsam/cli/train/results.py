@@ -1,4 +1,4 @@
-"""What a run leaves behind beside its weights: metrics.json, recipe.yaml, and a table on the screen."""
+"""The results of a run beside its weights: metrics.json, recipe.yaml, and a table on the screen."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hf_ltsam.runs.record import RunRecord, installed_versions, split_results
 
 
 def save_recipe(run: Run) -> Path:
-    """Write `recipe.yaml` into the run's folder: all that recipe and command line set, and the command."""
+    """Write `recipe.yaml` into the run's folder: the settings that were stated, and the command."""
     settings = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
     repeat = f"the same again: ltsam {run.program} --config THIS_FILE --output_dir OTHER"
     return RunFolder(Path(run.config.output_dir)).write_recipe(settings, (run.command, repeat))
@@ -37,12 +37,12 @@ def record_of(
     train: Mapping[str, float],
     second_stage: Mapping[str, Any] | None = None,
 ) -> RunRecord:
-    """Everything that `metrics.json` states.
+    """The content of `metrics.json`.
 
     Args:
         test: logits and labels of the test split.
         train: the metrics that training returned; its times are kept. Of a resumed run they count from the resume on.
-        second_stage: what it was and what it started from, of a second stage.
+        second_stage: its name, hyper-parameters and first stage, of a second stage.
     """
     statistics = splits.statistics(run.data, run.config.tail_threshold)
     return RunRecord(

@@ -22,7 +22,7 @@ from hf_ltsam.runs.model import load_run
 
 @dataclass(frozen=True)
 class SavedRun:
-    """Of a run's folder, or of a checkpoint inside it.
+    """A run's folder, or a checkpoint inside it, opened.
 
     Args:
         folder: where the weights are.

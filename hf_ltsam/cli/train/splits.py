@@ -51,7 +51,7 @@ class Splits:
     reserved: Dataset | None = None
 
     def statistics(self, arguments: DataArguments, tail_threshold: int | None) -> ClassStatistics:
-        """Of the training split."""
+        """The class statistics of the training split."""
         return ClassStatistics.from_labels(
             self.train_labels,
             len(self.class_names),
