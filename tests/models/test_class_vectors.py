@@ -1,4 +1,4 @@
-"""How the classifier starts: from class names, from images, or at random."""
+"""Initial class vectors: from class names, from images, or random."""
 
 import json
 
@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from models.clips import NAMES, Images, architecture, open_clip_checkpoint, transformers_clip
 
 from hf_ltsam.models import ClipForLongTail
+from hf_ltsam.models.class_vectors import class_means, linear_probe
 from hf_ltsam.models.clip_templates import CLIP80, ONE, templates_named
-from hf_ltsam.models.cosine_start import class_means, linear_probe
+from hf_ltsam.models.clip_towers import TextTower
 from hf_ltsam.models.frozen_features import first_of_every_class, frozen_features
-from hf_ltsam.models.text_tower import TextTower
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,6 @@ def tokens_of(folder, texts, length):
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")["input_ids"]
-
-
-# --- text -------------------------------------------------------------------------------------------------------------
 
 
 def test_class_vectors_from_text_as_lift_defines_them(clip):
@@ -79,15 +76,15 @@ def test_logits_are_the_similarity_of_text_and_image_up_to_one_factor_per_image_
     torch.testing.assert_close(model(images()).logits, 25 * similarity / lengths, rtol=1e-4, atol=1e-4)
 
 
-def test_siglip_start_ranks_as_siglip_itself(siglip):
-    """Its image feature is in the shared space already: logits are SigLIP's own, but for scale and bias."""
+def test_siglip_starts_with_the_ranking_of_siglip(siglip):
+    """Its image feature is in the shared space already: logits are SigLIP's, except for scale and bias."""
     whole, folder = siglip
     model = ClipForLongTail.from_clip(folder, NAMES, progress=False)
     texts = [f"a photo of a {n.replace('_', ' ')}." for n in NAMES]
     with torch.no_grad():
-        own = whole(pixel_values=images(), input_ids=tokens_of(folder, texts, 16)).logits_per_image
-        own = (own - whole.logit_bias) / whole.logit_scale.exp()
-    torch.testing.assert_close(model(images()).logits, 25 * own, rtol=1e-4, atol=1e-4)
+        logits = whole(pixel_values=images(), input_ids=tokens_of(folder, texts, 16)).logits_per_image
+        cosines = (logits - whole.logit_bias) / whole.logit_scale.exp()
+    torch.testing.assert_close(model(images()).logits, 25 * cosines, rtol=1e-4, atol=1e-4)
 
 
 def test_the_average_over_templates(clip):
@@ -103,7 +100,7 @@ def test_the_average_over_templates(clip):
 
 
 def test_transformers_and_open_clip_start_alike(tmp_path):
-    """The same weights by either way: tokenizers and towers agree."""
+    """The same weights from either library: tokenizers and towers agree."""
     from models.clips import clip_tokenizer
 
     from hf_ltsam.models.clip_source import load_clip
@@ -132,9 +129,6 @@ def test_templates_by_name_and_from_a_file(tmp_path):
         templates_named("clip81")
 
 
-# --- images -----------------------------------------------------------------------------------------------------------
-
-
 def test_class_means_by_hand():
     x = torch.tensor([[3.0, 4.0], [0.0, 2.0], [-5.0, 0.0]])
     means = class_means(x, torch.tensor([0, 0, 1]), 2)
@@ -151,7 +145,7 @@ def probe_loss(w, x, y, scale, weights):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_linear_probe_minimises_what_it_says(classes):
+def test_the_linear_probe_minimises_its_loss(classes):
     torch.manual_seed(0)
     y = torch.tensor([0] * 20 + [1] * 6 + [2] * 3) % classes
     x = torch.randn(29, 4, dtype=torch.float64) + 2 * torch.eye(4, dtype=torch.float64)[y]
@@ -178,13 +172,13 @@ def test_the_linear_probe_minimises_what_it_says(classes):
             torch.testing.assert_close(got.double(), unit(w.detach()), rtol=0, atol=5e-3)
 
 
-def test_the_first_so_many_of_every_class():
+def test_the_first_samples_of_every_class():
     labels = torch.tensor([1, 0, 1, 1, 0, 2])
     assert first_of_every_class(labels, 2).tolist() == [0, 1, 2, 4, 5]
     assert first_of_every_class(labels, None).tolist() == list(range(6))
 
 
-def test_features_are_what_the_classifier_sees(clip):
+def test_features_are_the_inputs_of_the_classifier(clip):
     model = ClipForLongTail.from_clip(clip[1], NAMES, init="random", progress=False).train()
     labels = [0, 0, 0, 1, 2, 3, 4, 1]
     data = Images(images(8), labels)
@@ -222,9 +216,6 @@ def test_random_start_and_dtype(clip):
     assert a.vision_model.config._attn_implementation == "eager"
 
 
-# --- an image tower alone, and refusals -------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def tower(clip, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tower")
@@ -235,13 +226,13 @@ def tower(clip, tmp_path_factory):
 def test_an_image_tower_alone(clip, tower):
     model = ClipForLongTail.from_clip(tower, NAMES, init="random")
     torch.testing.assert_close(model.features(images()), clip[0].vision_model(images()).pooler_output, rtol=0, atol=0)
-    assert list(model.config.image_mean) == [0.48145466, 0.4578275, 0.40821073]  # no processor beside it: CLIP's
+    assert list(model.config.image_mean) == [0.48145466, 0.4578275, 0.40821073]  # CLIP's, without a processor beside it
     with pytest.raises(ValueError, match=r"image tower alone.*openai/clip-vit-base-patch16.*class_mean"):
         ClipForLongTail.from_clip(tower, NAMES)
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
         ({"init": "texts"}, r"init=.*'texts'.*Did you mean 'text'"),
         ({"init": "class_mean"}, r"init='class_mean'.*train_dataset"),
@@ -257,8 +248,8 @@ def test_an_image_tower_alone(clip, tower):
         ),
     ],
 )
-def test_refusals(clip, arguments, said):
-    with pytest.raises(ValueError, match=said):
+def test_refusals(clip, arguments, message):
+    with pytest.raises(ValueError, match=message):
         ClipForLongTail.from_clip(clip[1], **{"class_names": NAMES, "progress": False, **arguments})
 
 

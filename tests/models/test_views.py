@@ -1,4 +1,4 @@
-"""Preprocessing and views at test time: what the training's test saw, and the crops where they should be."""
+"""Preprocessing and views at test time: the same pixels as in the test after a training, and crops in their places."""
 
 import numpy as np
 import pytest
@@ -10,10 +10,10 @@ from torch import nn
 from transformers import BitImageProcessor, CLIPImageProcessor, ConvNextImageProcessor, ViTImageProcessor
 
 from hf_ltsam.cli.train.model import image_processor
-from hf_ltsam.data.decode import decode_images
-from hf_ltsam.data.in_memory.in_memory import InMemoryImages
+from hf_ltsam.data.decoding import decode_images
+from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.data.transforms import image_transform
-from hf_ltsam.models.test_views import TEST_TIME, Preprocessing, averaged_logits
+from hf_ltsam.models.views import TEST_TIME, Preprocessing, averaged_logits
 
 MEAN, STD = (0.49, 0.48, 0.44), (0.2, 0.21, 0.19)
 SIZES = [(41, 29), (29, 41), (30, 30), (64, 33), (33, 57), (8, 200)]  # width, height
@@ -24,7 +24,7 @@ def noise(width, height, seed=0):
 
 
 def ramp(side):
-    """A pixel knows its place: red is its column, green its row."""
+    """Red is the column of a pixel, green its row."""
     columns, rows = np.meshgrid(np.arange(side), np.arange(side))
     return Image.fromarray(np.stack([columns, rows, 0 * rows], axis=-1).astype(np.uint8))
 
@@ -42,10 +42,10 @@ def plain(side, short_side):
 @pytest.mark.parametrize("size", SIZES)
 def test_the_same_pixels_as_the_test_of_a_training_on_large_images(size):
     transform = image_transform(24, MEAN, STD, train=False)
-    see = Preprocessing.from_image_processor(image_processor(24, 24, 27, MEAN, STD))  # 27 = 24 * 256 / 224
+    preprocessing = Preprocessing.from_image_processor(image_processor(24, 24, 27, MEAN, STD))  # 27 = 24 * 256 / 224
     expected = transform(noise(*size)).as_subclass(torch.Tensor)
     # a level of grey is 0.02; torchvision multiplies by 1/255 where the small images' pipeline divides
-    torch.testing.assert_close(see.views(noise(*size))[0], expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(preprocessing.views(noise(*size))[0], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -55,14 +55,14 @@ def test_the_same_bits_as_the_test_of_a_training_on_small_images(size, channels)
     dataset = Dataset.from_dict({"image": [noise(*size)], "label": [0]}, features)
     mean, std = MEAN[:channels], STD[:channels]
     seen = InMemoryImages(decode_images(dataset, None, 16, channels, False), [0], mean, std, augment=False)[0]
-    see = Preprocessing.from_image_processor(image_processor(16, 16, 16, mean, std))
-    assert torch.equal(see.views(noise(*size))[0], seen["pixel_values"])
+    preprocessing = Preprocessing.from_image_processor(image_processor(16, 16, 16, mean, std))
+    assert torch.equal(preprocessing.views(noise(*size))[0], seen["pixel_values"])
 
 
-def test_images_that_have_their_size_stay_as_they_are():
-    see = Preprocessing.from_image_processor(image_processor(12, 16, None, (0.0,) * 3, (1.0,) * 3))
+def test_images_of_the_right_size_stay_unchanged():
+    preprocessing = Preprocessing.from_image_processor(image_processor(12, 16, None, (0.0,) * 3, (1.0,) * 3))
     image = noise(16, 12)
-    np.testing.assert_array_equal((see.views(image)[0] * 255).round().permute(1, 2, 0), np.asarray(image))
+    np.testing.assert_array_equal((preprocessing.views(image)[0] * 255).round().permute(1, 2, 0), np.asarray(image))
 
 
 def test_flip_adds_the_mirror_image():
@@ -72,7 +72,7 @@ def test_flip_adds_the_mirror_image():
 
 
 def test_five_crops_of_224_from_248():
-    """Where they lie, counted in pixels: no scaling for an image of 248."""
+    """Their positions in pixels: an image of 248 is not scaled."""
     views = plain(224, 256).views(ramp(248), "five_crops")
     assert views.shape == (5, 3, 224, 224)
     assert places(views) == [(0, 0), (24, 0), (0, 24), (24, 24), (12, 12)]
@@ -96,9 +96,9 @@ def test_other_sizes_keep_the_ratio():
 def test_already_cropped_images_are_not_scaled():
     """ImageNet-C is 224 x 224: centre crop only, where others are scaled to 256 first."""
     image = noise(224, 224)
-    see = plain(224, 256).already_cropped()
-    np.testing.assert_array_equal((see.views(image)[0] * 255).round().permute(1, 2, 0), np.asarray(image))
-    assert not torch.equal(see.views(image), plain(224, 256).views(image))
+    preprocessing = plain(224, 256).already_cropped()
+    np.testing.assert_array_equal((preprocessing.views(image)[0] * 255).round().permute(1, 2, 0), np.asarray(image))
+    assert not torch.equal(preprocessing.views(image), plain(224, 256).views(image))
     assert plain(192, 220).already_cropped().views(image).shape == (1, 3, 192, 192)
     whole = Preprocessing(24, 24, None, MEAN, STD)
     assert whole.already_cropped() == whole
@@ -126,20 +126,20 @@ def test_colour_models_see_grey_images_in_colour():
     ],
 )
 def test_image_processors_of_the_hub(processor, expected):
-    see = Preprocessing.from_image_processor(processor)
-    assert (see.height, see.width, see.short_side) == expected
-    assert see.mean == tuple(processor.image_mean) and see.resample == processor.resample
+    preprocessing = Preprocessing.from_image_processor(processor)
+    assert (preprocessing.height, preprocessing.width, preprocessing.short_side) == expected
+    assert preprocessing.mean == tuple(processor.image_mean) and preprocessing.resample == processor.resample
 
 
 def test_timms_image_processor():
     from transformers import TimmWrapperImageProcessor
 
-    stated = {"input_size": (3, 224, 224), "crop_pct": 0.95, "interpolation": "bicubic", "mean": MEAN, "std": STD}
-    processor = TimmWrapperImageProcessor(stated, "resnet10t")
-    see = Preprocessing.from_image_processor(processor)
-    assert see == Preprocessing(224, 224, 235, MEAN, STD, Image.Resampling.BICUBIC)
+    settings = {"input_size": (3, 224, 224), "crop_pct": 0.95, "interpolation": "bicubic", "mean": MEAN, "std": STD}
+    processor = TimmWrapperImageProcessor(settings, "resnet10t")
+    preprocessing = Preprocessing.from_image_processor(processor)
+    assert preprocessing == Preprocessing(224, 224, 235, MEAN, STD, Image.Resampling.BICUBIC)
     image = noise(300, 260)
-    torch.testing.assert_close(see.views(image)[0], processor.val_transforms(image), rtol=0, atol=1e-6)
+    torch.testing.assert_close(preprocessing.views(image)[0], processor.val_transforms(image), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -151,12 +151,12 @@ def test_timms_image_processor():
         (CLIPImageProcessor(size={"shortest_edge": 100}), "100 pixels, which does not hold the crop of 224 x 224"),
     ],
 )
-def test_image_processors_that_cannot_be_followed(processor, message):
+def test_other_image_processors_are_refused(processor, message):
     with pytest.raises(ValueError, match=message):
         Preprocessing.from_image_processor(processor)
 
 
-def test_an_unknown_way_to_test():
+def test_an_unknown_test_time_is_refused():
     with pytest.raises(ValueError, match=r"'five_crop'.*'five_crops'"):
         plain(8, 8).views(ramp(8), "five_crop")
     assert set(TEST_TIME) == {"none", "flip", "five_crops"}

@@ -1,4 +1,4 @@
-"""Every kind of fine-tuning by its name, as `--adapter lora --adapter_args '{"r": 16}'` chooses it."""
+"""Kinds of fine-tuning by name, as in `--adapter lora --adapter_args '{"r": 16}'`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from hf_ltsam.models.classifier import classifier_name
 
 
 def _query_value(encoder: Encoder) -> dict[str, str]:
-    """Hu et al. 2021, and LIFT."""
+    """Query and value, as in Hu et al. 2021 and LIFT (Shi et al. 2024)."""
     return {"target_modules": pattern_of(encoder.linear_layers(QUERY_VALUE))}
 
 
 def _ia3(encoder: Encoder) -> dict[str, str]:
-    """Liu et al. 2022: keys, values, and what goes into the last layer of the MLP."""
+    """Keys, values and inputs of the last layer of the MLP (Liu et al. 2022)."""
     mlp_out = encoder.linear_layers(MLP_OUT)
     everywhere = encoder.linear_layers(KEY_VALUE) + mlp_out
     return {"target_modules": pattern_of(everywhere), "feedforward_modules": pattern_of(mlp_out)}
@@ -36,17 +36,17 @@ def _norms(encoder: Encoder) -> dict[str, str]:
     return {"target_modules": pattern_of(encoder.block_norms)}
 
 
-def _own(_: Encoder) -> dict[str, str]:
+def _none(_: Encoder) -> dict[str, str]:
     return {}  # our tuners find their modules themselves
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A configuration class of peft, and what it is given where the user says nothing else.
+    """A configuration class of peft and its default arguments.
 
     Args:
         config: the class.
-        targets: encoder -> the arguments that name modules; not asked where the user names `target_modules`.
+        targets: encoder -> the arguments that name modules; not called if the user names `target_modules`.
         summary: one line.
         args: the other arguments.
     """
@@ -58,32 +58,32 @@ class Adapter:
 
 
 ADAPTERS: Mapping[str, Adapter] = {
-    "adaptformer": Adapter(AdaptFormerConfig, _own, "a bottleneck beside the MLP of every block (LIFT)"),
-    "vpt_deep": Adapter(VPTConfig, _own, "new prompt tokens before every block", {"deep": True}),
-    "vpt_shallow": Adapter(VPTConfig, _own, "prompt tokens before the first block", {"deep": False}),
-    "ssf": Adapter(SSFConfig, _own, "scale and shift after every affine layer"),
-    "bias_tuning": Adapter(SSFConfig, _own, "the biases of the encoder (BitFit), as shifts", {"learn_scale": False}),
+    "adaptformer": Adapter(AdaptFormerConfig, _none, "a bottleneck beside the MLP of every block (LIFT)"),
+    "vpt_deep": Adapter(VPTConfig, _none, "new prompt tokens before every block", {"deep": True}),
+    "vpt_shallow": Adapter(VPTConfig, _none, "prompt tokens before the first block", {"deep": False}),
+    "ssf": Adapter(SSFConfig, _none, "scale and shift after every affine layer"),
+    "bias_tuning": Adapter(SSFConfig, _none, "the biases of the encoder (BitFit), as shifts", {"learn_scale": False}),
     "ln_tuning": Adapter(LNTuningConfig, _norms, "the layer norms of the blocks (peft)"),
     "lora": Adapter(LoraConfig, _query_value, "low-rank changes of query and value (peft)"),
     "dora": Adapter(LoraConfig, _query_value, "LoRA with learned magnitudes (peft)", {"use_dora": True}),
     "ia3": Adapter(IA3Config, _ia3, "rescaled keys, values and MLP activations (peft)"),
 }
-LINEAR_PROBE, FULL = "linear_probe", "none"  # these add nothing to the encoder
+LINEAR_PROBE, FULL = "linear_probe", "none"  # kinds that add nothing to the encoder
 
 
 def adapter_names() -> list[str]:
-    """All names that `make_adapter` takes."""
+    """The names of `make_adapter`."""
     return [*ADAPTERS, LINEAR_PROBE, FULL, *_other_tuners()]
 
 
 def _other_tuners() -> dict[str, Adapter]:
-    """The rest of peft's that choose target modules, put on query and value: "loha", "boft", "vera", ..."""
-    own = {adapter.config for adapter in ADAPTERS.values()}
-    others = {t: config for t, config in PEFT_TYPE_TO_CONFIG_MAPPING.items() if config not in own and _targets(config)}
+    """peft's other methods with target modules, here query and value: "loha", "boft", "vera", ..."""
+    listed = {adapter.config for adapter in ADAPTERS.values()}
+    others = {t: c for t, c in PEFT_TYPE_TO_CONFIG_MAPPING.items() if c not in listed and _has_targets(c)}
     return {peft_type.value.lower(): Adapter(config, _query_value, "of peft") for peft_type, config in others.items()}
 
 
-def _targets(config: type[PeftConfig]) -> bool:
+def _has_targets(config: type[PeftConfig]) -> bool:
     return {"target_modules", "modules_to_save"} <= {f.name for f in dataclasses.fields(config)}
 
 
@@ -94,23 +94,23 @@ def make_adapter(
     num_classes: int | None = None,
     modules_to_save: Sequence[str] | None = None,
 ) -> nn.Module:
-    """The model made ready for a kind of fine-tuning: what is not trained by it is frozen.
+    """The model, prepared for a kind of fine-tuning: all other weights are frozen.
 
     Args:
-        model: changed in place. Its encoder is one of those that `encoders.py` knows, unless `args` name the modules.
-        name: of `ADAPTERS`; "linear_probe" for the classifier alone; "none" for full fine-tuning of blocks and classifier;
-            or another tuner of peft.
-        args: of the adapter's configuration; what is not given is chosen for the encoder.
-        num_classes: C, from which the width of AdaptFormer follows and by which the classifier is found.
-        modules_to_save: what is trained whole beside the adapter, by name; None: the classifier, the one trainable layer
-            with C outputs; empty: nothing, for an encoder without a head.
+        model: changed in place. Its encoder is listed in `encoders.py`, unless `args` name the modules.
+        name: a key of `ADAPTERS`; "linear_probe" for the classifier alone; "none" for full fine-tuning of blocks and
+            classifier; or another method of peft.
+        args: of the adapter's configuration; the rest is chosen for the encoder.
+        num_classes: C, which identifies the classifier and sets the width of AdaptFormer.
+        modules_to_save: names of the modules to train whole beside the adapter; None: the classifier, the one trainable
+            layer with C outputs; empty: none, for an encoder without a head.
 
     Returns:
         A `PeftModel`; for "none" the model itself, whose checkpoints are whole models.
 
     Raises:
-        ValueError: a name or an argument that does not exist (the nearest ones are named), an encoder that is not known, or
-            a classifier that cannot be told.
+        ValueError: an unknown name or argument (with the nearest ones), an unknown encoder, or a classifier that cannot
+            be identified.
     """
     args = dict(args or {})
     if name not in adapter_names():
@@ -137,25 +137,26 @@ def _configuration(
     return config
 
 
-def _trained_whole(model: nn.Module, num_classes: int | None, given: Sequence[str] | None) -> list[str]:
-    if given is not None:
-        return list(given)
+def _trained_whole(model: nn.Module, num_classes: int | None, modules: Sequence[str] | None) -> list[str]:
+    if modules is not None:
+        return list(modules)
     if num_classes is None:
         raise ValueError(
-            "make_adapter finds the classifier by num_classes=...: set it, or name it: modules_to_save=[...]."
+            "make_adapter identifies the classifier by num_classes=...: set it, or name the classifier: "
+            "modules_to_save=[...]."
         )
     return [classifier_name(model, num_classes)]
 
 
 def _linear_probe(model: nn.Module, trained: list[str]) -> PeftModel:
-    """The classifier alone, as a `PeftModel` whose file holds nothing else."""
+    """A `PeftModel` that trains and saves the classifier alone."""
     if not trained:
-        raise ValueError("linear_probe trains modules_to_save alone, and there are none: name the classifier.")
+        raise ValueError("linear_probe trains modules_to_save alone, and the list is empty: name the classifier.")
     return get_peft_model(model, LoraConfig(target_modules=DUMMY_TARGET_MODULES, modules_to_save=trained))
 
 
 def _full_fine_tuning(model: nn.Module, trained: list[str]) -> nn.Module:
-    """Blocks and classifier train; embeddings, first and last layer norm stay (Li et al. 2025, FFT)."""
+    """Train blocks and classifier; freeze embeddings, first and last layer norm (Li et al. 2025, FFT)."""
     encoder = require_encoder(
         model, "Full fine-tuning (adapter 'none')", "Freeze another encoder yourself, or use LoRA."
     )

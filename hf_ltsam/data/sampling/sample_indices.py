@@ -1,4 +1,4 @@
-"""Which samples of the training set a batch was made of, found again when something is wrong with it."""
+"""Indices of the samples in a past batch, so that a message about the batch can name them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.utils.data import BatchSampler, SequentialSampler
 
 
 def indices_of_batches(loader: Any, epoch: int, first: int, count: int) -> list[int] | None:
-    """The indices in the training set of some batches, as this process sees it.
+    """Indices in the training set of the samples in some batches of this process.
 
-    Nothing is loaded: the sampler is asked again. None where it would not give the same order again, or there is none.
+    Nothing is loaded: the sampler runs again. None if there is no sampler, or if it would not repeat its order.
 
     Args:
         loader: the prepared loader of the training.
-        epoch: in which the batches came.
-        first: number of the first batch since the epoch began.
+        epoch: of the batches.
+        first: position of the first batch in the epoch.
         count: number of batches.
     """
     batches = loader.batch_sampler if isinstance(loader, DataLoaderShard) else None
@@ -35,7 +35,7 @@ def indices_of_batches(loader: Any, epoch: int, first: int, count: int) -> list[
 
 @contextmanager
 def _at_epoch(sampler: Any, epoch: int) -> Iterator[None]:
-    """The training's own iterator drew its order when it began, and is not disturbed."""
+    """Set the epoch of a sampler for a while; the training's iterator drew its order when it began, and is not disturbed."""
     if not isinstance(sampler, SeedableRandomSampler):
         yield
         return
@@ -47,13 +47,13 @@ def _at_epoch(sampler: Any, epoch: int) -> Iterator[None]:
         sampler.set_epoch(current)
 
 
-def named_with_labels(indices: Sequence[int] | None, labels: Tensor | None, seen: Tensor) -> str | None:
-    """The indices in words, if the labels at them are those that were seen; else None."""
+def named_with_labels(indices: Sequence[int] | None, labels: Tensor | None, batch_labels: Tensor) -> str | None:
+    """The indices in words, if the labels at them equal those of the batch; else None."""
     if (
         indices is None
         or labels is None
-        or len(indices) != len(seen)
-        or labels[list(indices)].tolist() != seen.tolist()
+        or len(indices) != len(batch_labels)
+        or labels[list(indices)].tolist() != batch_labels.tolist()
     ):
         return None
     shown = ", ".join(map(str, indices[:16])) + (", ..." if len(indices) > 16 else "")

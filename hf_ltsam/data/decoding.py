@@ -1,4 +1,4 @@
-"""Images of a `datasets.Dataset`, decoded one by one, and the name of the one that cannot be."""
+"""Decoding of the images of a `datasets.Dataset`, with errors that name the file and the row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hf_ltsam.data.tar_members import is_member_address, read_member
 if TYPE_CHECKING:
     import datasets
 
-MODES = {1: "L", 3: "RGB"}  # channels -> PIL's name
+MODES = {1: "L", 3: "RGB"}  # channels -> PIL's mode
 
 
 def decode_images(
@@ -32,10 +32,10 @@ def decode_images(
     """All images as one uint8 tensor (N, C, H, W), for small images that fit into memory.
 
     Args:
-        dataset: with an `Image` column; its transform and format are not used.
+        dataset: with an `Image` column; its transform and format are ignored.
         image_column: None: the only `Image` column.
-        size: None: all images have the same size, which is kept. Otherwise the short side is scaled to `size` pixels
-            (bilinear, antialiased) and the centre `size` x `size` is kept.
+        size: side in pixels. The short side is scaled to it (bilinear, antialiased) and the centre `size` x `size` is
+            kept. None: all images have the same size already.
         channels: 3 (grey, palette and CMYK images are converted; transparency is dropped) or 1 (all become grey).
         progress: whether to show a progress bar.
 
@@ -66,14 +66,14 @@ def decode_images(
 
 
 def unreadable_images(dataset: datasets.Dataset, image_column: str | None = None, progress: bool = True) -> list[str]:
-    """One message for every image that cannot be decoded, naming its file and row. An empty list: all is well."""
+    """One message for every image that cannot be decoded, naming its file and row; an empty list if there is none."""
     return list(unreadable_rows(dataset, image_column, progress).values())
 
 
 def unreadable_rows(
     dataset: datasets.Dataset, image_column: str | None = None, progress: bool = True
 ) -> dict[int, str]:
-    """The rows of images that cannot be decoded, and what is wrong with each."""
+    """Row -> error message of every image that cannot be decoded."""
     messages = {}
     for row, entry in enumerate(_with_progress(encoded_images(dataset, image_column), "checking images", progress)):
         try:
@@ -89,10 +89,10 @@ def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | Non
     Args:
         entry: `{"bytes": ..., "path": ...}`, one of them None.
         channels: 1 or 3.
-        row: named in the error.
+        row: for the error message.
 
     Raises:
-        BadImageError: it cannot be decoded; names the file and the row.
+        BadImageError: it cannot be decoded; the message names the file and the row.
     """
     if entry is None or (entry["bytes"] is None and entry["path"] is None):
         raise BadImageError(f"{_name(entry, row)} holds no image.")
@@ -111,7 +111,7 @@ def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | Non
 def scale_short_side(
     image: Image.Image, size: int, resample: Image.Resampling = Image.Resampling.BILINEAR
 ) -> Image.Image:
-    """Scaled, antialiased, so that the short side has `size` pixels; rounded as torchvision's Resize rounds."""
+    """The image with a short side of `size` pixels, antialiased; sizes are rounded as in torchvision's Resize."""
     short = min(image.size)
     if short == size:
         return image
@@ -120,10 +120,10 @@ def scale_short_side(
 
 
 def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
-    """The centre of an image at least as large; rounded as torchvision's CenterCrop rounds.
+    """The centre of an image, height x width pixels; rounded as in torchvision's CenterCrop.
 
     Raises:
-        ValueError: the image is smaller.
+        ValueError: the image is smaller than that.
     """
     if image.height < height or image.width < width:
         raise ValueError(f"An image of {image.width} x {image.height} pixels holds no centre of {width} x {height}.")
@@ -139,36 +139,40 @@ def _source(entry: dict[str, Any]) -> str | io.BytesIO:
 
 
 def encoded_images(dataset: datasets.Dataset, image_column: str | None = None) -> datasets.Dataset:
-    """The image column alone, not decoded, under the name "image", without the data set's transform and format."""
+    """The image column alone, encoded, under the name "image", without the data set's transform and format."""
     from datasets import Image as ImageFeature
 
     column = image_column_of(dataset, image_column)
-    plain = copy.copy(dataset)  # so that the caller's transform is neither lost nor, by the steps below, deep-copied
+    plain = copy.copy(dataset)  # the caller keeps the transform, and the steps below do not deep-copy it
     plain.reset_format()
     alone = plain.select_columns([column]).cast_column(column, ImageFeature(decode=False))
     return alone if column == "image" else alone.rename_column(column, "image")
 
 
 def image_column_of(dataset: datasets.Dataset, name: str | None = None) -> str:
-    """The named `Image` column, or the only one there is."""
+    """The named `Image` column, or the only one.
+
+    Raises:
+        ValueError: there is no such column, or none was named and there is not exactly one.
+    """
     from datasets import Image as ImageFeature
 
     valid = [column for column, feature in dataset.features.items() if isinstance(feature, ImageFeature)]
     if name is None and len(valid) != 1:
-        found = f"several Image columns ({', '.join(valid)}): name one by image_column=..."
+        several = f"several Image columns ({', '.join(valid)}): name one by image_column=..."
         none = f"no Image column among {', '.join(dataset.column_names)}: dataset.cast_column(..., Image()) makes one."
-        raise ValueError(f"The data set has {found if valid else none}")
+        raise ValueError(f"The data set has {several if valid else none}")
     if name is not None and name not in valid:
         raise ValueError(f"{name!r} is not an Image column of the data set. There are: {', '.join(valid) or 'none'}.")
     return valid[0] if name is None else name
 
 
-def _with_progress(rows: datasets.Dataset, what: str, progress: bool) -> Iterator[dict[str, Any] | None]:
-    return (row["image"] for row in tqdm(rows, desc=what, unit=" images", disable=not progress, leave=False))
+def _with_progress(rows: datasets.Dataset, description: str, progress: bool) -> Iterator[dict[str, Any] | None]:
+    return (row["image"] for row in tqdm(rows, desc=description, unit=" images", disable=not progress, leave=False))
 
 
 def _name(entry: dict[str, Any] | None, row: int | None) -> str:
-    """The beginning of a message: file and row, as far as they are known."""
+    """The subject of an error message: the file and the row of an image, if there are any."""
     path = entry["path"] if entry is not None else None
-    known = [part for part in (path, None if row is None else f"(row {row})") if part]
-    return " ".join(["The image", *known]) if known else "An image without a file name"
+    parts = [part for part in (path, None if row is None else f"(row {row})") if part]
+    return " ".join(["The image", *parts]) if parts else "An image without a file name"

@@ -1,4 +1,4 @@
-"""Decoding once: modes, sizes, and the name of the file that cannot be read."""
+"""Decoding: modes, sizes, and the names of unreadable files."""
 
 import io
 
@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from hf_ltsam.data.decode import decode_images, unreadable_images
+from hf_ltsam.data.decoding import decode_images, unreadable_images
 
 
 def encoded(image: Image.Image, form: str = "PNG", **settings) -> bytes:
@@ -127,19 +127,26 @@ def test_transform_and_format_are_ignored():
     assert dataset.format["type"] == "custom"
 
 
-def test_image_column_and_channels_are_checked():
-    with pytest.raises(ValueError, match=r"no Image column.*x"):
-        decode_images(Dataset.from_dict({"x": [1]}))
+def two_columns() -> Dataset:
     features = Features({"left": ImageFeature(), "right": ImageFeature(), "x": Value("int64")})
-    two = Dataset.from_dict({"left": [noise(2, 2)], "right": [noise(3, 3)], "x": [0]}, features=features)
-    with pytest.raises(ValueError, match=r"left, right.*image_column="):
-        decode_images(two)
-    assert decode_images(two, "right", progress=False).shape == (1, 3, 3, 3)
-    with pytest.raises(ValueError, match=r"'x' is not an Image column.*left, right"):
-        decode_images(two, "x")
-    with pytest.raises(ValueError, match=r"channels.*1 or 3.*4"):
-        decode_images(dataset_of(encoded(noise(2, 2))), channels=4)
-    with pytest.raises(ValueError, match=r"size.*positive.*0"):
-        decode_images(dataset_of(encoded(noise(2, 2))), size=0)
-    with pytest.raises(ValueError, match="no rows"):
-        decode_images(dataset_of())
+    return Dataset.from_dict({"left": [noise(2, 2)], "right": [noise(3, 3)], "x": [0]}, features=features)
+
+
+def test_a_column_by_name():
+    assert decode_images(two_columns(), "right", progress=False).shape == (1, 3, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "settings", "message"),
+    [
+        (Dataset.from_dict({"x": [1]}), {}, r"no Image column.*x"),
+        (two_columns(), {}, r"left, right.*image_column="),
+        (two_columns(), {"image_column": "x"}, r"'x' is not an Image column.*left, right"),
+        (dataset_of(encoded(noise(2, 2))), {"channels": 4}, r"channels.*1 or 3.*4"),
+        (dataset_of(encoded(noise(2, 2))), {"size": 0}, r"size.*positive.*0"),
+        (dataset_of(), {}, "no rows"),
+    ],
+)
+def test_invalid_columns_and_settings_are_refused(dataset, settings, message):
+    with pytest.raises(ValueError, match=message):
+        decode_images(dataset, **settings)

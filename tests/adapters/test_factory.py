@@ -1,4 +1,4 @@
-"""Every kind of fine-tuning by its name."""
+"""Kinds of fine-tuning by name."""
 
 import copy
 
@@ -9,7 +9,7 @@ from peft import PeftModel
 from torch import nn
 
 from hf_ltsam.adapters import ADAPTERS, make_adapter
-from hf_ltsam.adapters.by_name import adapter_names
+from hf_ltsam.adapters.factory import adapter_names
 from hf_ltsam.models import CosineClassifier
 from hf_ltsam.models.classifier import classifier_of
 
@@ -52,11 +52,11 @@ def test_trains_and_round_trips(adapter, name, tmp_path):
         ("adaptformer", {"mlp"}),
     ],
 )
-def test_what_is_adapted(adapter, last_names, name):
+def test_adapted_modules(adapter, last_names, name):
     model = make_adapter(with_head(name), adapter, num_classes=NUM_CLASSES)
     older = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}  # DINOv2's in transformers 5.10
-    found = {n.rpartition(".")[2] for n in model.targeted_module_names}
-    assert {older.get(n, n) for n in found} == last_names
+    targets = {n.rpartition(".")[2] for n in model.targeted_module_names}
+    assert {older.get(n, n) for n in targets} == last_names
     assert len(model.targeted_module_names) == 3 * len(last_names)
     assert all(".layer" in f".{n}" for n in model.targeted_module_names)
 
@@ -89,14 +89,14 @@ def test_arguments_reach_the_configuration():
 
 def test_the_width_of_adaptformer():
     by_rule = make_adapter(with_head("vit"), "adaptformer", num_classes=NUM_CLASSES).peft_config["default"]
-    outright = make_adapter(with_head("vit"), "adaptformer", {"bottleneck": 6}, NUM_CLASSES).peft_config["default"]
-    assert (by_rule.num_classes, by_rule.bottleneck, outright.bottleneck) == (NUM_CLASSES, 1, 6)
+    explicit = make_adapter(with_head("vit"), "adaptformer", {"bottleneck": 6}, NUM_CLASSES).peft_config["default"]
+    assert (by_rule.num_classes, by_rule.bottleneck, explicit.bottleneck) == (NUM_CLASSES, 1, 6)
 
 
 def test_an_encoder_without_a_head():
     model = make_adapter(bare("clip"), "lora", modules_to_save=[])
     assert all("lora_" in n for n, p in model.named_parameters() if p.requires_grad)
-    with pytest.raises(ValueError, match=r"num_classes=\.\.\.: set it, or name it"):
+    with pytest.raises(ValueError, match=r"num_classes=\.\.\.: set it, or name the classifier"):
         make_adapter(bare("clip"), "lora")
     with pytest.raises(ValueError, match=r"no trainable nn\.Linear or CosineClassifier has 5 outputs"):
         make_adapter(bare("clip"), "lora", num_classes=5)
@@ -168,7 +168,7 @@ def test_unknown_encoders_are_refused(name):
         make_adapter(model, name, num_classes=5)
 
 
-def test_the_rest_of_peft_is_there():
+def test_other_methods_of_peft():
     names = adapter_names()
     assert {"loha", "lokr", "oft", "vera", "adalora"} <= set(names) and len(names) == len(set(names))
     for name in ("loha", "oft", "vera"):
