@@ -31,13 +31,13 @@ class RowRun:
 
     Args:
         root: folder of the table.
-        words: options of the training that are given for all rows.
+        options: of `ltsam train`, the same for all rows.
     """
 
     row: Row
     seed: int
     root: Path
-    words: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -58,11 +58,11 @@ class RowRun:
         return "train" if self.row.first_stage is None else "decouple"
 
     def arguments(self) -> list[str]:
-        """The words after `ltsam train` or `ltsam decouple`."""
+        """The options of `ltsam train` or `ltsam decouple`."""
         words = ["--config", self._recipe(), "--seed", str(self.seed), "--output_dir", str(self.folder)]
         if self.row.first_stage is not None:
             return [*words, "--first_stage", str(self.root / Path(self.row.first_stage).stem / f"seed{self.seed}")]
-        return [*words, *self.words]
+        return [*words, *self.options]
 
     def start(self, threads: int) -> subprocess.Popen[bytes]:
         """Train, or go on from the last checkpoint; what is printed goes to the end of `log`."""

@@ -207,8 +207,7 @@ def test_threads_are_shared_out(table, tmp_path, monkeypatch):
 
 
 def test_every_row_with_every_seed(table, tmp_path):
-    options = reproduce._parser().parse_args([str(table), "--seeds", "2"])
-    runs = reproduce._runs(read_table(str(table)), options, tmp_path, ("--bf16", "true"))
+    runs = reproduce._runs(read_table(str(table)), 2, [], tmp_path, ("--bf16", "true"))
     assert [(run.row.name, run.seed) for run in runs] == [("plain", 0), ("sharp", 0), ("plain", 1), ("sharp", 1)]
     assert len({run.folder for run in runs}) == 4
     assert arguments(runs[3]) == {
@@ -246,8 +245,7 @@ def test_a_second_stage_starts_from_the_first_of_its_seed(table, tmp_path):
         f"first_stage: {table.parent / 'sharp.yaml'}\nsecond_stage: crt\nnum_train_epochs: 1\n"
     )
     table = read_table(str(written(table, rows=["then.yaml", "plain.yaml"], settings={"depth": 14})))
-    options = reproduce._parser().parse_args([str(table.name), "--seeds", "1"])
-    runs = reproduce._runs(table, options, tmp_path, ("--bf16", "true"))
+    runs = reproduce._runs(table, 1, [], tmp_path, ("--bf16", "true"))
     assert [(run.row.name, run.program) for run in runs] == [
         ("sharp", "train"),
         ("then", "decouple"),
@@ -272,8 +270,8 @@ def test_a_first_stage_that_is_a_row_keeps_its_own_settings(table):
 
 def test_images_of_ones_own_are_named_by_their_builder(tmp_path, images):
     read = read_table("rangwani2022_table3")
-    words = ["x", "--seeds", "1", "--dataset", f"imagenet_lt={images}", f"inaturalist2018={tmp_path}"]
-    runs = reproduce._runs(read, reproduce._parser().parse_args(words), tmp_path, ())
+    datasets = [f"imagenet_lt={images}", f"inaturalist2018={tmp_path}"]
+    runs = reproduce._runs(read, 1, datasets, tmp_path, ())
     assert {arguments(run)["--dataset"] for run in runs if run.row.name.startswith("imagenet")} == {str(images)}
     assert {arguments(run)["--dataset"] for run in runs if run.row.name.startswith("inat")} == {str(tmp_path)}
 
@@ -284,8 +282,7 @@ def test_data_sets_are_found_by_name(table, tmp_path, images):
     read = read_table(str(table))
 
     def given(*folders):
-        options = reproduce._parser().parse_args(["x", "--dataset", *folders, "--seeds", "1"])
-        return [arguments(run).get("--dataset") for run in reproduce._runs(read, options, tmp_path, ())]
+        return [arguments(run).get("--dataset") for run in reproduce._runs(read, 1, folders, tmp_path, ())]
 
     assert given(f"b/two={images}") == [None, str(images)]
     with pytest.raises(ValueError, match="a/one, b/two; say which, NAME=FOLDER"):
@@ -342,6 +339,14 @@ def test_what_the_command_refuses(table, capsys, tmp_path):
     assert "set HF_TOKEN" in refused(capsys, table, "--", "--hub_token", "hf_secret")
     assert "Unknown option --dept." in refused(capsys, table, "--output_dir", out, "--", "--dept", "20")
     assert not list(out.glob("*/*"))
+
+
+def test_from_python_with_values(table, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(reproduce, "run_all", lambda runs, jobs, _: started.extend((run.folder, jobs) for run in runs))
+    reproduce.reproduce(str(table), ["sharp"], seeds=2, jobs=3, output_dir=tmp_path / "out", options=["--bf16", "true"])
+    assert started == [(tmp_path / "out" / "sharp" / f"seed{seed}", 3) for seed in (0, 1)]
+    assert json.loads((tmp_path / "out" / "table.json").read_text())["words"] == ["--bf16", "true"]
 
 
 def test_the_tables_are_listed(capsys):
