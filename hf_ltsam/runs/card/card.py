@@ -12,15 +12,6 @@ from huggingface_hub import ModelCard
 
 from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.card.metadata import Stated, card_data, leaderboard_entries, needs_import, when
-from hf_ltsam.runs.card.tables import (
-    classes_table,
-    corrupted_tables,
-    curvature_table,
-    groups_table,
-    hyperparameters_table,
-    results_table,
-    shifted_table,
-)
 from hf_ltsam.runs.card.sentences import (
     construction,
     cost,
@@ -30,6 +21,15 @@ from hf_ltsam.runs.card.sentences import (
     method_words,
     seeds_sentence,
     summary,
+)
+from hf_ltsam.runs.card.tables import (
+    classes_table,
+    corrupted_tables,
+    curvature_table,
+    groups_table,
+    hyperparameters_table,
+    results_table,
+    shifted_table,
 )
 from hf_ltsam.runs.class_curve import curve_png
 from hf_ltsam.runs.folder import (
