@@ -18,7 +18,6 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from hf_ltsam.cli.reproduce.recipes import read_recipe
 from hf_ltsam.cli.train.arguments import DEFAULTS, Run, first_stage_folder, layered, read_settings, run_of
 from hf_ltsam.cli.train.checks import check, mapping, resume_point
 from hf_ltsam.cli.train.data import TrainingData, prepare
@@ -34,6 +33,7 @@ from hf_ltsam.data.labels import read_label_column
 from hf_ltsam.models.frozen_features import frozen_features
 from hf_ltsam.runs.folder import RECIPE, RunFolder
 from hf_ltsam.runs.identity import describe, fingerprint
+from hf_ltsam.runs.recipes import read_recipe
 from hf_ltsam.training.second_stage import (
     SECOND_STAGES,
     CachedFeatures,

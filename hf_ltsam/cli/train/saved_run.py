@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from hf_ltsam import ClassStatistics
-from hf_ltsam.adapters.by_name import FULL
+from hf_ltsam.adapters.factory import FULL
 from hf_ltsam.cli.train.arguments import Run, parse
 from hf_ltsam.cli.train.data import prepare
 from hf_ltsam.cli.train.model import adapted, image_format

@@ -13,7 +13,7 @@ from transformers.utils import cached_file
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.models.logits import check_num_classes
-from hf_ltsam.models.test_views import Preprocessing
+from hf_ltsam.models.views import Preprocessing
 from hf_ltsam.runs.folder import CONFIG, STATISTICS, WEIGHTS, RunFolder
 from hf_ltsam.runs.model import load_run
 
