@@ -212,8 +212,9 @@ class RunFolder:
         """The run, of which this is the folder or a checkpoint.
 
         Raises:
-            FileNotFoundError: there is a recipe in neither.
+            FileNotFoundError: no such folder, or no recipe in either.
         """
+        self._require_folder()
         root = next((run for run in (self, RunFolder(self.path.parent)) if run.has(RECIPE)), None)
         if root is None:
             raise FileNotFoundError(
@@ -227,12 +228,15 @@ class RunFolder:
         Raises:
             FileNotFoundError: there is no such folder, or no model in it.
         """
-        if not self.path.is_dir():
-            raise FileNotFoundError(f"{self.path}: there is no such folder. Give the --output_dir of a run.")
+        self._require_folder()
         if not self.has_weights:
             raise FileNotFoundError(
                 f"{self.path} has no weights ({WEIGHTS[0]}): the run has not finished, or it is no run."
             )
+
+    def _require_folder(self) -> None:
+        if not self.path.is_dir():
+            raise FileNotFoundError(f"{self.path}: there is no such folder. Give the --output_dir of a run.")
 
     @property
     def _state(self) -> dict[str, Any]:

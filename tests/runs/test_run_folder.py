@@ -217,6 +217,8 @@ def test_all_kinds_of_weights_are_seen(run, name):
 def test_no_folder_and_no_recipe_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
         RunFolder(tmp_path / "nowhere").require_weights()
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
+        assert RunFolder(tmp_path / "nowhere").root
     with pytest.raises(FileNotFoundError, match=r"has no recipe\.yaml: give the output folder of `ltsam train`"):
         assert RunFolder(tmp_path).root
 

@@ -77,8 +77,8 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
         ValueError: the data are not those of the training.
     """
     weights = RunFolder(Path(folder))
-    weights.require_weights()
     root = weights.root
+    weights.require_weights()
     run = make_run({} if dataset is None else {"dataset": dataset}, recipe=root.path / RECIPE)
     try:
         splits = load_splits(run.data)
