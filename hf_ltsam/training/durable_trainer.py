@@ -54,11 +54,10 @@ class DurableTrainer(Trainer):
 
     - A `checkpoint-N` is complete or does not exist. It is written aside, brought to the disk and renamed once every
       process has written its files; a full disk leaves the checkpoint before it as it was, and the error says so.
-    - A run that is resumed ends with the bits of an uninterrupted one, random augmentation, workers and several processes
+    - A resumed run ends with the bits of an uninterrupted one, random augmentation, workers and several processes
       included: random numbers of a map-style training set depend on (seed, epoch, index) alone (`KeyedRandomness`).
       Weights that transformers saves under other names than the model's (ViT) are loaded under the right ones.
-    - `resume_from_checkpoint=True` takes the last complete checkpoint, and starts a run without one with an error.
-    - One training at a time in `output_dir`; a second process is refused and told who is there.
+    - One training at a time in `output_dir`: a second process is refused, with the name of the first.
     - With `enable_jit_checkpoint`, SIGTERM ends the run after its step, with a checkpoint of that step and status 143.
     - Where a process dies, the others end with an error after `ddp_timeout`, on CPUs too.
     - Callbacks derived from `CheckpointedCallback` are saved and resumed.
@@ -70,8 +69,8 @@ class DurableTrainer(Trainer):
         CheckpointError: by `train`: a checkpoint could not be written.
 
     Example:
-        >>> trainer = DurableTrainer(model, TrainingArguments("runs/mine", save_steps=500), train_dataset=data)
-        >>> trainer.train(resume_from_checkpoint=last_checkpoint("runs/mine"))  # doctest: +SKIP
+        trainer = DurableTrainer(model, TrainingArguments("runs/mine", save_steps=500), train_dataset=data)
+        trainer.train(resume_from_checkpoint=True)  # from the last complete checkpoint; False: anew
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

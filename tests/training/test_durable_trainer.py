@@ -2,15 +2,13 @@
 
 import inspect
 import signal
-import sys
 
 import pytest
 import torch
-from torch import nn
 from training.killed_runs import log, run
-from training.noisy_run import Model, Noisy
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from training.noisy_run import Noisy
+from training.plain_run import FORWARD, train, trainer
+from transformers import Trainer
 
 import hf_ltsam
 from hf_ltsam import DurableTrainer
@@ -18,58 +16,6 @@ from hf_ltsam.training.checkpoints import CheckpointError, load_tensors
 from hf_ltsam.training.durable_trainer import CheckpointedCallback
 from hf_ltsam.training.folder_lock import FILE_NAME
 from hf_ltsam.training.weight_averaging import WeightAveraging
-
-
-class WithLoss(Model):
-    """As the stock Trainer wants it; batch norm and dropout inside."""
-
-    def forward(self, x, labels=None):
-        logits = super().forward(x)
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
-
-
-FORWARD = "training.test_durable_trainer.WithLoss.forward"
-
-
-def vectors(n=22):
-    """The same whoever reads them: nothing is random."""
-    generator = torch.Generator().manual_seed(5)
-    return [{"x": torch.randn(5, generator=generator), "labels": i % 3} for i in range(n)]
-
-
-def trainer(folder, kind=DurableTrainer, data=None, callbacks=None, **settings):
-    given = {
-        "output_dir": str(folder),
-        "num_train_epochs": 4,
-        "per_device_train_batch_size": 4,
-        "learning_rate": 0.01,
-        "save_strategy": "steps",
-        "save_steps": 4,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "seed": 3,
-        **settings,
-    }
-    return kind(
-        WithLoss(),
-        TrainingArguments(**given),
-        train_dataset=vectors() if data is None else data,
-        callbacks=callbacks,
-    )
-
-
-def train(folder, death, settings):
-    """What a process does: go on from the last checkpoint, and leave its weights."""
-    from training.killed_runs import dies_in
-
-    torch.set_num_threads(1)
-    sys.stdout = sys.stderr = (folder.parent / f"{folder.name}.log").open("a", buffering=1)
-    made = trainer(folder, **settings)
-    if death is not None:
-        dies_in(*death)
-    made.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
-    torch.save(made.model.state_dict(), folder / "weights.pt")
 
 
 def assert_same(a, b):

@@ -357,11 +357,8 @@ def test_a_schedule_of_the_users_own_is_not_overwritten(tmp_path):
     args = LTSamConfig(
         output_dir=str(tmp_path), swa_start=0.5, swa_learning_rate=0.1, use_cpu=True, report_to="none", max_steps=6
     )
-    trainer = LTSamTrainer(
-        model, args, train_dataset=Rows(), optimizers=(optimizer, LambdaLR(optimizer, lambda _: 1.0))
-    )
     with pytest.raises(ValueError, match="schedule of your own"):
-        trainer.train()
+        LTSamTrainer(model, args, train_dataset=Rows(), optimizers=(optimizer, LambdaLR(optimizer, lambda _: 1.0)))
 
 
 def test_twice_is_refused(tmp_path):
