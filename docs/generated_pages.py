@@ -36,10 +36,10 @@ MODULES = (
     "hf_ltsam.training.weight_averaging",
     "hf_ltsam.models",
     "hf_ltsam.models.spectral_norm",
-    "hf_ltsam.models.test_views",
+    "hf_ltsam.models.views",
     "hf_ltsam.adapters",
     "hf_ltsam.data.transforms",
-    "hf_ltsam.data.decode",
+    "hf_ltsam.data.decoding",
     "hf_ltsam.metrics",
     "hf_ltsam.curvature",
     "hf_ltsam.runs.folder",
@@ -75,7 +75,7 @@ def method_page(name: str, method: type[Method]) -> str:
 {_documented(f"hf_ltsam.methods.{method.__name__}")}
 
 Every method also takes `interval`, `start` and `stop` ([](index.md#every-method)), and every radius may be a schedule
-([](index.md#schedules)). `ltsam recipes {name}` lists the rows of published tables that use it.
+([](index.md#schedules)). `ltsam recipes {name}` lists the rows of published tables that use it, if there are any.
 
 ## In a run
 ```python

@@ -14,7 +14,7 @@ from dataset_builders.sets.imagenet_c import ImageNetC
 from dataset_builders.sets.imagenet_lt import ImageNetLT
 from dataset_builders.sets.imagenetv2 import ImageNetV2
 from dataset_builders.sources.class_table import class_table
-from hf_ltsam.data.decode import decode_images
+from hf_ltsam.data.decoding import decode_images
 from hf_ltsam.data.labels import training_labels
 
 

@@ -20,8 +20,8 @@ from dataset_builders.sources.published_set import ListedSet
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.train.data_arguments import DataArguments
 from hf_ltsam.data.bad_images import NAMED
-from hf_ltsam.data.decode import unreadable_rows
-from hf_ltsam.data.in_memory.in_memory import CUSTOMARY_NORMALISATION
+from hf_ltsam.data.decoding import unreadable_rows
+from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import class_label_column_of, read_label_column
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.training.second_stage.tau import hold_out
