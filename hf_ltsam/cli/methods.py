@@ -41,14 +41,26 @@ def own_defaults(method: type[Method]) -> dict[str, Any]:
     return {name: value for name, value in describe(METHODS, method())["args"].items() if name not in shared}
 
 
-def markdown_table() -> str:
-    """All methods as README.md shows them; F and B are forward and backward passes."""
+def markdown_table(link: str = "`{name}`") -> str:
+    """All methods as README.md shows them; F and B are forward and backward passes.
+
+    Args:
+        link: what stands for the name of a method, such as "[`{name}`]({name}.md)".
+    """
     rows = [
-        f"| {method.title} | `{name}` | {_cell(method.equation.removeprefix('g = '))} | {_passes(method.cost)} | "
-        f"{_paper(method.source)} |"
+        (method.title, link.format(name=name), table_cell(method.equation.removeprefix("g = ")),
+         _passes(method.cost), _paper(method.source))
         for name, method in METHODS.items()
-    ]
-    return "\n".join(["| method | name | update gradient | cost | source |", "|---|---|---|---|---|", *rows])
+    ]  # fmt: skip
+    head = ["| method | name | update gradient | cost | source |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def table_cell(text: str) -> str:
+    """Inside a table of Markdown, where | separates cells, and * and _ may emphasise; code stays as it is."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"\*|(?<!\w)_", r"\\\g<0>", part) for part in parts[::2]]
+    return "`".join(parts).replace("|", "\\|")
 
 
 def print_methods() -> None:
@@ -79,11 +91,6 @@ def method_page(name: str) -> str:
     heading = f"{name} = hf_ltsam.methods.{method.__name__}({defaults})"
     schedules = "A schedule, as a recipe writes it under method_args:\n" + textwrap.indent(SCHEDULES, "    ").rstrip()
     return f"{heading}\n\n{inspect.getdoc(method)}\n\nEvery method:\n{shared}\n{schedules}"
-
-
-def _cell(text: str) -> str:
-    """Inside a table of Markdown, where | separates cells, and * and _ would emphasise."""
-    return re.sub(r"[|*_]", r"\\\g<0>", text)
 
 
 def _passes(cost: str) -> str:

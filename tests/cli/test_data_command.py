@@ -14,9 +14,10 @@ from hub_server import TOKEN, HubServer
 from PIL import Image
 from time_limits import PATIENCE
 
-from dataset_builders.catalogue import SETS
+from dataset_builders.catalogue import SETS, sets_of
 from dataset_builders.publish import Draw, data_card, leaderboard
 from dataset_builders.sets.cifar_lt import CIFAR10_NAMES
+from dataset_builders.sources.published_set import ListedSet
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import check_data, load_splits
@@ -99,12 +100,12 @@ def test_info_of_another_draw_of_own_lists_and_of_a_test_set(capsys, tmp_path):
         (("info", "imagnet_lt"), "There is no data set 'imagnet_lt'. Did you mean 'imagenet_lt'"),
         (
             ("info", "cifar10_lt", "--lists", "x"),
-            "--lists is for imagenet_lt, inaturalist2018, places_lt; cifar10_lt has no list",
+            f"--lists is for {', '.join(sets_of(ListedSet))}; cifar10_lt has no list",
         ),
         (("info", "imagenetv2", "--figure", "x.png"), "imagenetv2 is a test set and has no training images"),
         (("push", "imagenet_lt", "me/it"), "ImageNet-LT may not be published: ImageNet's terms of access"),
         (("push", "inaturalist2018", "me/it"), "iNaturalist 2018 may not be published: The organisers' terms"),
-        (("push", "imagenet_c", "me/it"), "Can be published: cifar10_lt, cifar100_lt."),
+        (("push", "imagenet_c", "me/it"), "Can be published: cifar10_lt, cifar100_lt"),
         (("info", "cifar10_lt", "--imbalance_ratio", "0.5"), "imbalance_ratio"),
     ],
 )

@@ -88,7 +88,7 @@ def test_a_new_drawn_set_is_found_under_the_name_of_its_original_and_can_be_publ
     (test_set,) = find_sets(["mine"], Places())
     assert test_set.source == "me/mine" and "mine_c" in known_names()
     assert Draw("mine_lt", Tail(imbalance_ratio=4)).statistics.counts == (100, 50, 25)
-    with pytest.raises(ValueError, match=r"Can be published: cifar10_lt, cifar100_lt, mine_lt\."):
+    with pytest.raises(ValueError, match=r"Can be published: cifar10_lt, cifar100_lt.*mine_lt\."):
         Draw("imagenet_lt")
 
 
@@ -111,11 +111,11 @@ def test_a_listed_set_by_its_name_in_every_command(tmp_path, monkeypatch):
 
 
 def test_kinds_of_sets():
-    assert list(sets_of(DrawnSet)) == ["cifar10_lt", "cifar100_lt"]
-    assert list(sets_of(ListedSet)) == ["imagenet_lt", "inaturalist2018", "places_lt"]
-    assert list(sets_of(ShiftedSet)) == ["imagenet_sketch", "imagenetv2", "imagenet_c"]
+    assert {"cifar10_lt", "cifar100_lt"} <= set(sets_of(DrawnSet))
+    assert {"imagenet_lt", "inaturalist2018", "places_lt"} <= set(sets_of(ListedSet))
+    assert {"imagenet_sketch", "imagenetv2", "imagenet_c"} <= set(sets_of(ShiftedSet))
     assert [name for name, published in SETS.items() if published.stored_corruptions] == ["imagenet_c"]
-    assert len(SETS) == len(sets_of(DrawnSet)) + len(sets_of(ListedSet)) + len(sets_of(ShiftedSet))
+    assert set(long_tailed_sets()) == {*sets_of(DrawnSet), *sets_of(ListedSet)}
 
 
 def test_the_corruptions_of_imagenet_c_are_ours():

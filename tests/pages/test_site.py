@@ -78,5 +78,8 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     for name, method in METHODS.items():
         page = (tmp_path / "site" / "generated" / "methods" / f"{name}.html").read_text()
         assert f'id="hf_ltsam.methods.{method.__name__}"' in page and f'--method<span class="w"> </span>{name}' in page
+    reference = tmp_path / "site" / "generated" / "reference"
+    assert 'id="hf_ltsam.LTSamTrainer"' in (reference / "hf_ltsam.html").read_text()
+    assert 'id="hf_ltsam.losses.LDAM"' in (reference / "hf_ltsam.losses.html").read_text()
     settings = (tmp_path / "site" / "generated" / "settings.html").read_text()
     assert "ascent_scope" in settings
