@@ -2,13 +2,11 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from time_limits import PATIENCE
+from forked import Script
 from torch import nn
 from training.second_stage.problem import COUNTS, STATISTICS, images, network, second_stage
 from transformers.trainer_utils import get_last_checkpoint
@@ -67,9 +65,8 @@ def test_resumed_is_uninterrupted(stage, head, tmp_path):
 @pytest.mark.slow
 def test_killed_and_resumed_is_uninterrupted(tmp_path):
     network().save_pretrained(tmp_path / "first")
-    words = [sys.executable, str(SCRIPT), str(tmp_path / "first"), str(tmp_path / "killed"), "cc_sam", "13"]
-    killed = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    code, output = Script(str(SCRIPT), str(tmp_path / "first"), str(tmp_path / "killed"), "cc_sam", "13").wait()
+    assert code == -signal.SIGKILL, output
     assert Path(get_last_checkpoint(str(tmp_path / "killed"))).name == "checkpoint-10"
     first = CifarResNetForImageClassification.from_pretrained(tmp_path / "first")
     resumed = second_stage(first, tmp_path / "killed", "cc_sam")
