@@ -20,7 +20,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, require
 from hf_ltsam.landscape.landscape import MicroBatch
 from hf_ltsam.models.logits import logits_of
-from hf_ltsam.models.test_views import averaged_logits
+from hf_ltsam.models.views import averaged_logits
 from hf_ltsam.training.refusals import check_columns
 
 # ---- predicted classes that depend on the model and the images alone, not on batch size or number of proc ----

@@ -12,7 +12,7 @@ from transformers import Trainer
 from transformers.trainer_utils import has_length
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.data.which_samples import indices_of_batches, named_with_labels
+from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with_labels
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.reduction import average_gradients, broadcast_buffers
