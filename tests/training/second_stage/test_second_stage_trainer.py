@@ -44,7 +44,8 @@ def test_only_the_classifier_changes_and_the_folder_holds_the_whole_model(stage,
     logits = trainer.predict(trainer.eval_dataset).predictions
     pixels = torch.stack([row["pixel_values"] for row in trainer.eval_dataset])
     with torch.no_grad():
-        torch.testing.assert_close(torch.tensor(logits), saved(pixels).logits, rtol=0, atol=1e-5)
+        # of other batches: kernels may round otherwise, and cosine logits reach 30
+        torch.testing.assert_close(torch.tensor(logits), saved(pixels).logits, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("stage", "head"), [("crt", "linear"), ("lws", "linear"), ("cc_sam", "cosine")])
