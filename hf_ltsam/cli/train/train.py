@@ -1,6 +1,6 @@
 """Train an image classifier on long-tailed data, test it after the last epoch, and write down what came out.
 
-accelerate launch training_scripts/train.py --config training_scripts/recipes/cifar100_lt_ir100_la_focal_sam.yaml
+accelerate launch training_scripts/train.py --config cifar100_lt_ir100_la_focal_sam
 ltsam train --dataset FOLDER --method focal_sam --method_args '{"rho": 0.1}' --loss logit_adjustment --learning_rate 0.1
 """
 
