@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib
-import multiprocessing
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
 import torch
+from forked import PROCESSES, free_port, rank_environment
 from time_limits import PATIENCE
 from training.noisy_run import noisy_trainer
 from transformers.trainer_utils import get_last_checkpoint
-
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["hf_ltsam.training.trainer", "accelerate", "transformers.trainer_jit_checkpoint"])
 
 FORWARD = "training.noisy_run.Model.forward"
 PASSES = {"sam": 2, "looksam": 2, "msam": 1, "friendly_sam": 2, "focal_sam": 2, "sse_sam": 3}
@@ -92,21 +88,8 @@ def run(folder: Path, *deaths: tuple | None, **settings) -> list[int]:
 
 def _as_rank(rank: int, ranks: int, port: int, target, folder: Path, death, settings) -> None:
     if ranks > 1:
-        os.environ |= {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "WORLD_SIZE": str(ranks),
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "ACCELERATE_USE_CPU": "true",
-        }
+        os.environ |= rank_environment(rank, ranks, port)
     target(folder, death, settings)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def left(folder: Path, rank: int = 0) -> dict:

@@ -2,13 +2,11 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from time_limits import PATIENCE
+from forked import Script
 from training.noisy_run import noisy_trainer
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -32,13 +30,8 @@ def assert_same(a, b):
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "method", "step"), [(0, "sse_sam", 10), (2, "focal_sam", 15)])
 def test_killed_and_resumed_is_uninterrupted(workers, method, step, tmp_path):
-    killed = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path / "killed"), str(workers), method, str(step)],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    code, output = Script(str(SCRIPT), str(tmp_path / "killed"), str(workers), method, str(step)).wait()
+    assert code == -signal.SIGKILL, output
     last = get_last_checkpoint(str(tmp_path / "killed"))
     assert Path(last).name == f"checkpoint-{step // 4 * 4}"
 

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from cli.picture_folders import CLASSES, draw_images
+from forked import Script
 from PIL import Image
-from time_limits import PATIENCE
 from transformers import (
     AutoModelForImageClassification,
     TimmWrapperConfig,
@@ -265,16 +263,13 @@ def test_ctrl_c_says_how_to_go_on(images, tmp_path):
     command = words(
         images, tmp_path / "run", "--num_train_epochs", "100000", "--save_steps", "5", "--save_total_limit", "2"
     )
-    script = str(Path(__file__).parents[3] / "training_scripts" / "train.py")
-    process = subprocess.Popen(
-        [sys.executable, script, *command], stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
+    script = Script(str(Path(__file__).parents[3] / "training_scripts" / "train.py"), *command)
     while not list(tmp_path.glob("run/checkpoint-*/trainer_state.json")):
-        assert process.poll() is None, process.stderr.read()
+        assert script.process.is_alive(), script.output
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=PATIENCE)[1]
-    assert process.returncode == 130
+    os.kill(script.process.pid, signal.SIGINT)
+    code, err = script.wait()
+    assert code == 130
     assert "Traceback" not in err
     assert sum("--resume_from_checkpoint true goes on from" in line for line in err.splitlines()) == 1
 
