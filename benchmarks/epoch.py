@@ -31,7 +31,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils import logging
 
 from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer
-from hf_ltsam.data.in_memory.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages
+from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages
 
 Epoch = Callable[[], float]  # trains for one epoch; its seconds
 MEAN, STD = CUSTOMARY_NORMALISATION["cifar100"]

@@ -17,11 +17,11 @@ from typing import Any
 import dataset_builders
 import hf_ltsam
 from hf_ltsam import LOSSES, METHODS, LTSamConfig
-from hf_ltsam.cli.reproduce.recipes import find_recipe, read_recipe
-from hf_ltsam.cli.reproduce.tables import read_table, table_names
+from hf_ltsam.cli.reproduce.tables import read_table
 from hf_ltsam.hyperparameters import entry
 from hf_ltsam.methods import Method
 from hf_ltsam.runs.identity import describe
+from hf_ltsam.runs.recipe_tables import table_names
 
 # Modules that are read one by one; packages with an `__all__` are found.
 MODULES = (
@@ -37,8 +37,8 @@ MODULES = (
     "hf_ltsam.training.weight_averaging",
     "hf_ltsam.models.spectral_norm",
     "hf_ltsam.data.transforms",
-    "hf_ltsam.data.decode",
-    "hf_ltsam.models.test_views",
+    "hf_ltsam.data.decoding",
+    "hf_ltsam.models.views",
     "dataset_builders.long_tail",
     "dataset_builders.sets.cifar_lt",
     "dataset_builders.folders",
@@ -123,7 +123,7 @@ def _tables() -> dict[str, dict[str, Any]]:
     """Table -> recipe of a row -> its method."""
     return {
         name: {
-            row.recipe: read_recipe(find_recipe(row.recipe)).get("method")
+            row.recipe: row.expanded.get("method")
             for row in read_table(name).rows
             if row.first_stage is None  # a second stage goes with any method
         }

@@ -1,4 +1,4 @@
-"""What the training set looks like: counts, prior, reporting groups, head and tail."""
+"""Class statistics of a training set: counts, prior, reporting groups, head and tail."""
 
 from __future__ import annotations
 
@@ -34,17 +34,20 @@ def check_label_range(labels: Tensor, num_classes: int) -> None:
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """Class counts of a training set and what follows from them. Immutable and hashable.
+    """Class counts of a training set and the quantities that follow from them. Immutable and hashable.
 
     Args:
-        counts: training images per class, at least one each; class c is position c. Length C.
-        tail_threshold: classes with at most so many training images are the tail of the methods that split
-            head from tail (ImbSAM, SSE-SAM: Lyu et al. 2025 Eq. 101). None: no split.
+        counts: training images of class 0, 1, ..., at least one each. Length C.
+        tail_threshold: largest number of training images of a tail class, for the methods that split head from tail
+            (ImbSAM, SSE-SAM: Lyu et al. 2025 Eq. 101). None: no split.
         many_above: classes with more training images are reported as "many".
         few_below: classes with fewer training images are reported as "few"; those between are "medium".
             The defaults 100 and 20 are those of Liu et al. 2019; CIFAR-10-LT uses 1,000 and 200.
 
-    The reporting groups and the head/tail split are different things and never share a threshold.
+    The reporting groups are independent of the head/tail split and never share a threshold with it.
+
+    Raises:
+        ValueError: fewer than 2 classes, an empty class, or a threshold that is negative or no whole number.
     """
 
     counts: tuple[int, ...]
@@ -64,7 +67,7 @@ class ClassStatistics:
         if empty:
             raise ValueError(
                 f"ClassStatistics(counts=...): {_classes_have(empty)} no training image. Remove such classes and "
-                "number the labels anew, or state counts of at least 1 if they come from elsewhere."
+                "renumber the labels, or pass counts of at least 1 if they come from another source."
             )
         if self.tail_threshold is not None and self.tail_threshold < 0:
             raise ValueError(f"ClassStatistics(tail_threshold=...) must be non-negative, got {self.tail_threshold}.")
@@ -78,11 +81,11 @@ class ClassStatistics:
     def from_labels(
         cls, labels: Iterable[int] | Tensor, num_classes: int | None = None, **settings: Any
     ) -> ClassStatistics:
-        """Count labels.
+        """The statistics of labels.
 
         Args:
             labels: class indices (N,), integers in [0, C).
-            num_classes: C; the largest label plus one where it is None.
+            num_classes: C; None: the largest label plus one.
             settings: `tail_threshold`, `many_above`, `few_below`.
 
         Raises:
@@ -142,8 +145,8 @@ class ClassStatistics:
     def _required_tail_threshold(self) -> int:
         if self.tail_threshold is None:
             raise ValueError(
-                "This needs a split into head and tail classes: set `tail_threshold` (classes with at most so many "
-                f"training images are tail). {self.describe_counts()} {self.propose_tail_threshold()}"
+                "This needs a split into head and tail classes: set `tail_threshold` (the largest number of training "
+                f"images of a tail class). {self.describe_counts()} {self.propose_tail_threshold()}"
             )
         return self.tail_threshold
 
@@ -154,9 +157,9 @@ class ClassStatistics:
         return min(candidates, key=lambda n: abs(2 * self._num_up_to(n) - self.num_classes))
 
     def propose_tail_threshold(self) -> str:
-        """The end of a message that asks for a split."""
+        """One sentence for messages that ask for a split."""
         n = self.proposed_tail_threshold
-        return f"A start: tail_threshold={n}, which makes {self._num_up_to(n)} of {self.num_classes} classes tail."
+        return f"For example tail_threshold={n}, which makes {self._num_up_to(n)} of {self.num_classes} classes tail."
 
     def _num_up_to(self, n: int) -> int:
         return sum(count <= n for count in self.counts)
@@ -170,12 +173,16 @@ class ClassStatistics:
         )
 
     def tensor(self, name: str, like: Tensor) -> Tensor:
-        """A per-class quantity (C,) as a tensor on the device of `like` and in its floating-point type.
+        """A per-class quantity (C,) as a tensor, on the device of `like` and in its floating-point type.
 
-        The tensor is shared by every caller of the process: never write into it.
+        All callers of the process share the tensor: never write into it.
 
         Args:
             name: "counts", "prior", "log_prior", "head" or "tail" (the last two are 0/1).
+            like: any tensor.
+
+        Raises:
+            ValueError: an unknown name, or "head" or "tail" without a `tail_threshold`.
         """
         match name:
             case "counts":
@@ -188,17 +195,16 @@ class ClassStatistics:
                 return _head(self, like, self._required_tail_threshold)
             case "tail":
                 return _tail(self, like, self._required_tail_threshold)
-        raise ValueError(f"No per-class quantity {name!r}: counts, prior, log_prior, head or tail.")
+        raise ValueError(f"No per-class quantity {name!r}. Valid: counts, prior, log_prior, head, tail.")
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "counts": list(self.counts)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ClassStatistics:
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown or "counts" not in values:
-            raise ValueError(f"Not class statistics: expected the keys {sorted(known)}, got {sorted(values)}.")
+        names = {field.name for field in fields(cls)}
+        if set(values) - names or "counts" not in values:
+            raise ValueError(f"Not class statistics: expected the keys {sorted(names)}, got {sorted(values)}.")
         return cls(**{**values, "counts": tuple(values["counts"])})
 
     def save(self, folder: str | Path) -> Path:
@@ -209,7 +215,15 @@ class ClassStatistics:
 
     @classmethod
     def load(cls, path: str | Path) -> ClassStatistics:
-        """Read `class_statistics.json`, given the file or the folder that holds it."""
+        """Read `class_statistics.json`.
+
+        Args:
+            path: of the file, or of its folder.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged.
+        """
         path = Path(path)
         path = path / FILE_NAME if path.is_dir() else path
         if not path.is_file():
@@ -231,9 +245,9 @@ def _whole_number(argument: str, value: Any) -> int:
 
 
 def _label_tensor(labels: Iterable[int] | Tensor) -> Tensor:
-    """Labels (N,) on their device, whatever holds them."""
+    """Labels of any kind as a tensor (N,), on their device."""
     if not isinstance(labels, Tensor):
-        # The slice reads a column of a data set in one go; its items one by one take far longer.
+        # one slice of a data set's column is far faster than its items one by one
         array = np.asarray(labels[:] if isinstance(labels, Sequence | np.ndarray) else list(labels))
         if array.dtype.kind not in "biu":
             raise ValueError(f"labels must be a non-empty list of integers, got {array.size} entries of {array.dtype}.")
@@ -250,27 +264,25 @@ def _classes_have(classes: Sequence[int]) -> str:
     return f"class {shown} has" if len(classes) == 1 else f"classes {shown} ({len(classes)} in all) have"
 
 
-# ---- quantities (C,) as tensors, computed once per training set, device and floating-point type ----
-
 Settings = TypeVarTuple("Settings")
 
 
 def per_class(
     formula: Callable[[Tensor, *Settings], Tensor],
 ) -> Callable[[ClassStatistics, Tensor, *Settings], Tensor]:
-    """Turn `formula(counts (C,), *settings) -> (C,)` into `(statistics, like, *settings) -> (C,)`, computed once.
+    """Turn `formula(counts (C,), *settings) -> (C,)` into a cached `(statistics, like, *settings) -> (C,)`.
 
-    The formula sees float64 counts on the CPU; the result is rounded once, to the floating-point type of `like`, and
-    stays on its device, so that no step computes or copies it again. Settings must be hashable. Every caller of the
-    process shares the tensor: never write into it.
+    The formula gets float64 counts on the CPU; its result is rounded once, to the floating-point type of `like`, and
+    stays on the device of `like`, so that no step computes or copies it again. Settings must be hashable. All callers of
+    the process share the tensor: never write into it.
     """
 
     @lru_cache(maxsize=64)
     def table(
         statistics: ClassStatistics, device: torch.device, dtype: torch.dtype, settings: tuple[*Settings]
     ) -> Tensor:
-        # A table made under inference mode, say by an evaluation, could not serve a later backward pass;
-        # and no default device may move the float64 numbers.
+        # A table made in inference mode, by an evaluation for instance, could not serve a later backward pass;
+        # device="cpu" overrides a default device, which may lack float64.
         with torch.inference_mode(False):
             values = formula(torch.tensor(statistics.counts, dtype=torch.float64, device="cpu"), *settings)
             return values.to(dtype).to(device)  # in this order: Apple's MPS has no float64

@@ -15,7 +15,7 @@ find = PathFinder.find_spec
 PathFinder.find_spec = staticmethod(lambda name, *where: None if name.split(".")[0] in BLOCKED else find(name, *where))
 import torch
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, LTSamConfig, LTSamTrainer
-from hf_ltsam.data.in_memory.in_memory import InMemoryImages
+from hf_ltsam.data.in_memory.images import InMemoryImages
 
 labels = torch.tensor([0] * 8 + [1] * 3 + [2])
 data = InMemoryImages(torch.randint(0, 255, (12, 3, 8, 8), dtype=torch.uint8), labels, [0.5] * 3, [0.2] * 3, augment=True)

@@ -13,7 +13,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from dataset_builders.corruptions.apply import SMALLEST, check_settings, corrupt
-from hf_ltsam.data.decode import centre_crop, decode_image, image_column_of, scale_short_side
+from hf_ltsam.data.decoding import centre_crop, decode_image, image_column_of, scale_short_side
 from hf_ltsam.data.keys import random_key
 from hf_ltsam.data.transforms import short_side_of
 

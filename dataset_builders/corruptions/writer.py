@@ -22,7 +22,7 @@ from dataset_builders.corruptions.parameters import CORRUPTIONS, SEVERITIES
 from dataset_builders.corruptions.source import CleanRows
 from dataset_builders.corruptions.transform import CorruptImage
 from dataset_builders.corruptions.workers import workers as worker_processes
-from hf_ltsam.data.decode import image_column_of
+from hf_ltsam.data.decoding import image_column_of
 from hf_ltsam.hyperparameters import COUNT, require
 
 

@@ -1,18 +1,18 @@
-"""Parameter-efficient fine-tuning of vision encoders: AdaptFormer, VPT and SSF as methods of peft, and the rest by name.
+"""Parameter-efficient fine-tuning of vision encoders: AdaptFormer, VPT and SSF as methods of peft, and peft's own by name.
 
-Importing this module teaches peft the three; `PeftModel.from_pretrained` needs that before it meets one of their folders,
-and answers `KeyError: 'HF_LTSAM_...'` otherwise.
+Importing this package registers the three with peft. `PeftModel.from_pretrained` needs that before it loads one of their
+folders, and raises `KeyError: 'HF_LTSAM_...'` otherwise.
 """
 
 from hf_ltsam.adapters.adaptformer import AdaptFormerConfig, AdaptFormerModel
-from hf_ltsam.adapters.by_name import ADAPTERS, make_adapter
-from hf_ltsam.adapters.registration import OwnPeftType, register
+from hf_ltsam.adapters.factory import ADAPTERS, make_adapter
+from hf_ltsam.adapters.registration import LTSamPeftType, register
 from hf_ltsam.adapters.ssf import SSFConfig, SSFModel
 from hf_ltsam.adapters.vpt import VPTConfig, VPTModel
 
-register(OwnPeftType.HF_LTSAM_ADAPTFORMER, AdaptFormerConfig, AdaptFormerModel)
-register(OwnPeftType.HF_LTSAM_VPT, VPTConfig, VPTModel)
-register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, SSFModel)
+register(LTSamPeftType.HF_LTSAM_ADAPTFORMER, AdaptFormerConfig, AdaptFormerModel)
+register(LTSamPeftType.HF_LTSAM_VPT, VPTConfig, VPTModel)
+register(LTSamPeftType.HF_LTSAM_SSF, SSFConfig, SSFModel)
 
 __all__ = [
     "ADAPTERS",

@@ -1,4 +1,4 @@
-"""Where the blocks, norms and linear layers of a vision encoder are."""
+"""The blocks, norms and linear layers of vision encoders, by name."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-MLP = "mlp"  # of a block, in all of them
+MLP = "mlp"  # in the blocks of all known encoders
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Names of modules in one kind of encoder.
+    """Names of modules in one kind of encoder, and its number of class tokens.
 
     Args:
-        second_norm: in a block, of the layer norm before the MLP.
-        class_tokens: tokens before those of the patches.
-        patch_embedding: of the convolution that makes tokens of patches.
-        outer_norms: of the layer norms before and after the blocks.
+        second_norm: the layer norm before the MLP, in a block.
+        class_tokens: number of tokens before the patch tokens.
+        patch_embedding: the convolution that turns patches into tokens.
+        outer_norms: the layer norms before and after the blocks.
     """
 
     second_norm: str
@@ -36,7 +36,7 @@ ANATOMIES = {
     "vit": Anatomy("layernorm_after", 1, "embeddings.patch_embeddings.projection", ("layernorm",)),  # DINO, DeiT
     "dinov2": Anatomy("norm2", 1, "embeddings.patch_embeddings.projection", ("layernorm",)),
 }
-# peft's own methods are put on these, by the last part of the name; the second ones are those of transformers 5.10's DINOv2
+# Targets of peft's own methods, by the last part of the name; the later ones are the names in transformers 5.10's DINOv2
 QUERY_VALUE = ("q_proj", "v_proj", "query", "value")
 KEY_VALUE = ("k_proj", "v_proj", "key", "value")
 MLP_OUT = ("fc2", "down_proj")
@@ -47,10 +47,10 @@ class Encoder:
     """The encoder in a model.
 
     Args:
-        module: the encoder; it may be a part of the model, or the whole of it.
+        module: the encoder, a part of the model or all of it.
         anatomy: of its kind.
         blocks: full name in the model -> block.
-        modules: full name in the model -> module, of everything in the encoder.
+        modules: full name in the model -> module, for every module in the encoder.
     """
 
     module: PreTrainedModel
@@ -72,8 +72,10 @@ class Encoder:
 
     @property
     def affine_layers(self) -> list[str]:
-        """Every layer with weight and bias: linear and norm layers of the blocks, the norms around them, and the patch
-        embedding (CLIP's has no bias, so it is none of them). Pooling heads are left out."""
+        """The layers with weight and bias: linear and norm layers of the blocks, the norms around them, the patch embedding.
+
+        CLIP's patch embedding has no bias, so it is not among them. Pooling heads are left out.
+        """
         outer = (self.anatomy.patch_embedding, *self.anatomy.outer_norms)
         names = self._in_blocks((nn.Linear, nn.LayerNorm))
         names += [n for n in self.modules if any(f".{n}".endswith(f".{name}") for name in outer) and n not in names]
@@ -87,7 +89,7 @@ class Encoder:
 
 
 def encoder_of(model: nn.Module) -> Encoder | None:
-    """The outermost encoder of a known kind in a model, adapted or not; None where there is none."""
+    """The outermost encoder of a known kind in a model, adapted or not; None if there is none."""
     for name, module in model.named_modules():
         if isinstance(module, PreTrainedModel) and module.config.model_type in ANATOMIES:
             return _encoder(name, module)
@@ -97,8 +99,12 @@ def encoder_of(model: nn.Module) -> Encoder | None:
 def require_encoder(model: nn.Module, asked_by: str, way_out: str) -> Encoder:
     """The encoder in a model.
 
+    Args:
+        asked_by: subject of the error message.
+        way_out: its last sentence.
+
     Raises:
-        ValueError: it has none of a known kind; the known ones are listed.
+        ValueError: it has none of a known kind; these are listed.
     """
     encoder = encoder_of(model)
     if encoder is None:
@@ -124,7 +130,7 @@ def _plain(name: str) -> str:
 
 
 def pattern_of(names: Iterable[str]) -> str:
-    """A regular expression for these modules whatever the number of blocks, as peft's `target_modules` takes it."""
+    """A regular expression for these modules, for any number of blocks, in the form of peft's `target_modules`."""
     return "|".join(sorted({r"\.".join(map(_part, name.split("."))) for name in names}))
 
 

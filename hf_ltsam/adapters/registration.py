@@ -1,14 +1,14 @@
-"""How peft learns of methods that are not its own: the one place that knows.
+"""Registration of our methods with peft.
 
-`peft.utils.register_peft_method` takes only names that are members of peft's enum `PeftType`, and an enum cannot be
-extended from outside. What it does in the end is to write into three tables, keyed by the type; everything peft later asks
-(the configuration class of a folder, the tuner of a configuration, the prefix of its state dict) it reads from there. So the
-same three entries are written here. The keys are members of an enum of our own that are strings, as peft's are: equal to
-the text in `adapter_config.json`, and with a `.value`, which some messages of peft and transformers print.
+`peft.utils.register_peft_method` accepts only members of peft's enum `PeftType`, and an enum cannot be extended. In the end
+it writes into three tables, keyed by the type, from which peft later reads the configuration class of a folder, the tuner
+of a configuration and the prefix of its state dict. So the same three entries are written here. The keys are members of a
+separate enum, strings like peft's: equal to the text in `adapter_config.json`, and with a `.value`, which some messages of
+peft and transformers print.
 
-The names start with HF_LTSAM, so that a method which peft adds under its common name is another one, and whoever loads a
-folder without `import hf_ltsam.adapters` finds in the KeyError what is missing. `tests/adapters/test_registration.py` fails
-where peft's tables change.
+The names start with HF_LTSAM, so that they differ from those of peft if it adds such a method, and so that the KeyError of
+a folder loaded without `import hf_ltsam.adapters` says what is missing. `tests/adapters/test_registration.py` fails if
+peft's tables change.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner
 
-if Version(peft.__version__) < Version("0.21"):  # there save_pretrained knows peft's own methods alone
+if Version(peft.__version__) < Version("0.21"):  # before, save_pretrained accepts peft's own methods only
     raise ImportError(f"hf_ltsam.adapters needs peft >= 0.21, found {peft.__version__}: pip install --upgrade peft")
 
 
-class OwnPeftType(enum.StrEnum):
-    """Types beside those of `peft.PeftType`; name and value are the same, so that member and text hash alike."""
+class LTSamPeftType(enum.StrEnum):
+    """Our types beside those of `peft.PeftType`. Name and value are equal, so that member and text hash alike."""
 
     HF_LTSAM_ADAPTFORMER = "HF_LTSAM_ADAPTFORMER"
     HF_LTSAM_VPT = "HF_LTSAM_VPT"
     HF_LTSAM_SSF = "HF_LTSAM_SSF"
 
 
-def register(peft_type: OwnPeftType, config: type[PeftConfig], tuner: type[BaseTuner]) -> None:
-    """Enter a method into peft's tables; a second time it overwrites itself (a module imported anew, say).
+def register(peft_type: LTSamPeftType, config: type[PeftConfig], tuner: type[BaseTuner]) -> None:
+    """Enter a method into peft's tables; repeated, as in a notebook, it overwrites its entries.
 
     Raises:
         RuntimeError: the prefix of its parameters belongs to another method.

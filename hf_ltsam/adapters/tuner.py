@@ -1,4 +1,4 @@
-"""What the tuners of this package share: finding their targets, wrapping them, and two refusals."""
+"""Base classes of our tuners: a wrapper around a module, and a tuner that finds its targets in the model."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from torch import Tensor, nn
 
 from hf_ltsam.adapters.encoders import pattern_of, require_encoder
 
-_NO_TABLE: dict[str, list[str]] = {}  # peft goes by model_type; here the model itself is looked at
+_NO_TABLE: dict[str, list[str]] = {}  # peft looks targets up by model_type; here the model itself is searched
 
 
 class Wrapper(nn.Module, BaseTunerLayer):
-    """A module of the encoder with what adapters of a method do beside it; a state-dict key of its own for each."""
+    """A module of the encoder and the adapters of one method beside it, each with separate keys in the state dict."""
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.merged_adapters: list[str] = []
 
-    def acting(self) -> list[str]:
-        """The active adapters that this module has, unless they are disabled or merged."""
+    def working_adapters(self) -> list[str]:
+        """The active adapters of this module; none while they are disabled or merged."""
         if self.disable_adapters or self.merged:
             return []
         available = self._get_available_adapters()
         return [name for name in self.active_adapters if name in available]
 
-    def the_one_acting(self) -> str | None:
-        """For methods of which two at once have no meaning.
+    def working_adapter(self) -> str | None:
+        """The one adapter at work, for methods that cannot combine adapters; None if there is none.
 
         Raises:
             ValueError: several are active.
         """
-        acting = self.acting()
-        if len(acting) > 1:
+        names = self.working_adapters()
+        if len(names) > 1:
             raise ValueError(
-                f"{' and '.join(map(repr, acting))} are active at once, but {type(self).__name__} works with one adapter "
-                f"at a time: set_adapter({acting[0]!r})."
+                f"{' and '.join(map(repr, names))} are active at once, but {type(self).__name__} works with one adapter "
+                f"at a time: set_adapter({names[0]!r})."
             )
-        return acting[0] if acting else None
+        return names[0] if names else None
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        """As peft's, for modules without a `weight` of their own; peft then makes float32 of half precision."""
+        """peft's, for modules without a `weight`; peft then turns half precision into float32."""
         like = next(self.base_layer.parameters())
         for layer_name in self.adapter_layer_names:
             adapters = cast("nn.ModuleDict", self.get_submodule(layer_name))
@@ -61,22 +61,22 @@ def _is_meta(entry: nn.Module | Tensor) -> bool:
 class EncoderTuner(BaseTuner):
     """A tuner of vision encoders that finds its targets in the model itself.
 
-    Subclasses name `prefix`, `tuner_layer_cls`, and why they cannot be merged, where they cannot; they say which modules
-    they adapt, how those are wrapped, and what a wrapper is given for an adapter.
+    Subclasses set `prefix`, `tuner_layer_cls` and, if they cannot be merged, the reason; they implement `targets`, `add`
+    and, if the constructor of the wrapper takes more than the module, `wrap`.
     """
 
     tuner_layer_cls: type[Wrapper]
     target_module_mapping = _NO_TABLE
     display_name: str
-    way_out: str  # for encoders that are not known
-    no_merging: str | None = None
+    way_out: str  # for unknown encoders
+    no_merging: str | None = None  # the reason
 
     def targets(self, config: Any, model: nn.Module) -> list[str]:
-        """The names of the modules to adapt, where `config.target_modules` is None."""
+        """The names of the modules to adapt if `config.target_modules` is None."""
         raise NotImplementedError
 
     def wrap(self, config: Any, target: nn.Module, parent: nn.Module, name: str) -> Wrapper:
-        """The wrapper around a module, which may change the module's neighbours in its parent."""
+        """The wrapper around a module; may change the neighbours of the module in its parent."""
         return self.tuner_layer_cls(target)
 
     def add(self, config: Any, wrapper: Any, adapter: str, name: str) -> None:
@@ -87,7 +87,7 @@ class EncoderTuner(BaseTuner):
         return require_encoder(model, self.display_name, self.way_out)
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
-        return peft_config  # `_prepare_model` does it, which is given the model
+        return peft_config  # `_prepare_model` does it, with the model at hand
 
     def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
         if peft_config.target_modules is None:
@@ -111,29 +111,29 @@ class EncoderTuner(BaseTuner):
         target.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        setattr(parent, child_name, new_module)  # peft's own expects a `weight`, which blocks and MLPs have not
+        setattr(parent, child_name, new_module)  # peft's expects a `weight`, which blocks and MLPs lack
 
     def _check_merge_allowed(self) -> None:
         if self.no_merging is not None:
             raise NotImplementedError(
                 f"{self.display_name} cannot be merged into the encoder: {self.no_merging}. Keep the adapter beside the "
-                "model (save_pretrained, PeftModel.from_pretrained), or take it off with unload()."
+                "model (save_pretrained, PeftModel.from_pretrained), or remove it with unload()."
             )
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """As peft's; a shape that does not fit is refused with what it means."""
+        """peft's, with an explanation if a shape does not fit."""
         remapped: dict[str, Tensor] = super()._remap_adapter_state_dict_for_load(
             model, config, adapter_name, state_dict
         )
-        own = model.state_dict()
+        present = model.state_dict()
         for name, saved in remapped.items():
-            if name in own and own[name].shape != saved.shape:
+            if name in present and present[name].shape != saved.shape:
                 raise ValueError(
                     f"The saved adapter does not fit this model: {name} has shape {tuple(saved.shape)} in the file and "
-                    f"{tuple(own[name].shape)} in the model. Build the model with the encoder and the number of classes "
+                    f"{tuple(present[name].shape)} in the model. Build the model with the encoder and the number of classes "
                     "that the adapter was trained with."
                 )
         return remapped

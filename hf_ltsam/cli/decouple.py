@@ -18,7 +18,6 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from hf_ltsam.cli.reproduce.recipes import read_recipe
 from hf_ltsam.cli.train.arguments import DEFAULTS, Run, first_stage_folder, layered, read_settings, run_of
 from hf_ltsam.cli.train.checks import check, mapping, resume_point
 from hf_ltsam.cli.train.data import TrainingData, prepare
@@ -33,6 +32,7 @@ from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.labels import read_label_column
 from hf_ltsam.models.frozen_features import frozen_features
 from hf_ltsam.runs.identity import describe, fingerprint
+from hf_ltsam.runs.recipes import read_recipe
 from hf_ltsam.runs.record import FILE_NAME, read_metrics
 from hf_ltsam.training.second_stage import (
     SECOND_STAGES,

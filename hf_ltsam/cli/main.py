@@ -83,6 +83,13 @@ def _reproduce(words: Sequence[str]) -> None:
     reproduce.main(words)
 
 
+def _recipes(words: Sequence[str]) -> None:
+    """List and search the recipes with their published numbers, or show one: ltsam recipes NAME."""
+    from hf_ltsam.cli import recipes
+
+    recipes.main(words)
+
+
 def _evaluate(words: Sequence[str]) -> None:
     """Test a checkpoint on shifted and corrupted test sets."""
     from hf_ltsam.cli.evaluate import command as evaluate_ood
@@ -160,6 +167,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": _demo,
     "train": _train,
     "decouple": _decouple,
+    "recipes": _recipes,
     "reproduce": _reproduce,
     "evaluate": _evaluate,
     "export": _export,

@@ -1,1 +1,1 @@
-"""Labels without images, decoding, transforms, keyed randomness."""
+"""Labels without images, decoding, transforms, keyed randomness; images in memory, sampling by class."""

@@ -1,4 +1,4 @@
-"""Training images that cannot be read: left out where the user wishes it, counted and named."""
+"""Unreadable training images: left out on request, counted and named."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-POLICIES = ("raise", "skip")  # what `on_bad_image` may be
-NAMED = 5  # so many are named in warnings
-_IN_A_ROW = 100  # unreadable images one after another that are no accident
+POLICIES = ("raise", "skip")  # values of `on_bad_image`
+NAMED = 5  # warnings name the first few only
+_IN_A_ROW = 100  # this many unreadable images in a row are no accident
 
 
 class BadImageError(ValueError):
     """An image that cannot be decoded; the message names its file or row."""
 
 
-# Beside ours, what PIL raises on damaged files: UnidentifiedImageError is an OSError, broken PNG chunks are SyntaxErrors.
+# PIL raises OSError (UnidentifiedImageError is one) on damaged files, and SyntaxError on broken PNG chunks.
 UNREADABLE = (BadImageError, OSError, SyntaxError)
 
 
 class GoodImages(Dataset[Any]):
     """A data set without the samples whose image cannot be read.
 
-    A batch (`__getitems__`) has fewer samples then, but never none: if all of it is bad, the next good sample takes its
-    place. Which samples are left out depends on the files alone, so a resumed run leaves out the same.
+    A batch (`__getitems__`) then has fewer samples, but at least one: if all of them are bad, the next good sample takes
+    their place. The files alone decide which samples are left out, so a resumed run leaves out the same ones.
 
     Args:
         dataset: map-style, whose `__getitem__` raises one of `UNREADABLE`.
+
+    Raises:
+        ValueError: while reading, if no image of a batch nor any of the 100 samples after it can be read.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        # In shared memory, because workers read the images.
+        # in shared memory, because the workers of a `DataLoader` read the images
         self.bad: torch.Tensor = torch.zeros(len(dataset), dtype=torch.int32).share_memory_()  # (N,) 0 or 1
 
     def __len__(self) -> int:
@@ -46,12 +49,12 @@ class GoodImages(Dataset[Any]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """The samples of a batch that can be read."""
+        """The readable samples of a batch."""
         good = [sample for index in indices for sample in self._read(index)]
         return good or [self._next_good(indices[-1])]
 
     def _read(self, index: int) -> list[Any]:
-        """The sample, or nothing."""
+        """The sample, or an empty list."""
         try:
             return [self.dataset[index]]
         except UNREADABLE as error:
@@ -63,8 +66,8 @@ class GoodImages(Dataset[Any]):
             for sample in self._read((index + step) % len(self)):
                 return sample
         raise ValueError(
-            f"No image of a batch and of the {_IN_A_ROW} samples after it can be read (the last one: sample {index}). That "
-            "is not a few bad images: check that the folder or drive with the images is there."
+            f"No image of a batch and of the {_IN_A_ROW} samples after it can be read (the last one: sample {index}). These "
+            "are not a few bad images: check that the folder or drive with the images is there."
         )
 
     def _note(self, index: int, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Random transforms that resume: the random numbers of a sample are a function of (seed, epoch, index)."""
+"""Resumable random transforms: the random numbers of a sample are a function of (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hf_ltsam.data.keys import random_key
 
 
 class KeyedDataset(Dataset[Any], ABC):
-    """A map-style data set whose random numbers are a function of (seed, epoch, index). The host calls `set_epoch`.
+    """A map-style data set whose random numbers are a function of (seed, epoch, index). The trainer calls `set_epoch`.
 
     Args:
         seed: any integer.
@@ -25,7 +25,7 @@ class KeyedDataset(Dataset[Any], ABC):
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        # In shared memory, so that workers see a new epoch, those too that stay alive from one epoch to the next.
+        # in shared memory, so that persistent workers see a new epoch too
         self._epoch: torch.Tensor = torch.zeros((), dtype=torch.int64).share_memory_()
 
     @property
@@ -33,7 +33,7 @@ class KeyedDataset(Dataset[Any], ABC):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Call it before the epoch's iterator is created: workers read ahead from then on."""
+        """Start an epoch. Call it before the iterator of the epoch is created: from then on workers read ahead."""
         self._epoch.fill_(epoch)
 
     @abstractmethod
@@ -48,15 +48,18 @@ class KeyedRandomness(KeyedDataset):
 
     The stock Trainer cannot resume random transforms in mid-epoch: accelerate reads one batch ahead, and the state of
     the generators is saved after that. Here torch's CPU generator, numpy's global one and Python's `random` are seeded
-    for each sample and put back afterwards. CUDA's generators, and generators that a transform owns, are left alone.
+    for each sample and restored afterwards. CUDA's generators, and private generators of a transform, are left alone.
+
+    Samples are read one by one: `__getitems__` of the data set is not called.
 
     Args:
-        dataset: map-style: `__getitem__` and `__len__`. A sample that is drawn twice in an epoch comes out the same.
+        dataset: map-style: `__getitem__` and `__len__`. A sample drawn twice in an epoch is augmented alike.
         seed: any integer.
 
-    Samples are read one by one: a `__getitems__` of the data set is not called.
+    Raises:
+        TypeError: a data set that is not map-style.
 
-    Cost: about 0.1 ms per sample, nearly all of it numpy reading and writing its global state.
+    Cost: about 0.1 ms per sample, nearly all of it for numpy reading and writing its global state.
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
@@ -73,7 +76,7 @@ class KeyedRandomness(KeyedDataset):
         super().set_epoch(epoch)
         for inner in _keyed_inside(self.dataset):
             inner.set_epoch(epoch)
-        if hasattr(self.dataset, "set_epoch"):  # accelerate's convention, which users' data sets follow
+        if hasattr(self.dataset, "set_epoch"):  # accelerate's convention
             self.dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
@@ -91,12 +94,12 @@ class KeyedRandomness(KeyedDataset):
 
 
 def keyed(dataset: Any, seed: int) -> KeyedDataset:
-    """The data set itself if it keys its own random numbers, otherwise wrapped in `KeyedRandomness`."""
+    """The data set itself if it keys its random numbers, otherwise wrapped in `KeyedRandomness`."""
     return dataset if isinstance(dataset, KeyedDataset) else KeyedRandomness(dataset, seed)
 
 
 def _keyed_inside(dataset: Any) -> Iterator[KeyedDataset]:
-    """The keyed data sets that torch's own wrappers hide."""
+    """The keyed data sets inside torch's `Subset` and `ConcatDataset`."""
     if isinstance(dataset, KeyedDataset):
         yield dataset
     elif isinstance(dataset, Subset):
@@ -108,10 +111,10 @@ def _keyed_inside(dataset: Any) -> Iterator[KeyedDataset]:
 
 @contextmanager
 def seeded(key: int) -> Iterator[None]:
-    """The three global generators of the CPU, seeded, and put back at the end."""
+    """Seed the three global CPU generators, and restore them at the end."""
     states = torch.default_generator.get_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(key)  # torch.manual_seed would seed CUDA's generators too
-    np.random.seed(key >> 32)  # takes 32 bits; torch uses the lower 32
+    np.random.seed(key >> 32)  # numpy takes 32 bits; torch uses the lower ones
     random.seed(key)
     try:
         yield

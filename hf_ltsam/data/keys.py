@@ -12,15 +12,15 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the increment of splitmix64
 
 
 def random_key(*words: int | NDArray[np.uint64]) -> Any:
-    """64 random-looking bits of a sequence of integers such as (seed, epoch, index): a splitmix64 step per word.
+    """64 pseudo-random bits of a sequence of integers such as (seed, epoch, index): one splitmix64 step per word.
 
-    Each step is a bijection, so keys that differ in one word only are always different.
+    Each step is a bijection, so sequences that differ in one word only have different keys.
 
     Args:
-        words: integers, or uint64 arrays (n,) that are mixed element by element.
+        words: integers, or uint64 arrays (n,), which are mixed element by element.
 
     Returns:
-        An integer, or a uint64 array (n,) where a word is one.
+        An integer, or a uint64 array (n,) if a word is one.
     """
     key: Any = 0
     for word in words:

@@ -1,4 +1,4 @@
-"""The labels of a data set, read without touching its images."""
+"""The labels of a data set, read without its images."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from hf_ltsam.hyperparameters import nearest
 if TYPE_CHECKING:
     import datasets
 
-LABEL_NAMES = ("label", "labels", "label_ids")  # the names that transformers' default collator knows
+LABEL_NAMES = ("label", "labels", "label_ids")  # names that transformers' default collator accepts
 WAY_OUT = "Pass class_statistics=ClassStatistics.from_labels(labels) instead."
 
 
 def training_labels(dataset: Any, label_name: str = "labels") -> Tensor:
-    """The labels (N,) of a training set, int64, in its order. No image is decoded, no transform called, no random
-    number drawn.
+    """The labels (N,) of a training set, int64, in its order.
+
+    No image is decoded, no transform called, no random number drawn.
 
     Args:
-        dataset: a `datasets.Dataset` (its transform, format and selection may be anything); a `Subset`,
-            `ConcatDataset` or `KeyedRandomness` of data sets listed here; a `TensorDataset` whose last tensor holds the
-            labels; a list of mappings; or any object with the labels in an attribute `labels` or `targets`, which is
-            torchvision's convention.
-        label_name: looked for first. Then come "label", "labels" and "label_ids" and, in a `datasets.Dataset`, the
-            only `ClassLabel` column.
+        dataset: a `datasets.Dataset` with any transform, format and selection; a `Subset`, `ConcatDataset` or
+            `KeyedRandomness` of data sets listed here; a `TensorDataset` whose last tensor holds the labels; a list of
+            mappings; or any object with labels in an attribute `labels` or `targets`, torchvision's convention.
+        label_name: the first candidate; then "label", "labels" and "label_ids" and, in a `datasets.Dataset`, the only
+            `ClassLabel` column.
 
     Raises:
-        TypeError: anything else. `ClassStatistics.from_labels(labels)` is then the way to state the labels.
+        TypeError: any other data set. Pass `ClassStatistics.from_labels(labels)` to the trainer instead.
     """
     names = (label_name, *LABEL_NAMES)
     if isinstance(dataset, Subset):
@@ -56,13 +56,13 @@ def training_labels(dataset: Any, label_name: str = "labels") -> Tensor:
 
 
 def label_fingerprint(labels: Iterable[int] | Tensor) -> str:
-    """SHA-256 (hex) of a sequence of labels (N,) as little-endian int64: two runs on the same split agree in it."""
+    """SHA-256 (hex) of labels (N,) as little-endian int64: equal for two runs on the same split."""
     values = np.asarray(labels if isinstance(labels, Tensor | Sequence | np.ndarray) else list(labels))
     return hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()
 
 
 def is_arrow_dataset(dataset: Any) -> bool:
-    """Whether this is a `datasets.Dataset`, asked without importing `datasets`."""
+    """Whether this is a `datasets.Dataset`; does not import `datasets`."""
     module = sys.modules.get("datasets.arrow_dataset")
     return module is not None and isinstance(dataset, module.Dataset)
 
@@ -75,7 +75,7 @@ def class_label_columns(dataset: datasets.Dataset) -> list[str]:
 
 
 def class_label_column_of(dataset: datasets.Dataset, name: str | None = None) -> str:
-    """The named `ClassLabel` column, or the only one there is.
+    """The named `ClassLabel` column, or the only one.
 
     Raises:
         ValueError: there is no such column, it is not a `ClassLabel`, or none was named and there is not exactly one.
@@ -84,9 +84,9 @@ def class_label_column_of(dataset: datasets.Dataset, name: str | None = None) ->
     if name is None:
         if len(valid) == 1:
             return valid[0]
-        found = f"several ClassLabel columns ({', '.join(valid)}): name one of them by label_column=..."
+        several = f"several ClassLabel columns ({', '.join(valid)}): name one of them by label_column=..."
         none = f"no ClassLabel column among {', '.join(dataset.column_names)}: class_encode_column(...) makes one."
-        raise ValueError(f"The data set has {found if valid else none}")
+        raise ValueError(f"The data set has {several if valid else none}")
     if name not in dataset.column_names:
         raise ValueError(f"The data set has no column {name!r}.{nearest(name, dataset.column_names)}")
     if name not in valid:
@@ -98,14 +98,14 @@ def class_label_column_of(dataset: datasets.Dataset, name: str | None = None) ->
 
 
 def read_label_column(dataset: datasets.Dataset, name: str) -> Tensor:
-    """One integer column (N,) as int64, whatever the data set's format and transform.
+    """One integer column (N,) as int64, for any format and transform of the data set.
 
     Raises:
-        TypeError: the column holds something else than integers, or has missing values.
+        TypeError: the column has other values than integers, or missing ones.
     """
     import pyarrow
 
-    plain = copy.copy(dataset)  # so that the caller's transform is neither lost nor, by the steps below, deep-copied
+    plain = copy.copy(dataset)  # the caller keeps the transform, and the steps below do not deep-copy it
     plain.reset_format()
     column = plain.select_columns([name]).with_format("arrow")[:].column(name)
     if not pyarrow.types.is_integer(column.type):
@@ -120,15 +120,15 @@ def read_label_column(dataset: datasets.Dataset, name: str) -> Tensor:
 
 
 def _labels_of_arrow(dataset: datasets.Dataset, names: Sequence[str]) -> Tensor:
-    usual = [name for name in names if name in dataset.column_names]
-    if usual:
-        return read_label_column(dataset, usual[0])
+    candidates = [name for name in names if name in dataset.column_names]
+    if candidates:
+        return read_label_column(dataset, candidates[0])
     class_labels = class_label_columns(dataset)
     if len(class_labels) == 1:
         return read_label_column(dataset, class_labels[0])
-    found = ", ".join(class_labels) or f"none among {', '.join(dataset.column_names) or 'no columns'}"
-    wanted = " or ".join(map(repr, dict.fromkeys(names)))
-    raise _unreadable(dataset, f"it has no column {wanted}, and its ClassLabel columns are {found}")
+    present = ", ".join(class_labels) or f"none among {', '.join(dataset.column_names) or 'no columns'}"
+    usual = " or ".join(map(repr, dict.fromkeys(names)))
+    raise _unreadable(dataset, f"it has no column {usual}, and its ClassLabel columns are {present}")
 
 
 def _labels_of_mappings(samples: Sequence[Any], names: Sequence[str]) -> Tensor:
@@ -146,19 +146,19 @@ def _label_of(sample: Any, names: Sequence[str]) -> Any:
 
 def _labels_of_attribute(dataset: Any) -> Tensor:
     for name in ("labels", "targets"):
-        values = getattr(dataset, name, None)  # the one place where an attribute is asked for: torchvision's convention
+        values = getattr(dataset, name, None)  # torchvision's convention
         if values is not None and not isinstance(dataset, IterableDataset):
             return _as_labels(values, f"its attribute {name!r}")
-    raise _unreadable(dataset, "it shows no labels without loading its samples")
+    raise _unreadable(dataset, "it has no labels that can be read without loading its samples")
 
 
-def _as_labels(values: Any, where: str) -> Tensor:
+def _as_labels(values: Any, source: str) -> Tensor:
     try:
         labels = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise _unreadable(values, f"{where} is not a sequence of integers") from error
+        raise _unreadable(values, f"{source} is not a sequence of integers") from error
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise _unreadable(values, f"{where} has shape {tuple(labels.shape)} and type {labels.dtype}")
+        raise _unreadable(values, f"{source} has shape {tuple(labels.shape)} and type {labels.dtype}")
     return labels.long()
 
 

@@ -1,11 +1,11 @@
-"""Files inside an uncompressed tar, read where they lie: no unpacking, no copy, no index at reading time.
+"""Files inside an uncompressed tar, read in place: no unpacking, no copy, no index at reading time.
 
-An address holds all that a reader needs,
+An address holds everything that a reader needs,
 
     tarmember://1536+10969/data/ILSVRC2012_img_train.tar!n01440764/n01440764_18.JPEG
 
 the offset of the file's first byte in the archive, its size, the archive and the member's name. `datasets` reads it as
-the path of an `Image`, through fsspec; every reading opens the archive anew, so any number of processes may read.
+the path of an `Image`, through fsspec; every read opens the archive again, so any number of processes may read.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _ADDRESS = re.compile(rf"(?:{PROTOCOL}://)?(\d+)\+(\d+)(/[^!]*)!(.*)", re.DOTALL
 
 
 def member_address(archive: str | Path, member: str, offset: int, size: int) -> str:
-    """The address of `size` bytes from `offset` on, in an archive."""
+    """The address of a member: `size` bytes of the archive from `offset` on."""
     return f"{PROTOCOL}://{offset}+{size}{_quoted(str(archive))}!{quote(member)}"
 
 
 @lru_cache
 def _quoted(archive: str) -> str:
-    """Kept, because an archive has a million members."""
+    """The archive in an address; cached, because an archive has up to a million members."""
     return quote(str(Path(archive).absolute()))
 
 
@@ -43,8 +43,8 @@ def read_member(address: str) -> bytes:
     """The bytes of one file.
 
     Raises:
-        ValueError: not an address, or an archive that has become shorter.
-        FileNotFoundError: the archive is gone.
+        ValueError: not an address, or the archive has become shorter.
+        FileNotFoundError: there is no such archive.
     """
     offset, size, archive, member = _parts(address)
     with Path(archive).open("rb") as file:
@@ -56,15 +56,15 @@ def read_member(address: str) -> bytes:
 
 
 def _parts(address: str) -> tuple[int, int, str, str]:
-    found = _ADDRESS.fullmatch(address)
-    if found is None:
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
         raise ValueError(f"{address!r} is not an address {PROTOCOL}://OFFSET+SIZE/ARCHIVE!MEMBER.")
-    offset, size, archive, member = found.groups()
+    offset, size, archive, member = match.groups()
     return int(offset), int(size), unquote(archive), unquote(member)
 
 
 class TarMembers(AbstractFileSystem):
-    """What fsspec needs to open an address for `datasets`; read-only. pyproject.toml announces it to every process."""
+    """A read-only file system, by which fsspec opens an address for `datasets`; pyproject.toml registers it."""
 
     protocol = PROTOCOL
     cachable = False

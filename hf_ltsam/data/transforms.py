@@ -1,4 +1,4 @@
-"""Larger images, decoded and transformed on the fly."""
+"""Images decoded and transformed on the fly, from a data set or a stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.bad_images import BadImageError
-from hf_ltsam.data.decode import decode_image, image_column_of
+from hf_ltsam.data.decoding import decode_image, image_column_of
 from hf_ltsam.data.labels import class_label_column_of
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.hyperparameters import UNIT_INTERVAL, nearest, require
@@ -25,7 +25,7 @@ logger = logging.get_logger(__name__)
 
 
 def short_side_of(size: int) -> int:
-    """The side to which test images are scaled before the centre of `size` pixels is kept: 256 for 224."""
+    """The short side of a test image before its centre of `size` pixels is kept: 256 for 224."""
     return round(size * 256 / 224)
 
 
@@ -37,17 +37,17 @@ def image_transform(
     short_side: int | None = None,
     color_jitter: float = 0.0,
 ) -> Callable[[Any], Tensor]:
-    """The customary transform for ImageNet and its relatives: a PIL image to float32 (3, size, size).
+    """The standard transform for ImageNet and its relatives: a PIL image to float32 (3, size, size).
 
     Args:
-        size: pixels.
+        size: side of the result, in pixels.
         mean: per channel, of pixels in [0, 1].
         std: per channel.
-        train: random resized crop and flip, which draw from torch's global generator (`KeyedRandomness` makes them
-            resume); otherwise the short side is scaled and the centre is kept.
-        short_side: to which it is scaled in the test, in pixels; None: size * 256 / 224.
-        color_jitter: c in [0, 1]: brightness, contrast and saturation of a training image each change by a factor from
-            [1 - c, 1 + c], in random order; 0 is off.
+        train: random resized crop and flip, with random numbers of torch's global generator (`KeyedRandomness` makes
+            them resumable); otherwise the short side is scaled and the centre is kept.
+        short_side: of a test image after scaling, in pixels; None: size * 256 / 224.
+        color_jitter: c in [0, 1]: brightness, contrast and saturation of a training image are each multiplied by a
+            factor from [1 - c, 1 + c], in random order; 0 is off.
 
     Raises:
         ValueError: color_jitter outside [0, 1].
@@ -72,16 +72,17 @@ def on_the_fly(
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> datasets.Dataset:
-    """The same rows as `{"pixel_values": transform(image), "labels": int}`, decoded when a row is asked for.
+    """The same rows as `{"pixel_values": transform(image), "labels": int}`, decoded when a row is read.
 
     Args:
-        dataset: with an `Image` column; a transform and format of its own are dropped.
-        transform: called with an RGB image of PIL, such as `image_transform(...)`.
+        dataset: with an `Image` column; its transform and format are dropped.
+        transform: called with a PIL image in RGB, such as `image_transform(...)`.
         image_column: None: the only `Image` column.
         label_column: None: the only `ClassLabel` column.
 
     Raises:
-        ValueError: no such column. Later, when a row is read: `BadImageError`, with its file's name.
+        ValueError: no such column.
+        BadImageError: later, when a row is read whose image cannot be decoded; the message names the file.
     """
     from datasets import Image
 
@@ -89,11 +90,11 @@ def on_the_fly(
     label = class_label_column_of(dataset) if label_column is None else label_column
     if label not in dataset.column_names:
         raise ValueError(f"The data set has no column {label!r}.{nearest(label, dataset.column_names)}")
-    plain = copy.copy(dataset)  # so that the caller's data set keeps its transform
+    plain = copy.copy(dataset)  # the caller's data set keeps its transform
     plain.reset_format()
     plain = plain.select_columns([image, label]).cast_column(image, Image(decode=False))
     names = {old: new for old, new in ((image, "image"), (label, "labels")) if old != new}
-    return plain.rename_columns(names).with_transform(_DecodeAndTransform(transform))
+    return plain.rename_columns(names).with_transform(_Decoding(transform))
 
 
 def on_the_fly_stream(
@@ -103,17 +104,21 @@ def on_the_fly_stream(
     label_column: str = "label",
     on_bad_image: str = "raise",
 ) -> datasets.IterableDataset:
-    """`on_the_fly` for a stream: shuffle it before, by `stream.shuffle(seed, buffer_size)`, while images are still paths.
+    """`on_the_fly` for a stream. Shuffle it first, by `stream.shuffle(seed, buffer_size)`, while images are still paths.
 
-    A stream has no length and shows no labels: give the trainer `max_steps` and `class_statistics`. Its random
-    transforms are not keyed, so a resumed run draws others; those of `class_sampled_images` are.
+    A stream has no length and no label column to read: give the trainer `max_steps` and `class_statistics`. Its random
+    transforms are not keyed, so a resumed run draws other numbers; `class_sampled_images` keys them.
 
     Args:
         stream: with an `Image` column.
-        transform: called with an RGB image of PIL, such as `image_transform(...)`.
-        on_bad_image: raise, or skip: rows whose image cannot be decoded are left out with a warning.
+        transform: called with a PIL image in RGB, such as `image_transform(...)`.
+        image_column, label_column: their names.
+        on_bad_image: "raise", or "skip" to leave out rows whose image cannot be decoded, with a warning.
+
+    Raises:
+        BadImageError: later, when a row is read whose image cannot be decoded, unless `on_bad_image` is "skip".
     """
-    decode = _DecodeAndTransform(transform) if on_bad_image == "raise" else _LeavesOut(_DecodeAndTransform(transform))
+    decode = _Decoding(transform) if on_bad_image == "raise" else _Skipping(_Decoding(transform))
     return _encoded(stream, image_column, label_column).map(
         decode, batched=True, batch_size=1, remove_columns=["image"]
     )
@@ -129,22 +134,27 @@ def class_sampled_images(
     image_column: str = "image",
     label_column: str = "label",
 ) -> ClassSampledStream:
-    """`on_the_fly_stream` with classes in other shares: images are decoded when they are drawn, each draw augmented anew.
+    """`on_the_fly_stream` with sampling by class: images are decoded when they are drawn, and every draw is augmented.
 
-    Random transforms are keyed, so a resumed run goes on alike. Give the trainer `max_steps` and the statistics.
+    Random transforms are keyed, so a resumed run draws the same numbers. Give the trainer `max_steps` and the statistics.
 
     Args:
-        stream: with an `Image` column; shuffle it before.
-        transform: called with an RGB image of PIL, such as `image_transform(...)`.
+        stream: with an `Image` column; shuffle it first.
+        transform: called with a PIL image in RGB, such as `image_transform(...)`.
         statistics, sampling, seed, per_class: as in `ClassSampledStream`.
+        image_column, label_column: their names.
+
+    Raises:
+        ValueError: as `ClassSampledStream`.
+        BadImageError: later, when an image is drawn that cannot be decoded.
     """
-    decode = _DecodeAndTransform(transform)
+    decode = _Decoding(transform)
     rows = _encoded(stream, image_column, label_column)
     return ClassSampledStream(rows, statistics, sampling, seed, per_class, transform=decode.row)
 
 
 def _encoded(stream: datasets.IterableDataset, image_column: str, label_column: str) -> datasets.IterableDataset:
-    """Its rows as `image`, not yet decoded, and `labels`."""
+    """The stream with the columns `image`, still encoded, and `labels`."""
     from datasets import Image
 
     encoded = stream.select_columns([image_column, label_column]).cast_column(image_column, Image(decode=False))
@@ -153,8 +163,8 @@ def _encoded(stream: datasets.IterableDataset, image_column: str, label_column: 
 
 
 @dataclass(frozen=True)
-class _DecodeAndTransform:
-    """Decodes here and not in `datasets`, which does not say which file is broken."""
+class _Decoding:
+    """Decoding and transform of a row. `datasets` could decode, but does not name a broken file."""
 
     transform: Callable[[Any], Any]
 
@@ -171,15 +181,15 @@ class _DecodeAndTransform:
         except BadImageError as error:
             if entry is not None and entry["path"]:
                 raise
-            raise BadImageError(f"{error} unreadable_images(dataset) tells its row.") from error
+            raise BadImageError(f"{error} unreadable_images(dataset) gives its row.") from error
         return self.transform(image)
 
 
 @dataclass(frozen=True)
-class _LeavesOut:
-    """Rows one at a time, or none."""
+class _Skipping:
+    """Decoding of one row at a time, which gives no row for an unreadable image."""
 
-    decode: _DecodeAndTransform
+    decode: _Decoding
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         try:

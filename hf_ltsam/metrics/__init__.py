@@ -1,4 +1,4 @@
-"""What a classifier of a long tail is measured by. The `evaluate.Metric` classes are in `evaluate_metrics.py`."""
+"""Metrics of long-tailed classification. The `evaluate.Metric` classes are in `evaluate_metrics.py`."""
 
 from hf_ltsam.metrics.corruption import (
     ALEXNET,

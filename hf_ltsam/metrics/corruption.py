@@ -17,24 +17,24 @@ ErrorTable: TypeAlias = Mapping[str, Mapping[int, float]]
 SEVERITIES = (1, 2, 3, 4, 5)
 
 # AlexNet's top-1 errors on ImageNet-C, means over the five severities, for the 15 corruptions in their usual order:
-# Hendrycks & Dietterich 2019, with the digits that AugMix's evaluation (Hendrycks et al. 2020) states.
+# Hendrycks & Dietterich 2019, with the digits in AugMix's evaluation (Hendrycks et al. 2020).
 ALEXNET_ERRORS = {
     "gaussian_noise": 0.886428, "shot_noise": 0.894468, "impulse_noise": 0.922640,
     "defocus_blur": 0.819880, "glass_blur": 0.826268, "motion_blur": 0.785948, "zoom_blur": 0.798360,
     "snow": 0.866816, "frost": 0.826572, "fog": 0.819324, "brightness": 0.564592,
     "contrast": 0.853204, "elastic_transform": 0.646056, "pixelate": 0.717840, "jpeg_compression": 0.606500,
 }  # fmt: skip
-BENCHMARK = tuple(ALEXNET_ERRORS)  # what mCE and mean error count; further corruptions of a table stand beside them
+BENCHMARK = tuple(ALEXNET_ERRORS)  # the corruptions in mCE and mean error; a table may have others beside them
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A model that others are measured against.
+    """The errors of a reference model.
 
     Args:
-        name: which model, for every table that states a CE.
-        errors: corruption -> its mean error over `severities`, a fraction in (0, 1].
-        severities: that the means are over.
+        name: of the model, for every table with a CE.
+        errors: corruption -> mean error over `severities`, a fraction in (0, 1].
+        severities: 1 to 5, the range of the means.
     """
 
     name: str
@@ -43,10 +43,10 @@ class Baseline:
 
     @classmethod
     def from_table(cls, name: str, table: ErrorTable) -> Baseline:
-        """The means of another model's table, all of whose rows have the same severities.
+        """The means of another model's table.
 
         Raises:
-            ValueError: they have not.
+            ValueError: rows with different severities, or an error that is no fraction.
         """
         return cls(name, mean_errors(table), severities_of(table))
 
@@ -55,15 +55,15 @@ ALEXNET = Baseline("AlexNet (Hendrycks & Dietterich 2019)", ALEXNET_ERRORS)
 
 
 def severities_of(table: ErrorTable) -> tuple[int, ...]:
-    """The severities of a table, which must be the same in every row.
+    """The severities of a table, the same in every row.
 
     Raises:
-        ValueError: an empty table, or rows of different severities.
+        ValueError: an empty table, or rows with different severities.
     """
-    found = {corruption: tuple(sorted(row)) for corruption, row in table.items()}
-    if not found or () in found.values():
+    by_row = {corruption: tuple(sorted(row)) for corruption, row in table.items()}
+    if not by_row or () in by_row.values():
         raise ValueError("A table of corruption errors needs at least one corruption and one severity.")
-    (first, severities), *others = found.items()
+    (first, severities), *others = by_row.items()
     for corruption, differing in others:
         if differing != severities:
             raise ValueError(
@@ -74,10 +74,10 @@ def severities_of(table: ErrorTable) -> tuple[int, ...]:
 
 
 def mean_errors(table: ErrorTable) -> dict[str, float]:
-    """corruption -> mean error over its severities.
+    """Corruption -> mean error over the severities.
 
     Raises:
-        ValueError: rows of different severities, or an error that is no fraction.
+        ValueError: rows with different severities, or an error that is no fraction.
     """
     severities_of(table)
     _check_fractions(table)
@@ -85,16 +85,20 @@ def mean_errors(table: ErrorTable) -> dict[str, float]:
 
 
 def mean_error(table: ErrorTable) -> float:
-    """Mean over severities and over those of the 15 corruptions that the table has (all it has, if none of them)."""
+    """Mean over the severities and over the 15 corruptions, as far as the table has them; over all it has if it has none.
+
+    Raises:
+        ValueError: as in `mean_errors`.
+    """
     errors = mean_errors(table)
-    return float(np.mean([errors[corruption] for corruption in _counted(errors)]))
+    return float(np.mean([errors[corruption] for corruption in _benchmark_part(errors)]))
 
 
 def corruption_errors(table: ErrorTable, baseline: Baseline) -> dict[str, float]:
-    """CE_c = 100 sum_s E_{s,c} / sum_s E_{s,c}^baseline, for every corruption that the baseline has too.
+    """CE_c = 100 sum_s E_{s,c} / sum_s E_{s,c}^baseline in percent, for every corruption that the baseline has too.
 
     Raises:
-        ValueError: other severities than the baseline's, or a baseline without any error.
+        ValueError: other severities than those of the baseline, or a baseline without errors.
     """
     errors = mean_errors(table)
     if severities_of(table) != tuple(sorted(baseline.severities)):
@@ -104,12 +108,12 @@ def corruption_errors(table: ErrorTable, baseline: Baseline) -> dict[str, float]
         )
     perfect = [corruption for corruption in errors if baseline.errors.get(corruption) == 0]
     if perfect:
-        raise ValueError(f"{baseline.name} makes no error under {perfect[0]}: nothing can be relative to it.")
+        raise ValueError(f"{baseline.name} makes no error under {perfect[0]}, so there is no error relative to it.")
     return {c: 100 * error / baseline.errors[c] for c, error in errors.items() if c in baseline.errors}
 
 
 def mean_corruption_error(table: ErrorTable, baseline: Baseline) -> float:
-    """mCE: the mean CE of the 15 corruptions.
+    """mCE: the mean CE over the 15 corruptions, in percent.
 
     Raises:
         ValueError: one of the 15 is missing, here or in the baseline.
@@ -122,11 +126,14 @@ def mean_corruption_error(table: ErrorTable, baseline: Baseline) -> float:
 
 
 def corruption_summary(table: ErrorTable, baseline: Baseline | None = None) -> dict[str, Any]:
-    """All that can be said about a table.
+    """All metrics of a table.
 
     Returns:
         "mean_error" (fraction), "errors" (corruption -> fraction), "severities", "relative_to" (the baseline's name, or
         None), and with a baseline "ce" (corruption -> percent) and "mce" (percent; None unless all 15 are there).
+
+    Raises:
+        ValueError: as in `mean_errors` and `corruption_errors`.
     """
     summary: dict[str, Any] = {
         "mean_error": mean_error(table),
@@ -143,10 +150,14 @@ def corruption_summary(table: ErrorTable, baseline: Baseline | None = None) -> d
 
 
 def error_table(predictions: Any, labels: Any, corruptions: Any, severities: Any) -> dict[str, dict[int, float]]:
-    """The table of predictions (N,) and labels (N,), of which sample i shows `corruptions[i]` at `severities[i]`.
+    """The table of errors of predictions.
+
+    Args:
+        predictions, labels: predicted and true classes (N,).
+        corruptions, severities: of every sample (N,).
 
     Raises:
-        ValueError: no samples, or lengths that differ.
+        ValueError: no samples, or different lengths.
     """
     wrong = np.asarray(predictions) != np.asarray(labels)
     names, levels = np.asarray(corruptions), np.asarray(severities)
@@ -162,7 +173,7 @@ def error_table(predictions: Any, labels: Any, corruptions: Any, severities: Any
     return table
 
 
-def _counted(names: Mapping[str, Any]) -> list[str]:
+def _benchmark_part(names: Mapping[str, Any]) -> list[str]:
     return [name for name in names if name in ALEXNET_ERRORS] or list(names)
 
 

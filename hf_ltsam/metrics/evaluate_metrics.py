@@ -1,4 +1,4 @@
-"""`long_tail.py` and `corruption.py` as `evaluate.Metric` classes, instantiated directly: no hub, no network.
+"""The metrics of `long_tail.py` and `corruption.py` as `evaluate.Metric` classes, instantiated directly: no network.
 
 metric = LongTailAccuracy(statistics)
 for batch in loader:
@@ -27,7 +27,7 @@ class _InMemory(evaluate.Metric):
     """A metric that keeps its batches in memory.
 
     Args:
-        cache_dir: the folder that `evaluate` insists on making; nothing is written into it.
+        cache_dir: a folder that `evaluate` creates in any case; it stays empty.
     """
 
     description = ""
@@ -46,7 +46,7 @@ class _InMemory(evaluate.Metric):
 
 
 class BalancedAccuracy(_InMemory):
-    """`{"balanced_accuracy": ...}` of predicted and true classes (N,): the mean over the classes that occur."""
+    """`{"balanced_accuracy": ...}` of predicted and true classes (N,): the mean over the classes with a test sample."""
 
     description = "Mean of the per-class accuracies over the classes that have a test sample."
 

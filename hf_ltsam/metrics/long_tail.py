@@ -1,6 +1,6 @@
 """Accuracy by class and by group of classes, and calibration. Accuracies are fractions in [0, 1].
 
-Inputs are NumPy arrays, tensors or lists. N test samples, C classes.
+Inputs are NumPy arrays, tensors or lists. Shapes: N test samples, C classes, B bins.
 """
 
 from __future__ import annotations
@@ -21,40 +21,52 @@ Floats = NDArray[np.float64]
 
 
 def per_class_accuracy(predictions: Any, labels: Any, num_classes: int) -> Floats:
-    """Share of the samples of each class that were recognized (C,); NaN for a class without test sample.
+    """Accuracy on the samples of each class (C,); NaN for a class without a test sample.
 
     Args:
-        predictions: predicted classes (N,); one outside [0, C) is merely wrong.
+        predictions: predicted classes (N,); one outside [0, C) counts as wrong.
         labels: true classes (N,), integers in [0, C).
+        num_classes: C.
 
     Raises:
-        ValueError: no samples, lengths that differ, or a label outside [0, C).
+        ValueError: no samples, different lengths, or a label outside [0, C).
     """
     predictions, labels = _paired(predictions, labels)
     _check_range(labels, num_classes)
-    present = np.bincount(labels, minlength=num_classes)
+    samples = np.bincount(labels, minlength=num_classes)
     right = np.bincount(labels[predictions == labels], minlength=num_classes)
-    return np.divide(right, present, out=np.full(num_classes, np.nan), where=present > 0)
+    return np.divide(right, samples, out=np.full(num_classes, np.nan), where=samples > 0)
 
 
 def overall_accuracy(predictions: Any, labels: Any) -> float:
-    """Share of all samples that were recognized."""
+    """Accuracy on all samples.
+
+    Args:
+        predictions, labels: predicted and true classes (N,).
+
+    Raises:
+        ValueError: no samples, or different lengths.
+    """
     predictions, labels = _paired(predictions, labels)
     return float((predictions == labels).mean())
 
 
 def balanced_accuracy(predictions: Any, labels: Any, num_classes: int) -> float:
-    """Mean of the per-class accuracies over the classes that have a test sample."""
+    """Mean of the per-class accuracies over the classes with a test sample. Arguments as in `per_class_accuracy`."""
     return float(np.nanmean(per_class_accuracy(predictions, labels, num_classes)))
 
 
 def group_accuracies(per_class: Any, statistics: ClassStatistics) -> dict[str, float]:
     """Mean per-class accuracy of the groups "many", "medium" and "few" of the training set.
 
-    A class without test sample (NaN) does not count; a group in which no class counts is left out, never 0.
+    Classes without a test sample (NaN) do not count; a group without any class that counts is left out, never 0.
 
     Args:
-        per_class: accuracies (C,), as `per_class_accuracy` gives them.
+        per_class: accuracies (C,), as returned by `per_class_accuracy`.
+        statistics: of the training set.
+
+    Raises:
+        ValueError: not C accuracies.
     """
     accuracies = _array(per_class).astype(np.float64)
     if accuracies.shape != (statistics.num_classes,):
@@ -82,10 +94,10 @@ def expected_calibration_error(probabilities: Any, labels: Any, num_bins: int = 
         num_bins: bins are ((b - 1)/num_bins, b/num_bins].
 
     Returns:
-        A number in [0, 1]; NaN where a probability is, as a diverged model leaves it.
+        A number in [0, 1]; NaN if a probability is NaN, as for a diverged model.
 
     Raises:
-        ValueError: shapes that do not fit, a label outside [0, C), or rows that are no probabilities.
+        ValueError: shapes that do not fit, a label outside [0, C), rows that are no probabilities, or fewer than one bin.
 
     Source: Guo et al. 2017 Eq. 3, with 15 bins as in Sec. 5.
     """
@@ -101,12 +113,12 @@ def expected_calibration_error(probabilities: Any, labels: Any, num_bins: int = 
 
 @dataclass(frozen=True)
 class ConfidenceBins:
-    """Sums over the samples of every bin of confidence.
+    """Sums over the samples in every bin of confidence.
 
     Args:
-        samples: how many (B,).
+        samples: their number (B,).
         confidence: sum of their confidences (B,).
-        right: how many of them were recognized (B,).
+        right: number of correct predictions (B,).
     """
 
     samples: Floats
@@ -115,11 +127,12 @@ class ConfidenceBins:
 
 
 def confidence_bins(confidence: Any, right: Any, num_bins: int = 15) -> ConfidenceBins:
-    """What a reliability diagram shows, in bins ((b - 1)/num_bins, b/num_bins].
+    """The contents of a reliability diagram, in bins ((b - 1)/num_bins, b/num_bins].
 
     Args:
         confidence: the largest probability of every sample (N,).
-        right: whether it was recognized (N,).
+        right: whether its prediction is correct (N,).
+        num_bins: B.
     """
     values = _array(confidence).astype(np.float64)
     bins = np.digitize(values, np.linspace(0, 1, num_bins + 1)[1:-1], right=True)
@@ -131,7 +144,11 @@ def confidence_bins(confidence: Any, right: Any, num_bins: int = 15) -> Confiden
 
 
 def predicted_classes(logits: Any) -> NDArray[np.int64]:
-    """The class with the largest logit (N,); -1, which is no class, where a logit is NaN."""
+    """The class with the largest logit (N,); -1, which is no class, for a sample with a NaN.
+
+    Args:
+        logits: (N, C).
+    """
     values = _array(logits)
     return np.where(np.isnan(values).any(axis=1), -1, values.argmax(axis=1))
 
@@ -142,7 +159,10 @@ def long_tail_metrics(logits: Any, labels: Any, statistics: ClassStatistics) -> 
     Args:
         logits: (N, C).
         labels: true classes (N,).
-        statistics: of the training set, whose groups count on every test set, shifted ones included.
+        statistics: of the training set, whose groups apply to every test set, shifted ones included.
+
+    Raises:
+        ValueError: shapes that do not fit, or a label outside [0, C).
     """
     values, classes = _scored(logits, labels)
     if values.shape[1] != statistics.num_classes:
@@ -185,13 +205,13 @@ def _paired(predictions: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     if predictions.shape != labels.shape or labels.ndim != 1 or labels.size == 0:
         raise ValueError(
             "Predicted and true classes must be two lists of the same length, not empty, "
-            f"got shapes {predictions.shape} and {labels.shape}. Of logits (N, C) take predicted_classes(logits)."
+            f"got shapes {predictions.shape} and {labels.shape}. For logits (N, C) pass predicted_classes(logits)."
         )
     return predictions, labels
 
 
 def _scored(scores: Any, labels: Any) -> tuple[Floats, NDArray[Any]]:
-    """Scores (N, C) in float64 and labels (N,) that fit them."""
+    """Scores (N, C) in float64 and labels (N,), checked."""
     values, classes = _array(scores).astype(np.float64), _array(labels)
     if values.ndim != 2 or classes.shape != (len(values),) or classes.size == 0:
         raise ValueError(f"Expected scores (N, C) and labels (N,) with N > 0, got {values.shape} and {classes.shape}.")
@@ -212,5 +232,5 @@ def _check_probabilities(values: Floats) -> None:
     if values.min() < 0 or np.abs(values.sum(axis=1) - 1).max() > 0.02:
         raise ValueError(
             "expected_calibration_error(probabilities=...) needs rows of non-negative numbers that sum to 1. "
-            "Of logits take softmax(logits)."
+            "For logits pass softmax(logits)."
         )

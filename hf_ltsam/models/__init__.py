@@ -1,4 +1,4 @@
-"""Models; importing them teaches transformers' Auto classes their names."""
+"""Image classifiers; importing this package registers them with transformers' Auto classes."""
 
 from transformers import AutoConfig, AutoModelForImageClassification
 
@@ -8,7 +8,7 @@ from hf_ltsam.models.cosine_classifier import CosineClassifier
 from hf_ltsam.models.cosine_head import CosineHeadConfig, CosineHeadForImageClassification
 from hf_ltsam.models.resnet_cifar import CifarResNetConfig, CifarResNetForImageClassification
 
-# exist_ok: a module may be imported anew, in a notebook say
+# exist_ok: a notebook may import the package again
 for _config, _model in (
     (CifarResNetConfig, CifarResNetForImageClassification),
     (ClipForLongTailConfig, ClipForLongTail),

@@ -1,4 +1,4 @@
-"""Which part of a model is its classifier."""
+"""The classifier of a model: its one trainable layer with C outputs."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from torch import nn
 
 from hf_ltsam.models.cosine_classifier import CosineClassifier
 
-_TRAINED_WHOLE = ".modules_to_save."  # in the names of what peft trains beside an adapter
-# for the methods that perturb it
+_TRAINED_WHOLE = ".modules_to_save."  # in the names of modules that peft trains beside an adapter
 _ALL_WEIGHTS = "a method that perturbs all weights (cc_sam with parameters='all')"
 
 
 def classifier_of(model: nn.Module, num_classes: int, way_out: str = _ALL_WEIGHTS) -> nn.Module:
-    """The one linear or cosine layer with C outputs and something to train.
+    """The one linear or cosine layer with C outputs and trainable parameters.
 
-    In a `PeftModel` a head under `modules_to_save` is it, whatever layers of an adapter have C outputs by chance.
+    In a `PeftModel` a head under `modules_to_save` takes precedence: layers of an adapter may have C outputs by chance.
 
     Args:
-        way_out: what to use instead of whatever needs the classifier, for the error message.
+        num_classes: C.
+        way_out: for the error message, the alternative to the setting that needs the classifier.
 
     Raises:
-        ValueError: there is none, or there are several, by their names.
+        ValueError: there is none, or several; these are named.
     """
     return model.get_submodule(classifier_name(model, num_classes, way_out))
 
 
 def classifier_name(model: nn.Module, num_classes: int, way_out: str = _ALL_WEIGHTS) -> str:
-    """The name of `classifier_of` in the model; empty where the model is nothing else.
+    """The name of `classifier_of` in the model; empty if the model itself is that layer.
 
     Raises:
-        ValueError: there is none, or there are several, by their names.
+        ValueError: there is none, or several; these are named.
     """
-    found = [name for name, m in model.named_modules() if num_outputs(m) == num_classes and _is_trained(m)]
-    found = [name for name in found if _TRAINED_WHOLE in name] or found
-    if len(found) == 1:
-        return found[0]
+    candidates = [name for name, m in model.named_modules() if num_outputs(m) == num_classes and _is_trained(m)]
+    candidates = [name for name in candidates if _TRAINED_WHOLE in name] or candidates
+    if len(candidates) == 1:
+        return candidates[0]
     reason = (
-        f"{' and '.join(map(repr, found))} could each be it"
-        if found
+        f"{' and '.join(map(repr, candidates))} could each be it"
+        if candidates
         else f"no trainable nn.Linear or CosineClassifier has {num_classes} outputs"
     )
     raise ValueError(
@@ -47,7 +47,7 @@ def classifier_name(model: nn.Module, num_classes: int, way_out: str = _ALL_WEIG
 
 
 def num_outputs(module: nn.Module) -> int | None:
-    """C of a layer that can be a classifier, None of any other."""
+    """C for a layer that can be a classifier, None for any other."""
     if isinstance(module, nn.Linear):
         return module.out_features
     return module.num_classes if isinstance(module, CosineClassifier) else None

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from hf_ltsam.models.class_vectors import check_start, start_classifier
 from hf_ltsam.models.clip_config import ClipForLongTailConfig
+from hf_ltsam.models.clip_source import load_clip
 from hf_ltsam.models.clip_templates import ONE
 from hf_ltsam.models.cosine_classifier import CosineClassifier, init_unloaded
 
@@ -19,8 +21,8 @@ from hf_ltsam.models.cosine_classifier import CosineClassifier, init_unloaded
 class ClipForLongTail(PreTrainedModel):
     """logits = scale * cos(feature, weight_c), the model that LIFT (Shi et al. 2024) and Li et al. 2025 fine-tune.
 
-    The feature is as wide as the tower, before any projection: of CLIP the class token after the last layer norm (768
-    for ViT-B), of SigLIP the output of its attention pooling. `from_clip` starts the classifier from class names.
+    The feature is as wide as the tower, before any projection: CLIP's class token after the last layer norm (768 for
+    ViT-B), or the output of SigLIP's attention pooling. `from_clip` starts the classifier from class names.
     """
 
     config_class = ClipForLongTailConfig
@@ -60,61 +62,58 @@ class ClipForLongTail(PreTrainedModel):
         device: torch.device | str = "cpu",
         progress: bool = True,
     ) -> ClipForLongTail:
-        """Pretrained image tower, and a classifier that already knows something; a text tower is used once and dropped.
+        """A pretrained image tower with an informed classifier; the text tower is used once and dropped.
 
         Args:
             name_or_path: a CLIP or SigLIP of transformers, by its name on the Hub or a folder; or one of open_clip:
                 "open_clip:ViT-B-16/laion2b_s34b_b88k", "open_clip:ViT-B-16/path/to/weights.pt", "hf-hub:OWNER/NAME",
                 "local-dir:FOLDER".
             class_names: C names, in the order of the labels. In prompts, underscores become spaces.
-            templates: prompts with {} in the place of the name, for init="text": `clip_templates.ONE`,
-                `clip_templates.CLIP80`, or your own. Features of several are averaged.
+            templates: prompts with {} for the name, used by init="text": `clip_templates.ONE`,
+                `clip_templates.CLIP80`, or your own. The features of several are averaged.
             init: "text", "class_mean", "linear_probe" or "random".
             train_dataset: for "class_mean" and "linear_probe": samples `{"pixel_values": (3, H, W), "labels": int}`,
                 without random augmentation.
-            max_per_class: use only the first so many samples of every class, in the order of the data set.
+            max_per_class: how many samples of every class are used, the first ones of the data set; None: all.
             cosine_scale: > 0.
             learnable_scale: train the scale with the rest.
             attn_implementation: "eager", "sdpa", ...; None: transformers' choice. Second derivatives need "eager".
-            dtype: of the weights. The classifier's start is computed in float32.
-            device: on which the classifier's start is computed, and on which the model is returned.
-            progress: whether to show a bar.
+            dtype: of the weights. The class vectors are computed in float32.
+            device: for computing the class vectors, and of the returned model.
+            progress: whether to show a progress bar.
 
         Raises:
-            ValueError: no text tower where one is needed, an unknown `init`, or an architecture that cannot be
+            ValueError: a text tower is needed and missing, an unknown `init`, or an architecture that cannot be
                 converted.
             OSError: there is no such model.
         """
-        from hf_ltsam.models.clip_source import load_clip
-        from hf_ltsam.models.clip_start import check_start, start_classifier
-
         check_start(init, train_dataset, class_names, templates, max_per_class)
-        source = load_clip(name_or_path)
-        config = source.config(class_names, cosine_scale, learnable_scale)
-        model = cls.on_tower(source.vision_model, config, attn_implementation).to(device)
-        start_classifier(model, source, init, class_names, templates, train_dataset, max_per_class, progress)
+        towers = load_clip(name_or_path)
+        config = towers.config(class_names, cosine_scale, learnable_scale)
+        model = cls.on_tower(towers.vision_model, config, attn_implementation).to(device)
+        start_classifier(model, towers, init, class_names, templates, train_dataset, max_per_class, progress)
         return model.to(dtype)
 
     @classmethod
     def on_tower(
         cls, tower: PreTrainedModel, config: ClipForLongTailConfig, attn_implementation: str | None = None
     ) -> ClipForLongTail:
-        """A classifier that starts at random on the weights of this image tower, in evaluation mode.
+        """A random classifier on the weights of this image tower, in evaluation mode.
 
         Raises:
-            RuntimeError: the tower is of other sizes than `config.vision_config` says.
+            RuntimeError: the sizes of the tower are not those of `config.vision_config`.
         """
         model = cls._from_config(config, attn_implementation=attn_implementation)
         model.vision_model.load_state_dict(tower.state_dict())
         return model.eval()
 
     def features(self, pixel_values: Tensor) -> Tensor:
-        """Images (n, 3, H, W) -> what the classifier sees (n, D)."""
+        """Images (n, 3, H, W) -> input of the classifier (n, D)."""
         return self.vision_model(pixel_values=pixel_values).pooler_output
 
-    # No **kwargs: transformers' Trainer takes them for the promise to scale the loss itself (transformers#47688).
+    # No **kwargs: transformers' Trainer takes them as a promise to scale the loss itself (transformers#47688).
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ImageClassifierOutput:
-        """Logits (n, C); the loss is the mean cross-entropy where labels (n,) are given."""
+        """Logits (n, C); with labels (n,), the loss is their mean cross-entropy."""
         logits = self.classifier(self.features(pixel_values))
         loss = None if labels is None else F.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)

@@ -9,9 +9,9 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from hf_ltsam.hyperparameters import POSITIVE, nearest, require
 
-TOWERS = ("clip_vision_model", "siglip_vision_model")  # transformers' model types of the image towers
+TOWERS = ("clip_vision_model", "siglip_vision_model")  # transformers' model types for image towers
 
-# Pixel statistics per channel that CLIP (Radford et al. 2021) was trained with; SigLIP's are 0.5 throughout.
+# Pixel statistics per channel in the training of CLIP (Radford et al. 2021); SigLIP's are 0.5 throughout.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -20,12 +20,14 @@ class ClipForLongTailConfig(PreTrainedConfig):
     """Configuration of `ClipForLongTail`.
 
     Args:
-        vision_config: of the image tower: a `CLIPVisionConfig` or `SiglipVisionConfig`, or the mapping of one.
-        cosine_scale: logits are this times the cosine, > 0; 25 in LIFT (Shi et al. 2024). Where it is learnable, the
-            value that it starts from.
+        vision_config: of the image tower: a `CLIPVisionConfig` or `SiglipVisionConfig`, or its mapping.
+        cosine_scale: factor from cosine to logit, > 0; 25 in LIFT (Shi et al. 2024). The initial value of a learnable one.
         learnable_scale: train the scale with the rest.
-        image_mean, image_std: per channel, of pixels in [0, 1], with which the tower was trained.
-        kwargs: those of every transformers configuration: num_labels, id2label, label2id, dtype, ...
+        image_mean, image_std: per channel, of pixels in [0, 1], in the training of the tower.
+        kwargs: the settings of every transformers configuration: num_labels, id2label, label2id, dtype, ...
+
+    Raises:
+        ValueError: a scale that is not positive, or another kind of image tower.
     """
 
     model_type = "hf_ltsam_clip_long_tail"
@@ -38,15 +40,13 @@ class ClipForLongTailConfig(PreTrainedConfig):
     image_std: Sequence[float] = CLIP_STD
 
     def __post_init__(self, **kwargs: Any) -> None:
-        given = {} if self.vision_config is None else self.vision_config
-        if isinstance(given, dict):
-            given = _tower_config(given)
-        self.vision_config = given
+        tower = {} if self.vision_config is None else self.vision_config
+        self.vision_config = _tower_config(tower) if isinstance(tower, dict) else tower
         super().__post_init__(**kwargs)
         self.check()
 
     def check(self) -> None:
-        """Refuse values that no model can be built from; the model asks again, since a configuration may be changed.
+        """Refuse values that no model can be built from; the model checks again, since a configuration may be changed.
 
         Raises:
             ValueError: naming the setting, its domain and its value.
@@ -57,7 +57,7 @@ class ClipForLongTailConfig(PreTrainedConfig):
             raise ValueError(
                 f"ClipForLongTailConfig(vision_config=...) is of the kind {kind!r}.{nearest(kind, TOWERS)}"
             )
-        # transformers 5.10's SigLIP has the setting only where it was set
+        # transformers 5.10's SigLIP has no default for vision_use_head
         if kind == "siglip_vision_model" and not self.vision_config.to_dict().get("vision_use_head", True):
             raise ValueError(
                 "ClipForLongTailConfig(vision_config=...) is a SigLIP tower without its attention pooling "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,44 +10,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
 
-from hf_ltsam.models.clip_config import CLIP_MEAN, CLIP_STD, TOWERS, ClipForLongTailConfig
-from hf_ltsam.models.text_tower import TextTower
+from hf_ltsam.models.clip_config import CLIP_MEAN, CLIP_STD, TOWERS
+from hf_ltsam.models.clip_towers import ClipTowers, TextTower
 
-OPEN_CLIP = ("open_clip:", "hf-hub:", "local-dir:")  # how the names of open_clip's models begin
+OPEN_CLIP = ("open_clip:", "hf-hub:", "local-dir:")  # prefixes of open_clip's names
 WHOLE = ("clip", "siglip")  # transformers' model types with both towers
-
-
-@dataclass(frozen=True)
-class ClipSource:
-    """What a checkpoint holds.
-
-    Args:
-        name: under which it was found.
-        vision_model: the image tower, float32.
-        text: None where the checkpoint is an image tower alone.
-        image_mean, image_std: per channel, of pixels in [0, 1].
-    """
-
-    name: str
-    vision_model: PreTrainedModel
-    text: TextTower | None
-    image_mean: Sequence[float] = CLIP_MEAN
-    image_std: Sequence[float] = CLIP_STD
-
-    def config(
-        self, class_names: Sequence[str], cosine_scale: float = 25.0, learnable_scale: bool = False
-    ) -> ClipForLongTailConfig:
-        """Of a classifier of these classes on this tower."""
-        return ClipForLongTailConfig(
-            name_or_path=self.name,
-            vision_config=self.vision_model.config.to_dict(),
-            cosine_scale=cosine_scale,
-            learnable_scale=learnable_scale,
-            image_mean=list(self.image_mean),
-            image_std=list(self.image_std),
-            id2label=dict(enumerate(class_names)),
-            label2id={name: c for c, name in enumerate(class_names)},
-        )
 
 
 def is_clip(name: str) -> bool:
@@ -60,12 +26,12 @@ def is_clip(name: str) -> bool:
     return name.startswith(OPEN_CLIP) or AutoConfig.from_pretrained(name).model_type in (*WHOLE, *TOWERS)
 
 
-def load_clip(name: str) -> ClipSource:
-    """Weights in float32, on the CPU.
+def load_clip(name: str) -> ClipTowers:
+    """The towers of a checkpoint, in float32 on the CPU.
 
     Raises:
         OSError: there is no such model.
-        ValueError: it is neither CLIP nor SigLIP, or open_clip has it with parts that transformers' CLIP lacks.
+        ValueError: it is neither CLIP nor SigLIP, or a model of open_clip with parts that transformers' CLIP lacks.
     """
     if name.startswith(OPEN_CLIP):
         from hf_ltsam.models.open_clip_import import load_open_clip
@@ -80,12 +46,12 @@ def load_clip(name: str) -> ClipSource:
     model = AutoModel.from_pretrained(name, dtype=torch.float32)
     mean, std = _pixel_statistics(name, kind)
     if kind in TOWERS:
-        return ClipSource(name, model, None, mean, std)
-    return ClipSource(name, model.vision_model, TextTower(model, _Tokenizer(name, model)), mean, std)
+        return ClipTowers(name, model, None, mean, std)
+    return ClipTowers(name, model.vision_model, TextTower(model, _Tokenizer(name, model)), mean, std)
 
 
 class _Tokenizer:
-    """Loads the tokenizer when the first text comes: images need none."""
+    """Loads the tokenizer with the first text: images need none."""
 
     def __init__(self, name: str, clip: PreTrainedModel) -> None:
         self.name, self.length = name, clip.config.text_config.max_position_embeddings
@@ -95,7 +61,7 @@ class _Tokenizer:
         return AutoTokenizer.from_pretrained(self.name)
 
     def __call__(self, texts: list[str]) -> Tensor:
-        # SigLIP was trained on texts filled up to its full length, CLIP does not see what is filled up.
+        # SigLIP was trained on texts padded to its full length; CLIP does not see the padding.
         tokens = self.tokenizer(
             texts, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
         )
@@ -103,9 +69,9 @@ class _Tokenizer:
 
 
 def _pixel_statistics(name: str, kind: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Those of the image processor beside the weights, or else those of the published models of this kind."""
+    """Mean and std of the image processor beside the weights, or else of the published models of this kind."""
     try:
-        stated = AutoImageProcessor.from_pretrained(name).to_dict()
+        processor = AutoImageProcessor.from_pretrained(name).to_dict()
     except OSError:
         return (CLIP_MEAN, CLIP_STD) if kind.startswith("clip") else ((0.5,) * 3, (0.5,) * 3)
-    return stated["image_mean"], stated["image_std"]
+    return processor["image_mean"], processor["image_std"]

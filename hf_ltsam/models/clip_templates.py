@@ -1,4 +1,4 @@
-"""Prompts with which class names become text features."""
+"""Prompt templates that turn class names into texts for a text tower."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ TEMPLATES = {"one": ONE, "clip80": CLIP80}
 
 
 def templates_named(name: str) -> tuple[str, ...]:
-    """One of `TEMPLATES`, or those of a text file with one template on each line.
+    """The templates of a name in `TEMPLATES`, or of a text file with one template on each line.
 
     Raises:
-        FileNotFoundError: neither.
+        FileNotFoundError: there is neither such a name nor such a file.
         ValueError: a line without {}.
     """
     if name in TEMPLATES:
@@ -113,7 +113,10 @@ def templates_named(name: str) -> tuple[str, ...]:
 
 
 def check_templates(templates: Sequence[str], owner: str) -> None:
-    """Refuse templates without a place for the name.
+    """Refuse templates without {}.
+
+    Args:
+        owner: of the templates, for the error message.
 
     Raises:
         ValueError: naming the template.
@@ -128,5 +131,5 @@ def check_templates(templates: Sequence[str], owner: str) -> None:
 
 
 def prompts(class_name: str, templates: Sequence[str]) -> list[str]:
-    """The templates with a name in them; underscores, as in folder names, become spaces."""
+    """The templates with the class name for {}; its underscores, as in names of folders, become spaces."""
     return [template.replace("{}", class_name.replace("_", " ")) for template in templates]

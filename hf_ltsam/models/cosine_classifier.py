@@ -1,4 +1,4 @@
-"""A classifier whose logits are scaled cosines."""
+"""The cosine classifier: its logits are scaled cosines."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from hf_ltsam.hyperparameters import POSITIVE, require
 class CosineClassifier(nn.Module):
     """logits = scale * cos(feature, weight_c), without bias, so that |logit| <= scale.
 
+    Class vectors are the rows of `weight` (C, D); only their directions matter. They start as random unit vectors.
+
     Args:
-        in_features: length D of a feature vector.
+        in_features: D, length of a feature vector.
         num_classes: C.
-        scale: > 0; 30 with LDAM (Cao et al. 2019), 25 with LIFT.
+        scale: > 0; 30 with LDAM (Cao et al. 2019), 25 with LIFT (Shi et al. 2024).
         learnable_scale: train the scale with the rest.
 
-    Class vectors are the rows of `weight` (C, D); only their directions matter. They start as random unit vectors.
+    Raises:
+        ValueError: an argument that is not positive.
     """
 
     scale: float | nn.Parameter
@@ -49,9 +52,12 @@ class CosineClassifier(nn.Module):
 
 @torch.no_grad()
 def init_unloaded(classifier: CosineClassifier, scale: float) -> None:
-    """Start a classifier at random, for `_init_weights` of a model.
+    """Random class vectors, for `_init_weights` of a model.
 
-    By transformers' own functions: they leave alone what `from_pretrained` has already loaded.
+    transformers' functions do it, because they do not overwrite weights that `from_pretrained` has loaded.
+
+    Args:
+        scale: initial value of a learnable scale.
     """
     init.normal_(classifier.weight)
     init.copy_(classifier.weight, F.normalize(classifier.weight))

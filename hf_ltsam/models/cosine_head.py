@@ -1,4 +1,4 @@
-"""Any image classifier of transformers or timm, with a cosine classifier in the place of its linear one."""
+"""Any image classifier of transformers or timm with a cosine classifier instead of its linear one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageClassifica
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_ltsam.hyperparameters import POSITIVE, require
+from hf_ltsam.models.classifier import classifier_name
 from hf_ltsam.models.cosine_classifier import CosineClassifier, init_unloaded
 
 
@@ -18,10 +19,13 @@ class CosineHeadConfig(PreTrainedConfig):
     """Configuration of `CosineHeadForImageClassification`.
 
     Args:
-        base_config: of the classifier whose last layer is replaced, or the mapping of one; ViT's where it is None.
-        cosine_scale: logits are this times the cosine, > 0.
+        base_config: of the image classifier whose last layer is replaced, or its mapping; None: ViT's.
+        cosine_scale: factor from cosine to logit, > 0.
         learnable_scale: train the scale with the rest.
-        kwargs: those of every transformers configuration: num_labels, id2label, label2id, dtype, ...
+        kwargs: the settings of every transformers configuration: num_labels, id2label, label2id, dtype, ...
+
+    Raises:
+        ValueError: a scale that is not positive.
     """
 
     model_type = "hf_ltsam_cosine_head"
@@ -32,18 +36,16 @@ class CosineHeadConfig(PreTrainedConfig):
     learnable_scale: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        given = {"model_type": "vit"} if self.base_config is None else self.base_config
-        if isinstance(given, dict):
-            given = CONFIG_MAPPING[given["model_type"]].from_dict(given)
-        self.base_config = given
+        base = {"model_type": "vit"} if self.base_config is None else self.base_config
+        self.base_config = CONFIG_MAPPING[base["model_type"]].from_dict(base) if isinstance(base, dict) else base
         super().__post_init__(**kwargs)
         require(POSITIVE, self, cosine_scale=self.cosine_scale)
 
 
 class CosineHeadForImageClassification(PreTrainedModel):
-    """logits = scale * cos(feature, weight_c), the feature being what the replaced linear layer was given.
+    """logits = scale * cos(feature, weight_c), where the feature is the input of the replaced linear layer.
 
-    The replaced layer is the one `nn.Linear` with C outputs. `of` makes one of a pretrained classifier.
+    The replaced layer is the one `nn.Linear` with C outputs. `of` makes such a model from a pretrained classifier.
     """
 
     config_class = CosineHeadConfig
@@ -66,7 +68,7 @@ class CosineHeadForImageClassification(PreTrainedModel):
     def of(
         cls, model: PreTrainedModel, cosine_scale: float = 25.0, learnable_scale: bool = False
     ) -> CosineHeadForImageClassification:
-        """The features of `model` with a new cosine classifier, which starts at random.
+        """The features of `model` with a new, random cosine classifier.
 
         Raises:
             ValueError: no linear layer, or several, could be the classifier.
@@ -81,13 +83,13 @@ class CosineHeadForImageClassification(PreTrainedModel):
         )
         wrapped = cls(config)
         last, _ = _last_layer(model, config.num_labels)
-        kept = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(f"{last}.")}
-        wrapped.model.load_state_dict(kept, strict=False)  # all but the classifier, which is new
+        trunk = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(f"{last}.")}
+        wrapped.model.load_state_dict(trunk, strict=False)  # all but the classifier, which is new
         return wrapped
 
-    # No **kwargs: transformers' Trainer takes them for the promise to scale the loss itself (transformers#47688).
+    # No **kwargs: transformers' Trainer takes them as a promise to scale the loss itself (transformers#47688).
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ImageClassifierOutput:
-        """Logits (n, C); the loss is the mean cross-entropy where labels (n,) are given."""
+        """Logits (n, C); with labels (n,), the loss is their mean cross-entropy."""
         logits = self.model(pixel_values=pixel_values).logits
         loss = None if labels is None else F.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)
@@ -108,10 +110,8 @@ def _replace_last_layer(model: nn.Module, config: CosineHeadConfig) -> None:
 
 
 def _last_layer(model: nn.Module, num_classes: int) -> tuple[str, nn.Linear]:
-    from hf_ltsam.models.classifier import classifier_name  # which knows the heads of this folder
-
     name = classifier_name(model, num_classes)
-    found = model.get_submodule(name)
-    if not isinstance(found, nn.Linear):
-        raise ValueError(f"The classifier of {type(model).__name__} is no linear layer, but a {type(found).__name__}.")
-    return name, found
+    layer = model.get_submodule(name)
+    if not isinstance(layer, nn.Linear):
+        raise ValueError(f"The classifier of {type(model).__name__} is no linear layer, but a {type(layer).__name__}.")
+    return name, layer

@@ -1,4 +1,4 @@
-"""The logits in whatever a classifier returns."""
+"""The logits in the output of a classifier, and checks of logits, labels and losses."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from torch import Tensor
 
 
 def logits_of(outputs: Any) -> Tensor:
-    """The logits (n, C) of a model's output: a tensor, a mapping or output object with `logits`, or a tuple led by them.
+    """The logits (n, C) in the output of a model.
+
+    Args:
+        outputs: a tensor, a mapping or output object with `logits`, or a tuple that starts with them.
 
     Raises:
-        TypeError: none of these.
+        TypeError: any other output.
     """
     if isinstance(outputs, Tensor):
         return outputs
@@ -21,12 +24,12 @@ def logits_of(outputs: Any) -> Tensor:
     )
     if isinstance(logits, Tensor):
         return logits
-    found = f"a mapping with {sorted(outputs)}" if isinstance(outputs, Mapping) else type(outputs).__name__
-    raise TypeError(f"The model must return logits (n, C), as a tensor or under the key 'logits'; it returned {found}.")
+    kind = f"a mapping with {sorted(outputs)}" if isinstance(outputs, Mapping) else type(outputs).__name__
+    raise TypeError(f"The model must return logits (n, C), as a tensor or under the key 'logits'; it returned {kind}.")
 
 
 def check_num_classes(num_logits: int, num_classes: int) -> None:
-    """Refuse a model of another number of classes than the training set's.
+    """Refuse a model with another number of classes than the training set.
 
     Raises:
         ValueError: naming both numbers.
@@ -41,6 +44,9 @@ def check_num_classes(num_logits: int, num_classes: int) -> None:
 def check_losses(losses: Tensor, labels: Tensor) -> None:
     """Refuse a loss that reduces or broadcasts.
 
+    Args:
+        losses, labels: (n,).
+
     Raises:
         ValueError: not one loss per sample.
     """
@@ -52,10 +58,10 @@ def check_losses(losses: Tensor, labels: Tensor) -> None:
 
 
 def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> None:
-    """Refuse shapes that do not belong together, before they broadcast into nonsense.
+    """Refuse shapes that do not fit, before they broadcast into nonsense.
 
     Raises:
-        ValueError: not (n, C), or soft labels.
+        ValueError: logits that are not (n, C), soft labels, or a label outside [0, C).
     """
     if labels.ndim != 1 or labels.is_floating_point():
         raise ValueError(
@@ -68,7 +74,7 @@ def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> None:
             f"Logits must be (n, C) with one row per label, got {tuple(logits.shape)} for {len(labels)} labels. "
             "This library classifies one label per sample."
         )
-    # on an accelerator this would wait for the device; there the labels of the label column were checked before
+    # On an accelerator this would wait for the device; the label column was checked before the training.
     if labels.device.type == "cpu" and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(
             f"Labels from {labels.min()} to {labels.max()} are outside the class range 0 to {num_classes - 1}."

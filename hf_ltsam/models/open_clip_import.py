@@ -1,4 +1,4 @@
-"""Models of open_clip by name, and its CLIPs as transformers' `CLIPModel`."""
+"""Models of open_clip by name; its CLIPs become transformers' `CLIPModel`."""
 
 from __future__ import annotations
 
@@ -15,34 +15,33 @@ from transformers import CLIPConfig, CLIPModel
 from transformers.initialization import no_init_weights
 
 from hf_ltsam.hyperparameters import nearest
-from hf_ltsam.models.clip_source import ClipSource
+from hf_ltsam.models.clip_towers import ClipTowers, TextTower
 from hf_ltsam.models.open_clip_siglip import is_siglip, siglip_to_transformers
-from hf_ltsam.models.text_tower import TextTower
 
 if TYPE_CHECKING:
     import open_clip
 
 PREFIX = "open_clip:"
 
-# What may differ from open_clip's defaults; every other field changes the computation in a way that transformers' CLIP
-# has no counterpart for. Those of the tokenizer are the tokenizer's matter.
+# Fields that may differ from open_clip's defaults; every other field changes the computation in a way that transformers'
+# CLIP has no counterpart for. The tokenizer reads its own fields.
 _VISION_SIZES = {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size"}
 _TEXT_SIZES = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
 _TOKENIZER = {"hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
 
 
-def load_open_clip(name: str) -> ClipSource:
+def load_open_clip(name: str) -> ClipTowers:
     """An image and a text tower of open_clip, converted; float32, on the CPU.
 
     Files are read as safetensors or by `torch.load(weights_only=True)`: no code in them is run.
 
     Args:
-        name: "open_clip:MODEL/TAG" as in `open_clip.list_pretrained()`, "open_clip:MODEL/FILE" with a checkpoint of
-            one's own (safetensors, or the .pt of open_clip's training), "hf-hub:OWNER/NAME" or "local-dir:FOLDER",
-            each also behind "open_clip:".
+        name: "open_clip:MODEL/TAG" as in `open_clip.list_pretrained()`, "open_clip:MODEL/FILE" with your own checkpoint
+            (safetensors, or the .pt of open_clip's training), "hf-hub:OWNER/NAME" or "local-dir:FOLDER"; the last two
+            may follow "open_clip:".
 
     Raises:
-        ValueError: no such model or weights (with those there are), an architecture other than CLIP's ViT and
+        ValueError: no such model or weights (the existing ones are listed), an architecture other than CLIP's ViT and
             SigLIP, or a file that holds more than tensors.
         FileNotFoundError: there is no such file or folder.
         OSError: the Hub cannot be reached.
@@ -55,12 +54,12 @@ def load_open_clip(name: str) -> ClipSource:
     clip = to_transformers(model, config) if config else siglip_to_transformers(model, architecture)
     pixels = model.visual.preprocess_cfg
     text = TextTower(clip, partial(_tokens, model_name))
-    return ClipSource(name, clip.vision_model, text, pixels["mean"], pixels["std"])
+    return ClipTowers(name, clip.vision_model, text, pixels["mean"], pixels["std"])
 
 
 def to_transformers(model: open_clip.CLIP, config: CLIPConfig) -> CLIPModel:
-    """The same model, computed by transformers, in evaluation mode."""
-    with no_init_weights():  # all are loaded, so none need be drawn
+    """The same model in transformers, in evaluation mode."""
+    with no_init_weights():  # all are loaded, so none need to be drawn
         clip = CLIPModel(config)
     clip.load_state_dict(clip_state_dict(model.state_dict()))
     return clip.eval()
@@ -71,10 +70,10 @@ def clip_config(architecture: Mapping[str, Any], name: str = "This model") -> CL
 
     Args:
         architecture: open_clip's model configuration: embed_dim, vision_cfg, text_cfg and perhaps quick_gelu.
-        name: for the error.
+        name: for the error message.
 
     Raises:
-        ValueError: the architecture has parts that transformers' CLIP lacks; they are named.
+        ValueError: naming the parts that transformers' CLIP lacks.
     """
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
@@ -103,7 +102,7 @@ def clip_config(architecture: Mapping[str, Any], name: str = "This model") -> CL
             "max_position_embeddings": text.context_length,
             "hidden_act": activation,
             "projection_dim": width,
-            "eos_token_id": 2,  # transformers' sign for pooling at the highest token number, as open_clip does
+            "eos_token_id": 2,  # makes transformers pool at the highest token number, as open_clip does
         },
     )
 
@@ -113,13 +112,13 @@ def clip_state_dict(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         tensor = tensor.float()
-        name = name.removeprefix("text.")  # where open_clip keeps the text tower in a module of its own
+        name = name.removeprefix("text.")  # if open_clip keeps the text tower in a separate module
         if name in _TRANSPOSED:
             state[_TRANSPOSED[name]] = tensor.T.contiguous()
         elif ".attn.in_proj_" in name:  # (3 D, ...): queries, keys, values
             for part, rows in zip("qkv", tensor.chunk(3)):
                 state[_renamed(name.replace("attn.in_proj_", f"self_attn.{part}_proj."))] = rows.contiguous()
-        elif name != "logit_bias":  # SigLIP's loss on CLIP's architecture; no logit of ours has it
+        elif name != "logit_bias":  # of SigLIP's loss on CLIP's architecture; our logits have none
             state[_renamed(name)] = tensor
     state["logit_scale"] = state["logit_scale"].reshape(())
     return state
@@ -157,7 +156,7 @@ def _renamed(name: str) -> str:
 
 
 def _parse(name: str) -> tuple[str, str | None]:
-    """Model and weights; None for a schema of open_clip's that names both at once."""
+    """Model and weights; None for open_clip's schemas that name both at once."""
     rest = name.removeprefix(PREFIX)
     if rest.startswith(("hf-hub:", "local-dir:")):
         return rest, None
@@ -173,7 +172,7 @@ def _tokenizer(model_name: str) -> Callable[[list[str]], Tensor]:
 
 
 def _tokens(model_name: str, texts: list[str]) -> Tensor:
-    """A tokenizer is loaded when the first text comes: images need none, and SigLIP's is on the Hub."""
+    """Loads the tokenizer with the first text: images need none, and SigLIP's is on the Hub."""
     return _tokenizer(model_name)(texts)
 
 
@@ -192,7 +191,7 @@ def _architecture(model_name: str, name: str) -> dict[str, Any]:
 
 
 def _activation(model_name: str, weights: str | None) -> dict[str, bool]:
-    """Published weights know which activation they were trained with, whatever the model is called."""
+    """The activation that published weights were trained with, whatever the name of the model says."""
     import open_clip
 
     if weights not in open_clip.list_pretrained_tags_by_model(model_name):

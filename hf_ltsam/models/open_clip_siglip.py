@@ -1,4 +1,4 @@
-"""SigLIPs of open_clip, whose image tower is timm's, as transformers' `SiglipModel`."""
+"""SigLIPs of open_clip, with timm's image tower, as transformers' `SiglipModel`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TEXT = {"pool_type": "last", "no_causal_mask": True, "proj_bias": True}
 
 
 def is_siglip(architecture: Mapping[str, Any]) -> bool:
-    """Whether a model configuration of open_clip is that of a SigLIP."""
+    """Whether a model configuration of open_clip describes a SigLIP."""
     vision, text = architecture["vision_cfg"], architecture["text_cfg"]
     return (
         "siglip" in vision.get("timm_model_name", "")
@@ -29,20 +29,20 @@ def is_siglip(architecture: Mapping[str, Any]) -> bool:
 
 
 def siglip_to_transformers(model: open_clip.CustomTextCLIP, architecture: Mapping[str, Any]) -> SiglipModel:
-    """The same model, computed by transformers, in evaluation mode, float32.
+    """The same model in transformers, in evaluation mode, float32.
 
     Raises:
-        RuntimeError: it has weights that transformers' SigLIP has no place for.
-        KeyError: an activation that SigLIP does not have.
+        RuntimeError: it has weights that transformers' SigLIP lacks.
+        KeyError: an activation that SigLIP lacks.
     """
-    with no_init_weights():  # all are loaded, so none need be drawn
+    with no_init_weights():  # all are loaded, so none need to be drawn
         siglip = SiglipModel(siglip_config(model, architecture))
     siglip.load_state_dict(siglip_state_dict(model.state_dict()))
     return siglip.eval()
 
 
 def siglip_config(model: open_clip.CustomTextCLIP, architecture: Mapping[str, Any]) -> SiglipConfig:
-    """transformers' configuration of a SigLIP of open_clip: the image tower's sizes are those of timm's modules."""
+    """transformers' configuration of a SigLIP of open_clip; timm's modules give the sizes of the image tower."""
     trunk, text = model.visual.trunk, architecture["text_cfg"]
     block = trunk.blocks[0]
     return SiglipConfig(
@@ -66,7 +66,7 @@ def siglip_config(model: open_clip.CustomTextCLIP, architecture: Mapping[str, An
             "hidden_act": "gelu_pytorch_tanh" if text.get("act_kwargs", {}).get("approximate") == "tanh" else "gelu",
             "layer_norm_eps": text.get("norm_kwargs", {}).get("eps", 1e-5),
             "projection_size": architecture["embed_dim"],
-            "bos_token_id": None,  # texts are filled up, and the last place is read: no token is special
+            "bos_token_id": None,  # texts are padded and pooled at the last position: no token is special
             "eos_token_id": None,
         },
     )

@@ -24,12 +24,15 @@ class CifarResNetConfig(PreTrainedConfig):
         depth: number of layers, 6n + 2: 8, 14, 20, 32, 44, 56, ...
         width: channels of the first of the three stages; the others have 2 and 4 times as many.
         num_channels: channels of the images: 3 for colour, 1 for grey.
-        head: "linear", or "cosine" for losses of bounded logits (LDAM).
-        cosine_scale: logits of the cosine head are this times the cosine, > 0.
-        kwargs: those of every transformers configuration: num_labels, id2label, label2id, dtype, ...
+        head: "linear", or "cosine" for losses on bounded logits (LDAM).
+        cosine_scale: factor from cosine to logit in a cosine head, > 0.
+        kwargs: the settings of every transformers configuration: num_labels, id2label, label2id, dtype, ...
+
+    Raises:
+        ValueError: a setting outside its domain.
     """
 
-    model_type = "hf_ltsam_cifar_resnet"  # transformers names it to whoever has not imported hf_ltsam
+    model_type = "hf_ltsam_cifar_resnet"  # transformers names it in its error if hf_ltsam is not imported
 
     depth: int = 32
     width: int = 16
@@ -42,7 +45,7 @@ class CifarResNetConfig(PreTrainedConfig):
         self.check()
 
     def check(self) -> None:
-        """Refuse values that no network can be built from; the model asks again, since a configuration may be changed.
+        """Refuse values that no network can be built from; the model checks again, since a configuration may be changed.
 
         Raises:
             ValueError: naming the setting, its domain and its value.
@@ -60,8 +63,8 @@ class CifarResNetConfig(PreTrainedConfig):
 class CifarResNetForImageClassification(PreTrainedModel):
     """A 3 x 3 stem, three stages of (depth - 2)/6 basic blocks each, global average pooling and a classifier.
 
-    Between stages the resolution is halved and the width doubled by a shortcut without parameters (option A):
-    every second pixel, and zeros for the new channels. Any image size works; CIFAR's is 32 x 32.
+    Between stages a shortcut without parameters (option A) halves the resolution and doubles the width: every second
+    pixel, and zeros for the new channels. Any image size works; CIFAR's is 32 x 32.
     ResNet-20, 32, 44 and 56 with 10 classes have 269,722, 464,154, 658,586 and 853,018 parameters.
     """
 
@@ -85,20 +88,20 @@ class CifarResNetForImageClassification(PreTrainedModel):
         self.post_init()
 
     def features(self, pixel_values: Tensor) -> Tensor:
-        """Images (n, num_channels, height, width) -> what the classifier sees (n, 4 * width)."""
+        """Images (n, num_channels, height, width) -> input of the classifier (n, 4 * width)."""
         x = F.relu(self.bn1(self.conv1(pixel_values)))
         return self.stages(x).mean(dim=(2, 3))
 
-    # No **kwargs: transformers' Trainer takes them for the promise to scale the loss itself (transformers#47688).
+    # No **kwargs: transformers' Trainer takes them as a promise to scale the loss itself (transformers#47688).
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ImageClassifierOutputWithNoAttention:
-        """Logits (n, C); the loss is the mean cross-entropy where labels (n,) are given."""
+        """Logits (n, C); with labels (n,), the loss is their mean cross-entropy."""
         logits = self.classifier(self.features(pixel_values))
         loss = None if labels is None else F.cross_entropy(logits, labels)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # transformers' own functions: they leave alone what from_pretrained has already loaded
+        # transformers' functions do not overwrite weights that from_pretrained has loaded
         if isinstance(module, nn.Conv2d | nn.Linear):
             init.kaiming_normal_(module.weight)  # He et al. 2015 Eq. 10
             if module.bias is not None:
@@ -110,7 +113,7 @@ class CifarResNetForImageClassification(PreTrainedModel):
 
 
 class BasicBlock(nn.Module):
-    """relu(x' + bn(conv(relu(bn(conv(x)))))), x' being x brought to the new resolution and width (option A)."""
+    """relu(x' + bn(conv(relu(bn(conv(x)))))), where x' is x at the new resolution and width (option A)."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -127,7 +130,7 @@ class BasicBlock(nn.Module):
     def _shortcut(self, x: Tensor) -> Tensor:
         if self.stride == 1:
             return x
-        before = self.new_channels // 2  # half of the zeros in front, half behind
+        before = self.new_channels // 2  # half of the zeros before the channels of x, half after them
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.new_channels - before))
 
 

@@ -1,7 +1,7 @@
 """Spectral normalisation of chosen layers, through torch's own parametrization.
 
-W becomes W / sigma(W), sigma the largest singular value as the power iteration estimates it (Miyato et al. 2018), so that
-the layer stretches nothing. What is trained is W. What is saved is the quotient, under the layer's ordinary name:
+W becomes W / sigma(W), with sigma the largest singular value of W as a matrix, as the power iteration estimates it (Miyato
+et al. 2018): a linear layer then stretches no vector. W is trained. The quotient is saved, under the layer's ordinary name:
 `from_pretrained` sees an ordinary model and needs nothing of this library.
 """
 
@@ -22,7 +22,7 @@ from hf_ltsam.hyperparameters import COUNT, nearest, require
 
 FILE_NAME = "spectral_norm.pt"
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-# Power iterations after weights were written from elsewhere: the number with which torch starts a new layer
+# Power iterations after weights were replaced: torch's number for a new layer
 _SETTLING = 15
 
 
@@ -30,8 +30,7 @@ def normalise_spectrally(model: nn.Module, patterns: Sequence[str], iterations: 
     """Divide the weights of chosen linear and convolutional layers by their largest singular value, in place.
 
     Args:
-        patterns: of the layers' names as `model.named_modules()` has them, with * for any text: "classifier",
-            "resnet.layers.2.*".
+        patterns: names of layers in `model.named_modules()`, with * for any text: "classifier", "resnet.layers.2.*".
         iterations: of the power method in every training pass, >= 1 (Zhou et al. 2023b C.2: 5).
 
     Returns:
@@ -48,8 +47,8 @@ def normalise_spectrally(model: nn.Module, patterns: Sequence[str], iterations: 
                 f"Spectral normalisation: {pattern!r} matches no linear or convolutional layer of "
                 f"{type(model).__name__}.{nearest(pattern, layers)}"
             )
-    already = normalised_layers(model)
-    chosen = [n for n in layers if n not in already and any(fnmatchcase(n, pattern) for pattern in patterns)]
+    normalised = normalised_layers(model)
+    chosen = [n for n in layers if n not in normalised and any(fnmatchcase(n, pattern) for pattern in patterns)]
     for name in chosen:
         spectral_norm(layers[name], n_power_iterations=int(iterations))
         layers[name].register_load_state_dict_pre_hook(_take_folded)
@@ -57,7 +56,7 @@ def normalise_spectrally(model: nn.Module, patterns: Sequence[str], iterations: 
 
 
 def normalised_layers(model: nn.Module) -> dict[str, _SpectralNorm]:
-    """Name -> parametrization of the layers whose weight is spectrally normalised."""
+    """Name -> parametrization of every layer with a spectrally normalised weight."""
     return {
         name: m.parametrizations["weight"][0]
         for name, m in model.named_modules()
@@ -67,7 +66,7 @@ def normalised_layers(model: nn.Module) -> dict[str, _SpectralNorm]:
 
 @contextmanager
 def power_iterations_at_rest(model: nn.Module) -> Iterator[None]:
-    """Estimate sigma with the singular vectors as they are: torch moves them whenever a weight is read in training."""
+    """Estimate sigma with the present singular vectors: torch moves them whenever a weight is read in training."""
     moving = [m for m in model.modules() if isinstance(m, _SpectralNorm) and m.training]
     try:
         for module in moving:
@@ -80,7 +79,11 @@ def power_iterations_at_rest(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def folded_state(model: nn.Module, state: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The state of the same model without parametrizations, to the bit what it computes with in evaluation mode."""
+    """The state of the same model without parametrizations, bit for bit the weights of its evaluation mode.
+
+    Args:
+        state: of the model; None: `model.state_dict()`.
+    """
     state = dict(model.state_dict() if state is None else state)
     with power_iterations_at_rest(model):
         for name, norm in normalised_layers(model).items():
@@ -92,7 +95,7 @@ def folded_state(model: nn.Module, state: dict[str, Any] | None = None) -> dict[
 
 
 def fold(model: nn.Module) -> None:
-    """Make it an ordinary model, in place, before it is saved other than by the trainer."""
+    """Make it an ordinary model, in place: needed before it is saved without the trainer."""
     for name in normalised_layers(model):
         layer = model.get_submodule(name)
         with power_iterations_at_rest(layer):
@@ -100,14 +103,14 @@ def fold(model: nn.Module) -> None:
 
 
 def settle(model: nn.Module) -> None:
-    """Let the power iteration catch up with weights that were written from elsewhere."""
+    """Let the power iteration catch up after weights were replaced."""
     for name, norm in normalised_layers(model).items():
         weight = model.get_parameter(_original(name)).detach()
         norm._power_method(norm._reshape_weight_to_matrix(weight), _SETTLING)
 
 
 def save_originals(model: nn.Module, folder: str | Path) -> None:
-    """What the folded weights have lost and a training needs to go on: W and its singular vectors. Nothing without any."""
+    """Save W and its singular vectors, which a resumed training needs beside the folded weights; no file without any."""
     state = model.state_dict()
     originals = {key: value for name in normalised_layers(model) for key, value in _parts(state, name).items()}
     if originals:
@@ -115,7 +118,7 @@ def save_originals(model: nn.Module, folder: str | Path) -> None:
 
 
 def load_originals(model: nn.Module, folder: str | Path) -> None:
-    """The inverse of `save_originals`; from a folder without the file, the folded weights serve as W."""
+    """The inverse of `save_originals`; in a folder without its file, the folded weights serve as W."""
     if not normalised_layers(model):
         return
     file = Path(folder) / FILE_NAME
@@ -126,7 +129,7 @@ def load_originals(model: nn.Module, folder: str | Path) -> None:
 
 
 def check_checkpointing(model: nn.Module, checkpointing: bool) -> None:
-    """Refuse activation checkpointing, which reads weights twice: in between, the power iteration moves.
+    """Refuse activation checkpointing, which reads weights twice while the power iteration moves them.
 
     Raises:
         ValueError: the model has normalised layers and checkpoints its activations.
@@ -147,7 +150,7 @@ def _parts(state: dict[str, Any], name: str) -> dict[str, Tensor]:
 
 
 def _take_folded(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Let a normalised layer take an ordinary weight, as `folded_state` writes it, for its W."""
+    """Let a normalised layer load an ordinary weight, as `folded_state` returns it, as its W."""
     if f"{prefix}weight" in state and f"{prefix}parametrizations.weight.original" not in state:
         for name, buffer in module.named_buffers():
             state.setdefault(f"{prefix}{name}", buffer.clone())

@@ -18,7 +18,7 @@ from transformers.utils import logging
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.bad_images import GoodImages
 from hf_ltsam.data.in_memory.image_store import ImageStore
-from hf_ltsam.data.in_memory.in_memory import InMemoryImages
+from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.data.in_memory.whole_batches import WholeBatches, as_made, in_memory_part
 from hf_ltsam.data.keyed_randomness import KeyedDataset, keyed
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream

@@ -14,7 +14,7 @@ from transformers.utils import is_peft_available
 
 from hf_ltsam.class_statistics import ClassStatistics, check_label_range
 from hf_ltsam.data.labels import training_labels
-from hf_ltsam.data.which_samples import indices_of_batches, named_with_labels
+from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with_labels
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
 from hf_ltsam.training.refusals import check_not_empty

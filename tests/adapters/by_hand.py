@@ -25,7 +25,7 @@ def vit(block: nn.Module, h: Tensor, beside: Callable[[Tensor], Tensor | float])
 
 
 def dinov2(block: nn.Module, h: Tensor, beside: Callable[[Tensor], Tensor | float]) -> Tensor:
-    """With the layer scale on the sum of MLP and what is beside it."""
+    """With the layer scale on the sum of the MLP and the adapter beside it."""
     x = h + block.layer_scale1.lambda1 * first(block.attention(block.norm1(h)))
     return x + block.layer_scale2.lambda1 * (block.mlp(block.norm2(x)) + beside(x))
 
@@ -38,17 +38,17 @@ def blocks_of(name: str, encoder: nn.Module) -> nn.ModuleList:
 
 
 def into_the_blocks(name: str, encoder: nn.Module, images: Tensor) -> Tensor:
-    """What the first block of a plain encoder is given."""
-    seen = []
-    handle = blocks_of(name, encoder)[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    """The input of the first block of a plain encoder."""
+    inputs = []
+    handle = blocks_of(name, encoder)[0].register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     with torch.no_grad():
         encoder(pixel_values=images)
     handle.remove()
-    return seen[0]
+    return inputs[0]
 
 
 def outputs_after(name: str, encoder: nn.Module, images: Tensor, tokens: Tensor) -> list[Tensor]:
-    """What a plain encoder makes of these tokens from its last block: its last hidden state and pooled output."""
+    """Last hidden state and pooled output of a plain encoder whose last block returns these tokens."""
     handle = blocks_of(name, encoder)[-1].register_forward_hook(lambda *_: tokens)
     with torch.no_grad():
         output = encoder(pixel_values=images)

@@ -1,4 +1,4 @@
-"""AdaptFormer is the equation, in every encoder, and has the size that LIFT gives it."""
+"""AdaptFormer equals its equation in every encoder, and has the size stated by LIFT."""
 
 import pytest
 import torch
@@ -82,7 +82,7 @@ def test_the_rule(num_classes, num_blocks, width):
     assert lift_bottleneck(num_classes, num_blocks) == width
 
 
-def test_how_it_starts():
+def test_initial_values():
     model = adapted("adaptformer", bare("vit"), seed=None, modules_to_save=None)
     wide = get_peft_model(
         ViTModel(
@@ -107,7 +107,7 @@ def test_how_it_starts():
             assert torch.equal(value, torch.full_like(value, float(one))), key
 
 
-def test_an_outright_width_needs_no_number_of_classes():
+def test_an_explicit_width_overrides_the_rule():
     model = get_peft_model(bare("clip"), AdaptFormerConfig(bottleneck=7, num_classes=100))
     assert model.base_model.model.encoder.layers[0].mlp.adaptformer_up["default"].in_features == 7
 
@@ -115,7 +115,7 @@ def test_an_outright_width_needs_no_number_of_classes():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({}, "needs num_classes=<C> for LIFT's width, or bottleneck=<width> outright"),
+        ({}, "needs num_classes=<C>, which sets the width by LIFT's rule, or bottleneck=<width>"),
         ({"num_classes": 0}, r"AdaptFormerConfig\(num_classes=...\) must be a whole number of at least 1, got 0"),
         ({"bottleneck": 2.5}, r"bottleneck=...\) must be a whole number of at least 1, got 2.5"),
     ],
@@ -133,7 +133,7 @@ def test_the_number_of_classes_of_the_head_is_checked_before_time_is_spent():
 
 
 class Unknown(torch.nn.Module):
-    """An encoder of someone else's, one block."""
+    """A third-party encoder with one block."""
 
     def __init__(self):
         super().__init__()
@@ -143,7 +143,7 @@ class Unknown(torch.nn.Module):
         return x + self.block["feed_forward"](self.block["before"](x))
 
 
-def test_an_unknown_encoder_whose_modules_are_named():
+def test_an_unknown_encoder_with_named_modules():
     x = torch.randn(2, 6)
     config = AdaptFormerConfig(bottleneck=2, target_modules=["feed_forward"], norm="before")
     model = get_peft_model(Unknown(), config)

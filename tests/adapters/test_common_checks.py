@@ -1,4 +1,4 @@
-"""What peft asks of every tuner, for each of ours in each encoder: a new method is a row in `tiny.METHODS`."""
+"""peft's requirements of every tuner, for each of ours in each encoder: a new method is a row in `tiny.METHODS`."""
 
 import copy
 import json
@@ -28,7 +28,7 @@ every_case = pytest.mark.parametrize(("method", "name"), cases, ids=[f"{m}-{n}" 
 
 @every_case
 def test_at_the_start(method, name):
-    """AdaptFormer and SSF change nothing, bit for bit; prompts do."""
+    """AdaptFormer and SSF start as the identity, bit for bit; prompts do not."""
     before = logits(with_head(name))
     after = logits(adapted(method, with_head(name), seed=None))
     assert torch.equal(before, after) == (not method.startswith("vpt"))
@@ -57,9 +57,9 @@ def test_state_dict_keys(method, name, tmp_path):
     model.save_pretrained(tmp_path)
     saved = load_file(tmp_path / "adapter_model.safetensors")
     prefix = model.base_model.prefix
-    own = {key for key in saved if f".{prefix}" in key}
+    of_adapter = {key for key in saved if f".{prefix}" in key}
     heads = {f"base_model.model.classifier.{part}" for part in ("weight", "bias")}
-    assert set(saved) == own | heads and own
+    assert set(saved) == of_adapter | heads and of_adapter
     assert not any("default" in key or "base_layer.weight" in key for key in saved)
     assert set(saved) == set(get_peft_model_state_dict(model))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -69,7 +69,7 @@ def test_state_dict_keys(method, name, tmp_path):
 
 
 @every_case
-def test_disabled_it_is_the_model_that_it_was(method, name):
+def test_a_disabled_adapter_leaves_the_original_model(method, name):
     before = logits(with_head(name))
     model = adapted(method, with_head(name))
     trained = logits(model)
@@ -99,7 +99,7 @@ def test_several_adapters(method, name):
 
 
 @every_case
-def test_taken_off_again(method, name):
+def test_unloading(method, name):
     before = bare(name)
     model = adapted(method, bare(name), modules_to_save=None)
     plain = model.unload()
@@ -110,7 +110,7 @@ def test_taken_off_again(method, name):
 
 
 def gradients_of(model):
-    """Of everything that is trained; the head that transformers gives CLIP does not use the last layer norm."""
+    """Gradients of all trained weights; transformers' head for CLIP does not use the last layer norm."""
     trained = {
         n: p.grad for n, p in model.named_parameters() if p.requires_grad and "vision_model.post_layernorm" not in n
     }
@@ -118,7 +118,7 @@ def gradients_of(model):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_half_precision_adapters_where_asked(method):
+def test_half_precision_adapters_on_request(method):
     model = get_peft_model(with_head("vit").bfloat16(), METHODS[method](), autocast_adapter_dtype=False)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert logits(model, IMAGES.bfloat16()).isfinite().all()
@@ -127,8 +127,8 @@ def test_half_precision_adapters_where_asked(method):
 @every_case
 def test_half_precision_base(method, name):
     model = get_peft_model(with_head(name).bfloat16(), METHODS[method](modules_to_save=["classifier"]))
-    own = [p for n, p in model.named_parameters() if f".{model.base_model.prefix}" in n]
-    assert {p.dtype for p in own} == {torch.float32}
+    of_adapter = [p for n, p in model.named_parameters() if f".{model.base_model.prefix}" in n]
+    assert {p.dtype for p in of_adapter} == {torch.float32}
     if not method.startswith("vpt"):
         assert torch.equal(
             logits(model.eval(), IMAGES.bfloat16()), logits(with_head(name).bfloat16(), IMAGES.bfloat16())
@@ -214,7 +214,7 @@ def test_activation_checkpointing(method, name):
 
 
 @every_case
-def test_a_copy_is_its_own_model(method, name):
+def test_a_copy_is_independent(method, name):
     model = adapted(method, with_head(name))
     twin = copy.deepcopy(model)
     before = logits(model)
@@ -224,7 +224,7 @@ def test_a_copy_is_its_own_model(method, name):
 
 
 @every_case
-def test_what_peft_says_of_it(method, name, capsys):
+def test_status_and_trainable_parameters_in_peft(method, name, capsys):
     model = adapted(method, with_head(name))
     model.print_trainable_parameters()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -267,7 +267,7 @@ def test_unknown_encoders_are_refused_with_the_known_ones(method):
 
 
 @pytest.mark.parametrize("method", ["vpt_deep", "ssf"])
-def test_two_at_once_are_refused_where_they_mean_nothing(method):
+def test_two_active_adapters_are_refused(method):
     model = adapted(method, bare("vit"), modules_to_save=None)
     model.add_adapter("second", METHODS[method]())
     model.base_model.set_adapter(["default", "second"])

@@ -1,4 +1,4 @@
-"""The tables of peft into which our methods are written. If a test here fails, peft has changed: see `registration.py`."""
+"""Our entries in the tables of peft. If a test here fails, peft has changed: see `registration.py`."""
 
 import json
 import subprocess
@@ -10,13 +10,13 @@ from peft import PeftConfig, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner
 
-from hf_ltsam.adapters.registration import OwnPeftType, register
+from hf_ltsam.adapters.registration import LTSamPeftType, register
 from hf_ltsam.adapters.ssf import SSFConfig, SSFModel
 
 TABLES = (PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING)
 
 
-def test_the_tables_are_what_they_were():
+def test_the_tables_of_peft_are_unchanged():
     for table, value in zip(TABLES, ("LoraConfig", "LoraModel", "lora_")):
         entry = table[PeftType.LORA]
         assert (entry if isinstance(entry, str) else entry.__name__) == value
@@ -24,17 +24,17 @@ def test_the_tables_are_what_they_were():
     assert PEFT_TYPE_TO_TUNER_MAPPING[PeftType.LORA].prefix == "lora_"
 
 
-def test_ours_are_in_them_and_peft_has_none_of_that_name():
-    for own in OwnPeftType:
-        assert own.name == own.value == str(own) and hash(own) == hash(own.value)
-        assert all(own in table and own.value in table for table in TABLES)
-        assert own.value not in [member.value for member in PeftType]
+def test_our_types_are_in_the_tables_and_peft_has_none_of_their_names():
+    for ours in LTSamPeftType:
+        assert ours.name == ours.value == str(ours) and hash(ours) == hash(ours.value)
+        assert all(ours in table and ours.value in table for table in TABLES)
+        assert ours.value not in [member.value for member in PeftType]
     prefixes = list(PEFT_TYPE_TO_PREFIX_MAPPING.values())
-    assert all(prefixes.count(PEFT_TYPE_TO_PREFIX_MAPPING[own]) == 1 for own in OwnPeftType)
+    assert all(prefixes.count(PEFT_TYPE_TO_PREFIX_MAPPING[ours]) == 1 for ours in LTSamPeftType)
 
 
-def test_what_our_tuner_replaces_is_still_there():
-    """Methods of peft's that `tuner.py` overrides: one that is renamed would silently not be called."""
+def test_peft_still_has_the_methods_that_our_tuner_overrides():
+    """If peft renamed one, ours would silently never be called."""
     for name in (
         "_prepare_adapter_config",
         "_prepare_model",
@@ -54,9 +54,9 @@ def test_a_prefix_that_is_taken_is_refused():
         prefix = "lora_"
 
     with pytest.raises(RuntimeError, match=r"peft has a method .*LORA whose parameters start with 'lora_'"):
-        register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, Other)
-    assert PEFT_TYPE_TO_TUNER_MAPPING[OwnPeftType.HF_LTSAM_SSF] is SSFModel
-    register(OwnPeftType.HF_LTSAM_SSF, SSFConfig, SSFModel)  # imported anew
+        register(LTSamPeftType.HF_LTSAM_SSF, SSFConfig, Other)
+    assert PEFT_TYPE_TO_TUNER_MAPPING[LTSamPeftType.HF_LTSAM_SSF] is SSFModel
+    register(LTSamPeftType.HF_LTSAM_SSF, SSFConfig, SSFModel)  # as on a second import
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -91,7 +91,7 @@ for method in sys.argv[2:]:
 
 @pytest.mark.slow
 def test_in_a_fresh_process(tmp_path):
-    """Three lines load it; without the import peft names what is missing."""
+    """Three lines load it; without the import the error names what is missing."""
     from adapters.tiny import IMAGES, logits
     from safetensors.torch import save_file
 

@@ -83,5 +83,5 @@ def test_the_central_methods_on_every_adapter(adapter, name, method, tmp_path):
 
 @pytest.mark.parametrize("method", ["focal_sam", "cc_sam"])
 @pytest.mark.parametrize("adapter", ["lora", "ln_tuning", "linear_probe", "none"])
-def test_on_what_comes_from_peft(adapter, method, tmp_path):
+def test_on_methods_of_peft(adapter, method, tmp_path):
     assert_equals_reference(make_adapter(with_head("vit").double(), adapter, num_classes=NUM_CLASSES), method, tmp_path)

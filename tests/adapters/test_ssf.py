@@ -1,4 +1,4 @@
-"""SSF is y = gamma x + beta after every affine layer, and bias tuning is its shift alone."""
+"""SSF equals y = gamma x + beta after every affine layer; bias tuning is its shift alone."""
 
 import pytest
 import torch
@@ -51,13 +51,13 @@ def test_bias_tuning_moves_by_the_gradient_of_the_bias():
     model, plain = adapted("bias", with_head("vit").double(), seed=None), with_head("vit").double()
     for net in (model, plain):
         nn.functional.cross_entropy(net(pixel_values=IMAGES.double())[0], LABELS).backward()
-    own = {n: p.grad for n, p in model.named_parameters() if "ssf_shift" in n}
+    shifts = {n: p.grad for n, p in model.named_parameters() if "ssf_shift" in n}
     assert not any("ssf_scale" in n for n, _ in model.named_parameters())
-    for key, grad in own.items():
+    for key, grad in shifts.items():
         name = key.removeprefix("base_model.model.").removesuffix(".ssf_shift.default")
         torch.testing.assert_close(grad, plain.get_submodule(name).bias.grad, rtol=0, atol=1e-14)
     biases = {n for n, _ in plain.named_parameters() if n.endswith(".bias") and not n.startswith("classifier")}
-    assert len(own) == len(biases)  # every one
+    assert len(shifts) == len(biases)
 
 
 def test_a_layer_without_a_bias_cannot_be_merged():
@@ -66,7 +66,7 @@ def test_a_layer_without_a_bias_cannot_be_merged():
         model.merge_and_unload()
 
 
-def test_damaged_adapters_are_found_when_merged_safely():
+def test_a_safe_merge_refuses_a_damaged_adapter():
     model = adapted("ssf", bare("vit"), modules_to_save=None)
     model.base_model.model.layernorm.ssf_scale["default"].data[0] = torch.nan
     with pytest.raises(ValueError, match="'default' is damaged"):
@@ -88,6 +88,6 @@ def test_merged_and_disabled_is_the_base_model():
         assert torch.equal(logits(model), before)
 
 
-def test_what_it_cannot_scale_is_refused():
+def test_other_modules_are_refused():
     with pytest.raises(ValueError, match=r"'layers.0.mlp' is a ViTMLP. Change target_modules"):
         get_peft_model(bare("vit"), SSFConfig(target_modules=["mlp"]))

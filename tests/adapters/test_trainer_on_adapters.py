@@ -1,4 +1,4 @@
-"""LTSamTrainer trains adapted models: checkpoints are adapters, and a killed run goes on bit for bit."""
+"""LTSamTrainer trains adapted models: checkpoints are adapters, and a killed run resumes bit for bit."""
 
 import json
 
@@ -40,10 +40,10 @@ def images():
 
 
 @pytest.mark.parametrize("adapter", ["adaptformer", "vpt_shallow", "lora", "none"])
-def test_resumed_as_if_it_had_not_been_killed(adapter, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(adapter, tmp_path):
     whole = run(tmp_path, adapter)
     whole.train()
-    resumed = run(tmp_path, adapter, seed=9)  # its own start does not matter
+    resumed = run(tmp_path, adapter, seed=9)  # its initial weights do not matter
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     assert resumed.state.global_step == 8
     state = resumed.model.state_dict()
@@ -55,7 +55,7 @@ def test_resumed_as_if_it_had_not_been_killed(adapter, tmp_path):
 
 
 @pytest.mark.parametrize("adapter", ["adaptformer", "bias_tuning"])
-def test_a_checkpoint_is_the_adapter_and_what_it_was_trained_with(adapter, tmp_path):
+def test_a_checkpoint_holds_the_adapter_statistics_and_method(adapter, tmp_path):
     trainer = run(tmp_path, adapter)
     trainer.train()
     trainer.save_model()
@@ -97,7 +97,7 @@ def test_the_best_model_comes_back(adapter, tmp_path):
 
 
 def test_adapters_learn(tmp_path):
-    """The loss falls, the encoder stays as it was."""
+    """The loss falls, and the encoder is unchanged."""
     settings = {"max_steps": 24, "save_strategy": "no", "logging_strategy": "steps", "loss": "cross_entropy"}
     trainer = run(tmp_path, "adaptformer", seed=None, eval_dataset=Pictures(), **settings)
     before = trainer.evaluate()["eval_loss"]
@@ -110,7 +110,7 @@ def test_adapters_learn(tmp_path):
 
 
 def test_activation_checkpointing_and_bf16_through_the_trainer(tmp_path):
-    """The same update but for rounding."""
+    """The same update except for rounding."""
 
     def updated(**settings):
         trainer = run(tmp_path, "adaptformer", max_steps=2, save_strategy="no", **settings)

@@ -1,4 +1,4 @@
-"""Prompts come in after the class token, leave before the pooling, and start as the paper says."""
+"""Prompts enter after the class token, leave before the pooling, and start as in the paper."""
 
 import math
 
@@ -47,22 +47,22 @@ def test_the_equation(name, deep):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_where_prompts_come_in(name):
-    """After the class token, where there is one: a block does not mind the place, hidden states and masks do."""
+def test_prompts_enter_after_the_class_token(name):
+    """If there is one. The position does not matter to a block, but to hidden states and masks."""
     model = adapted("vpt_deep", bare(name), modules_to_save=None)
-    seen = []
+    inputs = []
     for wrapper in blocks_of(name, model.get_base_model()):
-        wrapper.base_layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        wrapper.base_layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     logits(model)
     k = CLASS_TOKENS[name]
-    for tokens, prompts in zip(seen, prompts_of(model), strict=True):
+    for tokens, prompts in zip(inputs, prompts_of(model), strict=True):
         assert tokens.shape[1] == k + 3 + 4
         assert torch.equal(tokens[:, k : k + 3], prompts.expand(4, -1, -1))
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("method", ["vpt_deep", "vpt_shallow"])
-def test_the_pooling_sees_the_tokens_that_it_knows(name, method):
+def test_the_pooling_sees_no_prompts(name, method):
     model = adapted(method, bare(name), modules_to_save=None)
     with torch.no_grad():
         assert (
@@ -71,8 +71,8 @@ def test_the_pooling_sees_the_tokens_that_it_knows(name, method):
         )
 
 
-def test_in_place_of_the_head_a_frozen_mean():
-    """transformers' own CLIP head averages the patch tokens: prompts among them would show."""
+def test_the_mean_over_patch_tokens_has_no_prompts():
+    """transformers' CLIP head averages the patch tokens: prompts among them would change its logits."""
     model = adapted("vpt_shallow", with_head("clip"), modules_to_save=None)
     tower = adapted("vpt_shallow", with_head("clip").vision_model, modules_to_save=None)
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_in_place_of_the_head_a_frozen_mean():
         torch.testing.assert_close(logits(model), with_head("clip").classifier(tokens[:, 1:].mean(1)))
 
 
-def test_how_prompts_start():
+def test_initial_prompts():
     p, width = 4, 400
     config = ViTConfig(
         hidden_size=width, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=p
@@ -99,7 +99,7 @@ def test_one_block_is_first_and_last():
     assert model(pixel_values=IMAGES).last_hidden_state.shape == (4, 5, 16)
 
 
-def test_shallow_from_the_first_to_the_last_block_that_is_named():
+def test_shallow_prompts_run_from_the_first_to_the_last_named_block():
     model = get_peft_model(bare("vit"), VPTConfig(num_tokens=3, deep=False, target_modules=["layers.1", "layers.2"]))
     assert [key for key in model.state_dict() if "vpt_prompts" in key] == [
         "base_model.model.layers.1.vpt_prompts.default"
@@ -107,7 +107,7 @@ def test_shallow_from_the_first_to_the_last_block_that_is_named():
     assert model(pixel_values=IMAGES).last_hidden_state.shape == (4, 5, 16)
 
 
-def test_what_is_no_block_is_refused():
+def test_other_modules_are_refused():
     with pytest.raises(
         ValueError, match=r"before whole blocks, and 'layers.0.mlp' \(ViTMLP\) is none. Blocks are layers.0, layers.1"
     ):
@@ -116,7 +116,7 @@ def test_what_is_no_block_is_refused():
 
 def test_a_mask_is_refused():
     model = adapted("vpt_deep", bare("vit"), modules_to_save=None)
-    with pytest.raises(ValueError, match="tokens that an attention_mask does not know: leave the mask out"):
+    with pytest.raises(ValueError, match="tokens that an attention_mask does not cover: leave the mask out"):
         model(pixel_values=IMAGES, attention_mask=torch.tensor([[1, 1, 1, 1, 0]] * 4))
 
 

@@ -1,4 +1,4 @@
-"""Tiny encoders of transformers with and without a head, and adapters whose parameters are no longer at their start."""
+"""Tiny encoders of transformers with and without a head, and adapters with random parameters."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ MERGEABLE = {"ssf", "bias"}
 
 
 def adapted(method: str, model: nn.Module, seed: int | None = 1, **args) -> PeftModel:
-    """With its head trained too; the adapter is moved from its start unless the seed is None."""
+    """A model with a trained head and an adapter, whose parameters are random unless the seed is None."""
     args.setdefault("modules_to_save", ["classifier"])
     torch.manual_seed(3)  # prompts start at random
     model = get_peft_model(model, METHODS[method](**args)).eval()

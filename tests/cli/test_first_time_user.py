@@ -13,7 +13,7 @@ from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.model import image_processor, wanted_format
 from hf_ltsam.cli.train.model_arguments import ModelArguments
-from hf_ltsam.data.decode import decode_images
+from hf_ltsam.data.decoding import decode_images
 from hf_ltsam.data.transforms import image_transform, short_side_of
 from hf_ltsam.runs.record import read_metrics
 

@@ -5,7 +5,7 @@ import torch
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.curvature import Chunks, choose_images, class_index, group_classes, groups_of, make_subset
-from hf_ltsam.data.in_memory.in_memory import InMemoryImages
+from hf_ltsam.data.in_memory.images import InMemoryImages
 
 LABELS = torch.tensor([0, 1, 0, 2, 0, 0, 1, 0, 1, 0])  # 6, 3, 1
 STATISTICS = ClassStatistics.from_labels(LABELS, many_above=5, few_below=2)

@@ -1,4 +1,4 @@
-"""Training images that cannot be read: named, or left out alike in every run and counted."""
+"""Unreadable training images: named, or left out and counted, the same ones in every run."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ BAD = (3, 9, 16, 17, 18, 19)  # of 20
 
 @pytest.fixture
 def pictures(tmp_path):
-    """20 PNGs of 3 classes, of which some are cut off, one is no picture and one is gone."""
+    """20 PNGs of 3 classes; some are truncated, one is no picture and one is missing."""
     paths = [tmp_path / f"{i}.png" for i in range(20)]
     for i, path in enumerate(paths):
         Image.fromarray(np.random.RandomState(i).randint(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
@@ -31,7 +31,7 @@ def pictures(tmp_path):
 
 
 def noisy(image):
-    """A transform that draws: skipping must not shift the random numbers of others."""
+    """A random transform: skipping a sample must not shift the random numbers of others."""
     return torch.from_numpy(np.array(image)).float().permute(2, 0, 1) / 255 + torch.randn(3, 8, 8)
 
 
@@ -51,10 +51,10 @@ def trainer(folder, dataset, **settings):
         "on_bad_image": "skip",
         **settings,
     }
-    return LTSamTrainer(Takes(model), LTSamConfig(**args), train_dataset=dataset)
+    return LTSamTrainer(RecordsBatches(model), LTSamConfig(**args), train_dataset=dataset)
 
 
-class Takes(nn.Module):
+class RecordsBatches(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
@@ -65,7 +65,7 @@ class Takes(nn.Module):
         return self.model(pixel_values)
 
 
-def test_by_default_a_bad_image_stops_and_is_named(pictures, tmp_path):
+def test_by_default_a_bad_image_is_an_error_that_names_it(pictures, tmp_path):
     with pytest.raises(BadImageError, match=r"3\.png cannot be decoded") as raised:
         trainer(tmp_path / "run", on_the_fly(pictures.select([0, 1, 2, 3]), noisy), on_bad_image="raise").train()
     assert raised.value.__notes__[0] == "This was sample 3 of the training set."
@@ -76,14 +76,14 @@ def test_left_out_counted_and_named(pictures, workers, tmp_path, caplog):
     made = trainer(tmp_path / "run", on_the_fly(pictures, noisy), dataloader_num_workers=workers)
     made.train()
     counts = [entry["bad_images"] for entry in made.state.log_history if "loss" in entry]
-    assert counts == [6, 6], "each is counted once, in the second epoch too"
+    assert counts == [6, 6], "each is counted once over both epochs"
     assert made.state.global_step == 10
     assert sum(made.model.batches) == 2 * 2 * 14 and min(made.model.batches) > 0  # passes x epochs x good ones
     if workers == 0:  # workers write to the screen themselves
-        assert caplog.text.count("is left out: The image") == 5, "the first ones are named"
+        assert caplog.text.count("is left out: The image") == 5, "warnings name the first five"
 
 
-def test_the_batch_is_smaller_and_the_others_are_what_they_were(pictures):
+def test_the_batch_is_smaller_and_its_other_samples_are_unchanged(pictures):
     from hf_ltsam.data.keyed_randomness import KeyedRandomness
 
     keyed = KeyedRandomness(on_the_fly(pictures, noisy), seed=0)
@@ -92,8 +92,8 @@ def test_the_batch_is_smaller_and_the_others_are_what_they_were(pictures):
     assert len(batch) == 2
     for sample, index in zip(batch, (2, 4)):
         assert torch.equal(sample["pixel_values"], keyed[index]["pixel_values"])
-    (instead,) = good.__getitems__([16, 17])  # 18 and 19 are bad too: on from the beginning
-    assert torch.equal(instead["pixel_values"], keyed[0]["pixel_values"])
+    (substitute,) = good.__getitems__([16, 17])  # 18 and 19 are bad too: the next one is 0
+    assert torch.equal(substitute["pixel_values"], keyed[0]["pixel_values"])
     assert good.bad.nonzero().flatten().tolist() == [3, 9, 16, 17, 18, 19]
     assert len(good) == 20 and torch.equal(good[5]["pixel_values"], keyed[5]["pixel_values"])
 
@@ -106,8 +106,8 @@ def test_resumed_is_uninterrupted(pictures, tmp_path):
         assert torch.equal(a, b)
 
 
-def test_the_drive_is_gone(tmp_path):
-    class Gone(torch.utils.data.Dataset):
+def test_a_missing_drive_stops_the_training(tmp_path):
+    class Missing(torch.utils.data.Dataset):
         labels = [0, 1, 2] * 100
 
         def __len__(self):
@@ -119,10 +119,10 @@ def test_the_drive_is_gone(tmp_path):
     with pytest.raises(
         ValueError, match=r"No image of a batch and of the 100 samples after it can be read.*check that the folder"
     ):
-        trainer(tmp_path, Gone()).train()
+        trainer(tmp_path, Missing()).train()
 
 
-def test_other_errors_are_not_taken_for_bad_images(pictures, tmp_path):
+def test_other_errors_do_not_count_as_bad_images(pictures, tmp_path):
     def wrong(image):
         raise ValueError("a mistake in the transform")
 
@@ -131,13 +131,13 @@ def test_other_errors_are_not_taken_for_bad_images(pictures, tmp_path):
 
 
 def test_test_images_are_never_left_out(pictures, tmp_path):
-    """An accuracy over other images than it says would be worth nothing."""
+    """An accuracy over fewer images than stated would be worthless."""
     made = trainer(tmp_path, on_the_fly(pictures, noisy))
     with pytest.raises(BadImageError, match=r"3\.png cannot be decoded"):
         made.evaluate(on_the_fly(pictures.select(range(4)), noisy))
 
 
-class SomeGone(torch.utils.data.Dataset):
+class SomeMissing(torch.utils.data.Dataset):
     def __init__(self):
         self.labels = [i % 3 for i in range(40)]
 
@@ -151,7 +151,7 @@ class SomeGone(torch.utils.data.Dataset):
 
 
 def count(folder, death, settings):
-    made = trainer(folder, SomeGone(), **settings)
+    made = trainer(folder, SomeMissing(), **settings)
     made.train()
     if made.is_world_process_zero():
         (folder / "counts").write_text(

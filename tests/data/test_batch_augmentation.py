@@ -10,9 +10,8 @@ from scipy import stats
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
-from hf_ltsam.data.in_memory.augmentation_draws import crop_draws, operation_draws, square_centres
-from hf_ltsam.data.in_memory.cutout import cut_out
-from hf_ltsam.data.in_memory.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages
+from hf_ltsam.data.in_memory.augmentation import crop_draws, cut_out, operation_draws, square_centres
+from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages
 from hf_ltsam.data.in_memory.randaugment import OPERATIONS, RandAugment
 from hf_ltsam.data.keys import random_key
 
@@ -24,16 +23,13 @@ def keys_of(n, *words):
 
 
 def pictures(n, channels=3, height=32, width=32):
-    """Noise at several contrasts, so that stretching and equalising have something to do; one image is of a single grey."""
+    """Noise at several contrasts, for the operations on histograms; one image has a single grey level."""
     generator = torch.Generator().manual_seed(1)
     noise = torch.randint(0, 256, (n, channels, height, width), generator=generator).float()
     low = torch.linspace(0, 100, n).view(-1, 1, 1, 1)
     images = (low + noise * torch.linspace(0.1, 0.6, n).view(-1, 1, 1, 1)).byte()
     images[n // 2] = 77
     return images
-
-
-# ---- what is drawn ----
 
 
 def test_drawn_numbers_are_uniform():
@@ -50,19 +46,18 @@ def test_drawn_numbers_are_uniform():
         assert stats.chisquare(table.ravel()).pvalue > 1e-3
 
 
-def test_nothing_is_mirrored_where_that_is_wrong():
+def test_no_image_is_mirrored_without_flip():
     assert not crop_draws(keys_of(200), 4, flip=False)[2].any()
 
 
 def test_crop_square_and_operations_share_no_random_numbers(monkeypatch):
-    """Else the place of the square would tell the place of the crop."""
+    """Otherwise the square's position would depend on the crop's."""
     seen = []
-    monkeypatch.setattr("hf_ltsam.data.in_memory.random_key", lambda *words: seen.append(words) or random_key(*words))
+    monkeypatch.setattr(
+        "hf_ltsam.data.in_memory.images.random_key", lambda *words: seen.append(words) or random_key(*words)
+    )
     make(cutout=8, randaugment=RandAugment(operations=2)).batch([0, 1])
     assert len({words[3:] for words in seen}) == len(seen) == 4
-
-
-# ---- a whole batch against the per-image transforms ----
 
 
 def make(num=24, augment=True, **settings):
@@ -70,7 +65,7 @@ def make(num=24, augment=True, **settings):
 
 
 def one_by_one(dataset, index, epoch):
-    """Crop, flip, RandAugment, normalisation and cutout of one image by torchvision, with the numbers that its keys give."""
+    """Crop, flip, RandAugment, normalisation and cutout of one image by torchvision, with the numbers of its keys."""
 
     def key(*words):
         return random_key(dataset.seed, epoch, np.array([index], dtype=np.uint64), *words)
@@ -111,7 +106,7 @@ def test_a_batch_is_torchvisions_images_bit_for_bit(settings):
 
 
 def test_crops_and_flips_are_those_of_the_first_release():
-    """The accuracies in documents and tests were reached with these very batches."""
+    """The accuracies in documents and tests come from these very batches."""
     images = (torch.arange(24 * 3 * 32 * 32) * 2654435761 % 4294967296 // 16777216).view(24, 3, 32, 32).to(torch.uint8)
     dataset = InMemoryImages(images, torch.arange(24) % 5, MEAN, STD, augment=True, seed=5)
     dataset.set_epoch(3)
@@ -132,14 +127,11 @@ def test_memory_format_changes_no_number():
 
 @pytest.mark.parametrize("augment", [True, False])
 def test_no_batch_reads_from_its_device(augment):
-    """On a device without values, reading one raises; so nothing waits for an accelerator."""
+    """The meta device has no values, and reading one raises: nothing waits for an accelerator."""
     dataset = make(num=64, augment=augment, cutout=8, randaugment=RandAugment(operations=3))
     batch = dataset.batch(range(64), dataset.store.to("meta"))
     assert batch["pixel_values"].device.type == batch["labels"].device.type == "meta"
     assert batch["pixel_values"].shape == (64, 3, 32, 32)
-
-
-# ---- cutout ----
 
 
 @pytest.mark.parametrize(
@@ -153,11 +145,8 @@ def test_the_square(side, covered):
     expected[top:bottom, left:right] = 0
     assert (pixels[0] == expected).all()
     corner = torch.ones(9, 10)
-    corner[: side - side // 2, : side - side // 2] = 0  # what lies outside the image is cut off
+    corner[: side - side // 2, : side - side // 2] = 0  # clipped at the border
     assert (pixels[1] == corner).all()
-
-
-# ---- RandAugment ----
 
 
 def operation(name, image, magnitude, sign):
@@ -203,7 +192,7 @@ def test_the_operations_are_those_of_torchvision():
     assert [name.replace("_", "") for name in OPERATIONS] == [name.lower() for name in space]
 
 
-def test_operations_follow_each_other():
+def test_operations_are_applied_in_a_row():
     images = pictures(6)
     draws = np.stack(
         [[np.full(6, OPERATIONS.index(name)), np.zeros(6, dtype=int)] for name in ("solarize", "translate_x")]
@@ -226,6 +215,6 @@ def test_operations_follow_each_other():
         ),
     ],
 )
-def test_bad_settings_are_named(make_it, message):
+def test_invalid_settings_are_refused(make_it, message):
     with pytest.raises(ValueError, match=message):
         make_it()

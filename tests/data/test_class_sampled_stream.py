@@ -19,7 +19,7 @@ LABELS = [c for c, n in enumerate(COUNTS) for _ in range(n)]
 
 
 class Rows(IterableDataset):
-    """Mixed anew in every pass, as `datasets` mixes streams."""
+    """Shuffled again in every pass, like a stream of `datasets`."""
 
     def __init__(self):
         self.epoch = 0
@@ -71,7 +71,7 @@ def test_class_aware_takes_classes_in_turn():
         assert sorted(labels[k : k + 4]) == [0, 1, 2, 3]
 
 
-def test_class_aware_goes_on_in_ever_new_orders_and_through_the_rows_of_a_class_in_turn():
+def test_class_aware_has_a_new_order_each_round_and_takes_the_rows_of_a_class_in_turn():
     rows = (
         [{"x": i, "labels": min(i, 3)} for i in range(3)]
         + [{"x": i, "labels": 3} for i in range(3, 6)]
@@ -89,12 +89,12 @@ def test_class_aware_goes_on_in_ever_new_orders_and_through_the_rows_of_a_class_
     assert len(of_one) > 30 and all(len(set(of_one[k : k + 3])) == 3 for k in range(len(of_one) - 3))
 
 
-def test_one_row_is_read_for_each_one_given():
+def test_one_row_is_read_for_each_one_drawn():
     stream = sampled()
     assert all(row["x"] in numbers(itertools.islice(Rows(), 5)) for row in take(stream, 5))
 
 
-def test_the_sequence_is_a_function_of_the_seed_whatever_the_global_generators():
+def test_the_sequence_is_a_function_of_the_seed_alone():
     first = numbers(take(sampled(), 300))
     torch.manual_seed(5)
     np.random.seed(5)
@@ -106,7 +106,7 @@ def noisy(row):
     return {"x": row["x"] + float(torch.rand(())) / 2, "labels": row["labels"]}
 
 
-def test_a_transform_is_keyed_and_augments_a_repeated_row_anew():
+def test_a_transform_is_keyed_and_augments_every_draw_of_a_row():
     state = torch.get_rng_state()
     first, again = (take(sampled(transform=noisy), 400) for _ in range(2))
     assert first == again and torch.equal(torch.get_rng_state(), state)
@@ -126,7 +126,7 @@ def test_a_transform_inside_the_stream_is_keyed_too():
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_have_different_rows_and_equally_many(processes):
-    """Each reads the whole stream and takes its own batches; again so after batches were skipped."""
+    """Each reads the whole stream and takes its own batches; the same after batches were skipped."""
 
     def loader(rank):
         batches = DataLoader(sampled(), batch_size=4)
@@ -174,11 +174,14 @@ def test_streams_that_cannot_be_sampled(stream, message):
         take(ClassSampledStream(stream, STATISTICS, "class_aware"), 3)
 
 
-def test_settings_that_make_no_sense():
-    for settings, message in (
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
         ({"sampling": "uniform"}, "would be the stream itself"),
         ({"sampling": "class_awre"}, "Did you mean 'class_aware'"),
         ({"per_class": 0}, "per_class"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            sampled(**settings)
+    ],
+)
+def test_invalid_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        sampled(**settings)

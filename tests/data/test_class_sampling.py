@@ -1,4 +1,4 @@
-"""Which images an epoch shows: shares of the classes, order, and how accelerate deals them out."""
+"""Sampling by class: class shares, the order of draws, and their distribution over processes by accelerate."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_shares(sampling, expected):
 
 
 @pytest.mark.parametrize("sampling", ["class_balanced", "square_root"])
-def test_classes_come_in_their_shares_and_images_of_a_class_alike(sampling):
+def test_classes_have_their_shares_and_the_images_of_a_class_equal_ones(sampling):
     draws = class_draws(LABELS, sampling, 40_000, key=1)
     of_class = np.bincount(LABELS[draws], minlength=4) / 40_000
     np.testing.assert_allclose(of_class, class_shares(COUNTS, sampling), atol=0.01)  # 4 standard deviations
@@ -58,18 +58,18 @@ def test_classes_come_in_their_shares_and_images_of_a_class_alike(sampling):
 
 
 def test_draws_are_independent():
-    """Class-balanced draws repeat a class at once as often as chance has it; class-aware ones hardly ever."""
+    """A class follows itself as often as by chance; with class-aware draws hardly ever."""
     balanced = LABELS[class_draws(LABELS, "class_balanced", 20_000, key=1)]
     assert (balanced[1:] == balanced[:-1]).float().mean() == pytest.approx(0.25, abs=0.015)
 
 
-def test_class_aware_takes_every_class_in_turn_in_ever_new_orders():
+def test_class_aware_takes_every_class_in_turn_in_a_new_order_each_round():
     rounds = LABELS[class_draws(LABELS, "class_aware", 400, key=3)].view(100, 4)
     assert (rounds.sort(dim=1).values == torch.arange(4)).all()
     assert len({tuple(r) for r in rounds.tolist()}) == 24  # all orders of four classes
 
 
-def test_class_aware_shows_no_image_again_before_all_of_its_class():
+def test_class_aware_repeats_no_image_before_all_of_its_class_have_come():
     draws = class_draws(LABELS, "class_aware", 4 * 50, key=3)
     assert sorted(draws[LABELS[draws] == 0].tolist()) == (LABELS == 0).nonzero().flatten().tolist()
     middle = draws[LABELS[draws] == 2].tolist()  # 50 draws of 9 images
@@ -118,7 +118,7 @@ def test_epochs_are_whole_batches(images, per_step, drop_last, draws):
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_share_the_draws(processes):
-    """Equal length, every draw with exactly one of them, and again so after batches were skipped."""
+    """Equal lengths, and every draw in exactly one process; the same after batches were skipped."""
     draws = full_batches(80, 8 * processes, False)
 
     def loaders(rank):
@@ -145,6 +145,6 @@ def sampler_at(epoch, draws):
     return one
 
 
-def test_refusals():
+def test_an_empty_training_set_is_refused():
     with pytest.raises(ValueError, match="has none"):
         sampler(labels=torch.empty(0, dtype=torch.long))

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import functional as reference
 from transformers import default_data_collator
 
-from hf_ltsam.data.in_memory.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
+from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
 from hf_ltsam.data.keyed_randomness import KeyedDataset
 from hf_ltsam.data.labels import training_labels
 
@@ -24,7 +24,7 @@ def make(num=24, channels=3, side=32, augment=True, **settings) -> InMemoryImage
 
 
 def variants(image, padding, flip=True):
-    """{(top, left, flipped): the image as torchvision would give it}."""
+    """{(top, left, flipped): torchvision's image}."""
     _, height, width = image.shape
     padded = reference.pad(image, [padding] * 4, fill=0)
     crops = {
@@ -66,15 +66,15 @@ def test_padding_is_black_before_normalising():
 
 
 def observed(num, epoch, seed=0, padding=2):
-    """(top, left, flipped) of every sample, read off images whose pixels all differ."""
+    """(top, left, flipped) of every sample, read from images whose pixels all differ."""
     image = torch.arange(1, 37, dtype=torch.uint8).view(1, 6, 6)
     dataset = InMemoryImages(
         image.expand(num, 1, 6, 6), torch.zeros(num).long(), (0.0,), (1 / 255,), True, seed=seed, crop_padding=padding
     )
     dataset.set_epoch(epoch)
-    known = {candidate.numpy().tobytes(): key for key, candidate in variants(image, padding).items()}
+    keys = {candidate.numpy().tobytes(): key for key, candidate in variants(image, padding).items()}
     values = torch.stack([sample["pixel_values"] for sample in dataset.__getitems__(range(num))])
-    return [known[one.numpy().tobytes()] for one in values.round().byte()]
+    return [keys[one.numpy().tobytes()] for one in values.round().byte()]
 
 
 def test_offsets_and_flips_are_uniform_and_independent():
@@ -142,7 +142,7 @@ def test_through_a_real_loader_and_collator(num_workers):
         assert torch.equal(labels, dataset.labels)
 
 
-def test_it_keys_itself_and_shows_its_labels():
+def test_it_keys_its_random_numbers_and_has_labels():
     dataset = make()
     assert isinstance(dataset, KeyedDataset)
     assert dataset.labels.dtype == torch.int64

@@ -1,4 +1,4 @@
-"""The random numbers of a sample depend on (seed, epoch, index) alone: not on order, workers, or what came before."""
+"""The random numbers of a sample depend on (seed, epoch, index) alone: not on order, workers, or earlier draws."""
 
 import random
 
@@ -12,7 +12,7 @@ from hf_ltsam.data.keys import random_key
 
 
 class Noisy(Dataset):
-    """Draws from all three global generators, as people's transforms do."""
+    """Draws from all three global generators, as users' transforms do."""
 
     def __len__(self):
         return 12
@@ -20,8 +20,8 @@ class Noisy(Dataset):
     def __getitem__(self, index):
         if index == 11:
             raise OSError("a corrupt image")
-        own = [random.random(), random.random()]
-        drawn = [torch.rand(2).double(), torch.tensor(np.random.rand(2)), torch.tensor(own)]
+        of_python = [random.random(), random.random()]
+        drawn = [torch.rand(2).double(), torch.tensor(np.random.rand(2)), torch.tensor(of_python)]
         return {"pixel_values": torch.cat(drawn), "labels": index % 3}
 
 
@@ -59,7 +59,7 @@ def test_global_generators_come_back_after_an_exception():
     assert global_states() == before
 
 
-def test_same_key_same_numbers_whatever_came_before(expected):
+def test_same_key_same_numbers_after_any_draws(expected):
     dataset = KeyedRandomness(Noisy(), seed=5)
     dataset.set_epoch(3)
     torch.manual_seed(99)
@@ -123,7 +123,7 @@ class SelfKeyed(KeyedDataset):
         return {"pixel_values": torch.tensor(float(self.epoch)), "labels": 0}
 
 
-def test_a_data_set_that_keys_itself_is_not_wrapped():
+def test_a_keyed_data_set_is_not_wrapped():
     dataset = SelfKeyed(seed=1)
     assert keyed(dataset, seed=0) is dataset
     assert isinstance(keyed(Noisy(), seed=0), KeyedRandomness)

@@ -1,4 +1,4 @@
-"""Transforms on the fly: what the model gets, keyed randomness around it, the name of a broken file."""
+"""Transforms on the fly: the inputs of the model, keyed randomness, the name of a broken file."""
 
 import io
 
@@ -54,17 +54,15 @@ def drawn(image, draws=300, **settings) -> torch.Tensor:
 
 def test_colour_jitter_changes_brightness_contrast_and_saturation_by_factors_around_one():
     grey = drawn(Image.new("RGB", (16, 16), (100, 100, 100)), color_jitter=0.4)[:, :, 0, 0] * 255 / 100
-    assert torch.equal(grey[:, 0], grey[:, 1]) and torch.equal(
-        grey[:, 0], grey[:, 2]
-    )  # of one colour: brightness alone
+    # one colour: brightness alone
+    assert torch.equal(grey[:, 0], grey[:, 1]) and torch.equal(grey[:, 0], grey[:, 2])
     assert 0.59 <= grey.min() < 0.65 and 1.35 < grey.max() <= 1.41
     assert grey[:, 0].mean() == pytest.approx(1, abs=0.05)
 
     red = drawn(Image.new("RGB", (16, 16), (120, 80, 80)), color_jitter=0.4)[:, :, 0, 0]
     chroma = (red[:, 0] - red[:, 1]) / red.mean(1) / (40 / 280 * 3)  # brightness cancels
-    assert (
-        0.3 < chroma.min() < 0.55 and 1.45 < chroma.max() < 2
-    )  # 0.6 to 1.4 squared; contrast alone would be 0.6 to 1.4
+    # 0.6 to 1.4 squared; contrast alone would be 0.6 to 1.4
+    assert 0.3 < chroma.min() < 0.55 and 1.45 < chroma.max() < 2
 
     halves = Image.fromarray(
         np.repeat(np.where(np.arange(16) < 8, 80, 120).astype(np.uint8)[None, :, None], 16, 0).repeat(3, 2)
@@ -102,7 +100,7 @@ def test_training_is_random_and_keyed(num_workers):
     assert all(batch["labels"].dtype == torch.int64 for batch in loader)
 
 
-def test_labels_are_found_without_decoding():
+def test_labels_are_read_without_decoding():
     dataset = on_the_fly(make({"bytes": b"x", "path": None}, {"bytes": b"y", "path": None}), str, "img", "fine")
     assert training_labels(dataset).tolist() == [0, 1]
     other = on_the_fly(make({"bytes": b"x", "path": None}, {"bytes": b"y", "path": None}), str, "img", "other")

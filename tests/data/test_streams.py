@@ -1,4 +1,4 @@
-"""Streams for training at the scale of ImageNet: mixed, shared by workers, with statistics from the list."""
+"""Streams for training at the scale of ImageNet: shuffled, shared by workers, with statistics from the list."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def load(copy, streaming):
     )
 
 
-def test_a_stream_has_the_rows_of_the_set_in_mixed_order(copy):
+def test_a_stream_has_the_rows_of_the_set_in_random_order(copy):
     stream, train = load(copy, True)["train"], load(copy, False)["train"]
     assert stream.features == train.features and stream.features["label"].num_classes == len(WNIDS)
     rows = list(stream)
@@ -47,7 +47,7 @@ def labels_of(batch):
     return [row["label"] for row in batch]
 
 
-def test_a_transformed_stream_keeps_image_and_label_together_and_mixes_every_epoch_anew(copy):
+def test_a_transformed_stream_keeps_image_and_label_together_and_shuffles_every_epoch(copy):
     stream = load(copy, True)["train"].shuffle(seed=1, buffer_size=64)
     stream = on_the_fly_stream(stream, image_transform(8, [0.0] * 3, [1.0] * 3, train=True))
     epochs = []
@@ -71,7 +71,7 @@ def test_workers_share_a_stream(copy):
     assert np.bincount([label for batch in batches for label in batch]).tolist() == list(COUNTS)
 
 
-def test_training_from_a_stream_needs_steps_and_statistics_alone(copy, tmp_path):
+def test_training_from_a_stream_needs_only_steps_and_statistics(copy, tmp_path):
     plain = {"size": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
     stream = on_the_fly_stream(
         load(copy, True)["train"].shuffle(seed=1, buffer_size=64), image_transform(**plain, train=True)
@@ -86,13 +86,13 @@ def test_training_from_a_stream_needs_steps_and_statistics_alone(copy, tmp_path)
     trainer = LTSamTrainer(model, args, train_dataset=stream, eval_dataset=test, class_statistics=statistics)
     assert trainer.class_statistics.counts == COUNTS
     trainer.train()
-    assert trainer.state.global_step == 15 and trainer.state.epoch > 2  # 88 images, 15 x 16 seen: it starts anew
+    assert trainer.state.global_step == 15 and trainer.state.epoch > 2  # 88 images, 15 x 16 seen: it starts again
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(losses) == 3 and np.isfinite(losses).all()
     assert {"eval_overall", "eval_medium", "eval_few"} <= set(trainer.evaluate())
 
 
-def test_classes_in_equal_shares_each_draw_augmented_anew(copy):
+def test_classes_in_equal_shares_and_every_draw_augmented(copy):
     statistics = long_tail_statistics("imagenet_lt", lists=copy / "lists", own_lists=True)
     stream = load(copy, True)["train"].shuffle(seed=1, buffer_size=64)
     transform = image_transform(8, [0.0] * 3, [1.0] * 3, train=True)

@@ -1,4 +1,4 @@
-"""Images inside an archive: found by their offsets, read by any process; nothing that leads elsewhere is accepted."""
+"""Images inside an archive: read at their offsets by any process; members that lead elsewhere are refused."""
 
 import gzip
 import io
@@ -15,7 +15,7 @@ from datasets import Image as ImageFeature
 from torch.utils.data import DataLoader
 
 from dataset_builders.sources.tar_index import index_of
-from hf_ltsam.data.decode import decode_images
+from hf_ltsam.data.decoding import decode_images
 from hf_ltsam.data.tar_members import member_address, read_member
 
 
@@ -23,7 +23,7 @@ def index(archive, tmp_path):
     return index_of(archive, tmp_path / "cache", progress=False)
 
 
-def test_offsets_lead_to_the_bytes_also_of_archives_inside(tmp_path):
+def test_offsets_lead_to_the_bytes_even_of_nested_archives(tmp_path):
     for name in ("b/x.JPEG", "b/y.JPEG"):
         write(tmp_path / "in" / name, name.encode() * 400)
     archive = tar(tmp_path / "a.tar", {"README": b"text", "b.tar": packed(tmp_path / "in" / "b"), "c/z.JPEG": b"last"})
@@ -136,17 +136,17 @@ def test_workers_read_the_same_archive(dataset, start):
 
 
 @pytest.mark.slow
-def test_a_process_that_has_imported_nothing_of_ours_reads_addresses(dataset, tmp_path):
+def test_a_process_without_any_import_of_ours_reads_addresses(dataset, tmp_path):
     """By the entry point in pyproject.toml."""
     if "tarmember" not in entry_points(group="fsspec.specs").names:
-        pytest.skip("hf_ltsam was installed before it announced its addresses: install it again")
+        pytest.skip("hf_ltsam was installed before it registered its addresses: install it again")
     (tmp_path / "rows.pkl").write_bytes(pickle.dumps(dataset))
     code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb'))[2]['image'].getpixel((0, 0))[0])"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "rows.pkl")], capture_output=True, text=True)
     assert done.stdout.strip() == "80", done.stderr
 
 
-def test_an_archive_that_shrank_or_went_is_named(dataset, tmp_path):
+def test_a_shortened_or_missing_archive_is_named(dataset, tmp_path):
     archive = next(tmp_path.glob("*.tar"))
     archive.write_bytes(archive.read_bytes()[:600])
     with pytest.raises(
@@ -158,6 +158,6 @@ def test_an_archive_that_shrank_or_went_is_named(dataset, tmp_path):
         decode_images(dataset, progress=False)
 
 
-def test_what_is_no_address_is_refused():
+def test_other_addresses_are_refused():
     with pytest.raises(ValueError, match="is not an address tarmember://OFFSET"):
         read_member("tarmember://12/x.tar!a")

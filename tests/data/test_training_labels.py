@@ -34,7 +34,7 @@ def forbidden(*_):
 
 @dataclass
 class Host:
-    """A data set of somebody else, with torchvision's convention."""
+    """A third-party data set with torchvision's convention."""
 
     targets: Any
 
@@ -75,7 +75,7 @@ def test_labels_without_loading_a_sample(dataset):
     assert labels.tolist() == LABELS
 
 
-def test_selections_are_followed():
+def test_selections_are_respected():
     dataset = undecodable().select([5, 2, 2, 0])
     assert training_labels(dataset).tolist() == [0, 1, 1, 2]
     assert training_labels(Subset(dataset, [3, 0])).tolist() == [2, 0]
@@ -142,7 +142,7 @@ class Stream(IterableDataset):
         Dataset.from_dict({"label": [0, None]}, features=Features({"label": ClassLabel(names=["a"])})),
     ],
 )
-def test_everything_else_is_refused_with_the_way_out(dataset):
+def test_other_data_sets_are_refused_with_the_way_out(dataset):
     with pytest.raises(TypeError, match=r"class_statistics=ClassStatistics\.from_labels\(labels\)"):
         training_labels(dataset)
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dataset_builders.folders import load_image_folder
-from hf_ltsam.data.decode import decode_images
+from hf_ltsam.data.decoding import decode_images
 from hf_ltsam.data.labels import training_labels
 
 

@@ -13,7 +13,7 @@ from dataset_builders import load_long_tailed, load_shifted, long_tail_statistic
 from dataset_builders.sets.facts import class_table
 from dataset_builders.sets.imagenet_lt import ImageNetLT
 from dataset_builders.sets.imagenet_shifts import ImageNetC, ImageNetV2
-from hf_ltsam.data.decode import decode_images
+from hf_ltsam.data.decoding import decode_images
 from hf_ltsam.data.labels import training_labels
 
 

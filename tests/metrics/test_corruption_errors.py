@@ -1,4 +1,4 @@
-"""CE, mCE and mean error: by hand, AlexNet against itself, and what is refused."""
+"""CE, mCE and mean error: by hand, AlexNet against itself, and refusals."""
 
 import json
 
@@ -53,7 +53,7 @@ def test_a_table_by_hand():
 
 
 def test_mce_is_no_ratio_of_means():
-    """The mean of ratios, not the ratio of means: people mix them up."""
+    """It is the mean of ratios; the ratio of means is a common mistake."""
     table = made_up(0.04)
     assert mean_corruption_error(table, ALEXNET) != pytest.approx(
         100 * mean_error(table) / np.mean(list(ALEXNET_ERRORS.values()))
@@ -72,21 +72,22 @@ def test_a_named_baseline():
     assert summary["mean_error"] == pytest.approx((0.2 + 0.45 + 0.45) / 3)
 
 
-def test_without_a_baseline_there_are_errors_alone():
+def test_without_a_baseline_there_is_no_ce():
     summary = corruption_summary(made_up())
     assert summary["relative_to"] is None and "ce" not in summary and "mce" not in summary
     assert summary["mean_error"] == pytest.approx(0.27)
 
 
-def test_extra_corruptions_stand_beside_the_15():
+def test_extra_corruptions_do_not_enter_the_means():
     table = {**made_up(), "spatter": dict.fromkeys(SEVERITIES, 1.0)}
     assert mean_error(table) == pytest.approx(0.27)
     summary = corruption_summary(table, ALEXNET)
     assert summary["errors"]["spatter"] == 1 and "spatter" not in summary["ce"]
     assert summary["mce"] == mean_corruption_error(made_up(), ALEXNET)
     assert mean_error({"spatter": {1: 0.5}}) == 0.5
-    own = Baseline.from_table("own", {**table, "spatter": dict.fromkeys(SEVERITIES, 0.5)})
-    assert mean_corruption_error(table, own) == pytest.approx(100) and corruption_errors(table, own)["spatter"] == 200
+    baseline = Baseline.from_table("mine", {**table, "spatter": dict.fromkeys(SEVERITIES, 0.5)})
+    assert mean_corruption_error(table, baseline) == pytest.approx(100)
+    assert corruption_errors(table, baseline)["spatter"] == 200
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_extra_corruptions_stand_beside_the_15():
         ({"fog": {1: float("nan")}}, "got nan"),
     ],
 )
-def test_tables_that_make_no_sense(table, message):
+def test_invalid_tables_are_refused(table, message):
     with pytest.raises(ValueError, match=message):
         mean_error(table)
 

@@ -16,7 +16,7 @@ STATISTICS = ClassStatistics(counts=(200, 50, 5))
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    monkeypatch.setattr(socket.socket, "connect", lambda *a: pytest.fail("a metric went to the network"))
+    monkeypatch.setattr(socket.socket, "connect", lambda *a: pytest.fail("a metric used the network"))
 
 
 def test_batches_add_up_and_the_metric_can_be_used_again(tmp_path):

@@ -1,4 +1,4 @@
-"""Tiny CLIPs and SigLIPs with random weights, in the formats that people have them in."""
+"""Tiny CLIPs and SigLIPs with random weights, in the formats of transformers and open_clip."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ NAMES = ("tench", "great_white shark", "tiger shark", "hen", "ostrich")
 
 
 def architecture(quick_gelu=False, patch=8, **vision):
-    """A configuration of open_clip with sizes that are all different, so that no mix-up can fit."""
+    """A configuration of open_clip in which all sizes differ, so that no swapped weight can fit."""
     return {
         "embed_dim": 24,
         "quick_gelu": quick_gelu,
@@ -28,7 +28,7 @@ def architecture(quick_gelu=False, patch=8, **vision):
 
 
 def random_open_clip(name, seed=0):
-    """An open_clip model whose every weight is random, those too that start at zero or one."""
+    """An open_clip model with random weights, including those that start at zero or one."""
     import open_clip
 
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""A small CLIP that really knows something: digits and their captions, trained from scratch in seconds."""
+"""A small CLIP that works: digits and their captions, trained from scratch in seconds."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The CIFAR ResNets: size by hand, shortcut by hand, saving and loading, and what a Trainer needs of them."""
+"""The CIFAR ResNets: sizes and shortcut by hand, saving and loading, and the requirements of a Trainer."""
 
 import inspect
 import subprocess
@@ -20,7 +20,7 @@ def a_model(seed=0, **settings):
 
 
 def trained(model):
-    """Weights, and running statistics, that no initialisation would give."""
+    """Random weights and running statistics, unlike any initialisation."""
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
@@ -101,7 +101,7 @@ def test_initial_values():
     assert not torch.equal(a_model(seed=0).conv1.weight, a_model(seed=1).conv1.weight)
 
 
-def test_loss_is_plain_cross_entropy_and_only_where_labels_are_given():
+def test_loss_is_plain_cross_entropy_if_labels_are_given():
     model, labels = a_model(), torch.tensor([0, 4, 2])
     outputs = model(images(), labels=labels)
     torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits, labels))
@@ -109,9 +109,6 @@ def test_loss_is_plain_cross_entropy_and_only_where_labels_are_given():
     assert "pixel_values" in inspect.signature(model.forward).parameters and model.main_input_name == "pixel_values"
     kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
     assert inspect.Parameter.VAR_KEYWORD not in kinds  # the Trainer would stop dividing by accumulation steps
-
-
-# --- saving and loading ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("head", ["linear", "cosine"])
@@ -146,7 +143,7 @@ def test_a_new_head_on_old_features(tmp_path, head):
         torch.testing.assert_close(norms, torch.ones(9))
 
 
-def test_a_new_stem_leaves_the_rest_as_it_was(tmp_path):
+def test_a_new_stem_leaves_the_rest_unchanged(tmp_path):
     """Loading with one missing weight initialises that one alone; cosine weights keep their lengths."""
     model = trained(a_model(head="cosine"))
     model.save_pretrained(tmp_path)
@@ -163,7 +160,7 @@ def test_configuration_by_name():
 
 
 @pytest.mark.slow  # a process of its own, for a first import
-def test_importing_the_library_registers_the_model_without_a_word_and_twice():
+def test_importing_the_library_registers_the_model_silently_and_repeatedly():
     code = """
 import importlib
 import hf_ltsam
@@ -176,9 +173,6 @@ importlib.reload(hf_ltsam.models)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "ltsam" not in result.stderr and "cifar" not in result.stderr and "register" not in result.stderr
-
-
-# --- types, layouts, compilation -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("head", ["linear", "cosine"])
@@ -201,9 +195,6 @@ def test_it_compiles_into_one_graph():
     model = a_model(head="cosine").eval()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(images()).logits, model(images()).logits)
-
-
-# --- the cosine head -------------------------------------------------------------------------------------------------
 
 
 def test_cosine_logits_by_hand():
@@ -247,12 +238,12 @@ def test_learnable_scale():
         (lambda: CosineClassifier(4, 3, scale=-1.0), r"CosineClassifier\(scale=.*-1\.0"),
     ],
 )
-def test_bad_values(make, message):
+def test_invalid_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_a_configuration_that_was_changed_is_checked_again():
+def test_a_changed_configuration_is_checked_again():
     config = CifarResNetConfig(depth=8)
     config.head = "liner"
     with pytest.raises(ValueError, match=r"'liner'.*'linear'"):

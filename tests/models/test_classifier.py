@@ -1,4 +1,4 @@
-"""The classifier is found by what it is, or refused by name."""
+"""The classifier of a model is identified by its type and size, or refused with names."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""CLIP's and SigLIP's image tower with a cosine classifier: forward by hand, saving, types, what autograd keeps."""
+"""CLIP's and SigLIP's image tower with a cosine classifier: forward by hand, saving, types, saved activations."""
 
 import inspect
 import subprocess
@@ -79,16 +79,13 @@ def test_the_feature_of_siglip_is_its_attention_pooling():
     torch.testing.assert_close(model.features(images()), model.vision_model.head(tokens))
 
 
-def test_loss_is_plain_cross_entropy_and_only_where_labels_are_given():
+def test_loss_is_plain_cross_entropy_if_labels_are_given():
     model, labels = a_model(), torch.tensor([0, 4, 2])
     outputs = model(images(), labels=labels)
     torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits, labels))
     assert model(images()).loss is None
     kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
     assert inspect.Parameter.VAR_KEYWORD not in kinds  # the Trainer would stop dividing by accumulation steps
-
-
-# --- saving and loading -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -150,9 +147,6 @@ torch.save(model(torch.load({str(tmp_path / "x.pt")!r})).logits.detach(), {str(t
     assert torch.equal(torch.load(tmp_path / "y.pt"), model(images()).logits)
 
 
-# --- types, attention, memory -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_is_near_float32(kind, tmp_path):
     model = a_model(kind)
@@ -182,7 +176,7 @@ def test_eager_attention_gives_the_same_and_second_derivatives(kind, tmp_path):
 
 
 def kept_bytes(model, x):
-    """What autograd keeps for the backward pass, apart from the weights."""
+    """Bytes that autograd keeps for the backward pass, apart from the weights."""
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = {}
 
@@ -214,8 +208,10 @@ def test_activation_checkpointing_keeps_less_and_gives_the_same_gradients(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_frozen_trunk_keeps_nothing_that_no_gradient_needs(kind):
-    """Autograd sees to it: below the first trained weight nothing is recorded, above it a frozen linear layer keeps no
-    input. No `no_grad` in the model could save more."""
+    """Below the first trained weight autograd records nothing, above it a frozen linear layer keeps no input.
+
+    No `no_grad` in the model could save more.
+    """
     model, x = a_model(kind).train(), images()
     everything, _ = kept_bytes(model, x)
     model.requires_grad_(False)
@@ -231,9 +227,6 @@ def test_the_frozen_trunk_keeps_nothing_that_no_gradient_needs(kind):
     hook.remove()
     assert not entered[0].requires_grad  # neither embeddings nor the first block are in the graph
     assert half < 0.45 * everything
-
-
-# --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -252,19 +245,19 @@ def test_the_frozen_trunk_keeps_nothing_that_no_gradient_needs(kind):
         ),
     ],
 )
-def test_bad_values(make, message):
+def test_invalid_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_a_configuration_that_was_changed_is_checked_again():
+def test_a_changed_configuration_is_checked_again():
     config = ClipForLongTailConfig(vision_config=SIZES)
     config.cosine_scale = -1.0
     with pytest.raises(ValueError, match=r"cosine_scale=.*-1"):
         ClipForLongTail(config)
 
 
-def test_a_scale_that_was_fixed_may_become_learnable(tmp_path):
+def test_a_fixed_scale_may_become_learnable(tmp_path):
     a_model(cosine_scale=12.0).save_pretrained(tmp_path)
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path, learnable_scale=True)
     assert loaded.classifier.scale.item() == 12.0

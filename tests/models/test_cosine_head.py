@@ -1,4 +1,4 @@
-"""Any image classifier of transformers or timm with a cosine head in the place of its linear one."""
+"""Any image classifier of transformers or timm with a cosine head instead of its linear one."""
 
 import pytest
 import torch
@@ -44,13 +44,13 @@ def images():
 
 
 def features_of(model):
-    """What the linear layer is given."""
-    seen = []
+    """The inputs of the linear layer."""
+    inputs = []
     (last,) = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == 5]
-    hook = last.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    hook = last.register_forward_pre_hook(lambda _, x: inputs.append(x[0]))
     model(images())
     hook.remove()
-    return seen[0]
+    return inputs[0]
 
 
 @pytest.mark.parametrize("kind", ["vit", "timm", "resnet"])

@@ -1,4 +1,4 @@
-"""open_clip's models as transformers': the same numbers, offline, and a clear word where that cannot be."""
+"""open_clip's models as transformers': the same numbers, offline, or a clear refusal."""
 
 import json
 import pickle
@@ -69,9 +69,6 @@ def test_half_precision_checkpoints_become_float32(tmp_path):
     assert load_clip(name).vision_model.dtype == torch.float32
 
 
-# --- names ------------------------------------------------------------------------------------------------------------
-
-
 def test_a_checkpoint_of_open_clips_own_training_and_safetensors(tmp_path):
     from safetensors.torch import save_file
 
@@ -104,18 +101,18 @@ def test_a_local_folder_in_the_hubs_layout(tmp_path):
 
 
 def test_published_weights_know_their_activation(tmp_path, monkeypatch):
-    """OpenAI's weights under the name without -quickgelu: open_clip warns and goes on with the wrong one."""
+    """OpenAI's weights under the name without -quickgelu: open_clip warns and continues with the wrong one."""
     _, name = open_clip_checkpoint(tmp_path, "tiny-tag", architecture(quick_gelu=False))
     real = open_clip.create_model
     monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda _: ["openai"])
     monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: {"quick_gelu": True})
     monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: real("tiny-tag", pretrained=name.partition("/")[2]))
     assert load_clip("open_clip:tiny-tag/openai").vision_model.config.hidden_act == "quick_gelu"
-    assert open_clip.pretrained._PRETRAINED["ViT-B-16"]["openai"]["quick_gelu"]  # as open_clip states it
+    assert open_clip.pretrained._PRETRAINED["ViT-B-16"]["openai"]["quick_gelu"]  # in open_clip's own table
 
 
 @pytest.mark.parametrize(
-    "name, said",
+    "name, parts",
     [
         ("open_clip:ViT-B-61/openai", ["'ViT-B-61'", "'ViT-B-16'"]),
         ("open_clip:ViT-B-16/openia", ["'openia'", "openai", "laion2b_s34b_b88k"]),
@@ -126,10 +123,10 @@ def test_published_weights_know_their_activation(tmp_path, monkeypatch):
         ("open_clip:ViT-L-14-CLIPA/datacomp1b", ["pool_type"]),
     ],
 )
-def test_refused_with_the_way_out(name, said):
+def test_refused_with_the_way_out(name, parts):
     with pytest.raises(ValueError) as error:
         load_clip(name)
-    assert name in str(error.value) and all(part in str(error.value) for part in said), error.value
+    assert name in str(error.value) and all(part in str(error.value) for part in parts), error.value
 
 
 def test_missing_folders_and_foreign_files(tmp_path):

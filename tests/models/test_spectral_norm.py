@@ -1,4 +1,4 @@
-"""Spectral normalisation: the quotient itself, what later passes see, and what is saved."""
+"""Spectral normalisation: the quotient, its values in later passes, and the saved files."""
 
 import copy
 
@@ -33,7 +33,7 @@ def test_the_weights_have_norm_one():
     assert torch.linalg.svdvals(model.stages[0][0].conv1.weight.flatten(1))[0].item() != pytest.approx(1, abs=1e-2)
 
 
-def test_asking_twice_normalises_once():
+def test_a_second_call_normalises_no_layer_twice():
     model = resnet()
     assert normalise_spectrally(model, ["classifier"]) == ["classifier"]
     assert normalise_spectrally(model, ["classifier", "conv1"]) == ["conv1"]
@@ -65,9 +65,9 @@ def vectors(model):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_power_iteration_moves_in_the_first_pass_only(name):
-    """As one ordinary forward pass in training mode moves it, whatever the number of passes."""
+    """As in one ordinary forward pass in training mode, for any number of passes."""
     if name == "lpf_sgd":
-        pytest.skip("each of its shards is a batch of its own, with a first pass of its own")
+        pytest.skip("each of its shards is a separate batch with a first pass")
     given = normalised_problem()
     start, ordinary = vectors(given.model), copy.deepcopy(given.model)
     ordinary(given.x)
@@ -78,7 +78,7 @@ def test_the_power_iteration_moves_in_the_first_pass_only(name):
 
 
 def test_the_second_pass_sees_the_vectors_of_the_first():
-    """SAM by hand: sigma = u^T (W + eps) v with the u and v that the first pass has left."""
+    """SAM by hand: sigma = u^T (W + eps) v with u and v from the first pass."""
     given = normalised_problem()
     model = copy.deepcopy(given.model)
     norm = normalised_layers(model)["0"]
@@ -119,9 +119,6 @@ def test_an_exception_leaves_the_power_iteration_on():
     with pytest.raises(RuntimeError, match="out of memory"):
         gradient_of(make_method("sam"), given)
     assert normalised_layers(inner)["0"].training
-
-
-# --- saving and loading ----------------------------------------------------------------------------------------------
 
 
 def test_the_folded_state_is_that_of_an_ordinary_model():
@@ -206,7 +203,7 @@ def test_the_best_model_is_loaded_as_it_was(tmp_path):
     assert len(saved) == 6 and all(torch.equal(state[name], value) for name, value in saved.items())
 
 
-def test_what_from_pretrained_sees(tmp_path):
+def test_from_pretrained_loads_an_ordinary_model(tmp_path):
     model = resnet()
     normalise_spectrally(model, ["classifier", "stages.*"])
     data = [{"pixel_values": torch.randn(3, 8, 8), "labels": i % 3} for i in range(6)]

@@ -12,7 +12,7 @@ from training.two_processes_in_memory import COUNTS, Flat, numbered, trainer_of
 from training.two_ranks import results_of_two_ranks
 from transformers import default_data_collator
 
-from hf_ltsam.data.in_memory.in_memory import InMemoryImages
+from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.data.in_memory.randaugment import RandAugment
 from hf_ltsam.data.in_memory.whole_batches import WholeBatches, in_memory_part
 

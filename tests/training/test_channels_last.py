@@ -8,7 +8,7 @@ from training.test_batches_on_device import assert_same
 from training.two_processes_in_memory import COUNTS
 
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics, LTSamConfig, LTSamTrainer
-from hf_ltsam.data.in_memory.in_memory import InMemoryImages
+from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.methods import METHODS
 
 METHOD_ARGS = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer
-from hf_ltsam.data.in_memory.in_memory import InMemoryImages
+from hf_ltsam.data.in_memory.images import InMemoryImages
 
 COUNTS = [24, 10, 6]  # 40: five steps of eight
 

@@ -1,4 +1,4 @@
-"""The bottleneck, and how it is put beside an MLP."""
+"""The AdaptFormer bottleneck beside an MLP."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from hf_ltsam.adapters.tuner import Wrapper
 
 
-class KeepsInput(nn.Module):
-    """A layer norm that hands on its input beside its output: x -> (norm(x), x).
+class NormWithInput(nn.Module):
+    """A layer norm that returns its input beside its output: x -> (norm(x), x).
 
-    In a block nothing lies between the second layer norm and the MLP, so the MLP's wrapper receives the pair. This is how
-    the adapter reads the residual stream before the norm, without a change to the block's forward.
+    In a block nothing lies between the second layer norm and the MLP, so the MLP's wrapper receives the pair. Thus the
+    adapter reads the residual stream before the norm, and the forward pass of the block stays as it is.
     """
 
     def __init__(self, base_layer: nn.Module) -> None:
@@ -26,14 +26,15 @@ class KeepsInput(nn.Module):
         return self.base_layer(x), x
 
     def get_base_layer(self) -> nn.Module:
-        """The layer norm, which peft puts back when adapters are taken off."""
+        """The layer norm, which peft puts back on unloading."""
         return self.base_layer
 
 
 class Scale(nn.Module):
-    """x -> s x with a trainable s, one at the start.
+    """x -> s x with a trainable s that starts at 1.
 
-    A module of its own, like every layer of the bottleneck: what goes in and out tells its gradient (see `signals.py`).
+    A separate module, like every layer of the bottleneck, so that its input and output determine its gradient (see
+    `landscape/signals.py`).
     """
 
     def __init__(self) -> None:
@@ -63,7 +64,7 @@ class AdaptFormerLayer(Wrapper):
         self.adaptformer_up, self.adaptformer_scale = nn.ModuleDict(), nn.ModuleDict()
 
     def add(self, adapter: str, bottleneck: int) -> None:
-        """A new adapter of r = bottleneck, with 2 D (r + 1) + D + r + 1 parameters, which changes nothing yet."""
+        """Add an adapter of width r = bottleneck, with 2 D (r + 1) + D + r + 1 parameters, that starts as the identity."""
         down, up = nn.Linear(self.width, bottleneck), nn.Linear(bottleneck, self.width)
         nn.init.kaiming_normal_(down.weight, a=math.sqrt(5))
         for zero in (down.bias, up.weight, up.bias):
@@ -75,7 +76,7 @@ class AdaptFormerLayer(Wrapper):
     def forward(self, normed_and_stream: tuple[Tensor, Tensor]) -> Tensor:
         normed, stream = normed_and_stream
         output = self.base_layer(normed)
-        for name in self.acting():
+        for name in self.working_adapters():
             output = output + self._bottleneck(name, stream).to(output.dtype)
         return output
 

@@ -1,4 +1,4 @@
-"""Puts AdaptFormer into an encoder."""
+"""AdaptFormer for a vision encoder."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ import math
 from torch import nn
 
 from hf_ltsam.adapters.adaptformer.config import AdaptFormerConfig
-from hf_ltsam.adapters.adaptformer.layer import AdaptFormerLayer, KeepsInput
+from hf_ltsam.adapters.adaptformer.layer import AdaptFormerLayer, NormWithInput
 from hf_ltsam.adapters.tuner import EncoderTuner
 from hf_ltsam.models.classifier import num_outputs
 
 
 def lift_bottleneck(num_classes: int, num_blocks: int) -> int:
-    """2^max(0, int(log2(C / (2 L)))) (LIFT): the power of two below C / (2 L), so that adapters grow with a classifier."""
+    """2^max(0, int(log2(C / (2 L)))) for C classes and L blocks: a power of two that grows with the classifier.
+
+    Source: LIFT (Shi et al. 2024).
+    """
     return int(2 ** max(0, int(math.log2(num_classes / (2 * num_blocks)))))
 
 
 class AdaptFormerModel(EncoderTuner):
     """AdaptFormer in every block of a vision encoder.
 
-    In a block: h + mlp(ln2(h)) + adapter(h). Where an encoder does something to the MLP's output before it is added (the
-    layer scale and stochastic depth of DINOv2, the dropout of ViT), it does so to the sum of both.
+    In a block: h + mlp(ln2(h)) + adapter(h). Operations of the encoder on the MLP's output before it is added (the layer
+    scale and stochastic depth of DINOv2, the dropout of ViT) apply to the sum of both.
     """
 
     prefix = "adaptformer_"
     tuner_layer_cls = AdaptFormerLayer
     display_name = "AdaptFormer"
     way_out = "For another encoder name its modules: AdaptFormerConfig(target_modules=[...], norm=..., bottleneck=...)."
-    no_merging = "between its two matrices stands a ReLU, so no weight of the encoder can do the same"
+    no_merging = "a ReLU stands between its two matrices, so no weight of the encoder can compute it"
 
     def targets(self, config: AdaptFormerConfig, model: nn.Module) -> list[str]:
         return self.encoder(model).mlps
@@ -46,10 +49,10 @@ class AdaptFormerModel(EncoderTuner):
         norm = neighbours.get(str(config.norm))
         if norm is None:
             raise ValueError(
-                f"AdaptFormer reads what goes into the layer norm before {name!r}, but {type(parent).__name__} has no "
+                f"AdaptFormer reads the input of the layer norm before {name!r}, but {type(parent).__name__} has no "
                 f"{config.norm!r}, only {', '.join(neighbours)}. Set AdaptFormerConfig(norm=...)."
             )
-        setattr(parent, str(config.norm), KeepsInput(norm))
+        setattr(parent, str(config.norm), NormWithInput(norm))
         return AdaptFormerLayer(target, next(norm.parameters()).numel())
 
     def add(self, config: AdaptFormerConfig, wrapper: AdaptFormerLayer, adapter: str, name: str) -> None:
@@ -57,14 +60,14 @@ class AdaptFormerModel(EncoderTuner):
 
 
 def check_num_classes(config: AdaptFormerConfig, model: nn.Module) -> None:
-    """Refuse an adapter made for another number of classes than the classifier that is trained with it has.
+    """Refuse an adapter for another number of classes than that of the classifier trained with it.
 
     Raises:
         ValueError: naming both numbers.
     """
     for name, module in model.named_modules() if config.num_classes is not None else ():
-        kept = any(name.endswith(saved) for saved in config.modules_to_save or ())
-        outputs = num_outputs(module) if kept else None
+        is_saved = any(name.endswith(saved) for saved in config.modules_to_save or ())
+        outputs = num_outputs(module) if is_saved else None
         if outputs is not None and outputs != config.num_classes:
             raise ValueError(
                 f"The adapter is made for num_classes={config.num_classes}, but {name!r} of {type(model).__name__} has "

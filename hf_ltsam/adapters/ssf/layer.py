@@ -1,4 +1,4 @@
-"""Scale and shift after one layer, and how that layer takes them up."""
+"""Scale and shift after one layer, beside it or merged into it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Affine: TypeAlias = nn.Linear | nn.LayerNorm | nn.Conv2d
 class SSFLayer(Wrapper):
     """A linear, norm or convolution layer followed by y = gamma x + beta per output channel.
 
-    Merged, the layer itself does so: its weight and bias W, b become gamma W and gamma b + beta.
+    Merged, the layer computes the same by itself: its weight W and bias b become gamma W and gamma b + beta.
     """
 
     adapter_layer_names = ("ssf_scale", "ssf_shift")
@@ -26,10 +26,10 @@ class SSFLayer(Wrapper):
         super().__init__(base_layer)
         self.ssf_scale = nn.ParameterDict()  # gamma (D,)
         self.ssf_shift = nn.ParameterDict()  # beta (D,)
-        self._unmerged: dict[str, Tensor] = {}  # weight and bias as they were
+        self._unmerged: dict[str, Tensor] = {}  # weight and bias before the merge
 
     def add(self, adapter: str, learn_scale: bool) -> None:
-        """A new adapter, which changes nothing yet."""
+        """Add an adapter, which starts as the identity."""
         channels = self.base_layer.weight.shape[0]
         if learn_scale:
             self.ssf_scale[adapter] = nn.Parameter(torch.ones(channels))
@@ -39,7 +39,7 @@ class SSFLayer(Wrapper):
         if self.disable_adapters:
             self.unmerge()
         y = self.base_layer(x)
-        adapter = self.the_one_acting()
+        adapter = self.working_adapter()
         if adapter is None:
             return y
         dims = (-1, 1, 1) if isinstance(self.base_layer, nn.Conv2d) else (-1,)
@@ -52,10 +52,14 @@ class SSFLayer(Wrapper):
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Take an adapter up into weight and bias.
+        """Merge an adapter into weight and bias.
+
+        Args:
+            safe_merge: refuse weights that are not finite.
+            adapter_names: None: the active one.
 
         Raises:
-            ValueError: two at once, a layer without a bias, or (`safe_merge`) a result that is not finite.
+            ValueError: two adapters at once, a layer without a bias, or (`safe_merge`) a result that is not finite.
         """
         names = [n for n in check_adapters_to_merge(self, adapter_names) if n in self.ssf_shift]
         if not names:
@@ -65,7 +69,7 @@ class SSFLayer(Wrapper):
         layer = self.base_layer
         if layer.bias is None:
             raise ValueError(
-                f"SSF cannot be merged into this {type(layer).__name__}: it has no bias to take the shift up. Leave the "
+                f"SSF cannot be merged into this {type(layer).__name__}: it has no bias for the shift. Leave the "
                 "layer out of the adapter (exclude_modules), or keep the adapter beside the model."
             )
         scale = self._scale(names[0])
@@ -79,7 +83,7 @@ class SSFLayer(Wrapper):
         self.merged_adapters.append(names[0])
 
     def unmerge(self) -> None:
-        """Put weight and bias back, bit for bit."""
+        """Restore weight and bias, bit for bit."""
         if self.merged:
             self.base_layer.load_state_dict(self._unmerged)
             self._unmerged, self.merged_adapters = {}, []

@@ -1,4 +1,4 @@
-"""Puts SSF into an encoder."""
+"""SSF for a vision encoder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SSFModel(EncoderTuner):
     def wrap(self, config: SSFConfig, target: nn.Module, parent: nn.Module, name: str) -> Wrapper:
         if not isinstance(target, nn.Linear | nn.LayerNorm | nn.Conv2d):
             raise ValueError(
-                f"SSF scales what nn.Linear, nn.LayerNorm and nn.Conv2d put out; {name!r} is a {type(target).__name__}. "
+                f"SSF scales the outputs of nn.Linear, nn.LayerNorm and nn.Conv2d; {name!r} is a {type(target).__name__}. "
                 "Change target_modules."
             )
         return SSFLayer(target)

@@ -1,4 +1,4 @@
-"""Visual prompt tuning (Jia et al. 2022): learned tokens beside those of the patches."""
+"""Visual prompt tuning (Jia et al. 2022): learned tokens beside the patch tokens."""
 
 from hf_ltsam.adapters.vpt.config import VPTConfig
 from hf_ltsam.adapters.vpt.layer import VPTLayer

@@ -1,4 +1,4 @@
-"""Puts visual prompts into an encoder."""
+"""Visual prompts for a vision encoder."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from hf_ltsam.adapters.vpt.layer import VPTLayer
 class VPTModel(EncoderTuner):
     """Prompts before every block of a vision encoder, or before the first.
 
-    They come in after the class token (SigLIP has none) and behind the position embeddings, and are gone before the
-    pooling of the architecture, which sees the tokens that it knows.
+    They enter after the class token (SigLIP has none) and after the position embeddings, and leave before the pooling of
+    the architecture.
     """
 
     prefix = "vpt_"
     tuner_layer_cls = VPTLayer
     display_name = "VPT"
-    way_out = "Other encoders cannot be given prompts: where their class token is, is not known. Try LoRA there."
-    no_merging = "prompts are tokens, and no weight of the encoder stands for them"
+    way_out = "Prompts need the position of the class token, which is unknown in other encoders. Try LoRA there."
+    no_merging = "prompts are tokens, and no weight of the encoder can replace them"
 
     def targets(self, config: VPTConfig, model: nn.Module) -> list[str]:
         return list(self.encoder(model).blocks)
@@ -48,8 +48,8 @@ class VPTModel(EncoderTuner):
         wrapper.vpt_leaving[adapter] = config.num_tokens if config.deep or name == self._chosen[-1] else 0
 
     def _prompts(self, count: int) -> torch.Tensor:
-        """Prompts (t, D) as they start."""
-        geometry = self._encoder.module.config
-        p, width = geometry.patch_size, geometry.hidden_size
+        """Initial prompts (t, D)."""
+        config = self._encoder.module.config
+        p, width = config.patch_size, config.hidden_size
         bound = math.sqrt(6 / (3 * p * p + width))  # Jia et al. 2022; three channels
         return torch.empty(count, width).uniform_(-bound, bound)

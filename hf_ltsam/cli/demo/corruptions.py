@@ -17,10 +17,10 @@ from hf_ltsam.cli.evaluate.command import output_folder
 from hf_ltsam.cli.evaluate.evaluation import Settings, identity_of, summary_of
 from hf_ltsam.cli.evaluate.images import Corruption, TestImages
 from hf_ltsam.cli.evaluate.sets import DIGITS, SUFFIX, Places, find_sets
-from hf_ltsam.data.decode import encoded_images
+from hf_ltsam.data.decoding import encoded_images
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.metrics.corruption import mean_error
-from hf_ltsam.models.test_views import Preprocessing
+from hf_ltsam.models.views import Preprocessing
 from hf_ltsam.runs.files import write_json
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, load_checkpoint
 from hf_ltsam.runs.shift.results import FILE_NAME, Results, measured

@@ -25,7 +25,7 @@ from hf_ltsam.cli.evaluate.sets import NAMES, Places, TestSet, find_sets
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, nearest, require
 from hf_ltsam.metrics.corruption import Baseline
-from hf_ltsam.models.test_views import TEST_TIME, check_test_time
+from hf_ltsam.models.views import TEST_TIME, check_test_time
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, check_model_name, load_checkpoint
 from hf_ltsam.runs.shift.report import GROUPS, short, write_report

@@ -16,7 +16,7 @@ from datasets import Dataset
 from hf_ltsam.cli.evaluate.classes import are_imagenets, imagenet_keys, labels_of, match_classes, model_labels
 from hf_ltsam.cli.evaluate.images import Corruption, TestImages
 from hf_ltsam.cli.evaluate.sets import TestSet
-from hf_ltsam.data.decode import encoded_images
+from hf_ltsam.data.decoding import encoded_images
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.metrics.corruption import ALEXNET, SEVERITIES, Baseline, corruption_summary
 from hf_ltsam.runs.shift.checkpoint import Checkpoint
@@ -33,7 +33,7 @@ class Settings:
     Args:
         corruptions, severities: of -C sets.
         seed: of corruptions that are made on the fly.
-        test_time: a name in `hf_ltsam.models.test_views.TEST_TIME`.
+        test_time: a name in `hf_ltsam.models.views.TEST_TIME`.
         only_known_classes: leave out images of classes that the model does not know.
         batch_size, num_workers: of every process; they change no number. `num_workers` None: by the cores there are.
     """

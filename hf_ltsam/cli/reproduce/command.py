@@ -21,11 +21,11 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from hf_ltsam.cli.reproduce.recipes import find_recipe, read_recipe
 from hf_ltsam.cli.reproduce.results import ended_runs, shown, write_table
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
-from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns, read_table, table_names
+from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns, read_table
 from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.runs.recipe_tables import table_names
 from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.report import write_report
 
@@ -144,8 +144,8 @@ def _name(row: Row) -> str | None:
 
     None for a second stage, which takes the data of its first one.
     """
-    recipe = read_recipe(find_recipe(row.recipe))
-    return recipe.get("dataset") or recipe.get("builder")
+    settings = row.expanded
+    return settings.get("dataset") or settings.get("builder")
 
 
 def _dataset(row: Row, folders: dict[str, str]) -> list[str]:

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_ltsam.cli.reproduce.recipes import find_recipe, published_target
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns
 from hf_ltsam.runs.files import write_json, write_whole
+from hf_ltsam.runs.recipe_tables import GROUPS
 from hf_ltsam.runs.record import FILE_NAME, RunRecord, read_metrics
 from hf_ltsam.runs.report.configurations import spread
 from hf_ltsam.runs.report.content import mean_and_deviation
 
-GROUPS = ("overall", "many", "medium", "few")
 FIGURE = "report/cost.png"  # of the report, beside the table
 _PACKAGES = ("hf_ltsam", "torch", "transformers")
 COLUMNS = ("row", *GROUPS, "seeds", "seconds")
@@ -51,10 +50,10 @@ def shown(record: RunRecord) -> str:
 
 
 def _row(row: Row, records: Sequence[RunRecord]) -> dict[str, Any]:
-    target = None if row.settings else published_target(find_recipe(row.recipe))  # of the recipe as it is
+    target = row.target
     return {
         "row": row.name,
-        "published": None if target is None else {name: getattr(target, name) for name in GROUPS},
+        "published": None if target is None else target.accuracies,
         "source": None if target is None else target.source,
         "settings": row.settings,
         "seeds": [record.seed for record in records],

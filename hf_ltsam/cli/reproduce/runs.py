@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from hf_ltsam.cli.reproduce.recipes import find_recipe
 from hf_ltsam.cli.reproduce.tables import Row
 from hf_ltsam.cli.train.arguments import read_settings
 from hf_ltsam.cli.train.saved_run import RECIPE
+from hf_ltsam.runs.recipes import find_recipe
 from hf_ltsam.runs.record import FILE_NAME, RunRecord, read_metrics
 from hf_ltsam.training.checkpoints import last_checkpoint
 
@@ -96,15 +96,21 @@ class RowRun:
 
     def _recipe(self) -> str:
         """The row's recipe, or a file beside the runs that lays the table's settings over it."""
-        if not self.row.settings:
+        if not self.row.settings and not self.row.parts:
             return self.row.recipe
         path = self.root / "recipes" / f"{self.row.name}.yaml"
-        origin = str(find_recipe(self.row.recipe).resolve())
-        text = yaml.safe_dump({"inherits": origin, **self.row.settings}, sort_keys=False)
+        text = yaml.safe_dump({"inherits": self._inherited(), **self.row.settings}, sort_keys=False)
         if not path.is_file() or path.read_text() != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         return str(path)
+
+    def _inherited(self) -> str | list[str]:
+        """Parts, a row by its name, or a file by its whole path."""
+        if self.row.parts:
+            return list(self.row.parts)
+        recipe = find_recipe(self.row.recipe)
+        return str(recipe.resolve() if isinstance(recipe, Path) else recipe)
 
 
 def run_all(runs: Sequence[RowRun], jobs: int, ended: Callable[[RowRun, int], Any]) -> None:

@@ -1,12 +1,4 @@
-"""Tables: YAML files that name the recipes of a published table, row by row.
-
-title: what is compared on what
-source: of the published numbers
-settings: {...}              laid over every row that is trained from its start, and over first stages; may be left out
-rows:
-  - NAME                     a recipe of ours, or a file beside the table
-  - NAME: {setting: value}   with settings of its own
-"""
+"""A table as runs: its rows with the table's settings laid over them, and what has to be trained before."""
 
 from __future__ import annotations
 
@@ -16,11 +8,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from hf_ltsam.cli.reproduce.recipes import RECIPES, find_recipe, load_mapping, read_recipe
 from hf_ltsam.hyperparameters import nearest
-
-TABLES = RECIPES / "tables"
-_KEYS = frozenset(["title", "source", "settings", "rows"])
+from hf_ltsam.runs.recipe_tables import TABLES, Published, RecipeRow, load_table, published_rows, table_names
+from hf_ltsam.runs.recipes import find_recipe, read_recipe
 
 
 @dataclass(frozen=True)
@@ -30,24 +20,42 @@ class Row:
     Args:
         recipe: its name or file, as `--config` takes it.
         settings: laid over the recipe; None takes a setting back to its default.
+        parts: of a row that no recipe stands for, in a table of one's own: what it is laid over instead.
+        published: as the table states it; None: as the recipe does.
     """
 
     recipe: str
     settings: dict[str, Any] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
+    published: Published | None = None
 
     @property
     def name(self) -> str:
         """Of its folder."""
         return Path(self.recipe).stem
 
-    def is_named(self, name: str) -> bool:
-        """Whether that is its name or its recipe, or a pattern of its name."""
-        return name == self.recipe or fnmatchcase(self.name, name)
+    @property
+    def expanded(self) -> dict[str, Any]:
+        """All its settings."""
+        recipe = RecipeRow(self.recipe, parts=self.parts) if self.parts else find_recipe(self.recipe)
+        return {**read_recipe(recipe), **self.settings}
 
     @property
     def first_stage(self) -> str | None:
         """The recipe that it starts from, of a second stage."""
-        return read_recipe(find_recipe(self.recipe)).get("first_stage")
+        return self.expanded.get("first_stage")
+
+    @property
+    def target(self) -> Published | None:
+        """The published number; None where there is none, or settings were laid over the recipe that it is of."""
+        if self.published is not None or self.settings or self.parts:
+            return self.published
+        recipe = find_recipe(self.recipe)
+        return None if isinstance(recipe, Path) else recipe.published
+
+    def is_named(self, name: str) -> bool:
+        """Whether that is its name or its recipe, or a pattern of its name."""
+        return name == self.recipe or fnmatchcase(self.name, name)
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class TableOfRuns:
     """Args:
     name: of its file.
     title: what is compared on what.
-    source: of the published numbers, or why there are none.
+    source: of the published numbers, or that they are ours.
     rows: in the order of the source.
     settings: of every row that is trained from its start, and of every first stage.
     whole: all rows of the file, of which `rows` may be some.
@@ -83,13 +91,8 @@ class TableOfRuns:
     def first_stages(self) -> tuple[Row, ...]:
         """What has to be trained before the rows and is none of them, each once; as the table has it, if it has it."""
         needed = {Path(name).stem: name for row in self.rows if (name := row.first_stage) is not None}
-        chosen, known = [row.name for row in self.rows], {row.name: row for row in self.whole}
-        return tuple(known.get(n, Row(name, self.settings)) for n, name in needed.items() if n not in chosen)
-
-
-def table_names() -> list[str]:
-    """Of the tables that come with the recipes."""
-    return sorted(path.stem for path in TABLES.glob("*.yaml"))
+        chosen, rows = [row.name for row in self.rows], {row.name: row for row in self.whole}
+        return tuple(rows.get(n, Row(name, self.settings)) for n, name in needed.items() if n not in chosen)
 
 
 def read_table(name: str) -> TableOfRuns:
@@ -99,21 +102,10 @@ def read_table(name: str) -> TableOfRuns:
         FileNotFoundError: neither, or a row whose recipe does not exist.
         ValueError: a file that does not hold a table.
     """
-    path = _find(name)
-    values = load_mapping(path)
-    unknown = sorted(set(values) - _KEYS)
-    if unknown:
-        raise ValueError(f"{path} sets {unknown[0]!r}, which no table has.{nearest(unknown[0], sorted(_KEYS))}")
-    missing = [key for key in ("title", "source", "rows") if not values.get(key)]
-    if missing:
-        raise ValueError(f"{path} has no {missing[0]!r}: a table has a title, a source and a list of rows.")
-    settings = _settings(path, values.get("settings"))
-    rows = tuple(_row(path, row, settings) for row in values["rows"])
-    names = [row.name for row in rows]
-    twice = next((n for n in names if names.count(n) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{path} has the row {twice} twice.")
-    return TableOfRuns(path.stem, values["title"], values["source"], rows, settings, rows)
+    table = load_table(_find(name))
+    rows = tuple(_row(row, table.settings) for row in table.rows)
+    source = f"{table.source} (without {table.without})" if table.without else table.source
+    return TableOfRuns(table.name, table.title, source, rows, table.settings, rows)
 
 
 def _find(name: str) -> Path:
@@ -123,20 +115,8 @@ def _find(name: str) -> Path:
     raise FileNotFoundError(f"{name}: there is no such file, and no table of that name.{nearest(name, table_names())}")
 
 
-def _row(path: Path, row: Any, settings: dict[str, Any]) -> Row:
-    """`NAME`, or `NAME: {setting: value}`."""
-    if isinstance(row, dict) and len(row) == 1:
-        ((recipe, own),) = row.items()
-    else:
-        recipe, own = row, None
-    if not isinstance(recipe, str):
-        raise ValueError(f"{path} has the row {row!r}; a row is the name of a recipe, or `NAME: {{setting: value}}`.")
-    beside = path.parent / recipe
-    row = Row(str(beside) if beside.is_file() else recipe, {**settings, **_settings(path, own)})
-    return row if row.first_stage is None else Row(row.recipe, _settings(path, own))
-
-
-def _settings(path: Path, values: Any) -> dict[str, Any]:
-    if not isinstance(values, dict | None):
-        raise ValueError(f"{path} has settings {values!r}; they must be `name: value` on lines of their own.")
-    return values or {}
+def _row(row: RecipeRow, settings: dict[str, Any]) -> Row:
+    """With the table's settings, which are none of a second stage's."""
+    is_ours = published_rows().get(row.name) == row
+    made = Row(row.name) if is_ours else Row(row.name, row.settings, row.parts, row.published)
+    return replace(made, settings={**settings, **made.settings}) if made.first_stage is None else made

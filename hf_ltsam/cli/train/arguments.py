@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 
 from hf_ltsam import LTSamConfig
-from hf_ltsam.cli.reproduce.recipes import RECIPES, find_recipe, read_recipe, recipe_names
 from hf_ltsam.cli.train.data_arguments import DataArguments
 from hf_ltsam.cli.train.model_arguments import ModelArguments
 from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.runs.recipes import find_recipe, read_recipe, recipe_names
 
 HELP = "`ltsam train --help` lists all options."
 _UNSET = object()
@@ -66,7 +66,7 @@ def read_settings(words: Sequence[str], program: str = "train") -> tuple[dict[st
     settings: dict[str, Any] = {}
     if recipe is not None:
         path = find_recipe(recipe)
-        settings = _given(parser, _as_words(read_recipe(path), _options(parser), path))
+        settings = _given(parser, _as_words(read_recipe(path), _options(parser), str(path)))
     for kind in ("method", "loss", "adapter", "second_stage"):  # a recipe's arguments are not those of another one
         if kind in given and given[kind] != settings.get(kind):
             settings.pop(f"{kind}_args", None)
@@ -83,7 +83,7 @@ def run_of(settings: dict[str, Any], words: Sequence[str], program: str = "train
 
 @cache  # 150 options take longer to declare than to read
 def _parser(program: str) -> _Parser:
-    of_stages = " A second stage's defaults are those of recipes/base/second_stage.yaml, whatever is shown here."
+    of_stages = " The defaults of a second stage are those of `ltsam recipes second_stage`, whatever is shown here."
     parser = _Parser(
         [ModelArguments, DataArguments, SecondStageArguments, LTSamConfig],
         prog=f"ltsam {program}",
@@ -135,7 +135,7 @@ def _refuse(word: str, options: Iterable[str]) -> NoReturn:
     raise ValueError(f"Unknown option --{name}.{_closest(name, options)} {HELP}")
 
 
-def _as_words(settings: dict[str, Any], options: Sequence[str], path: Path) -> list[str]:
+def _as_words(settings: dict[str, Any], options: Sequence[str], path: str) -> list[str]:
     """Settings of a recipe as the command line that says the same, so that both are read by the same rules."""
     words: list[str] = []
     for name, value in settings.items():
@@ -170,7 +170,7 @@ def _without_json(name: str, value: Any) -> Any:
 # ---- the settings of a second stage: its own, those of its first stage, and the defaults of all second st ----
 
 _MOVABLE = {"dataset", "lists", "own_lists", "check_images"}  # where the data lie, not what they are
-DEFAULTS = RECIPES / "base" / "second_stage.yaml"
+DEFAULTS = "second_stage"  # a part of recipes
 
 
 @dataclass
@@ -217,9 +217,10 @@ def first_stage_folder(value: str | None, seed: int) -> Path:
     runs = Path("runs") / folder.name / f"seed{seed}"
     if runs.is_dir():
         return runs
-    is_recipe = folder.name in recipe_names() or (RECIPES / f"{value}.yaml").is_file()
     hint = (
-        f" The recipe has not been run: ltsam train --config {value} --seed {seed} writes {runs}." if is_recipe else ""
+        f" The recipe has not been run: ltsam train --config {value} --seed {seed} writes {runs}."
+        if value in recipe_names()
+        else ""
     )
     raise FileNotFoundError(f"--first_stage {value}: there is no such folder.{hint}")
 

@@ -10,11 +10,11 @@ from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.train.arguments import Run
 from hf_ltsam.cli.train.model import OURS
 from hf_ltsam.cli.train.splits import check_choice, check_data
+from hf_ltsam.models.class_vectors import STARTS
 from hf_ltsam.models.clip_source import OPEN_CLIP
-from hf_ltsam.models.clip_start import STARTS
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.models.resnet_cifar import HEADS
-from hf_ltsam.models.test_views import check_test_time
+from hf_ltsam.models.views import check_test_time
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.hub import check_token, require_network
 from hf_ltsam.runs.record import FILE_NAME
@@ -94,7 +94,7 @@ def _check_model(run: Run) -> None:
     if model.prompt_names is not None and not Path(model.prompt_names).is_file():
         raise FileNotFoundError(f"--prompt_names {model.prompt_names}: there is no such file.")
     if model.adapter is not None:
-        from hf_ltsam.adapters.by_name import adapter_names
+        from hf_ltsam.adapters.factory import adapter_names
 
         check_choice("adapter", model.adapter, adapter_names())
     elif model.adapter_args:

@@ -13,8 +13,8 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from hf_ltsam.cli.train.data_arguments import DataArguments
 from hf_ltsam.cli.train.model import ImageFormat, Normalisation
 from hf_ltsam.cli.train.splits import Splits
-from hf_ltsam.data.decode import decode_image, decode_images, encoded_images, unreadable_images
-from hf_ltsam.data.in_memory.in_memory import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
+from hf_ltsam.data.decoding import decode_image, decode_images, encoded_images, unreadable_images
+from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
 from hf_ltsam.data.transforms import image_transform, on_the_fly, short_side_of
 
 SMALL = 64  # pixels: images up to this side are decoded once and kept in memory

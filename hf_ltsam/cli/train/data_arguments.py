@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hf_ltsam.data.in_memory.randaugment import RandAugment
-from hf_ltsam.models.test_views import TEST_TIME
+from hf_ltsam.models.views import TEST_TIME
 
 
 @dataclass

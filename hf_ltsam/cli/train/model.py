@@ -21,8 +21,8 @@ from transformers.image_utils import PILImageResampling
 from hf_ltsam import CifarResNetConfig
 from hf_ltsam.cli.train.model_arguments import ModelArguments
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
+from hf_ltsam.models.class_vectors import FROM_IMAGES
 from hf_ltsam.models.clip_source import is_clip
-from hf_ltsam.models.clip_start import FROM_IMAGES
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.training.training_set import without_adapter
 

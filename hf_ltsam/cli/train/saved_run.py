@@ -14,7 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_ltsam import ClassStatistics
-from hf_ltsam.adapters.by_name import FULL
+from hf_ltsam.adapters.factory import FULL
 from hf_ltsam.class_statistics import FILE_NAME as STATISTICS_FILE
 from hf_ltsam.cli.train.arguments import Run, parse
 from hf_ltsam.cli.train.data import prepare

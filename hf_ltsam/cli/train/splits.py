@@ -19,8 +19,8 @@ from dataset_builders.sets.cifar_lt import load_cifar_lt
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.train.data_arguments import DataArguments
 from hf_ltsam.data.bad_images import NAMED
-from hf_ltsam.data.decode import unreadable_rows
-from hf_ltsam.data.in_memory.in_memory import CUSTOMARY_NORMALISATION
+from hf_ltsam.data.decoding import unreadable_rows
+from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import class_label_column_of, read_label_column
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.training.second_stage.tau import hold_out

@@ -1,6 +1,6 @@
 """Train an image classifier on long-tailed data, test it after the last epoch, and write down what came out.
 
-accelerate launch training_scripts/train.py --config training_scripts/recipes/cifar100_lt_ir100_la_focal_sam.yaml
+accelerate launch training_scripts/train.py --config cifar100_lt_ir100_la_focal_sam
 ltsam train --dataset FOLDER --method focal_sam --method_args '{"rho": 0.1}' --loss logit_adjustment --learning_rate 0.1
 """
 
@@ -22,11 +22,11 @@ from hf_ltsam.cli.train.model import adapted, build_model, image_format, image_p
 from hf_ltsam.cli.train.results import print_results, record_of, save_recipe
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
 from hf_ltsam.cli.user_errors import user_errors
-from hf_ltsam.data.decode import encoded_images
+from hf_ltsam.data.decoding import encoded_images
 from hf_ltsam.losses.features import check_features
-from hf_ltsam.models.clip_start import FROM_IMAGES, start_from_images
+from hf_ltsam.models.class_vectors import FROM_IMAGES, start_from_images
 from hf_ltsam.models.spectral_norm import normalise_spectrally
-from hf_ltsam.models.test_views import Preprocessing
+from hf_ltsam.models.views import Preprocessing
 from hf_ltsam.runs.predictions import predictions_of, write_predictions
 from hf_ltsam.runs.record import RunRecord, write_metrics
 from hf_ltsam.training.checkpoints import last_checkpoint

@@ -1,1 +1,1 @@
-"""Images kept in memory on one device, and batches augmented there."""
+"""Small images in the memory of one device, and batches augmented there."""

@@ -1,4 +1,4 @@
-"""Operations on uint8 images (k, C, H, W), all of them at once; results as torchvision's for tensors, pixel by pixel."""
+"""RandAugment's operations on a batch of uint8 images (k, C, H, W); each result equals torchvision's for tensors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _GREY = (0.2989, 0.587, 0.114)  # of red, green, blue: torchvision's rounding of
 
 
 def moved(images: Tensor, sources: Tensor) -> Tensor:
-    """Every pixel taken from another place of its image.
+    """Every pixel replaced by another one of its image.
 
     Args:
-        sources: row * W + column (k, H * W); -1: from outside, black.
+        sources: row * W + column of the new pixel (k, H * W); -1: outside of the image, black.
     """
     flat = images.flatten(2)  # (k, C, H * W)
     places = sources.clamp(min=0).unsqueeze(1).expand_as(flat)
@@ -20,7 +20,7 @@ def moved(images: Tensor, sources: Tensor) -> Tensor:
 
 
 def blended(images: Tensor, other: Tensor, shares: Tensor) -> Tensor:
-    """a * image + b * other, cut off at black and white.
+    """a * image + b * other, clipped to [0, 255].
 
     Args:
         other: anything that broadcasts to the images.
@@ -31,7 +31,7 @@ def blended(images: Tensor, other: Tensor, shares: Tensor) -> Tensor:
 
 
 def grey(images: Tensor) -> Tensor:
-    """(k, 1, H, W), of one or three channels."""
+    """Grey levels (k, 1, H, W) of images with one or three channels."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.unbind(1)
@@ -40,12 +40,12 @@ def grey(images: Tensor) -> Tensor:
 
 
 def mean_grey(images: Tensor) -> Tensor:
-    """(k, 1, 1, 1), float32."""
+    """Mean grey level of each image (k, 1, 1, 1), float32."""
     return grey(images).float().mean((1, 2, 3), keepdim=True)
 
 
 def smoothed(images: Tensor) -> Tensor:
-    """Each pixel a mean of its neighbourhood of 3 x 3, in which it counts five times; those at the border as they are."""
+    """The mean of 3 x 3 pixels, in which the one in the middle counts five times; pixels at the border stay."""
     if min(images.shape[2:]) <= 2:
         return images
     wide = images.float()  # whole numbers, so that every sum is exact
@@ -57,7 +57,7 @@ def smoothed(images: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Each channel stretched from black to white; one of a single level stays."""
+    """Each channel stretched from black to white; a channel with a single level stays."""
     low, high = (extreme.float() for extreme in (images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)))
     flat = low == high
     scale = torch.where(flat, 1.0, 255 / (high - low))
@@ -65,10 +65,10 @@ def autocontrast(images: Tensor) -> Tensor:
 
 
 def equalized(images: Tensor) -> Tensor:
-    """Each channel's histogram made flat, as PIL does; one of nearly a single level stays."""
+    """Each channel with a flat histogram, as PIL computes it; a channel with nearly a single level stays."""
     values = images.flatten(2).int()  # (k, C, H * W)
     ordered = values.sort(dim=2).values
-    darker = torch.searchsorted(ordered, values)  # how many pixels of the channel are darker than this one
-    step = torch.searchsorted(ordered, ordered[..., -1:].contiguous()) // 255  # all but the brightest, over 255
+    darker = torch.searchsorted(ordered, values)  # number of darker pixels in the channel
+    step = torch.searchsorted(ordered, ordered[..., -1:].contiguous()) // 255  # all pixels but the brightest, over 255
     levels = (darker + step // 2) // step.clamp(min=1)
     return torch.where(step == 0, values, levels.clamp(0, 255)).to(torch.uint8).view(images.shape)

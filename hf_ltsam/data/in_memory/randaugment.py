@@ -1,4 +1,4 @@
-"""RandAugment for a batch: every image has operations of its own, and each is applied to all its images at once."""
+"""RandAugment for a batch: each image draws its own operations, and each operation runs on all its images at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_ltsam.data.in_memory import image_operations as images_of
-from hf_ltsam.data.in_memory.augmentation_draws import Keys, operation_draws
+from hf_ltsam.data.in_memory.augmentation import Keys, operation_draws
 from hf_ltsam.data.in_memory.image_store import on_device
 from hf_ltsam.hyperparameters import COUNT, require
 
@@ -31,13 +31,13 @@ OPERATIONS = (*_MOVED, *_BLENDED, *_OTHERS)
 
 @dataclass(frozen=True)
 class RandAugment:
-    """So many operations in a row, each drawn with equal probability from 14, all with one magnitude.
+    """A fixed number of operations in a row, each drawn uniformly from 14, all with one magnitude.
 
-    Shears, translations, rotation, brightness, colour, contrast and sharpness go either way with equal probability.
+    Shears, translations, rotation, brightness, colour, contrast and sharpness take either sign with equal probability.
     Operations, ranges and rounding are those of torchvision's `RandAugment` for tensors: nearest pixels, black outside.
 
     Args:
-        operations: in a row, for each image; >= 1.
+        operations: per image, >= 1.
         magnitude: 0 to 30.
 
     Source: Cubuk et al. 2020 Sec. 3.
@@ -52,10 +52,10 @@ class RandAugment:
             raise ValueError(f"`RandAugment(magnitude=...)` must be in [0, {LARGEST}], got {self.magnitude}.")
 
     def draws(self, keys: Sequence[Keys]) -> NDArray[np.int64]:
-        """For each operation in a row and each image: which of `OPERATIONS`, and whether it goes the other way.
+        """Index into `OPERATIONS` and sign (1: negative) of every operation of every image.
 
         Args:
-            keys: random bits (n,) for each operation in a row.
+            keys: for each operation in a row, random bits (n,).
 
         Returns:
             (operations, 2, n).
@@ -63,23 +63,23 @@ class RandAugment:
         return np.stack([operation_draws(k, len(OPERATIONS)) for k in keys])
 
     def __call__(self, images: Tensor, draws: NDArray[np.int64]) -> Tensor:
-        """Apply what was drawn.
+        """Apply the drawn operations in place.
 
         Args:
             images: uint8 (n, C, H, W), C 1 or 3; overwritten.
-            draws: on the host (operations, 2, n).
+            draws: of the method `draws`, on the host (operations, 2, n).
         """
-        for which, negative in draws:
-            order = np.argsort(which, kind="stable")
-            rows, other_way = on_device(np.stack([order, negative[order]]), images.device)
-            counts = np.bincount(which, minlength=len(OPERATIONS)).tolist()
-            for name, chosen, sign in zip(OPERATIONS, rows.split(counts), other_way.split(counts)):
+        for operation, negative in draws:
+            order = np.argsort(operation, kind="stable")
+            rows, signs = on_device(np.stack([order, negative[order]]), images.device)
+            counts = np.bincount(operation, minlength=len(OPERATIONS)).tolist()
+            for name, chosen, sign in zip(OPERATIONS, rows.split(counts), signs.split(counts)):
                 if len(chosen) and name != "identity":
                     images.index_copy_(0, chosen, self._applied(name, images.index_select(0, chosen), sign))
         return images
 
     def _applied(self, name: str, images: Tensor, negative: Tensor) -> Tensor:
-        """One operation on all its images (k, C, H, W); negative: 0 or 1 (k,)."""
+        """One operation on its images (k, C, H, W); negative: 0 or 1 (k,)."""
         if name in _MOVED:
             height, width = images.shape[2:]
             sources = _sources(name, self.magnitude, height, width, images.device)
@@ -87,7 +87,7 @@ class RandAugment:
         if name in _BLENDED:
             other = _BLENDED[name](images)
             shares = _shares(self.magnitude, images.device).index_select(0, negative)
-            return images if other is images else images_of.blended(images, other, shares)  # grey ones have no colour
+            return images if other is images else images_of.blended(images, other, shares)  # a grey image has no colour
         if name == "posterize":
             return images & (256 - 2 ** round(4 * self.magnitude / LARGEST))
         if name == "solarize":
@@ -97,7 +97,7 @@ class RandAugment:
 
 @lru_cache(maxsize=64)
 def _sources(name: str, magnitude: int, height: int, width: int, device: torch.device) -> Tensor:
-    """From where each pixel comes (2, H * W), for the positive and the negative magnitude; see `images_of.moved`."""
+    """Sources of the pixels (2, H * W), for the positive and the negative magnitude; see `image_operations.moved`."""
     share = magnitude / LARGEST
     return torch.stack([_source(name, sign * share, height, width) for sign in (1, -1)]).to(device)
 
@@ -123,6 +123,6 @@ def _source(name: str, share: float, height: int, width: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _shares(magnitude: int, device: torch.device) -> Tensor:
-    """Of the image and of what it is blended with (2, 2), for the positive and the negative magnitude."""
+    """Shares of the image and of its blending partner (2, 2), for the positive and the negative magnitude."""
     change = 0.9 * magnitude / LARGEST
     return torch.tensor([[1 + change, -change], [1 - change, change]], dtype=torch.float32, device=device)

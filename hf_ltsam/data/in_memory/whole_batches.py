@@ -1,4 +1,4 @@
-"""In-memory images for a DataLoader whose batches come as a whole, from the device that trains."""
+"""Whole batches of in-memory images for a `DataLoader`, made on the device of the training."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from hf_ltsam.data.in_memory.image_store import ImageStore
-from hf_ltsam.data.in_memory.in_memory import InMemoryImages
+from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.data.keyed_randomness import KeyedRandomness
 
 
 class WholeBatches(Dataset[Any]):
-    """A data set whose `__getitems__` gives a batch and no list of samples; `as_made` is its collator.
+    """A data set whose `__getitems__` gives a batch instead of a list of samples; `as_made` is its collator.
 
-    It has no `set_epoch`: loaders call that at every start, those of an evaluation with 0, and the source may be shared with
-    the training. The trainer tells the source its epoch.
+    It has no `set_epoch`: a loader calls that whenever it starts, an evaluation's loader with 0, and the training may share
+    the source. The trainer sets the epoch of the source.
 
     Args:
-        source: whose settings and epoch hold at every batch.
-        rows: of the source that this data set shows, in this order (N,); None: all.
-        store: the images on the device where batches are made.
+        source: its settings and epoch apply to every batch.
+        rows: of the source, in the order of this data set (N,); None: all.
+        store: the images on the device that makes the batches.
         memory_format: of the pixels.
     """
 
@@ -45,8 +45,8 @@ class WholeBatches(Dataset[Any]):
         return {name: values[0] for name, values in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        chosen = indices if self.rows is None else self.rows[np.asarray(indices)]
-        return self.source.batch(chosen, self.store, self.memory_format)
+        rows = indices if self.rows is None else self.rows[np.asarray(indices)]
+        return self.source.batch(rows, self.store, self.memory_format)
 
 
 def as_made(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -55,10 +55,10 @@ def as_made(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def in_memory_part(dataset: Any) -> tuple[InMemoryImages, NDArray[np.int64] | None] | None:
-    """The in-memory images that a data set shows, and which of them; None: it shows something else.
+    """The in-memory images of a data set and its rows of them (N,); None for any other data set.
 
-    Seen through torch's `Subset`, and through `KeyedRandomness`, which changes nothing where samples key their own. Classes
-    that are derived from these may give other samples.
+    Looks through torch's `Subset`, and through `KeyedRandomness`, which changes nothing for samples with their own keys.
+    Subclasses of these do not count, since they may give other samples.
     """
     if type(dataset) is InMemoryImages:
         return dataset, None
@@ -68,6 +68,6 @@ def in_memory_part(dataset: Any) -> tuple[InMemoryImages, NDArray[np.int64] | No
         inner = in_memory_part(dataset.dataset)
         if inner is not None:
             source, rows = inner
-            chosen = np.asarray(dataset.indices, dtype=np.int64)
-            return source, chosen if rows is None else rows[chosen]
+            indices = np.asarray(dataset.indices, dtype=np.int64)
+            return source, indices if rows is None else rows[indices]
     return None

@@ -1,1 +1,1 @@
-"""Classes drawn in other shares than those of the training set."""
+"""Sampling by class: classes in other shares than those of the training set."""

@@ -1,4 +1,4 @@
-"""Class-aware and class-balanced sampling from a stream, which can only be read from its beginning."""
+"""Sampling by class from a stream, which can only be read from its beginning."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ from hf_ltsam.hyperparameters import COUNT, require
 
 
 class ClassSampledStream(IterableDataset[Any]):
-    """Rows of a stream, class after class in the shares of a sampling, without end.
+    """An endless stream of rows, with the class shares of a sampling.
 
-    Every row that is read goes into the store of its class, which keeps the last `per_class` of them; then a class is
-    drawn among those seen so far, and a row from its store. So one row is given for each one read, rows of rare classes
-    are given again and again, and most rows of frequent classes never. When the stream is over it is read again, with
-    `set_epoch` where it has one. Classes that were not met yet take no part: in a stream that is not mixed, or whose
-    rarest classes come late, the shares are right from the second pass on only.
+    Every row that is read enters the store of its class, which holds the last `per_class` rows; then a class is drawn
+    from those seen so far, and a row from its store. So one row comes out for each one read, rows of rare classes come
+    out again and again, and most rows of frequent classes never. At its end the stream is read again, after `set_epoch`
+    if it has that. Classes not seen yet are not drawn: in a stream that is not shuffled, or whose rarest classes come
+    late, the shares are right from the second pass on only.
 
-    Everything is a function of the seed and of the place in the sequence: a resumed training, which leaves out what it has
-    had, goes on alike; processes that each read the whole stream and take their own batches of it (accelerate's way) see
-    different rows. Workers of a `DataLoader` draw independently of each other.
+    Everything is a function of the seed and of the position in the sequence: a resumed training, which skips what it has
+    seen, continues alike; processes that read the whole stream and take their own batches from it (accelerate's way) see
+    different rows. The workers of a `DataLoader` draw independently of each other.
 
     Args:
-        stream: anything that can be iterated over again, of mappings: an `IterableDataset` of torch or `datasets`. Mix it
-            before (`stream.shuffle(seed, buffer_size)`).
+        stream: a repeatable iterable of mappings: an `IterableDataset` of torch or `datasets`. Shuffle it first
+            (`stream.shuffle(seed, buffer_size)`).
         statistics: of the training set.
         sampling: "class_aware" (classes in turn, in a new random order each round; rows of a store in turn),
             "class_balanced" or "square_root".
         seed: any integer.
-        per_class: rows that are kept of each class: C times as many in all, so give rows whose images are still encoded.
-        label_name: of the label in a row; then come "label", "labels" and "label_ids".
-        transform: makes the sample of a row that is given, image decoding and augmentation say. Its random numbers are
-            keyed, and a row that is given twice is augmented twice, neither of which holds for a transform of the stream
-            itself. None: the row as it is.
+        per_class: rows in the store of a class, >= 1. Up to C times as many are in memory: leave their images encoded.
+        label_name: the first candidate for the label in a row; then "label", "labels" and "label_ids".
+        transform: from a drawn row to a sample, with image decoding and augmentation. Its random numbers are keyed, and
+            a row drawn twice is augmented twice; neither holds for a transform of the stream itself. None: the row is
+            the sample.
 
     Raises:
-        ValueError: while reading: a row without a label or with one outside the classes, or a stream without rows.
+        ValueError: sampling "uniform" or unknown, or `per_class` below 1. Later, while reading: a row without a label or
+            with one outside the classes, or a stream without rows.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ClassSampledStream(IterableDataset[Any]):
     ) -> None:
         check_sampling(sampling)
         if sampling == UNIFORM:
-            raise ValueError("ClassSampledStream(sampling='uniform') would be the stream itself: use that.")
+            raise ValueError("ClassSampledStream(sampling='uniform') would be the stream itself: use the stream.")
         require(COUNT, self, per_class=per_class)
         self.stream, self.statistics, self.sampling = stream, statistics, sampling
         self.seed, self.per_class, self.transform = seed, per_class, transform
@@ -80,7 +81,7 @@ class ClassSampledStream(IterableDataset[Any]):
 
     def _draws(self, rng: random.Random, key: int) -> Iterator[Any]:
         stores: dict[int, deque[Any]] = {}
-        turn: list[int] = []  # classes that are still to come in this round, the next one last
+        turn: list[int] = []  # classes still to come in this round, the next one last
         for row in self._rows(key):
             stores.setdefault(self._label(row), deque(maxlen=self.per_class)).append(row)
             if self.sampling == CLASS_AWARE:
@@ -93,7 +94,7 @@ class ClassSampledStream(IterableDataset[Any]):
                 yield rng.choice(stores[c])
 
     def _rows(self, key: int) -> Iterator[Any]:
-        """The stream, pass after pass; what a transform of its own draws is keyed by the place of the row."""
+        """The rows of the stream, pass after pass. Random numbers of its own transforms are keyed by position."""
         epoch, place = 0, 0
         while True:
             if hasattr(self.stream, "set_epoch"):  # the convention of datasets and accelerate
@@ -115,10 +116,12 @@ class ClassSampledStream(IterableDataset[Any]):
     def _label(self, row: Any) -> int:
         name = next((name for name in self._label_names if isinstance(row, Mapping) and name in row), None)
         if name is None:
-            found = f"the columns {', '.join(map(str, row))}" if isinstance(row, Mapping) else f"a {type(row).__name__}"
+            content = (
+                f"the columns {', '.join(map(str, row))}" if isinstance(row, Mapping) else f"a {type(row).__name__}"
+            )
             raise ValueError(
-                f"sampling={self.sampling!r} needs the label of every row, and the stream gives {found}: name its label "
-                "column 'labels' (or state label_name), or use sampling='uniform'."
+                f"sampling={self.sampling!r} needs the label of every row, and the stream gives {content}: name its label "
+                "column 'labels' (or set label_name), or use sampling='uniform'."
             )
         try:
             label = operator.index(row[name])

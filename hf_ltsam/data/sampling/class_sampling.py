@@ -1,6 +1,6 @@
-"""Which training images an epoch shows, when that depends on their classes.
+"""Class-aware, class-balanced and square-root sampling of a training set.
 
-Shapes: N training images, C classes, M draws of an epoch.
+Shapes: N training images, C classes, M draws per epoch.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ CLASS_AWARE = "class_aware"
 # A draw shows class c with probability n_c^q / (sum over classes of n^q): Kang et al. 2020 Eq. 1
 _EXPONENTS = {CLASS_AWARE: 0.0, "class_balanced": 0.0, "square_root": 0.5}
 SAMPLINGS = (UNIFORM, *_EXPONENTS)
-_SAMPLING_KEY = 0x5A3  # so that the draws of an epoch do not share random numbers with its augmentation
+_SAMPLING_KEY = 0x5A3  # key word: no random numbers shared with the augmentation of the epoch
 
 
 def check_sampling(sampling: str) -> None:
-    """Refuse a name that does not exist.
+    """Refuse an unknown name.
 
     Raises:
-        ValueError: with the nearest ones.
+        ValueError: with the nearest names.
     """
     if sampling not in SAMPLINGS:
         raise ValueError(f"Unknown sampling {sampling!r}.{nearest(str(sampling), SAMPLINGS)}")
 
 
 def class_shares(counts: Sequence[int], sampling: str) -> Tensor:
-    """The probability (C,) with which a draw shows a class, float64.
+    """The probability of each class in a draw (C,), float64.
 
     Args:
-        counts: training images per class (C,); a class of none is never drawn.
+        counts: training images per class (C,); a class without images is never drawn.
         sampling: "class_aware" or "class_balanced" (1 / C each), or "square_root" (in proportion to sqrt(n_c)).
 
     Source: Kang et al. 2020 Eq. 1 with q = 0 and q = 1/2.
@@ -49,17 +49,18 @@ def class_shares(counts: Sequence[int], sampling: str) -> Tensor:
 
 
 def class_draws(labels: Tensor, sampling: str, num_draws: int, key: int) -> Tensor:
-    """The images (M,) of one epoch, as positions in the training set.
+    """The images of one epoch, as positions in the training set (M,).
 
-    "class_balanced" and "square_root" draw a class by its share, then one of its images, each draw independent of the
-    others. "class_aware" goes through the classes in turn, in a new random order each round, and through the images of
-    a class likewise: any C draws from a multiple of C on show every class once, and no image is seen again before all of
-    its class were.
+    "class_balanced" and "square_root" draw a class by its share, then one of its images, independently of the other
+    draws. "class_aware" goes through the classes in turn, in a new random order each round, and through the images of
+    a class likewise: the C draws of a round contain every class once, and no image comes again before all of its class
+    have come.
 
     Args:
         labels: of the training set (N,).
+        sampling: one of `SAMPLINGS` other than "uniform".
         num_draws: M.
-        key: 64 random bits; the draws are a function of them.
+        key: 64 random bits, which determine the draws.
 
     Source: Kang et al. 2020 Sec. 3; class-aware: Shen et al. 2016.
     """
@@ -77,15 +78,18 @@ def class_draws(labels: Tensor, sampling: str, num_draws: int, key: int) -> Tens
 class ClassSampler(Sampler[int]):
     """`class_draws` for a `DataLoader`: the draws of an epoch are a function of (seed, epoch) alone.
 
-    So every process of a distributed training makes the same sequence, of which accelerate gives each its own batches,
-    and a resumed run goes on in the middle of an epoch.
+    Hence all processes of a distributed training draw the same sequence, from which accelerate gives each its batches,
+    and a resumed run continues in the middle of an epoch.
 
     Args:
         labels: of the training set (N,).
         sampling: "class_aware", "class_balanced" or "square_root".
-        clock: the training set, which knows the epoch.
-        num_draws: M, of an epoch.
+        clock: the training set; it has the epoch.
+        num_draws: M.
         seed: any integer.
+
+    Raises:
+        ValueError: an empty training set.
     """
 
     def __init__(self, labels: Tensor, sampling: str, clock: KeyedDataset, num_draws: int, seed: int) -> None:
@@ -103,43 +107,42 @@ class ClassSampler(Sampler[int]):
 
 
 def full_batches(num_images: int, images_per_step: int, drop_last: bool) -> int:
-    """The draws of an epoch: as many steps as a plain epoch has, none of them with a part of a batch.
+    """Draws per epoch: the steps of a plain epoch, all of them with full batches.
 
-    With a whole number of batches for every process, accelerate need not fill up the last ones with images that other
-    processes have.
+    With full batches for every process, accelerate need not fill up the last ones with images of other processes.
 
     Args:
         num_images: N.
         images_per_step: of all processes together.
-        drop_last: whether a plain epoch leaves its last, smaller batch out.
+        drop_last: whether a plain epoch drops its last, smaller batch.
     """
     steps = num_images / images_per_step
     return images_per_step * max(math.floor(steps) if drop_last else math.ceil(steps), 1)
 
 
 def _by_class(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The images (N,), class after class, and how many there are of each (C,)."""
+    """The images, class after class (N,), and their number per class (C,)."""
     return labels.argsort(stable=True), torch.bincount(labels)
 
 
 def _starts(counts: Tensor) -> Tensor:
-    """Where the images of each class begin (C,)."""
+    """Position of the first image of each class (C,)."""
     return counts.cumsum(0) - counts
 
 
 def _in_turn(images: Tensor, counts: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
     present = counts.nonzero().flatten()
     classes = present[_cycled(len(present), num_draws, generator)]  # (M,)
-    wanted = torch.bincount(classes, minlength=len(counts))
+    draws_of = torch.bincount(classes, minlength=len(counts))  # (C,)
     draws = torch.empty(num_draws, dtype=torch.long)
-    by_class = classes.argsort(stable=True)  # the places of class 0 in the epoch, then those of class 1, ...
-    for places, start, n in zip(by_class.split(wanted.tolist()), _starts(counts).tolist(), counts.tolist()):
+    by_class = classes.argsort(stable=True)  # places of class 0 in the epoch, then of class 1, ...
+    for places, start, n in zip(by_class.split(draws_of.tolist()), _starts(counts).tolist(), counts.tolist()):
         draws[places] = images[start + _cycled(n, len(places), generator)]
     return draws
 
 
 def _cycled(n: int, length: int, generator: torch.Generator) -> Tensor:
-    """0 to n - 1 in random order, again in another order, and so on (length,)."""
+    """0 to n - 1 in random order, again in a new order, and so on (length,)."""
     if length == 0:
         return torch.empty(0, dtype=torch.long)
     rounds = [torch.randperm(n, generator=generator) for _ in range(math.ceil(length / n))]

@@ -14,7 +14,7 @@ from transformers.utils import cached_file
 from hf_ltsam.class_statistics import FILE_NAME as STATISTICS_FILE
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.models.logits import check_num_classes
-from hf_ltsam.models.test_views import Preprocessing
+from hf_ltsam.models.views import Preprocessing
 from hf_ltsam.runs.folder import WEIGHTS, has_weights, load_run
 
 

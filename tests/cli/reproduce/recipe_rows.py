@@ -5,8 +5,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from hf_ltsam.cli.reproduce.recipes import RECIPES, recipe_names
 from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.runs.recipes import recipe_names
 
 NAME = re.compile(
     r"(?P<data>cifar10|cifar100|imagenet_lt|inaturalist2018|places_lt)(_(?P<kind>lt|step)_ir(?P<ratio>\d+))?"
@@ -61,5 +61,5 @@ def run_of(name):
     return parse(["--config", name, "--use_cpu", "true", "--output_dir", str(_EMPTY / name), *folder])
 
 
-FIRST_STAGES = sorted(f"second_stage/{path.stem}" for path in (RECIPES / "second_stage").glob("*_zhou2023b.yaml"))
-ROWS = [Row(name) for name in [*recipe_names(), *FIRST_STAGES]]
+FIRST_STAGES = [name for name in recipe_names() if name.startswith("second_stage/") and "_then_" not in name]
+ROWS = [Row(name) for name in [*(name for name in recipe_names() if "/" not in name), *FIRST_STAGES]]

@@ -17,16 +17,16 @@ from safetensors.torch import load_file
 
 from hf_ltsam.cli.reproduce import command as reproduce
 from hf_ltsam.cli.reproduce import runs as table_runs
-from hf_ltsam.cli.reproduce.recipes import find_recipe, read_recipe
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
-from hf_ltsam.cli.reproduce.tables import Row, read_table, table_names
+from hf_ltsam.cli.reproduce.tables import Row, read_table
 from hf_ltsam.cli.train import train
+from hf_ltsam.runs.recipe_tables import table_names
+from hf_ltsam.runs.recipes import find_recipe, read_recipe
 
 RECIPE = {
     "builder": "image_folder", "depth": 8, "learning_rate": 0.1, "optim": "sgd", "per_device_train_batch_size": 4,
     "num_train_epochs": 6, "many_above": 10, "few_below": 5, "use_cpu": True, "save_strategy": "epoch", "disable_tqdm": True,
 }  # fmt: skip
-HEADER = "# Made up.\n# Target   {} % overall, {} many\n#          (Nobody et al. 2020 Table 1)\n# Command  none\n# Result   none\n"
 
 
 @pytest.fixture
@@ -34,10 +34,12 @@ def table(images, tmp_path):
     """A table of two rows, in files of its own."""
     folder = tmp_path / "table"
     folder.mkdir()
-    for name, method, target in (("plain", "sgd", (41.5, 60.0)), ("sharp", "msam", (44.25, 61.0))):
+    rows = []
+    for name, method, overall, many in (("plain", "sgd", 41.5, 60.0), ("sharp", "msam", 44.25, 61.0)):
         recipe = {**RECIPE, "dataset": str(images), "method": method}
-        (folder / f"{name}.yaml").write_text(HEADER.format(*target) + yaml.safe_dump(recipe))
-    values = {"title": "Two rows", "source": "Nobody et al. 2020", "rows": ["plain.yaml", "sharp.yaml"]}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+        rows.append({f"{name}.yaml": {"published": {"overall": overall, "many": many}}})
+    values = {"title": "Two rows", "source": "Nobody et al. 2020 Table 1", "rows": rows}
     (folder / "table.yaml").write_text(yaml.safe_dump(values))
     return folder / "table.yaml"
 
@@ -382,8 +384,25 @@ def test_mean_and_deviation_beside_what_was_published(table, tmp_path):
     assert values["rows"][0]["published"] == {"overall": 41.5, "many": 60.0, "medium": None, "few": None}
     assert values["rows"][0]["source"] == "Nobody et al. 2020 Table 1"
     changed = read_table(str(written(table, rows=["plain.yaml", {"sharp.yaml": {"depth": 14}}])))
-    reproduce.write_table(tmp_path / "runs", changed)  # that is another training than the published one
+    reproduce.write_table(tmp_path / "runs", changed)  # whose rows state no number
     assert "| `sharp` | 60.00 | 100.00 | 100.00 | 0.00 | 1 | 50 |" in (tmp_path / "runs" / "table.md").read_text()
+
+
+def test_a_published_row_with_other_settings_is_another_training(table):
+    name = "cifar100_lt_ir100_la_sam"
+    assert Row(name).target.overall == 50.0
+    assert read_table(str(written(table, rows=[name]))).rows[0].target.overall == 50.0
+    assert read_table(str(written(table, rows=[{name: {"depth": 14}}]))).rows[0].target is None
+    assert read_table(str(written(table, rows=[name], settings={"depth": 14}))).rows[0].target is None
+
+
+def test_a_row_of_parts_in_a_table_of_ones_own(table, tmp_path):
+    parts = ["cifar100_lt_ir50", "cifar100_li2025", "200_epochs", "la", "sam_la_cifar100"]
+    read = read_table(str(written(table, rows=[{"mine": {"parts": parts, "depth": 20}}])))
+    run = RowRun(read.rows[0], 0, tmp_path / "runs")
+    run.check()
+    settings = read_recipe(find_recipe(arguments(run)["--config"]))
+    assert settings == {**read_recipe("cifar100_lt_ir50_la_sam"), "depth": 20}
 
 
 def test_what_a_failed_run_said_is_shown(table, tmp_path, capsys, monkeypatch):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hf_ltsam.cli.reproduce.recipes import find_recipe, read_recipe
 from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.runs.recipes import find_recipe, read_recipe
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.splits import load_splits
 from hf_ltsam.cli.train.train import predict_test
-from hf_ltsam.models import test_views as test_time
-from hf_ltsam.models.test_views import Preprocessing, averaged_logits
+from hf_ltsam.models import views
+from hf_ltsam.models.views import Preprocessing, averaged_logits
 from hf_ltsam.runs.folder import load_run
 from hf_ltsam.runs.record import read_metrics, split_results
 
@@ -72,7 +72,7 @@ def test_logits_of_views_are_those_of_the_trainer_where_there_is_one_view(pictur
     trainer = train.build_trainer(run, splits)
     plain = predict_test(run, splits, trainer)
     flipped = predict_test(parse([*words, "--test_time", "flip"]), splits, trainer)
-    monkeypatch.setitem(test_time.TEST_TIME, "flip", test_time.TEST_TIME["none"])  # one view
+    monkeypatch.setitem(views.TEST_TIME, "flip", views.TEST_TIME["none"])  # one view
     single = predict_test(parse([*words, "--test_time", "flip"]), splits, trainer)
     np.testing.assert_allclose(single.predictions, plain.predictions, rtol=1e-5, atol=1e-4)
     assert (single.label_ids == plain.label_ids).all()

@@ -78,9 +78,7 @@ def test_the_recipe_for_30_steps(cifar100, tmp_path, capsys):
     train.main(
         [
             "--config",
-            "hf_ltsam/recipes/cifar100_lt_ir100_la_focal_sam.yaml"
-            if Path("training_scripts").is_dir()
-            else "cifar100_lt_ir100_la_focal_sam",
+            "cifar100_lt_ir100_la_focal_sam",
             "--dataset",
             str(cifar100),
             "--max_steps",

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 import hf_ltsam.training.publishing as publishing
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, LTSamConfig, LTSamTrainer
-from hf_ltsam.data.in_memory.in_memory import InMemoryImages
+from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.runs.hub import HubError
 
 LABELS = torch.tensor([0] * 8 + [1] * 3 + [2])

@@ -15,7 +15,7 @@ import torch
 from transformers import TrainerCallback
 
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics, LTSamConfig
-from hf_ltsam.data.in_memory.in_memory import InMemoryImages
+from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.training.second_stage import SecondStageTrainer, make_second_stage
 
 COUNTS = (80, 40, 20, 8)

@@ -1,0 +1,202 @@
+"""Recipes: which there are, what one sets and why, and the number published for it.
+
+    ltsam recipes                                        all tables, row by row, with the published numbers
+    ltsam recipes focal_sam ir100                        the rows that have all of these words
+    ltsam recipes li2025_table2                          one table
+    ltsam recipes cifar100_lt_ir100_la_focal_sam         all settings of a row, where each number comes from, what is assumed
+    ltsam recipes cifar100_lt_ir100_la_focal_sam --json  the settings alone, as one JSON object
+
+In place of a name there may be the file of a recipe of yours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.runs.recipe_tables import (
+    GROUPS,
+    TABLES,
+    Published,
+    RecipeRow,
+    Table,
+    load_table,
+    parts,
+    published_rows,
+    table_names,
+)
+from hf_ltsam.runs.recipes import Expanded, expand, recipe_names
+
+_NAME_WIDTH = 52  # of the longest name
+_COLUMNS = ("all", "many", "med", "few")  # of the groups
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print what the words of the command line ask for."""
+    options = _parser().parse_args(argv)
+    with user_errors():
+        recipe = _one(options.words)
+        if options.json:
+            if recipe is None:
+                raise ValueError("--json prints the settings of one recipe: ltsam recipes NAME --json")
+            sys.stdout.write(json.dumps(expand(recipe).settings, indent=2) + "\n")
+        elif recipe is not None:
+            _print_recipe(recipe)
+        else:
+            _print_tables(options.words)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ltsam recipes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("words", nargs="*", metavar="NAME", help="a recipe, a table, or words that a row must have")
+    parser.add_argument("--json", action="store_true", help="the settings of one recipe as a JSON object, nothing else")
+    return parser
+
+
+def _one(words: Sequence[str]) -> Path | RecipeRow | str | None:
+    """The file, row or part that a single word names."""
+    if len(words) != 1:
+        return None
+    (name,) = words
+    if Path(name).is_file():
+        return Path(name)
+    return published_rows().get(name) or (name if name in parts() else None)
+
+
+# One recipe: what it is, then setting by setting.
+
+
+def _print_recipe(recipe: Path | RecipeRow | str) -> None:
+    expanded = expand(recipe)
+    console = Console(highlight=False)
+    console.print(_facts(recipe, expanded))
+    console.print()
+    console.print(_settings(expanded))
+
+
+def _facts(recipe: Path | RecipeRow | str, expanded: Expanded) -> Grid:
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    for name, value in _described(recipe) if isinstance(recipe, RecipeRow) else [("recipe", str(recipe))]:
+        grid.add_row(name, Text(value))
+    for setting, words in expanded.assumptions.items():
+        grid.add_row("assumed", Text(f"{setting}: {words}"))
+    return grid
+
+
+def _described(row: RecipeRow) -> Iterator[tuple[str, str]]:
+    yield "recipe", row.name
+    yield "what", f"{row.title}: {row.label}"
+    yield "published", _numbers(row.published) if row.published else f"none published {row.unpublished}".rstrip()
+    if row.published:
+        yield "source", row.published.source
+    for name in row.compare:
+        if (other := published_rows()[name].published) is not None:
+            yield "compare", f"{name}, {_numbers(other)} ({other.source})"
+    yield (
+        "tables",
+        ", ".join(table.name for table in _tables() if row.name in [r.name for r in table.rows]) or row.table,
+    )
+    program = "decouple" if "first_stage" in row.settings else "train"
+    yield "command", f"ltsam {program} --config {row.name} --seed 0"
+
+
+def _numbers(published: Published) -> str:
+    overall, *groups = ((name, value) for name, value in published.accuracies.items() if value is not None)
+    return ", ".join([f"{overall[1]} % overall", *(f"{value} {name}" for name, value in groups)])
+
+
+def _settings(expanded: Expanded) -> Grid:
+    grid = Grid("setting", "value", "where it comes from", box=None, pad_edge=False, header_style="")
+    for name, value in _flat(expanded.settings):
+        grid.add_row(name, Text(_shown(value)), Text(_origin(expanded, name)))
+    return grid
+
+
+def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings by name, the arguments of a method, loss or stage as `method_args.rho`."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{argument}", v) for argument, v in value.items())
+        else:
+            yield name, value
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _origin(expanded: Expanded, name: str) -> str:
+    assumed = expanded.assumptions.get(name)
+    if assumed is not None:
+        return f"assumed: {assumed}"
+    origin = expanded.origins.get(name)
+    if origin is None:
+        return ""
+    return origin.words if origin.kind == "source" else f"{origin.kind}: {origin.words}"
+
+
+# Tables, and the rows that have all words.
+
+
+def _print_tables(words: Sequence[str]) -> None:
+    lines = [line for table in _tables() for line in _lines(table, _chooser(table, words))]
+    if not lines:
+        names = [*recipe_names(), *table_names(), *parts()]
+        hint = nearest(words[0], names).partition(" Valid:")[0] if len(words) == 1 else ""
+        raise ValueError(f"No recipe has {' and '.join(map(repr, words))} in its name, table or title.{hint}")
+    console = Console(highlight=False, markup=False)
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _tables() -> list[Table]:
+    return [load_table(TABLES / f"{name}.yaml") for name in table_names()]
+
+
+def _chooser(table: Table, words: Sequence[str]) -> Callable[[RecipeRow], bool]:
+    """Whether a row has all words, each as a whole one: ir10 is not in ir100."""
+    patterns = [re.compile(rf"(?<![a-z0-9]){re.escape(word.lower())}(?![a-z0-9])") for word in words]
+
+    def has_all(row: RecipeRow) -> bool:
+        text = " ".join([row.name, table.name, table.title, row.title, row.label, table.source]).lower()
+        return all(pattern.search(text) for pattern in patterns)
+
+    return has_all
+
+
+def _lines(table: Table, chosen: Callable[[RecipeRow], bool]) -> Iterator[str]:
+    """A table's head, and a line for each chosen row, below 80 characters but for titles."""
+    rows = [published_rows().get(row.name, row) for row in table.rows]
+    rows = [row for row in rows if chosen(row)]
+    if not rows:
+        return
+    yield f"{table.name}  {table.title} ({table.source})"
+    yield f"  {'':{_NAME_WIDTH}}" + "".join(f"{name:>6}" for name in _COLUMNS)
+    for row in rows:
+        numbers = row.published.accuracies if row.published and not table.settings else dict.fromkeys(GROUPS)
+        yield f"  {row.name:{_NAME_WIDTH}}" + "".join(f"{_cell(value):>6}" for value in numbers.values())
+    yield ""
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    main()

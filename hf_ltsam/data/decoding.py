@@ -1,0 +1,178 @@
+"""Decoding of the images of a `datasets.Dataset`, with errors that name the file and the row."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from hf_ltsam.data.bad_images import BadImageError
+from hf_ltsam.data.tar_members import is_member_address, read_member
+
+if TYPE_CHECKING:
+    import datasets
+
+MODES = {1: "L", 3: "RGB"}  # channels -> PIL's mode
+
+
+def decode_images(
+    dataset: datasets.Dataset,
+    image_column: str | None = None,
+    size: int | None = None,
+    channels: int = 3,
+    progress: bool = True,
+) -> Tensor:
+    """All images as one uint8 tensor (N, C, H, W), for small images that fit into memory.
+
+    Args:
+        dataset: with an `Image` column; its transform and format are ignored.
+        image_column: None: the only `Image` column.
+        size: side in pixels. The short side is scaled to it (bilinear, antialiased) and the centre `size` x `size` is
+            kept. None: all images have the same size already.
+        channels: 3 (grey, palette and CMYK images are converted; transparency is dropped) or 1 (all become grey).
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: an image that cannot be decoded (its file and row are named), images of different sizes without
+            `size`, or no such column.
+    """
+    if channels not in MODES:
+        raise ValueError(f"decode_images(channels=...) must be 1 or 3, got {channels}.")
+    if size is not None and size < 1:
+        raise ValueError(f"decode_images(size=...) must be positive, got {size}.")
+    rows = encoded_images(dataset, image_column)
+    if not len(rows):
+        raise ValueError("The data set has no rows to decode.")
+    pixels: np.ndarray[Any, Any] | None = None  # (N, H, W, C)
+    for row, entry in enumerate(_with_progress(rows, "decoding images", progress)):
+        image = decode_image(entry, channels, row)
+        image = image if size is None else centre_crop(scale_short_side(image, size), size, size)
+        if pixels is None:
+            pixels = np.empty((len(rows), image.height, image.width, channels), dtype=np.uint8)
+        if (image.height, image.width) != pixels.shape[1:3]:
+            raise ValueError(
+                f"{_name(entry, row)} is {image.width} x {image.height} pixels, the first one {pixels.shape[2]} x "
+                f"{pixels.shape[1]}: pass size=... to bring all images to one size."
+            )
+        pixels[row] = np.asarray(image).reshape(pixels.shape[1:])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def unreadable_images(dataset: datasets.Dataset, image_column: str | None = None, progress: bool = True) -> list[str]:
+    """One message for every image that cannot be decoded, naming its file and row; an empty list if there is none."""
+    return list(unreadable_rows(dataset, image_column, progress).values())
+
+
+def unreadable_rows(
+    dataset: datasets.Dataset, image_column: str | None = None, progress: bool = True
+) -> dict[int, str]:
+    """Row -> error message of every image that cannot be decoded."""
+    messages = {}
+    for row, entry in enumerate(_with_progress(encoded_images(dataset, image_column), "checking images", progress)):
+        try:
+            decode_image(entry, 3, row)
+        except BadImageError as error:
+            messages[row] = str(error)
+    return messages
+
+
+def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | None = None) -> Image.Image:
+    """One image of an `Image(decode=False)` column, upright, in 8 bits.
+
+    Args:
+        entry: `{"bytes": ..., "path": ...}`, one of them None.
+        channels: 1 or 3.
+        row: for the error message.
+
+    Raises:
+        BadImageError: it cannot be decoded; the message names the file and the row.
+    """
+    if entry is None or (entry["bytes"] is None and entry["path"] is None):
+        raise BadImageError(f"{_name(entry, row)} holds no image.")
+    try:
+        with Image.open(_source(entry)) as image:
+            image.load()
+    except Exception as error:  # PIL's readers raise nearly anything on broken input
+        raise BadImageError(f"{_name(entry, row)} cannot be decoded ({error}). Repair or remove it.") from error
+    if image.mode.startswith(("I", "F")):
+        raise BadImageError(
+            f"{_name(entry, row)} has 16 or 32 bits per channel (mode {image.mode!r}): convert it to 8."
+        )
+    return ImageOps.exif_transpose(image).convert(MODES[channels])
+
+
+def scale_short_side(
+    image: Image.Image, size: int, resample: Image.Resampling = Image.Resampling.BILINEAR
+) -> Image.Image:
+    """The image with a short side of `size` pixels, antialiased; sizes are rounded as in torchvision's Resize."""
+    short = min(image.size)
+    if short == size:
+        return image
+    width, height = (size if side == short else int(size * side / short) for side in image.size)
+    return image.resize((width, height), resample)  # PIL antialiases when it shrinks
+
+
+def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The centre of an image, height x width pixels; rounded as in torchvision's CenterCrop.
+
+    Raises:
+        ValueError: the image is smaller than that.
+    """
+    if image.height < height or image.width < width:
+        raise ValueError(f"An image of {image.width} x {image.height} pixels holds no centre of {width} x {height}.")
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _source(entry: dict[str, Any]) -> str | io.BytesIO:
+    if entry["bytes"] is not None:
+        return io.BytesIO(entry["bytes"])
+    path: str = entry["path"]
+    return io.BytesIO(read_member(path)) if is_member_address(path) else path
+
+
+def encoded_images(dataset: datasets.Dataset, image_column: str | None = None) -> datasets.Dataset:
+    """The image column alone, encoded, under the name "image", without the data set's transform and format."""
+    from datasets import Image as ImageFeature
+
+    column = image_column_of(dataset, image_column)
+    plain = copy.copy(dataset)  # the caller keeps the transform, and the steps below do not deep-copy it
+    plain.reset_format()
+    alone = plain.select_columns([column]).cast_column(column, ImageFeature(decode=False))
+    return alone if column == "image" else alone.rename_column(column, "image")
+
+
+def image_column_of(dataset: datasets.Dataset, name: str | None = None) -> str:
+    """The named `Image` column, or the only one.
+
+    Raises:
+        ValueError: there is no such column, or none was named and there is not exactly one.
+    """
+    from datasets import Image as ImageFeature
+
+    valid = [column for column, feature in dataset.features.items() if isinstance(feature, ImageFeature)]
+    if name is None and len(valid) != 1:
+        several = f"several Image columns ({', '.join(valid)}): name one by image_column=..."
+        none = f"no Image column among {', '.join(dataset.column_names)}: dataset.cast_column(..., Image()) makes one."
+        raise ValueError(f"The data set has {several if valid else none}")
+    if name is not None and name not in valid:
+        raise ValueError(f"{name!r} is not an Image column of the data set. There are: {', '.join(valid) or 'none'}.")
+    return valid[0] if name is None else name
+
+
+def _with_progress(rows: datasets.Dataset, description: str, progress: bool) -> Iterator[dict[str, Any] | None]:
+    return (row["image"] for row in tqdm(rows, desc=description, unit=" images", disable=not progress, leave=False))
+
+
+def _name(entry: dict[str, Any] | None, row: int | None) -> str:
+    """The subject of an error message: the file and the row of an image, if there are any."""
+    path = entry["path"] if entry is not None else None
+    parts = [part for part in (path, None if row is None else f"(row {row})") if part]
+    return " ".join(["The image", *parts]) if parts else "An image without a file name"

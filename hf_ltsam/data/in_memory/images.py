@@ -1,0 +1,214 @@
+"""Small images, decoded once: random crop, flip and normalisation of a whole batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hf_ltsam.data.in_memory.augmentation import crop_draws, crop_places, cut_out, square_centres
+from hf_ltsam.data.in_memory.image_store import ImageStore, on_device
+from hf_ltsam.data.in_memory.randaugment import RandAugment
+from hf_ltsam.data.keyed_randomness import KeyedDataset
+from hf_ltsam.data.keys import random_key
+
+# Mean and standard deviation per channel. The published long-tail codes (LDAM-DRW and, after it, Rangwani et al. 2022
+# and Li et al. 2025) normalise CIFAR-100 with CIFAR-10's values too; their deviations are averages over single images.
+# `normalisation` computes the values of a training set.
+_LDAM_DRW = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+CUSTOMARY_NORMALISATION = {"cifar10": _LDAM_DRW, "cifar100": _LDAM_DRW}
+_CUTOUT, _RANDAUGMENT = 0xC07, 0x4A2D  # key words: no random numbers shared with the crops
+
+
+class InMemoryImages(KeyedDataset):
+    """Images held as uint8, augmented and normalised in batches; random numbers keyed by (seed, epoch, index).
+
+    A sample is `{"pixel_values": float32 (C, H, W), "labels": int}`. `batch` makes a whole batch with a few array
+    operations, on the device of the images or on another one; `LTSamTrainer` keeps a copy of the images on its device and
+    makes batches there. `__getitems__`, which a `DataLoader` prefers, and `__getitem__` give the same samples one by one.
+    A batch takes less time to make than to pass between processes: leave `dataloader_num_workers` at 0.
+
+    The order: crop and flip, RandAugment, normalisation, cutout.
+
+    Args:
+        images: uint8 (N, C, H, W). Stored in `channels_last` order; copied if they come in another.
+        labels: class indices (N,), integers.
+        mean: per channel, of pixels in [0, 1]. Length C.
+        std: per channel, positive. Length C.
+        augment: False switches all the randomness below off, for evaluation.
+        seed: any integer.
+        crop_padding: pixels of black added on each side before cropping to (H, W) at a uniformly drawn place.
+        flip: whether half of the images are mirrored left to right.
+        cutout: side in pixels of a square around a uniformly drawn pixel, filled with the mean; 0: none.
+        randaugment: operations between flip and normalisation; None: none.
+
+    Raises:
+        ValueError: types, shapes, lengths or values that do not fit.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Sequence[int] | Tensor,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: bool,
+        seed: int = 0,
+        crop_padding: int = 4,
+        flip: bool = True,
+        cutout: int = 0,
+        randaugment: RandAugment | None = None,
+    ) -> None:
+        super().__init__(seed)
+        labels = torch.as_tensor(labels)
+        _check_images(images, labels, mean, std)
+        _check_augmentation(crop_padding, cutout, randaugment, channels=images.shape[1])
+        self.labels = labels.long().cpu()
+        self.augment = augment
+        self.crop_padding = crop_padding
+        self.flip = flip
+        self.cutout = cutout
+        self.randaugment = randaugment
+        self._store = ImageStore(
+            images.permute(0, 2, 3, 1).contiguous(),
+            self.labels,
+            _per_channel(mean),
+            _per_channel(std),
+            torch.tensor(255.0),
+        ).to(images.device)
+
+    @property
+    def images(self) -> Tensor:
+        """uint8 (N, C, H, W)."""
+        return self._store.pixels.permute(0, 3, 1, 2)
+
+    @property
+    def store(self) -> ImageStore:
+        """Images and labels on the device of the images."""
+        return self._store
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """One sample per index, as views into one batch."""
+        batch = self.batch(indices)
+        labels = self.labels[list(indices)].tolist()
+        return [{"pixel_values": image, "labels": label} for image, label in zip(batch["pixel_values"], labels)]
+
+    def batch(
+        self,
+        indices: Sequence[int] | NDArray[np.int64],
+        store: ImageStore | None = None,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> dict[str, Tensor]:
+        """A whole batch: `{"pixel_values": float32 (n, C, H, W), "labels": int64 (n,)}`.
+
+        Nothing waits for a device: random numbers are drawn on the host and copied to it.
+
+        Args:
+            indices: of the samples (n,).
+            store: the images on the device that makes the batch, `dataset.store.to(device)`; None: `dataset.store`.
+            memory_format: of the pixels.
+
+        Raises:
+            IndexError: an index outside [-N, N).
+        """
+        store = self._store if store is None else store
+        places = self._places(indices)
+        if not self.augment:
+            rows = on_device(places, store.device)
+            return {"pixel_values": store.normalised(store.taken(rows), memory_format), "labels": store.labels[rows]}
+        height, width = store.pixels.shape[1:3]
+        draws = crop_draws(self._keys(places), self.crop_padding, self.flip)
+        numbers = [places[:, None], *crop_places(places, draws, height, width, self.crop_padding)]
+        if self.cutout:
+            numbers.append(square_centres(self._keys(places, _CUTOUT), height, width).T)
+        tensors = on_device(np.concatenate(numbers, axis=1), store.device).split([a.shape[1] for a in numbers], dim=1)
+        images, rows = store.cropped(*tensors[1:5]), tensors[0].squeeze(1)
+        if self.randaugment is not None:
+            keys = [self._keys(places, _RANDAUGMENT, k) for k in range(self.randaugment.operations)]
+            self.randaugment(images.permute(0, 3, 1, 2), self.randaugment.draws(keys))
+        pixels = store.normalised(images, memory_format)
+        if self.cutout:
+            row, column = tensors[5].unbind(1)
+            cut_out(pixels, row, column, self.cutout)
+        return {"pixel_values": pixels, "labels": store.labels[rows]}
+
+    def _keys(self, places: NDArray[np.int64], *words: int) -> NDArray[np.uint64]:
+        keys: NDArray[np.uint64] = random_key(self.seed, self.epoch, places.astype(np.uint64), *words)
+        return keys
+
+    def _places(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Indices as positions from 0 to N - 1: sample -1 is sample N - 1."""
+        places = np.asarray(indices, dtype=np.int64)
+        if len(places) and not -len(self) <= places.min() <= places.max() < len(self):
+            raise IndexError(
+                f"Sample indices from {places.min()} to {places.max()} do not fit a data set of {len(self)} samples."
+            )
+        return places % len(self) if len(self) else places
+
+
+def normalisation(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of pixels in [0, 1], over all images, computed in float64.
+
+    Args:
+        images: uint8 (N, C, H, W), the training images.
+
+    Raises:
+        ValueError: all pixels of a channel are equal.
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in range(images.shape[1]):
+        counts = torch.bincount(images[:, channel].flatten(), minlength=256).double()
+        mean = (counts @ levels) / counts.sum()
+        variance = (counts @ (levels - mean).square()) / counts.sum()
+        if variance == 0:
+            level = int(images[0, channel, 0, 0])
+            raise ValueError(f"All pixels of channel {channel} are {level}: there is nothing to normalise.")
+        means.append(float(mean))
+        stds.append(float(variance.sqrt()))
+    return tuple(means), tuple(stds)
+
+
+def _check_images(images: Tensor, labels: Tensor, mean: Sequence[float], std: Sequence[float]) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(
+            "`InMemoryImages(images=...)` must be uint8 of shape (N, C, H, W), "
+            f"got {images.dtype} of shape {tuple(images.shape)}."
+        )
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise ValueError(
+            f"`InMemoryImages(labels=...)` must be integers (N,), got {labels.dtype} of shape {tuple(labels.shape)}."
+        )
+    if len(labels) != len(images):
+        raise ValueError(f"`InMemoryImages(labels=...)`: {len(labels)} labels for {len(images)} images.")
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != images.shape[1]:
+            raise ValueError(
+                f"`InMemoryImages({name}=...)` needs a value for each of {images.shape[1]} channels, got {len(values)}."
+            )
+    if min(std) <= 0:
+        raise ValueError(f"`InMemoryImages(std=...)` must be positive, got {tuple(std)}.")
+
+
+def _check_augmentation(crop_padding: int, cutout: int, randaugment: RandAugment | None, channels: int) -> None:
+    for name, value in (("crop_padding", crop_padding), ("cutout", cutout)):
+        if value < 0:
+            raise ValueError(f"`InMemoryImages({name}=...)` must be non-negative, got {value}.")
+    if randaugment is not None and channels not in (1, 3):
+        raise ValueError(
+            f"`InMemoryImages(randaugment=...)` needs images of one or three channels, these have {channels}: leave it out."
+        )
+
+
+def _per_channel(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)

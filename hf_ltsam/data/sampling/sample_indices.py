@@ -1,0 +1,60 @@
+"""Indices of the samples in a past batch, so that a message about the batch can name them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, SeedableRandomSampler
+from torch import Tensor
+from torch.utils.data import BatchSampler, SequentialSampler
+
+
+def indices_of_batches(loader: Any, epoch: int, first: int, count: int) -> list[int] | None:
+    """Indices in the training set of the samples in some batches of this process.
+
+    Nothing is loaded: the sampler runs again. None if there is no sampler, or if it would not repeat its order.
+
+    Args:
+        loader: the prepared loader of the training.
+        epoch: of the batches.
+        first: position of the first batch in the epoch.
+        count: number of batches.
+    """
+    batches = loader.batch_sampler if isinstance(loader, DataLoaderShard) else None
+    if not isinstance(batches, BatchSampler):
+        return None
+    sampler = (batches.batch_sampler if isinstance(batches, BatchSamplerShard) else batches).sampler
+    if not isinstance(sampler, SequentialSampler | SeedableRandomSampler):
+        return None
+    with _at_epoch(sampler, epoch):
+        return [index for batch in islice(iter(batches), first, first + count) for index in batch]
+
+
+@contextmanager
+def _at_epoch(sampler: Any, epoch: int) -> Iterator[None]:
+    """Set the epoch of a sampler for a while; the training's iterator drew its order when it began, and is not disturbed."""
+    if not isinstance(sampler, SeedableRandomSampler):
+        yield
+        return
+    current = sampler.epoch
+    sampler.set_epoch(epoch)
+    try:
+        yield
+    finally:
+        sampler.set_epoch(current)
+
+
+def named_with_labels(indices: Sequence[int] | None, labels: Tensor | None, batch_labels: Tensor) -> str | None:
+    """The indices in words, if the labels at them equal those of the batch; else None."""
+    if (
+        indices is None
+        or labels is None
+        or len(indices) != len(batch_labels)
+        or labels[list(indices)].tolist() != batch_labels.tolist()
+    ):
+        return None
+    shown = ", ".join(map(str, indices[:16])) + (", ..." if len(indices) > 16 else "")
+    return f"sample {shown}" if len(indices) == 1 else f"samples {shown}"

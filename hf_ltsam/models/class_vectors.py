@@ -1,0 +1,174 @@
+"""Initial class vectors of a cosine classifier: from class names, from class means, or from a linear probe.
+
+Shapes: M images, C classes, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from hf_ltsam.hyperparameters import COUNT, nearest, require
+from hf_ltsam.models.classifier import classifier_of
+from hf_ltsam.models.clip_templates import check_templates
+from hf_ltsam.models.clip_towers import ClipTowers
+from hf_ltsam.models.cosine_classifier import CosineClassifier
+from hf_ltsam.models.frozen_features import frozen_features
+
+FROM_IMAGES = ("class_mean", "linear_probe")
+STARTS = ("text", *FROM_IMAGES, "random")
+
+
+def check_start(
+    init: str, train_dataset: Any, class_names: Sequence[str], templates: Sequence[str], max_per_class: int | None
+) -> None:
+    """Refuse impossible arguments of `ClipForLongTail.from_clip` before a model is loaded.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    if init not in STARTS:
+        raise ValueError(f"from_clip(init=...) does not know {init!r}.{nearest(init, STARTS)}")
+    if isinstance(class_names, str) or len(class_names) < 2:
+        raise ValueError(f"from_clip(class_names=...) must be two or more names, got {class_names!r}.")
+    check_templates(templates, "from_clip(templates=...)")
+    if init in FROM_IMAGES and train_dataset is None:
+        raise ValueError(f"from_clip(init={init!r}) needs images to start from: pass train_dataset=...")
+    if max_per_class is not None:
+        require(COUNT, "from_clip", max_per_class=max_per_class)
+
+
+def start_classifier(
+    model: PreTrainedModel,
+    towers: ClipTowers,
+    init: str,
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    train_dataset: Any,
+    max_per_class: int | None,
+    progress: bool,
+) -> None:
+    """Set the class vectors of a `ClipForLongTail`. Arguments as in `ClipForLongTail.from_clip`.
+
+    Raises:
+        ValueError: init="text", and the checkpoint has no text tower.
+    """
+    if init in FROM_IMAGES:
+        start_from_images(model, init, train_dataset, max_per_class, progress=progress)
+    elif init == "text":
+        if towers.text is None:
+            raise ValueError(
+                f"{towers.name} is an image tower alone, and init='text' needs the text tower too: name a whole CLIP (such "
+                "as openai/clip-vit-base-patch16), or choose init='class_mean', 'linear_probe' or 'random'."
+            )
+        towers.text.clip.to(model.device)
+        _write(model.classifier, towers.text.class_weights(class_names, templates, progress))
+
+
+def start_from_images(
+    model: PreTrainedModel,
+    init: str,
+    train_dataset: Any,
+    max_per_class: int | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> None:
+    """Set the class vectors of any model with a cosine classifier, from the frozen features of training images.
+
+    Args:
+        model: a transformers model with a `CosineClassifier`.
+        init: "class_mean" or "linear_probe".
+        train_dataset, max_per_class, progress: as in `ClipForLongTail.from_clip`.
+        num_workers: processes that prepare images.
+
+    Raises:
+        ValueError: the classifier is not a cosine classifier, or a class has no image.
+    """
+    num_classes: int = model.config.num_labels
+    classifier = classifier_of(model, num_classes)
+    if not isinstance(classifier, CosineClassifier):
+        raise ValueError(
+            f"init={init!r} gives class vectors of a cosine classifier, and {type(model).__name__} has a linear one: give "
+            "it a cosine head (--head cosine)."
+        )
+    features, labels = frozen_features(
+        model, train_dataset, num_classes, max_per_class, num_workers=num_workers, progress=progress
+    )
+    if init == "class_mean":
+        _write(classifier, class_means(features, labels, num_classes))
+    else:
+        _write(classifier, linear_probe(features, labels, num_classes, float(classifier.scale)))
+
+
+def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """The direction of the mean unit feature of each class: the unit vector with the largest mean cosine to them.
+
+    Args:
+        features: (M, D).
+        labels: (M,).
+        num_classes: C.
+
+    Returns:
+        Unit vectors (C, D).
+
+    Raises:
+        ValueError: a class without a sample.
+    """
+    _require_every_class(labels, num_classes)
+    sums = torch.zeros(num_classes, features.shape[1]).index_add_(0, labels, F.normalize(features))
+    return F.normalize(sums)
+
+
+def linear_probe(
+    features: Tensor, labels: Tensor, num_classes: int, scale: float, class_balanced: bool = True
+) -> Tensor:
+    """The directions of a multinomial logistic regression without intercept.
+
+    Minimises sum_i a_i CE(scale w x_i / ||x_i||, y_i) + ||w||^2 / 2 by L-BFGS (scikit-learn's `LogisticRegression` with
+    C = 1), where a_i = M / (C n_{y_i}) if `class_balanced`, else 1.
+
+    Args:
+        features: (M, D).
+        labels: (M,).
+        num_classes: C, at least 2.
+        scale: of the cosine classifier.
+        class_balanced: give all classes the same total weight.
+
+    Returns:
+        Unit vectors (C, D).
+
+    Raises:
+        ValueError: a class without a sample.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    _require_every_class(labels, num_classes)
+    solver = LogisticRegression(
+        C=1.0, fit_intercept=False, max_iter=1000, class_weight="balanced" if class_balanced else None
+    )
+    solver.fit((scale * F.normalize(features)).double().numpy(), labels.numpy())
+    weights = torch.from_numpy(solver.coef_).float()
+    if num_classes == 2:  # scikit-learn fits one vector, for the second class
+        weights = torch.cat([-weights, weights])
+    return F.normalize(weights)
+
+
+def _require_every_class(labels: Tensor, num_classes: int) -> None:
+    counts = torch.bincount(labels, minlength=num_classes)
+    if len(counts) > num_classes:
+        raise ValueError(f"Label {len(counts) - 1} is outside the class range 0 to {num_classes - 1}.")
+    if int(counts.min()) == 0:
+        raise ValueError(
+            f"Class {int(counts.argmin())} has no training image, so its vector cannot start from images: choose init "
+            "text or random."
+        )
+
+
+@torch.no_grad()
+def _write(classifier: CosineClassifier, weights: Tensor) -> None:
+    classifier.weight.copy_(weights)
