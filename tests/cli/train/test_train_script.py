@@ -434,8 +434,8 @@ def test_averaging_spectral_norm_and_influence_from_a_recipe(images, tmp_path, c
         (["--spectral_norm", "head"], r"'head' matches no linear or convolutional layer"),
         (["--loss", "influence_balanced", "--head", "cosine"], r"reads the input of a linear last layer"),
         (["--swa_start", "0.75", "--load_best_model_at_end", "true"], r"does not go with swa_start"),
-        (["--swa_start", "75"], r"swa_start=\.\.\.\) must be in \[0, 1\), got 75"),
-        (["--loss_start", "100"], r"loss_start=\.\.\.\) must be a share of training"),
+        (["--swa_start", "75"], r"--swa_start must be in \[0, 1\), got 75"),
+        (["--loss_start", "100"], r"--loss_start must be a share of training"),
         (
             [
                 "--method",
