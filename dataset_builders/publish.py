@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -10,8 +10,8 @@ from datasets import DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData, constants
 from huggingface_hub.errors import HTTPError
 
-from dataset_builders.catalogue import CIFAR, load_long_tailed, long_tail_statistics, training_fingerprint
-from dataset_builders.sets.facts import FACTS
+from dataset_builders.catalogue import SETS, sets_of
+from dataset_builders.sources.published_set import DrawnSet, Tail, UserCopy
 from hf_ltsam import ClassStatistics
 from hf_ltsam.data.labels import class_label_column_of
 from hf_ltsam.runs.card.card import FIGURE
@@ -24,27 +24,29 @@ from hf_ltsam.runs.hub import Upload, in_words, send
 
 @dataclass(frozen=True)
 class Draw:
-    """Which CIFAR-LT: a name of the catalogue, and how it is drawn."""
+    """A set of the catalogue that is drawn, and how: what may be published."""
 
     name: str
-    imbalance_ratio: float = 100
-    profile: str = "exponential"
-    seed: int = 0
+    tail: Tail = field(default_factory=Tail)
 
     def __post_init__(self) -> None:
         refuse_to_publish(self.name)
 
     @property
+    def drawn(self) -> DrawnSet:
+        return sets_of(DrawnSet)[self.name]
+
+    @property
     def title(self) -> str:
-        return f"{FACTS[self.name].title}, imbalance ratio {self.imbalance_ratio:g}"
+        return f"{self.drawn.title}, imbalance ratio {self.tail.imbalance_ratio:g}"
 
     @property
     def fingerprint(self) -> str:
-        return training_fingerprint(self.name, self.imbalance_ratio, self.profile, self.seed)
+        return self.drawn.fingerprint(UserCopy(), self.tail)
 
     @property
     def statistics(self) -> ClassStatistics:
-        return long_tail_statistics(self.name, imbalance_ratio=self.imbalance_ratio, profile=self.profile)
+        return self.drawn.statistics(UserCopy(), self.tail)
 
 
 def refuse_to_publish(name: str) -> None:
@@ -53,12 +55,12 @@ def refuse_to_publish(name: str) -> None:
     Raises:
         ValueError: the terms of the set, and what can be done instead.
     """
-    facts = FACTS[name]
-    if not facts.may_be_published:
-        can = ", ".join(each for each, of_set in FACTS.items() if of_set.may_be_published)
+    publishable = [each for each, drawn in sets_of(DrawnSet).items() if drawn.may_be_published]
+    if name not in publishable:
+        published = SETS[name]
         raise ValueError(
-            f"{facts.title} may not be published: {facts.terms} Others get the same split with the list and their own copy "
-            f"(load_long_tailed, load_shifted). Can be published: {can}."
+            f"{published.title} may not be published: {published.terms} Others get the same split with the list and their "
+            f"own copy (load_long_tailed, load_shifted). Can be published: {', '.join(publishable)}."
         )
 
 
@@ -72,9 +74,7 @@ def publish(draw: Draw, repo: str, data_dir: str | Path | None = None, private: 
     Raises:
         FileNotFoundError, ValueError: the images are not there, or cannot give this draw.
     """
-    splits = load_long_tailed(
-        draw.name, data_dir, imbalance_ratio=draw.imbalance_ratio, profile=draw.profile, seed=draw.seed
-    )
+    splits = draw.drawn.load(UserCopy(data_dir), draw.tail)
     try:
         splits.push_to_hub(repo, private=private, commit_message=draw.title)
         card = DatasetCard.load(repo)  # with the features and sizes that `push_to_hub` has written down
@@ -94,11 +94,11 @@ def publish(draw: Draw, repo: str, data_dir: str | Path | None = None, private: 
 
 def leaderboard(draw: Draw) -> str:
     """`eval.yaml`: what makes the data set a benchmark of the Hub, where models' `.eval_results` are gathered."""
-    statistics = draw.statistics
+    statistics, tail = draw.statistics, draw.tail
     low, high = statistics.few_below, statistics.many_above
     description = (
-        f"Image classification after training on the long-tailed split ({draw.profile}, imbalance ratio "
-        f"{draw.imbalance_ratio:g}, seed {draw.seed}); accuracy in percent on the balanced test split after the last epoch, "
+        f"Image classification after training on the long-tailed split ({tail.profile}, imbalance ratio "
+        f"{tail.imbalance_ratio:g}, seed {tail.seed}); accuracy in percent on the balanced test split after the last epoch, "
         f"over all images and by training images of the class: many above {high}, medium {low} to {high}, few below {low}."
     )
     groups = [name for name, classes in statistics.groups.items() if classes]
@@ -115,14 +115,14 @@ def data_card(draw: Draw, splits: DatasetDict, repo: str) -> DatasetCard:
         license="unknown",
         pretty_name=draw.title,
         task_categories=["image-classification"],
-        source_datasets=[CIFAR[draw.name].hub],
+        source_datasets=[draw.drawn.repository],
         tags=["long-tailed", "imbalanced"],
     )
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n{_text(draw, splits, repo)}")
 
 
 def _text(draw: Draw, splits: DatasetDict, repo: str) -> str:
-    facts, statistics = FACTS[draw.name], draw.statistics
+    drawn, tail, statistics = draw.drawn, draw.tail, draw.statistics
     column = class_label_column_of(splits["train"])
     names = splits["train"].features[column].names
     rows = "\n".join(f"| {name} | {count} |" for name, count in zip(names, statistics.counts))
@@ -138,17 +138,17 @@ train, test = load_dataset("{repo}", split=["train", "test"])
 To train on it: `ltsam train --dataset {repo} --method focal_sam --loss logit_adjustment --learning_rate 0.1`.
 
 ## Source and terms
-{facts.source}. {facts.terms}
+{drawn.source}. {drawn.terms}
 
 ## Construction
-{facts.construction}
+{drawn.construction}
 
-This draw: {draw.profile}, R = {draw.imbalance_ratio:g}, seed {draw.seed}. Drawn from the original training split in its
+This draw: {tail.profile}, R = {tail.imbalance_ratio:g}, seed {tail.seed}. Drawn from the original training split in its
 original order, the within-class positions in draw order, concatenated over classes as little-endian int64, have the
 SHA-256 `{draw.fingerprint}`.
 
-Made with `hf_ltsam`: `load_long_tailed("{draw.name}", imbalance_ratio={draw.imbalance_ratio:g}, profile="{draw.profile}", \
-seed={draw.seed})`.
+Made with `hf_ltsam`: `load_long_tailed("{draw.name}", imbalance_ratio={tail.imbalance_ratio:g}, profile="{tail.profile}", \
+seed={tail.seed})`.
 
 ## Training images
 ![Training images per class, the largest first]({FIGURE})
@@ -165,6 +165,6 @@ original; whoever chooses settings by it should say so. For research.
 
 ## Citation
 ```bibtex
-{bibtex(["krizhevsky2009", "cao2019"])}
+{bibtex(drawn.citations)}
 ```
 """

@@ -19,7 +19,13 @@ author = "The hf_ltsam authors"
 copyright = author
 release = version = hf_ltsam.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
 myst_heading_anchors = 3
 napoleon_numpy_docstring = False
 napoleon_use_param = False  # names that share a description stay together
@@ -32,6 +38,9 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 viewcode_line_numbers = True
 
+templates_path = ["templates"]
+exclude_patterns = ["templates"]
+
 html_theme = "furo"
 html_title = "hf_ltsam"
 html_static_path = ["static"]
@@ -40,10 +49,10 @@ html_copy_source = False
 html_show_sphinx = False
 
 
-def write_generated_pages(_: Any) -> None:
-    """Pages of methods, losses and the reference, into `generated/`, which git ignores."""
+def write_generated_pages(*_: Any) -> None:
+    """Into `generated/`, which git ignores, before Sphinx looks for pages."""
     pages = {HERE / "generated" / name: text for name, text in generated_pages().items()}
-    for page in set((HERE / "generated").rglob("*.md")) - set(pages):
+    for page in set((HERE / "generated").rglob("*.*")) - set(pages):
         page.unlink()  # of something that is no more
     for page, text in pages.items():
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +70,6 @@ def shorten(app: Any, what: str, name: str, documented: Any, options: Any, signa
 
 
 def setup(app: Any) -> None:
-    app.connect("builder-inited", write_generated_pages)
+    app.connect("config-inited", write_generated_pages)
     app.connect("autodoc-process-docstring", translate, priority=400)  # before napoleon reads the sections
     app.connect("autodoc-process-signature", shorten)

@@ -1,15 +1,16 @@
-"""Which numbers a hyper-parameter may be, and the refusal of any other."""
+"""What is chosen by name: which names and which numbers are valid, and the facts of the class behind a name."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,6 @@ def require(domain: Domain, owner: str | object, **values: Any) -> None:
             raise ValueError(f"{name}({argument}=...) must be {domain.words}, got {value!r}.")
 
 
-# ---- objects that are chosen by name, and the answer to a name that does not exist ----
-
-
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The end of an error message: the names that come closest, then all of them."""
     valid = sorted(valid)
@@ -82,31 +80,72 @@ def _number(value: Any) -> Any:
         return value
 
 
-# ---- what the docstring of a method or loss states, for lists and cards: its name, its equation, its entr ----
+class Documented:
+    """A class that is chosen by name, with the facts that lists, cards, reports and pages show. Each is written once.
+
+    `citations` is stated in the class, and `title` where papers abbreviate the heading of the docstring. The others are read
+    from the docstring when the class is made:
+
+        Focal-SAM: g = G(1 - lam f) + lam G(f, rho unit(G(f))).     heading and equation, the first paragraph
+
+        Cost: 2 forwards, 3 backwards.
+        Source: Li et al. 2025 Eq. 5 to 8.
+
+    Nothing is inherited: a class without a docstring has no equation, and its name as its title.
+
+    Class attributes:
+        title: as the tables of papers write it.
+        summary: the first paragraph in one line.
+        equation: what follows the heading, without the full stop; `cost` and `source` likewise.
+        citations: the papers to cite, the one that proposed it first: keys of `runs/card/sources.bib`, or whole BibTeX
+            entries where a class outside this package has a paper of its own.
+    """
+
+    title: ClassVar[str]
+    summary: ClassVar[str]
+    equation: ClassVar[str]
+    cost: ClassVar[str]
+    source: ClassVar[str]
+    citations: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        stated = vars(cls)
+        for name, value in _facts(cls.__name__, inspect.cleandoc(stated.get("__doc__") or "")).items():
+            if name not in stated:
+                setattr(cls, name, value)
+        if not isinstance(cls.citations, tuple):
+            raise TypeError(f"{cls.__name__}.citations must be a tuple of keys, got {cls.citations!r}.")
 
 
-def first_line(documented: object) -> str:
-    """One line of what it is."""
-    return (inspect.getdoc(documented) or "").partition("\n")[0]
+def title_of(registry: Mapping[str, type], name: str) -> str:
+    """The title of a registered class; of any other object, the last part of the name it is recorded under.
+
+    Args:
+        name: a key of the registry, or what `runs.identity.describe` writes of an object of the user's own, such as
+            "__main__.smoothed".
+    """
+    if name not in registry:
+        return name.rpartition(".")[2]
+    return str(getattr(registry[name], "title", registry[name].__name__))
 
 
-def title(documented: object) -> str:
-    """The name before the colon of the first line, such as "Focal-SAM"."""
-    return first_line(documented).partition(":")[0].rstrip(".")
+def _facts(name: str, docstring: str) -> dict[str, Any]:
+    summary = " ".join(docstring.partition("\n\n")[0].split())
+    heading, _, equation = summary.partition(": ")
+    return {
+        "title": heading if equation else name,
+        "summary": summary,
+        "equation": equation.rstrip("."),
+        "cost": _entry(docstring, "Cost"),
+        "source": _entry(docstring, "Source"),
+        "citations": (),
+    }
 
 
-def equation(documented: object) -> str:
-    """What follows that colon, with the lines up to the next paragraph; empty where there is no colon."""
-    paragraph = " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
-    return paragraph.partition(": ")[2].rstrip(".")
-
-
-def entry(documented: object, name: str) -> str:
-    """The text behind "Cost:" or "Source:", to the end of its paragraph or to the next entry; empty where there is none."""
-    _, _, text = (inspect.getdoc(documented) or "").partition(f"\n{name}: ")
-    lines: list[str] = []
-    for line in text.splitlines():
-        if lines and not line.startswith(" "):
-            break
-        lines.append(line.strip())
-    return " ".join(lines)
+def _entry(docstring: str, name: str) -> str:
+    """The text behind "Cost:" or "Source:", to the next line that is not indented; empty where there is none."""
+    _, _, text = docstring.partition(f"\n{name}: ")
+    first, *others = text.splitlines() or [""]
+    continued = itertools.takewhile(lambda line: line.startswith(" "), others)
+    return " ".join([first, *(line.strip() for line in continued)]).rstrip(".")

@@ -19,6 +19,7 @@ from dataset_builders.long_tail import (
     n_max_of,
     profile_named,
 )
+from dataset_builders.sources.published_set import DrawnSet
 from hf_ltsam.data.labels import read_label_column
 
 # fmt: off
@@ -170,3 +171,31 @@ def _prefix_of_draw(dataset: Dataset, file: Path, imbalance_ratio: float, larges
     counts = class_counts(n_max_of(int(sizes[0]), largest_class), names, imbalance_ratio, "exponential")
     keep = order[ranks[order] < np.asarray(counts)[labels[order]]]
     return _two_columns(dataset.select(keep), str(file))
+
+
+def _drawn(class_names: tuple[str, ...], per_class: int, many_above: int, few_below: int) -> DrawnSet:
+    classes = len(class_names)
+    return DrawnSet(
+        title=f"CIFAR-{classes}-LT",
+        what=f"32 x 32 photographs of {classes} classes, any imbalance ratio, exponential or step",
+        source=f"https://huggingface.co/datasets/uoft-cs/cifar{classes} (Krizhevsky 2009)",
+        terms="The authors of CIFAR state no licence; the images have been openly distributed since 2009 with the wish that "
+        "Krizhevsky 2009 be cited.",
+        construction="Class c keeps n_c images: exponential, n_c = int(n_max (1/R)^(c / (C - 1))), or step, n_max for the "
+        "first half of the classes and int(n_max / R) for the others (Cao et al. 2019). For each class in label order its "
+        "images in the original order are shuffled by numpy's RandomState(seed), and the first n_c kept. The test split is "
+        "the original, balanced one.",
+        citations=("krizhevsky2009", "cao2019"),
+        original=f"cifar{classes}",
+        repository=f"uoft-cs/cifar{classes}",
+        loader=load_cifar_lt,
+        class_names=class_names,
+        per_class=per_class,
+        many_above=many_above,
+        few_below=few_below,
+        may_be_published=True,
+    )
+
+
+CIFAR10_LT = _drawn(CIFAR10_NAMES, 5000, many_above=1000, few_below=200)
+CIFAR100_LT = _drawn(CIFAR100_NAMES, 500, many_above=100, few_below=20)

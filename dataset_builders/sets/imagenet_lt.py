@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dataset_builders.sets.facts import class_table
+from dataset_builders.sources.class_table import class_table
 from dataset_builders.sources.listed_images import ListedImages
 from dataset_builders.sources.published_lists import PublishedList
+from dataset_builders.sources.published_set import ListedSet
 
 # The lists as kept beside the code of Kang et al. 2020; the first is mirrored by a second repository.
 _KANG = "https://raw.githubusercontent.com/facebookresearch/classifier-balancing/22370c64141cc662f62ead89447c838c4a7977b5/data"
@@ -42,3 +43,17 @@ class ImageNetLT(ListedImages):
         "train": ("train", "ILSVRC/Data/CLS-LOC/train", "ILSVRC2012_img_train", "ILSVRC2012_img_train.tar"),
         "val": ("val", "ILSVRC/Data/CLS-LOC/val", "ILSVRC2012_img_val", "ILSVRC2012_img_val.tar"),
     }
+
+
+ILSVRC = "https://image-net.org/challenges/LSVRC/2012/"
+ILSVRC_TERMS = "ImageNet's terms of access: non-commercial research and education; the images may not be passed on."
+
+IMAGENET_LT = ListedSet(
+    builder=ImageNetLT,
+    title="ImageNet-LT",
+    what="115,846 of ILSVRC 2012's training images, 1,000 classes, 1,280 down to 5 images",
+    source=ILSVRC,
+    terms=ILSVRC_TERMS,
+    construction="A published list (Liu et al. 2019) drawn from a Pareto distribution; test: ILSVRC's 50,000 validation "
+    "images.",
+)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dataset_builders.sets.facts import class_table
+from dataset_builders.sources.class_table import class_table
 from dataset_builders.sources.listed_images import ListedImages
 from dataset_builders.sources.published_lists import PublishedList
+from dataset_builders.sources.published_set import ListedSet
 
 _ORGANISERS = "https://ml-inat-competition-datasets.s3.amazonaws.com/2018"
 _VALIDATION = "efaeff65f80641b60864470e6f255aa69453406ef5717eec8c6681748f3a61f3"  # iNaturalist18_val.txt
@@ -40,3 +41,13 @@ class INaturalist2018(ListedImages):
         ),
     }
     LAYOUT: ClassVar = {"train_val2018": ("train_val2018", "train_val2018.tar", "train_val2018.tar.gz")}
+
+
+INATURALIST2018 = ListedSet(
+    builder=INaturalist2018,
+    title="iNaturalist 2018",
+    what="437,513 photographs of 8,142 species, 1,000 down to 2 images, long-tailed by nature",
+    source="https://github.com/visipedia/inat_comp/tree/master/2018 (Van Horn et al. 2018)",
+    terms="The organisers' terms: non-commercial research and education; the images may not be passed on.",
+    construction="The organisers' training split; test: their validation split, three images of every species.",
+)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dataset_builders.sets.facts import class_table
+from dataset_builders.sources.class_table import class_table
 from dataset_builders.sources.listed_images import ListedImages
 from dataset_builders.sources.published_lists import PublishedList
+from dataset_builders.sources.published_set import ListedSet
 
 # as kept beside the code of Kang et al. 2020
 _KANG = "https://raw.githubusercontent.com/facebookresearch/classifier-balancing/22370c64141cc662f62ead89447c838c4a7977b5/data"
@@ -36,3 +37,13 @@ class PlacesLT(ListedImages):
         "train": ("train", "places365_standard/train", "places365standard_easyformat.tar"),
         "val": ("val", "places365_standard/val", "val_256", "val_256.tar", "places365standard_easyformat.tar"),
     }
+
+
+PLACES_LT = ListedSet(
+    builder=PlacesLT,
+    title="Places-LT",
+    what="62,500 of Places365's training images, 365 scenes, 4,980 down to 5 images",
+    source="http://places2.csail.mit.edu/download.html (Zhou et al. 2017)",
+    terms="Places' terms: non-commercial research and education; the images may not be passed on.",
+    construction="Published lists (Liu et al. 2019); test: Places' 36,500 validation images, 100 of every scene.",
+)

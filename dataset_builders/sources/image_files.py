@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from dataset_builders.sets.facts import ClassTable
+from dataset_builders.sources.class_table import ClassTable
 from dataset_builders.sources.split_lists import SplitList
 from dataset_builders.sources.tar_index import index_of
 from hf_ltsam.data.tar_members import member_address

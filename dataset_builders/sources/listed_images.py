@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from datasets import BuilderConfig, Version
 
-from dataset_builders.sets.facts import ClassTable, class_table
+from dataset_builders.sources.class_table import ClassTable, class_table
 from dataset_builders.sources.download import cache_folder
 from dataset_builders.sources.image_files import find_images, places_of, root_of
 from dataset_builders.sources.path_builder import Located, PathBuilder

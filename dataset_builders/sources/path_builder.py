@@ -23,7 +23,7 @@ from datasets import (
 )
 from numpy.typing import NDArray
 
-from dataset_builders.sets.facts import ClassTable
+from dataset_builders.sources.class_table import ClassTable
 
 SHARDS = 256  # of a stream: as many workers as that can share it
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_builders.sets.facts import ClassTable
+from dataset_builders.sources.class_table import ClassTable
 from dataset_builders.sources.download import download
 from dataset_builders.sources.split_lists import SplitList, read_split_list
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from datasets import BuilderConfig
 
-from dataset_builders.sets.facts import ClassTable, class_table
+from dataset_builders.sources.class_table import ClassTable, class_table
 from dataset_builders.sources.download import cache_folder
 from dataset_builders.sources.image_files import by_class, images_by_class, root_of
 from dataset_builders.sources.path_builder import Located, PathBuilder

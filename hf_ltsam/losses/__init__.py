@@ -1,19 +1,31 @@
-"""Losses of each sample by name. A new one is a class in this folder and a line in `LOSSES`."""
+"""Losses of each sample by name. A new one is a class in this folder and a line in `LOSSES`.
 
+A loss is a pure function of logits, labels and class statistics. It never reduces, so that a method can weight its samples.
+Class weights that are deferred to a later part of training are in `reweighting.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hf_ltsam.hyperparameters import Documented, build
+from hf_ltsam.losses.cross_entropy import ClassBalanced, CrossEntropy, Focal
 from hf_ltsam.losses.influence_balanced import InfluenceBalanced
-from hf_ltsam.losses.losses import (
-    LDAM,
-    LOSSES,
-    BalancedSoftmax,
-    ClassBalanced,
-    CrossEntropy,
-    Focal,
-    LabelAwareSmoothing,
-    LogitAdjustment,
-    VectorScaling,
-    make_loss,
-)
+from hf_ltsam.losses.margins import LDAM, BalancedSoftmax, LogitAdjustment, VectorScaling
 from hf_ltsam.losses.protocol import FeatureLoss, Loss
+from hf_ltsam.losses.smoothing import LabelAwareSmoothing
+
+LOSSES: dict[str, type[Documented]] = {
+    "cross_entropy": CrossEntropy,
+    "focal": Focal,
+    "class_balanced": ClassBalanced,
+    "ldam": LDAM,
+    "logit_adjustment": LogitAdjustment,
+    "balanced_softmax": BalancedSoftmax,
+    "vector_scaling": VectorScaling,
+    "label_aware_smoothing": LabelAwareSmoothing,
+    "influence_balanced": InfluenceBalanced,
+}
 
 __all__ = [
     "LDAM",
@@ -30,3 +42,13 @@ __all__ = [
     "VectorScaling",
     "make_loss",
 ]
+
+
+def make_loss(name: str, **arguments: Any) -> Loss | FeatureLoss:
+    """A loss by its registry name, a key of `LOSSES`.
+
+    Raises:
+        ValueError: unknown name or argument (with the nearest valid ones), or a value outside its domain.
+    """
+    loss: Loss | FeatureLoss = build("loss", LOSSES, name, arguments)
+    return loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from hf_ltsam.losses.reweighting import SCHEMES, class_weights
 
 @dataclass(frozen=True)
 class InfluenceBalanced(FeatureLoss):
-    """l = lam_y CE(z, y) / (||p - e_y||_1 ||h||_1 + epsilon), with p = softmax(z) and h the input of the last layer.
+    """Influence-balanced loss: l = lam_y CE(z, y) / (||p - e_y||_1 ||h||_1 + epsilon), with p = softmax(z)
+    and h the input of the last layer.
 
     The divisor is the L1 norm of the gradient of CE with respect to the last layer's weight, so that this gradient of l
     has norm lam_y for every sample (but for epsilon). lam_c is alpha times a class weight of mean 1 over classes.
@@ -33,6 +35,9 @@ class InfluenceBalanced(FeatureLoss):
     Differs from the published code: there gradients flow through the divisor (`through_weight=True`). Differs from the
     paper, as the code does: lam has mean alpha over classes, not sum alpha.
     """
+
+    title: ClassVar = "IB"
+    citations: ClassVar = ("park2021",)
 
     alpha: float = 1000.0  # both values: the published code of Park et al. 2021
     epsilon: float = 1e-3

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.hyperparameters import Documented
 
 
 class Loss(Protocol):
@@ -21,7 +22,7 @@ class Loss(Protocol):
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor: ...
 
 
-class FeatureLoss(ABC):
+class FeatureLoss(Documented, ABC):
     """A loss that also reads the input of the classifier: `(logits, labels, statistics, features (n, D)) -> losses (n,)`.
 
     A class of this base is all it takes: the trainer captures the features in every pass (`features.py`), and refuses

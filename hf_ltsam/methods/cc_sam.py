@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,14 +39,17 @@ class CCSAM(Method):
         class_weighting: v_c, "none" for 1 or "inverse_prior" for 1/pi_c (Li et al. 2025 Eq. 2).
         parameters: what is perturbed, "classifier" or "all". The update is that of all weights either way.
 
-    Cost: perturbing a linear or cosine classifier, 1 forward and 1 backward through the trunk whatever the number of
-        classes; for all weights, and over several micro-batches or processes, 2 C_b of each for the C_b classes in the
+    Cost: 1 forward, 1 backward through the trunk, whatever the number of classes, where a linear or cosine classifier is
+        perturbed; for all weights, and over several micro-batches or processes, 2 C_b of each for the C_b classes in the
         batch, of their own rows where samples do not interact.
     Source: Zhou et al. 2023b Eq. 1, 15 and 16, A.2 (scale), A.5 (classifier only); Li et al. 2025
         Eq. 2 and 3, there without sqrt(k).
     Differs from the published code: its norms are per tensor; a class without a gradient gives NaN there, and one with
         a single image a division by zero; its perturbed loss takes unmixed labels under mixup, which is refused here.
     """
+
+    title: ClassVar = "CC-SAM"
+    citations: ClassVar = ("zhou2023b", "li2025")
 
     scale: float | Schedule = 1e-2
     mix: float = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -31,6 +32,8 @@ class FocalSAM(Method):
     Source: Li et al. 2025 Eq. 5 to 8, Alg. 1.
     Differs from the published code: nothing but its coefficients in float32.
     """
+
+    citations: ClassVar = ("li2025",)
 
     rho: float | Schedule = 0.05
     gamma: float = 1.0

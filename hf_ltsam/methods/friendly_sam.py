@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hf_ltsam.hyperparameters import BELOW_ONE, require
 from hf_ltsam.landscape.landscape import LossLandscape
@@ -16,7 +17,7 @@ M = "friendly_sam.m"
 
 @dataclass(frozen=True)
 class FriendlySAM(Method):
-    """Friendly SAM: m <- beta m + (1 - beta) g with g = G(1), then G(1, rho unit(g - sigma m)); m starts at zero.
+    """Friendly-SAM: m <- beta m + (1 - beta) g with g = G(1), then G(1, rho unit(g - sigma m)); m starts at zero.
 
     Each micro-batch of an accumulated step moves m, and each process keeps its own.
 
@@ -29,6 +30,8 @@ class FriendlySAM(Method):
     Source: Li et al. 2024 (Friendly SAM), Alg. 1.
     Differs from the published code: it takes off the m of the step before and starts m at the first gradient.
     """
+
+    citations: ClassVar = ("li2024",)
 
     rho: float | Schedule = 0.05
     sigma: float = 1.0

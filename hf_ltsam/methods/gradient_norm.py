@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.vector import WeightVector
@@ -24,6 +25,9 @@ class GradientNorm(Method):
     Differs from the published code: it mixes the normalized plain gradient by default, adds L2 to both gradients and
         clips at norm 5.
     """
+
+    title: ClassVar = "Gradient norm"
+    citations: ClassVar = ("zhao2022", "zhou2023b")
 
     rho: float | Schedule = 0.1
     alpha: float = 0.8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.vector import WeightVector
@@ -23,6 +24,9 @@ class GSAM(Method):
     Source: Zhuang et al. 2022, Alg. 1.
     Differs from the published code: it ties rho to the learning rate; give rho a schedule for the same.
     """
+
+    title: ClassVar = "GSAM"
+    citations: ClassVar = ("zhuang2022",)
 
     rho: float | Schedule = 0.05
     alpha: float = 0.4

@@ -31,6 +31,8 @@ class ImbSAM(Method):
     Differs from the published code: its current release doubles the tail's loss; see `tail_weight`.
     """
 
+    title: ClassVar = "ImbSAM"
+    citations: ClassVar = ("zhou2023a", "li2025", "lyu2025")
     needs_split: ClassVar[bool] = True
 
     rho: float | Schedule = 0.05

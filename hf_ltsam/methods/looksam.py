@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hf_ltsam.hyperparameters import COUNT, require
 from hf_ltsam.landscape.landscape import LossLandscape
@@ -30,6 +31,8 @@ class LookSAM(Method):
     Cost: 1 + 1/every forwards and as many backwards.
     Source: Liu et al. 2022, Alg. 1.
     """
+
+    citations: ClassVar = ("liu2022",)
 
     rho: float | Schedule = 0.05
     every: int = 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,9 @@ class LPFSGD(Method):
     Source: Bisla et al. 2022, Alg. 4.1; Rangwani et al. 2022 Table 4, with gamma and M from App. C.
     Differs from the published code: it divides a last, smaller batch by M shards that it does not have.
     """
+
+    title: ClassVar = "LPF-SGD"
+    citations: ClassVar = ("bisla2022", "rangwani2022")
 
     gamma: float | Schedule = 1e-3
     shards: int = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.vector import WeightVector
@@ -23,6 +24,8 @@ class ModelPerturbation(Method):
     Cost: 1 forward, 1 backward.
     Source: Zhou et al. 2023b App. C.3.
     """
+
+    citations: ClassVar = ("zhou2023b",)
 
     rho: float | Schedule = 1e-3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hf_ltsam.hyperparameters import BELOW_ONE, require
 from hf_ltsam.landscape.landscape import LossLandscape
@@ -30,6 +31,9 @@ class MSAM(Method):
     Source: Becker et al. 2024 (Momentum-SAM), Alg. 1.
     Differs from the published code: it reads the optimizer's buffer, weight decay included.
     """
+
+    title: ClassVar = "MSAM"
+    citations: ClassVar = ("becker2024",)
 
     rho: float | Schedule = 0.3
     momentum: float = 0.9

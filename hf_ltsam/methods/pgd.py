@@ -26,6 +26,8 @@ class PGD(Method):
     Source: Jin et al. 2017, 2019; Rangwani et al. 2022 Sec. 4, Table 4, with sigma from App. C.
     """
 
+    title: ClassVar = "PGD"
+    citations: ClassVar = ("jin2017", "rangwani2022")
     perturbs: ClassVar[bool] = False
 
     sigma: float | Schedule = 1e-4

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, SHARE, nearest, require
+from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, SHARE, Documented, nearest, require
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.methods.context import StepContext
@@ -15,7 +15,7 @@ from hf_ltsam.schedules import Schedule, lowest_value
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(ABC):
+class Method(Documented, ABC):
     """Frozen hyper-parameters and one function: the update gradient, as an expression in G(a, eps).
 
     A method writes nothing: not the weights, not `.grad`, not itself. What it must remember from step to step lives

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.vector import WeightVector
@@ -21,6 +22,9 @@ class SAM(Method):
     Cost: 2 forwards, 2 backwards.
     Source: Foret et al. 2021, Eq. 2 and 3; on long tails Rangwani et al. 2022 Sec. 4.
     """
+
+    title: ClassVar = "SAM"
+    citations: ClassVar = ("foret2021", "rangwani2022")
 
     rho: float | Schedule = 0.05
 
@@ -45,6 +49,9 @@ class ASAM(Method):
     Source: Kwon et al. 2021, Eq. 8; eta added to T as there in Sec. 5.
     Differs from the published code: nothing but eta, which the reference implementation of the golden steps leaves out.
     """
+
+    title: ClassVar = "ASAM"
+    citations: ClassVar = ("kwon2021",)
 
     rho: float | Schedule = 0.5
     eta: float = 0.01

@@ -20,6 +20,7 @@ class SGD(Method):
     Cost: 1 forward, 1 backward.
     """
 
+    title: ClassVar = "SGD"
     perturbs: ClassVar[bool] = False
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:

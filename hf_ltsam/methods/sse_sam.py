@@ -32,6 +32,8 @@ class SSESAM(Method):
         backwards throughout and cannot run with gamma 0 or 1.
     """
 
+    title: ClassVar = "SSE-SAM"
+    citations: ClassVar = ("lyu2025",)
     needs_split: ClassVar[bool] = True
 
     rho_head: float | Schedule = 0.05
@@ -58,9 +60,11 @@ class SAMExt(Method):
         rho_head, rho_tail, normalizer: as in `SSESAM`.
 
     Cost: 3 forwards, 4 backwards.
-    Source: "SAM (ext)" in Lyu et al. 2025 Table 3.
+    Source: Lyu et al. 2025 Table 3, "SAM (ext)".
     """
 
+    title: ClassVar = "SAM (ext)"
+    citations: ClassVar = ("lyu2025",)
     needs_split: ClassVar[bool] = True
 
     rho_head: float | Schedule = 0.05

@@ -12,12 +12,14 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 from hub_server import TOKEN, HubServer
 from PIL import Image
+from time_limits import PATIENCE
 
+from dataset_builders.catalogue import SETS, sets_of
 from dataset_builders.publish import Draw, data_card, leaderboard
 from dataset_builders.sets.cifar_lt import CIFAR10_NAMES
-from dataset_builders.sets.facts import FACTS
+from dataset_builders.sources.published_set import ListedSet
 from hf_ltsam import ClassStatistics
-from hf_ltsam.cli.train.data_arguments import DataArguments
+from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import check_data, load_splits
 from hf_ltsam.runs.card.metadata import METRICS
 from hf_ltsam.runs.class_curve import text_curve
@@ -75,7 +77,7 @@ def test_info(capsys, tmp_path, name, lines):
     assert status == 0, err
     flat = " ".join(out.split())
     assert all(line in flat for line in lines) and FINGERPRINTS.get(name, "fingerprint") in out
-    assert FACTS[name].terms in out and "█" in out
+    assert SETS[name].terms in out and "█" in out
     with Image.open(figure) as picture:
         assert picture.width > 500 and len(set(picture.convert("L").tobytes())) > 3
 
@@ -98,12 +100,12 @@ def test_info_of_another_draw_of_own_lists_and_of_a_test_set(capsys, tmp_path):
         (("info", "imagnet_lt"), "There is no data set 'imagnet_lt'. Did you mean 'imagenet_lt'"),
         (
             ("info", "cifar10_lt", "--lists", "x"),
-            "--lists is for imagenet_lt, inaturalist2018, places_lt; cifar10_lt has no list",
+            f"--lists is for {', '.join(sets_of(ListedSet))}; cifar10_lt has no list",
         ),
         (("info", "imagenetv2", "--figure", "x.png"), "imagenetv2 is a test set and has no training images"),
         (("push", "imagenet_lt", "me/it"), "ImageNet-LT may not be published: ImageNet's terms of access"),
         (("push", "inaturalist2018", "me/it"), "iNaturalist 2018 may not be published: The organisers' terms"),
-        (("push", "imagenet_c", "me/it"), "Can be published: cifar10_lt, cifar100_lt."),
+        (("push", "imagenet_c", "me/it"), "Can be published: cifar10_lt, cifar100_lt"),
         (("info", "cifar10_lt", "--imbalance_ratio", "0.5"), "imbalance_ratio"),
     ],
 )
@@ -156,7 +158,7 @@ def test_push_writes_shards_and_card(tmp_path):
             capture_output=True,
             text=True,
             env=hub.environment(tmp_path),
-            timeout=240,
+            timeout=PATIENCE,
         )
         files = hub.files("me/cifar10-lt", "dataset") if done.returncode == 0 else {}
     assert done.returncode == 0, done.stderr
@@ -189,7 +191,7 @@ def test_a_failing_push_is_told_in_words(capsys, monkeypatch):
             raise OSError(f"Client error for https://cdn.example/x?Signature=abc with {TOKEN}")
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("dataset_builders.publish.load_long_tailed", lambda *_, **__: Splits())
+    monkeypatch.setattr("dataset_builders.publish.DrawnSet.load", lambda *_, **__: Splits())
     status, _, err = run(capsys, "data", "push", "cifar10_lt", "me/x")
     assert status == 2 and "me/x was not uploaded: Client error for https://cdn.example/x with ***" in err
 

@@ -10,9 +10,10 @@ from datasets import ClassLabel, Image
 
 import dataset_builders
 from dataset_builders import load_long_tailed, load_shifted, long_tail_statistics
-from dataset_builders.sets.facts import class_table
+from dataset_builders.sets.imagenet_c import ImageNetC
 from dataset_builders.sets.imagenet_lt import ImageNetLT
-from dataset_builders.sets.imagenet_shifts import ImageNetC, ImageNetV2
+from dataset_builders.sets.imagenetv2 import ImageNetV2
+from dataset_builders.sources.class_table import class_table
 from hf_ltsam.data.decoding import decode_images
 from hf_ltsam.data.labels import training_labels
 

@@ -11,8 +11,8 @@ import threading
 import numpy as np
 import pytest
 
-from dataset_builders.catalogue import LISTED
-from dataset_builders.sets.facts import ClassTable, class_table
+from dataset_builders.catalogue import SETS
+from dataset_builders.sources.class_table import ClassTable, class_table
 from dataset_builders.sources.download import download
 from dataset_builders.sources.published_lists import PublishedList, check_published, obtain, table_of_own_lists
 from dataset_builders.sources.split_lists import read_split_list
@@ -222,9 +222,9 @@ def test_the_tables_of_the_package_are_consistent():
     ],
 )
 def test_the_published_lists_are_recognised(shared, name, split, file):
-    table = class_table(LISTED[name].TABLE)
+    table = class_table(SETS[name].builder.TABLE)
     listed = read_split_list(shared / "lists" / file)
-    check_published(listed, LISTED[name].LISTS[split], table)
+    check_published(listed, SETS[name].builder.LISTS[split], table)
     folders = [path.split("/")[-2] for path in listed.paths]
     assert folders == [table.keys[label] for label in listed.labels]  # the table is in the order of the labels
 

@@ -4,6 +4,8 @@ Commands run in this process. Two things differ from what a reader types: `num_t
 tiny ones, under the names that the pages use.
 """
 
+import importlib
+import pkgutil
 import re
 import shutil
 import sys
@@ -15,12 +17,14 @@ from pages.blocks import blocks_of, commands_of, starts_with
 from pages.checks import ROOT, check_command, check_python
 from pages.surroundings import draw_all, given_names, train_runs
 
+import dataset_builders
+import hf_ltsam
 from hf_ltsam import METHODS
 from hf_ltsam.cli import main as cli
 from hf_ltsam.methods import SAM
 
 sys.path.append(str(ROOT / "docs"))
-from generated_pages import generated_pages
+from generated_pages import MODULES, README, TABLE_END, TABLE_START, generated_pages, with_methods
 
 WRITTEN = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 MADE = generated_pages()
@@ -28,7 +32,7 @@ GENERATED = {
     name: text for name, text in MADE.items() if any(block.is_python or block.is_commands for block in blocks_of(text))
 }
 SLOW = ("clip.md", "curvature.md", "many_gpus.md", "own_images.md", "report.md", "second_stages.md")
-README = (ROOT / "README.md").read_text()
+README_TEXT = README.read_text()
 
 # README.md is read on the Hub and by pip as well: what cannot be run is said here and not in it.
 README_NOT_RUN = {
@@ -116,28 +120,56 @@ def test_a_new_method_needs_no_page_by_hand(monkeypatch):
         """My SAM: g = G(1, strength unit(G(1))).
 
         Cost: 2 forwards, 2 backwards.
+        Source: Foret et al. 2021, Eq. 3.
         """
 
         strength: float = 0.25
 
     monkeypatch.setitem(METHODS, "mine", Mine)
     pages = generated_pages()
+    assert "| My SAM | `mine` | G(1, strength unit(G(1))) |" in with_methods(README_TEXT)
     assert "hf_ltsam.methods.Mine" in pages["methods/mine.md"] and '"strength": 0.25' in pages["methods/mine.md"]
     assert (
-        "| [`mine`](mine.md) | My SAM: g = G(1, strength unit(G(1))). | 2 forwards, 2 backwards. |"
+        "| My SAM | [`mine`](mine.md) | G(1, strength unit(G(1))) | 2F 2B | Foret et al. 2021 |"
         in pages["methods/index.md"]
     )
+
+
+def test_the_methods_of_the_readme_are_those_of_the_classes():
+    """Otherwise: python docs/generated_pages.py."""
+    assert with_methods(README_TEXT) == README_TEXT
+    rows = README_TEXT.partition(TABLE_START)[2].partition(TABLE_END)[0].splitlines()[2:]
+    assert [row.split("|")[2].strip(" `") for row in rows] == list(METHODS)
+
+
+def test_a_readme_without_a_place_for_the_table_is_refused():
+    with pytest.raises(ValueError, match=r"README\.md needs the lines"):
+        with_methods("# hf_ltsam\n")
+
+
+def test_the_reference_has_every_package_with_public_names():
+    """Those of methods have pages of their own."""
+    packages = [
+        module.name
+        for package in (hf_ltsam, dataset_builders)
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+        if module.ispkg and hasattr(importlib.import_module(module.name), "__all__")
+    ]
+    assert len(packages) > 5 and set(packages) - {"hf_ltsam.methods"} <= set(MODULES)
+    for name in MODULES:
+        importlib.import_module(name)
+        assert f"   {name}\n" in MADE["reference/index.md"]
 
 
 def test_python_of_the_readme(here, surroundings, monkeypatch):
     shutil.copytree(surroundings / "runs/mine", here / "runs/lift")
     names = given_names()
-    for block in blocks_of(README):
+    for block in blocks_of(README_TEXT):
         if block.is_python and not any(text in block.code for text in README_NOT_RUN) and not block.reason:
             exec(compile("\n" * (block.line - 1) + shortened(block.code), "README.md", "exec"), names)
 
 
-@pytest.mark.parametrize("block", blocks_of(README), ids=lambda block: f"line{block.line}")
+@pytest.mark.parametrize("block", blocks_of(README_TEXT), ids=lambda block: f"line{block.line}")
 def test_what_the_readme_names_is_there(block, monkeypatch):
     """Commands of README.md are those of the pages, where they are run."""
     check_block(block, monkeypatch)
@@ -145,7 +177,7 @@ def test_what_the_readme_names_is_there(block, monkeypatch):
 
 def test_what_is_not_run_is_still_in_the_readme():
     for text in README_NOT_RUN:
-        assert text in README
+        assert text in README_TEXT
 
 
 PAGE = """Text

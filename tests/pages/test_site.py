@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 from pages.checks import ROOT
+from time_limits import PATIENCE
 
 from hf_ltsam import METHODS
 
@@ -70,12 +71,15 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         ],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
         check=False,
     )
     assert built.returncode == 0, built.stderr
     for name, method in METHODS.items():
         page = (tmp_path / "site" / "generated" / "methods" / f"{name}.html").read_text()
         assert f'id="hf_ltsam.methods.{method.__name__}"' in page and f'--method<span class="w"> </span>{name}' in page
+    reference = tmp_path / "site" / "generated" / "reference"
+    assert 'id="hf_ltsam.LTSamTrainer"' in (reference / "hf_ltsam.html").read_text()
+    assert 'id="hf_ltsam.losses.LDAM"' in (reference / "hf_ltsam.losses.html").read_text()
     settings = (tmp_path / "site" / "generated" / "settings.html").read_text()
     assert "ascent_scope" in settings

@@ -11,21 +11,15 @@ from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
 from dataset_builders import load_shifted
+from dataset_builders.catalogue import SETS, evaluation_sets
 from dataset_builders.corruptions.manifest import FILE_NAME as MANIFEST
 from dataset_builders.corruptions.manifest import read_manifest
 from dataset_builders.corruptions.reader import load_corrupted
 from dataset_builders.folders import load_image_folder
-from dataset_builders.sets.cifar_lt import load_cifar_lt
 from hf_ltsam.hyperparameters import nearest
 
 SUFFIX = "_c"  # of a name: the corruptions of what stands before it
-COPIES = (        # test sets that a user has a copy of, by the names of `load_shifted`; a variant stands behind a colon
-    "imagenet_sketch", "imagenetv2", "imagenetv2:threshold-0.7", "imagenetv2:top-images", "imagenet_c", "imagenet_lt",
-    "inaturalist2018", "places_lt",
-)  # fmt: skip
-CIFAR_ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 DIGITS = "digits"
-NAMES = (*COPIES, *CIFAR_ON_THE_HUB, DIGITS)
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,7 @@ def find_sets(names: Sequence[str], places: Places) -> list[TestSet]:
     """The test sets of these names; whether their folders are there is seen now, images are not loaded.
 
     Args:
-        names: of `NAMES`, a folder, or OWNER/NAME on the Hub; each also with `_c` behind it, for its corruptions.
+        names: of `set_names`, a folder, or OWNER/NAME on the Hub; each also with `_c` behind it, for its corruptions.
 
     Raises:
         ValueError: an unknown name, with the nearest ones, or a set named twice.
@@ -123,18 +117,24 @@ def find_sets(names: Sequence[str], places: Places) -> list[TestSet]:
     return [_find(name, places) for name in names]
 
 
+def set_names() -> list[str]:
+    """The names of the sets: those of the catalogue, and the digits of the demo."""
+    return [*evaluation_sets(), DIGITS]
+
+
 def known_names() -> list[str]:
     """All names that stand for a set, those of corruptions among them."""
-    return [*NAMES, *(name + SUFFIX for name in NAMES if name != "imagenet_c")]
+    stored = {name for name, published in SETS.items() if published.stored_corruptions}
+    return [*set_names(), *(name + SUFFIX for name in set_names() if name not in stored)]
 
 
 def _find(name: str, places: Places) -> TestSet:
-    if name in NAMES:
+    if name in set_names():
         return _named(name, places)
     if Path(name).is_dir():
         return _folder(name)
     base = name.removesuffix(SUFFIX)
-    if base != name and (base in NAMES or "/" in base or Path(base).is_dir()):
+    if base != name and (base in set_names() or "/" in base or Path(base).is_dir()):
         clean = _find(base, places)
         if clean.corruptions:
             raise ValueError(f"--sets {name}: {base} holds corrupted images already.")
@@ -151,14 +151,13 @@ def _find(name: str, places: Places) -> TestSet:
 def _named(name: str, places: Places) -> TestSet:
     if name == DIGITS:
         return TestSet(name, "scikit-learn", cache(_load_digits))
-    if name in CIFAR_ON_THE_HUB:
-        source = str(places.get(name) or CIFAR_ON_THE_HUB[name])
-        return TestSet(name, source, cache(partial(_load_cifar, source)))
-    folder = places.required(name.partition(":")[0])
-    load = partial(_load_copy, name, folder, places.complete)
-    if name == "imagenet_c":
+    registered, variant = evaluation_sets()[name]
+    published, key = SETS[registered], name.partition(":")[0]
+    folder = places.required(key) if published.hub is None else places.get(key)
+    load = partial(_load_published, registered, folder, variant, places.complete)
+    if published.stored_corruptions:
         return TestSet(name, str(folder), load, corruptions="stored", cropped=True)
-    return TestSet(name, str(folder), cache(load))
+    return TestSet(name, str(folder or published.hub), cache(load))
 
 
 def _folder(name: str) -> TestSet:
@@ -170,22 +169,15 @@ def _folder(name: str) -> TestSet:
     return TestSet(name, str(folder), cache(partial(_load_folder, folder)))
 
 
-def _load_copy(
-    name: str, folder: Path, complete: bool, corruption: str | None = None, severity: int | None = None
+def _load_published(
+    name: str,
+    folder: Path | None,
+    variant: str | None,
+    complete: bool,
+    corruption: str | None = None,
+    severity: int | None = None,
 ) -> Dataset:
-    key, _, variant = name.partition(":")
-    return load_shifted(
-        key,
-        folder,
-        variant=variant or "matched-frequency",
-        corruption=corruption,
-        severity=severity,
-        complete=complete,
-    )
-
-
-def _load_cifar(source: str) -> Dataset:
-    return load_cifar_lt(source)["test"]
+    return load_shifted(name, folder, variant=variant, corruption=corruption, severity=severity, complete=complete)
 
 
 def _load_digits() -> Dataset:

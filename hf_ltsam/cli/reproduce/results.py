@@ -9,8 +9,9 @@ from typing import Any
 
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns
 from hf_ltsam.runs.files import write_json, write_whole
+from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.recipe_tables import GROUPS
-from hf_ltsam.runs.record import FILE_NAME, RunRecord, read_metrics
+from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.report.configurations import spread
 from hf_ltsam.runs.report.content import mean_and_deviation
 
@@ -38,7 +39,8 @@ def write_table(root: Path, table: TableOfRuns, options: Sequence[str] = ()) -> 
 
 def ended_runs(root: Path, row: Row) -> dict[Path, RunRecord]:
     """Of every seed that there is, by folder."""
-    ended = {file.parent: read_metrics(file.parent) for file in root.glob(f"{row.name}/seed*/{FILE_NAME}")}
+    folders = root.glob(f"{row.name}/seed*")
+    ended = {folder: record for folder in folders if (record := RunFolder(folder).record) is not None}
     return dict(sorted(ended.items(), key=lambda item: item[1].seed))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,12 +12,14 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
-from dataset_builders.catalogue import LISTED, load_long_tailed
+from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, sets_of
 from dataset_builders.folders import load_image_folder
 from dataset_builders.long_tail import check_imbalance_ratio, long_tailed, profile_named
 from dataset_builders.sets.cifar_lt import load_cifar_lt
+from dataset_builders.sources.published_set import ListedSet
 from hf_ltsam import ClassStatistics
-from hf_ltsam.cli.train.data_arguments import DataArguments
+from hf_ltsam.cli.train.settings import DataArguments
+from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.bad_images import NAMED
 from hf_ltsam.data.decoding import unreadable_rows
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION
@@ -49,7 +51,7 @@ class Splits:
     reserved: Dataset | None = None
 
     def statistics(self, arguments: DataArguments, tail_threshold: int | None) -> ClassStatistics:
-        """Of the training split."""
+        """The class statistics of the training split."""
         return ClassStatistics.from_labels(
             self.train_labels,
             len(self.class_names),
@@ -66,7 +68,7 @@ def load_splits(arguments: DataArguments) -> Splits:
         FileNotFoundError: there are no such data.
         ValueError: no such split or label column, a tail that cannot be drawn, or test images without labels.
     """
-    splits = BUILDERS[_builder(arguments)](arguments)
+    splits = builders()[_builder(arguments)](arguments)
     train = _named(splits, arguments.train_split)
     test = _named(splits, arguments.test_split or ("test" if "test" in splits else "validation"))
     column = class_label_column_of(train, arguments.label_column)
@@ -107,7 +109,7 @@ def check_data(arguments: DataArguments) -> None:
         raise ValueError(f"--dataset {source} is a file: give the folder that it lies in.")
     if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
         raise FileNotFoundError(f"--dataset {source}: there is no such folder, and names on the Hub read OWNER/NAME.")
-    check_choice("builder", arguments.builder, (*BUILDERS, "auto"))
+    check_choice("builder", arguments.builder, (*builders(), "auto"))
     check_choice("normalisation", arguments.normalisation, (*CUSTOMARY_NORMALISATION, "auto"))
     profile_named(arguments.profile)
     _check_lists(arguments)
@@ -122,21 +124,11 @@ def check_data(arguments: DataArguments) -> None:
 
 
 def _check_lists(arguments: DataArguments) -> None:
-    builder = arguments.builder
-    if builder in LISTED and arguments.imbalance_ratio is not None:
+    builder, listed = arguments.builder, sets_of(ListedSet)
+    if builder in listed and arguments.imbalance_ratio is not None:
         raise ValueError(f"--imbalance_ratio: the long tail of {builder} is that of its published list. Leave it out.")
-    if builder not in LISTED and (arguments.lists is not None or arguments.own_lists):
-        raise ValueError(f"--lists and --own_lists are for --builder {', '.join(LISTED)}, not {builder}.")
-
-
-def check_choice(option: str, value: str, valid: Sequence[str]) -> None:
-    """Refuse a value that is not one of these.
-
-    Raises:
-        ValueError: with the nearest ones.
-    """
-    if value not in valid:
-        raise ValueError(f"--{option} {value} does not exist.{nearest(value, valid)}")
+    if builder not in listed and (arguments.lists is not None or arguments.own_lists):
+        raise ValueError(f"--lists and --own_lists are for --builder {', '.join(listed)}, not {builder}.")
 
 
 def _from_hub(arguments: DataArguments) -> DatasetDict:
@@ -160,20 +152,29 @@ def _from_cifar(arguments: DataArguments) -> DatasetDict:
     )
 
 
-def _from_lists(arguments: DataArguments) -> DatasetDict:
+def _from_catalogue(arguments: DataArguments) -> DatasetDict:
     """The two splits of the run are looked for, and no other."""
-    splits = (arguments.train_split, arguments.test_split or "test")
     return load_long_tailed(
-        arguments.builder, arguments.dataset, lists=arguments.lists, own_lists=arguments.own_lists, splits=splits
+        arguments.builder,
+        arguments.dataset,
+        imbalance_ratio=1 if arguments.imbalance_ratio is None else arguments.imbalance_ratio,
+        profile=arguments.profile,
+        seed=arguments.split_seed,
+        largest_class=arguments.largest_class,
+        lists=arguments.lists,
+        own_lists=arguments.own_lists,
+        splits=(arguments.train_split, arguments.test_split or "test"),
     )
 
 
-BUILDERS: dict[str, Callable[[DataArguments], DatasetDict]] = {
-    "hub": _from_hub,
-    "image_folder": _from_image_folder,
-    "cifar_lt": _from_cifar,
-    **dict.fromkeys(LISTED, _from_lists),
-}
+def builders() -> dict[str, Callable[[DataArguments], DatasetDict]]:
+    """How data are read, by the names that `--builder` takes: every long-tailed set of the catalogue among them."""
+    return {
+        "hub": _from_hub,
+        "image_folder": _from_image_folder,
+        "cifar_lt": _from_cifar,
+        **dict.fromkeys(long_tailed_sets(), _from_catalogue),
+    }
 
 
 def _builder(arguments: DataArguments) -> str:

@@ -1,26 +1,50 @@
-"""BibTeX of the papers that a docstring names as its source. A new method needs only its entry in `sources.bib`."""
+"""BibTeX of the papers that methods and losses name by their keys. A new paper needs only its entry in `sources.bib`."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
+from functools import cache
 from importlib.resources import files
 
-_CITED = re.compile(r"([A-Z][a-z]+) et al\. (\d{4}[a-z]?)")
+from hf_ltsam.hyperparameters import nearest
 
 
-def keys(source: str) -> list[str]:
-    """The papers of a text such as "Li et al. 2025 Eq. 5 to 8, Alg. 1", in its order: ["li2025"]."""
-    return list(dict.fromkeys(author.lower() + year for author, year in _CITED.findall(source)))
+def bibtex(citations: Iterable[str]) -> str:
+    """The entries of these papers, each once.
+
+    Args:
+        citations: keys of `sources.bib`, or whole entries: "@inproceedings{...}".
+
+    Raises:
+        ValueError: a key that `sources.bib` does not have, with the nearest ones.
+    """
+    return "\n\n".join(_entry(citation) for citation in dict.fromkeys(citations))
 
 
-def bibtex(wanted: list[str]) -> str:
-    """Their entries; a paper that `sources.bib` does not have is left out."""
-    known = entries()
-    return "\n\n".join(known[key] for key in dict.fromkeys(wanted) if key in known)
+def _entry(citation: str) -> str:
+    if citation.startswith("@"):
+        return citation.strip()
+    if citation not in entries():
+        raise ValueError(f"sources.bib has no paper {citation!r}.{nearest(citation, entries())}")
+    return entries()[citation]
 
 
+@cache
 def entries() -> dict[str, str]:
-    """key -> entry, of all in `sources.bib`."""
-    text = files(__package__).joinpath("sources.bib").read_text(encoding="utf-8")
-    parts = [part.strip() for part in text.split("\n\n")]
-    return {part.partition("{")[2].partition(",")[0]: part for part in parts}
+    """key -> entry, of all in `sources.bib`.
+
+    Raises:
+        ValueError: two entries under one key.
+    """
+    return parsed(files(__package__).joinpath("sources.bib").read_text(encoding="utf-8"))
+
+
+def parsed(text: str) -> dict[str, str]:
+    """key -> entry, of a BibTeX text whose entries are parted by empty lines."""
+    keyed: dict[str, str] = {}
+    for entry in filter(None, (part.strip() for part in text.split("\n\n"))):
+        key = entry.partition("{")[2].partition(",")[0]
+        if key in keyed:
+            raise ValueError(f"sources.bib has two papers {key!r}: give one of them another key.")
+        keyed[key] = entry
+    return keyed

@@ -5,7 +5,7 @@ import math
 import pytest
 from cli.reproduce.recipe_rows import ROWS, SPECIAL, run_of
 
-from dataset_builders.catalogue import CIFAR, long_tail_statistics
+from dataset_builders.catalogue import SETS, long_tail_statistics
 from dataset_builders.long_tail import class_counts
 from hf_ltsam import METHODS, ClassStatistics, make_method
 from hf_ltsam.cli.train.checks import check
@@ -66,8 +66,8 @@ def statistics_of(row):
     data, threshold = row.run.data, row.run.config.tail_threshold
     if not row.on_cifar:
         return ClassStatistics(long_tail_statistics(row.data).counts, threshold, data.many_above, data.few_below)
-    facts = CIFAR[f"{row.data}_lt"]
-    counts = class_counts(facts.per_class, facts.names, data.imbalance_ratio, data.profile)
+    drawn = SETS[f"{row.data}_lt"]
+    counts = class_counts(drawn.per_class, drawn.class_names, data.imbalance_ratio, data.profile)
     return ClassStatistics(counts, threshold, data.many_above, data.few_below)
 
 

@@ -12,8 +12,10 @@ import psutil
 import pytest
 import torch
 import yaml
+from forked import Script
 from runs.report.made_runs import metrics, write_run
 from safetensors.torch import load_file
+from time_limits import PATIENCE
 
 from hf_ltsam.cli.reproduce import command as reproduce
 from hf_ltsam.cli.reproduce import runs as table_runs
@@ -69,14 +71,14 @@ def test_a_killed_table_goes_on_and_ended_runs_are_left_alone(table, tmp_path, c
     root = tmp_path / "runs"
     length = ["--num_train_epochs", "60", "--save_strategy", "steps", "--save_steps", "30"]  # 360 steps
     command = [str(table), "--seeds", "1", "--output_dir", str(root), "--", *length]
-    first = psutil.Popen([sys.executable, "-m", "hf_ltsam.cli.reproduce.command", *command], stderr=subprocess.PIPE)
+    first = Script(reproduce.__file__, *command)
     while not list((root / "sharp" / "seed0").glob("checkpoint-*")):
-        assert first.poll() is None
+        assert first.process.is_alive(), first.output
         time.sleep(0.01)
-    training = first.children()
-    first.terminate()
-    _, message = first.communicate(timeout=60)
-    assert first.returncode == 130 and b"The same command goes on" in message
+    training = psutil.Process(first.process.pid).children()
+    first.process.terminate()
+    code, message = first.wait()
+    assert code == 130 and "The same command goes on" in message
     assert len(training) == 1 and not any(process.is_running() for process in training)
     plain = (root / "plain" / "seed0" / "metrics.json").stat()
     assert not (root / "sharp" / "seed0" / "metrics.json").exists()
@@ -181,7 +183,7 @@ def test_what_another_process_has_run_meanwhile_is_not_run_again(monkeypatch):
 
 def test_whoever_stops_the_table_stops_its_runs(monkeypatch):
     monkeypatch.setattr(table_runs, "POLL", 0.01)
-    runs = [Sleeping("short", 0.1, []), Sleeping("long", 60, [])]
+    runs = [Sleeping("short", 0.1, []), Sleeping("long", PATIENCE, [])]
 
     def stop(*_):
         raise KeyboardInterrupt

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.hyperparameters import entry, equation, first_line, title
+from hf_ltsam.hyperparameters import title_of
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.methods import METHODS
-from hf_ltsam.runs.card.citations import bibtex, keys
+from hf_ltsam.runs.card.citations import bibtex
 from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.card.metadata import data_name, needs_import
 from hf_ltsam.runs.record import RunRecord
@@ -34,7 +34,7 @@ def summary(facts: RunFacts) -> str:
 
 def _method_name(facts: RunFacts) -> str:
     name = str((facts.method or {}).get("name"))
-    shown = title(METHODS[name]) if name in METHODS else name
+    shown = title_of(METHODS, name)
     loss = str((facts.loss or {}).get("name", "cross_entropy")).replace("_", " ")
     return f"plain gradients and the loss {loss}" if name == "sgd" else f"{shown} and the loss {loss}"
 
@@ -48,7 +48,7 @@ def loading(facts: RunFacts, repo: str) -> str:
             f'classify = pipeline("image-classification", model=load_run("{repo}"), '
             f'image_processor=AutoImageProcessor.from_pretrained("{repo}"))'
         )
-    first = "import hf_ltsam\n" if needs_import(facts) else ""
+    first = "import hf_ltsam.models\n" if needs_import(facts) else ""
     if facts.config.get("num_channels") == 1:
         return (
             f"{first}from transformers import AutoModelForImageClassification\n"
@@ -84,16 +84,15 @@ def construction(record: RunRecord | None) -> str:
 
 
 def method_words(facts: RunFacts) -> dict[str, Any]:
-    """Name, equation and source of method and loss, and the papers to cite."""
-    method, loss = (METHODS.get(_name(facts.method)), LOSSES.get(_name(facts.loss)))
-    sources = [entry(method, "Source") if method else "", entry(loss, "Source") if loss else ""]
+    """Title, equation and source of method and loss, and the papers to cite."""
+    method, loss = METHODS.get(_name(facts.method)), LOSSES.get(_name(facts.loss))
     return {
-        "method_title": (title(method) if method else _name(facts.method)) if facts.method else "",
-        "equation": equation(method) if method else "",
-        "method_source": sources[0],
-        "loss_equation": f"`{first_line(loss).rstrip('.')}`" if loss else _name(facts.loss),
-        "loss_source": sources[1].rstrip("."),
-        "bibtex": bibtex([*keys(sources[0]), *keys(sources[1])[:1]]),  # of a loss, who proposed it
+        "method_title": title_of(METHODS, _name(facts.method)),
+        "equation": method.equation if method else "",
+        "method_source": f"{method.source}." if method and method.source else "",
+        "loss_equation": f"`{loss.equation}`" if loss else _name(facts.loss),
+        "loss_source": loss.source if loss else "",
+        "bibtex": bibtex([citation for cited in (method, loss) if cited for citation in cited.citations]),
     }
 
 
@@ -120,9 +119,8 @@ def cost(facts: RunFacts) -> str:
         on = f" on {record.hardware}" if record.hardware else ""
         parts.append(f"Training took {_duration(record.timing['train_seconds'])}{step}{on}.")
     method = METHODS.get(_name(facts.method))
-    passes = entry(method, "Cost") if method else ""
-    if passes:
-        parts.append(f"Per step, as the equation counts: {passes}")
+    if method and method.cost:
+        parts.append(f"Per step, as the equation counts: {method.cost}.")
     return " ".join(parts)
 
 

@@ -1,0 +1,104 @@
+"""`ltsam methods`: the methods in a table, or all about one of them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.methods import METHODS, Method
+from hf_ltsam.runs.identity import describe
+
+SCHEDULES = """\
+rho: {piecewise: {values: [0.1, 0.2], epochs: [160]}}      # from epoch 160 on 0.2
+rho: {linear: {start: 0.05, end: 0.2, epochs: [10, 160]}}  # or cosine; without epochs, over the whole training
+rho: {cosine: {start: 0.2, end: 0.05, boundaries: [0, 0.8]}}  # shares of the training in place of epochs
+"""
+
+
+def main(words: Sequence[str]) -> None:
+    """`ltsam methods [NAME]`."""
+    parser = argparse.ArgumentParser(prog="ltsam methods", description=__doc__, allow_abbrev=False)
+    parser.add_argument("name", nargs="?", help="a method; without it, all are listed")
+    name = parser.parse_args(words).name
+    if name is None:
+        print_methods()
+    else:
+        print(method_page(name))
+
+
+def own_defaults(method: type[Method]) -> dict[str, Any]:
+    """Its hyper-parameters without those that all methods share, as a recipe writes them."""
+    shared = {field.name for field in dataclasses.fields(Method)}
+    return {name: value for name, value in describe(METHODS, method())["args"].items() if name not in shared}
+
+
+def markdown_table(link: str = "`{name}`") -> str:
+    """All methods as README.md shows them; F and B are forward and backward passes.
+
+    Args:
+        link: what stands for the name of a method, such as "[`{name}`]({name}.md)".
+    """
+    rows = [
+        (method.title, link.format(name=name), table_cell(method.equation.removeprefix("g = ")),
+         _passes(method.cost), _paper(method.source))
+        for name, method in METHODS.items()
+    ]  # fmt: skip
+    head = ["| method | name | update gradient | cost | source |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def table_cell(text: str) -> str:
+    """Inside a table of Markdown, where | separates cells, and * and _ may emphasise; code stays as it is."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"\*|(?<!\w)_", r"\\\g<0>", part) for part in parts[::2]]
+    return "`".join(parts).replace("|", "\\|")
+
+
+def print_methods() -> None:
+    """Name, defaults, equation, cost and source of every method, as a table."""
+    names = {name: "\n".join([name, *(f" {k} {v}" for k, v in own_defaults(m).items())]) for name, m in METHODS.items()}
+    table = Table("method, defaults", "what it is", "cost", "source", show_lines=True)
+    table.columns[0].min_width = max(len(line) for name in names.values() for line in name.splitlines())
+    for name, method in METHODS.items():
+        table.add_row(names[name], method.summary, method.cost, method.source)
+    console = Console()
+    console.print(table)
+    console.print(
+        "G(a, eps): the gradient at w + eps of the batch's losses, weighted by a. In full: ltsam methods NAME"
+    )
+
+
+def method_page(name: str) -> str:
+    """How a method is made, its documentation, and the hyper-parameters that all methods share.
+
+    Raises:
+        ValueError: an unknown method, with the nearest ones.
+    """
+    if name not in METHODS:
+        raise ValueError(f"Unknown method {name!r}.{nearest(name, METHODS)}")
+    method = METHODS[name]
+    defaults = ", ".join(f"{k}={v!r}" for k, v in describe(METHODS, method())["args"].items())
+    _, _, shared = (inspect.getdoc(Method) or "").partition("Args:\n")
+    heading = f"{name} = hf_ltsam.methods.{method.__name__}({defaults})"
+    schedules = "A schedule, as a recipe writes it under method_args:\n" + textwrap.indent(SCHEDULES, "    ").rstrip()
+    return f"{heading}\n\n{inspect.getdoc(method)}\n\nEvery method:\n{shared}\n{schedules}"
+
+
+def _passes(cost: str) -> str:
+    """2F 3B for "2 forwards, 3 backwards; ..."."""
+    return re.sub(r"(\d) forwards?, (\d) backwards?.*", r"\1F \2B", cost.partition(";")[0])
+
+
+def _paper(source: str) -> str:
+    """The first paper of a source, without the place in it."""
+    paper = re.match(r".*? \d{4}[a-z]?", source)
+    return paper[0] if paper else ""
