@@ -43,6 +43,7 @@ MODULES = (
     "hf_ltsam.metrics",
     "hf_ltsam.curvature",
     "hf_ltsam.runs.folder",
+    "hf_ltsam.runs.model",
     "dataset_builders",
     "dataset_builders.long_tail",
     "dataset_builders.folders",

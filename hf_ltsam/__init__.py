@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from hf_ltsam.losses import LOSSES, make_loss
     from hf_ltsam.methods import METHODS, make_method
     from hf_ltsam.models import CifarResNetConfig, CifarResNetForImageClassification
-    from hf_ltsam.runs.folder import load_run
+    from hf_ltsam.runs.model import load_run
     from hf_ltsam.training.config import LTSamConfig
+    from hf_ltsam.training.durable_trainer import DurableTrainer
     from hf_ltsam.training.trainer import LTSamTrainer
 
 __version__ = "0.1.0"
@@ -25,9 +26,10 @@ _HOMES = {
     "CifarResNetConfig": "hf_ltsam.models",
     "CifarResNetForImageClassification": "hf_ltsam.models",
     "ClassStatistics": "hf_ltsam.class_statistics",
+    "DurableTrainer": "hf_ltsam.training.durable_trainer",
     "LTSamConfig": "hf_ltsam.training.config",
     "LTSamTrainer": "hf_ltsam.training.trainer",
-    "load_run": "hf_ltsam.runs.folder",
+    "load_run": "hf_ltsam.runs.model",
     "make_loss": "hf_ltsam.losses",
     "make_method": "hf_ltsam.methods",
 }
@@ -38,6 +40,7 @@ __all__ = [
     "CifarResNetConfig",
     "CifarResNetForImageClassification",
     "ClassStatistics",
+    "DurableTrainer",
     "LTSamConfig",
     "LTSamTrainer",
     "load_run",

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from time_limits import PATIENCE
 
 SCRIPT = """
 import sys
@@ -31,6 +32,8 @@ assert not BLOCKED & {name.split(".")[0] for name in sys.modules}
 
 @pytest.mark.slow
 def test_training_from_tensors_imports_only_what_it_needs(tmp_path):
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     assert "eval_balanced" in done.stdout and "eval_few" in done.stdout

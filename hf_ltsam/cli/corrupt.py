@@ -7,29 +7,67 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetNotFoundError
+
+from dataset_builders.corruptions.apply import check_settings
 from dataset_builders.corruptions.parameters import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from dataset_builders.corruptions.writer import write_corrupted
 
 
 def main(words: Sequence[str]) -> None:
-    """Run the command with these words, those behind `ltsam corrupt`."""
+    """`ltsam corrupt`."""
     options = _parser().parse_args(words)
-
-    from dataset_builders.corruptions.apply import check_settings
-    from dataset_builders.corruptions.writer import write_corrupted
-
-    for corruption, severity in itertools.product(options.corruptions, options.severities):
-        check_settings(corruption, severity)  # before the data set is loaded
-    files = write_corrupted(
-        _load(options.dataset, options.split),
+    files = corrupt_dataset(
+        options.dataset,
         options.output,
-        corruptions=options.corruptions,
-        severities=options.severities,
-        seed=options.seed,
-        workers=options.workers,
-        image_column=options.image_column,
-        size=options.size,
+        options.split,
+        options.corruptions,
+        options.severities,
+        options.seed,
+        options.workers,
+        options.image_column,
+        options.size,
     )
-    print(f"{len(files)} files of {Path(options.output)}: CORRUPTION/SEVERITY.parquet")
+    print(f"{len(files)} files of {options.output}: CORRUPTION/SEVERITY.parquet")
+
+
+def corrupt_dataset(
+    dataset: str,
+    output: Path,
+    split: str = "test",
+    corruptions: Sequence[str] = CORRUPTIONS,
+    severities: Sequence[int] = SEVERITIES,
+    seed: int = 0,
+    workers: int | None = None,
+    image_column: str | None = None,
+    size: int | None = None,
+) -> list[Path]:
+    """Write the -C set of a data set by its name; settings are checked before it is loaded.
+
+    Args:
+        dataset: a Parquet file, a folder of Parquet files or of images in class folders, or a name on the Hub.
+        output: the folder to write to.
+        corruptions, severities, seed, workers, image_column, size: as `write_corrupted` takes them.
+
+    Returns:
+        The files, CORRUPTION/SEVERITY.parquet.
+
+    Raises:
+        ValueError, FileNotFoundError: no such corruption, severity, data set or split.
+    """
+    for corruption, severity in itertools.product(corruptions, severities):
+        check_settings(corruption, severity)
+    return write_corrupted(
+        _load(dataset, split),
+        output,
+        corruptions=corruptions,
+        severities=severities,
+        seed=seed,
+        workers=workers,
+        image_column=image_column,
+        size=size,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a Parquet file, a folder of Parquet files or of images in class folders, or a name on the Hub",
     )
     parser.add_argument("--split", default="test", help="of the data set (default: test)")
-    parser.add_argument("--output", required=True, help="the folder to write to")
+    parser.add_argument("--output", required=True, type=Path, help="the folder to write to")
     parser.add_argument(
         "--corruptions", nargs="+", default=list(CORRUPTIONS), metavar="NAME", help="default: the 15 of ImageNet-C"
     )
@@ -62,11 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _load(source: str, split: str):
+def _load(source: str, split: str) -> Dataset:
     """One split, from local files or from the Hub."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-
     path = Path(source)
     files = [path] if path.is_file() else sorted(f for p in (f"{split}-*", split) for f in path.glob(f"**/{p}.parquet"))
     if files:

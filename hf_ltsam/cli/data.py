@@ -1,9 +1,9 @@
-"""`ltsam data`: which sets there are, what one looks like, and publishing a draw."""
+"""`ltsam data`: the data sets in a list, one of them in full, and a draw published on the Hub."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dataset_builders.catalogue import SETS, published_set, sets_of
@@ -16,20 +16,80 @@ from hf_ltsam.runs.hub import require_network
 
 
 def main(words: Sequence[str]) -> None:
-    """`list`, `info NAME` or `push NAME REPO`."""
+    """`ltsam data list`, `ltsam data info NAME` or `ltsam data push NAME REPO`."""
     arguments = _parser().parse_args(words)
-    run: Callable[[argparse.Namespace], None] = arguments.run
-    run(arguments)
+    if arguments.command == "list":
+        print(sets_page())
+        return
+    tail = Tail(arguments.imbalance_ratio, arguments.profile, arguments.seed)
+    if arguments.command == "push":
+        url = push_draw(arguments.name, arguments.repo, tail, arguments.data_dir, arguments.private)
+        print(f"Published: {url}")
+        return
+    print(set_page(arguments.name, tail, arguments.lists, arguments.figure))
+
+
+def sets_page() -> str:
+    """A line for every data set."""
+    lines = [f"{name:16} {published.title}: {published.what}" for name, published in SETS.items()]
+    more = "ltsam data info NAME tells more. In Python: load_long_tailed(NAME, data_dir), load_shifted(NAME, data_dir)."
+    return "\n".join([*lines, "", more])
+
+
+def set_page(name: str, tail: Tail | None = None, lists: str | None = None, figure: Path | None = None) -> str:
+    """All about one data set; of a long-tailed one the counts, groups, fingerprint and curve of its training images.
+
+    Args:
+        tail: of a set that is drawn; None: the published one.
+        lists: folder of the user's own lists, of a set that has lists.
+        figure: a PNG to draw the curve into.
+
+    Raises:
+        ValueError: an unknown set, lists for a set that has none, or a figure of a test set.
+    """
+    published, tail = published_set(name, SETS), tail or Tail()
+    if lists is not None and name not in sets_of(ListedSet):
+        raise ValueError(f"--lists is for {', '.join(sets_of(ListedSet))}; {name} has no list.")
+    lines = [f"{published.title} ({name}): {published.what}"]
+    if isinstance(published, LongTailedSet):
+        copy = UserCopy(lists=lists, own_lists=lists is not None)
+        statistics = published.statistics(copy, tail)
+        lines.append(describe(statistics, published.fingerprint(copy, tail)))
+        if figure is not None:
+            draw_curve(statistics, _title(published, tail), figure)
+            lines.append(f"The curve is in {figure}.")
+    elif figure is not None:
+        raise ValueError(f"--figure: {name} is a test set and has no training images to draw.")
+    lines += [f"construction     {published.construction}", f"source           {published.source}"]
+    return "\n".join([*lines, f"terms            {published.terms}"])
+
+
+def push_draw(name: str, repo: str, tail: Tail, data_dir: str | None = None, private: bool = False) -> str:
+    """Publish a draw of CIFAR-LT on the Hub.
+
+    Args:
+        repo: OWNER/NAME.
+        data_dir: folder of CIFAR's Parquet files; None: the originals on the Hub.
+
+    Returns:
+        Its address.
+
+    Raises:
+        ValueError: an unknown set, or one that may not be published.
+        HubError: the Hub cannot be reached, or refuses.
+    """
+    published_set(name, SETS)
+    refuse_to_publish(name)
+    require_network("ltsam data push")
+    return publish(Draw(name, tail), repo, data_dir, private)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ltsam data", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(required=True, metavar="list | info NAME | push NAME REPO")
-    commands.add_parser("list", help="the sets").set_defaults(run=_list)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="list | info NAME | push NAME REPO")
+    commands.add_parser("list", help="the sets")
     info = commands.add_parser("info", help="counts, groups, imbalance ratio, fingerprint and class-frequency curve")
-    info.set_defaults(run=_info)
     push = commands.add_parser("push", help="publish a draw of CIFAR-LT on the Hub, with its card")
-    push.set_defaults(run=_push)
     for command in (info, push):
         command.add_argument("name", metavar="NAME", help=f"one of {', '.join(SETS)}")
         command.add_argument(
@@ -43,42 +103,6 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--data_dir", metavar="FOLDER", help="CIFAR's Parquet files (default: the originals on the Hub)")
     push.add_argument("--private", action="store_true", help="make a private repository")
     return parser
-
-
-def _list(_: argparse.Namespace) -> None:
-    for name, published in SETS.items():
-        print(f"{name:16} {published.title}: {published.what}")
-    print(
-        "\nltsam data info NAME tells more. In Python: load_long_tailed(NAME, data_dir), load_shifted(NAME, data_dir)."
-    )
-
-
-def _info(arguments: argparse.Namespace) -> None:
-    name = arguments.name
-    published = published_set(name, SETS)
-    print(f"{published.title} ({name}): {published.what}")
-    if isinstance(published, LongTailedSet):
-        copy, tail = _copy(arguments), _tail(arguments)
-        statistics = published.statistics(copy, tail)
-        print(describe(statistics, published.fingerprint(copy, tail)))
-        if arguments.figure is not None:
-            draw_curve(statistics, _title(published, tail), arguments.figure)
-            print(f"The curve is in {arguments.figure}.")
-    elif arguments.figure is not None:
-        raise ValueError(f"--figure: {name} is a test set and has no training images to draw.")
-    print(f"construction     {published.construction}")
-    print(f"source           {published.source}\nterms            {published.terms}")
-
-
-def _copy(arguments: argparse.Namespace) -> UserCopy:
-    """Lists of the user's own, where `--lists` names their folder."""
-    if arguments.lists is not None and arguments.name not in sets_of(ListedSet):
-        raise ValueError(f"--lists is for {', '.join(sets_of(ListedSet))}; {arguments.name} has no list.")
-    return UserCopy(lists=arguments.lists, own_lists=arguments.lists is not None)
-
-
-def _tail(arguments: argparse.Namespace) -> Tail:
-    return Tail(arguments.imbalance_ratio, arguments.profile, arguments.seed)
 
 
 def describe(statistics: ClassStatistics, fingerprint: str) -> str:
@@ -110,11 +134,3 @@ def _title(published: PublishedSet, tail: Tail) -> str:
     if not isinstance(published, DrawnSet):
         return published.title
     return f"{published.title}, imbalance ratio {tail.imbalance_ratio:g}, {tail.profile}"
-
-
-def _push(arguments: argparse.Namespace) -> None:
-    published_set(arguments.name, SETS)
-    refuse_to_publish(arguments.name)
-    require_network("ltsam data push")
-    draw = Draw(arguments.name, _tail(arguments))
-    print(f"Published: {publish(draw, arguments.repo, arguments.data_dir, arguments.private)}")

@@ -1,7 +1,9 @@
-"""A second stage: the classifier of a finished run is trained or rescaled again, all else stays as it is.
+"""`ltsam decouple`: the classifier of a finished run is trained or rescaled again, all else stays as it is.
 
-ltsam decouple runs/mine --second_stage crt
-ltsam decouple --config second_stage/cifar100_lt_ir100_ce_cc_sam_then_cc_sam --seed 0
+    ltsam decouple runs/mine --second_stage crt
+    ltsam decouple --config second_stage/cifar100_lt_ir100_ce_cc_sam_then_cc_sam --seed 0
+
+In Python: run_second_stage(make_second_stage_run({"first_stage": "runs/mine", "second_stage": "crt"})).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import copy
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,22 +20,22 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from hf_ltsam.cli.train.arguments import DEFAULTS, Run, first_stage_folder, layered, read_settings, run_of
+from hf_ltsam.cli.train.arguments import options_of, read_options, run_of, with_recipe
 from hf_ltsam.cli.train.checks import check, mapping, resume_point
 from hf_ltsam.cli.train.data import TrainingData, prepare
-from hf_ltsam.cli.train.data_arguments import DataArguments
 from hf_ltsam.cli.train.model import image_format, image_processor
-from hf_ltsam.cli.train.model_arguments import ModelArguments
 from hf_ltsam.cli.train.results import print_results, save_recipe
-from hf_ltsam.cli.train.saved_run import RECIPE, SavedRun, open_run, require_weights, root_of
+from hf_ltsam.cli.train.saved_run import SavedRun, open_run
+from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.cli.train.train import finish, train
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.labels import read_label_column
 from hf_ltsam.models.frozen_features import frozen_features
+from hf_ltsam.runs.folder import RECIPE, RunFolder
 from hf_ltsam.runs.identity import describe, fingerprint
-from hf_ltsam.runs.recipes import read_recipe
-from hf_ltsam.runs.record import FILE_NAME, read_metrics
+from hf_ltsam.runs.recipes import read_recipe, recipe_names
+from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.training.second_stage import (
     SECOND_STAGES,
     CachedFeatures,
@@ -47,12 +49,14 @@ from hf_ltsam.training.second_stage import (
 )
 from hf_ltsam.training.second_stage.stages import TauNorm, linear
 
+MOVABLE = {"dataset", "lists", "own_lists", "check_images"}  # where the data lie, not what they are
+DEFAULTS = "second_stage"  # a part of recipes
 logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class FirstStage:
-    """What a second stage starts from."""
+    """The finished run that a second stage starts from, opened."""
 
     saved: SavedRun
     model: nn.Module
@@ -64,51 +68,120 @@ class FirstStage:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """One second stage, from the words of the command line."""
+    """`ltsam decouple`: the second stage that the options describe."""
     with user_errors():
-        run = parse_second_stage(sys.argv[1:] if argv is None else argv)
-        stage = make_second_stage(str(run.stage.second_stage), **mapping(run.stage.second_stage_args))
-        _check_run(run, stage)
-        with run.config.main_process_first(desc="loading the data"):
-            saved = open_run(str(run.stage.first_stage), run.data.dataset)
-        first = _open(run, saved, stage)
-        origin = _origin(first)
-        trainer = build_trainer(run, first, stage)
-        if isinstance(stage, TauNorm):
-            metrics, found = _normalise(run, first, stage, trainer)
-        else:
-            metrics, found = train(run, trainer).metrics, {}
-        facts = {**describe(SECOND_STAGES, stage), **found, "first_stage": origin}
-        record = finish(run, first.splits, trainer, metrics, facts)
-        if trainer.is_world_process_zero():
-            print_results(record, run.config.output_dir)
+        run_second_stage(parse_second_stage(sys.argv[1:] if argv is None else argv))
+
+
+def run_second_stage(run: Run) -> RunRecord:
+    """Train or rescale the classifier of a finished run, test, save, and show the accuracies.
+
+    Raises:
+        ValueError, FileNotFoundError: a setting that cannot work, named with its value and the way out.
+    """
+    stage = make_second_stage(str(run.stage.second_stage), **mapping(run.stage.second_stage_args))
+    _check_run(run, stage)
+    with run.config.main_process_first(desc="loading the data"):
+        saved = open_run(str(run.stage.first_stage), run.data.dataset)
+    first = _open(run, saved, stage)
+    origin = _origin(first)
+    trainer = build_trainer(run, first, stage)
+    if isinstance(stage, TauNorm):
+        metrics, choice = _normalise(run, first, stage, trainer)
+    else:
+        metrics, choice = train(run, trainer).metrics, {}
+    facts = {**describe(SECOND_STAGES, stage), **choice, "first_stage": origin}
+    record = finish(run, first.splits, trainer, metrics, facts)
+    if trainer.is_world_process_zero():
+        print_results(record, run.config.output_dir)
+    return record
 
 
 def parse_second_stage(words: Sequence[str]) -> Run:
-    """Settings of the recipe, overridden by the command line, over those of the first stage's model and data.
+    """The second stage that the options of `ltsam decouple` describe; a word before them is the first stage.
 
     Raises:
-        ValueError, FileNotFoundError: an unknown setting, no first stage, or a setting that only that one can make.
+        ValueError, FileNotFoundError: as `make_second_stage_run`, or an unknown option.
     """
     named = [] if not words or words[0].startswith("-") else ["--first_stage", words[0]]
-    given, recipe = read_settings([*named, *words[len(named) // 2 :]], "decouple")
-    seed = given.get("seed", read_recipe(DEFAULTS)["seed"])
-    folder = first_stage_folder(given.get("first_stage"), seed)
-    require_weights(folder)
-    root = root_of(folder)
-    first, _ = read_settings(["--config", str(root / RECIPE)])
-    decided = {**_all_settings(ModelArguments, first), **_all_settings(DataArguments, first)}
-    settings = {**layered(given, first, decided), "first_stage": str(folder)}
-    if settings.get("second_stage") is None:
+    options, recipe = read_options([*named, *words[len(named) // 2 :]], "decouple")
+    return make_second_stage_run(options, recipe, words)
+
+
+def make_second_stage_run(
+    settings: Mapping[str, Any], recipe: str | Path | None = None, words: Sequence[str] | None = None
+) -> Run:
+    """A second stage from values, over the first stage's model and data and the defaults of second stages.
+
+    Args:
+        settings: by the names of the options; they override those of the recipe. `first_stage` and `second_stage` have
+            to be stated by one of them.
+        recipe: a file, or the name of one of ours.
+        words: the options that it was described by; None: made from the values.
+
+    Raises:
+        ValueError: an unknown setting, no first stage, or a setting that is the first stage's to make.
+        FileNotFoundError: the first stage is not there, or has no weights.
+    """
+    stated = with_recipe(settings, recipe, "decouple")
+    seed = stated.get("seed", read_recipe(DEFAULTS)["seed"])
+    folder = first_stage_folder(stated.get("first_stage"), seed)
+    RunFolder(folder).require_weights()
+    root = RunFolder(folder).root.path
+    first = with_recipe({}, root / RECIPE)
+    everything = {**_over_first_stage(stated, first), "first_stage": str(folder)}
+    if everything.get("second_stage") is None:
         raise ValueError("Which second stage? --second_stage crt, lws, tau_norm or cc_sam (`ltsam decouple --help`).")
-    default = f"runs/{recipe}/seed{seed}" if recipe else f"{root}_{settings['second_stage']}"
-    settings.setdefault("output_dir", default)
-    return run_of(settings, words, "decouple")
+    default = f"runs/{Path(recipe).stem}/seed{seed}" if recipe else f"{root}_{everything['second_stage']}"
+    everything.setdefault("output_dir", default)
+    return run_of(everything, options_of(settings, recipe) if words is None else words, "decouple")
 
 
-def _all_settings(kind: type, given: dict[str, Any]) -> dict[str, Any]:
+def first_stage_folder(value: str | None, seed: int) -> Path:
+    """Where the weights of the first stage are.
+
+    Raises:
+        ValueError: none was named.
+        FileNotFoundError: it is not there, or the recipe has not been run with this seed.
+    """
+    if value is None:
+        raise ValueError("Which run? `ltsam decouple RUN --second_stage crt` names the folder of a finished one.")
+    folder = Path(value)
+    if folder.is_dir():
+        return folder
+    runs = Path("runs") / folder.name / f"seed{seed}"
+    if runs.is_dir():
+        return runs
+    hint = ""
+    if value in recipe_names():
+        hint = f" The recipe has not been run: ltsam train --config {value} --seed {seed} writes {runs}."
+    raise FileNotFoundError(f"--first_stage {value}: there is no such folder.{hint}")
+
+
+def _over_first_stage(stated: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a second stage: the first stage's model and data, the defaults of second stages, then what is stated.
+
+    Args:
+        stated: by recipe and command line.
+        first: what the first stage's recipe set.
+
+    Raises:
+        ValueError: a setting of model or data that is not the first stage's.
+    """
+    kept = {**_all_settings(ModelArguments, first), **_all_settings(DataArguments, first)}
+    for name in sorted((set(kept) & set(stated)) - MOVABLE):
+        if stated[name] != kept[name]:
+            raise ValueError(
+                f"--{name} {stated[name]}: the first stage was trained with {kept[name]}, and a second stage keeps its "
+                f"model and data. Leave --{name} out."
+            )
+    return {**{name: first[name] for name in first if name in kept}, **read_recipe(DEFAULTS), **stated}
+
+
+def _all_settings(kind: type, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the model or the data, defaults too."""
     names = {f.name for f in dataclasses.fields(kind)}
-    return dataclasses.asdict(kind(**{name: value for name, value in given.items() if name in names}))
+    return dataclasses.asdict(kind(**{name: value for name, value in stated.items() if name in names}))
 
 
 def build_trainer(run: Run, first: FirstStage, stage: SecondStage) -> SecondStageTrainer:
@@ -131,7 +204,7 @@ def build_trainer(run: Run, first: FirstStage, stage: SecondStage) -> SecondStag
 
 def _check_run(run: Run, stage: SecondStage) -> None:
     folder = Path(str(run.stage.first_stage))
-    if Path(run.config.output_dir).resolve() in (folder.resolve(), root_of(folder).resolve()):
+    if Path(run.config.output_dir).resolve() in (folder.resolve(), RunFolder(folder).root.path.resolve()):
         raise ValueError(f"--output_dir {run.config.output_dir} is the first stage's own folder: name another one.")
     check(run)
     if not stage.is_trained and resume_point(run.config):
@@ -141,7 +214,7 @@ def _check_run(run: Run, stage: SecondStage) -> None:
 
 
 def _open(run: Run, saved: SavedRun, stage: SecondStage) -> FirstStage:
-    """Model and images; whether they go with the stage is found out before images are decoded."""
+    """Model and images; a model that does not go with the stage is refused before images are decoded."""
     model = saved.model()
     stage.head(copy.deepcopy(Trunk(model, saved.statistics.num_classes).classifier), run.config.seed)
     return FirstStage(saved, model, _images(run, saved.splits, model))
@@ -167,14 +240,14 @@ def _shows_bar(run: Run) -> bool:
 def _normalise(
     run: Run, first: FirstStage, stage: TauNorm, trainer: SecondStageTrainer
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Normalise the class vectors; how long it took, and which tau it was."""
+    """Normalise the class vectors; the seconds that it took, and the tau."""
     started = time.perf_counter()
     if trainer.is_world_process_zero():
         save_recipe(run)
     classifier = linear(stage, trainer.head.classifier)
-    found = {"tau": stage.tau} if stage.tau is not None else _chosen(run, first, stage, classifier.weight)
-    tau_normalise(classifier, found["tau"])
-    return {"train_runtime": time.perf_counter() - started}, found
+    choice = {"tau": stage.tau} if stage.tau is not None else _chosen(run, first, stage, classifier.weight)
+    tau_normalise(classifier, choice["tau"])
+    return {"train_runtime": time.perf_counter() - started}, choice
 
 
 def _chosen(run: Run, first: FirstStage, stage: TauNorm, weight: Tensor) -> dict[str, Any]:
@@ -192,7 +265,7 @@ def _held_out(run: Run, first: FirstStage, stage: TauNorm) -> CachedFeatures:
         return _features(run, first, _images(run, reserved, first.model).test)
     logger.warning(
         "tau is chosen by training images that the first stage was trained on, on which it is better than on new ones. A "
-        "first stage trained with --reserve 0.1, say, leaves some out for this."
+        "first stage trained with --reserve 0.1, for example, leaves some out for this."
     )
     everything = _features(run, first, first.data.plain_train)
     rows = hold_out(everything.labels, stage.share, run.config.seed)
@@ -201,10 +274,6 @@ def _held_out(run: Run, first: FirstStage, stage: TauNorm) -> CachedFeatures:
 
 def _origin(first: FirstStage) -> dict[str, Any]:
     saved = first.saved
-    record = read_metrics(saved.root) if (saved.root / FILE_NAME).is_file() else None
-    facts = {"folder": str(saved.folder), "weights_sha256": fingerprint(first.model)}
+    record = saved.root.record
+    facts = {"folder": str(saved.folder.path), "weights_sha256": fingerprint(first.model)}
     return facts if record is None else {**facts, "method": record.method, "loss": record.loss}
-
-
-if __name__ == "__main__":
-    main()

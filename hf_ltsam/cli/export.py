@@ -1,4 +1,4 @@
-"""A run as one plain checkpoint, with its adapter merged into the weights."""
+"""`ltsam export`: a run as one plain checkpoint, with its adapter merged into the weights."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoImageProcessor
 
-from hf_ltsam.runs.folder import load_run, weights_digest
-from hf_ltsam.runs.record import read_metrics, write_metrics
+from hf_ltsam.runs.folder import CONFIG, RECIPE, RECORD, STATISTICS, RunFolder
+from hf_ltsam.runs.model import load_run
 
-FACTS = ("metrics.json", "recipe.yaml", "class_statistics.json")  # what the run says about itself
+FACTS = (RECORD, RECIPE, STATISTICS)  # what the run says about itself
 
 
 def main(words: Sequence[str]) -> None:
-    """ltsam export RUN OUT."""
+    """`ltsam export RUN OUT`."""
     parser = argparse.ArgumentParser(
         prog="ltsam export", description="Write a run as one plain checkpoint, adapter merged."
     )
@@ -34,14 +34,14 @@ def main(words: Sequence[str]) -> None:
 
 
 def export(run: Path, out: Path) -> None:
-    """Weights, image processor, and what the run says about itself.
+    """Write weights, image processor, and what the run says about itself into a new folder.
 
     Raises:
         FileNotFoundError: no run there.
         ValueError: the folder to write holds something, or the adapter cannot be merged.
     """
-    if not (run / "config.json").is_file():
-        raise FileNotFoundError(f"{run} holds no finished run: there is no config.json in it.")
+    if not RunFolder(run).has(CONFIG):
+        raise FileNotFoundError(f"{run} holds no finished run: there is no {CONFIG} in it.")
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: name a new folder.")
     model: Any = merged(load_run(run), run)
@@ -55,18 +55,17 @@ def export(run: Path, out: Path) -> None:
 
 def _results_stay_true(run: Path, out: Path) -> None:
     """The merged weights compute the same, so the results that were those of the run's weights are theirs too."""
-    if not (run / FACTS[0]).is_file():
-        return
-    record = read_metrics(run)
-    if record.weights_sha256 and record.weights_sha256 == weights_digest(run):
-        write_metrics(out, replace(record, weights_sha256=weights_digest(out)))
+    source, merged_run = RunFolder(run), RunFolder(out)
+    record = source.record
+    if record is not None and record.weights_sha256 and record.weights_sha256 == source.weights_sha256:
+        merged_run.write_record(replace(record, weights_sha256=merged_run.weights_sha256))
 
 
 def merged(model: nn.Module, run: Path) -> nn.Module:
     """The model without its adapter, which computes the same.
 
     Raises:
-        ValueError: the adapter is no change of weights; says so.
+        ValueError: an adapter that is no change of weights.
     """
     if not isinstance(model, PeftModel):
         return model

@@ -1,17 +1,56 @@
-"""`ltsam`: the demo, training runs, the curvature they end in, and what methods there are.
+"""`ltsam`: one table of commands, each a module whose `main` reads the words behind the command's name.
 
-Nothing heavy is imported before a command asks for it.
+A new command is a module and a line of the table. Nothing heavy is imported before a command is run.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
+from typing import NamedTuple
 
 from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.hyperparameters import nearest
+
+
+class Command(NamedTuple):
+    """A command of `ltsam`: its module in `hf_ltsam.cli`, and one line of help."""
+
+    module: str
+    help: str
+
+    def __call__(self, words: Sequence[str]) -> None:
+        """Run it."""
+        import_module(f"hf_ltsam.cli.{self.module}").main(words)
+
+
+COMMANDS = {
+    "demo": Command(
+        "demo.command", "Train on long-tailed digits in three ways and compare (two minutes, no download)."
+    ),
+    "train": Command("train.train", "Train from a recipe or from options, on the Hub's data or your own."),
+    "decouple": Command(
+        "decouple", "Train the classifier of a finished run again: cRT, LWS, tau-normalisation, CC-SAM."
+    ),
+    "recipes": Command("recipes", "List recipes with their published numbers, or show one: ltsam recipes NAME."),
+    "reproduce": Command(
+        "reproduce.command", "Run the rows of a published table; a killed table goes on where it was."
+    ),
+    "evaluate": Command("evaluate.command", "Test a checkpoint on shifted and corrupted test sets."),
+    "export": Command("export", "Write a run as one plain checkpoint, its adapter merged: ltsam export RUN OUT."),
+    "push": Command("push", "Upload a finished run with its card: ltsam push RUN OWNER/NAME."),
+    "card": Command("card", "Print the card of a run: ltsam card RUN."),
+    "data": Command("data", "List data sets, describe one, publish a draw: ltsam data list."),
+    "corrupt": Command("corrupt", "Write the -C set of any images: ImageNet-C's corruptions at five severities."),
+    "sharpness": Command(
+        "sharpness.command", "Curvature of a model class by class, loss surfaces, a range of rho to try."
+    ),
+    "report": Command("report", "One page on what runs reached, how and at what cost: ltsam report RUN [RUN ...]."),
+    "methods": Command("methods", "List the methods, or show all about one: ltsam methods focal_sam."),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    commands = "\n".join(f"  {name:9} {_first_line(command)}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:9} {command.help}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="ltsam",
         description=f"Long-tailed training with sharpness-aware minimization.\n\ncommands:\n{commands}",
@@ -42,130 +81,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(name: str) -> str:
     if name not in COMMANDS:
-        from hf_ltsam.hyperparameters import nearest
-
         raise argparse.ArgumentTypeError(f"unknown command {name!r}.{nearest(name, COMMANDS)}")
     return name
-
-
-def _demo(words: Sequence[str]) -> None:
-    """Train a small ResNet on long-tailed digits in three ways and compare (about two minutes, no download)."""
-    from hf_ltsam.cli.demo import command as demo
-
-    demo.main(words)
-
-
-def _train(words: Sequence[str]) -> None:
-    """Train from a recipe or from options, on the Hub's data or your own."""
-    from hf_ltsam.cli.train import train
-
-    train.main(words)
-
-
-def _decouple(words: Sequence[str]) -> None:
-    """Train the classifier of a finished run again: cRT, LWS, tau-normalisation, CC-SAM's second stage."""
-    from hf_ltsam.cli import decouple
-
-    decouple.main(words)
-
-
-def _reproduce(words: Sequence[str]) -> None:
-    """Run the rows of a published table, each with several seeds; a killed table goes on where it was."""
-    from hf_ltsam.cli.reproduce import command as reproduce
-
-    reproduce.main(words)
-
-
-def _recipes(words: Sequence[str]) -> None:
-    """List and search the recipes with their published numbers, or show one: ltsam recipes NAME."""
-    from hf_ltsam.cli import recipes
-
-    recipes.main(words)
-
-
-def _evaluate(words: Sequence[str]) -> None:
-    """Test a checkpoint on shifted and corrupted test sets."""
-    from hf_ltsam.cli.evaluate import command as evaluate_ood
-
-    evaluate_ood.main(words)
-
-
-def _corrupt(words: Sequence[str]) -> None:
-    """Write the -C set of any images: the corruptions of ImageNet-C at five severities."""
-    from hf_ltsam.cli import corrupt as command
-
-    command.main(words)
-
-
-def _sharpness(words: Sequence[str]) -> None:
-    """Curvature of a trained model class by class, loss surfaces, and a range of rho to try."""
-    from hf_ltsam.cli.sharpness import command as analyze_sharpness
-
-    analyze_sharpness.main(words)
-
-
-def _report(words: Sequence[str]) -> None:
-    """Show what runs reached, how and at what cost, on one page: ltsam report RUN [RUN ...]."""
-    from hf_ltsam.cli import report as command
-
-    command.main(words)
-
-
-def _methods(words: Sequence[str]) -> None:
-    """List the methods, or show all about one: ltsam methods focal_sam."""
-    from hf_ltsam.cli import methods
-
-    methods.main(words)
-
-
-def _export(words: Sequence[str]) -> None:
-    """Write a run as one plain checkpoint, its adapter merged: ltsam export RUN OUT."""
-    from hf_ltsam.cli import export
-
-    export.main(words)
-
-
-def _data(words: Sequence[str]) -> None:
-    """Data sets: which there are, what one looks like, publishing a draw: ltsam data list."""
-    from hf_ltsam.cli import data as data_command
-
-    data_command.main(words)
-
-
-def _push(words: Sequence[str]) -> None:
-    """Upload a finished run with its card: ltsam push RUN OWNER/NAME."""
-    from hf_ltsam.cli import push
-
-    push.push_command(words)
-
-
-def _card(words: Sequence[str]) -> None:
-    """Print the card of a run: ltsam card RUN."""
-    from hf_ltsam.cli import push
-
-    push.card_command(words)
-
-
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "demo": _demo,
-    "train": _train,
-    "decouple": _decouple,
-    "recipes": _recipes,
-    "reproduce": _reproduce,
-    "evaluate": _evaluate,
-    "export": _export,
-    "push": _push,
-    "card": _card,
-    "data": _data,
-    "corrupt": _corrupt,
-    "sharpness": _sharpness,
-    "report": _report,
-    "methods": _methods,
-}
-
-
-def _first_line(command: Callable[..., None]) -> str:
-    return (inspect.getdoc(command) or "").partition("\n")[0]
 
 
 if __name__ == "__main__":

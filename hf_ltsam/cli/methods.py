@@ -1,4 +1,4 @@
-"""`ltsam methods`: what methods there are, and all about one of them."""
+"""`ltsam methods`: the methods in a table, or all about one of them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,14 @@ rho: {cosine: {start: 0.2, end: 0.05, boundaries: [0, 0.8]}}  # shares of the tr
 
 
 def main(words: Sequence[str]) -> None:
-    """List the methods, or show all about one: ltsam methods focal_sam."""
-    parser = argparse.ArgumentParser(prog="ltsam methods", description=inspect.getdoc(main))
+    """`ltsam methods [NAME]`."""
+    parser = argparse.ArgumentParser(prog="ltsam methods", description=__doc__, allow_abbrev=False)
     parser.add_argument("name", nargs="?", help="a method; without it, all are listed")
     name = parser.parse_args(words).name
     if name is None:
-        _list()
-    elif name in METHODS:
-        _show(name)
+        print_methods()
     else:
-        raise ValueError(f"Unknown method {name!r}.{nearest(name, METHODS)}")
+        print(method_page(name))
 
 
 def own_defaults(method: type[Method]) -> dict[str, Any]:
@@ -65,7 +63,8 @@ def table_cell(text: str) -> str:
     return "`".join(parts).replace("|", "\\|")
 
 
-def _list() -> None:
+def print_methods() -> None:
+    """Name, defaults, equation, cost and source of every method, as a table."""
     names = {name: "\n".join([name, *(f" {k} {v}" for k, v in own_defaults(m).items())]) for name, m in METHODS.items()}
     table = Table("method, defaults", "what it is", "cost", "source", show_lines=True)
     table.columns[0].min_width = max(len(line) for name in names.values() for line in name.splitlines())
@@ -78,13 +77,20 @@ def _list() -> None:
     )
 
 
-def _show(name: str) -> None:
+def method_page(name: str) -> str:
+    """How a method is made, its documentation, and the hyper-parameters that all methods share.
+
+    Raises:
+        ValueError: an unknown method, with the nearest ones.
+    """
+    if name not in METHODS:
+        raise ValueError(f"Unknown method {name!r}.{nearest(name, METHODS)}")
     method = METHODS[name]
     defaults = ", ".join(f"{k}={v!r}" for k, v in describe(METHODS, method())["args"].items())
     _, _, shared = (inspect.getdoc(Method) or "").partition("Args:\n")
-    print(f"{name} = hf_ltsam.methods.{method.__name__}({defaults})\n\n{inspect.getdoc(method)}\n")
-    print(f"Every method:\n{shared}\nA schedule, as a recipe writes it under method_args:")
-    print(textwrap.indent(SCHEDULES, "    "), end="")
+    heading = f"{name} = hf_ltsam.methods.{method.__name__}({defaults})"
+    schedules = "A schedule, as a recipe writes it under method_args:\n" + textwrap.indent(SCHEDULES, "    ").rstrip()
+    return f"{heading}\n\n{inspect.getdoc(method)}\n\nEvery method:\n{shared}\n{schedules}"
 
 
 def _passes(cost: str) -> str:

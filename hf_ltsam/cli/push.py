@@ -1,54 +1,67 @@
-"""`ltsam push` and `ltsam card`: a finished run on the Hub, and its card on the screen."""
+"""`ltsam push`: a finished run on the Hub, with its card."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from huggingface_hub import CommitInfo
 from huggingface_hub.utils import validate_repo_id
 
-from hf_ltsam.runs.card import RunFacts, Stated, card_files, model_card, read_facts
-from hf_ltsam.runs.folder import load_run
+from hf_ltsam.cli.card import NOTHING_STATED, facts_of, run_parser, stated_by
+from hf_ltsam.runs.card import Stated, card_files
+from hf_ltsam.runs.folder import EVALUATION, SHARPNESS
 from hf_ltsam.runs.hub import Upload, check_publishable, require_network, run_files, send
-from hf_ltsam.runs.identity import fingerprint
-from hf_ltsam.runs.sharpness.parts import FILE_NAME as SHARPNESS_FILE
-from hf_ltsam.runs.sharpness.parts import read_json
-from hf_ltsam.runs.shift.checkpoint import load_checkpoint
-from hf_ltsam.runs.shift.results import FILE_NAME as EVALUATION_FILE
-from hf_ltsam.runs.shift.results import read_results
+
+MESSAGE = "Upload of a run"
 
 
-def push_command(words: Sequence[str]) -> None:
-    """ltsam push RUN OWNER/NAME."""
-    parser = _parser("push", "Upload a finished run: weights, processor, statistics, metrics, recipe, figures, card.")
+def main(words: Sequence[str]) -> None:
+    """`ltsam push RUN OWNER/NAME`."""
+    parser = run_parser(
+        "push", "Upload a finished run: weights, processor, statistics, metrics, recipe, figures, card."
+    )
     parser.add_argument("repo", metavar="OWNER/NAME", help="the repository on the Hub; made where it does not exist")
     parser.add_argument("--private", action="store_true", default=None, help="make a private repository")
     parser.add_argument("--revision", help="branch to upload to (default: main)")
-    parser.add_argument("--message", default="Upload of a run", help="of the commit")
+    parser.add_argument("--message", default=MESSAGE, help="of the commit")
     arguments = parser.parse_args(words)
-    require_network("ltsam push")
-    check_repo_name(arguments.repo)
-    check_publishable(arguments.run)
-    facts = facts_of(arguments.run)
-    results = [
-        name for name, of in (("evaluation", facts.evaluation), ("sharpness", facts.sharpness)) if of is not None
-    ]
-    files = {**run_files(arguments.run, results), **card_files(facts, arguments.repo, _stated(arguments))}
-    commit = send(Upload(arguments.repo, files, arguments.message, arguments.revision, arguments.private))
+    stated = stated_by(arguments)
+    commit = push(arguments.run, arguments.repo, stated, arguments.private, arguments.revision, arguments.message)
     print(f"Published: {commit.commit_url}")
-    if arguments.license is None:
-        print("The card states no licence: --license apache-2.0, say, does.")
+    if stated.license is None:
+        print("The card states no licence: --license apache-2.0, for example, does.")
 
 
-def card_command(words: Sequence[str]) -> None:
-    """ltsam card RUN > README.md."""
-    parser = _parser("card", "Print the card that `ltsam push` makes for a run.")
-    parser.add_argument("--repo", metavar="OWNER/NAME", help="the repository that its code names (default: the folder)")
-    arguments = parser.parse_args(words)
-    check_publishable(arguments.run)
-    print(model_card(facts_of(arguments.run), arguments.repo or arguments.run.as_posix(), _stated(arguments)))
+def push(
+    run: Path,
+    repo: str,
+    stated: Stated = NOTHING_STATED,
+    private: bool | None = None,
+    revision: str | None = None,
+    message: str = MESSAGE,
+) -> CommitInfo:
+    """Upload a finished run in one commit.
+
+    Args:
+        repo: OWNER/NAME on the Hub; made where it does not exist.
+        stated: licence, tags and benchmark of the card.
+        private: of a repository that is made; None: as the owner's default has it.
+        revision: branch; None: main.
+        message: of the commit.
+
+    Raises:
+        ValueError: no such name of a repository, or a run that is not finished.
+        HubError: the Hub cannot be reached, or refuses.
+    """
+    require_network("ltsam push")
+    check_repo_name(repo)
+    check_publishable(run)
+    facts = facts_of(run)
+    of_the_run = {EVALUATION: facts.evaluation, SHARPNESS: facts.sharpness}
+    results = [name for name, values in of_the_run.items() if values is not None]
+    files = {**run_files(run, results), **card_files(facts, repo, stated)}
+    return send(Upload(repo, files, message, revision, private))
 
 
 def check_repo_name(name: str) -> None:
@@ -60,47 +73,3 @@ def check_repo_name(name: str) -> None:
     if name.count("/") != 1:
         raise ValueError(f"{name!r} is no repository on the Hub: its name reads OWNER/NAME.")
     validate_repo_id(name)
-
-
-def facts_of(run: Path) -> RunFacts:
-    """What the run says about itself; results of other weights than it holds now are left out, saying so."""
-    evaluation = _of_these_weights(
-        run / "evaluation" / EVALUATION_FILE,
-        read_results,
-        lambda found: found["checkpoint"]["fingerprint"],
-        lambda: load_checkpoint(str(run)).fingerprint,
-    )
-    sharpness = _of_these_weights(
-        run / "sharpness" / SHARPNESS_FILE,
-        read_json,
-        lambda found: found["weights_sha256"],
-        lambda: fingerprint(load_run(run, trainable=True)),
-    )
-    return read_facts(run, evaluation, sharpness)
-
-
-def _of_these_weights(
-    file: Path, read: Callable[[Path], Any], stated: Callable[[Any], str], current: Callable[[], str]
-) -> Mapping[str, Any] | None:
-    if not file.is_file():
-        return None
-    found: Mapping[str, Any] = read(file)
-    if stated(found) != current():
-        print(f"{file} is of other weights than the run has now: it is left out.")
-        return None
-    return found
-
-
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"ltsam {name}", description=description, allow_abbrev=False)
-    parser.add_argument("run", metavar="RUN", type=Path, help="output folder of a training, or of `ltsam export`")
-    parser.add_argument("--license", help="an identifier of the Hub's, such as apache-2.0 (default: none is stated)")
-    parser.add_argument("--tags", nargs="+", default=(), metavar="TAG", help="further tags")
-    parser.add_argument(
-        "--benchmark", metavar="OWNER/NAME", help="data set on the Hub whose leaderboard the results belong to"
-    )
-    return parser
-
-
-def _stated(arguments: argparse.Namespace) -> Stated:
-    return Stated(arguments.license, tags=tuple(arguments.tags), benchmark=arguments.benchmark)

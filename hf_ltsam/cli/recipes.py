@@ -102,16 +102,14 @@ def _facts(recipe: Path | RecipeRow | str, expanded: Expanded) -> Grid:
 def _described(row: RecipeRow) -> Iterator[tuple[str, str]]:
     yield "recipe", row.name
     yield "what", f"{row.title}: {row.label}"
-    yield "published", _numbers(row.published) if row.published else f"none published {row.unpublished}".rstrip()
+    yield "published", _numbers(row.published) if row.published else f"none ({row.unpublished})"
     if row.published:
         yield "source", row.published.source
     for name in row.compare:
         if (other := published_rows()[name].published) is not None:
             yield "compare", f"{name}, {_numbers(other)} ({other.source})"
-    yield (
-        "tables",
-        ", ".join(table.name for table in _tables() if row.name in [r.name for r in table.rows]) or row.table,
-    )
+    tables = [table.name for table in _tables() if row.name in [other.name for other in table.rows]]
+    yield "tables", ", ".join(tables) or f"{row.table}, as a first stage"
     program = "decouple" if "first_stage" in row.settings else "train"
     yield "command", f"ltsam {program} --config {row.name} --seed 0"
 

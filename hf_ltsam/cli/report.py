@@ -18,23 +18,38 @@ from pathlib import Path
 from rich.console import Console
 
 from hf_ltsam.cli.user_errors import user_errors
-from hf_ltsam.runs.report.reading import find_runs, read_run
+from hf_ltsam.runs.folder import find_runs
+from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.report import write_report
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write a report, from the words of the command line."""
+    """`ltsam report RUN [RUN ...]`."""
     options = _parser().parse_args(argv)
     with user_errors():
-        folders = find_runs(options.runs)
-        runs = [read_run(folder) for folder in folders]
-        page = write_report(runs, output_folder(folders, options.output))
+        page, damaged = report(options.runs, options.output)
         console = Console()
-        for sentence in (sentence for run in runs for sentence in run.damaged):
+        for sentence in damaged:
             console.print(f"damaged: {sentence}", soft_wrap=True, highlight=False, markup=False)
         console.print(
             f"{page} ({page.stat().st_size / 1e6:.1f} MB; figures beside it)", soft_wrap=True, highlight=False
         )
+
+
+def report(runs: Sequence[Path], output: Path | None = None) -> tuple[Path, list[str]]:
+    """Write a report.
+
+    Args:
+        runs: output folders of runs, or folders of such folders.
+        output: None: `report` in the folder that holds all runs.
+
+    Returns:
+        The page, and a sentence for every file that cannot be read.
+    """
+    folders = find_runs(runs)
+    contents = [read_run(folder) for folder in folders]
+    page = write_report(contents, output_folder(folders, output))
+    return page, [sentence for run in contents for sentence in run.damaged]
 
 
 def output_folder(runs: Sequence[Path], output: Path | None) -> Path:

@@ -1,13 +1,18 @@
-"""Errors that the user can mend, shown as one message instead of a traceback."""
+"""Errors that the user can mend: one message in the words of the command line instead of a traceback."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from hf_ltsam.hyperparameters import nearest
+
 TRACEBACK = "LTSAM_TRACEBACK"  # environment variable: set to 1, errors come with their traceback
+# Dataclasses whose fields are options: "LTSamConfig(swa_start=...)" in a message is --swa_start on the command line.
+_FIELD = re.compile(r"\b(?:LTSamConfig|CurvatureSettings|EvaluationSettings)\((\w+)=(?:\.\.\.|([^()]*))\)")
 
 
 @contextmanager
@@ -22,5 +27,21 @@ def user_errors() -> Iterator[None]:
         if os.environ.get(TRACEBACK) == "1":
             raise
         notes = vars(error).get("__notes__", [])  # of whoever knew more on its way
-        print("\n".join([f"error: {error}", *notes, f"({TRACEBACK}=1 shows where it was raised.)"]), file=sys.stderr)
+        lines = [f"error: {in_options(str(error))}", *notes, f"({TRACEBACK}=1 shows where it was raised.)"]
+        print("\n".join(lines), file=sys.stderr)
         sys.exit(2)
+
+
+def in_options(message: str) -> str:
+    """A message about the fields of our settings as one about the options of the same names."""
+    return _FIELD.sub(lambda field: f"--{field[1]} {field[2] or ''}".rstrip(), message)
+
+
+def check_choice(option: str, value: str, valid: Sequence[str]) -> None:
+    """Refuse a value of an option that is not one of these.
+
+    Raises:
+        ValueError: with the nearest ones.
+    """
+    if value not in valid:
+        raise ValueError(f"--{option} {value} does not exist.{nearest(value, valid)}")

@@ -11,6 +11,19 @@ The spectrum of a class, all in all:
         traces = hutchinson(Hessian(loss), probes=10)
 """
 
+from hf_ltsam.curvature.analysis import (
+    CurvatureSettings,
+    Sharpness,
+    Spectrum,
+    Subject,
+    Surface,
+    check_memory,
+    density_of,
+    sharpness_of,
+    spectrum_of,
+    surface_images,
+    surface_of,
+)
 from hf_ltsam.curvature.density import Extreme, SpectralDensity, grid_moment, ratios, spectral_density
 from hf_ltsam.curvature.fixed_model import fixed_for_curvature
 from hf_ltsam.curvature.hessian import Hessian, SymmetricOperator
@@ -33,21 +46,28 @@ __all__ = [
     "DEFAULT_RHOS",
     "ChosenImages",
     "Chunks",
+    "CurvatureSettings",
     "Direction",
     "Estimate",
     "Extreme",
     "Hessian",
     "MeanLoss",
     "RhoRange",
+    "Sharpness",
     "SharpnessCurve",
     "SpectralDensity",
+    "Spectrum",
+    "Subject",
     "Subset",
+    "Surface",
     "SymmetricOperator",
     "Traces",
     "Tridiagonal",
+    "check_memory",
     "choose_images",
     "class_index",
     "class_means",
+    "density_of",
     "filter_normalised",
     "fixed_for_curvature",
     "grid_moment",
@@ -60,8 +80,12 @@ __all__ = [
     "ratios",
     "sample_losses_of",
     "sharpness_curve",
+    "sharpness_of",
     "spectral_density",
+    "spectrum_of",
     "suggest_rho",
+    "surface_images",
+    "surface_of",
     "towards",
     "unit_start",
 ]

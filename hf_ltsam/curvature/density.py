@@ -55,13 +55,13 @@ class SpectralDensity:
 
     @property
     def lam_max(self) -> Extreme:
-        """The largest eigenvalue, found from below."""
-        return max((Extreme(float(v[-1]), float(e[-1])) for v, _, e in self._ritz), key=lambda found: found.value)
+        """The largest eigenvalue, approached from below."""
+        return max((Extreme(float(v[-1]), float(e[-1])) for v, _, e in self._ritz), key=lambda extreme: extreme.value)
 
     @property
     def lam_min(self) -> Extreme:
-        """The smallest eigenvalue, found from above."""
-        return min((Extreme(float(v[0]), float(e[0])) for v, _, e in self._ritz), key=lambda found: found.value)
+        """The smallest eigenvalue, approached from above."""
+        return min((Extreme(float(v[0]), float(e[0])) for v, _, e in self._ritz), key=lambda extreme: extreme.value)
 
     def moment(self, order: int) -> float:
         """(1/P) tr H^order; exact for the start vectors up to the order 2m - 1."""
@@ -114,7 +114,7 @@ def spectral_density(
 
 
 def grid_moment(grid: Tensor, density: Tensor, order: int) -> float:
-    """The moment of a density that is given on a grid, by the trapezoidal rule."""
+    """The moment of a density on a grid, by the trapezoidal rule."""
     return float(torch.trapezoid(density * grid**order, grid))
 
 

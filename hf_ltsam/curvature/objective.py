@@ -1,4 +1,4 @@
-"""The loss whose curvature is asked for: a weighted mean over fixed images, as a function of the weights."""
+"""The loss whose curvature is measured: a weighted mean over fixed images, as a function of the weights."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class ChosenImages:
     Args:
         rows: positions in the data set, ascending, one tensor (k_c,) per class; k_c is n_c where all were taken.
         counts: n_c, all training images of each class. Length C.
-        max_samples: at most so many of each class were taken; None: all.
+        max_samples: images of each class that were taken at most; None: all.
         seed: of the draw.
     """
 

@@ -108,17 +108,17 @@ def _like_filters(weight: Tensor, generator: torch.Generator) -> Tensor:
         return torch.zeros_like(weight)
     noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight)
     axes = tuple(range(1, weight.ndim))
-    wanted: Tensor = torch.linalg.vector_norm(weight, dim=axes, keepdim=True)
-    drawn: Tensor = torch.linalg.vector_norm(noise, dim=axes, keepdim=True)
-    return noise * (wanted / drawn)
+    norms: Tensor = torch.linalg.vector_norm(weight, dim=axes, keepdim=True)
+    noise_norms: Tensor = torch.linalg.vector_norm(noise, dim=axes, keepdim=True)
+    return noise * (norms / noise_norms)
 
 
 @torch.no_grad()
 def _difference(name: str, here: Tensor, other: Mapping[str, Tensor]) -> Tensor:
     if name not in other or other[name].shape != here.shape:
-        found = "not there" if name not in other else f"of shape {tuple(other[name].shape)}"
+        state = "not there" if name not in other else f"of shape {tuple(other[name].shape)}"
         raise ValueError(
-            f"The other checkpoint is of another model: {name}, {tuple(here.shape)} here, is {found}. "
+            f"The other checkpoint is of another model: {name}, {tuple(here.shape)} here, is {state}. "
             "A surface towards a checkpoint needs one of the same architecture."
         )
     return other[name].to(here) - here

@@ -1,4 +1,4 @@
-"""What the model sees at once, and parts of it."""
+"""Micro-batches, which the model sees at once; parts of them, and several as one mini-batch, of several processes too."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class MicroBatch:
             return value
         if self._is_per_sample(value):
             return value[rows]
-        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise ValueError(
-            f"The model's input {name!r} is {found} and cannot be dealt out to parts of a batch of {len(self)} samples: "
+            f"The model's input {name!r} is {what} and cannot be dealt out to parts of a batch of {len(self)} samples: "
             "tensors with one row per sample can. Leave it out, or what cuts the batch: ascent_size, or the method."
         )
 
@@ -61,9 +61,6 @@ class MicroBatch:
 def _is_setting(value: Any) -> bool:
     """The same for every sample."""
     return value is None or isinstance(value, bool | int | float | str)
-
-
-# ---- several micro-batches, of several processes too, as one mini-batch; and parts of it ----
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,8 @@ def interleaved(sizes: Tensor, process: int) -> JointBatch:
         process: whose places are asked for.
     """
     ends = sizes.T.flatten().cumsum(0).view_as(sizes.T)[:, process].tolist()
-    own = sizes[process].tolist()
-    return JointBatch(int(sizes.sum()), tuple(slice(end - size, end) for end, size in zip(ends, own)), len(sizes))
+    places = tuple(slice(end - size, end) for end, size in zip(ends, sizes[process].tolist()))
+    return JointBatch(int(sizes.sum()), places, len(sizes))
 
 
 def dealt_out(batches: Sequence[MicroBatch], count: int) -> list[list[MicroBatch]]:

@@ -39,14 +39,14 @@ class GradientTaker:
     def take(self, losses: Callable[[], Tensor], weightings: Sequence[Tensor | None]) -> tuple[Tensor, list[Gradient]]:
         """The losses l_i (b,) of one forward pass, detached, and the gradient of (1/n) sum_i a_i l_i for each a (b,)."""
         if len(weightings) > 1 and self._shortcuts is not None:
-            known = self._shortcuts.may_use_signals(self._weights.parameters)
-            signals = None if known is False else self._signals(self._shortcuts, known)
+            verdict = self._shortcuts.may_use_signals(self._weights.parameters)
+            signals = None if verdict is False else self._signals(self._shortcuts, verdict)
             if signals is not None:
                 with signals.recorded():
-                    found = losses()
-                return found.detach(), self._from_signals(signals, self._shortcuts, known, found, weightings)
-        found = losses()
-        return found.detach(), self.backward(found, weightings)
+                    values = losses()
+                return values.detach(), self._from_signals(signals, self._shortcuts, verdict, values, weightings)
+        values = losses()
+        return values.detach(), self.backward(values, weightings)
 
     def backward(self, losses: Tensor, weightings: Sequence[Tensor | None]) -> list[Gradient]:
         """A backward pass for each weighting; it uses up the graph of the losses."""
@@ -70,11 +70,11 @@ class GradientTaker:
             return harvested(objective, parameters, keep_graph)
         return list(torch.autograd.grad(objective, parameters, retain_graph=keep_graph, allow_unused=True))
 
-    def _signals(self, shortcuts: Shortcuts, known: bool | None) -> Signals | None:
+    def _signals(self, shortcuts: Shortcuts, verdict: bool | None) -> Signals | None:
         """Where the modules that own trainable weights are few, or linear layers."""
         parameters = self._weights.parameters
         signals = Signals(self._weights.model, parameters)
-        if known or signals.worth_it:
+        if verdict or signals.worth_it:
             return signals
         shortcuts.signals_were_tried(parameters, same=False)
         return None
@@ -83,13 +83,13 @@ class GradientTaker:
         self,
         signals: Signals,
         shortcuts: Shortcuts,
-        known: bool | None,
+        verdict: bool | None,
         losses: Tensor,
         weightings: Sequence[Tensor | None],
     ) -> list[Gradient]:
         """One backward pass for all; the first time one for each as well, to see whether they agree."""
-        formed = signals.gradients(losses / self._size / self._divisor, weightings, first=known is None)
-        if formed is not None and known:
+        formed = signals.gradients(losses / self._size / self._divisor, weightings, first=verdict is None)
+        if formed is not None and verdict:
             return formed
         taken = self.backward(losses, weightings)
         same = formed is not None and nearly_equal(formed, taken)

@@ -80,8 +80,8 @@ class LossLandscape:
         self._batches = list(batches)
         self._joint = joint
         self._places = in_order(self._batches) if joint is None else joint.places
-        own = sum(len(batch) for batch in self._batches)
-        self.size = size or (own if joint is None else joint.size)  # n
+        count = sum(len(batch) for batch in self._batches)
+        self.size = size or (count if joint is None else joint.size)  # n
         self._logits, self._losses = logits, losses
         self._divisor = loss_divisor
         self._observer = observer
@@ -157,12 +157,12 @@ class LossLandscape:
 
     def _first_losses(self) -> list[Tensor]:
         """l_i of every micro-batch's first pass, or of every shard's where the mini-batch was dealt out."""
-        known = [p.first_losses for p in self._passes if p.first_losses is not None]
-        if self._shards and not known:
-            return [losses for shard in self._shards for losses in shard._first_losses()]
-        if len(known) < len(self._passes):
+        losses = [p.first_losses for p in self._passes if p.first_losses is not None]
+        if self._shards and not losses:
+            return [of_shard for shard in self._shards for of_shard in shard._first_losses()]
+        if len(losses) < len(self._passes):
             raise RuntimeError("There is no loss yet: no pass over the whole mini-batch has been made.")
-        return known
+        return losses
 
     def _samples(self, batches: Sequence[T]) -> Iterator[tuple[T, slice]]:
         """Each micro-batch and its place among the n samples."""
@@ -171,16 +171,14 @@ class LossLandscape:
     def _sample_losses(self, batch: MicroBatch) -> Tensor:
         return self._losses(self._logits(batch), batch)
 
-    def _tell(self, norm: Tensor, cosine: Tensor | None, gaps: Tensor | None) -> None:
-        """The observer, about one perturbed pass; gaps: a_i (l_i(w + eps) - l_i(w)) of this process's samples."""
+    def _report(self, norm: Tensor, cosine: Tensor | None, gaps: Tensor | None) -> None:
+        """Tell the observer of one perturbed pass; gaps: a_i (l_i(w + eps) - l_i(w)) of this process's samples."""
         if self._observer is None:
             return
         processes = 1 if self._joint is None else self._joint.processes  # the samples of the others are like these
         self._observer.perturbed_pass(norm, cosine, None if gaps is None else gaps.sum() / self.size * processes)
         if gaps is not None:
             self._observer.sample_gaps(gaps, self.labels)
-
-    # ---- G ----
 
     def gradient(self, weighting: Tensor | None = None, at: WeightVector | None = None) -> WeightVector:
         """G(weighting, at).
@@ -198,14 +196,14 @@ class LossLandscape:
         at = self._weights.unless_infinite(at)
         with self._weights.moved(at):
             for passes, samples in self._samples(self._passes):
-                own = [None if a is None else a[samples] for a in weightings]
-                gradients, gaps_here = passes.gradients(own, perturbed=at is not None)
+                of_batch = [None if a is None else a[samples] for a in weightings]
+                gradients, gaps_here = passes.gradients(of_batch, perturbed=at is not None)
                 gaps += [] if gaps_here is None else [gaps_here]
-                sums = [reduce(_plus, new, known) for known, new in zip(sums, gradients)]
+                sums = [reduce(_plus, new, total) for total, new in zip(sums, gradients)]
         vectors = [self._vector(gradient) for gradient in sums]
         if at is not None and self._observer is not None:
-            known = torch.cat(gaps) if gaps and len(gaps) == len(self._passes) else None
-            self._tell(at.norm(), at.cosine(vectors[0]), known)
+            all_gaps = torch.cat(gaps) if gaps and len(gaps) == len(self._passes) else None
+            self._report(at.norm(), at.cosine(vectors[0]), all_gaps)
         return vectors
 
     def _vector(self, gradient: Gradient) -> WeightVector:
@@ -217,8 +215,6 @@ class LossLandscape:
         tensors = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradient)]
         # a hook of the user may have kept what it saw
         return WeightVector(tensors, self._divisor, fresh=not any(p._backward_hooks for p in parameters))
-
-    # ---- an offset for each class ----
 
     def class_gradients(self, labels: Tensor, num_classes: int | None = None) -> ClassVectors:
         """g_c, the gradient of the mean loss of each class in the mini-batch.
@@ -260,18 +256,18 @@ class LossLandscape:
         alone = len(self._passes) == 1 and self._joint is None
         if self._shortcuts is None or not alone or not may_be_opened(head):
             return None
-        known = self._shortcuts.may_open(head)
-        if known is False:
+        verdict = self._shortcuts.may_open(head)
+        if verdict is False:
             return None
         (passes,) = self._passes
         with passes.repeating(Part(ALL_ROWS, [])):
-            found = opened(
-                head, lambda: self._logits(passes.batch), lambda z: self._losses(z, passes.batch), known is None
+            opened_pass = opened(
+                head, lambda: self._logits(passes.batch), lambda z: self._losses(z, passes.batch), verdict is None
             )
-        self._shortcuts.opening_was_tried(head, found is not None)
-        if found is not None and passes.first_losses is None:
-            passes.first_pass_gave(found.losses.detach(), perturbed=False)
-        return found
+        self._shortcuts.opening_was_tried(head, opened_pass is not None)
+        if opened_pass is not None and passes.first_losses is None:
+            passes.first_pass_gave(opened_pass.losses.detach(), perturbed=False)
+        return opened_pass
 
     def _with_own_heads(self, at: HeadVectors, v: Tensor, plain: float) -> WeightVector:
         """Each sample's loss with the classifier moved by its class's vector; the plain losses join the backward pass."""
@@ -281,7 +277,7 @@ class LossLandscape:
         total = weights.to(perturbed) * perturbed + plain * opened_pass.losses
         vector = self._vector(self._taker.backward(total, [None])[0])
         gaps = (weights.to(perturbed) * (perturbed - opened_pass.losses)).detach()
-        self._tell(at.norms().norm(dim=1).mean(), None, gaps)
+        self._report(at.norms().norm(dim=1).mean(), None, gaps)
         return vector
 
     def _with_moved_heads(self, at: MovedHeads, v: Tensor, plain: float) -> WeightVector:
@@ -298,9 +294,9 @@ class LossLandscape:
         place = {id(p): i for i, p in enumerate(self._weights.parameters)}
         for name, g in of_head.items():
             i = place[id(at.head.get_parameter(name))]
-            own, g = gradient[i], g.to(self._weights.parameters[i].dtype)
-            gradient[i] = g if own is None else own + g
-        self._tell(at.norms().norm(dim=1).mean(), None, weights * (perturbed - opened_pass.losses.detach()))
+            through_trunk, g = gradient[i], g.to(self._weights.parameters[i].dtype)
+            gradient[i] = g if through_trunk is None else through_trunk + g
+        self._report(at.norms().norm(dim=1).mean(), None, weights * (perturbed - opened_pass.losses.detach()))
         return self._vector(gradient)
 
     def _used_up(self) -> OpenPass:
@@ -315,5 +311,5 @@ def _only(vector: WeightVector, chosen: Sequence[bool], zeros: Sequence[Tensor])
     return WeightVector([t if keep else z for t, keep, z in zip(vector.tensors, chosen, zeros)], vector.scale)
 
 
-def _plus(known: Gradient, new: Gradient) -> Gradient:
-    return [b if a is None else a if b is None else a + b for a, b in zip(known, new, strict=True)]
+def _plus(total: Gradient, new: Gradient) -> Gradient:
+    return [b if a is None else a if b is None else a + b for a, b in zip(total, new, strict=True)]

@@ -1,4 +1,4 @@
-"""Forward and backward passes over one micro-batch, first and repeated."""
+"""Forward and backward passes over one micro-batch, first and repeated: over all of its rows, or those that are needed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from hf_ltsam.landscape.replay import (
 )
 from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.weights import TrainableWeights
-
-# ---- which rows of a micro-batch a weighting needs ----
 
 ALL_ROWS = None
 
@@ -119,9 +117,9 @@ class Passes:
         gradients: list[list[Gradient]] = [[] for _ in weightings]
         losses: list[Tensor] = []
         for part in parts:
-            found, taken = self._pass(part, weightings)
-            losses.append(found)
-            for j, gradient in zip(part.weightings, taken):
+            losses_of_part, gradients_of_part = self._pass(part, weightings)
+            losses.append(losses_of_part)
+            for j, gradient in zip(part.weightings, gradients_of_part):
                 gradients[j].append(gradient)
         if self.first_losses is None:
             self.first_pass_gave(_in_order(parts, losses), perturbed)
@@ -131,9 +129,9 @@ class Passes:
 
     def _pass(self, part: Part, weightings: Sequence[Tensor | None]) -> tuple[Tensor, list[Gradient]]:
         """Losses of some rows, and their gradient for each weighting that the part serves."""
-        batch, own = part.of_batch(self.batch), [part.of_weighting(weightings[j]) for j in part.weightings]
+        batch, of_rows = part.of_batch(self.batch), [part.of_weighting(weightings[j]) for j in part.weightings]
         with self.repeating(part):  # the backward pass too: activation checkpointing repeats forwards in it
-            return self._taker.take(lambda: self._losses(batch), own)
+            return self._taker.take(lambda: self._losses(batch), of_rows)
 
     def first_pass_gave(self, losses: Tensor, perturbed: bool) -> None:
         self.first_losses = losses

@@ -40,30 +40,30 @@ def joint_batch(labels: Sequence[Tensor]) -> tuple[JointBatch, Tensor]:
 
 def _gathered(values: Tensor) -> Tensor:
     """(...) of each process -> (processes, ...)."""
-    found = [torch.empty_like(values) for _ in range(dist.get_world_size())]
-    dist.all_gather(found, values.contiguous())
-    return torch.stack(found)
+    gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, values.contiguous())
+    return torch.stack(gathered)
 
 
 @torch.no_grad()
 def sum_gradients(gradient: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor | None]:
     """The sum over the processes; None where no process reached the parameter."""
-    found: list[Tensor | None] = [None] * len(parameters)
+    totals: list[Tensor | None] = [None] * len(parameters)
     for dtype in dict.fromkeys(p.dtype for p in parameters):
         chosen = [i for i, p in enumerate(parameters) if p.dtype == dtype]
         sums = _summed([gradient[i] for i in chosen], [parameters[i] for i in chosen])
         for i, total in zip(chosen, sums):
-            found[i] = total
-    return found
+            totals[i] = total
+    return totals
 
 
 def _summed(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor | None]:
     """In one reduction."""
-    known = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters)]
-    reached = torch.tensor([g is not None for g in gradients]).to(known[0])
-    flat = torch.cat([*(g.reshape(-1) for g in known), reached])
+    dense = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters)]
+    reached = torch.tensor([g is not None for g in gradients]).to(dense[0])
+    flat = torch.cat([*(g.reshape(-1) for g in dense), reached])
     dist.all_reduce(flat)
-    *sums, reached = flat.split([*(g.numel() for g in known), len(known)])  # type: ignore[no-untyped-call]
+    *sums, reached = flat.split([*(g.numel() for g in dense), len(dense)])  # type: ignore[no-untyped-call]
     # clones, since each must be a tensor of its own: its memory may be lent to a perturbed pass
     return [s.view(p.shape).clone() if count > 0 else None for s, p, count in zip(sums, parameters, reached.tolist())]
 

@@ -19,25 +19,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from hf_ltsam.landscape.replay import RandomState, random_numbers_of, random_state
 
-# ---- what a tensor was made from ----
-
-
-def reaches(tensor: Tensor, weights: Sequence[Tensor], through: Sequence[Tensor]) -> bool:
-    """Whether a tensor depends on one of these weights other than through one of the given tensors."""
-    targets = {id(w) for w in weights}
-    seen = {t.grad_fn for t in through}
-    waiting = [tensor.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if id(getattr(node, "variable", None)) in targets:  # only the nodes of leaves have it
-            return True
-        waiting.extend(parent for parent, _ in node.next_functions)
-    return False
-
-
 # Modules other than linear layers are run again for their weight gradients: they may hold this share of all weights.
 RUN_AGAIN = 0.1
 
@@ -172,21 +153,39 @@ class Signals:
         x = x.detach().flatten(0, -2).to(signals[0].dtype)  # (n positions, in)
         for signal in signals:
             s = signal.flatten(0, -2)  # (n positions, out)
-            found = {"weight": lambda s=s: s.T @ x, "bias": lambda s=s: s.sum(0)}
+            gradients = {"weight": lambda s=s: s.T @ x, "bias": lambda s=s: s.sum(0)}
             yield [
-                (self._index[id(p)], found[name]().to(p.dtype)) for name, p in linear.items() if id(p) in self._index
+                (self._index[id(p)], gradients[name]().to(p.dtype))
+                for name, p in linear.items()
+                if id(p) in self._index
             ]
 
     def _run_again(self, call: _Call, signals: Sequence[Tensor]) -> Iterator[LocalGradients]:
-        own = [p for p in call.module.parameters() if id(p) in self._index]
+        weights = [p for p in call.module.parameters() if id(p) in self._index]
         arguments, keywords = tree_map_only(Tensor, Tensor.detach, (call.arguments, call.keywords))
         enabled, dtype = call.autocast
         again = torch.autocast(self._device.type, dtype) if enabled else nullcontext()
         with torch.enable_grad(), again, random_numbers_of(call.random, self._device):
             output = call.module(*arguments, **keywords)
         for signal in signals:
-            found = torch.autograd.grad(output, own, signal, retain_graph=True, allow_unused=True)
-            yield [(self._index[id(p)], g) for p, g in zip(own, found) if g is not None]
+            gradients = torch.autograd.grad(output, weights, signal, retain_graph=True, allow_unused=True)
+            yield [(self._index[id(p)], g) for p, g in zip(weights, gradients) if g is not None]
+
+
+def reaches(tensor: Tensor, weights: Sequence[Tensor], through: Sequence[Tensor]) -> bool:
+    """Whether a tensor depends on one of these weights other than through one of the given tensors."""
+    targets = {id(w) for w in weights}
+    seen = {t.grad_fn for t in through}
+    waiting = [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if id(getattr(node, "variable", None)) in targets:  # only the nodes of leaves have it
+            return True
+        waiting.extend(parent for parent, _ in node.next_functions)
+    return False
 
 
 def is_plain_linear(module: nn.Module) -> bool:

@@ -101,7 +101,8 @@ class WeightVector:
 
     def dot(self, other: WeightVector) -> Tensor:
         """The inner product over all P numbers: a 0-dimensional tensor, summed in float32 or wider."""
-        products = [_dot(a, b) for a, b in zip(self._tensors, other._tensors, strict=True)]
+        sharded = are_sharded(self._tensors)
+        products = [_dot(a, b, sharded) for a, b in zip(self._tensors, other._tensors, strict=True)]
         return whole(torch.stack(products).sum()) * _product(self.scale, other.scale)
 
     def cosine(self, other: WeightVector) -> Tensor:
@@ -140,8 +141,6 @@ class WeightVector:
             self._memory.vectors.add(other)
         return other
 
-    # ---- the memory of a vector that nobody else holds ----
-
     def can_become(self, point: Sequence[Tensor]) -> bool:
         """Whether the tensors may be overwritten, and could hold a point like this one."""
         if self._memory is None or self._memory.seen or len(self._memory.vectors) > 1:
@@ -175,10 +174,10 @@ def _norms(tensors: list[Tensor]) -> list[Tensor]:
     return list(torch._foreach_norm(tensors, 2, dtype=wide))
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
+def _dot(a: Tensor, b: Tensor, sharded: bool) -> Tensor:
     """Summed in float32 or wider; nothing is stored in between where the tensors are that wide."""
     wide = _wide(a.dtype)
-    if a.dtype == wide and not are_sharded([a]):
+    if a.dtype == wide and not sharded:
         return torch.dot(a.flatten(), b.flatten())
     return (a * b).sum(dtype=wide)
 

@@ -58,8 +58,8 @@ class TrainableWeights:
 
     def of_module(self, module: nn.Module) -> list[bool]:
         """For each trainable parameter, whether it belongs to this part of the model."""
-        own = {id(p) for p in module.parameters()}
-        return [id(p) in own for p in self.parameters]
+        members = {id(p) for p in module.parameters()}
+        return [id(p) in members for p in self.parameters]
 
     def follow_frozen(self) -> None:
         """Look again which parameters require a gradient: callbacks may freeze and thaw between steps."""
@@ -73,8 +73,8 @@ class TrainableWeights:
         On an accelerator it is not known unless norms are read. Then the perturbed pass gives a gradient that is not finite
         either, and the step is not taken.
         """
-        known = self._reads_norms or self.parameters[0].device.type == "cpu"
-        return None if offset is not None and known and not bool(offset.norm().isfinite()) else offset
+        is_read = self._reads_norms or self.parameters[0].device.type == "cpu"
+        return None if offset is not None and is_read and not bool(offset.norm().isfinite()) else offset
 
     @contextmanager
     def moved(self, offset: WeightVector | None) -> Iterator[None]:
@@ -100,7 +100,7 @@ class TrainableWeights:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the unmoved weights back; does nothing where they are not moved, so it can be called once too often."""
+        """Put the unmoved weights back; does nothing where they are not moved, so one call too many does no harm."""
         if self._swapped:
             for parameter, unmoved in zip(self.parameters, self._unmoved):
                 parameter.data = unmoved

@@ -1,25 +1,67 @@
-"""JSON and other text files that are written whole or not at all."""
+"""Text files of a run: written whole or not at all, and named when they are damaged."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import yaml
+
+T = TypeVar("T")
+
+
+class DamagedFileError(ValueError):
+    """A file that is not what it should be; the message names it, the reason and the way out."""
+
+
+def read_text(path: Path, parse: Callable[[str], T], advice: str = "") -> T | None:
+    """The content of a text file; None where there is no such file.
+
+    Args:
+        parse: turns the text into what it stands for, and checks it.
+        advice: what to do about a damaged file, as a sentence.
+
+    Raises:
+        DamagedFileError: it is not UTF-8, or `parse` refuses it.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, yaml.YAMLError) as error:
+        raise DamagedFileError(f"{path} is damaged: {_reason(error)}. {advice}".rstrip()) from error
+
+
+def read_json(path: Path, parse: Callable[[Any], T] = lambda values: values, advice: str = "") -> T | None:
+    """The content of a JSON file; None where there is no such file. Arguments and errors as in `read_text`."""
+    return read_text(path, lambda text: parse(json.loads(text)), advice)
+
+
+def mapping(values: Any) -> dict[str, Any]:
+    """Values that must be an object of JSON.
+
+    Raises:
+        TypeError: they are something else.
+    """
+    if not isinstance(values, dict):
+        raise TypeError(f"expected names and values, got {type(values).__name__}")
+    return values
 
 
 def write_json(path: str | Path, values: Any, indent: int | None = 2) -> Path:
-    """Write a file, all of it or nothing: a crash leaves the one that was there. Missing folders are made.
+    """Write a file, all of it or nothing: a crash leaves the previous one. Missing folders are made.
 
-    Numbers that do not exist (NaN) become null, arrays become lists.
+    Numbers that are not finite become null, arrays become lists.
 
     Args:
-        indent: as in `json.dumps`; None: all on one line, for long lists.
+        indent: as in `json.dumps`; None puts everything on one line, for long lists.
 
     Raises:
         TypeError: a value that JSON cannot hold.
@@ -28,7 +70,7 @@ def write_json(path: str | Path, values: Any, indent: int | None = 2) -> Path:
 
 
 def write_whole(path: str | Path, text: str) -> Path:
-    """Write a text file, all of it or nothing: a crash leaves the one that was there. Missing folders are made."""
+    """Write a text file, all of it or nothing: a crash leaves the previous one. Missing folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}"
@@ -69,5 +111,11 @@ def check_output_folder(folder: str) -> None:
     except OSError as error:
         raise ValueError(
             f"output_dir={folder!r} cannot be written ({error.strerror}): {os.path.abspath(folder)}. "  # noqa: PTH100
-            "Choose another folder, or make room and permissions there."
+            "Choose another folder, or free some space and check the permissions there."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    return re.sub(r"\s+", " ", str(error))[:300].rstrip(". ")

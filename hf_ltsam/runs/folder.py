@@ -1,78 +1,300 @@
-"""What a training run has saved, as a model again."""
+"""The folder of a run: the files in it and what they say. No other module names or opens them.
+
+runs/mine/seed0/
+    recipe.yaml                     every setting that was made, and the command
+    config.json, model.safetensors  the model, or adapter_config.json, adapter_model.safetensors
+    class_statistics.json           what the training set looks like
+    ltsam.json                      method, loss and data, so that nothing else resumes the training
+    trainer_state.json              the log
+    predictions.json                label, predicted class and confidence of every test image
+    metrics.json                    what the run was and what it reached; written last
+    checkpoint-500/                 the same but for recipe, predictions and metrics
+    evaluation/ood_results.json     other test sets, by `ltsam evaluate`
+    sharpness/sharpness.json        curvature, by `ltsam sharpness`
+"""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
-from transformers.utils.peft_utils import find_adapter_config_file
+import yaml
 
-from hf_ltsam.models import ClipForLongTail, ClipForLongTailConfig, CosineHeadConfig, CosineHeadForImageClassification
-from hf_ltsam.models.clip_source import is_clip, load_clip
+from hf_ltsam.class_statistics import FILE_NAME as STATISTICS
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.runs.files import mapping, read_json, read_text, write_json, write_whole
+from hf_ltsam.runs.predictions import Predictions
+from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.sharpness.parts import check_sharpness
+from hf_ltsam.runs.shift.results import check_results
 
-WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "adapter_model.safetensors",  # PEFT's
-    "adapter_model.bin",
-)
+RECORD = "metrics.json"
+RECIPE = "recipe.yaml"
+PREDICTIONS = "predictions.json"
+IDENTITY = "ltsam.json"
+CARD = "README.md"
+
+# transformers' and peft's
+CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
+STATE = "trainer_state.json"
+PICKLED_SETTINGS = "training_args.bin"
+CHECKPOINT = "checkpoint"  # of checkpoint-500
+SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+WEIGHTS = (*SAFE_WEIGHTS, "pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin")
+
+# folders with the results of other commands
+EVALUATION = "evaluation"
+EVALUATION_RESULTS = "ood_results.json"
+EVALUATION_PAGE = "ood_results.md"
+SHARPNESS = "sharpness"
+SHARPNESS_RESULTS = "sharpness.json"
+
+_ADVICE = {
+    RECORD: "`ltsam train` writes it after the last epoch.",
+    PREDICTIONS: "`ltsam train` writes it after the last epoch.",
+    IDENTITY: "Resume from another checkpoint.",
+    EVALUATION_RESULTS: "Remove it, and evaluate again.",
+    SHARPNESS_RESULTS: "`ltsam sharpness` with the same options writes it again.",
+}
+
+T = TypeVar("T")
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether a model or an adapter was saved there."""
-    return any((folder / name).is_file() for name in WEIGHTS)
-
-
-def weights_digest(folder: str | os.PathLike[str]) -> str:
-    """SHA-256 over the safetensors files of a folder; empty where there are none."""
-    files = sorted(Path(folder).glob("*.safetensors"))
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest() if files else ""
-
-
-def load_run(folder: str | os.PathLike[str], trainable: bool = False) -> nn.Module:
-    """The trained classifier, in evaluation mode: a plain model, or an adapter on the model that it was trained on.
+@dataclass(frozen=True)
+class Recipe:
+    """`recipe.yaml`.
 
     Args:
-        folder: the run's output folder, one of its checkpoints, or its name on the Hub. Of an adapter it holds
-            `config.json` and the adapter; the trunk is loaded from where it was loaded for the training.
-        trainable: whether what was trained of an adapter's run requires gradients.
+        settings: those that were made; everything else was at its default.
+        text: of the file, whose first line is the command.
+    """
+
+    settings: Mapping[str, Any]
+    text: str
+
+    @classmethod
+    def from_text(cls, text: str) -> Recipe:
+        return cls(mapping(yaml.safe_load(text)), text)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run as it was saved, or one of its checkpoints.
+
+    Whatever a file says is None where there is no such file; a damaged one raises `DamagedFileError`, which names it.
+
+    Args:
+        path: the `output_dir` of a training, or a checkpoint in it.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
+    def has(self, name: str) -> bool:
+        """Whether the file is there."""
+        return (self.path / name).is_file()
+
+    def read(self, name: str, parse: Callable[[Any], T]) -> T | None:
+        """The content of a JSON file of the run, as `parse` checks it."""
+        return read_json(self.path / name, parse, _ADVICE.get(Path(name).name, ""))
+
+    # What the run says about itself.
+
+    @property
+    def record(self) -> RunRecord | None:
+        """What the run was and what it reached; of a finished run only."""
+        return self.read(RECORD, RunRecord.from_json)
+
+    def finished_record(self) -> RunRecord:
+        """The record of a run that must have finished.
+
+        Raises:
+            FileNotFoundError: it has none.
+        """
+        record = self.record
+        if record is None:
+            raise FileNotFoundError(f"{self.path} has no {RECORD}: the run has not finished, or it is no run.")
+        return record
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The settings of the training."""
+        return read_text(self.path / RECIPE, Recipe.from_text)
+
+    @property
+    def predictions(self) -> Predictions | None:
+        """Of the test images."""
+        return self.read(PREDICTIONS, Predictions.from_json)
+
+    @property
+    def statistics(self) -> ClassStatistics | None:
+        """Of the training set."""
+        return self.read(STATISTICS, ClassStatistics.from_dict)
+
+    @property
+    def identity(self) -> dict[str, Any] | None:
+        """What a training must share to be resumed from here."""
+        return self.read(IDENTITY, mapping)
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """The model's configuration."""
+        return self.read(CONFIG, mapping)
+
+    @property
+    def adapter(self) -> dict[str, Any] | None:
+        """The adapter's configuration; None for a whole model."""
+        return self.read(ADAPTER, mapping)
+
+    @property
+    def log_history(self) -> tuple[dict[str, float], ...]:
+        """The numbers of each entry of the log; of an unfinished run as far as its last checkpoint."""
+        checkpoints = list(self.checkpoints.values())
+        folder = self if self.has(STATE) or not checkpoints else checkpoints[-1]
+        return folder.read(STATE, _numbers_of_the_log) or ()
+
+    # What other commands found out about its weights.
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """The results of `ltsam evaluate` on other test sets."""
+        return self.read(f"{EVALUATION}/{EVALUATION_RESULTS}", check_results)
+
+    @property
+    def sharpness(self) -> dict[str, Any] | None:
+        """The results of `ltsam sharpness`."""
+        return self.read(f"{SHARPNESS}/{SHARPNESS_RESULTS}", check_sharpness)
+
+    # Weights and checkpoints.
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether a model or an adapter was saved here."""
+        return any(self.has(name) for name in WEIGHTS)
+
+    @property
+    def weights_sha256(self) -> str:
+        """Digest (hex) of the safetensors files; empty where there are none."""
+        files = sorted(self.path.glob("*.safetensors"))
+        digest = hashlib.sha256()
+        for file in files:
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+        return digest.hexdigest() if files else ""
+
+    @property
+    def checkpoints(self) -> dict[int, RunFolder]:
+        """Step -> checkpoint, in the order of the training."""
+        folders = [folder for folder in self.path.glob(f"{CHECKPOINT}-*") if folder.is_dir()]
+        numbered = {step: RunFolder(f) for f in folders if (step := _number(f)) is not None}
+        return dict(sorted(numbered.items()))
+
+    @property
+    def step(self) -> int | None:
+        """500 of checkpoint-500; of a run the last step of its training, where that is known."""
+        number = _number(self.path)
+        return self._state.get("global_step") if number is None else number
+
+    @property
+    def epoch(self) -> float | None:
+        """The epoch in which the weights were saved, where that is known."""
+        return self._state.get("epoch")
+
+    @property
+    def root(self) -> RunFolder:
+        """The run, of which this is the folder or a checkpoint.
+
+        Raises:
+            FileNotFoundError: no such folder, or no recipe in either.
+        """
+        self._require_folder()
+        root = next((run for run in (self, RunFolder(self.path.parent)) if run.has(RECIPE)), None)
+        if root is None:
+            raise FileNotFoundError(
+                f"{self.path} has no {RECIPE}: give the output folder of `ltsam train`, or a checkpoint in it."
+            )
+        return root
+
+    def require_weights(self) -> None:
+        """Refuse a folder without weights.
+
+        Raises:
+            FileNotFoundError: there is no such folder, or no model in it.
+        """
+        self._require_folder()
+        if not self.has_weights:
+            raise FileNotFoundError(
+                f"{self.path} has no weights ({WEIGHTS[0]}): the run has not finished, or it is no run."
+            )
+
+    def _require_folder(self) -> None:
+        if not self.path.is_dir():
+            raise FileNotFoundError(f"{self.path}: there is no such folder. Give the --output_dir of a run.")
+
+    @property
+    def _state(self) -> dict[str, Any]:
+        return self.read(STATE, mapping) or {}
+
+    # What is written here, each file all of it or nothing.
+
+    def write_record(self, record: RunRecord) -> Path:
+        """Write `metrics.json`.
+
+        Raises:
+            TypeError: a value that JSON cannot hold.
+        """
+        return write_json(self.path / RECORD, record.to_json())
+
+    def write_predictions(self, predictions: Predictions, split: str = "test") -> Path:
+        """Write `predictions.json`."""
+        return write_json(self.path / PREDICTIONS, predictions.to_json(split), indent=None)
+
+    def write_identity(self, identity: Mapping[str, Any]) -> Path:
+        """Write `ltsam.json`."""
+        return write_json(self.path / IDENTITY, identity)
+
+    def write_recipe(self, settings: Mapping[str, Any], comments: tuple[str, ...] = ()) -> Path:
+        """Write `recipe.yaml`: the comments, one on each line, and the settings."""
+        text = "".join(f"# {comment}\n" for comment in comments)
+        return write_whole(self.path / RECIPE, text + yaml.safe_dump(dict(settings), sort_keys=False))
+
+
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """The folders themselves where they are runs, else the runs inside them.
 
     Raises:
-        OSError: there is no such run, or the trunk of its adapter is not where it was.
+        FileNotFoundError: no such folder, or no run in it.
     """
-    name = os.fspath(folder)
-    if find_adapter_config_file(name) is None:
-        return AutoModelForImageClassification.from_pretrained(name).eval()
-    from peft import PeftConfig, PeftModel
-
-    import hf_ltsam.adapters  # noqa: F401  teaches peft our methods
-
-    trunk = PeftConfig.from_pretrained(name).base_model_name_or_path
-    with torch.random.fork_rng(devices=[]):  # the classifier below the trained one is drawn: always the same
-        torch.default_generator.manual_seed(0)
-        base = _base(AutoConfig.from_pretrained(name), trunk)
-    return PeftModel.from_pretrained(base, name, is_trainable=trainable).eval()
-
-
-def _base(config: PreTrainedConfig, trunk: str) -> PreTrainedModel:
-    """The model under an adapter; its classifier is still to be loaded with the adapter."""
-    if isinstance(config, ClipForLongTailConfig) and is_clip(trunk):
-        return ClipForLongTail.on_tower(load_clip(trunk).vision_model, config)
-    if isinstance(config, CosineHeadConfig) and AutoConfig.from_pretrained(trunk).model_type != config.model_type:
-        linear = _pretrained(trunk, config.base_config)
-        return CosineHeadForImageClassification.of(linear, config.cosine_scale, config.learnable_scale)
-    return _pretrained(trunk, config)
+    runs: dict[Path, None] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: there is no such folder. Give the folder of a run, or of several.")
+        inside = [folder] if _is_run(folder) else sorted(filter(_is_run, folder.rglob("*")))
+        if not inside:
+            raise FileNotFoundError(
+                f"{folder} holds no run (neither {RECORD} nor {RECIPE}): give the --output_dir of `ltsam train`."
+            )
+        runs.update(dict.fromkeys(inside))
+    return list(runs)
 
 
-def _pretrained(name: str, config: PreTrainedConfig) -> PreTrainedModel:
-    return AutoModelForImageClassification.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
+def _is_run(folder: Path) -> bool:
+    return (folder / RECORD).is_file() or (folder / RECIPE).is_file()
+
+
+def _number(folder: Path) -> int | None:
+    """500 of checkpoint-500."""
+    numbered = re.fullmatch(rf"{CHECKPOINT}-(\d+)", folder.name)
+    return int(numbered[1]) if numbered else None
+
+
+def _numbers_of_the_log(state: Any) -> tuple[dict[str, float], ...]:
+    entries: list[Mapping[str, Any]] = state["log_history"]
+    return tuple({name: float(v) for name, v in entry.items() if isinstance(v, int | float)} for entry in entries)

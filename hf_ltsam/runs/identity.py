@@ -1,4 +1,4 @@
-"""What a checkpoint was trained with, so that nobody resumes it with something else."""
+"""What a checkpoint was trained with, so that nobody resumes it with anything else."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from hf_ltsam.runs.files import plain
+from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.schedules import SCHEDULES, schedule_to_config
-
-FILE_NAME = "ltsam.json"
 
 
 def describe(registry: Mapping[str, type], instance: Any) -> dict[str, Any]:
@@ -41,32 +41,28 @@ def _written(value: Any) -> Any:
     return f"{value.__module__}.{value.__qualname__}" if inspect.isroutine(value) else value
 
 
-def save_identity(folder: str | Path, identity: dict[str, Any]) -> None:
-    """Write `ltsam.json` beside the weights."""
-    (Path(folder) / FILE_NAME).write_text(json.dumps(_plain(identity), indent=2) + "\n")
+def save_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
+    """Write down beside the weights what they were trained with."""
+    RunFolder(Path(folder)).write_identity(_plain(identity))
 
 
-def check_identity(folder: str | Path, identity: dict[str, Any]) -> None:
-    """Refuse to resume a checkpoint that was made with another method, loss or data set.
+def check_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
+    """Refuse to resume a checkpoint of another method, loss or data set.
+
+    A checkpoint without an identity, of the stock Trainer for example, is not refused.
 
     Raises:
-        ValueError: naming every difference.
+        ValueError: every difference, or a damaged file.
     """
-    path = Path(folder) / FILE_NAME
-    if not path.is_file():  # saved by the stock Trainer, say: nothing to compare with
-        return
-    try:
-        saved = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}): resume from another checkpoint.") from error
-    differing = [
+    saved = RunFolder(Path(folder)).identity or {}
+    differences = [
         f"{key}: {_shown(saved[key])} in the checkpoint, {_shown(value)} now"
         for key, value in _plain(identity).items()
         if key in saved and saved[key] != value
     ]
-    if differing:
+    if differences:
         raise ValueError(
-            f"{folder} cannot be resumed with these settings. " + "; ".join(differing) + ". Resume with the "
+            f"{folder} cannot be resumed with these settings. " + "; ".join(differences) + ". Resume with the "
             "checkpoint's settings, or start a new run from its weights with from_pretrained and without resuming."
         )
 
@@ -80,10 +76,10 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _plain(identity: dict[str, Any]) -> dict[str, Any]:
-    """As it will read after a round trip through JSON; what JSON cannot hold is named by its repr."""
-    plain: dict[str, Any] = json.loads(json.dumps(identity, default=repr))
-    return plain
+def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity as it is read again; what JSON cannot hold is named by its repr."""
+    values: dict[str, Any] = plain(json.loads(json.dumps(identity, default=repr)))
+    return values
 
 
 def _shown(value: Any) -> str:

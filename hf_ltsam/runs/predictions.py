@@ -1,24 +1,20 @@
-"""`predictions.json`: label, predicted class and confidence of every test image, beside `metrics.json`.
+"""Label, predicted class and confidence of every test image of a run.
 
-Confusion, calibration and paired comparisons of two runs follow from it. Compact: 50,000 images of 1,000 classes take
+Confusion, calibration and paired comparisons of two runs follow from them. In JSON 50,000 images of 1,000 classes take
 0.9 MB.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hf_ltsam.metrics.long_tail import predicted_classes, softmax
-from hf_ltsam.runs.files import write_json
 
-FILE_NAME = "predictions.json"
 SCHEMA_VERSION = 1
 DECIMALS = 4  # of a confidence
 
@@ -53,42 +49,27 @@ class Predictions:
         """Whether each image was recognized (N,)."""
         return self.predicted == self.labels
 
+    def to_json(self, split: str = "test") -> dict[str, Any]:
+        """`schema_version`, `class_names`, and the lists under the name of the split."""
+        lists = {"labels": self.labels, "predicted": self.predicted, "confidence": self.confidence}
+        return {"schema_version": SCHEMA_VERSION, "class_names": list(self.class_names), split: lists}
 
-def predictions_of(logits: Any, labels: Any, class_names: Sequence[str]) -> Predictions:
-    """From logits (N, C) and labels (N,)."""
-    confidence = np.round(softmax(logits).max(axis=1), DECIMALS)
-    return Predictions(tuple(class_names), np.asarray(labels, dtype=np.int64), predicted_classes(logits), confidence)
+    @classmethod
+    def from_json(cls, values: Any, split: str = "test") -> Predictions:
+        """The predictions that `to_json` gave.
 
-
-def write_predictions(folder: str | Path, predictions: Predictions, split: str = "test") -> Path:
-    """Write `predictions.json` into a folder: `schema_version`, `class_names`, and the lists under the split's name."""
-    lists = {"labels": predictions.labels, "predicted": predictions.predicted, "confidence": predictions.confidence}
-    values = {"schema_version": SCHEMA_VERSION, "class_names": list(predictions.class_names), split: lists}
-    return write_json(Path(folder) / FILE_NAME, values, indent=None)
-
-
-def read_predictions(folder: str | Path, split: str = "test") -> Predictions:
-    """Read `predictions.json`, given the file or the folder that holds it.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: damaged, of another schema, or without this split; the file is named.
-    """
-    path = Path(folder)
-    path = path / FILE_NAME if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"No {FILE_NAME} at {path}: `ltsam train` writes it after the last epoch.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        Raises:
+            ValueError, KeyError, TypeError, OverflowError: another schema, no such split, or lists that do not fit.
+        """
         if values["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(
-                f"its schema_version is {values['schema_version']!r}, this release reads {SCHEMA_VERSION}."
-            )
+            raise ValueError(f"its schema_version is {values['schema_version']!r}, this release reads {SCHEMA_VERSION}")
         lists = values[split]
         labels, predicted = (np.asarray(lists[key], dtype=np.int64) for key in ("labels", "predicted"))
         confidence = np.asarray(lists["confidence"], dtype=np.float64)
-        return Predictions(tuple(map(str, values["class_names"])), labels, predicted, confidence)
-    except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
-        raise ValueError(
-            f"{path} does not hold predictions: {error!r}. Run the training again to rewrite it."
-        ) from error
+        return cls(tuple(map(str, values["class_names"])), labels, predicted, confidence)
+
+
+def predictions_of(logits: Any, labels: Any, class_names: Sequence[str]) -> Predictions:
+    """Predictions from logits (N, C) and labels (N,)."""
+    confidence = np.round(softmax(logits).max(axis=1), DECIMALS)
+    return Predictions(tuple(class_names), np.asarray(labels, dtype=np.int64), predicted_classes(logits), confidence)

@@ -107,7 +107,7 @@ class RecipeRow:
         label: what the source calls it.
         parts: laid over each other in this order; none where the row is a recipe that stands elsewhere.
         settings: laid over parts or recipe; None takes a setting back to its default.
-        unpublished: why there is no published number, as the end of "none published ...".
+        unpublished: why there is no published number.
         compare: rows with a published number to hold it against.
         assumed: what the row rests on that no source states, in words.
     """

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +178,15 @@ def row_of(settings: Mapping[str, Any]) -> RecipeRow | None:
     """The row that a run's settings come nearest to: data, model, loss and method are the same, and most other settings."""
     candidates = [
         (sum(settings.get(name) == value for name, value in values.items()), row)
-        for row in published_rows().values()
-        if all((values := read_recipe(row)).get(name) == settings.get(name) for name in _IDENTITY)
+        for row, values in _settings_of_rows()
+        if all(values.get(name) == settings.get(name) for name in _IDENTITY)
     ]
     return max(candidates, key=lambda candidate: candidate[0], default=(0, None))[1]
+
+
+@cache
+def _settings_of_rows() -> list[tuple[RecipeRow, dict[str, Any]]]:
+    return [(row, read_recipe(row)) for row in published_rows().values()]
 
 
 def _argument(settings: Mapping[str, Any], name: str) -> Any:

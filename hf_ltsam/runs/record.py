@@ -1,20 +1,16 @@
-"""`metrics.json`: what a run was and what it reached, in one file that reports, cards and tables are made from."""
+"""The record of a run: what it was and what it reached, from which reports, cards and tables are made."""
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.metrics.long_tail import long_tail_metrics, per_class_accuracy, predicted_classes
-from hf_ltsam.runs.files import write_json
 
-FILE_NAME = "metrics.json"
 SCHEMA_VERSION = 1
 _PACKAGES = ("hf_ltsam", "torch", "transformers", "accelerate", "datasets", "numpy")
 
@@ -25,7 +21,7 @@ class RunRecord:
 
     Args:
         seed: of the run.
-        method: `{"name": ..., "args": {...}}`, as `run_identity.describe` gives it.
+        method: `{"name": ..., "args": {...}}`, as `identity.describe` gives it.
         loss: likewise.
         class_statistics: of the training set, as `ClassStatistics.to_dict` gives them.
         results: split -> {"overall", "balanced", "groups": {"many", "medium", "few"}, "per_class": [C numbers or
@@ -40,7 +36,7 @@ class RunRecord:
         timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`.
         hardware: in words.
         command: that repeats the run.
-        weights_sha256: of the weights that the results are of, as `loading.weights_digest` gives it; empty: not known.
+        weights_sha256: of the weights that the results are of, as `RunFolder` gives it; empty where it is not known.
         versions: package -> version, as `installed_versions` gives them.
     """
 
@@ -63,8 +59,29 @@ class RunRecord:
 
     @property
     def train_seconds(self) -> float | None:
-        """Of the whole training; None where it was resumed, since its time is known from the resume on only."""
+        """Of the whole training; None for a resumed one, whose time is known from the resume on only."""
         return None if "--resume_from_checkpoint" in self.command else self.timing.get("train_seconds")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: Any) -> RunRecord:
+        """The record that `to_json` gave.
+
+        Raises:
+            ValueError: another schema, or keys missing or unknown.
+        """
+        if not isinstance(values, Mapping) or "schema_version" not in values:
+            raise ValueError("it has no schema_version")
+        if values["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"its schema_version is {values['schema_version']!r}, this release reads {SCHEMA_VERSION}")
+        given = {key: value for key, value in values.items() if key != "schema_version"}
+        missing = {"seed", "method", "loss", "class_statistics", "results"} - set(given)
+        unknown = set(given) - {field.name for field in fields(cls)}
+        if missing or unknown:
+            raise ValueError(f"keys missing: {sorted(missing)}; keys unknown: {sorted(unknown)}")
+        return cls(**given)
 
 
 def split_results(logits: Any, labels: Any, statistics: ClassStatistics) -> dict[str, Any]:
@@ -91,42 +108,3 @@ def installed_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def write_metrics(folder: str | Path, record: RunRecord) -> Path:
-    """Write `metrics.json` into a folder, all of it or nothing: a crash leaves the file that was there.
-
-    Raises:
-        TypeError: a value that JSON cannot hold.
-    """
-    return write_json(Path(folder) / FILE_NAME, {"schema_version": SCHEMA_VERSION, **asdict(record)})
-
-
-def read_metrics(folder: str | Path) -> RunRecord:
-    """Read `metrics.json`, given the file or the folder that holds it.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: damaged, of another schema, or with keys missing or unknown; the file is named.
-    """
-    path = Path(folder)
-    path = path / FILE_NAME if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"No {FILE_NAME} at {path}: pass the output folder of a finished run.")
-    try:
-        return _record(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:  # damaged JSON and damaged UTF-8 are ValueErrors too
-        raise ValueError(f"{path} is not a record of a run: {error} Run the evaluation again to rewrite it.") from error
-
-
-def _record(values: Any) -> RunRecord:
-    if not isinstance(values, Mapping) or "schema_version" not in values:
-        raise ValueError("it has no schema_version.")
-    if values["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"its schema_version is {values['schema_version']!r}, this release reads {SCHEMA_VERSION}.")
-    given = {key: value for key, value in values.items() if key != "schema_version"}
-    known = {f.name for f in fields(RunRecord)}
-    missing = {"seed", "method", "loss", "class_statistics", "results"} - set(given)
-    if missing or set(given) - known:
-        raise ValueError(f"keys missing: {sorted(missing)}; keys unknown: {sorted(set(given) - known)}.")
-    return RunRecord(**given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -11,14 +12,22 @@ from transformers import TrainingArguments
 from hf_ltsam.data.bad_images import POLICIES
 from hf_ltsam.data.sampling.class_sampling import SAMPLINGS, UNIFORM, check_sampling
 from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, POSITIVE, SHARE, nearest, require
-from hf_ltsam.losses import LOSSES
-from hf_ltsam.methods import METHODS
+from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
+from hf_ltsam.losses.reweighting import Reweighting
+from hf_ltsam.methods import METHODS, Method, make_method
 from hf_ltsam.schedules import epochs_to_shares
 
 # Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
 _STOCK_LEARNING_RATE = 5e-5
 
 ASCENT_SCOPES = ("micro", "step")
+
+# What is made of settings, once -> the settings
+_MADE_OF = {
+    "update_rule": ("method", "method_args", "num_train_epochs", "max_steps"),
+    "sample_loss": ("loss", "loss_args"),
+    "class_weighting": ("reweighting", "reweighting_start"),
+}
 
 
 @dataclass(repr=False)  # transformers' own hides tokens
@@ -28,6 +37,13 @@ class LTSamConfig(TrainingArguments):
     Four defaults differ from transformers', each because the sources train that way or because the stock value
     silently breaks the comparison with them: the optimizer is SGD with momentum 0.9 when none is named, the schedule
     is cosine, gradients are not clipped, and unused columns are kept for transforms that run on the fly.
+
+    Method, loss and re-weighting are made of their settings here, once, when they are first asked for: `update_rule`,
+    `sample_loss` and `class_weighting` are the objects that a training uses. (Not before: a trainer may be given another
+    name than `method`, and `method_args` belong to that one then.)
+
+    Raises:
+        ValueError: a setting that cannot work, named with the reason and the way out.
     """
 
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "method_args", "loss_args"]
@@ -85,11 +101,16 @@ class LTSamConfig(TrainingArguments):
     )
     ascent_size: int | None = field(
         default=None,
-        metadata={"help": "Perturb so many samples at a time (m-sharpness), in place of all that ascent_scope says."},
+        metadata={
+            "help": "Perturb this number of samples at a time (m-sharpness), in place of all that ascent_scope says."
+        },
     )
     max_skipped_steps: int = field(
         default=10,
-        metadata={"help": "Stop after so many steps in a row whose gradient is not finite; each is skipped and named."},
+        metadata={
+            "help": "Stop after this number of skipped steps in a row: a step whose gradient is not finite is skipped and "
+            "named."
+        },
     )
     telemetry: bool = field(
         default=True,
@@ -97,7 +118,7 @@ class LTSamConfig(TrainingArguments):
     )
     tail_threshold: int | None = field(
         default=None,
-        metadata={"help": "Classes with at most so many training images are the tail (ImbSAM, SSE-SAM)."},
+        metadata={"help": "Classes with at most this number of training images are the tail (ImbSAM, SSE-SAM)."},
     )
     sampling: str = field(
         default=UNIFORM,
@@ -143,11 +164,11 @@ class LTSamConfig(TrainingArguments):
         default=None,
         metadata={
             "help": "Share of the training, in [0, 1), from which weights are averaged (SWA: 0.75). When the training ends, "
-            "the model takes the mean, with batch norm's statistics made anew. None: no averaging."
+            "the model takes the mean, with batch norm's statistics computed anew. None: no averaging."
         },
     )
     swa_interval: int | None = field(
-        default=None, metadata={"help": "Average after every so many steps. None: at the end of every epoch."}
+        default=None, metadata={"help": "Average every swa_interval steps. None: at the end of every epoch."}
     )
     swa_learning_rate: float | None = field(
         default=None,
@@ -162,27 +183,11 @@ class LTSamConfig(TrainingArguments):
             self.optim_args: str | None = (
                 given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
             )
-        for share in self.lr_milestones or []:
-            if not 0 < share < 1:
-                raise ValueError(
-                    f"LTSamConfig(lr_milestones=...) are shares of the training in (0, 1), got {share}: "
-                    "epoch 160 of 200 is 0.8."
-                )
-        if self.lr_gamma <= 0:
-            raise ValueError(f"LTSamConfig(lr_gamma=...) must be positive, got {self.lr_gamma}.")
-        if self.on_bad_image not in POLICIES:
-            raise ValueError(
-                f"LTSamConfig(on_bad_image=...) must be {' or '.join(POLICIES)}, got {self.on_bad_image!r}."
-            )
-        require(SHARE, self, loss_start=self.loss_start)
-        if self.ascent_scope not in ASCENT_SCOPES:
-            close = nearest(self.ascent_scope, ASCENT_SCOPES)
-            raise ValueError(f"LTSamConfig(ascent_scope={self.ascent_scope!r}) does not exist.{close}")
-        if self.ascent_size is not None:
-            require(COUNT, self, ascent_size=self.ascent_size)
-        require(COUNT, self, max_skipped_steps=self.max_skipped_steps)
-        check_sampling(self.sampling)
+        self._check_learning_rate()
+        self._check_data()
+        self._check_ascent()
         self._check_averaging()
+        require(SHARE, self, loss_start=self.loss_start)
         super().__post_init__()
         for name in ("method_args", "loss_args"):
             if not isinstance(getattr(self, name), dict | None):
@@ -191,11 +196,44 @@ class LTSamConfig(TrainingArguments):
                     f"got {getattr(self, name)!r}."
                 )
 
+    def check_choices(self) -> None:
+        """Make method, loss and re-weighting now.
+
+        Raises:
+            ValueError: a name that does not exist, or an argument or value that it does not take.
+        """
+        for name in _MADE_OF:
+            getattr(self, name)
+
+    def _check_learning_rate(self) -> None:
+        for share in self.lr_milestones or []:
+            if not 0 < share < 1:
+                raise ValueError(
+                    f"LTSamConfig(lr_milestones=...) are shares of the training in (0, 1), got {share}: "
+                    "epoch 160 of 200 is 0.8."
+                )
+        if self.lr_gamma <= 0:
+            raise ValueError(f"LTSamConfig(lr_gamma=...) must be positive, got {self.lr_gamma}.")
+
+    def _check_data(self) -> None:
+        if self.on_bad_image not in POLICIES:
+            raise ValueError(
+                f"LTSamConfig(on_bad_image=...) must be {' or '.join(POLICIES)}, got {self.on_bad_image!r}."
+            )
+        check_sampling(self.sampling)
         if self.sampling != UNIFORM and self.train_sampling_strategy != "random":
             raise ValueError(
                 f"LTSamConfig(sampling={self.sampling!r}) and train_sampling_strategy={self.train_sampling_strategy!r} "
                 "both say which image comes next: leave one out."
             )
+
+    def _check_ascent(self) -> None:
+        if self.ascent_scope not in ASCENT_SCOPES:
+            close = nearest(self.ascent_scope, ASCENT_SCOPES)
+            raise ValueError(f"LTSamConfig(ascent_scope={self.ascent_scope!r}) does not exist.{close}")
+        if self.ascent_size is not None:
+            require(COUNT, self, ascent_size=self.ascent_size)
+        require(COUNT, self, max_skipped_steps=self.max_skipped_steps)
 
     def _check_averaging(self) -> None:
         if self.swa_start is None:
@@ -218,8 +256,31 @@ class LTSamConfig(TrainingArguments):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without tokens: `training_args.bin`, which is a pickle of this, may go anywhere. Copies ask HF_TOKEN instead."""
-        return {name: None if name.endswith("_token") else value for name, value in self.__dict__.items()}
+        """Settings alone, without tokens: `training_args.bin`, a pickle of this, may go anywhere. Copies ask HF_TOKEN."""
+        settings = {name: value for name, value in self.__dict__.items() if name not in _MADE_OF}
+        return {name: None if name.endswith("_token") else value for name, value in settings.items()}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What was made of another value of the setting is made anew when it is next asked for."""
+        super().__setattr__(name, value)
+        for made, settings in _MADE_OF.items():
+            if name in settings:
+                self.__dict__.pop(made, None)
+
+    @cached_property
+    def update_rule(self) -> Method:
+        """Of `method` and `method_args`."""
+        return make_method(self.method, **self.method_hyperparameters)
+
+    @cached_property
+    def sample_loss(self) -> Loss | FeatureLoss:
+        """Of `loss` and `loss_args`."""
+        return make_loss(self.loss, **(self.loss_args if isinstance(self.loss_args, dict) else {}))
+
+    @cached_property
+    def class_weighting(self) -> Reweighting:
+        """Of `reweighting` and `reweighting_start`."""
+        return Reweighting(self.reweighting, self.reweighting_start)
 
     @property
     def memory_format(self) -> torch.memory_format:

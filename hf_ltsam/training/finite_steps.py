@@ -1,25 +1,55 @@
-"""Steps that are not taken: an overflow under a gradient scaler, a loss or a gradient that is not finite."""
+"""Skipped steps, after an overflow under a gradient scaler or a loss or gradient that is not finite, leave no trace."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from hf_ltsam.landscape.batches import MicroBatch
+from hf_ltsam.landscape.sharded import memory_like, whole_memory
 from hf_ltsam.landscape.vector import WeightVector
+from hf_ltsam.training.checkpoints import load_tensors
+from hf_ltsam.training.durable_trainer import CheckpointedCallback
 
 logger = logging.get_logger(__name__)
 
 
-class UntakenSteps(TrainerCallback):
-    """Leaves no trace of a step that is not taken, but in the logs.
+class MethodMemory(CheckpointedCallback):
+    """What the method remembers from step to step, as long as the training and with every checkpoint.
+
+    Every process has its own, since it saw other samples. Resumed by more processes than there were, the others begin with
+    that of the first one.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def save_state(self, folder: Path, args: TrainingArguments) -> None:
+        if self.values:
+            torch.save(whole_memory(self.values), folder / _memory_file(args.process_index))
+
+    def load_state(self, folder: Path | None, args: TrainingArguments, model: nn.Module) -> None:
+        self.values.clear()
+        files = [] if folder is None else [folder / _memory_file(process) for process in (args.process_index, 0)]
+        for file in [file for file in files if file.is_file()][:1]:
+            trainable: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+            self.values.update(memory_like(load_tensors(file, args.device), trainable))
+
+
+def _memory_file(process: int) -> str:
+    return "method_memory.pt" if process == 0 else f"method_memory_{process}.pt"
+
+
+class SkippedSteps(TrainerCallback):
+    """Skips a step without a finite gradient, so that nothing but the logs tells of it.
 
     Weights are never touched by such a step, and the method's memory is put back to what it was before it. So are the
     model's buffers (batch norm's running statistics), but not where a scaler alone skips the step: the forward pass was in
@@ -28,22 +58,22 @@ class UntakenSteps(TrainerCallback):
     Args:
         accelerator: whose gradient scaler, if it has one, skips steps on its own.
         memory: of the method.
-        stop_after: so many steps in a row without a finite gradient end the training, >= 1.
+        stop_after: skipped steps in a row that end the training, >= 1.
     """
 
     def __init__(self, accelerator: Accelerator, memory: dict[str, Any], stop_after: int) -> None:
         self.count = 0  # since the training began
-        self.norm: Tensor | None = None  # of the gradient of the last step; None: it was not taken, or is scaled
+        self.norm: Tensor | None = None  # of the last step's gradient; None: the step was skipped, or is scaled
         self._accelerator = accelerator
         self._memory = memory
         self._stop_after = stop_after
         self._in_a_row = 0
         self._before: dict[str, Any] | None = None  # the method's memory before the step
         self._buffers: list[tuple[Tensor, Tensor]] = []  # each with its copy
-        self._given: list[tuple[Sequence[MicroBatch], Tensor]] = []  # of the step: micro-batches and their mean loss
+        self._passes: list[tuple[Sequence[MicroBatch], Tensor]] = []  # of the step: micro-batches and their mean loss
 
-    def micro_batch_begins(self, model: nn.Module) -> bool:
-        """Keep what the step may move; whether a step begins with this micro-batch."""
+    def begin(self, model: nn.Module) -> bool:
+        """Keep what the step may move, with its first micro-batch; whether this is the first."""
         if self._before is not None:
             return False
         self._before = dict(self._memory)  # what a method remembers is replaced, never written into
@@ -53,17 +83,17 @@ class UntakenSteps(TrainerCallback):
             torch._foreach_copy_([copy for _, copy in self._buffers], [buffer for buffer, _ in self._buffers])
         return True
 
-    def gave(self, batches: Sequence[MicroBatch], loss: Tensor) -> None:
+    def add(self, batches: Sequence[MicroBatch], loss: Tensor) -> None:
         """Micro-batches that were passed together, and their mean loss."""
-        self._given.append((batches, loss.detach()))
+        self._passes.append((batches, loss.detach()))
 
     def judge(
         self, parameters: Sequence[Tensor], step: int, samples_in_words: Callable[[int, Sequence[MicroBatch]], str]
     ) -> None:
-        """Before the optimizer's step: take it, or leave the gradients out of it.
+        """Before the optimizer's step: keep the gradients, or take them away so that the step is skipped.
 
         Args:
-            parameters: with what the optimizer is given in their `.grad`, alike on all processes.
+            parameters: with the optimizer's gradients in their `.grad`, alike on all processes.
             step: completed optimizer steps.
             samples_in_words: (number of micro-batches before, micro-batches) -> which samples, for the message.
 
@@ -71,17 +101,17 @@ class UntakenSteps(TrainerCallback):
             FloatingPointError: this was one too many in a row.
         """
         gradients = [p.grad for p in parameters if p.grad is not None]
-        given, self._given = self._given, []
+        passes, self._passes = self._passes, []
         norm = WeightVector(gradients).norm() if gradients else None
         self.norm = None
         if norm is None or bool(norm.isfinite()):
             self.norm = norm if self._accelerator.scaler is None else None
             self._in_a_row = 0
             return
-        bad = [k for k, (_, loss) in enumerate(given) if not bool(loss.isfinite())]
+        bad = [k for k, (_, loss) in enumerate(passes) if not bool(loss.isfinite())]
         if self._accelerator.scaler is not None and not _anywhere(bool(bad), gradients[0].device):
             return  # an overflow, which the scaler looks after
-        self._count_one(step, [f"loss {float(given[k][1])} for {samples_in_words(k, given[k][0])}" for k in bad])
+        self._skip(step, [f"loss {float(passes[k][1])} for {samples_in_words(k, passes[k][0])}" for k in bad])
         self._put_back(buffers=True)
         if self._accelerator.scaler is None:  # the scaler itself skips the step, and wants to see why
             for p in parameters:
@@ -93,7 +123,7 @@ class UntakenSteps(TrainerCallback):
         self._before = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.count, self._in_a_row, self._before, self._given = 0, 0, None, []
+        self.count, self._in_a_row, self._before, self._passes = 0, 0, None, []
 
     def _put_back(self, buffers: bool) -> None:
         if self._before is not None:
@@ -103,11 +133,11 @@ class UntakenSteps(TrainerCallback):
             for buffer, copy in self._buffers:
                 buffer.copy_(copy)
 
-    def _count_one(self, step: int, found: Sequence[str]) -> None:
+    def _skip(self, step: int, causes: Sequence[str]) -> None:
         self.count += 1
         self._in_a_row += 1
-        cause = "; ".join(found) or "the loss is finite here, its gradient (or that of another process) is not"
-        message = f"Step {step} is not taken, its gradient is not finite: {cause}."
+        cause = "; ".join(causes) or "the loss is finite here, its gradient (or that of another process) is not"
+        message = f"Step {step} is skipped, its gradient is not finite: {cause}."
         if self._in_a_row >= self._stop_after:
             raise FloatingPointError(
                 f"{message} It is the {self._in_a_row}. in a row, and max_skipped_steps={self._stop_after} ends the "
@@ -120,6 +150,6 @@ def _anywhere(flag: bool, device: torch.device) -> bool:
     """Whether it is so in any process. Every process asks: its gradient is the same."""
     if not (dist.is_available() and dist.is_initialized()):
         return flag
-    found = torch.tensor(float(flag), device=device)
-    dist.all_reduce(found)
-    return bool(found > 0)
+    flags = torch.tensor(float(flag), device=device)
+    dist.all_reduce(flags)
+    return bool(flags > 0)

@@ -1,4 +1,4 @@
-"""What the sources do with the learning rate and transformers has no schedule for: steps, and a constant at the end."""
+"""Learning-rate schedules of the sources that transformers does not have: milestones, and a constant at the end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
+
+from hf_ltsam.training.config import LTSamConfig
+
+
+def configured_schedule(args: LTSamConfig, optimizer: torch.optim.Optimizer, total_steps: int) -> LambdaLR | None:
+    """The schedule that `lr_milestones` asks for; None: the stock one of `lr_scheduler_type`."""
+    if not args.lr_milestones:
+        return None
+    warmup_steps = args.get_warmup_steps(total_steps)
+    return milestone_schedule(optimizer, total_steps, warmup_steps, args.lr_milestones, args.lr_gamma)
 
 
 def milestone_schedule(
@@ -24,17 +34,18 @@ def milestone_schedule(
     return LambdaLR(optimizer, partial(_factor, warmup_steps=warmup_steps, boundaries=boundaries, gamma=gamma))
 
 
-def hold_constant(schedule: Any, start: float, total_steps: int, learning_rate: float) -> None:
-    """From a share of the training on, replace what a schedule gives by a constant, in place.
+def hold_constant(schedule: Any, args: LTSamConfig, total_steps: int) -> None:
+    """From `swa_start` on, replace what a schedule gives by `swa_learning_rate`, in place; nothing where that is None.
 
     Args:
         schedule: as transformers makes them, a `LambdaLR`.
-        start: share of the training, in [0, 1).
-        learning_rate: of every parameter group.
 
     Raises:
         ValueError: the schedule is of another kind.
     """
+    start, learning_rate = args.swa_start, args.swa_learning_rate
+    if start is None or learning_rate is None:
+        return
     if not isinstance(schedule, LambdaLR):
         raise ValueError(
             f"swa_learning_rate={learning_rate} does not go with lr_scheduler_type that makes a {type(schedule).__name__}: "

@@ -1,22 +1,26 @@
-"""Loaders of in-memory images: whole batches, made on the device that trains or tests."""
+"""What a loader of the trainers reads: random numbers by index, classes in other shares, images a whole batch at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
-from transformers import Trainer, default_data_collator
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from transformers import TrainingArguments, default_data_collator
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.bad_images import GoodImages
 from hf_ltsam.data.in_memory.image_store import ImageStore
 from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.data.in_memory.whole_batches import WholeBatches, as_made, in_memory_part
-from hf_ltsam.data.keyed_randomness import KeyedDataset
+from hf_ltsam.data.keyed_randomness import KeyedDataset, keyed
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM, ClassSampler, full_batches
 from hf_ltsam.training.config import LTSamConfig
@@ -24,62 +28,130 @@ from hf_ltsam.training.training_set import readable_labels
 
 logger = logging.get_logger(__name__)
 
+Sampler: TypeAlias = Callable[[Any], Any]  # data set -> the sampler of its loader
 
-class MakesBatchesOnDevice(Trainer):
-    """The stock Trainer, which reads `InMemoryImages` a whole batch at a time.
 
-    The images are copied to `args.device` with the first loader, and stay there as long as the trainer. A `data_collator`
-    of the user wants samples, and is given them.
+@dataclass(frozen=True)
+class Source:
+    """What a loader is made of, where that is not what the trainer was given.
+
+    Args:
+        dataset: what is read.
+        sampler: makes its sampler; None: the data set has no index, or is read in order.
+        collator: makes batches of samples.
+        whole_batches: whether the data set gives batches, from which no column can be taken.
+        pin_memory: whether batches are copied to pinned memory.
+    """
+
+    dataset: Any
+    sampler: Sampler | None
+    collator: Callable[..., Any]
+    pin_memory: bool
+    whole_batches: bool = False
+
+
+class Loaders:
+    """Training sets whose random numbers depend on (seed, epoch, index) alone.
+
+    The stock loader draws them from the global state one batch ahead of the training, so a resumed run would see other
+    augmentations than an uninterrupted one.
+
+    Args:
+        args: of the trainer.
+    """
+
+    def __init__(self, args: TrainingArguments) -> None:
+        self.args = args
+        self.keyed: KeyedDataset | None = None  # the training set of the last loader; None: a stream
+
+    def source(self, dataset: Any, sampler: Sampler | None, collator: Callable[..., Any], is_training: bool) -> Source:
+        """Of a data set and what the stock loader would be made of."""
+        source = Source(dataset, sampler, collator, self.args.dataloader_pin_memory)
+        if not is_training:
+            return source
+        self.keyed = None if isinstance(dataset, IterableDataset) else keyed(dataset, data_seed(self.args))
+        return source if self.keyed is None else replace(source, dataset=self.keyed, sampler=_of(sampler, dataset))
+
+    def resumable(self, loader: DataLoader) -> DataLoader:
+        """The training's loader itself, with a generator of its own for workers that persist.
+
+        Starting workers draws a number from the global state; workers that persist start at other epochs in a resumed run
+        than in an uninterrupted one. They need no seed from there.
+        """
+        if self.args.dataloader_persistent_workers and self.keyed is not None:
+            loader.base_dataloader.generator = torch.Generator().manual_seed(data_seed(self.args))  # type: ignore[attr-defined]
+        return loader
+
+    def set_epoch(self, epoch: int) -> None:
+        """To which the random numbers of the training set belong; accelerate sets it in one process only."""
+        if self.keyed is not None:
+            self.keyed.set_epoch(epoch)
+
+
+class ImageLoaders(Loaders):
+    """The same, with `sampling` and `on_bad_image`, and `InMemoryImages` read a whole batch at a time.
+
+    In-memory images are copied to `args.device` with the first loader, and stay there as long as the trainer. A
+    `data_collator` of the user takes samples, and is given samples.
+
+    Args:
+        args: of the trainer.
+        label_name: the key of the labels.
+        statistics: of the training set.
     """
 
     args: LTSamConfig
-    data_collator: Callable[..., Any]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._stores: WeakKeyDictionary[InMemoryImages, ImageStore] = WeakKeyDictionary()  # on `args.device`
-        super().__init__(*args, **kwargs)
+    def __init__(self, args: LTSamConfig, label_name: str, statistics: ClassStatistics | None) -> None:
+        super().__init__(args)
+        self.label_name, self.statistics = label_name, statistics
+        self.stores: WeakKeyDictionary[InMemoryImages, ImageStore] = WeakKeyDictionary()  # on `args.device`
+        self.good_images: GoodImages | None = None
 
-    def _get_dataloader(
-        self,
-        dataset: Any,
-        description: str,
-        batch_size: int,
-        sampler_fn: Callable[[Any], Any] | None = None,
-        is_training: bool = False,
-        dataloader_key: str | None = None,
-    ) -> DataLoader:
-        batches = self._whole_batches(dataset) if self.data_collator is default_data_collator else None
+    def source(self, dataset: Any, sampler: Sampler | None, collator: Callable[..., Any], is_training: bool) -> Source:
+        source = super().source(dataset, sampler, collator, is_training)
+        if is_training and self.keyed is None:
+            return replace(source, dataset=class_sampled(self.args, dataset, self.label_name, self.statistics))
+        if is_training and self.args.sampling != UNIFORM:
+            classes = class_sampler(self.args, self.keyed, self.label_name)
+            source = replace(source, sampler=lambda _: classes)
+        batches = self._whole_batches(source.dataset) if collator is default_data_collator else None
         if batches is None:
-            return super()._get_dataloader(dataset, description, batch_size, sampler_fn, is_training, dataloader_key)
-        collator, pinned = self.data_collator, self.args.dataloader_pin_memory
-        self.data_collator = as_made
-        self.args.dataloader_pin_memory = pinned and batches.store.device.type == "cpu"  # what is there needs no copy
-        try:
-            sampler = sampler_fn and (lambda _: sampler_fn(dataset))
-            return super()._get_dataloader(batches, description, batch_size, sampler, is_training, dataloader_key)
-        finally:
-            self.data_collator, self.args.dataloader_pin_memory = collator, pinned
+            return replace(source, dataset=self._readable(source.dataset)) if is_training else source
+        return Source(
+            batches,
+            _of(source.sampler, dataset),
+            as_made,
+            pin_memory=source.pin_memory and batches.store.device.type == "cpu",  # what is there needs no copy
+            whole_batches=True,
+        )
 
-    def _get_collator_with_removed_columns(
-        self, data_collator: Callable[..., Any], description: str | None = None
-    ) -> Callable[..., Any]:
-        """As stock, which would take a batch for a list of samples."""
-        if data_collator is as_made:
-            return data_collator
-        return super()._get_collator_with_removed_columns(data_collator, description)
+    def bad_images(self, accelerator: Accelerator) -> dict[str, int]:
+        """For the logs: the number of training images that could not be read so far, each counted once."""
+        if self.good_images is None:
+            return {}
+        bad = accelerator.reduce(self.good_images.bad.to(self.args.device), "sum")  # each process saw others
+        return {"bad_images": int((bad > 0).sum())}
+
+    def _readable(self, dataset: Dataset[Any]) -> Dataset[Any]:
+        """Without images that cannot be read, under `on_bad_image="skip"`; what is in memory has been read."""
+        if self.args.on_bad_image == "raise" or in_memory_part(dataset) is not None:
+            return dataset
+        self.good_images = GoodImages(dataset)
+        return self.good_images
 
     def _whole_batches(self, dataset: Any) -> WholeBatches | None:
-        found = in_memory_part(dataset)
-        if found is None:
+        part = in_memory_part(dataset)
+        if part is None:
             return None
-        source, rows = found
+        source, rows = part
         store = self._store_for_workers(source) if self.args.dataloader_num_workers else self._store_here(source)
         return WholeBatches(source, rows, store, self.args.memory_format)
 
     def _store_here(self, source: InMemoryImages) -> ImageStore:
-        if source not in self._stores:
-            self._stores[source] = source.store.to(self.args.device)
-        return self._stores[source]
+        if source not in self.stores:
+            self.stores[source] = source.store.to(self.args.device)
+        return self.stores[source]
 
     def _store_for_workers(self, source: InMemoryImages) -> ImageStore:
         """Other processes make the batches, on the CPU.
@@ -100,54 +172,45 @@ class MakesBatchesOnDevice(Trainer):
         return source.store
 
 
-# ---- model and batches in channels-last order, where convolutions are faster; the numbers and the files s ----
+def _of(sampler: Sampler | None, dataset: Any) -> Sampler | None:
+    """A sampler of this data set, whatever wraps it."""
+    return None if sampler is None else lambda _: sampler(dataset)
 
 
-class TrainsChannelsLast(Trainer):
-    """The stock Trainer, which keeps images and weights of convolutions in channels-last order if `channels_last` is set."""
-
-    args: LTSamConfig
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.args.channels_last:
-            in_channels_last(self.model)
-
-    def call_model_init(self, trial: Any = None) -> nn.Module:
-        model = super().call_model_init(trial)
-        return in_channels_last(model) if self.args.channels_last else model
-
-    def _prepare_input(self, data: Any) -> Any:
-        data = super()._prepare_input(data)
-        if self.args.channels_last and isinstance(data, Tensor) and data.ndim == 4:
-            return data.contiguous(memory_format=torch.channels_last)
-        return data
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """As stock; files hold tensors in the usual order, whatever this training makes of them."""
-        if self.args.channels_last:
-            given = self.model.state_dict() if state_dict is None else state_dict
-            state_dict = {
-                name: value.contiguous() if isinstance(value, Tensor) else value for name, value in given.items()
-            }
-        super()._save(output_dir, state_dict)
+@contextmanager
+def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
+    """Other values of some attributes for the duration of a `with` block."""
+    before = {name: getattr(owner, name) for name in attributes}
+    try:
+        for name, value in attributes.items():
+            setattr(owner, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)
 
 
-def in_channels_last(model: nn.Module) -> nn.Module:
-    """The model itself, its weights of four dimensions in channels-last order."""
-    return model.to(memory_format=torch.channels_last)
+def in_channels_last(value: Any) -> Any:
+    """A model with its weights of four dimensions, or a batch with its images, in channels-last order."""
+    if isinstance(value, nn.Module):
+        return value.to(memory_format=torch.channels_last)
+    if isinstance(value, Tensor):
+        return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+    if isinstance(value, Mapping):
+        parts: Any = {name: in_channels_last(part) for name, part in value.items()}
+        return type(value)(parts)  # type: ignore[call-arg]
+    if isinstance(value, list | tuple):
+        return type(value)(map(in_channels_last, value))
+    return value
 
 
-# ---- what a trainer reads, where its `sampling` asks for other shares of the classes than those of the tr ----
-
-
-def data_seed(args: LTSamConfig) -> int:
+def data_seed(args: TrainingArguments) -> int:
     """Of order and augmentation of the training set."""
     return args.seed if args.data_seed is None else args.data_seed
 
 
-def class_sampler(args: LTSamConfig, dataset: KeyedDataset, label_name: str) -> ClassSampler:
-    """The sampler of a training set whose shares are not its own.
+def class_sampler(args: LTSamConfig, dataset: Any, label_name: str) -> ClassSampler:
+    """The sampler of a training set whose classes come in other shares than its own.
 
     Raises:
         ValueError: its labels cannot be read without loading its samples.
@@ -165,7 +228,7 @@ def class_sampler(args: LTSamConfig, dataset: KeyedDataset, label_name: str) -> 
 def class_sampled(
     args: LTSamConfig, stream: Any, label_name: str, statistics: ClassStatistics | None
 ) -> IterableDataset[Any]:
-    """A stream, its rows in the shares that are asked for.
+    """A stream, its rows in the shares that `sampling` asks for.
 
     Raises:
         ValueError: it comes in other shares already, or there are no class statistics.

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from functools import partial
+from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo
-from transformers import Trainer
+from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
 
 from hf_ltsam.runs.card import Stated, card_files, model_card, read_facts
-from hf_ltsam.runs.card.facts import RECIPE
+from hf_ltsam.runs.folder import CARD, RECIPE
 from hf_ltsam.runs.hub import (
     BackgroundUploads,
     HubError,
@@ -27,7 +27,7 @@ from hf_ltsam.runs.hub import (
     send,
     within,
 )
-from hf_ltsam.training.config import LTSamConfig
+from hf_ltsam.training.durable_trainer import DurableTrainer
 
 logger = logging.get_logger(__name__)
 
@@ -36,19 +36,18 @@ END_PATIENCE = 300.0  # seconds for unfinished uploads after it: other processes
 _STAGING = ".hub_uploads"
 
 
-class Publishes(Trainer):
-    """The stock Trainer's `push_to_hub` and `hub_strategy`, with our cards, and safe from a Hub that fails.
+class HubTrainer(DurableTrainer):
+    """`DurableTrainer` whose `push_to_hub` and `hub_strategy` send our cards, and survive a Hub that fails.
 
     During a training, uploads run in a thread of their own, from hard links that neither a later checkpoint nor
     `save_total_limit` takes away. One that fails is tried again with the next save and at the end; the run's own files
     are only ever read. Pickles such as `training_args.bin` stay here.
     """
 
-    args: LTSamConfig
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._uploads = BackgroundUploads()  # before the stock constructor, which makes the repository
         super().__init__(*args, **kwargs)
+        self.add_callback(_LastUploads(self))
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Make the repository; a Hub that cannot be reached now is asked again later.
@@ -153,7 +152,7 @@ class Publishes(Trainer):
         stated = Stated(license, language, _several(tags), _several(dataset_tags), finetuned_from)
         name = self.hub_model_id or self.args.hub_model_id or folder.as_posix()
         card = model_card(read_facts(folder), name, stated, model_name)
-        (folder / "README.md").write_text(str(card), encoding="utf-8")
+        (folder / CARD).write_text(str(card), encoding="utf-8")
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As stock; where `push_to_hub` is set and the upload fails, a warning says so and how to try again."""
@@ -183,14 +182,13 @@ class Publishes(Trainer):
         """Also where the repository is made later than at the start."""
         return self.args.hub_private_repo if given is None else given
 
-    # ---- during the training ----
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+    def push_checkpoint(self, folder: Path) -> None:
+        """Begin the upload of a checkpoint, in a thread of its own."""
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         try:
-            staged = _linked(Path(checkpoint_folder), self._staging / f"step-{self.state.global_step}")
+            staged = _linked(folder, self._staging / f"step-{self.state.global_step}")
             files, message = self._files_of_checkpoint(staged), self._progress_message()
             upload = Upload(str(self.hub_model_id), files, message, self.args.hub_revision, self._private(None))
         except Exception as error:  # a full disk, say: nothing about an upload may end the training
@@ -220,7 +218,7 @@ class Publishes(Trainer):
             return f"Training in progress, step {self.state.global_step}"
         return f"Training in progress, epoch {int(self.state.epoch or 0)}"
 
-    def _finish_current_push(self) -> None:
+    def finish_uploads(self) -> None:
         """At the end of the training: wait a little for what is under way, and try once more what has failed."""
         if not self._uploads.finish(END_PATIENCE):
             logger.warning(
@@ -233,6 +231,19 @@ class Publishes(Trainer):
     @property
     def _staging(self) -> Path:
         return Path(self.args.output_dir) / _STAGING
+
+
+update_wrapper(HubTrainer.__init__, DurableTrainer.__init__)
+
+
+class _LastUploads(TrainerCallback):
+    """Waits for the uploads at the end of the training."""
+
+    def __init__(self, trainer: HubTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._trainer.finish_uploads()
 
 
 def _several(given: str | list[str] | None) -> tuple[str, ...]:

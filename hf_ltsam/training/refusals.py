@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainingArguments
 
 from hf_ltsam.class_statistics import ClassStatistics
@@ -55,6 +56,20 @@ def check_types(args: Any, method: Any, compute_loss_func: Any) -> None:
     if method is not None and not isinstance(method, str | Method):
         raise TypeError(
             f"LTSamTrainer(method=...) must be a name of hf_ltsam.methods.METHODS or a Method, got {type(method).__name__}."
+        )
+
+
+def check_trial(trial: Any) -> None:
+    """Refuse a training as a trial of `hyperparameter_search`, which changes settings behind objects made from them.
+
+    Raises:
+        ValueError: there is a trial.
+    """
+    if trial is not None:
+        raise ValueError(
+            "hyperparameter_search does not go with LTSamTrainer: method, loss and data are made from the settings before a "
+            "trial changes them. Start one run per setting, for example `ltsam train --config RECIPE --method_args "
+            "'{\"rho\": 0.1}' --output_dir RUN`, and compare their metrics.json."
         )
 
 
@@ -122,12 +137,15 @@ def check_launcher(trainer: Trainer) -> None:
         )
 
 
-def check_optimizer(optimizer: Any) -> None:
-    """Refuse an optimizer object that keeps its weights in two places.
+def check_optimizer(optimizer: Any, schedule: Any, args: LTSamConfig) -> None:
+    """Refuse an optimizer object that keeps its weights in two places, and a schedule object beside a set learning rate.
 
     Raises:
-        ValueError: it has the train() and eval() of schedule-free optimizers.
+        ValueError: the optimizer has the train() and eval() of schedule-free ones; `swa_learning_rate` would change a
+            schedule that was passed.
     """
+    if schedule is not None and args.swa_learning_rate is not None:
+        raise ValueError("swa_learning_rate does not go with a schedule of your own in `optimizers`: leave one out.")
     if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):  # schedule-free's convention
         raise ValueError(f"{type(optimizer).__name__} does not go with LTSamTrainer: {_OPTIMIZERS['schedule_free']}.")
 
@@ -222,9 +240,6 @@ def check_head(loss: Loss | FeatureLoss, model: nn.Module) -> None:
         )
 
 
-# ---- what the number of samples and the batch size make of the last batch, said before the first epoch is ----
-
-
 def check_not_empty(dataset: Any) -> None:
     """Refuse a training set without samples.
 
@@ -233,6 +248,19 @@ def check_not_empty(dataset: Any) -> None:
     """
     if isinstance(dataset, Sized) and len(dataset) == 0:
         raise ValueError("The training set is empty: it has no sample. Look at what selected or filtered it.")
+
+
+def check_stream(dataset: Any, args: LTSamConfig) -> None:
+    """Refuse `on_bad_image="skip"` for a stream.
+
+    Raises:
+        ValueError: the training set has no index by which its images could be counted.
+    """
+    if args.on_bad_image == "skip" and isinstance(dataset, IterableDataset):
+        raise ValueError(
+            "on_bad_image='skip' is for data sets with an index, and a stream has none: leave it out, and make the "
+            "stream with on_the_fly_stream(..., on_bad_image='skip')."
+        )
 
 
 def check_batches(num_samples: int, batch_size: int, processes: int, drop_last: bool, model: nn.Module) -> str | None:

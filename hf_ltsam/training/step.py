@@ -2,207 +2,257 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
-from transformers import Trainer
-from transformers.trainer_utils import has_length
+from transformers import TrainerCallback
 
-from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with_labels
-from hf_ltsam.landscape.batches import MicroBatch
+from hf_ltsam.landscape.batches import JointBatch, MicroBatch, in_groups
 from hf_ltsam.landscape.landscape import LossLandscape
-from hf_ltsam.landscape.reduction import average_gradients, broadcast_buffers
+from hf_ltsam.landscape.reduction import average_gradients, broadcast_buffers, joint_batch
 from hf_ltsam.landscape.sharded import are_sharded, ready_for_passes
 from hf_ltsam.landscape.shortcuts import Shortcuts
+from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.landscape.weights import TrainableWeights
-from hf_ltsam.losses import CrossEntropy, FeatureLoss, Loss
-from hf_ltsam.losses.reweighting import Reweighting
-from hf_ltsam.methods import Method
+from hf_ltsam.losses import FeatureLoss, Loss
 from hf_ltsam.methods.context import StepContext
-from hf_ltsam.training.ascent_groups import AscentGroup, accumulate, ascent_groups
 from hf_ltsam.training.config import LTSamConfig
-from hf_ltsam.training.finite_steps import UntakenSteps
-from hf_ltsam.training.step_loss import BatchLoss
-from hf_ltsam.training.telemetry import GRADIENTS_EVERY, ClassGroups, Telemetry, WarnsIfNothingWasPerturbed
-from hf_ltsam.training.training_set import readable_labels
-
-_EARLY_LOSS = CrossEntropy()  # before `loss_start`
+from hf_ltsam.training.finite_steps import SkippedSteps
+from hf_ltsam.training.objective import BatchLoss, Objective
+from hf_ltsam.training.telemetry import GRADIENTS_EVERY, ClassGroups, Telemetry
 
 
-class StepsByMethod(Trainer):
-    """The stock Trainer, whose gradient comes from a method."""
+@dataclass(frozen=True)
+class Moment:
+    """Where the training is when a micro-batch comes.
 
-    args: LTSamConfig
-    method: Method
-    loss: Loss | FeatureLoss
-    reweighting: Reweighting
-    class_statistics: ClassStatistics | None
-    method_memory: dict[str, Any]
+    Args:
+        module: what is called: the model, or what wraps it.
+        model: the model itself.
+        step: completed optimizer steps.
+        total_steps: of the training.
+        micro_batches: of this optimizer step.
+    """
 
-    def prepare_stepping(self) -> None:
-        """What the steps need, as soon as there is a model."""
-        self.telemetry = Telemetry(self.class_statistics)
-        if self.args.telemetry and self.method.perturbs:
-            self.add_callback(WarnsIfNothingWasPerturbed(self))
-        self._weights = TrainableWeights(self.model, reads_norms=self.accelerator.scaler is not None)
+    module: nn.Module
+    model: nn.Module
+    step: int
+    total_steps: int
+    micro_batches: int
+
+    @property
+    def progress(self) -> float:
+        """Completed steps / total steps, in [0, 1)."""
+        return self.step / max(self.total_steps, 1)
+
+
+class TrainingStep(TrainerCallback):
+    """Micro-batches in, the method's vector in `.grad` out: for each micro-batch, or for all of a step with its last.
+
+    As a callback of the trainer it forgets, when a training begins, what an earlier one left.
+
+    Args:
+        model: whose trainable weights are moved; a later `Moment` may bring another one.
+        args: the settings of the run.
+        accelerator: of the trainer.
+        telemetry: what the logs tell of perturbed passes.
+        skipped: steps without a finite gradient.
+        memory: of the method.
+        context: in which the model is called.
+        samples_in_words: (number of micro-batches before, micro-batches) -> which samples they hold, for messages.
+        sharded: whether weights lie in shards (FSDP).
+
+    Raises:
+        ValueError: the model has no trainable weights.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: LTSamConfig,
+        accelerator: Accelerator,
+        telemetry: Telemetry,
+        skipped: SkippedSteps,
+        memory: dict[str, Any],
+        context: Callable[[], AbstractContextManager[None]],
+        samples_in_words: Callable[[int, Sequence[MicroBatch]], str],
+        sharded: bool,
+    ) -> None:
+        self._args, self._accelerator = args, accelerator
+        self._telemetry, self._skipped, self._memory = telemetry, skipped, memory
+        self._context, self._samples_in_words = context, samples_in_words
+        self._observer = telemetry if args.telemetry else None
+        self._sharded = sharded
+        self._once_per_step = args.ascent_scope == "step"
+        self._weights = TrainableWeights(model, reads_norms=accelerator.scaler is not None)
         self._shortcuts: Shortcuts | None = None
         self._tried_with: Loss | FeatureLoss | None = None  # the loss that the shortcuts were tried with
         self._loss_scale = 1.0
         self._waiting: list[MicroBatch] = []  # for the last one of a step with one perturbation
-        self._untaken = UntakenSteps(self.accelerator, self.method_memory, self.args.max_skipped_steps)
-        self.add_callback(self._untaken)
 
-    def micro_batch(self, inputs: dict[str, Any]) -> MicroBatch:
-        raise NotImplementedError
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._telemetry.reset()
+        self._waiting = []
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        """Put the method's vector into `p.grad`: for this micro-batch, or for all of the step once the last one is there.
-
-        `num_items_in_batch` is not used: the loss is a mean over samples, divided once by the number of accumulated
-        micro-batches, before any backward pass (transformers#47688).
-        """
-        model.train()
-        batch = self.micro_batch(self._prepare_inputs(inputs))
-        if self._untaken.micro_batch_begins(self.model):
+    def __call__(self, batch: MicroBatch, objective: Objective, moment: Moment) -> Tensor:
+        """Add the vector to `.grad` as soon as its samples are there; the loss as the stock Trainer counts it."""
+        moment.module.train()
+        if self._skipped.begin(moment.model):
             self._loss_scale = self._scale_of_this_step()
         self._waiting.append(batch)
-        once_per_step = self.args.ascent_scope == "step"
-        if once_per_step and not self.accelerator.sync_gradients:
+        if self._once_per_step and not self._accelerator.sync_gradients:
             return torch.zeros((), device=batch.labels.device)
         batches, self._waiting = self._waiting, []
-        micro_batches = 1 if once_per_step else self.current_gradient_accumulation_steps  # that .grad is the mean over
-        loss = self._add_gradient(model, batches, micro_batches)
-        self._untaken.gave(batches, loss)
-        if self.accelerator.sync_gradients:
-            self._finish(self._weights, once_per_step)
-        return loss / micro_batches
+        parts = 1 if self._once_per_step else moment.micro_batches  # whose mean is in .grad
+        weights = self._trainable_weights(moment.model)
+        loss = self._add_gradient(batches, objective, moment, weights, parts)
+        self._skipped.add(batches, loss)
+        if self._accelerator.sync_gradients:
+            self._finish(moment, weights)
+        return loss / parts
 
-    def _add_gradient(self, model: nn.Module, batches: list[MicroBatch], micro_batches: int) -> Tensor:
-        """Add the method's vector for these samples to `.grad`; the mean loss."""
-        if self.is_fsdp_enabled:
-            ready_for_passes(self.model)
-        several, weights = self.accelerator.num_processes > 1, self._trainable_weights()
-        sharded = are_sharded(weights.parameters)
-        with_others = several and (sharded or self.args.ascent_scope == "step")
-        # Several passes would each set off DDP's reduction: they run on the bare module, and the result is reduced once.
-        module = self.model if several else model
-        size = self.args.ascent_size
-        own_size = size and (size // self.accelerator.num_processes if with_others else size)
+    def _add_gradient(
+        self, batches: list[MicroBatch], objective: Objective, moment: Moment, weights: TrainableWeights, parts: int
+    ) -> Tensor:
+        """Add the method's vector for these samples, one of so many parts of the gradient; the mean loss."""
+        processes = self._accelerator.num_processes
+        together = processes > 1 and (self._once_per_step or are_sharded(weights.parameters))
+        size = self._args.ascent_size
         losses = []
-        for group in ascent_groups(batches, own_size, with_others):
-            losses.append(group.share * self._add_gradient_of(group, module, weights, micro_batches / group.share))
-            self.telemetry.end_step()
+        for group in ascent_groups(batches, size // processes if size and together else size, together):
+            divisor = parts / group.share / self._loss_scale
+            losses.append(group.share * self._add_group(group, objective, moment, weights, divisor))
+            self._telemetry.end_step()
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
-    def _add_gradient_of(
-        self, group: AscentGroup, module: nn.Module, weights: TrainableWeights, parts: float
+    def _add_group(
+        self, group: AscentGroup, objective: Objective, moment: Moment, weights: TrainableWeights, divisor: float
     ) -> Tensor:
-        """The same for samples that are perturbed together, one of so many parts of the whole gradient."""
-        training_loss = self._loss_of_this_moment()
-        loss = self._batch_loss(module, training_loss)
-        divisor = parts / self._loss_scale
+        """The same for samples that are perturbed together."""
+        # Several passes would each set off DDP's reduction: they run on the bare module, and the result is reduced once.
+        module = moment.model if self._accelerator.num_processes > 1 else moment.module
+        loss = BatchLoss(module, moment.model, objective, moment.progress, self._context)
         landscape = LossLandscape(
             weights,
             group.batches,
             loss.logits,
             loss.losses,
             divisor,
-            self.telemetry if self.args.telemetry else None,
-            shortcuts=None if are_sharded(weights.parameters) else self._known_shortcuts(training_loss),
+            self._observer,
+            shortcuts=self._shortcuts_for(loss.loss, weights),
             joint=group.joint,
         )
         try:
-            gradient = self.method.update(landscape, self._step_context(group.labels, weights))
+            gradient = objective.method.update(landscape, self._context_of(group.labels, objective, moment, weights))
         finally:
             weights.restore()  # nothing to do unless an exception cut even the landscape's own restoring short
         accumulate(gradient / divisor, weights.parameters, landscape.reached)
-        if self.args.telemetry:
-            self._observe(landscape, group.labels)
+        if self._observer is not None:
+            self._observe(landscape, group.labels, objective, moment.step)
         return landscape.mean_loss
 
-    def _observe(self, landscape: LossLandscape, labels: Tensor) -> None:
+    def _observe(self, landscape: LossLandscape, labels: Tensor, objective: Objective, step: int) -> None:
         """What a step tells besides its perturbed passes."""
-        self.telemetry.losses(landscape.first_losses, landscape.labels)
-        if (self.state.global_step + 1) % GRADIENTS_EVERY == 0 and not landscape.was_dealt_out:
-            tail = ClassGroups(self._statistics()).head_or_tail(labels).double()
-            self.telemetry.gradient_norms(landscape.gradient(1 - tail).norm(), landscape.gradient(tail).norm())
+        self._telemetry.losses(landscape.first_losses, landscape.labels)
+        if (step + 1) % GRADIENTS_EVERY == 0 and not landscape.was_dealt_out:
+            tail = ClassGroups(objective.statistics).head_or_tail(labels).double()
+            self._telemetry.gradient_norms(landscape.gradient(1 - tail).norm(), landscape.gradient(tail).norm())
 
-    def _finish(self, weights: TrainableWeights, once_per_step: bool) -> None:
-        """The last of a step's micro-batches is done: the processes agree, and look whether the step can be taken."""
-        if self.accelerator.num_processes > 1:
-            if not once_per_step and not are_sharded(weights.parameters):
+    def _finish(self, moment: Moment, weights: TrainableWeights) -> None:
+        """After the step's last micro-batch: the processes agree, and see whether the step has a finite gradient."""
+        if self._accelerator.num_processes > 1:
+            if not self._once_per_step and not are_sharded(weights.parameters):
                 average_gradients(weights.parameters)
-            broadcast_buffers(self.model)
-        self._untaken.judge(weights.parameters, self.state.global_step, self._samples_in_words)
+            broadcast_buffers(moment.model)
+        self._skipped.judge(weights.parameters, moment.step, self._samples_in_words)
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """As stock, which would compute for its logs what is known from looking whether the step can be taken."""
-        return super()._get_grad_norm(model, self._untaken.norm if grad_norm is None else grad_norm)
-
-    def _samples_in_words(self, before: int, batches: Sequence[MicroBatch]) -> str:
-        """Which samples some micro-batches hold; `before`: how many micro-batches of the step came before them."""
-        epoch, loader = int(self.state.epoch or 0), self.callback_handler.train_dataloader
-        labels = torch.cat([b.labels.cpu() for b in batches])
-        indices = None
-        if has_length(loader):
-            first = round(((self.state.epoch or 0) - epoch) * len(loader)) + before
-            indices = indices_of_batches(loader, epoch, first, len(batches))
-        named = named_with_labels(indices, readable_labels(self.train_dataset, self.label_names[0]), labels)
-        return named or f"a batch of the classes {sorted(set(labels.tolist()))}"
-
-    def _scale_of_this_step(self) -> float:
-        """The factor under which fp16's small gradients survive; it cancels in every direction."""
-        scaler = self.accelerator.scaler
-        return 1.0 if scaler is None else float(scaler.scale(torch.ones((), device=self.args.device)))
-
-    def _loss_of_this_moment(self) -> Loss | FeatureLoss:
-        return self.loss if self._progress >= self.args.loss_start else _EARLY_LOSS
-
-    def _batch_loss(self, module: nn.Module, loss: Loss | FeatureLoss) -> BatchLoss:
-        class_weights = partial(self.reweighting.weights, self._progress, self._statistics())
-        return BatchLoss(module, self.model, loss, self._statistics(), class_weights, self.compute_loss_context_manager)
-
-    def _step_context(self, labels: Tensor, weights: TrainableWeights) -> StepContext:
-        like = torch.empty((), dtype=weights.wide_dtype)
+    def _context_of(
+        self, labels: Tensor, objective: Objective, moment: Moment, weights: TrainableWeights
+    ) -> StepContext:
         return StepContext(
             labels,
-            self._statistics(),
-            self._progress,
-            like,
-            self.method_memory,
-            step=self.state.global_step,
-            seed=self.args.seed,
+            objective.statistics,
+            moment.progress,
+            torch.empty((), dtype=weights.wide_dtype),
+            self._memory,
+            step=moment.step,
+            seed=self._args.seed,
             device=weights.parameters[0].device,
         )
 
-    def _known_shortcuts(self, loss: Loss | FeatureLoss) -> Shortcuts | None:
-        """What is known of the model that is trained; compiled code would be made anew for every number of rows."""
-        if not self.args.exact_rows or self.args.torch_compile:
+    def _scale_of_this_step(self) -> float:
+        """The factor under which fp16's small gradients survive; it cancels in every direction."""
+        scaler = self._accelerator.scaler
+        return 1.0 if scaler is None else float(scaler.scale(torch.ones((), device=self._accelerator.device)))
+
+    def _shortcuts_for(self, loss: Loss | FeatureLoss, weights: TrainableWeights) -> Shortcuts | None:
+        """What this model allows; none with shards, nor where every number of rows would be compiled anew."""
+        if are_sharded(weights.parameters) or not self._args.exact_rows or self._args.torch_compile:
             return None
-        if self._shortcuts is None or self._shortcuts.model is not self.model or self._tried_with is not loss:
-            self._shortcuts, self._tried_with = Shortcuts(self.model), loss
+        if self._shortcuts is None or self._shortcuts.model is not weights.model or self._tried_with is not loss:
+            self._shortcuts, self._tried_with = Shortcuts(weights.model), loss
         return self._shortcuts
 
-    @property
-    def _progress(self) -> float:
-        """Completed steps / total steps, in [0, 1)."""
-        return self.state.global_step / max(self.state.max_steps, 1)
-
-    def _trainable_weights(self) -> TrainableWeights:
-        if self._weights.model is not self.model:  # `model_init` makes a new one for every training
-            self._weights = TrainableWeights(self.model, reads_norms=self.accelerator.scaler is not None)
+    def _trainable_weights(self, model: nn.Module) -> TrainableWeights:
+        if self._weights.model is not model:  # `model_init` makes a new one for every training
+            self._weights = TrainableWeights(model, reads_norms=self._accelerator.scaler is not None)
+        if self._sharded:
+            ready_for_passes(model)
         self._weights.follow_frozen()
         return self._weights
 
-    def _statistics(self) -> ClassStatistics:
-        if self.class_statistics is None:
-            raise ValueError(
-                "There are no class statistics: pass train_dataset, or class_statistics=ClassStatistics(...)."
-            )
-        return self.class_statistics
+
+@dataclass(frozen=True)
+class AscentGroup:
+    """Samples with a perturbation of their own.
+
+    Args:
+        batches: of this process.
+        labels: of all its samples (n,), on the host; of all processes where they share the perturbation.
+        joint: where this process's samples are among those of all processes; None: it perturbs on its own.
+        share: of the samples that the training step is given.
+    """
+
+    batches: Sequence[MicroBatch]
+    labels: Tensor
+    joint: JointBatch | None
+    share: float
+
+
+def ascent_groups(batches: Sequence[MicroBatch], size: int | None, together: bool) -> list[AscentGroup]:
+    """The samples in order, in groups of `size`; None: all in one.
+
+    Labels are read here, before the first pass, while the device has nothing to do for it yet.
+
+    Args:
+        together: the other processes' groups and this one's are perturbed together.
+    """
+    total = sum(map(len, batches))
+    groups = [list(batches)] if size is None else in_groups(batches, size)
+    sizes = [sum(map(len, group)) for group in groups]
+    shares = [size / total for size in sizes]
+    if together:
+        joint = [joint_batch([b.labels for b in group]) for group in groups]
+        return [AscentGroup(g, labels, of, share) for g, (of, labels), share in zip(groups, joint, shares)]
+    labels = torch.cat([b.labels for b in batches]).cpu().split(sizes)
+    return [AscentGroup(g, y, None, share) for g, y, share in zip(groups, labels, shares)]
+
+
+def accumulate(gradient: WeightVector, parameters: Sequence[Tensor], reached: list[bool]) -> None:
+    """Add to `.grad` as a backward pass would: a parameter that no pass reached keeps what it has."""
+    given: set[int] = set()  # storages that are some parameter's gradient: autograd may hand out one for two
+    for parameter, g, has_gradient in zip(parameters, gradient.materialize(), reached, strict=True):
+        if not has_gradient:
+            continue
+        if parameter.grad is not None:
+            parameter.grad.add_(g)
+        elif g.data_ptr() in given or g.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(g)
+        else:
+            parameter.grad = g
+            given.add(g.data_ptr())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,10 @@ from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 
+logger = logging.get_logger(__name__)
+
 # Steps between two looks at the gradients of head and tail: at most two more passes, below 1 % of what 250 steps cost.
 GRADIENTS_EVERY = 250
-
 
 HEAD_TAIL = ("head", "tail")
 GROUPS = ("many", "medium", "few")
@@ -30,7 +31,7 @@ class Telemetry:
     `sam_gradient_cosine`, the cosine between the ascent direction eps and the gradient found at w + eps (mean), where
     the pass has one of each: CC-SAM's pass for all classes at once has not.
     A micro-batch counts as a step, and so does a group of `ascent_size`, but with `ascent_scope="step"` the whole step is
-    one. Of several processes, the first one tells what it sees.
+    one. Of several processes, the first one logs its own values.
 
     By class, where statistics are given: `loss_many`, `loss_medium`, `loss_few`, the mean training loss of the samples of
     these groups; `sam_sharpness_gap_head` and `_tail`, the mean over the samples of head and tail of
@@ -43,8 +44,12 @@ class Telemetry:
     """
 
     def __init__(self, statistics: ClassStatistics | None = None) -> None:
-        self.acted = False  # whether any logged perturbation was longer than nothing
         self._groups = None if statistics is None else ClassGroups(statistics)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what an earlier training left."""
+        self.acted = False  # whether any logged perturbation was longer than nothing
         self._norms: list[Tensor] = []
         self._gaps: list[Tensor] = []
         self._cosines: list[Tensor] = []
@@ -87,12 +92,12 @@ class Telemetry:
         if not self._norms:
             return
         self._perturbed_steps += 1
-        known = {
+        means = {
             "sam_eps_norm": _total(self._norms) / len(self._norms),
             "sam_gradient_cosine": _total(self._cosines) / len(self._cosines) if self._cosines else None,
             "sam_sharpness_gap": _total(self._gaps) if self._gaps else None,
         }
-        values = {name: value.float() for name, value in known.items() if value is not None}
+        values = {name: value.float() for name, value in means.items() if value is not None}
         self._add(tuple(values), torch.stack(list(values.values())))
         self._norms, self._gaps, self._cosines = [], [], []
 
@@ -111,14 +116,14 @@ class Telemetry:
         if not self._sums:
             return {}
         totals, counts = torch.stack([torch.cat([*part.values()]) for part in (self._sums, self._counts)]).tolist()
-        known: dict[str, list[float]] = {}
+        sums: dict[str, list[float]] = {}
         for name, total, count in zip((name for names in self._sums for name in names), totals, counts):
-            before = known.get(name, [0.0, 0.0])
-            known[name] = [before[0] + total, before[1] + count]
-        return {name: total / count for name, (total, count) in known.items() if count}
+            before = sums.get(name, [0.0, 0.0])
+            sums[name] = [before[0] + total, before[1] + count]
+        return {name: total / count for name, (total, count) in sums.items() if count}
 
     def _add(self, names: tuple[str, ...], values: Tensor, counts: Tensor | None = None) -> None:
-        """Values (k,) in float32; what is not finite, of a step that was not taken, is left out without looking at it."""
+        """Values (k,) in float32; what is not finite, of a skipped step, is left out without reading it."""
         values = values.detach().float()
         finite = values.isfinite()
         counts = finite.float() if counts is None else torch.where(finite, counts, 0.0)
@@ -166,30 +171,25 @@ class ClassGroups:
         return self._tail[labels]
 
 
-# ---- a word at the end of a training that was to be sharpness-aware and was not ----
-
-logger = logging.get_logger(__name__)
-
-
-class WarnsIfNothingWasPerturbed(TrainerCallback):
-    """At the end of a training with a method that perturbs, if no perturbation was longer than nothing.
+class PerturbationWarning(TrainerCallback):
+    """Warns at the end of a training with a method that perturbs, if no step was perturbed.
 
     Args:
-        trainer: with `telemetry`, the training's, and `method_in_words`.
+        telemetry: of the training.
+        method_in_words: the method with its hyper-parameters, on demand.
     """
 
-    def __init__(self, trainer: Any) -> None:
-        self._trainer = trainer
+    def __init__(self, telemetry: Telemetry, method_in_words: Callable[[], str]) -> None:
+        self._telemetry, self._method_in_words = telemetry, method_in_words
         self._from_the_start = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._from_the_start = state.global_step == 0
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        telemetry: Telemetry = self._trainer.telemetry
-        telemetry.pop()  # what was not logged
-        if self._from_the_start and state.global_step > 0 and not telemetry.acted:
+        self._telemetry.pop()  # what was not logged
+        if self._from_the_start and state.global_step > 0 and not self._telemetry.acted:
             logger.warning(
-                f"{self._trainer.method_in_words} perturbed nothing in all {state.global_step} steps: this was plain "
-                "training. Look at its radius and at start, stop and interval."
+                f"{self._method_in_words()} perturbed nothing in all {state.global_step} steps: this was plain training. "
+                "Look at its radius and at start, stop and interval."
             )

@@ -1,45 +1,58 @@
-"""The stock Trainer, whose gradient comes from a method."""
+"""`LTSamTrainer`: the stock Trainer, whose gradient comes from a method."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sized
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import PreTrainedModel, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.features import check_features
-from hf_ltsam.losses.reweighting import Reweighting
 from hf_ltsam.methods import METHODS, Method, make_method
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import check_checkpointing, normalised_layers
 from hf_ltsam.runs.files import check_output_folder
-from hf_ltsam.runs.identity import describe
+from hf_ltsam.runs.identity import check_identity, describe, save_identity
 from hf_ltsam.training.config import LTSamConfig
-from hf_ltsam.training.evaluation import EvaluatesLogits
-from hf_ltsam.training.learning_rate import hold_constant, milestone_schedule
-from hf_ltsam.training.loaders import MakesBatchesOnDevice, TrainsChannelsLast
-from hf_ltsam.training.publishing import Publishes
+from hf_ltsam.training.evaluation import Evaluation
+from hf_ltsam.training.finite_steps import MethodMemory, SkippedSteps
+from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
+from hf_ltsam.training.loaders import ImageLoaders, in_channels_last
+from hf_ltsam.training.objective import LabelledBatches, Objective
+from hf_ltsam.training.publishing import HubTrainer
 from hf_ltsam.training.refusals import (
     check_arguments,
+    check_batches,
     check_classifier,
     check_eval_labels,
     check_head,
     check_launcher,
     check_optimizer,
     check_split,
+    check_stream,
+    check_trial,
     check_types,
 )
-from hf_ltsam.training.resume import Resumes
-from hf_ltsam.training.step import StepsByMethod
-from hf_ltsam.training.telemetry import Telemetry
-from hf_ltsam.training.training_set import readable_labels, statistics_of
+from hf_ltsam.training.step import Moment, TrainingStep
+from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
+from hf_ltsam.training.training_set import (
+    readable_labels,
+    require_statistics,
+    samples_in_words,
+    statistics_of,
+    without_adapter,
+)
+from hf_ltsam.training.weight_averaging import WeightAveraging
 
 logger = logging.get_logger(__name__)
 
@@ -48,12 +61,15 @@ _STANDS_STILL = (
 )
 
 
-class LTSamTrainer(Resumes, Publishes, EvaluatesLogits, MakesBatchesOnDevice, TrainsChannelsLast, StepsByMethod):
+class LTSamTrainer(HubTrainer):
     """`transformers.Trainer` with a method in the place of the gradient.
 
-    The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging, checkpoints and evaluation stay what
-    the stock Trainer makes of them. `eval_loss` is the plain cross-entropy of the raw logits, whatever the training
-    loss.
+    The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging and evaluation stay what the stock
+    Trainer makes of them, and checkpoints what `DurableTrainer` does. `eval_loss` is the plain cross-entropy of the raw
+    logits, whatever the training loss.
+
+    It holds what it needs: `step` turns micro-batches into the method's vector, `loaders` make batches, `evaluation` the
+    loss of an evaluation, `memory` what the method remembers, `telemetry` what the logs tell of it.
 
     Args:
         model, args, data_collator, train_dataset, eval_dataset, processing_class, model_init, compute_metrics,
@@ -70,6 +86,9 @@ class LTSamTrainer(Resumes, Publishes, EvaluatesLogits, MakesBatchesOnDevice, Tr
     Raises:
         ValueError: a setting that cannot work, named with the reason and the way out.
     """
+
+    args: LTSamConfig
+    loaders: ImageLoaders
 
     def __init__(
         self,
@@ -94,14 +113,18 @@ class LTSamTrainer(Resumes, Publishes, EvaluatesLogits, MakesBatchesOnDevice, Tr
         args = LTSamConfig() if args is None else args
         check_types(args, method, compute_loss_func)
         check_arguments(args)
-        self.method = _by_name_or_object(method, args.method, args.method_hyperparameters, "method", make_method)
-        self.loss = _by_name_or_object(loss, args.loss, args.loss_args, "loss", make_loss)
-        self.reweighting = Reweighting(args.reweighting, args.reweighting_start)
+        check_optimizer(*optimizers, args)
+        check_stream(train_dataset, args)
+        self.method = (
+            args.update_rule if method is None else _given(method, "method", args.method_hyperparameters, make_method)
+        )
+        self.loss = args.sample_loss if loss is None else _given(loss, "loss", args.loss_args, make_loss)
+        self.reweighting = args.class_weighting
         if args.should_save:
             check_output_folder(args.output_dir)
         made_by_us = optimizers[0] is None and optimizer_cls_and_kwargs is None
-        self._warn(_STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
-        check_optimizer(optimizers[0])
+        _warn(_STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
+        self.layout = in_channels_last if args.channels_last else _as_given  # of a model, or of a batch
         super().__init__(
             model=model,
             args=args,
@@ -116,6 +139,7 @@ class LTSamTrainer(Resumes, Publishes, EvaluatesLogits, MakesBatchesOnDevice, Tr
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
+        self.model: Any = self.layout(self.model)
         check_launcher(self)
         if args.torch_compile:
             # Compiled backward passes free their buffers after use; a second weighting of the same losses needs them.
@@ -126,25 +150,107 @@ class LTSamTrainer(Resumes, Publishes, EvaluatesLogits, MakesBatchesOnDevice, Tr
         self.class_statistics = statistics_of(
             train_dataset, self.label_names[0], self.model, class_statistics, args.tail_threshold
         )
+        self._check_problem(eval_dataset)
+        if compute_metrics is None and self.class_statistics is not None and not args.batch_eval_metrics:
+            self.compute_metrics = LongTailMetrics(self.class_statistics)
+        self._identity: dict[str, Any] | None = None  # of the training; it hashes all labels, so it is made once
+        self._hold()
+
+    def _check_problem(self, eval_dataset: Any) -> None:
+        """Whether method and loss go with the model, the classes and the labels."""
         check_head(self.loss, self.model)
-        check_checkpointing(self.model, bool(args.gradient_checkpointing))
-        if self.class_statistics is not None:
-            self._warn(check_split(self.method, self.class_statistics))
-            check_classifier(self.method, self.model, self.class_statistics)
-            check_features(self.loss, self.model, self.class_statistics.num_classes, args.torch_compile)
-            self._check_eval_labels(eval_dataset, self.class_statistics.num_classes)
-            if compute_metrics is None and not args.batch_eval_metrics:
-                self.compute_metrics = LongTailMetrics(self.class_statistics)
-        self.prepare_stepping()
+        check_checkpointing(self.model, bool(self.args.gradient_checkpointing))
+        if self.class_statistics is None:
+            return
+        num_classes = self.class_statistics.num_classes
+        _warn(check_split(self.method, self.class_statistics))
+        check_classifier(self.method, self.model, self.class_statistics)
+        check_features(self.loss, self.model, num_classes, self.args.torch_compile)
+        for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
+            check_eval_labels(readable_labels(dataset, self.label_names[0]), num_classes)
 
-    def hyperparameter_search(self, *_: Any, **__: Any) -> Any:
-        """Refused: trials would change method and data behind checkpoints that state them."""
-        raise NotImplementedError(
-            "hyperparameter_search does not go with LTSamTrainer. Start one run per setting, for example "
-            "`ltsam train --config RECIPE --method_args '{\"rho\": 0.1}' --output_dir RUN`, and compare their metrics.json."
+    def _hold(self) -> None:
+        """The parts of the trainer, each given what it needs."""
+        args = self.args
+        self.batches = LabelledBatches(self.label_names[0])
+        self.loaders = ImageLoaders(args, self.label_names[0], self.class_statistics)
+        self.evaluation = Evaluation(self.batches, self.compute_loss_context_manager)
+        self.memory, self.telemetry = MethodMemory(), Telemetry(self.class_statistics)
+        self.skipped = SkippedSteps(self.accelerator, self.memory.values, args.max_skipped_steps)
+        self.step = TrainingStep(
+            self.model,
+            args,
+            self.accelerator,
+            self.telemetry,
+            self.skipped,
+            self.memory.values,
+            self.compute_loss_context_manager,
+            self._samples_in_words,
+            self.is_fsdp_enabled,
         )
+        for callback in (self.memory, self.step, self.skipped):
+            self.add_callback(callback)
+        if args.telemetry and self.method.perturbs:
+            self.add_callback(PerturbationWarning(self.telemetry, lambda: _in_words(self.method)))
+        if args.swa_start is not None:
+            self._add_averaging(WeightAveraging(args.swa_start, args.swa_interval))
 
-    # ---- optimizer and schedule ----
+    def _add_averaging(self, averaging: WeightAveraging) -> None:
+        if self.averaging:
+            raise ValueError(
+                "Weights are averaged once: set swa_start, or pass a WeightAveraging callback, but not both."
+            )
+        # after what brings its state back, and before others, which may save the model at the end of the training
+        self.callback_handler.callbacks.insert(1, averaging)
+
+    # A training: what is minimised, one step, its optimizer and its logs.
+
+    def train(
+        self,
+        resume_from_checkpoint: str | os.PathLike[str] | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
+        """As `DurableTrainer`; refuses to resume what was made with another method, loss or data set.
+
+        Raises:
+            FolderInUseError: another process trains in `output_dir`.
+            CheckpointError: the disk is full, say.
+            ValueError: there is no such checkpoint, or it is another training's; or this is a trial of a search.
+        """
+        check_trial(trial)
+        self._identity = self.identity()
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised, and by which update rule."""
+        statistics = require_statistics(self.class_statistics)
+        return Objective(self.method, self.loss, self.args.loss_start, self.reweighting, statistics)
+
+    @property
+    def averaging(self) -> WeightAveraging | None:
+        """The callback that averages weights, where there is one."""
+        return next((c for c in self.callback_handler.callbacks if isinstance(c, WeightAveraging)), None)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Put the method's vector into `p.grad`, see `TrainingStep`.
+
+        `num_items_in_batch` is not used: the loss is a mean over samples, divided once by the number of accumulated
+        micro-batches, before any backward pass (transformers#47688).
+        """
+        batch = self.batches.split(self._prepare_inputs(self.layout(inputs)), self.model)
+        return self.step(batch, self.objective, self._moment(model))
+
+    def _moment(self, module: nn.Module) -> Moment:
+        micro_batches = self.current_gradient_accumulation_steps
+        return Moment(module, self.model, self.state.global_step, self.state.max_steps, micro_batches)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """As stock, which would compute for its logs what is known from judging the step."""
+        return super()._get_grad_norm(model, self.skipped.norm if grad_norm is None else grad_norm)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         if self.args.decay_all_parameters:
@@ -152,75 +258,125 @@ class LTSamTrainer(Resumes, Publishes, EvaluatesLogits, MakesBatchesOnDevice, Tr
         return super().get_decay_parameter_names(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        made_here = self.lr_scheduler is None
-        if self.args.lr_milestones and self.lr_scheduler is None:
-            self.lr_scheduler: Any = milestone_schedule(
-                optimizer or self.optimizer,
-                num_training_steps,
-                self.args.get_warmup_steps(num_training_steps),
-                self.args.lr_milestones,
-                self.args.lr_gamma,
-            )
-            self._created_lr_scheduler = True
-        schedule = super().create_scheduler(num_training_steps, optimizer)
-        if self.args.swa_start is not None and self.args.swa_learning_rate is not None:
-            if not self._created_lr_scheduler:
-                raise ValueError(
-                    "swa_learning_rate does not go with a schedule of your own in `optimizers`: leave one out."
-                )
-            if made_here:
-                hold_constant(schedule, self.args.swa_start, num_training_steps, self.args.swa_learning_rate)
-        return schedule
-
-    # ---- logs and checkpoints ----
-
-    def start_anew(self) -> None:
-        super().start_anew()
-        self.telemetry = Telemetry(self.class_statistics)
-        self._waiting = []
+        if self.lr_scheduler is None:
+            self.lr_scheduler: Any = configured_schedule(self.args, optimizer or self.optimizer, num_training_steps)
+            self._created_lr_scheduler = self.lr_scheduler is not None
+            hold_constant(super().create_scheduler(num_training_steps, optimizer), self.args, num_training_steps)
+        return self.lr_scheduler
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As stock, with the telemetry of the method beside the training loss."""
-        if "loss" in logs:
-            skipped = {"skipped_steps": self._untaken.count} if self._untaken.count else {}
-            logs = {**logs, **(self.telemetry.pop() if self.args.telemetry else {}), **skipped}
-        super().log(logs, start_time)
+        """As stock, with the telemetry of the method, skipped steps and unreadable images beside the training loss."""
+        super().log({**logs, **(self._observations() if "loss" in logs else {})}, start_time)
 
-    @property
-    def method_in_words(self) -> str:
-        told = describe(METHODS, self.method)
-        return f"{told['name']}({', '.join(f'{k}={v}' for k, v in told['args'].items())})"
+    def _observations(self) -> dict[str, float]:
+        telemetry = self.telemetry.pop() if self.args.telemetry else {}
+        skipped = {"skipped_steps": self.skipped.count} if self.skipped.count else {}
+        return {**telemetry, **skipped, **self.loaders.bad_images(self.accelerator)}
+
+    def _samples_in_words(self, before: int, batches: Any) -> str:
+        labels = readable_labels(self.train_dataset, self.label_names[0])
+        return samples_in_words(before, batches, self.state, self.callback_handler.train_dataloader, labels)
+
+    # Model, batches and evaluation.
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        return self.layout(super().call_model_init(trial))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As `DurableTrainer`, with a warning of a last batch that batch norm cannot normalise."""
+        args, dataset = self.args, self.train_dataset
+        if isinstance(dataset, Sized) and not isinstance(dataset, IterableDataset):
+            drops_last = args.dataloader_drop_last
+            _warn(check_batches(len(dataset), args.train_batch_size, args.world_size, drops_last, self.model))
+        return super().get_train_dataloader()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Mapping[str, Any]]:
+        """The plain cross-entropy (a mean) of the raw logits; of evaluations, since `training_step` has its own."""
+        return self.evaluation.loss(model, self.model, inputs, return_outputs)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """As stock, with the loss as the mean over the samples, where it is the one of `compute_loss` above."""
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        is_ours = type(self).compute_loss is LTSamTrainer.compute_loss and self.preprocess_logits_for_metrics is None
+        return self.evaluation.with_mean_loss(output, metric_key_prefix) if is_ours else output
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        inputs = self.layout(inputs)
+        if self.label_names[0] in inputs or isinstance(self.model, PreTrainedModel):
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        # Without labels the stock step would take a bare tensor of one row for a tuple of one output.
+        return None, self.evaluation.logits(model, self._prepare_inputs(inputs)), None
+
+    # What a checkpoint says of its training.
 
     def identity(self) -> dict[str, Any]:
-        labels = readable_labels(self.train_dataset, self.label_names[0])
+        """What a checkpoint of this run is made with; a run that differs must not resume it."""
+        labels, objective = readable_labels(self.train_dataset, self.label_names[0]), self.objective
         return {
             "method": describe(METHODS, self.method),
             "loss": describe(LOSSES, self.loss),
             "loss_start": self.args.loss_start,
             "reweighting": {"scheme": self.reweighting.scheme, "start": self.reweighting.start},
-            "class_counts": list(self._statistics().counts),
-            "tail_threshold": self._statistics().tail_threshold if self.method.needs_split else None,
+            "class_counts": list(objective.statistics.counts),
+            "tail_threshold": objective.statistics.tail_threshold if self.method.needs_split else None,
             "spectral_norm": {name: norm.n_power_iterations for name, norm in normalised_layers(self.model).items()},
             "weight_averaging": self.averaging and self.averaging.settings,
             "sampling": self.args.sampling,
             "training_labels_sha256": None if labels is None else label_fingerprint(labels),
         }
 
-    def _check_eval_labels(self, eval_dataset: Any, num_classes: int) -> None:
-        for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
-            check_eval_labels(readable_labels(dataset, self.label_names[0]), num_classes)
+    def check_checkpoint(self, folder: Path) -> None:
+        check_identity(folder, self._identity or self.identity())
 
-    def _warn(self, message: str | None) -> None:
-        if message:
-            logger.warning(message)
+    def save_companions(self, folder: Path) -> None:
+        """What the model was trained on and with, and under an adapter its configuration."""
+        inner = without_adapter(self.model)
+        if inner is not self.model and isinstance(inner, PreTrainedModel):
+            inner.config.save_pretrained(folder)  # classes and sizes, for load_run
+        if self.class_statistics is not None:
+            self.class_statistics.save(folder)
+            save_identity(folder, self._identity or self.identity())
 
 
-def _by_name_or_object(given: Any, name: str, arguments: Any, kind: str, make: Callable[..., Any]) -> Any:
+def _given(given: Any, kind: str, arguments: Any, make: Callable[..., Any]) -> Any:
     """The object itself, or the one that a name stands for; the hyper-parameters in the config belong to a name."""
-    if given is None or isinstance(given, str):
-        return make(given or name, **(arguments or {}))
+    if isinstance(given, str):
+        return make(given, **(arguments or {}))
     if arguments:
         raise ValueError(
             f"{kind} was passed as an object ({type(given).__name__}) and {kind}_args={arguments} as well: use one."
         )
     return given
+
+
+def _in_words(method: Method) -> str:
+    description = describe(METHODS, method)
+    return f"{description['name']}({', '.join(f'{k}={v}' for k, v in description['args'].items())})"
+
+
+def _as_given(value: Any) -> Any:
+    return value
+
+
+def _warn(message: str | None) -> None:
+    if message:
+        logger.warning(message)

@@ -1,16 +1,21 @@
-"""What a trainer knows about its training set before the first step."""
+"""What a trainer can say of its training set: class statistics before the first step, the samples of a batch after it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerState
+from transformers.trainer_utils import has_length
 from transformers.utils import is_peft_available
 
 from hf_ltsam.class_statistics import ClassStatistics, check_label_range
 from hf_ltsam.data.labels import training_labels
+from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with_labels
+from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
 from hf_ltsam.training.refusals import check_not_empty
 
@@ -73,3 +78,35 @@ def _with_threshold(given: ClassStatistics, tail_threshold: int | None) -> Class
     raise ValueError(
         f"tail_threshold is {tail_threshold} in LTSamConfig and {given.tail_threshold} in class_statistics: set one of them."
     )
+
+
+def require_statistics(statistics: ClassStatistics | None) -> ClassStatistics:
+    """The class statistics themselves.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if statistics is None:
+        raise ValueError("There are no class statistics: pass train_dataset, or class_statistics=ClassStatistics(...).")
+    return statistics
+
+
+def samples_in_words(
+    before: int, batches: Sequence[MicroBatch], state: TrainerState, loader: Any, training_labels: Tensor | None
+) -> str:
+    """Which samples of the training set some micro-batches hold, or of which classes where the loader cannot tell.
+
+    Args:
+        before: number of micro-batches of the step that came before them.
+        state: of the trainer, at the beginning of the step.
+        loader: of the training.
+        training_labels: of the training set (N,); None: they cannot be read.
+    """
+    epoch = int(state.epoch or 0)
+    labels = torch.cat([b.labels.cpu() for b in batches])
+    indices = None
+    if has_length(loader):
+        first = round(((state.epoch or 0) - epoch) * len(loader)) + before
+        indices = indices_of_batches(loader, epoch, first, len(batches))
+    named = named_with_labels(indices, training_labels, labels)
+    return named or f"a batch of the classes {sorted(set(labels.tolist()))}"

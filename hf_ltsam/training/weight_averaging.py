@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
-from transformers import TrainerCallback
+from transformers import TrainingArguments
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
@@ -19,22 +20,26 @@ from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, require
 from hf_ltsam.landscape.reduction import average_running_statistics
 from hf_ltsam.landscape.replay import random_numbers_of, random_state
 from hf_ltsam.models.spectral_norm import settle
+from hf_ltsam.training.checkpoints import load_tensors
+from hf_ltsam.training.durable_trainer import CheckpointedCallback
 
 logger = logging.get_logger(__name__)
 
+_FILE_NAME = "weight_average.pt"
 
-class WeightAveraging(TrainerCallback):
+
+class WeightAveraging(CheckpointedCallback):
     """Average the trainable weights over the last part of the training, through torch's own `swa_utils`.
 
     When the training ends, the mean is written into the model, and batch norm's running statistics are computed anew in
     one pass over the training data. Until then model, checkpoints and evaluations are those of the ordinary training;
     what is evaluated, saved and pushed afterwards is the mean. `LTSamConfig(swa_start=...)` adds this callback;
-    `LTSamTrainer` keeps the running mean in its checkpoints, the stock Trainer does not and cannot resume.
+    `DurableTrainer` and `LTSamTrainer` keep the running mean in their checkpoints; the stock Trainer cannot resume it.
 
     Args:
         start: share of training, in [0, 1), from which weights are averaged; 0.75 in Izmailov et al. 2018 and Zhou et al.
             2023b C.1.
-        interval: average after every so many steps, >= 1; None: at the end of every epoch.
+        interval: average after every `interval` steps, >= 1; None: at the end of every epoch.
 
     Cost: one more copy of the trainable weights (in float32 at least), and forward passes over one epoch at the end where
         the model has batch norm.
@@ -52,14 +57,13 @@ class WeightAveraging(TrainerCallback):
 
     @property
     def settings(self) -> dict[str, Any]:
+        """As a run states them."""
         return {"start": self.start, "interval": self.interval}
 
     @property
     def count(self) -> int:
         """How many models the mean is of."""
         return 0 if self._mean is None else int(self._mean.n_averaged)
-
-    # ---- events ----
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if args.load_best_model_at_end:
@@ -92,7 +96,14 @@ class WeightAveraging(TrainerCallback):
                 loader.set_epoch(max(math.ceil(state.epoch) - 1, 0))
             refresh_batch_norm(model, _batches(args, loader), args.label_names or ["labels"])
 
-    # ---- what a checkpoint keeps ----
+    def save_state(self, folder: Path, args: TrainingArguments) -> None:
+        state = self.mean_state()
+        if state is not None and args.should_save:
+            torch.save(state, folder / _FILE_NAME)
+
+    def load_state(self, folder: Path | None, args: TrainingArguments, model: nn.Module) -> None:
+        saved = folder is not None and (folder / _FILE_NAME).is_file()
+        self.load_mean_state(load_tensors(folder / _FILE_NAME, args.device) if folder and saved else None, model)
 
     def mean_state(self) -> dict[str, Any] | None:
         """The running mean, as tensors; None before there is any."""
@@ -106,8 +117,6 @@ class WeightAveraging(TrainerCallback):
         self._names = list(saved["names"])
         self._mean = AveragedModel(self._current(model))
         self._mean.load_state_dict(saved["mean"])
-
-    # ---- the average ----
 
     def _take(self, model: nn.Module) -> None:
         trained = [name for name, p in model.named_parameters() if p.requires_grad]
@@ -142,8 +151,8 @@ class WeightAveraging(TrainerCallback):
         if self.count != expected:
             raise ValueError(
                 f"The checkpoint is resumed at step {state.global_step}, where {expected} models should have been averaged, "
-                f"but its mean is of {self.count}. Resume with LTSamTrainer, from a checkpoint of a run with the same "
-                "start and interval."
+                f"but its mean is of {self.count}. Resume with DurableTrainer or LTSamTrainer, from a checkpoint of a run "
+                "with the same start and interval."
             )
 
 

@@ -9,6 +9,7 @@ from adapters.tiny import METHODS, adapted, bare
 from peft import PeftConfig, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner
+from time_limits import PATIENCE
 
 from hf_ltsam.adapters.registration import LTSamPeftType, register
 from hf_ltsam.adapters.ssf import SSFConfig, SSFModel
@@ -101,7 +102,7 @@ def test_in_a_fresh_process(tmp_path):
         model.save_pretrained(tmp_path / method)
         save_file({"images": IMAGES, "output": logits(model).contiguous()}, tmp_path / f"{method}.safetensors")
     done = subprocess.run(
-        [sys.executable, "-c", FRESH, str(tmp_path), *METHODS], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", FRESH, str(tmp_path), *METHODS], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     assert "without: 'HF_LTSAM_ADAPTFORMER'" in done.stdout

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from time_limits import PATIENCE
 
 CONFIGS = Path(__file__).parents[2] / "training_scripts" / "accelerate_configs"
 DEVICES = {"cpu": 0, "one_gpu": 1, "multi_gpu": 2, "fsdp": 2}
@@ -68,7 +69,7 @@ def test_training_starts_with_it(name, tmp_path):
         ],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parents[1])},
     )

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import types
 
 import pytest
 import yaml
@@ -37,6 +38,28 @@ def test_the_command_line_itself_imports_nothing_heavy():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_tells_its_options(capsys, name):
+    status, out, _ = run(capsys, name, "--help")
+    assert status == 0 and out.startswith(f"usage: ltsam {name} ")
+
+
+def test_a_command_is_a_line_of_the_table(capsys, monkeypatch):
+    seen = []
+    monkeypatch.setitem(sys.modules, "hf_ltsam.cli.hello", types.SimpleNamespace(main=seen.append))
+    monkeypatch.setitem(cli.COMMANDS, "hello", cli.Command("hello", "Say hello."))
+    assert run(capsys, "hello", "--to", "you")[0] == 0 and seen == [["--to", "you"]]
+    assert "hello     Say hello." in run(capsys, "--help")[1]
+
+
+def test_settings_are_named_as_options(capsys, monkeypatch):
+    monkeypatch.delenv("LTSAM_TRACEBACK", raising=False)
+    status, _, err = run(capsys, "train", "--dataset", "x", "--max_skipped_steps", "0")
+    assert status == 2 and err.startswith("error: --max_skipped_steps must be a whole number of at least 1, got 0.")
+    status, _, err = run(capsys, "train", "--dataset", "x", "--ascent_scope", "stap")
+    assert status == 2 and err.startswith("error: --ascent_scope 'stap' does not exist. Did you mean 'step'")
 
 
 def test_a_typo_in_the_command(capsys):

@@ -12,13 +12,14 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features
 from datasets import Image as ImageFeature
 from hub_server import TOKEN, HubServer
 from PIL import Image
+from time_limits import PATIENCE
 
 from dataset_builders.catalogue import SETS, sets_of
 from dataset_builders.publish import Draw, data_card, leaderboard
 from dataset_builders.sets.cifar_lt import CIFAR10_NAMES
 from dataset_builders.sources.published_set import ListedSet
 from hf_ltsam import ClassStatistics
-from hf_ltsam.cli.train.data_arguments import DataArguments
+from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import check_data, load_splits
 from hf_ltsam.runs.card.metadata import METRICS
 from hf_ltsam.runs.class_curve import text_curve
@@ -157,7 +158,7 @@ def test_push_writes_shards_and_card(tmp_path):
             capture_output=True,
             text=True,
             env=hub.environment(tmp_path),
-            timeout=240,
+            timeout=PATIENCE,
         )
         files = hub.files("me/cifar10-lt", "dataset") if done.returncode == 0 else {}
     assert done.returncode == 0, done.stderr

@@ -13,8 +13,8 @@ from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.saved_run import open_run
 from hf_ltsam.cli.train.splits import load_splits
-from hf_ltsam.runs.folder import load_run
-from hf_ltsam.runs.record import read_metrics
+from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.model import load_run
 
 QUICK = [
     "--use_cpu",
@@ -67,11 +67,11 @@ def test_the_folder_is_a_run_with_another_classifier(name, first, tmp_path, caps
     out = tmp_path / "out"
     stage(first, "--second_stage", name, "--output_dir", out, *STAGE)
     assert changed(first, out) <= CLASSIFIER and "classifier.bias" in changed(first, out)
-    record = read_metrics(out)
+    record = RunFolder(out).finished_record()
     assert record.second_stage["name"] == name and record.sampling == "class_aware"
-    assert record.second_stage["first_stage"]["method"] == read_metrics(first).method
+    assert record.second_stage["first_stage"]["method"] == RunFolder(first).finished_record().method
     assert record.second_stage["first_stage"]["folder"] == str(first)
-    assert record.class_statistics == read_metrics(first).class_statistics
+    assert record.class_statistics == RunFolder(first).finished_record().class_statistics
     assert record.results["test"]["samples"] == 12 and record.command.startswith(
         f"ltsam decouple {first} --second_stage"
     )
@@ -90,7 +90,7 @@ def test_the_model_that_was_tested_is_the_one_that_was_saved(first, pictures, tm
     test = pictures / "test"
     evaluate_ood.main(["--model", str(out), "--sets", str(test), "--output_dir", str(tmp_path / "ood"), "--use_cpu"])
     result = json.loads((tmp_path / "ood" / "ood_results.json").read_text())["sets"][str(test)]["result"]
-    assert read_metrics(out).results["test"]["per_class"] == pytest.approx(result["per_class"])
+    assert RunFolder(out).finished_record().results["test"]["per_class"] == pytest.approx(result["per_class"])
 
 
 def test_the_saved_recipe_repeats_it(first, tmp_path):
@@ -144,7 +144,7 @@ def test_a_second_stage_on_a_second_stage(first, tmp_path):
     )
     assert changed(first, tmp_path / "b") <= CLASSIFIER
     torch.testing.assert_close(load_run(tmp_path / "b").classifier.weight.norm(dim=1), torch.ones(3))
-    assert read_metrics(tmp_path / "b").second_stage["args"]["tau"] == 1.0
+    assert RunFolder(tmp_path / "b").finished_record().second_stage["args"]["tau"] == 1.0
 
 
 def test_reserved_images_are_not_trained_on_and_choose_tau(pictures, tmp_path, caplog):
@@ -166,9 +166,9 @@ def test_reserved_images_are_not_trained_on_and_choose_tau(pictures, tmp_path, c
     )
     assert len(seen | kept) == 21 and not seen & kept
     train.main([*words, "--num_train_epochs", "1"])
-    assert read_metrics(tmp_path / "first").class_statistics["counts"] == [9, 4, 2]
+    assert RunFolder(tmp_path / "first").finished_record().class_statistics["counts"] == [9, 4, 2]
     stage(tmp_path / "first", "--second_stage", "tau_norm", "--output_dir", tmp_path / "out", *STAGE)
-    assert read_metrics(tmp_path / "out").second_stage["chosen_by"] == 6
+    assert RunFolder(tmp_path / "out").finished_record().second_stage["chosen_by"] == 6
 
 
 def test_a_first_stage_with_a_sampling_of_its_own(pictures, tmp_path):
@@ -187,7 +187,10 @@ def test_a_first_stage_with_a_sampling_of_its_own(pictures, tmp_path):
             "square_root",
         ]
     )
-    assert read_metrics(tmp_path).sampling == "square_root" and read_metrics(tmp_path).second_stage == {}
+    assert (
+        RunFolder(tmp_path).finished_record().sampling == "square_root"
+        and RunFolder(tmp_path).finished_record().second_stage == {}
+    )
 
 
 def test_the_default_folder_lies_beside_the_first_stage(first):

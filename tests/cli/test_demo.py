@@ -13,7 +13,7 @@ from dataset_builders.long_tail import exponential_profile
 from hf_ltsam.cli import main as cli
 from hf_ltsam.cli.demo import command as demo
 from hf_ltsam.cli.demo.data import digit_splits, load_digits_dataset
-from hf_ltsam.runs.record import read_metrics
+from hf_ltsam.runs.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,10 @@ def test_the_table(finished):
 
 def test_the_table_says_what_was_measured(finished):
     folder, out = finished
-    overall = [100 * read_metrics(folder / "la_sam" / f"seed{seed}").results["test"]["overall"] for seed in (0, 1)]
+    overall = [
+        100 * RunFolder(folder / "la_sam" / f"seed{seed}").finished_record().results["test"]["overall"]
+        for seed in (0, 1)
+    ]
     row = row_of(out, "LA + SAM")
     assert f"{np.mean(overall):.1f} ± {np.std(overall, ddof=1):.1f}" in row
 
@@ -113,13 +116,13 @@ def test_the_errors_under_corruption_are_those_of_ltsam_evaluate(finished, tmp_p
     assert {c: row["3"]["overall"] for c, row in sets["digits_c"]["cells"].items()} == pytest.approx(
         {c: 1 - tables["LA + SAM"][1][c]["3"] for c in ("contrast", "gaussian_noise", "fog")}
     )
-    tested, again = read_metrics(run).results["test"], sets["digits"]["result"]
+    tested, again = RunFolder(run).finished_record().results["test"], sets["digits"]["result"]
     assert again["overall"] == tested["overall"] and again["groups"] == tested["groups"]
 
 
 def test_a_record_for_every_run(finished):
     folder, _ = finished
-    records = [read_metrics(path) for path in sorted(folder.glob("*/seed*/metrics.json"))]
+    records = [RunFolder(path.parent).finished_record() for path in sorted(folder.glob("*/seed*/metrics.json"))]
     assert [(r.loss["name"], r.method["name"], r.seed) for r in records] == [
         ("cross_entropy", "sgd", 0),
         ("cross_entropy", "sgd", 1),
@@ -140,7 +143,7 @@ def test_the_checkpoint_gives_the_accuracy_that_was_reported(finished, splits):
     with torch.no_grad():
         predicted = model(torch.tensor(images, dtype=torch.float32).unsqueeze(1)).logits.argmax(1)
     accuracy = (predicted == splits.test_labels).double().mean()
-    assert accuracy == pytest.approx(read_metrics(folder).results["test"]["overall"])
+    assert accuracy == pytest.approx(RunFolder(folder).finished_record().results["test"]["overall"])
 
 
 def test_the_report_lacks_nothing(finished):

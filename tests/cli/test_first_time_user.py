@@ -12,10 +12,10 @@ from hf_ltsam import METHODS
 from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.model import image_processor, wanted_format
-from hf_ltsam.cli.train.model_arguments import ModelArguments
+from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.data.decoding import decode_images
 from hf_ltsam.data.transforms import image_transform, short_side_of
-from hf_ltsam.runs.record import read_metrics
+from hf_ltsam.runs.folder import RunFolder
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
 
@@ -130,7 +130,7 @@ def test_a_resumed_run_leaves_a_recipe_that_can_be_replayed(images, tmp_path):
     ]
     train.main([*quick, "--max_steps", "2", "--output_dir", str(tmp_path / "a")])
     train.main([*quick, "--max_steps", "4", "--output_dir", str(tmp_path / "a"), "--resume_from_checkpoint", "true"])
-    record = read_metrics(tmp_path / "a")
+    record = RunFolder(tmp_path / "a").finished_record()
     assert record.timing["seconds_per_step"] == pytest.approx(record.timing["train_seconds"] / 2, rel=0.05)
     train.main(["--config", str(tmp_path / "a" / "recipe.yaml"), "--output_dir", str(tmp_path / "b")])
     state = json.loads((tmp_path / "b" / "trainer_state.json").read_text())

@@ -1,7 +1,9 @@
 """`ltsam sharpness` on a small run: what is written, that it resumes, and what it refuses."""
 
+import dataclasses
 import json
 import math
+import shlex
 import shutil
 import warnings
 
@@ -13,11 +15,13 @@ import yaml
 from cli.picture_folders import draw_images
 from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from hf_ltsam.cli.sharpness import analysis as sharpness_quantities
 from hf_ltsam.cli.sharpness import command as analyze_sharpness
+from hf_ltsam.cli.sharpness.analysis import Request, analyse
+from hf_ltsam.cli.sharpness.options import command_of, parse_options
 from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.saved_run import open_run
-from hf_ltsam.curvature import Hessian
+from hf_ltsam.curvature import CurvatureSettings, Hessian, check_memory
+from hf_ltsam.losses import make_loss
 
 QUICK = ["--lanczos_steps", "4", "--trace_probes", "2"]
 
@@ -160,6 +164,38 @@ def test_another_loss(run):
     results = analyze(run, "--classes", "2", "--loss", "logit_adjustment", "--loss_args", '{"tau": 2}', *QUICK)
     assert results["loss"] == {"name": "logit_adjustment", "args": {"tau": 2}}
     assert results["spectra"]["class 2"]["loss"] > 3 * plain  # a margin of 2 log(12/3)
+
+
+def test_values_in_python_give_the_numbers_of_the_command_line(run, tmp_path):
+    words = ["--groups", "few", "--loss", "focal", "--suggest_rho", "--spectrum", "--surface", "1d", "--points", "3"]
+    expected = analyze(run, *words, "--rhos", "0.1", "1", "--seed", "3", "--max_samples", "2", *QUICK)
+    settings = CurvatureSettings(4, 1, 2, (0.1, 1.0), points=3, max_samples=2, seed=3)
+    request = Request(run, make_loss("focal"), groups=("few",), suggest_rho=True, surface="1d", settings=settings)
+    path = analyse(dataclasses.replace(request, output=tmp_path / "out"), progress=False)
+    found = json.loads(path.read_text())
+    assert found.pop("command") == "" and expected.pop("command").startswith("ltsam sharpness")
+    assert found == expected and {"spectra", "sharpness", "surface"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "runs/x",
+        "runs/x --classes 0 owl --groups few --max_samples 3 --seed 2 --output out --dataset data",
+        "runs/x --suggest_rho --spectrum --rhos 0.1 1.0 --loss logit_adjustment --loss_args '{\"tau\": 2.0}'",
+        "runs/x --checkpoints --surface 2d --points 9 --span 0 2 --towards runs/y --batch_size 8",
+    ],
+)
+def test_a_request_states_the_command_that_repeats_it(words):
+    request = parse_options(shlex.split(words))
+    assert parse_options(shlex.split(command_of(request))[2:]) == request
+    assert len(command_of(request)) <= len(f"ltsam sharpness {words}") + 4  # 0 is 0.0
+
+
+def test_settings_out_of_their_range_are_refused():
+    for wrong in ({"probes": 0}, {"points": 1.5}, {"rhos": (0.1, -1.0)}, {"span": (1.0, 0.0)}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match=rf"CurvatureSettings\({next(iter(wrong))}=\.\.\.\) must"):
+            CurvatureSettings(**wrong)
 
 
 def test_evolution_over_checkpoints(run):
@@ -307,10 +343,11 @@ def test_a_damaged_part_is_named(run, capsys):
         (["--groups", "mny"], ["'mny'", "'many'"]),
         (["--loss", "cross_entrpy"], ["'cross_entrpy'", "'cross_entropy'"]),
         (["--loss", "ldam"], ["cosine"]),
+        (["--loss", "influence_balanced"], ["--loss influence_balanced", "take cross_entropy"]),
         (["--loss_args", "{tau: 2}"], ["--loss_args {tau: 2}", "JSON"]),
-        (["--lanczos_steps", "0"], ["lanczos_steps", "at least 1", "0"]),
-        (["--max_samples", "-1"], ["max_samples", "-1"]),
-        (["--rhos", "0"], ["rhos", "positive"]),
+        (["--lanczos_steps", "0"], ["--lanczos_steps must be a whole number of at least 1, got 0"]),
+        (["--max_samples", "-1"], ["--max_samples must be", "-1"]),
+        (["--rhos", "0"], ["--rhos must be positive"]),
         (["--surface", "3d"], ["--surface", "3d"]),
         (["--towards", "x"], ["--towards", "--surface"]),
         (["--surface", "1d", "--towards", "/nowhere/at/all"], ["/nowhere/at/all", "no such folder"]),
@@ -351,6 +388,6 @@ def test_data_that_moved_or_changed(run, trained, tmp_path, capsys):
 
 def test_memory_is_checked_on_the_device(trained):
     model = AutoModelForImageClassification.from_pretrained(trained)
-    sharpness_quantities.check_memory(model, 10)
+    check_memory(model, 10)
     with pytest.raises(ValueError, match="GiB"):
-        sharpness_quantities.check_memory(model, 10**9)
+        check_memory(model, 10**9)

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 from pages.checks import ROOT
+from time_limits import PATIENCE
 
 from hf_ltsam import METHODS
 
@@ -70,7 +71,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         ],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
         check=False,
     )
     assert built.returncode == 0, built.stderr

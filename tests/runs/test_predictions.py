@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hf_ltsam.metrics import confidence_bins, expected_calibration_error, softmax
-from hf_ltsam.runs.predictions import predictions_of, read_predictions, write_predictions
+from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.predictions import predictions_of
 
 NAMES = ["cat", "dog", "eel"]
 LOGITS = np.array([[2.0, 0.0, 0.0], [0.0, 1.0, 3.0], [0.0, np.nan, 0.0], [0.5, 0.5, 0.0]])
@@ -14,8 +15,8 @@ LABELS = np.array([0, 1, 2, 1])
 
 
 def test_written_and_read_again(tmp_path):
-    write_predictions(tmp_path, predictions_of(LOGITS, LABELS, NAMES))
-    told = read_predictions(tmp_path)
+    RunFolder(tmp_path).write_predictions(predictions_of(LOGITS, LABELS, NAMES))
+    told = RunFolder(tmp_path).predictions
     assert told.class_names == ("cat", "dog", "eel") and told.labels.tolist() == [0, 1, 2, 1]
     assert told.predicted.tolist() == [0, 2, -1, 0] and told.right.tolist() == [True, False, False, False]
     expected = [
@@ -29,7 +30,9 @@ def test_written_and_read_again(tmp_path):
 
 def test_the_file_is_small(tmp_path):
     rng = np.random.default_rng(0)
-    write_predictions(tmp_path, predictions_of(rng.normal(size=(2000, 1000)), rng.integers(0, 1000, 2000), [""] * 1000))
+    RunFolder(tmp_path).write_predictions(
+        predictions_of(rng.normal(size=(2000, 1000)), rng.integers(0, 1000, 2000), [""] * 1000)
+    )
     assert (tmp_path / "predictions.json").stat().st_size < 2000 * 20 + 1000 * 5
 
 
@@ -45,21 +48,20 @@ def test_the_file_is_small(tmp_path):
     ],
 )
 def test_damage_is_named(tmp_path, change, words):
-    path = write_predictions(tmp_path, predictions_of(LOGITS, LABELS, NAMES))
+    path = RunFolder(tmp_path).write_predictions(predictions_of(LOGITS, LABELS, NAMES))
     values = json.loads(path.read_text())
     change(values)
     path.write_text(json.dumps(values))
     with pytest.raises(ValueError, match=words) as error:
-        read_predictions(tmp_path)
+        assert RunFolder(tmp_path).predictions
     assert str(path) in str(error.value)
 
 
 def test_half_a_file_and_none(tmp_path):
     (tmp_path / "predictions.json").write_text('{"schema_version": 1, "cla')
-    with pytest.raises(ValueError, match=r"predictions\.json does not hold"):
-        read_predictions(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"No predictions\.json"):
-        read_predictions(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"predictions\.json is damaged"):
+        assert RunFolder(tmp_path).predictions
+    assert RunFolder(tmp_path / "elsewhere").predictions is None
 
 
 def test_the_bins_of_a_reliability_diagram():

@@ -8,8 +8,9 @@ import pytest
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.losses import LOSSES, LogitAdjustment
+from hf_ltsam.runs.folder import RECORD, RunFolder
 from hf_ltsam.runs.identity import describe
-from hf_ltsam.runs.record import FILE_NAME, RunRecord, installed_versions, read_metrics, split_results, write_metrics
+from hf_ltsam.runs.record import RunRecord, installed_versions, split_results
 
 STATISTICS = ClassStatistics(counts=(200, 50, 5))
 LOGITS = np.array([[2.0, 0, 0], [0, 2.0, 0], [0, 2.0, 0], [0, 0, 2.0]])
@@ -29,14 +30,14 @@ def a_record(**changes):
 
 
 def test_round_trip(tmp_path):
-    path = write_metrics(tmp_path / "run" / "seed-3", a_record())
-    assert path == tmp_path / "run" / "seed-3" / FILE_NAME
-    assert read_metrics(path) == read_metrics(path.parent) == a_record()
-    assert [p.name for p in path.parent.iterdir()] == [FILE_NAME]
+    path = RunFolder(tmp_path / "run" / "seed-3").write_record(a_record())
+    assert path == tmp_path / "run" / "seed-3" / RECORD
+    assert path.name == "metrics.json" and RunFolder(path.parent).finished_record() == a_record()
+    assert [p.name for p in path.parent.iterdir()] == [RECORD]
 
 
 def test_what_stands_in_the_file(tmp_path):
-    content = json.loads(write_metrics(tmp_path, a_record()).read_text())
+    content = json.loads(RunFolder(tmp_path).write_record(a_record()).read_text())
     assert content["schema_version"] == 1 and content["seed"] == 3
     assert content["loss"] == {"name": "logit_adjustment", "args": {"tau": 1.0}}
     assert ClassStatistics.from_dict(content["class_statistics"]) == STATISTICS
@@ -50,36 +51,41 @@ def test_what_stands_in_the_file(tmp_path):
 
 def test_what_does_not_exist_is_null_in_strict_json(tmp_path):
     results = {"test": split_results(LOGITS[:2], [0, 0], STATISTICS)}
-    text = write_metrics(tmp_path, a_record(results=results, timing={"eta": np.float32("inf")})).read_text()
+    text = RunFolder(tmp_path).write_record(a_record(results=results, timing={"eta": np.float32("inf")})).read_text()
     assert "NaN" not in text and "Infinity" not in text
     test = json.loads(text)["results"]["test"]
     assert test["per_class"] == [0.5, None, None] and test["groups"] == {"many": 0.5}
-    assert read_metrics(tmp_path).timing == {"eta": None}
+    assert RunFolder(tmp_path).finished_record().timing == {"eta": None}
 
 
 def test_numbers_of_numpy_become_plain_ones(tmp_path):
-    write_metrics(tmp_path, a_record(seed=np.int64(4), data={"sizes": np.array([1, 2]), "ratio": np.float32(0.5)}))
-    assert read_metrics(tmp_path).seed == 4 and read_metrics(tmp_path).data == {"sizes": [1, 2], "ratio": 0.5}
+    RunFolder(tmp_path).write_record(
+        a_record(seed=np.int64(4), data={"sizes": np.array([1, 2]), "ratio": np.float32(0.5)})
+    )
+    assert RunFolder(tmp_path).finished_record().seed == 4 and RunFolder(tmp_path).finished_record().data == {
+        "sizes": [1, 2],
+        "ratio": 0.5,
+    }
 
 
 @pytest.mark.parametrize("broken", ["os.fsync", "pathlib.Path.replace"])
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch, broken):
-    write_metrics(tmp_path, a_record(seed=1))
+    RunFolder(tmp_path).write_record(a_record(seed=1))
 
     def crash(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(broken, crash)
     with pytest.raises(KeyboardInterrupt):
-        write_metrics(tmp_path, a_record(seed=2))
-    assert read_metrics(tmp_path).seed == 1 and [p.name for p in tmp_path.iterdir()] == [FILE_NAME]
+        RunFolder(tmp_path).write_record(a_record(seed=2))
+    assert RunFolder(tmp_path).finished_record().seed == 1 and [p.name for p in tmp_path.iterdir()] == [RECORD]
 
 
 def test_what_json_cannot_hold_leaves_the_old_file(tmp_path):
-    write_metrics(tmp_path, a_record(seed=1))
+    RunFolder(tmp_path).write_record(a_record(seed=1))
     with pytest.raises(TypeError):
-        write_metrics(tmp_path, a_record(seed=2, data={"transform": object()}))
-    assert read_metrics(tmp_path).seed == 1 and [p.name for p in tmp_path.iterdir()] == [FILE_NAME]
+        RunFolder(tmp_path).write_record(a_record(seed=2, data={"transform": object()}))
+    assert RunFolder(tmp_path).finished_record().seed == 1 and [p.name for p in tmp_path.iterdir()] == [RECORD]
 
 
 @pytest.mark.parametrize(
@@ -93,12 +99,12 @@ def test_what_json_cannot_hold_leaves_the_old_file(tmp_path):
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, damage, message):
-    path = write_metrics(tmp_path, a_record())
+    path = RunFolder(tmp_path).write_record(a_record())
     path.write_text(damage(path.read_text()))
-    with pytest.raises(ValueError, match=rf"{FILE_NAME} is not a record of a run: .*{message}"):
-        read_metrics(tmp_path)
+    with pytest.raises(ValueError, match=rf"{RECORD} is damaged: .*{message}"):
+        RunFolder(tmp_path).finished_record()
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=FILE_NAME):
-        read_metrics(tmp_path)
+    with pytest.raises(FileNotFoundError, match=RECORD):
+        RunFolder(tmp_path).finished_record()

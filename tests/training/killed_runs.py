@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-import multiprocessing
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
 import torch
+from forked import PROCESSES, free_port, rank_environment
+from time_limits import PATIENCE
 from training.noisy_run import noisy_trainer
 from transformers.trainer_utils import get_last_checkpoint
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["hf_ltsam.training.trainer", "accelerate", "transformers.trainer_jit_checkpoint"])
-
-FORWARD = "trainer.noisy_run.Model.forward"
+FORWARD = "training.noisy_run.Model.forward"
 PASSES = {"sam": 2, "looksam": 2, "msam": 1, "friendly_sam": 2, "focal_sam": 2, "sse_sam": 3}
 
 
@@ -26,6 +24,7 @@ def dies_in(function: str, call: int, with_signal: int = signal.SIGKILL) -> None
     owner, name = _owner(function)
     original, calls = owner.__dict__[name], 0
 
+    @functools.wraps(original)  # transformers asks a model's forward for its arguments
     def counted(*args, **kwargs):
         nonlocal calls
         calls += 1
@@ -55,7 +54,7 @@ def train(folder: Path, death: tuple | None, settings: dict) -> None:
         dies_in(*death)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
     momentum = trainer.optimizer.state_dict()["state"]
-    left = {"weights": trainer.model.state_dict(), "optimizer": momentum, "memory": trainer.method_memory}
+    left = {"weights": trainer.model.state_dict(), "optimizer": momentum, "memory": trainer.memory.values}
     torch.save(left, folder / f"left_{trainer.args.process_index}.pt")
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
@@ -75,12 +74,12 @@ def start(folder: Path, *deaths: tuple | None, target=train, **settings) -> list
     return started
 
 
-def run(folder: Path, *deaths: tuple | None, seconds: float = 60, **settings) -> list[int]:
+def run(folder: Path, *deaths: tuple | None, **settings) -> list[int]:
     """The exit codes; a negative one is the signal that ended the process."""
     started = start(folder, *deaths, **settings)
     try:
         for process in started:
-            process.join(seconds)
+            process.join(PATIENCE)
         return [process.exitcode for process in started]
     finally:
         for process in started:
@@ -89,21 +88,8 @@ def run(folder: Path, *deaths: tuple | None, seconds: float = 60, **settings) ->
 
 def _as_rank(rank: int, ranks: int, port: int, target, folder: Path, death, settings) -> None:
     if ranks > 1:
-        os.environ |= {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "WORLD_SIZE": str(ranks),
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "ACCELERATE_USE_CPU": "true",
-        }
+        os.environ |= rank_environment(rank, ranks, port)
     target(folder, death, settings)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def left(folder: Path, rank: int = 0) -> dict:

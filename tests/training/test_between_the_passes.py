@@ -1,7 +1,5 @@
-"""What a step costs besides its passes: nothing is looked for or computed twice."""
+"""What a step costs besides its passes: nothing is computed twice."""
 
-import sys
-from importlib.machinery import PathFinder
 from types import SimpleNamespace
 
 import pytest
@@ -10,27 +8,8 @@ from training.test_batches_on_device import assert_same, trained
 from training.toy import toy_trainer
 from training.two_processes_in_memory import numbered
 
-from hf_ltsam.training.finite_steps import UntakenSteps
-from hf_ltsam.training.interruption import not_looked_for
+from hf_ltsam.training.finite_steps import SkippedSteps
 from hf_ltsam.training.telemetry import Telemetry
-
-
-def test_no_package_is_looked_for_in_a_step(tmp_path, monkeypatch):
-    asked = []
-    find = PathFinder.find_spec
-    monkeypatch.setattr(
-        PathFinder, "find_spec", staticmethod(lambda name, *where: asked.append(name) or find(name, *where))
-    )
-    trained(tmp_path, numbered(), steps=20)
-    assert "lomo_optim" not in asked
-    assert "lomo_optim" not in sys.modules
-
-
-def test_what_was_imported_before_is_so_afterwards():
-    with pytest.raises(RuntimeError), not_looked_for("json"):
-        assert sys.modules["json"] is None
-        raise RuntimeError
-    assert sys.modules["json"].dumps({}) == "{}"
 
 
 @pytest.mark.parametrize("clipped", [0.0, 0.05])
@@ -56,11 +35,11 @@ def test_the_norm_of_the_gradient_is_computed_once(clipped, tmp_path, monkeypatc
     ("scaler", "gradient", "known"), [(None, 3.0, 6.0), (None, torch.inf, None), (object(), 3.0, None)]
 )
 def test_a_norm_that_is_scaled_or_not_finite_is_not_used_again(scaler, gradient, known):
-    untaken = UntakenSteps(SimpleNamespace(scaler=scaler), {}, stop_after=5)
+    skipped = SkippedSteps(SimpleNamespace(scaler=scaler), {}, stop_after=5)
     parameter = torch.zeros(4)
     parameter.grad = torch.tensor([gradient, 3.0, 3.0, 3.0])
-    untaken.judge([parameter], 0, lambda *_: "")
-    assert untaken.norm == known
+    skipped.judge([parameter], 0, lambda *_: "")
+    assert skipped.norm == known
 
 
 @pytest.mark.slow

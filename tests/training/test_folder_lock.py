@@ -8,16 +8,17 @@ import socket
 import time
 
 import pytest
+from time_limits import PATIENCE
 from training.killed_runs import FORWARD, PROCESSES, run, start
 from training.noisy_run import noisy_trainer
 
-from hf_ltsam.training.interruption import FILE_NAME, FolderInUseError, folder_lock
+from hf_ltsam.training.folder_lock import FILE_NAME, FolderInUseError, folder_lock
 
 
 def hold(folder, test):
     with folder_lock(folder):
         test.send("ready")
-        test.poll(60)
+        test.poll(PATIENCE)
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def elsewhere(tmp_path):
     assert here.recv() == "ready"
     yield process
     process.kill()
-    process.join(60)
+    process.join(PATIENCE)
 
 
 def test_a_second_run_is_refused_and_told_who_is_there(elsewhere, tmp_path):
@@ -48,7 +49,7 @@ def test_a_second_run_is_refused_and_told_who_is_there(elsewhere, tmp_path):
 
 def test_the_lock_goes_with_its_process(elsewhere, tmp_path):
     os.kill(elsewhere.pid, signal.SIGKILL)
-    elsewhere.join(60)
+    elsewhere.join(PATIENCE)
     assert (tmp_path / FILE_NAME).exists()
     with folder_lock(tmp_path):
         pass
@@ -105,7 +106,7 @@ def test_without_locks_there_is_a_warning(error, tmp_path, monkeypatch, caplog):
 def test_only_the_main_process_locks(tmp_path):
     started = start(tmp_path / "run", None, None, max_steps=2)
     for process in started:
-        process.join(60)
+        process.join(PATIENCE)
     assert [process.exitcode for process in started] == [0, 0]
 
 

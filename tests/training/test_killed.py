@@ -1,10 +1,12 @@
 """Killed anywhere, as often as it likes, a training ends as if nothing had happened."""
 
 import json
+import re
 import signal
 
 import pytest
 import torch
+from time_limits import PATIENCE
 from training.killed_runs import FORWARD, PASSES, left, log, run, start
 from training.noisy_run import noisy_trainer
 from transformers.trainer_utils import get_last_checkpoint
@@ -75,7 +77,7 @@ def test_killed_in_passes_and_in_writing(case, tmp_path):
 
 @pytest.mark.slow
 def test_two_ranks_of_which_one_is_killed(tmp_path):
-    settings = {"method": "looksam", "save_steps": 2, "ddp_timeout": 20}
+    settings = {"method": "looksam", "save_steps": 2, "ddp_timeout": PATIENCE}
     assert run(tmp_path / "whole", None, None, **settings) == [0, 0], log(tmp_path / "whole")
     killed = tmp_path / "killed"
     for deaths in [
@@ -123,14 +125,14 @@ def test_transformers_own_way_to_save_on_sigterm_is_replaced(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     trainer = noisy_trainer(tmp_path, enable_jit_checkpoint=True, max_steps=1)
     kinds = [type(callback).__name__ for callback in trainer.callback_handler.callbacks]
-    assert "JITCheckpointCallback" not in kinds and kinds.count("EndsOnSigterm") == 1
+    assert "JITCheckpointCallback" not in kinds and kinds.count("SigtermCheckpoint") == 1
     assert signal.getsignal(signal.SIGTERM) is before
     trainer.train()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_sigterm_after_the_last_step_comes_when_the_training_is_over(tmp_path):
-    death = ("hf_ltsam.training.checkpoints.WritesWholeCheckpoints._finalize_training", 1, signal.SIGTERM)
+    death = ("hf_ltsam.training.durable_trainer.DurableTrainer._finalize_training", 1, signal.SIGTERM)
     assert run(tmp_path / "late", death, enable_jit_checkpoint=True, max_steps=4) == [-signal.SIGTERM]
     assert get_last_checkpoint(str(tmp_path / "late")).endswith("checkpoint-4")
 
@@ -140,10 +142,11 @@ def test_sigterm_after_the_last_step_comes_when_the_training_is_over(tmp_path):
 def test_one_rank_dies_or_hangs_and_the_other_ends_within_the_time_out(with_signal, tmp_path):
     alive, dead = start(tmp_path / "run", None, (FORWARD, 9, with_signal), ddp_timeout=3)
     try:
-        alive.join(60)
+        alive.join(PATIENCE)
         assert alive.exitcode == 1, "an error, not a hang"
     finally:
         alive.kill()
         dead.kill()
-    assert "RuntimeError" in log(tmp_path / "run")
+    # On a slow machine they may lose each other before the first step: the same error by another name
+    assert re.search(r"RuntimeError|Dist\w*Error", log(tmp_path / "run"))
     complete(tmp_path / "run")

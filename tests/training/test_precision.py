@@ -79,7 +79,7 @@ class Watch(TrainerCallback):
         self.rates.append(lr_scheduler.get_last_lr()[0])
         if isinstance(self.trainer, LTSamTrainer):
             self.memories.append(
-                {k: list(v) if isinstance(v, list) else v for k, v in self.trainer.method_memory.items()}
+                {k: list(v) if isinstance(v, list) else v for k, v in self.trainer.memory.values.items()}
             )
 
 
@@ -221,7 +221,7 @@ def test_a_sample_that_is_not_a_number_is_named_and_its_step_skipped(scale, bad,
     logging.getLogger("transformers").propagate = True
     with caplog.at_level("WARNING"):
         trainer, seen = train(LTSamTrainer, tmp_path, scale, data=Points([bad]), norm=True, method="msam", **settings)
-    named = [r.getMessage() for r in caplog.records if "is not taken" in r.getMessage()]
+    named = [r.getMessage() for r in caplog.records if "is skipped" in r.getMessage()]
     epochs = 2 if settings.get("gradient_accumulation_steps") else 1
     assert len(named) == epochs
     assert all("loss nan" in message and str(bad) in message.replace(",", "").rstrip(".").split() for message in named)

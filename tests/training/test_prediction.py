@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification
-from hf_ltsam.training.evaluation import TIE, near_ties, predict_classes
+from hf_ltsam.training.prediction import TIE, near_ties, predict_classes
 
 
 class Images:

@@ -2,12 +2,11 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Script
 from training.noisy_run import noisy_trainer
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -31,13 +30,8 @@ def assert_same(a, b):
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "method", "step"), [(0, "sse_sam", 10), (2, "focal_sam", 15)])
 def test_killed_and_resumed_is_uninterrupted(workers, method, step, tmp_path):
-    killed = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path / "killed"), str(workers), method, str(step)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    code, output = Script(str(SCRIPT), str(tmp_path / "killed"), str(workers), method, str(step)).wait()
+    assert code == -signal.SIGKILL, output
     last = get_last_checkpoint(str(tmp_path / "killed"))
     assert Path(last).name == f"checkpoint-{step // 4 * 4}"
 
@@ -82,7 +76,7 @@ def test_the_test_above_can_fail(tmp_path):
 def test_every_epoch_draws_new_numbers(tmp_path):
     trainer = noisy_trainer(tmp_path, save_strategy="no")
     trainer.train()
-    data = trainer._keyed_dataset
+    data = trainer.loaders.keyed
     assert data.epoch == 3
     last = data[0]["x"]
     data.set_epoch(0)
@@ -160,8 +154,8 @@ def test_the_memory_of_a_method_is_saved_and_comes_back(tmp_path):
     run(max_steps=4).train()
     resumed = run(max_steps=6)
     resumed.train(resume_from_checkpoint=True)
-    assert resumed.method_memory["steps"] == 6
-    assert [m.shape for m in resumed.method_memory["momentum"]] == [p.shape for p in resumed.model.parameters()]
+    assert resumed.memory.values["steps"] == 6
+    assert [m.shape for m in resumed.memory.values["momentum"]] == [p.shape for p in resumed.model.parameters()]
 
 
 def test_a_schedule_is_told_from_another_one(tmp_path):
@@ -224,4 +218,4 @@ def test_the_seed_of_the_data_alone_changes_the_noise(tmp_path):
     first, other = noisy_trainer(tmp_path, save_strategy="no"), noisy_trainer(tmp_path, save_strategy="no", data_seed=4)
     for trainer in (first, other):
         trainer.get_train_dataloader()
-    assert not torch.equal(first._keyed_dataset[0]["x"], other._keyed_dataset[0]["x"])
+    assert not torch.equal(first.loaders.keyed[0]["x"], other.loaders.keyed[0]["x"])

@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from methods import references
@@ -126,10 +127,11 @@ def test_gradients_are_exchanged_once_per_step_whatever_the_method(ranks):
 
 @pytest.mark.slow
 def test_evaluation_on_two_processes_equals_one(ranks, tmp_path):
+    """To rounding: the last batches differ in size, and matrix kernels may round by the size of a batch."""
     metrics, logits = evaluated(tmp_path)
     for found, of in (r["evaluated"] for r in ranks):
-        assert found == metrics
-        assert (of == logits).all()
+        assert found == pytest.approx(metrics, rel=1e-12)
+        np.testing.assert_allclose(of, logits, rtol=1e-12, atol=1e-12)
     assert len(logits) == 30
 
 

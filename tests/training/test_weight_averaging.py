@@ -357,11 +357,8 @@ def test_a_schedule_of_the_users_own_is_not_overwritten(tmp_path):
     args = LTSamConfig(
         output_dir=str(tmp_path), swa_start=0.5, swa_learning_rate=0.1, use_cpu=True, report_to="none", max_steps=6
     )
-    trainer = LTSamTrainer(
-        model, args, train_dataset=Rows(), optimizers=(optimizer, LambdaLR(optimizer, lambda _: 1.0))
-    )
     with pytest.raises(ValueError, match="schedule of your own"):
-        trainer.train()
+        LTSamTrainer(model, args, train_dataset=Rows(), optimizers=(optimizer, LambdaLR(optimizer, lambda _: 1.0)))
 
 
 def test_twice_is_refused(tmp_path):
@@ -402,7 +399,7 @@ def test_the_callback_works_in_the_stock_trainer(tmp_path):
     trained.train()
     for name, value in mean(snapshots.weights, [6, 9, 12]).items():
         torch.testing.assert_close(trained.model.get_parameter(name).double(), value, rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match="Resume with LTSamTrainer"):
+    with pytest.raises(ValueError, match="Resume with DurableTrainer or LTSamTrainer"):
         trainer().train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from time_limits import PATIENCE
 from training.killed_runs import dies_in, left, log, run, start, train
 from training.noisy_run import Model, Noisy, noisy_trainer
 from training.test_killed import assert_same, complete
@@ -19,7 +20,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_ltsam.training.checkpoints import ASIDE, CheckpointError
-from hf_ltsam.training.publishing import Publishes
+from hf_ltsam.training.publishing import HubTrainer
 
 
 def names(folder):
@@ -81,7 +82,7 @@ def limited(folder, bytes_per_file, settings):
 
 def test_a_limit_that_the_system_enforces(tmp_path):
     (process,) = start(tmp_path / "run", 4000, target=limited)  # the weights fit, the optimizer's state does not
-    process.join(60)
+    process.join(PATIENCE)
     assert process.exitcode == 1
     assert "checkpoint-4 could not be written" in log(tmp_path / "run") and "There is no earlier one" in log(
         tmp_path / "run"
@@ -206,7 +207,7 @@ class Stock(Model):
 def test_nothing_is_uploaded_before_it_has_its_name(tmp_path, monkeypatch):
     pushed = []
     monkeypatch.setattr(
-        Publishes, "_push_from_checkpoint", lambda self, folder: pushed.append((folder, names(tmp_path)))
+        HubTrainer, "push_checkpoint", lambda self, folder: pushed.append((str(folder), names(tmp_path)))
     )
     trainer = noisy_trainer(tmp_path, max_steps=4)
     trainer.args.push_to_hub = True

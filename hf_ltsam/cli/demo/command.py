@@ -1,7 +1,7 @@
-"""The main job in about two minutes: real digits, a long tail, three ways to train.
+"""`ltsam demo`: real digits, a long tail, three ways to train, in about two minutes.
 
-No download: the images are the handwritten digits that scikit-learn ships. Every run is a run of the training script with
-the recipe `demo/digits`.
+No download: the images are the handwritten digits that scikit-learn ships. Every run is one of `ltsam train` with the
+recipe `demo/digits`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,16 @@ from transformers.utils import logging
 from hf_ltsam import LTSamTrainer
 from hf_ltsam.cli.demo.corruptions import corruption_errors
 from hf_ltsam.cli.demo.data import digit_splits, save_parquet
-from hf_ltsam.cli.demo.report import print_next_commands, print_table, save_curvature
-from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.cli.demo.report import print_next_commands, print_table
+from hf_ltsam.cli.sharpness.analysis import Request, analyse
+from hf_ltsam.cli.sharpness.options import command_of
+from hf_ltsam.cli.train.arguments import make_run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.cli.train.train import build_trainer, finish, train
 from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.curvature import CurvatureSettings
 from hf_ltsam.runs.files import check_output_folder
+from hf_ltsam.runs.folder import EVALUATION, RECORD, SHARPNESS, RunFolder
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.report import write_report
@@ -37,24 +41,25 @@ from hf_ltsam.runs.report.report import write_report
 # of each digit, after training on a tail that leaves those out too (mean of seeds 10 to 12; they differ by less than their
 # deviation). SAM: rho of 0.05, 0.1, 0.2. Focal-SAM: (rho, gamma, lam) of (0.05, 1, 1), (0.1, 3, 0.5), (0.2, 3, 0.5),
 # (0.3, 3.2, 0.8).
-CONFIGURATIONS = {
-    "CE + SGD": ["--loss=cross_entropy", "--method=sgd"],
-    "LA + SAM": ["--loss=logit_adjustment", "--method=sam", '--method_args={"rho": 0.05}'],
-    "LA + Focal-SAM": [
-        "--loss=logit_adjustment",
-        "--method=focal_sam",
-        '--method_args={"rho": 0.1, "gamma": 3.0, "lam": 0.5}',
-    ],
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "CE + SGD": {"loss": "cross_entropy", "method": "sgd"},
+    "LA + SAM": {"loss": "logit_adjustment", "method": "sam", "method_args": {"rho": 0.05}},
+    "LA + Focal-SAM": {
+        "loss": "logit_adjustment",
+        "method": "focal_sam",
+        "method_args": {"rho": 0.1, "gamma": 3.0, "lam": 0.5},
+    },
 }
-# For the report: accuracies ten times during the training, telemetry after every epoch, and for curvature two checkpoints
-# of one seed.
-TOLD = ["--disable_tqdm=true", "--logging_strategy=epoch", "--eval_strategy=steps", "--eval_steps=0.1"]
-SAVED = ["--save_strategy=steps", "--save_steps=0.34", "--save_only_model=true"]
-NOT_SAVED = ["--save_strategy=no"]
+# For the report: accuracies ten times during the training, telemetry after every epoch, and for the curvature two
+# checkpoints of the first seed.
+LOGGING = {"disable_tqdm": True, "logging_strategy": "epoch", "eval_strategy": "steps", "eval_steps": 0.1}
+CHECKPOINTS = {"save_strategy": "steps", "save_steps": 0.34, "save_only_model": True}
+NO_CHECKPOINTS = {"save_strategy": "no"}
+CURVATURE = CurvatureSettings(lanczos_steps=25, points=9, max_samples=16)  # few, to save time
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The demo, from the words of the command line."""
+    """`ltsam demo`."""
     parser = argparse.ArgumentParser(prog="ltsam demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"), help="where everything is written")
     parser.add_argument("--seeds", type=_positive, default=3, help="runs of each configuration (default: 3)")
@@ -68,14 +73,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_demo(folder: Path, seeds: int, epochs: int | None = None) -> dict[str, list[RunRecord]]:
-    """Train with each configuration and seed; show and save what came out.
+    """Train with each configuration and seed; show and save the results.
 
     Returns:
         Title of the configuration -> one record for each seed.
     """
     started = time.perf_counter()
     check_output_folder(str(folder))
-    _calm_down()
+    _silence_libraries()
     console = Console()
     splits = digit_splits()
     save_parquet(splits, folder / "digits")
@@ -87,20 +92,20 @@ def run_demo(folder: Path, seeds: int, epochs: int | None = None) -> dict[str, l
         for title in CONFIGURATIONS:
             bar = _Bar(progress, title, seeds)
             for seed in range(seeds):
-                records[title].append(train_once(_words(folder, title, seed, epochs), splits, bar))
+                records[title].append(train_once(run_settings(folder, title, seed, epochs), splits, bar))
     runs = {title: [run_folder(folder, title, seed) for seed in range(seeds)] for title in CONFIGURATIONS}
     with console.status("the same test images, corrupted in 15 ways"):
         errors = corruption_errors(runs, splits.test, splits.test_labels, folder / "digits_c.json")
     with console.status("curvature of a head class and a tail class"):
-        for own in runs.values():
-            save_curvature(own[0])
+        for first, *_ in runs.values():
+            save_curvature(first)
     with console.status("the report"):
-        page = write_report([read_run(run) for own in runs.values() for run in own], folder / "report")
+        page = write_report([read_run(run) for seeds_of in runs.values() for run in seeds_of], folder / "report")
     print_table(console, records, errors)
     checkpoint = run_folder(folder, title, 0)
     console.print(f"report      {page}")
     console.print(f"checkpoint  {checkpoint} (loaded again with AutoModelForImageClassification: the same logits)")
-    console.print(f"metrics     {checkpoint / 'metrics.json'}, and one for every other run")
+    console.print(f"metrics     {checkpoint / RECORD}, and one for every other run")
     console.print(f"corruptions {folder / 'digits_c.json'} (error of every run under each)")
     console.print(f"time        {time.perf_counter() - started:.0f} s")
     print_next_commands(console, folder / "digits", checkpoint)
@@ -112,17 +117,17 @@ def run_folder(folder: Path, title: str, seed: int) -> Path:
     return folder / title.lower().replace(" + ", "_").replace("-", "_") / f"seed{seed}"
 
 
-def _words(folder: Path, title: str, seed: int, epochs: int | None) -> list[str]:
-    """The command line of one run: `ltsam train` and these words repeat it."""
-    where = [f"--dataset={folder / 'digits'}", f"--output_dir={run_folder(folder, title, seed)}"]
-    length = [] if epochs is None else [f"--num_train_epochs={epochs}"]
-    saved = SAVED if seed == 0 else NOT_SAVED
-    return ["--config=demo/digits", *CONFIGURATIONS[title], f"--seed={seed}", *where, *length, *TOLD, *saved]
+def run_settings(folder: Path, title: str, seed: int, epochs: int | None) -> dict[str, Any]:
+    """What one run sets beside the recipe of the demo."""
+    places = {"dataset": str(folder / "digits"), "output_dir": str(run_folder(folder, title, seed))}
+    length = {} if epochs is None else {"num_train_epochs": epochs}
+    checkpoints = CHECKPOINTS if seed == 0 else NO_CHECKPOINTS
+    return {**CONFIGURATIONS[title], "seed": seed, **places, **length, **LOGGING, **checkpoints}
 
 
-def train_once(words: Sequence[str], splits: Splits, bar: _Bar) -> RunRecord:
-    """One run of the training script, whose checkpoint is loaded again and compared."""
-    run = parse(words)
+def train_once(settings: Mapping[str, Any], splits: Splits, bar: _Bar) -> RunRecord:
+    """One run of `ltsam train`, whose checkpoint is loaded again and compared."""
+    run = make_run(settings, recipe="demo/digits")
     clear(Path(run.config.output_dir))
     trainer = build_trainer(run, splits)
     trainer.remove_callback(PrinterCallback)
@@ -134,7 +139,7 @@ def train_once(words: Sequence[str], splits: Splits, bar: _Bar) -> RunRecord:
 
 
 def check_checkpoint(trainer: LTSamTrainer) -> None:
-    """Load what was saved as a user would (after `import hf_ltsam`): it must give the same logits.
+    """Load what was saved as a user would (after `import hf_ltsam.models`): it must give the same logits.
 
     Raises:
         RuntimeError: it does not.
@@ -148,10 +153,21 @@ def check_checkpoint(trainer: LTSamTrainer) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Leave nothing of an earlier demo that speaks of other weights."""
-    for stale in (folder / "evaluation", folder / "sharpness", *folder.glob("checkpoint-*")):
+    """Remove the results of an earlier demo, which are of other weights."""
+    checkpoints = [checkpoint.path for checkpoint in RunFolder(folder).checkpoints.values()]
+    for stale in (folder / EVALUATION, folder / SHARPNESS, *checkpoints):
         if stale.is_dir():
             shutil.rmtree(stale)
+
+
+def save_curvature(run: Path) -> Path:
+    """Spectra, their extremes over the checkpoints, and a loss surface, of the most frequent and the rarest digit.
+
+    Returns:
+        The path of `sharpness.json`, in `RUN/sharpness`.
+    """
+    request = Request(run, checkpoints=True, surface="2d", settings=CURVATURE)
+    return analyse(request, command_of(request), progress=False)
 
 
 class _Bar(TrainerCallback):
@@ -167,8 +183,8 @@ class _Bar(TrainerCallback):
         self.progress.advance(self.task)
 
 
-def _calm_down() -> None:
-    """One thread, which is faster for images as small as these, and no progress bars but our own."""
+def _silence_libraries() -> None:
+    """No progress bars but our own; and one thread, which is faster for images as small as these."""
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
     logging.disable_progress_bar()

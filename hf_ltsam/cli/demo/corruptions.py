@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from dataset_builders.corruptions import CORRUPTIONS
 from hf_ltsam.cli.evaluate.command import output_folder
-from hf_ltsam.cli.evaluate.evaluation import Settings, identity_of, summary_of
+from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings, identity_of, summary_of
 from hf_ltsam.cli.evaluate.images import Corruption, TestImages
 from hf_ltsam.cli.evaluate.sets import DIGITS, SUFFIX, Places, find_sets
 from hf_ltsam.data.decoding import encoded_images
@@ -22,9 +22,10 @@ from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.metrics.corruption import mean_error
 from hf_ltsam.models.views import Preprocessing
 from hf_ltsam.runs.files import write_json
+from hf_ltsam.runs.folder import EVALUATION_RESULTS
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, load_checkpoint
-from hf_ltsam.runs.shift.results import FILE_NAME, Results, measured
-from hf_ltsam.training.evaluation import predict_classes
+from hf_ltsam.runs.shift.results import Results, measured
+from hf_ltsam.training.prediction import predict_classes
 
 SEVERITIES = (3,)  # of 1 to 5: the middle one, to save time
 NAME = DIGITS + SUFFIX
@@ -53,8 +54,9 @@ def _error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) 
     """Every corrupted image is made once, for all checkpoints."""
     checkpoints = {folder: load_checkpoint(str(folder)) for folder in folders}
     results = {folder: _results(folder, checkpoint) for folder, checkpoint in checkpoints.items()}
-    settings, encoded = Settings(CORRUPTIONS, SEVERITIES), encoded_images(test)
-    test_set, known = find_sets([NAME], Places())[0], label_fingerprint(labels)
+    settings, encoded = EvaluationSettings(CORRUPTIONS, SEVERITIES), encoded_images(test)
+    test_set = find_sets([NAME], Places())[0]
+    facts = {"labels_sha256": label_fingerprint(labels), "imagenet_classes": False, "note": ""}
     for corruption, severity in product(CORRUPTIONS, SEVERITIES):
         seen: dict[Preprocessing, torch.Tensor] = {}  # all runs have the same, as they trained on the same images
         for folder, checkpoint in checkpoints.items():
@@ -63,18 +65,17 @@ def _error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) 
                 images = TestImages(encoded, range(len(test)), see, corruption=Corruption(corruption, severity))
                 seen[see] = torch.stack([images[row] for row in range(len(images))])  # (N, 1, channels, 8, 8)
             predictions = predict_classes(checkpoint.model, seen[see], batch_size=500)
-            found = measured(predictions, labels, checkpoint.num_classes, checkpoint.statistics)
-            del found["per_class"]
+            accuracies = measured(predictions, labels, checkpoint.num_classes, checkpoint.statistics)
+            del accuracies["per_class"]
             identity = identity_of(test_set, (corruption, severity), settings)
-            facts = {"labels_sha256": known, "imagenet_classes": False, "note": ""}
-            results[folder].put(NAME, (corruption, severity), {"identity": identity, **found, **facts})
-    for own in results.values():
-        own.writes = True
-        own.summarise(NAME, summary_of(NAME, settings, own))
-    return {folder: own.table(NAME, settings.cells()) for folder, own in results.items()}
+            results[folder].put(NAME, (corruption, severity), {"identity": identity, **accuracies, **facts})
+    for of_run in results.values():
+        of_run.writes = True
+        of_run.summarise(NAME, summary_of(NAME, settings, of_run))
+    return {folder: of_run.table(NAME, settings.cells()) for folder, of_run in results.items()}
 
 
 def _results(folder: Path, checkpoint: Checkpoint) -> Results:
-    """Written once, when all of it is known."""
+    """Results that are written once, when all of them are there."""
     about = {"name": checkpoint.name, "fingerprint": checkpoint.fingerprint, "num_classes": checkpoint.num_classes}
-    return Results(output_folder(str(folder), None) / FILE_NAME, about, checkpoint.statistics, writes=False)
+    return Results(output_folder(str(folder), None) / EVALUATION_RESULTS, about, checkpoint.statistics, writes=False)

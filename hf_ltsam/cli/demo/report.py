@@ -1,9 +1,8 @@
-"""What the demo shows on the screen: a table, and three commands to try next."""
+"""The screen of the demo: a table of accuracies, and three commands to try next."""
 
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +13,6 @@ from rich.table import Table
 
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.demo.corruptions import SEVERITIES
-from hf_ltsam.cli.sharpness.command import compute
-from hf_ltsam.cli.sharpness.options import parse_options
 from hf_ltsam.metrics.corruption import BENCHMARK
 from hf_ltsam.runs.record import RunRecord
 
@@ -42,7 +39,7 @@ def print_next_commands(console: Console, digits: Path, checkpoint: Path) -> Non
     """Three commands that work as they stand, without a download."""
     here = Path(sys.executable).parent
     ltsam, python = (os.path.relpath(here / name) for name in ("ltsam", Path(sys.executable).name))
-    load = "import hf_ltsam; from transformers import AutoModelForImageClassification as Auto; "
+    load = "import hf_ltsam.models; from transformers import AutoModelForImageClassification as Auto; "
     console.print("\nTo try next:")
     for command in (
         f"{ltsam} methods focal_sam",
@@ -80,20 +77,3 @@ def _accuracy(run: RunRecord, name: str) -> float:
 def _mean_and_deviation(values: Sequence[float]) -> str:
     deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
     return f"{np.mean(values):.1f}{deviation}"
-
-
-# ---- what `ltsam sharpness` finds on a run of the demo, for its most frequent and its rarest digit ----
-
-# Few images and steps, to save time; without a class named, these two are looked at.
-OPTIONS = ["--max_samples", "16", "--lanczos_steps", "25", "--spectrum", "--checkpoints", "--surface", "2d",
-           "--points", "9"]  # fmt: skip
-
-
-def save_curvature(run: Path) -> Path:
-    """Spectra, their extremes over the checkpoints, and a loss surface, in `RUN/sharpness`.
-
-    Returns:
-        The path of `sharpness.json`.
-    """
-    words = [str(run), *OPTIONS]
-    return compute(parse_options(words), shlex.join(["ltsam", "sharpness", *words]), progress=False)

@@ -66,9 +66,9 @@ def match_classes(
         return LabelMap(tuple(range(num_classes)))
     canonical = _comparable(model_names, set_names, keys or {})
     where = {canonical(name): c for c, name in enumerate(model_names)}
-    found = tuple(where.get(canonical(name), -1) for name in set_names)
-    _check_known(found, model_names, set_names, only_known)
-    return LabelMap(found, _note(found, model_names, set_names))
+    model_class = tuple(where.get(canonical(name), -1) for name in set_names)
+    _check_known(model_class, model_names, set_names, only_known)
+    return LabelMap(model_class, _note(model_class, model_names, set_names))
 
 
 def labels_of(dataset: Dataset, model_names: Sequence[str] | None, name: str) -> tuple[Tensor, tuple[str, ...] | None]:
@@ -79,8 +79,8 @@ def labels_of(dataset: Dataset, model_names: Sequence[str] | None, name: str) ->
     """
     columns = class_label_columns(dataset)
     if len(columns) > 1 and model_names is not None:
-        known = set(model_names)
-        columns = [column for column in columns if set(dataset.features[column].names) & known] or columns
+        matching = [column for column in columns if set(dataset.features[column].names) & set(model_names)]
+        columns = matching or columns
     if len(columns) > 1:
         raise ValueError(f"{name} has several columns of classes ({', '.join(columns)}): keep one of them.")
     if columns:
@@ -142,12 +142,14 @@ def _comparable(model_names: Sequence[str], set_names: Sequence[str], keys: Mapp
     )
 
 
-def _check_known(found: Sequence[int], model_names: Sequence[str], set_names: Sequence[str], only_known: bool) -> None:
-    unknown = [name for name, c in zip(set_names, found) if c < 0]
-    if not unknown or (only_known and len(unknown) < len(found)):
+def _check_known(
+    model_class: Sequence[int], model_names: Sequence[str], set_names: Sequence[str], only_known: bool
+) -> None:
+    unknown = [name for name, c in zip(set_names, model_class) if c < 0]
+    if not unknown or (only_known and len(unknown) < len(model_class)):
         return
     counts = f"The model has {len(model_names)} classes ({_some(model_names)}), the set {len(set_names)}"
-    if len(unknown) == len(found):
+    if len(unknown) == len(model_class):
         raise ValueError(
             f"{counts} ({_some(set_names)}), and no name is in both. If they are the same classes, give the model's "
             "id2label (config.json) the set's names; otherwise this model cannot be tested on this set."
@@ -158,20 +160,20 @@ def _check_known(found: Sequence[int], model_names: Sequence[str], set_names: Se
     )
 
 
-def _note(found: Sequence[int], model_names: Sequence[str], set_names: Sequence[str]) -> str:
+def _note(model_class: Sequence[int], model_names: Sequence[str], set_names: Sequence[str]) -> str:
     notes = []
-    known = [c for c in found if c >= 0]
-    if known != sorted(known):
-        label = next(label for label, c in enumerate(found) if c >= 0 and c != label)
+    present = [c for c in model_class if c >= 0]
+    if present != sorted(present):
+        label = next(label for label, c in enumerate(model_class) if c >= 0 and c != label)
         notes.append(
             f"classes mapped by name, their order differs ({set_names[label]!r} is class {label} of the set and "
-            f"{found[label]} of the model)"
+            f"{model_class[label]} of the model)"
         )
-    if len(known) < len(found):
-        notes.append(f"images of {len(found) - len(known)} classes that the model does not know are left out")
-    if len(known) < len(model_names):
+    if len(present) < len(model_class):
+        notes.append(f"images of {len(model_class) - len(present)} classes that the model does not know are left out")
+    if len(present) < len(model_names):
         notes.append(
-            f"{len(known)} of the model's {len(model_names)} classes occur; predictions range over all of them"
+            f"{len(present)} of the model's {len(model_names)} classes occur; predictions range over all of them"
         )
     return "; ".join(notes)
 

@@ -1,78 +1,110 @@
-"""Test a checkpoint on shifted and corrupted test sets: accuracy by the groups of its training set, error per corruption.
+"""`ltsam evaluate`: a checkpoint on shifted and corrupted test sets, accuracy by groups and error per corruption.
 
     accelerate launch training_scripts/evaluate_ood.py --model CHECKPOINT --sets imagenet_sketch imagenetv2 imagenet_c \\
         --data_dir FOLDER
     ltsam evaluate --model runs/demo/la_focal_sam/seed0 --sets digits digits_c
 
 A set is one of the names below, a folder, or OWNER/NAME on the Hub; `_c` behind any of them means the 15 corruptions of
-ImageNet-C, made of its test images on the fly. Results go to one JSON file after every part: started again, the same
-command does what is missing. They depend neither on --batch_size nor on the number of processes.
+ImageNet-C, made of its test images on the fly. The results are written to one JSON file after every part; the same command
+goes on with what is missing. They depend neither on --batch_size nor on the number of processes.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
-from dataset_builders.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
-from hf_ltsam.cli.evaluate.evaluation import Settings, device, evaluate
+from dataset_builders.corruptions import CORRUPTIONS, SEVERITIES
+from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings, evaluate, process_device
 from hf_ltsam.cli.evaluate.sets import Places, TestSet, find_sets, set_names
 from hf_ltsam.cli.user_errors import user_errors
-from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, nearest, require
 from hf_ltsam.metrics.corruption import Baseline
-from hf_ltsam.models.views import TEST_TIME, check_test_time
+from hf_ltsam.models.views import TEST_TIME
 from hf_ltsam.runs.files import check_output_folder
+from hf_ltsam.runs.folder import EVALUATION, EVALUATION_RESULTS
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, check_model_name, load_checkpoint
 from hf_ltsam.runs.shift.report import GROUPS, short, write_report
-from hf_ltsam.runs.shift.results import FILE_NAME, Results, read_baseline
+from hf_ltsam.runs.shift.results import Results, read_baseline
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluate, from the words of the command line."""
+    """`ltsam evaluate`."""
     options = _parser().parse_args(argv)
     with user_errors():
-        settings = _settings(options)
-        check_model_name(options.model)
-        sets = find_sets(options.sets, Places.of(options.data_dir, not options.incomplete_copies))
-        folder = output_folder(options.model, options.output_dir)
-        baselines = _baselines(options.baseline, sets, settings)
-        where = device(options.use_cpu)
-        if PartialState().is_main_process:
-            check_output_folder(str(folder))
-        checkpoint = load_checkpoint(options.model, where)
-        try:
-            run(checkpoint, sets, settings, folder, baselines)
-        except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt("The same command goes on where this one stopped.") from interrupt
+        settings = EvaluationSettings(
+            corruptions=tuple(dict.fromkeys(options.corruptions)),
+            severities=tuple(sorted(set(options.severities))),
+            seed=options.seed,
+            test_time=options.test_time,
+            only_known_classes=options.only_known_classes,
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+        )
+        places = Places.of(options.data_dir, not options.incomplete_copies)
+        evaluate_model(
+            options.model, options.sets, settings, places, options.output_dir, options.baseline, options.use_cpu
+        )
 
 
-def run(
-    checkpoint: Checkpoint,
-    sets: Sequence[TestSet],
-    settings: Settings,
-    folder: Path,
-    baselines: dict[str, Baseline] | None = None,
+def evaluate_model(
+    model: str,
+    sets: Sequence[str],
+    settings: EvaluationSettings | None = None,
+    places: Places | None = None,
+    output_dir: Path | None = None,
+    baseline: Path | None = None,
+    use_cpu: bool = False,
 ) -> Results:
-    """Evaluate on every set, and write results, tables and figures into a folder.
+    """Evaluate a model on test sets, and write results, tables and figures into a folder.
 
     Args:
-        baselines: name of a set of corruptions -> what its errors are relative to.
+        model: folder of a checkpoint, or OWNER/NAME on the Hub.
+        sets: test sets, as `find_sets` takes them.
+        places: where copies of them are.
+        output_dir: None: `evaluation` in the folder of the checkpoint.
+        baseline: results of another model: errors under corruption are relative to it.
+        use_cpu: leave an accelerator alone.
+
+    Raises:
+        ValueError, FileNotFoundError: a set, a folder or a baseline that is not there, or classes that are not the model's.
     """
+    settings = settings or EvaluationSettings()
+    check_model_name(model)
+    test_sets = find_sets(sets, places or Places())
+    folder = output_folder(model, output_dir)
+    baselines = _baselines(baseline, test_sets, settings)
+    device = process_device(use_cpu)
+    if PartialState().is_main_process:
+        check_output_folder(str(folder))
+    checkpoint = load_checkpoint(model, device)
+    try:
+        return _evaluate_checkpoint(checkpoint, test_sets, settings, folder, baselines)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt("The same command goes on where this one stopped.") from interrupt
+
+
+def _evaluate_checkpoint(
+    checkpoint: Checkpoint,
+    sets: Sequence[TestSet],
+    settings: EvaluationSettings,
+    folder: Path,
+    baselines: Mapping[str, Baseline],
+) -> Results:
     state = PartialState()
     about = {
         "name": checkpoint.name,
         "fingerprint": checkpoint.fingerprint,
         "num_classes": checkpoint.num_classes,
     }
-    results = Results(folder / FILE_NAME, about, checkpoint.statistics, writes=state.is_main_process)
+    results = Results(folder / EVALUATION_RESULTS, about, checkpoint.statistics, writes=state.is_main_process)
     state.wait_for_everyone()  # all have read the file before one writes it
     for test_set in sets:
-        evaluate(checkpoint, test_set, settings, results, (baselines or {}).get(test_set.name))
+        evaluate(checkpoint, test_set, settings, results, baselines.get(test_set.name))
     if state.is_main_process:
         files = write_report(folder, results.to_dict())
         _show(results, [test_set.name for test_set in sets], [results.path, *files])
@@ -83,7 +115,7 @@ def output_folder(model: str, output_dir: Path | None) -> Path:
     """Where results go: `evaluation` in the checkpoint's folder, or below runs/evaluation for a model of the Hub."""
     if output_dir is not None:
         return output_dir
-    return Path(model) / "evaluation" if Path(model).is_dir() else Path("runs/evaluation") / model.replace("/", "_")
+    return Path(model) / EVALUATION if Path(model).is_dir() else Path("runs/evaluation") / model.replace("/", "_")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,7 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     where = "holds the sets in folders of their names; or NAME=FOLDER"
     parser.add_argument("--data_dir", nargs="+", default=[], metavar="FOLDER", help=where)
     parser.add_argument("--output_dir", type=Path, help="default: `evaluation` in the folder of the checkpoint")
-    parser.add_argument("--baseline", type=Path, help=f"{FILE_NAME} of another model: CE and mCE are relative to it")
+    parser.add_argument(
+        "--baseline", type=Path, help=f"{EVALUATION_RESULTS} of another model: CE and mCE are relative to it"
+    )
     parser.add_argument("--test_time", default="none", help=f"views that are averaged: {', '.join(TEST_TIME)}")
     parser.add_argument("--corruptions", nargs="+", default=CORRUPTIONS, metavar="NAME", help="default: the 15")
     parser.add_argument("--severities", nargs="+", type=int, default=SEVERITIES, metavar="S", help="default: 1 2 3 4 5")
@@ -114,30 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    """What can be refused before anything is loaded."""
-    check_test_time(options.test_time)
-    for corruption in options.corruptions:
-        if corruption not in (*CORRUPTIONS, *EXTRA_CORRUPTIONS):
-            hint = nearest(corruption, (*CORRUPTIONS, *EXTRA_CORRUPTIONS))
-            raise ValueError(f"--corruptions {corruption} does not exist.{hint}")
-    for severity in options.severities:
-        if severity not in SEVERITIES:
-            raise ValueError(f"--severities {severity} does not exist: they are {', '.join(map(str, SEVERITIES))}.")
-    require(COUNT, "ltsam evaluate", batch_size=options.batch_size)
-    require(NON_NEGATIVE, "ltsam evaluate", seed=options.seed, num_workers=options.num_workers or 0)
-    return Settings(
-        tuple(dict.fromkeys(options.corruptions)),
-        tuple(sorted(set(options.severities))),
-        options.seed,
-        options.test_time,
-        options.only_known_classes,
-        options.batch_size,
-        options.num_workers,
-    )
-
-
-def _baselines(file: Path | None, sets: Sequence[TestSet], settings: Settings) -> dict[str, Baseline]:
+def _baselines(file: Path | None, sets: Sequence[TestSet], settings: EvaluationSettings) -> dict[str, Baseline]:
     if file is None:
         return {}
     corrupted = [test_set.name for test_set in sets if test_set.corruptions and test_set.name != "imagenet_c"]
@@ -165,7 +176,3 @@ def _show(results: Results, names: Sequence[str], files: Sequence[Path]) -> None
         console.print("No class statistics lie beside the model, so there are no accuracies by group.")
     for file in files:
         console.print(f"  {file}", soft_wrap=True, highlight=False)
-
-
-if __name__ == "__main__":
-    main()

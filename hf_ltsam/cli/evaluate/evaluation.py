@@ -1,4 +1,4 @@
-"""A checkpoint on test sets, part by part; what is known already is not computed again."""
+"""A checkpoint on one test set, part by part; parts that have been measured are not measured again."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from datasets import Dataset
 
+from dataset_builders.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
 from hf_ltsam.cli.evaluate.classes import are_imagenets, imagenet_keys, labels_of, match_classes, model_labels
 from hf_ltsam.cli.evaluate.images import Corruption, TestImages
 from hf_ltsam.cli.evaluate.sets import TestSet
+from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.decoding import encoded_images
 from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, require
 from hf_ltsam.metrics.corruption import ALEXNET, SEVERITIES, Baseline, corruption_summary
+from hf_ltsam.models.views import check_test_time
 from hf_ltsam.runs.shift.checkpoint import Checkpoint
 from hf_ltsam.runs.shift.results import Cell, Results, measured
-from hf_ltsam.training.evaluation import predict_classes
+from hf_ltsam.training.prediction import predict_classes
 
 WORTH_WORKERS = 2000  # images: below that, starting processes takes longer than it saves
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to evaluate.
+class EvaluationSettings:
+    """How a model is evaluated.
 
     Args:
         corruptions, severities: of -C sets.
@@ -38,7 +42,7 @@ class Settings:
         batch_size, num_workers: of every process; they change no number. `num_workers` None: by the cores there are.
     """
 
-    corruptions: tuple[str, ...]
+    corruptions: tuple[str, ...] = CORRUPTIONS
     severities: tuple[int, ...] = SEVERITIES
     seed: int = 0
     test_time: str = "none"
@@ -46,14 +50,28 @@ class Settings:
     batch_size: int = 64
     num_workers: int | None = None
 
+    def __post_init__(self) -> None:
+        check_test_time(self.test_time)
+        for corruption in self.corruptions:
+            check_choice("corruptions", corruption, (*CORRUPTIONS, *EXTRA_CORRUPTIONS))
+        for severity in self.severities:
+            if severity not in SEVERITIES:
+                raise ValueError(f"--severities {severity} does not exist: they are {', '.join(map(str, SEVERITIES))}.")
+        require(COUNT, self, batch_size=self.batch_size)
+        require(NON_NEGATIVE, self, seed=self.seed, num_workers=self.num_workers or 0)
+
     def cells(self) -> list[tuple[str, int]]:
         return [(corruption, severity) for corruption in self.corruptions for severity in self.severities]
 
 
 def evaluate(
-    checkpoint: Checkpoint, test_set: TestSet, settings: Settings, results: Results, baseline: Baseline | None = None
+    checkpoint: Checkpoint,
+    test_set: TestSet,
+    settings: EvaluationSettings,
+    results: Results,
+    baseline: Baseline | None = None,
 ) -> None:
-    """Measure what `results` does not hold yet of a set. Every process takes part in every measurement.
+    """Measure the parts of a set that `results` does not hold yet. Every process takes part in every measurement.
 
     Args:
         baseline: that the errors under corruption are relative to, unless the classes are ImageNet's: then it is AlexNet.
@@ -68,8 +86,8 @@ def evaluate(
         results.summarise(test_set.name, summary_of(test_set.name, settings, results, baseline))
 
 
-def identity_of(test_set: TestSet, cell: Cell, settings: Settings) -> dict[str, Any]:
-    """What a result follows from, beside the checkpoint."""
+def identity_of(test_set: TestSet, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
+    """The settings that a result follows from, beside the checkpoint."""
     made = {"seed": settings.seed} if test_set.corruptions == "made" else {}
     return {
         "source": test_set.source,
@@ -79,7 +97,7 @@ def identity_of(test_set: TestSet, cell: Cell, settings: Settings) -> dict[str, 
     }
 
 
-def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: Settings) -> dict[str, Any]:
+def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
     """Accuracies on one set of images.
 
     Raises:
@@ -111,7 +129,12 @@ def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: Set
 
 
 def _images(
-    checkpoint: Checkpoint, test_set: TestSet, dataset: Dataset, rows: list[int], cell: Cell, settings: Settings
+    checkpoint: Checkpoint,
+    test_set: TestSet,
+    dataset: Dataset,
+    rows: list[int],
+    cell: Cell,
+    settings: EvaluationSettings,
 ) -> TestImages:
     made = test_set.corruptions == "made" and cell is not None
     return TestImages(
@@ -124,7 +147,9 @@ def _images(
     )
 
 
-def summary_of(name: str, settings: Settings, results: Results, baseline: Baseline | None = None) -> dict[str, Any]:
+def summary_of(
+    name: str, settings: EvaluationSettings, results: Results, baseline: Baseline | None = None
+) -> dict[str, Any]:
     """Means over the cells, and the errors relative to AlexNet or the baseline, as far as they can be compared."""
     table = results.table(name, settings.cells())
     entries = [results.sets[name]["cells"][corruption][str(severity)] for corruption, severity in settings.cells()]
@@ -147,6 +172,6 @@ def _workers(num_images: int) -> int:
     return min(share, 16) if share > 1 else 0
 
 
-def device(use_cpu: bool) -> torch.device:
-    """Of this process; the process group of `accelerate launch` is made here."""
+def process_device(use_cpu: bool) -> torch.device:
+    """The device of this process; the process group of `accelerate launch` is made here."""
     return torch.device(PartialState(cpu=use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU")).device)

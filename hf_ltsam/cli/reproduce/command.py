@@ -33,31 +33,66 @@ DECIDED_HERE = ("config", "seed", "output_dir", "first_stage", "resume_from_chec
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """All runs of a table that have not ended yet, from the words of the command line."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    own, given = _split(words)
-    options = _parser().parse_args(own)
+    """All runs of a table that have not ended yet, from the command line."""
+    before, after = _split(list(sys.argv[1:] if argv is None else argv))
+    arguments = _parser().parse_args(before)
     with user_errors():
-        if options.table is None:
+        if arguments.table is None:
             _list_tables()
             return
-        table = read_table(options.table)
-        table = table.only(options.rows) if options.rows else table
-        root = options.output_dir or Path("runs") / table.name
-        _check(options, given)
-        runs = _runs(table, options, root, given)
-        for run in runs:
-            run.check()
-        failed = _run(table, runs, options.jobs, root, given)
-        page = _report(table, root)
-        write_table(root, table, given)  # with the figure
-        Console().print(f"{root / 'table.md'}, {page}", soft_wrap=True, highlight=False)
-        if failed:
-            raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(str(run.log) for run in failed)}.")
+        reproduce(
+            arguments.table,
+            arguments.rows,
+            seeds=arguments.seeds,
+            datasets=arguments.dataset,
+            jobs=arguments.jobs,
+            output_dir=arguments.output_dir,
+            options=after,
+        )
+
+
+def reproduce(
+    table: str,
+    rows: Sequence[str] | None = None,
+    *,
+    seeds: int = 3,
+    datasets: Sequence[str] = (),
+    jobs: int = 1,
+    output_dir: Path | None = None,
+    options: Sequence[str] = (),
+) -> None:
+    """Run what has not ended of a table, and write `table.md`, `table.json` and the report.
+
+    Args:
+        table: by name, or a file.
+        rows: names and patterns; None: all.
+        seeds: how many, from 0 on.
+        datasets: where the data are, `FOLDER` or `NAME=FOLDER`.
+        jobs: trainings at a time.
+        output_dir: None: runs/TABLE.
+        options: of `ltsam train`, for every training.
+
+    Raises:
+        ValueError: a setting that cannot be, or runs that failed.
+        FileNotFoundError: there is no such table, row or folder.
+    """
+    chosen = read_table(table)
+    chosen = chosen.only(rows) if rows else chosen
+    root = output_dir or Path("runs") / chosen.name
+    _check(seeds, jobs, options)
+    runs = _runs(chosen, seeds, datasets, root, tuple(options))
+    for run in runs:
+        run.check()
+    failed = _run(chosen, runs, jobs, root, options)
+    page = _report(chosen, root)
+    write_table(root, chosen, options)  # with the figure
+    Console().print(f"{root / 'table.md'}, {page}", soft_wrap=True, highlight=False)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(str(run.log) for run in failed)}.")
 
 
 def _split(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Our own words, and those of the trainings."""
+    """What stands before `--`, and after it."""
     place = words.index("--") if "--" in words else len(words)
     return words[:place], tuple(words[place + 1 :])
 
@@ -92,11 +127,11 @@ def _list_tables() -> None:
         console.print(f"{name:32} {len(table.rows):3} rows  {table.title}", soft_wrap=True, highlight=False)
 
 
-def _check(options: argparse.Namespace, given: tuple[str, ...]) -> None:
-    for name in ("seeds", "jobs"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}.")
-    named = {word.partition("=")[0] for word in given}
+def _check(seeds: int, jobs: int, options: Sequence[str]) -> None:
+    for name, value in (("seeds", seeds), ("jobs", jobs)):
+        if value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}.")
+    named = {word.partition("=")[0] for word in options}
     if "--hub_token" in named:
         raise ValueError("--hub_token would be seen in lists of processes: set HF_TOKEN in its place.")
     taken = {f"--{name}" for name in DECIDED_HERE} & named
@@ -106,17 +141,19 @@ def _check(options: argparse.Namespace, given: tuple[str, ...]) -> None:
         )
 
 
-def _runs(table: TableOfRuns, options: argparse.Namespace, root: Path, given: tuple[str, ...]) -> list[RowRun]:
+def _runs(
+    table: TableOfRuns, seeds: int, datasets: Sequence[str], root: Path, options: tuple[str, ...]
+) -> list[RowRun]:
     """All runs of a seed before those of the next, so that there is a whole table early; first stages first."""
-    folders = _folders(options.dataset, table)
+    folders = _folders(datasets, table)
     return [
-        RowRun(row, seed, root, (*_dataset(row, folders), *given))
-        for seed in range(options.seeds)
+        RowRun(row, seed, root, (*_dataset(row, folders), *options))
+        for seed in range(seeds)
         for row in (*table.first_stages(), *table.rows)
     ]
 
 
-def _folders(given: Sequence[str], table: TableOfRuns) -> dict[str, str]:
+def _folders(datasets: Sequence[str], table: TableOfRuns) -> dict[str, str]:
     """Data set -> where it is.
 
     Raises:
@@ -125,9 +162,9 @@ def _folders(given: Sequence[str], table: TableOfRuns) -> dict[str, str]:
     """
     names = sorted({name for row in (*table.first_stages(), *table.rows) if (name := _name(row)) is not None})
     folders: dict[str, str] = {}
-    if given and not names:
-        raise ValueError(f"--dataset {given[0]}: no recipe of {table.name} says what it is trained on.")
-    for word in given:
+    if datasets and not names:
+        raise ValueError(f"--dataset {datasets[0]}: no recipe of {table.name} says what it is trained on.")
+    for word in datasets:
         name, equals, folder = word.rpartition("=")
         if not equals and len(names) > 1:
             raise ValueError(f"--dataset {word}: {table.name} has {', '.join(names)}; say which, NAME=FOLDER.")
@@ -153,7 +190,7 @@ def _dataset(row: Row, folders: dict[str, str]) -> list[str]:
     return [] if folder is None else ["--dataset", folder]
 
 
-def _run(table: TableOfRuns, runs: list[RowRun], jobs: int, root: Path, given: tuple[str, ...] = ()) -> list[RowRun]:
+def _run(table: TableOfRuns, runs: list[RowRun], jobs: int, root: Path, options: Sequence[str] = ()) -> list[RowRun]:
     """Run what has not ended; the runs that failed."""
     console, failed = Console(), list[RowRun]()
     waiting = [run for run in runs if run.result is None]
@@ -165,9 +202,9 @@ def _run(table: TableOfRuns, runs: list[RowRun], jobs: int, root: Path, given: t
         left -= 1
         result = run.result if status == 0 else None
         failed.extend([] if result else [run])
-        said = shown(result) if result else f"failed with status {status}: {_last_words(run.log)}"
-        console.print(f"{run.row.name} seed {run.seed}: {said} ({left} to go)", soft_wrap=True, highlight=False)
-        write_table(root, table, given)
+        outcome = shown(result) if result else f"failed with status {status}: {_last_words(run.log)}"
+        console.print(f"{run.row.name} seed {run.seed}: {outcome} ({left} to go)", soft_wrap=True, highlight=False)
+        write_table(root, table, options)
 
     signal.signal(signal.SIGTERM, _stop)
     for first in (True, False):  # a second stage needs its first one

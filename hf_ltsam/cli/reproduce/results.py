@@ -9,8 +9,9 @@ from typing import Any
 
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns
 from hf_ltsam.runs.files import write_json, write_whole
+from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.recipe_tables import GROUPS
-from hf_ltsam.runs.record import FILE_NAME, RunRecord, read_metrics
+from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.report.configurations import spread
 from hf_ltsam.runs.report.content import mean_and_deviation
 
@@ -19,26 +20,27 @@ _PACKAGES = ("hf_ltsam", "torch", "transformers")
 COLUMNS = ("row", *GROUPS, "seeds", "seconds")
 
 
-def write_table(root: Path, table: TableOfRuns, words: Sequence[str] = ()) -> None:
+def write_table(root: Path, table: TableOfRuns, options: Sequence[str] = ()) -> None:
     """`table.md` to read and `table.json` for programs, of everything that has ended, whole at any time.
 
     Args:
         root: folder of the table.
         table: of which all rows of its file are shown.
-        words: that were given to the trainings.
+        options: of `ltsam train` that all trainings had.
     """
     ended = [list(ended_runs(root, row).values()) for row in table.whole]
     rows = [_row(row, records) for row, records in zip(table.whole, ended)]
-    facts = {"table": table.name, "title": table.title, "source": table.source, "words": list(words)}
+    facts = {"table": table.name, "title": table.title, "source": table.source, "words": list(options)}
     write_json(root / "table.json", {**facts, "rows": rows})
     figure = ["", f"![Accuracy against training time]({FIGURE})"] if (root / FIGURE).is_file() else []
-    page = _markdown(table, rows, [record for records in ended for record in records], words)
+    page = _markdown(table, rows, [record for records in ended for record in records], options)
     write_whole(root / "table.md", "\n".join([*page, *figure]) + "\n")
 
 
 def ended_runs(root: Path, row: Row) -> dict[Path, RunRecord]:
     """Of every seed that there is, by folder."""
-    ended = {file.parent: read_metrics(file.parent) for file in root.glob(f"{row.name}/seed*/{FILE_NAME}")}
+    folders = root.glob(f"{row.name}/seed*")
+    ended = {folder: record for folder in folders if (record := RunFolder(folder).record) is not None}
     return dict(sorted(ended.items(), key=lambda item: item[1].seed))
 
 
@@ -73,7 +75,7 @@ def _percent(record: RunRecord, name: str) -> float | None:
 
 
 def _markdown(
-    table: TableOfRuns, rows: Sequence[Mapping[str, Any]], records: Sequence[RunRecord], words: Sequence[str]
+    table: TableOfRuns, rows: Sequence[Mapping[str, Any]], records: Sequence[RunRecord], options: Sequence[str]
 ) -> list[str]:
     lines = [f"# {table.title}", "", f"Published: {table.source}", ""]
     lines += [
@@ -84,7 +86,7 @@ def _markdown(
     lines += [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
     lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
     facts = {
-        "Given to every training": [shlex.join(words)] if words else [],
+        "Given to every training": [shlex.join(options)] if options else [],
         "Hardware": sorted({record.hardware for record in records}),
         "Versions": sorted({_versions(record) for record in records}),
     }
@@ -102,8 +104,8 @@ def _beside(ours: str, published: float | None) -> str:
 
 
 def _spread(values: Sequence[float | None], digits: int) -> str:
-    known = [value for value in values if value is not None]
-    return mean_and_deviation(*spread(known), digits=digits) if known else "-"
+    numbers = [value for value in values if value is not None]
+    return mean_and_deviation(*spread(numbers), digits=digits) if numbers else "-"
 
 
 def _versions(record: RunRecord) -> str:

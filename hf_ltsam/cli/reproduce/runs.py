@@ -14,11 +14,11 @@ from typing import Any
 import yaml
 
 from hf_ltsam.cli.reproduce.tables import Row
-from hf_ltsam.cli.train.arguments import read_settings
-from hf_ltsam.cli.train.saved_run import RECIPE
+from hf_ltsam.cli.train.arguments import read_settings, with_recipe
+from hf_ltsam.runs.folder import RECIPE, RunFolder
 from hf_ltsam.runs.recipes import find_recipe
-from hf_ltsam.runs.record import FILE_NAME, RunRecord, read_metrics
-from hf_ltsam.training.resume import last_checkpoint
+from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.training.checkpoints import last_checkpoint
 
 POLL = 0.2  # seconds between two looks at the processes
 # What a run's folder decides; tokens are not kept in it.
@@ -31,13 +31,13 @@ class RowRun:
 
     Args:
         root: folder of the table.
-        words: options of the training that are given for all rows.
+        options: of `ltsam train`, the same for all rows.
     """
 
     row: Row
     seed: int
     root: Path
-    words: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -51,18 +51,18 @@ class RowRun:
     @property
     def result(self) -> RunRecord | None:
         """Of a run that has ended."""
-        return read_metrics(self.folder) if (self.folder / FILE_NAME).is_file() else None
+        return RunFolder(self.folder).record
 
     @property
     def program(self) -> str:
         return "train" if self.row.first_stage is None else "decouple"
 
     def arguments(self) -> list[str]:
-        """The words after `ltsam train` or `ltsam decouple`."""
+        """The options of `ltsam train` or `ltsam decouple`."""
         words = ["--config", self._recipe(), "--seed", str(self.seed), "--output_dir", str(self.folder)]
         if self.row.first_stage is not None:
             return [*words, "--first_stage", str(self.root / Path(self.row.first_stage).stem / f"seed{self.seed}")]
-        return [*words, *self.words]
+        return [*words, *self.options]
 
     def start(self, threads: int) -> subprocess.Popen[bytes]:
         """Train, or go on from the last checkpoint; what is printed goes to the end of `log`."""
@@ -83,7 +83,7 @@ class RowRun:
         file = self.folder / RECIPE
         if not file.is_file():
             return
-        then, _ = read_settings(["--config", str(file)], self.program)
+        then = with_recipe({}, file, self.program)
         relevant = {name for name in {**now, **then} if name not in _OF_THE_PLACE}
         if self.program == "decouple":  # its file holds the first stage's settings too
             relevant &= set(now)

@@ -1,229 +1,235 @@
-"""The quantities of `ltsam sharpness`, each computed once and kept."""
+"""The analysis of a saved run: which quantities, each computed once and kept, and one file of all of them.
+
+analyse(Request(Path("runs/mine"), groups=("many", "few"), settings=CurvatureSettings(max_samples=300)))
+"""
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
-from hf_ltsam.cli.train.saved_run import SavedRun, epoch_of, step_of
+from hf_ltsam import LOSSES
+from hf_ltsam.cli.train.saved_run import SavedRun, open_run
 from hf_ltsam.curvature import (
     ChosenImages,
-    Chunks,
-    Direction,
-    Hessian,
-    MeanLoss,
+    CurvatureSettings,
+    Subject,
     Subset,
-    class_means,
-    filter_normalised,
+    check_memory,
+    choose_images,
+    class_index,
+    density_of,
     fixed_for_curvature,
-    hutchinson,
-    loss_surface,
+    group_classes,
     make_subset,
-    sample_losses_of,
-    sharpness_curve,
-    spectral_density,
-    suggest_rho,
-    towards,
+    sharpness_of,
+    spectrum_of,
+    surface_images,
+    surface_of,
 )
-from hf_ltsam.landscape.weights import TrainableWeights
-from hf_ltsam.losses import Loss
-from hf_ltsam.runs.identity import fingerprint
+from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.losses import CrossEntropy, Loss
+from hf_ltsam.runs.folder import SHARPNESS, SHARPNESS_RESULTS, RunFolder
+from hf_ltsam.runs.identity import describe, fingerprint
+from hf_ltsam.runs.record import installed_versions
 from hf_ltsam.runs.sharpness.parts import Parts
 from hf_ltsam.runs.sharpness.records import (
     extremes_record,
+    samples_record,
     sharpness_record,
     spectrum_record,
     subset_record,
     surface_record,
 )
+from hf_ltsam.training.refusals import check_head
 
-OTHER_VECTORS = 1_000_000  # seeds of the trace's vectors follow, so that they are independent of Lanczos' own
 
-
-@dataclass
-class Analysis:
-    """One model and its images, with what was asked for.
+@dataclass(frozen=True)
+class Request:
+    """The quantities of a saved run that are asked for.
 
     Args:
-        model: on its device.
-        images: the training images without augmentation.
-        chosen: those that stand for each class.
-        subsets: the classes and groups asked for.
-        options: of the command line.
-        parts: where results are kept.
-        progress: whether to show bars.
+        run: its folder, or that of one of its checkpoints.
+        loss: whose curvature.
+        classes: by index or name. Without classes and groups: the largest and the smallest class.
+        groups: of all, many, medium, few, head, tail.
+        spectra: eigenvalues, trace and density of every class and group.
+        checkpoints: their extreme eigenvalues at every checkpoint of the run.
+        suggest_rho: L(w + eps) - L(w) for a range of radii, and which to try.
+        surface: the loss around the weights: "1d", "2d", or None.
+        towards: the folder of another run or checkpoint, to which the first direction of the surface leads.
+        dataset: where the data are now; None: where they were in the training.
+        output: the folder of the results; None: `sharpness` in that of the run.
+        settings: how each of them is measured.
     """
 
+    run: Path
+    loss: Loss = field(default_factory=CrossEntropy)
+    classes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    spectra: bool = True
+    checkpoints: bool = False
+    suggest_rho: bool = False
+    surface: str | None = None
+    towards: Path | None = None
+    dataset: str | None = None
+    output: Path | None = None
+    settings: CurvatureSettings = field(default_factory=CurvatureSettings)
+
+    def __post_init__(self) -> None:
+        if self.towards is not None and self.surface is None:
+            raise ValueError("--towards is a direction of a surface: add --surface 1d or 2d.")
+
+
+def analyse(request: Request, command: str = "", progress: bool = True) -> Path:
+    """Compute what is asked for and not there yet, and write `sharpness.json`.
+
+    Args:
+        command: stated in the file, to repeat the analysis.
+        progress: whether to show bars.
+
+    Returns:
+        The path of `sharpness.json`.
+    """
+    if request.towards is not None:
+        RunFolder(request.towards).require_weights()
+    saved = open_run(request.run, request.dataset)
+    subsets, chosen = _subsets(request, saved)
+    checkpoints = saved.checkpoints() if request.checkpoints else []
+    model = saved.model()
+    check_head(request.loss, model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parts = Parts(request.output or request.run / SHARPNESS, _identity(request, saved, model))
+    images = saved.training_images(model, progress)
+    subject = Subject(model.to(device), request.loss, images, saved.splits.train_labels, saved.statistics)
+    analysis = _Analysis(request, saved, subject, chosen, subsets, parts, progress)
+    with fixed_for_curvature(model):
+        if request.spectra:
+            analysis.spectra()
+        if request.suggest_rho:
+            analysis.sharpness()
+        if request.surface:
+            analysis.surface()
+    if request.checkpoints:
+        analysis.evolution(checkpoints)
+    return parts.assemble(SHARPNESS_RESULTS, _facts(parts, saved, model, chosen, subsets, command))
+
+
+@dataclass(frozen=True)
+class _Analysis:
+    """Every quantity of one model, kept in `parts` when it is finished.
+
+    Args:
+        subsets: the classes and groups asked for.
+        chosen: the images that stand for each class.
+    """
+
+    request: Request
     saved: SavedRun
-    model: nn.Module
-    loss: Loss
-    images: Any
+    subject: Subject
     chosen: ChosenImages
     subsets: Sequence[Subset]
-    options: argparse.Namespace
     parts: Parts
     progress: bool = True
 
+    @property
+    def settings(self) -> CurvatureSettings:
+        return self.request.settings
+
     def spectra(self) -> None:
         """Eigenvalues, trace and density of every subset."""
-        o = self.options
-        settings = {
-            "lanczos_steps": o.lanczos_steps,
-            "probes": o.probes,
-            "trace_probes": o.trace_probes,
-            "seed": o.seed,
-        }
-        check_memory(self.model, o.lanczos_steps)
-        todo = [s for s in self.subsets if not self.parts.is_done(f"spectra/{s.name}", settings)]
-        products = o.lanczos_steps * o.probes + o.trace_probes
+        stated = self._stated("lanczos_steps", "probes", "trace_probes", "seed")
+        check_memory(self.subject.model, self.settings.lanczos_steps)
+        todo = [s for s in self.subsets if not self.parts.is_done(f"spectra/{s.name}", stated)]
+        products = self.settings.lanczos_steps * self.settings.probes + self.settings.trace_probes
         with self._bar("Hessian-vector products", products * sum(map(len, todo))) as bar:
             for subset in todo:
                 bar.set_postfix_str(subset.name)
-                self.parts.make(f"spectra/{subset.name}", settings, partial(self._spectrum, subset, bar))
+                self.parts.make(f"spectra/{subset.name}", stated, partial(self._spectrum, subset, bar))
 
     def _spectrum(self, subset: Subset, bar: Any) -> dict[str, Any]:
-        o, mean_loss = self.options, self._mean_loss(self.model, subset)
-        hessian = Hessian(mean_loss)
+        measured = spectrum_of(self.subject, subset, self.settings, lambda: bar.update(len(subset)))
+        return {**subset_record(subset), **spectrum_record(*measured)}
 
-        def advance() -> None:
-            bar.update(len(subset))
-
-        density = spectral_density(hessian, o.lanczos_steps, o.probes, o.seed, advance)
-        traces = hutchinson(hessian, o.trace_probes, o.seed + OTHER_VECTORS, advance)
-        gradient_norm = float(mean_loss.gradient().double().norm())
-        return {**subset_record(subset), **spectrum_record(density, traces, mean_loss.value(), gradient_norm)}
-
-    def evolution(self, folders: Sequence[Path]) -> None:
+    def evolution(self, checkpoints: Sequence[RunFolder]) -> None:
         """Extreme eigenvalues of every subset at every checkpoint."""
-        check_memory(self.model, self.options.lanczos_steps)
-        total = self.options.lanczos_steps * self.options.probes * sum(map(len, self.subsets)) * len(folders)
-        with self._bar("checkpoints", total) as bar:
-            for folder in folders:
-                model = self.saved.model(folder).to(self._device)
+        check_memory(self.subject.model, self.settings.lanczos_steps)
+        products = self.settings.lanczos_steps * self.settings.probes
+        with self._bar("checkpoints", products * sum(map(len, self.subsets)) * len(checkpoints)) as bar:
+            for checkpoint in checkpoints:
+                model = self.saved.model(checkpoint.path).to(self.subject.device)
                 with fixed_for_curvature(model):
-                    self._checkpoint(folder, model, bar)
+                    self._checkpoint(checkpoint, model, bar)
 
-    def _checkpoint(self, folder: Path, model: nn.Module, bar: Any) -> None:
-        o, step = self.options, step_of(folder)
-        settings = {
-            "lanczos_steps": o.lanczos_steps,
-            "probes": o.probes,
-            "seed": o.seed,
-            "weights_sha256": fingerprint(model),
-        }
+    def _checkpoint(self, checkpoint: RunFolder, model: nn.Module, bar: Any) -> None:
+        step, folder_name, subject = checkpoint.step, checkpoint.path.name, replace(self.subject, model=model)
+        stated = {**self._stated("lanczos_steps", "probes", "seed"), "weights_sha256": fingerprint(model)}
         for subset in self.subsets:
-            bar.set_postfix_str(f"{folder.name}, {subset.name}")
+            bar.set_postfix_str(f"{folder_name}, {subset.name}")
             name = f"evolution/{subset.name} @ {step}"
-            if self.parts.is_done(name, settings):
-                bar.update(o.lanczos_steps * o.probes * len(subset))
+            if self.parts.is_done(name, stated):
+                bar.update(self.settings.lanczos_steps * self.settings.probes * len(subset))
                 continue
-            where = {"subset": subset.name, "checkpoint": folder.name, "step": step, "epoch": epoch_of(folder)}
-            self.parts.make(name, settings, partial(self._point, where, model, subset, bar))
+            place = {"subset": subset.name, "checkpoint": folder_name, "step": step, "epoch": checkpoint.epoch}
+            self.parts.make(name, stated, partial(self._point, place, subject, subset, bar))
 
-    def _point(self, where: dict[str, Any], model: nn.Module, subset: Subset, bar: Any) -> dict[str, Any]:
-        o, mean_loss = self.options, self._mean_loss(model, subset)
-        density = spectral_density(
-            Hessian(mean_loss), o.lanczos_steps, o.probes, o.seed, lambda: bar.update(len(subset))
-        )
-        return {**where, **subset_record(subset), "loss": mean_loss.value(), **extremes_record(density)}
+    def _point(self, place: dict[str, Any], subject: Subject, subset: Subset, bar: Any) -> dict[str, Any]:
+        density, loss = density_of(subject, subset, self.settings, lambda: bar.update(len(subset)))
+        return {**place, **subset_record(subset), "loss": loss, **extremes_record(density)}
 
     def sharpness(self) -> None:
         """L(w + eps) - L(w) of every class, over mini-batches of all classes as the training draws them."""
-        o, batch_size = self.options, self.saved.run.config.per_device_train_batch_size
-        everything = make_subset("all", range(self.saved.statistics.num_classes), self.chosen)
-        settings = {"rhos": sorted(o.rhos), "mini_batch": batch_size, "seed": o.seed}
-        if self.parts.is_done("sharpness/all", settings):
+        mini_batch = self.saved.run.config.per_device_train_batch_size
+        rhos = sorted(self.settings.rhos)
+        stated = {"rhos": rhos, "mini_batch": mini_batch, "seed": self.settings.seed}
+        if self.parts.is_done("sharpness/all", stated):
             return
-        order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(o.seed))
-        shuffled = Subset("all", everything.classes, everything.rows[order], everything.weights[order])
-        with self._bar(f"{len(o.rhos)} radii", len(shuffled)) as bar:
-            curve = sharpness_curve(
-                TrainableWeights(self.model),
-                Chunks(self.images, shuffled.rows, batch_size, self._device),
-                self._sample_losses(self.model),
-                self.saved.statistics.num_classes,
-                o.rhos,
-                shuffled.weights,
-                bar.update,
-            )
-        chance = self._loss_without_information(shuffled)
-        record = {**subset_record(shuffled), **sharpness_record(curve, suggest_rho(curve, chance), chance)}
-        self.parts.make("sharpness/all", settings, lambda: record)
+        with self._bar(f"{len(rhos)} radii", sum(map(len, self.chosen.rows))) as bar:
+            measured = sharpness_of(self.subject, self.chosen, mini_batch, self.settings, bar.update)
+        record = sharpness_record(measured.curve, measured.suggested, measured.loss_without_information)
+        self.parts.make("sharpness/all", stated, lambda: {**subset_record(measured.subset), **record})
 
     def surface(self) -> None:
         """The mean loss of every subset around the weights."""
-        o = self.options
-        other = None if o.towards is None else self.saved.model(o.towards)
-        settings = {
+        towards = self.request.towards
+        other = None if towards is None else self.saved.model(towards)
+        stated = {
             "subsets": [s.name for s in self.subsets],
             "coordinates": self._coordinates(),
-            "seed": o.seed,
-            "towards": None if other is None else {"folder": str(o.towards), "weights_sha256": fingerprint(other)},
+            "seed": self.settings.seed,
+            "towards": None if other is None else {"folder": str(towards), "weights_sha256": fingerprint(other)},
         }
-        name = f"surface/{o.surface}" + ("" if other is None else " towards")
-        if not self.parts.is_done(name, settings):
-            self.parts.make(name, settings, lambda: self._surface(other))
+        name = f"surface/{self.request.surface}" + ("" if other is None else " towards")
+        if not self.parts.is_done(name, stated):
+            self.parts.make(name, stated, lambda: self._surface(other))
 
     def _surface(self, other: nn.Module | None) -> dict[str, Any]:
-        coordinates, weights = self._coordinates(), TrainableWeights(self.model)
-        directions, words = self._directions(weights, other)
         classes = sorted({c for subset in self.subsets for c in subset.classes})
-        rows = make_subset("", classes, self.chosen).rows
-        C, points = self.saved.statistics.num_classes, 1
-        for values in coordinates:
-            points *= len(values)
-        chunks = Chunks(self.images, rows, self.options.batch_size, self._device)
-        sample_losses = self._sample_losses(self.model)
-        with self._bar("loss surface", points * len(rows)) as bar:
-
-            def measure() -> Tensor:
-                bar.update(len(rows))
-                return class_means(chunks, sample_losses, C)
-
-            losses = loss_surface(weights, measure, directions, coordinates)
-        return surface_record(coordinates, words, losses, self.subsets, self.saved.statistics.counts)
-
-    def _directions(self, weights: TrainableWeights, other: nn.Module | None) -> tuple[list[Direction], list[str]]:
-        count, seed = int(self.options.surface[0]), self.options.seed
-        directions = [filter_normalised(weights, seed + k) for k in range(count)]
-        words = [f"random, filter-normalised (seed {seed + k})" for k in range(count)]
-        if other is not None:
-            directions[0], words[0] = (
-                towards(weights, other.to(self._device).state_dict()),
-                f"to {self.options.towards}",
+        target = None if other is None else (str(self.request.towards), other.to(self.subject.device).state_dict())
+        with self._bar("loss surface", surface_images(classes, self.chosen, self._coordinates())) as bar:
+            measured = surface_of(
+                self.subject, classes, self.chosen, self._dimensions, self.settings, target, bar.update
             )
-        return directions, words
+        return surface_record(*measured, self.subsets, self.saved.statistics.counts)
 
     def _coordinates(self) -> list[list[float]]:
-        o = self.options
-        points = o.points or {"1d": 41, "2d": 21}[o.surface]
-        spans = [o.span or (-1.0, 1.0) for _ in range(int(o.surface[0]))]
-        if o.towards is not None and o.span is None:
-            spans[0] = (-0.5, 1.5)
-        return [torch.linspace(low, high, points, dtype=torch.float64).tolist() for low, high in spans]
+        return self.settings.coordinates(self._dimensions, self.request.towards is not None)
 
-    def _mean_loss(self, model: nn.Module, subset: Subset) -> MeanLoss:
-        chunks = Chunks(self.images, subset.rows, self.options.batch_size, self._device)
-        return MeanLoss(TrainableWeights(model), chunks, self._sample_losses(model), subset.weights)
+    @property
+    def _dimensions(self) -> int:
+        return {"1d": 1, "2d": 2}[str(self.request.surface)]
 
-    def _sample_losses(self, model: nn.Module) -> Any:
-        return sample_losses_of(model, self.loss, self.saved.statistics)
-
-    def _loss_without_information(self, subset: Subset) -> float:
-        """Mean loss where all logits are 0."""
-        labels = self.saved.splits.train_labels[subset.rows]
-        logits = torch.zeros(len(subset), self.saved.statistics.num_classes, dtype=torch.float64)
-        return float(self.loss(logits, labels, self.saved.statistics) @ subset.weights)
+    def _stated(self, *names: str) -> dict[str, Any]:
+        """The settings that a part follows from."""
+        return {name: getattr(self.settings, name) for name in names}
 
     @contextmanager
     def _bar(self, what: str, total: int) -> Iterator[Any]:
@@ -231,24 +237,45 @@ class Analysis:
         with tqdm(total=total, desc=what, unit=" images", unit_scale=True, disable=hidden) as bar:
             yield bar
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
+
+def _subsets(request: Request, saved: SavedRun) -> tuple[list[Subset], ChosenImages]:
+    """Those that were asked for; otherwise the largest and the smallest class."""
+    counts, names = saved.statistics.counts, saved.splits.class_names
+    classes = [class_index(word, names) for word in request.classes]
+    if not classes and not request.groups:
+        classes = [counts.index(max(counts)), len(counts) - 1 - counts[::-1].index(min(counts))]
+    settings = request.settings
+    chosen = choose_images(saved.splits.train_labels, len(counts), settings.max_samples, settings.seed)
+    members = {name: group_classes(name, saved.statistics) for name in request.groups}
+    members |= {f"class {c}": (c,) for c in classes}
+    return [make_subset(name, of_subset, chosen) for name, of_subset in members.items()], chosen
 
 
-def check_memory(model: nn.Module, steps: int) -> None:
-    """Refuse a Lanczos basis that does not fit.
+def _identity(request: Request, saved: SavedRun, model: nn.Module) -> dict[str, object]:
+    """What all parts have in common."""
+    return {
+        "weights_sha256": fingerprint(model),
+        "loss": describe(LOSSES, request.loss),
+        "training_labels_sha256": label_fingerprint(saved.splits.train_labels),
+        "max_samples": request.settings.max_samples,
+        "seed": request.settings.seed,
+    }
 
-    Raises:
-        ValueError: naming its size and what there is.
-    """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    needed = steps * sum(p.numel() * p.itemsize for p in trainable)
-    device = trainable[0].device
-    on_gpu = device.type == "cuda"
-    there = torch.cuda.mem_get_info(device)[0] if on_gpu else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        raise ValueError(
-            f"--lanczos_steps {steps} keeps {steps} vectors of all trainable weights, {needed / 2**30:.1f} GiB; there are "
-            f"{there / 2**30:.1f} GiB. Take fewer steps: the extremes need some 30."
-        )
+
+def _facts(
+    parts: Parts, saved: SavedRun, model: nn.Module, chosen: ChosenImages, subsets: Sequence[Subset], command: str
+) -> dict[str, object]:
+    """What figures and reports say about all parts."""
+    return {
+        "run": str(saved.root.path),
+        "weights": str(saved.folder.path),
+        **parts.subject,
+        "model": type(model).__name__,
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "class_names": saved.splits.class_names,
+        "class_statistics": saved.statistics.to_dict(),
+        "samples": samples_record(chosen, subsets),
+        "mode": "evaluation mode, training images without random augmentation",
+        "command": command,
+        "versions": installed_versions(),
+    }

@@ -4,20 +4,82 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hf_ltsam.curvature import DEFAULT_RHOS
-from hf_ltsam.hyperparameters import COUNT, POSITIVE, nearest, require
-from hf_ltsam.losses import make_loss
+from hf_ltsam.cli.sharpness.analysis import Request
+from hf_ltsam.curvature import CurvatureSettings
+from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_loss
+from hf_ltsam.runs.identity import describe
 
 DESCRIPTION = """\
 Curvature of a trained model, class by class: extreme eigenvalues, trace and spectral density of the Hessian of the loss.
 
-Without --classes and --groups, the largest and the smallest class are looked at. With --suggest_rho, --surface or
---checkpoints only these are computed, and the spectra as well with --spectrum. Results are kept: killed, or run again with
-more options, it goes on from there."""
+Without --classes and --groups, the largest and the smallest class are analysed. With --suggest_rho, --surface or
+--checkpoints only these are computed, and the spectra as well with --spectrum. Results are kept: after a kill, or with
+more options, the analysis goes on from there."""
+DEFAULTS = CurvatureSettings()
+
+
+def parse_options(words: Sequence[str]) -> Request:
+    """The analysis that the options describe.
+
+    Raises:
+        ValueError: an unknown option, with the nearest valid one, or a value out of its range.
+    """
+    parser = _parser()
+    options, unknown = parser.parse_known_args([_underscored(word) for word in words])
+    if unknown:
+        valid = [action.option_strings[0] for action in parser._actions if action.option_strings]
+        word = unknown[0].partition("=")[0]
+        raise ValueError(f"Unknown option {word}.{nearest(word, valid)}")
+    settings = CurvatureSettings(
+        lanczos_steps=options.lanczos_steps,
+        probes=options.probes,
+        trace_probes=options.trace_probes,
+        rhos=tuple(options.rhos),
+        span=None if options.span is None else tuple(options.span),
+        points=options.points,
+        max_samples=options.max_samples,
+        batch_size=options.batch_size,
+        seed=options.seed,
+    )
+    return Request(
+        run=options.run,
+        loss=_loss(options.loss, options.loss_args),
+        classes=tuple(options.classes),
+        groups=tuple(options.groups),
+        spectra=options.spectrum or not (options.surface or options.suggest_rho or options.checkpoints),
+        checkpoints=options.checkpoints,
+        suggest_rho=options.suggest_rho,
+        surface=options.surface,
+        towards=options.towards,
+        dataset=options.dataset,
+        output=options.output,
+        settings=settings,
+    )
+
+
+def command_of(request: Request) -> str:
+    """The command line that asks for the same analysis."""
+    loss = describe(LOSSES, request.loss)
+    options = {
+        **{name: getattr(request, name) for name in ("classes", "groups", "surface", "towards", "dataset", "output")},
+        "loss": None if request.loss == CrossEntropy() else loss["name"],
+        "loss_args": json.dumps(loss["args"]) if loss["args"] else None,
+        **{name: value for name, value in asdict(request.settings).items() if value != getattr(DEFAULTS, name)},
+    }
+    others = {name: getattr(request, name) for name in ("checkpoints", "suggest_rho")}
+    flags = {**others, "spectrum": request.spectra and (any(others.values()) or request.surface is not None)}
+    words = ["ltsam", "sharpness", str(request.run), *(f"--{name}" for name, is_set in flags.items() if is_set)]
+    for name, value in options.items():
+        if value not in (None, ()):
+            words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return shlex.join(words)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,22 +89,6 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{message[0].upper()}{message[1:]}. `ltsam sharpness --help` lists all options.")
 
 
-def parse_options(words: Sequence[str]) -> argparse.Namespace:
-    """The options.
-
-    Raises:
-        ValueError: an unknown option, with the nearest valid one, or a value out of its range.
-    """
-    parser = _parser()
-    options, unknown = parser.parse_known_args([_underscored(word) for word in words])
-    if unknown:
-        known = [action.option_strings[0] for action in parser._actions if action.option_strings]
-        word = unknown[0].partition("=")[0]
-        raise ValueError(f"Unknown option {word}.{nearest(word, known)}")
-    _check(options)
-    return options
-
-
 def _parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = _Parser(prog="ltsam sharpness", description=DESCRIPTION, formatter_class=formatter, allow_abbrev=False)
@@ -50,79 +96,49 @@ def _parser() -> argparse.ArgumentParser:
     add("run", type=Path, metavar="RUN", help="the output folder of `ltsam train`, or a checkpoint in it")
     add("--classes", nargs="+", default=[], metavar="C", help="classes, by index or name")
     add("--groups", nargs="+", default=[], metavar="G", help="of: all many medium few head tail")
-    add(
-        "--max_samples",
-        type=int,
-        metavar="N",
-        help="take at most N images of each class, always the same (default: all)",
-    )
+    _count(parser, "max_samples", "N", "images of each class at most, always the same ones (default: all)")
     add("--loss", default="cross_entropy", help="whose curvature: a loss of `ltsam train` (default: %(default)s)")
     add("--loss_args", default="{}", metavar="JSON", help="arguments of the loss, as JSON")
     add("--spectrum", action="store_true", help="also the spectra, where another quantity is asked for")
-    add("--lanczos_steps", type=int, default=100, metavar="M", help="of each Lanczos run (default: %(default)s)")
-    add("--probes", type=int, default=1, metavar="K", help="Lanczos runs averaged for a density (default: %(default)s)")
-    add("--trace_probes", type=int, default=10, metavar="K", help="random vectors for the trace (default: %(default)s)")
+    _count(parser, "lanczos_steps", "M", "of each Lanczos run (default: %(default)s)")
+    _count(parser, "probes", "K", "Lanczos runs averaged for a density (default: %(default)s)")
+    _count(parser, "trace_probes", "K", "random vectors for the trace (default: %(default)s)")
     add("--checkpoints", action="store_true", help="extreme eigenvalues of every checkpoint-N of the run")
     add("--suggest_rho", action="store_true", help="L(w + eps) - L(w) for a range of radii, and which to try")
-    add(
-        "--rhos",
-        nargs="+",
-        type=float,
-        default=list(DEFAULT_RHOS),
-        metavar="R",
-        help="these radii (default: 0.001 to 10)",
-    )
+    add("--rhos", nargs="+", type=float, default=DEFAULTS.rhos, metavar="R", help="these radii (default: 0.001 to 10)")
     add("--surface", choices=["1d", "2d"], help="loss along random filter-normalised directions")
     add("--towards", type=Path, metavar="FOLDER", help="first direction of the surface: to this run or checkpoint")
-    add(
-        "--span",
-        nargs=2,
-        type=float,
-        metavar=("FROM", "TO"),
-        help="of a surface (default: -1 1; with --towards -0.5 1.5)",
-    )
-    add("--points", type=int, metavar="T", help="of a surface in each direction (default: 1d 41, 2d 21)")
-    add(
-        "--batch_size",
-        type=int,
-        default=64,
-        metavar="N",
-        help="images that pass at once: less, less memory (default: 64)",
-    )
+    span = "of a surface (default: -1 1; with --towards -0.5 1.5)"
+    add("--span", nargs=2, type=float, metavar=("FROM", "TO"), help=span)
+    _count(parser, "points", "T", "of a surface in each direction (default: 1d 41, 2d 21)")
+    _count(parser, "batch_size", "N", "images that pass at once; fewer need less memory (default: %(default)s)")
     add("--dataset", help="where the data are now (default: where they were in the training)")
-    add("--seed", type=int, default=0, help="of chosen images, start vectors and directions (default: 0)")
+    _count(parser, "seed", "N", "of chosen images, start vectors and directions (default: %(default)s)")
     add("--output", type=Path, metavar="DIR", help="(default: RUN/sharpness)")
     return parser
 
 
-def loss_of(options: argparse.Namespace) -> Any:
+def _count(parser: argparse.ArgumentParser, name: str, metavar: str, text: str) -> None:
+    """A whole number of `CurvatureSettings`, which has the default and the range."""
+    parser.add_argument(f"--{name}", type=int, default=getattr(DEFAULTS, name), metavar=metavar, help=text)
+
+
+def _loss(name: str, args: str) -> Loss:
     """The loss by name.
 
     Raises:
         ValueError: unknown, or arguments that it does not have.
     """
     try:
-        arguments = json.loads(options.loss_args)
+        arguments: Any = json.loads(args)
     except json.JSONDecodeError as error:
-        raise ValueError(f"--loss_args {options.loss_args} is not JSON ({error}): '{{\"tau\": 2}}', say.") from error
+        raise ValueError(f"--loss_args {args} is not JSON ({error}): '{{\"tau\": 2}}', for example.") from error
     if not isinstance(arguments, dict):
-        raise ValueError(f"--loss_args {options.loss_args} must be a mapping: '{{\"tau\": 2}}', say.")
-    return make_loss(options.loss, **arguments)
-
-
-def _check(options: argparse.Namespace) -> None:
-    loss_of(options)
-    for name in ("lanczos_steps", "probes", "trace_probes", "batch_size"):
-        require(COUNT, "ltsam sharpness", **{name: getattr(options, name)})
-    for name in ("max_samples", "points"):
-        if getattr(options, name) is not None:
-            require(COUNT, "ltsam sharpness", **{name: getattr(options, name)})
-    for rho in options.rhos:
-        require(POSITIVE, "ltsam sharpness", rhos=rho)
-    if options.towards is not None and options.surface is None:
-        raise ValueError("--towards is a direction of a surface: add --surface 1d or 2d.")
-    if options.span is not None and not options.span[0] < options.span[1]:
-        raise ValueError(f"--span must rise, got {options.span[0]:g} to {options.span[1]:g}.")
+        raise ValueError(f"--loss_args {args} must be a mapping: '{{\"tau\": 2}}', for example.")
+    loss = make_loss(name, **arguments)
+    if isinstance(loss, FeatureLoss):
+        raise ValueError(f"--loss {name} weighs images by their features, and has no Hessian here: take cross_entropy.")
+    return loss
 
 
 def _underscored(word: str) -> str:

@@ -1,4 +1,4 @@
-"""What can go wrong, found before any time is spent."""
+"""Settings that cannot work, refused before data or model are loaded."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from hf_ltsam import LTSamConfig, make_loss, make_method
-from hf_ltsam.cli.train.arguments import Run
+from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.train.model import OURS
-from hf_ltsam.cli.train.splits import check_choice, check_data
-from hf_ltsam.losses.reweighting import Reweighting
+from hf_ltsam.cli.train.settings import Run
+from hf_ltsam.cli.train.splits import check_data
+from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.models.class_vectors import STARTS
 from hf_ltsam.models.clip_source import OPEN_CLIP
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.models.resnet_cifar import HEADS
 from hf_ltsam.models.views import check_test_time
 from hf_ltsam.runs.files import check_output_folder
+from hf_ltsam.runs.folder import RECORD, RunFolder
 from hf_ltsam.runs.hub import check_token, require_network
-from hf_ltsam.runs.record import FILE_NAME
-from hf_ltsam.training.interruption import folder_lock
+from hf_ltsam.training.checkpoints import checkpoint_folder, last_checkpoint
+from hf_ltsam.training.folder_lock import folder_lock
 from hf_ltsam.training.refusals import check_arguments
-from hf_ltsam.training.resume import checkpoint_folder, last_checkpoint
 
 
 def check(run: Run) -> None:
@@ -36,9 +36,7 @@ def check(run: Run) -> None:
             f"--second_stage {run.stage.second_stage}: a second stage starts from a finished run: ltsam decouple RUN "
             "--second_stage ..., or --config with the same recipe."
         )
-    make_method(config.method, **config.method_hyperparameters)
-    make_loss(config.loss, **mapping(config.loss_args))
-    Reweighting(config.reweighting, config.reweighting_start)
+    config.check_choices()
     check_arguments(config)
     if config.push_to_hub:
         require_network("--push_to_hub")
@@ -83,12 +81,12 @@ def _check_augmentation(run: Run) -> None:
         raise ValueError(f"--randaugment {run.data.randaugment}, --randaugment_magnitude: {error}") from error
     if operations is None and "randaugment_magnitude" in run.settings:
         raise ValueError(
-            f"--randaugment_magnitude {run.data.randaugment_magnitude} without --randaugment: give it too, 2 say."
+            f"--randaugment_magnitude {run.data.randaugment_magnitude} without --randaugment: give it too, for example 2."
         )
 
 
 def _check_model(run: Run) -> None:
-    """What goes with one kind of model only, on another; a folder or file that is not there."""
+    """Refuse options of one kind of model on another, and files that are not there."""
     model, name = run.model, run.model.model
     check_choice("head", model.head, HEADS)
     if model.init is not None:
@@ -118,13 +116,18 @@ def _check_model(run: Run) -> None:
 
 
 def resume_point(config: LTSamConfig) -> str | bool:
-    """`--resume_from_checkpoint`: a checkpoint's folder, "true" for the last one, or nothing."""
+    """`--resume_from_checkpoint`: a checkpoint's folder, True for the last one, or False."""
     value = config.resume_from_checkpoint or "false"
     return {"true": True, "false": False}.get(value.lower(), value)
 
 
+def mapping(arguments: dict[str, Any] | str | None) -> dict[str, Any]:
+    """Hyper-parameters as a mapping; LTSamConfig has read JSON text, or refused it."""
+    return arguments if isinstance(arguments, dict) else {}
+
+
 def warn_of_tiny_last_batch(num_images: int, config: LTSamConfig) -> None:
-    """Batch norm's running statistics suffer from a last batch of very few images, and with them the test."""
+    """Warn of a last batch of very few images: batch norm's running statistics suffer from it, and with them the test."""
     batch = config.per_device_train_batch_size
     last = num_images % batch
     if not 0 < last <= batch / 16:
@@ -132,14 +135,9 @@ def warn_of_tiny_last_batch(num_images: int, config: LTSamConfig) -> None:
     better = next(size for size in range(batch - 1, 0, -1) if num_images % size == 0 or num_images % size > size / 4)
     warnings.warn(
         f"The last batch of every epoch has {last} of {batch} images, too few for batch norm: "
-        f"--per_device_train_batch_size {better}, say, would be better.",
+        f"--per_device_train_batch_size {better}, for example, avoids it.",
         stacklevel=2,
     )
-
-
-def mapping(arguments: dict[str, Any] | str | None) -> dict[str, Any]:
-    """LTSamConfig has made a mapping of JSON text, or refused it."""
-    return arguments if isinstance(arguments, dict) else {}
 
 
 def _refuse_to_overwrite(config: LTSamConfig) -> None:
@@ -147,8 +145,8 @@ def _refuse_to_overwrite(config: LTSamConfig) -> None:
     if resume_point(config):
         return
     checkpoint = last_checkpoint(config.output_dir)
-    if checkpoint is None and not (folder / FILE_NAME).is_file():
+    if checkpoint is None and not RunFolder(folder).has(RECORD):
         return
-    found = FILE_NAME if checkpoint is None else checkpoint.name
+    content = RECORD if checkpoint is None else checkpoint.name
     go_on = "" if checkpoint is None else "--resume_from_checkpoint true goes on with it, "
-    raise ValueError(f"{folder} holds an earlier run ({found}): {go_on}--output_dir OTHER starts a new one.")
+    raise ValueError(f"{folder} holds an earlier run ({content}): {go_on}--output_dir OTHER starts a new one.")

@@ -10,8 +10,8 @@ import torch
 from datasets import Dataset
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from hf_ltsam.cli.train.data_arguments import DataArguments
 from hf_ltsam.cli.train.model import ImageFormat, Normalisation
+from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.decoding import decode_image, decode_images, encoded_images, unreadable_images
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
@@ -40,7 +40,7 @@ def prepare(
     Small training images are augmented by crops and flips, larger ones by random resized crops, flips and color_jitter.
 
     Args:
-        wanted: by the model; a size or normalisation in the settings comes first.
+        wanted: the format that the model takes; a size or normalisation in the settings comes first.
         seed: of the augmentation.
         progress: whether to show a bar while images are decoded or checked.
 
@@ -128,12 +128,12 @@ def _on_the_fly(
 
 
 def _require_small(split: Dataset, image_column: str | None) -> None:
-    """Images that nobody states a size for stay as they are, which large ones must not."""
+    """Refuse large images without a stated size: they would be kept in memory as they are."""
     image = decode_image(encoded_images(split, image_column)[0]["image"], row=0)
     if max(image.size) > SMALL:
         raise ValueError(
             f"The first image has {image.width} x {image.height} pixels, and cifar_resnet takes any size: state the one to "
-            "train at, --image_size 32 as for CIFAR, say."
+            "train at, for example --image_size 32 as for CIFAR."
         )
 
 

@@ -1,4 +1,4 @@
-"""The model by name, and the form in which it wants its images."""
+"""The model by name, and the format of the images that it takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transformers import (
 from transformers.image_utils import PILImageResampling
 
 from hf_ltsam import CifarResNetConfig
-from hf_ltsam.cli.train.model_arguments import ModelArguments
+from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.class_vectors import FROM_IMAGES
 from hf_ltsam.models.clip_source import is_clip
@@ -33,7 +33,7 @@ Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]  # mean a
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What the pixels of an image must be like.
+    """The format of the images that a model takes.
 
     Args:
         size: side in pixels; None: any, so that images may stay as they are.
@@ -104,7 +104,7 @@ def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: d
 def _clip(
     arguments: ModelArguments, class_names: Sequence[str], device: torch.device | str, progress: bool
 ) -> ClipForLongTail:
-    """A start from images is made later, when there are images."""
+    """A CLIP; class vectors from images are set later, when there are images."""
     if not arguments.pretrained:
         raise ValueError(
             f"--pretrained false: without its weights {arguments.model} is a plain ViT, without text features."
@@ -151,17 +151,17 @@ def adapted(model: PreTrainedModel, arguments: ModelArguments) -> nn.Module:
     return make_adapter(model, arguments.adapter, args, model.config.num_labels)
 
 
-def _lines(path: str, wanted: int) -> list[str]:
+def _lines(path: str, num_classes: int) -> list[str]:
     lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    if len(lines) != wanted:
+    if len(lines) != num_classes:
         raise ValueError(
-            f"--prompt_names {path} has {len(lines)} names, and there are {wanted} classes: one on each line."
+            f"--prompt_names {path} has {len(lines)} names, and there are {num_classes} classes: one on each line."
         )
     return lines
 
 
 def image_format(model: nn.Module, arguments: ModelArguments, image_size: int | None) -> ImageFormat:
-    """What the pixels must be like for a model that was built from these arguments, with an adapter or without.
+    """The image format of a model that was built from these arguments, with an adapter or without.
 
     Raises:
         OSError: no image processor lies beside the weights that the model started from.
@@ -172,7 +172,7 @@ def image_format(model: nn.Module, arguments: ModelArguments, image_size: int | 
 
 
 def clip_format(model: ClipForLongTail, image_size: int | None) -> ImageFormat:
-    """What the image tower was trained with.
+    """The image format that the image tower was trained with.
 
     Raises:
         ValueError: another size is asked for.
@@ -187,7 +187,7 @@ def clip_format(model: ClipForLongTail, image_size: int | None) -> ImageFormat:
 
 
 def wanted_format(arguments: ModelArguments) -> ImageFormat:
-    """What the image processor that lies beside the model's weights states; a new ResNet of ours takes anything.
+    """The image format that the image processor beside the model's weights states; a new ResNet of ours takes any.
 
     Raises:
         OSError: there is no model of that name, or no image processor beside it.
@@ -208,7 +208,7 @@ def wanted_format(arguments: ModelArguments) -> ImageFormat:
 def image_processor(
     height: int, width: int, short_side: int | None, mean: Sequence[float], std: Sequence[float]
 ) -> CLIPImageProcessor:
-    """Saved beside the weights, so that `pipeline("image-classification", model=FOLDER)` sees what the test saw.
+    """The image processor beside the saved weights: `pipeline("image-classification", model=FOLDER)` sees what the test saw.
 
     Pipelines make colour images: a model of one channel needs images of one channel from elsewhere.
 

@@ -1,42 +1,32 @@
-"""What a run leaves behind beside its weights: metrics.json, recipe.yaml, and a table on the screen."""
+"""The results of a run beside its weights: metrics.json, recipe.yaml, and a table on the screen."""
 
 from __future__ import annotations
 
 import platform
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.console import Console
 from rich.table import Table
 from transformers.trainer_utils import PredictionOutput
 
 from hf_ltsam import METHODS, LTSamTrainer
-from hf_ltsam.cli.train.arguments import Run
+from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.labels import label_fingerprint
-from hf_ltsam.runs.files import write_whole
-from hf_ltsam.runs.folder import weights_digest
+from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.identity import describe
 from hf_ltsam.runs.record import RunRecord, installed_versions, split_results
 
 
 def save_recipe(run: Run) -> Path:
-    """Write `recipe.yaml` into the run's folder: all that recipe and command line set, and the command."""
-    path = Path(run.config.output_dir) / "recipe.yaml"
-    again = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
-    settings = yaml.safe_dump(again, sort_keys=False)
-    repeat = f"ltsam {run.program} --config THIS_FILE --output_dir OTHER"
-    return write_whole(path, f"# {command(run)}\n# the same again: {repeat}\n{settings}")
-
-
-def command(run: Run) -> str:
-    """The run as one line to paste, however it was started."""
-    return shlex.join(["ltsam", run.program, *run.words])
+    """Write `recipe.yaml` into the run's folder: the settings that were stated, and the command."""
+    settings = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
+    repeat = f"the same again: ltsam {run.program} --config THIS_FILE --output_dir OTHER"
+    return RunFolder(Path(run.config.output_dir)).write_recipe(settings, (run.command, repeat))
 
 
 def record_of(
@@ -47,12 +37,12 @@ def record_of(
     train: Mapping[str, float],
     second_stage: Mapping[str, Any] | None = None,
 ) -> RunRecord:
-    """Everything that `metrics.json` states.
+    """The content of `metrics.json`.
 
     Args:
         test: logits and labels of the test split.
         train: the metrics that training returned; its times are kept. Of a resumed run they count from the resume on.
-        second_stage: what it was and what it started from, of a second stage.
+        second_stage: its name, hyper-parameters and first stage, of a second stage.
     """
     statistics = splits.statistics(run.data, run.config.tail_threshold)
     return RunRecord(
@@ -69,8 +59,8 @@ def record_of(
         data={**asdict(run.data), "training_labels_sha256": label_fingerprint(splits.train_labels)},
         timing=timing(train),
         hardware=hardware(trainer),
-        command=command(run),
-        weights_sha256=weights_digest(run.config.output_dir),
+        command=run.command,
+        weights_sha256=RunFolder(Path(run.config.output_dir)).weights_sha256,
         versions=installed_versions(),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from dataset_builders.long_tail import check_imbalance_ratio, long_tailed, profi
 from dataset_builders.sets.cifar_lt import load_cifar_lt
 from dataset_builders.sources.published_set import ListedSet
 from hf_ltsam import ClassStatistics
-from hf_ltsam.cli.train.data_arguments import DataArguments
+from hf_ltsam.cli.train.settings import DataArguments
+from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.bad_images import NAMED
 from hf_ltsam.data.decoding import unreadable_rows
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION
@@ -50,7 +51,7 @@ class Splits:
     reserved: Dataset | None = None
 
     def statistics(self, arguments: DataArguments, tail_threshold: int | None) -> ClassStatistics:
-        """Of the training split."""
+        """The class statistics of the training split."""
         return ClassStatistics.from_labels(
             self.train_labels,
             len(self.class_names),
@@ -128,16 +129,6 @@ def _check_lists(arguments: DataArguments) -> None:
         raise ValueError(f"--imbalance_ratio: the long tail of {builder} is that of its published list. Leave it out.")
     if builder not in listed and (arguments.lists is not None or arguments.own_lists):
         raise ValueError(f"--lists and --own_lists are for --builder {', '.join(listed)}, not {builder}.")
-
-
-def check_choice(option: str, value: str, valid: Sequence[str]) -> None:
-    """Refuse a value that is not one of these.
-
-    Raises:
-        ValueError: with the nearest ones.
-    """
-    if value not in valid:
-        raise ValueError(f"--{option} {value} does not exist.{nearest(value, valid)}")
 
 
 def _from_hub(arguments: DataArguments) -> DatasetDict:

@@ -1,13 +1,16 @@
-"""Train an image classifier on long-tailed data, test it after the last epoch, and write down what came out.
+"""Train an image classifier on long-tailed data, test it after the last epoch, and record the results.
 
-accelerate launch training_scripts/train.py --config cifar100_lt_ir100_la_focal_sam
-ltsam train --dataset FOLDER --method focal_sam --method_args '{"rho": 0.1}' --loss logit_adjustment --learning_rate 0.1
+    accelerate launch training_scripts/train.py --config cifar100_lt_ir100_la_focal_sam
+    ltsam train --dataset FOLDER --method focal_sam --method_args '{"rho": 0.1}' --loss logit_adjustment --learning_rate 0.1
+
+In Python: run_training(make_run({"dataset": FOLDER, "method": "focal_sam"})).
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
@@ -15,47 +18,56 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.cli.evaluate.images import TestImages
-from hf_ltsam.cli.train.arguments import Run, parse
-from hf_ltsam.cli.train.checks import check, mapping, resume_point, warn_of_tiny_last_batch
+from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.cli.train.checks import check, resume_point, warn_of_tiny_last_batch
 from hf_ltsam.cli.train.data import prepare
 from hf_ltsam.cli.train.model import adapted, build_model, image_format, image_processor
 from hf_ltsam.cli.train.results import print_results, record_of, save_recipe
+from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.decoding import encoded_images
-from hf_ltsam.losses import make_loss
 from hf_ltsam.losses.features import check_features
-from hf_ltsam.methods import make_method
 from hf_ltsam.models.class_vectors import FROM_IMAGES, start_from_images
 from hf_ltsam.models.spectral_norm import normalise_spectrally
 from hf_ltsam.models.views import Preprocessing
-from hf_ltsam.runs.predictions import predictions_of, write_predictions
-from hf_ltsam.runs.record import RunRecord, write_metrics
-from hf_ltsam.training.evaluation import predict_logits
+from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.predictions import predictions_of
+from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.training.checkpoints import last_checkpoint
+from hf_ltsam.training.prediction import predict_logits
 from hf_ltsam.training.refusals import check_head, check_split
-from hf_ltsam.training.resume import last_checkpoint
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """One run, from the words of the command line."""
+    """`ltsam train`: the run that the options describe."""
     with user_errors():
-        run = parse(sys.argv[1:] if argv is None else argv)
-        check(run)
-        with run.config.main_process_first(desc="loading the data"):
-            splits = load_splits(run.data)
-            if run.config.on_bad_image == "skip" and run.data.check_images:
-                splits = without_unreadable(splits, run.data.image_column, not run.config.disable_tqdm)
-        warn_of_tiny_last_batch(len(splits.train), run.config)
-        trainer = build_trainer(run, splits)
-        trained = train(run, trainer)
-        record = finish(run, splits, trainer, trained.metrics)
+        run_training(parse(sys.argv[1:] if argv is None else argv))
+
+
+def run_training(run: Run) -> RunRecord:
+    """Train, test after the last epoch, save, show the accuracies, and publish where `push_to_hub` is set.
+
+    Raises:
+        ValueError, FileNotFoundError: a setting that cannot work, named with its value and the way out.
+    """
+    check(run)
+    with run.config.main_process_first(desc="loading the data"):
+        splits = load_splits(run.data)
+        if run.config.on_bad_image == "skip" and run.data.check_images:
+            splits = without_unreadable(splits, run.data.image_column, not run.config.disable_tqdm)
+    warn_of_tiny_last_batch(len(splits.train), run.config)
+    trainer = build_trainer(run, splits)
+    trained = train(run, trainer)
+    record = finish(run, splits, trainer, trained.metrics)
+    if trainer.is_world_process_zero():
+        print_results(record, run.config.output_dir)
+    if run.config.push_to_hub:
+        commit = trainer.publish_saved()
         if trainer.is_world_process_zero():
-            print_results(record, run.config.output_dir)
-        if run.config.push_to_hub:
-            commit = trainer.publish_saved()
-            if trainer.is_world_process_zero():
-                print(f"Published: {commit.commit_url}")
+            print(f"Published: {commit.commit_url}")
+    return record
 
 
 def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
@@ -63,13 +75,12 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     config = run.config
     set_seed(config.seed)  # of the initial weights
     statistics = splits.statistics(run.data, config.tail_threshold)
-    check_split(make_method(config.method, **config.method_hyperparameters), statistics)
+    check_split(config.update_rule, statistics)
     show_bar = config.local_process_index == 0 and not config.disable_tqdm
     model = build_model(run.model, splits.class_names, run.data.num_channels, config.device, show_bar)
     normalise_spectrally(model, run.model.spectral_norm or [], run.model.spectral_norm_iterations)
-    loss = make_loss(config.loss, **mapping(config.loss_args))
-    check_head(loss, model)  # before images are decoded
-    check_features(loss, model, statistics.num_classes, config.torch_compile)
+    check_head(config.sample_loss, model)  # before images are decoded
+    check_features(config.sample_loss, model, statistics.num_classes, config.torch_compile)
     wanted = image_format(model, run.model, run.data.image_size)
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted, seed, show_bar)
@@ -123,24 +134,11 @@ def finish(
     trainer.save_state()
     record = record_of(run, trainer, splits, test, train_metrics, second_stage)
     if trainer.is_world_process_zero():
-        write_predictions(run.config.output_dir, predictions_of(test.predictions, test.label_ids, splits.class_names))
+        folder = RunFolder(Path(run.config.output_dir))
+        folder.write_predictions(predictions_of(test.predictions, test.label_ids, splits.class_names))
         save_recipe(run)
-        write_metrics(run.config.output_dir, record)  # last: who finds it finds all
+        folder.write_record(record)  # last: who finds it finds all
     return record
-
-
-def _way_back(config: LTSamConfig) -> str:
-    checkpoint = last_checkpoint(config.output_dir)
-    if checkpoint is None:
-        return "No checkpoint was written yet, so there is nothing to resume (--save_strategy, --save_steps)."
-    return f"The same command with --resume_from_checkpoint true goes on from {checkpoint}."
-
-
-if __name__ == "__main__":
-    main()
-
-
-# ---- the test after the last epoch ----
 
 
 def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionOutput:
@@ -160,3 +158,10 @@ def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionO
         None if config.disable_tqdm else f"test, {run.data.test_time}",
     )
     return PredictionOutput(logits.numpy(), splits.test_labels.numpy(), {})
+
+
+def _way_back(config: LTSamConfig) -> str:
+    checkpoint = last_checkpoint(config.output_dir)
+    if checkpoint is None:
+        return "No checkpoint was written yet, so there is nothing to resume (--save_strategy, --save_steps)."
+    return f"The same command with --resume_from_checkpoint true goes on from {checkpoint}."

@@ -1,4 +1,4 @@
-"""A run's facts as the card of its repository, and the files that go with it."""
+"""The card of a run's repository, and the files that go with it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,9 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from hf_ltsam.runs.card.facts import RECIPE, RunFacts
+from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.card.metadata import Stated, card_data, leaderboard_entries, needs_import, when
-from hf_ltsam.runs.card.tables import (
-    classes_table,
-    corrupted_tables,
-    curvature_table,
-    groups_table,
-    hyperparameters_table,
-    results_table,
-    shifted_table,
-)
-from hf_ltsam.runs.card.words import (
+from hf_ltsam.runs.card.sentences import (
     construction,
     cost,
     data_sentence,
@@ -31,7 +22,26 @@ from hf_ltsam.runs.card.words import (
     seeds_sentence,
     summary,
 )
+from hf_ltsam.runs.card.tables import (
+    classes_table,
+    corrupted_tables,
+    curvature_table,
+    groups_table,
+    hyperparameters_table,
+    results_table,
+    shifted_table,
+)
 from hf_ltsam.runs.class_curve import curve_png
+from hf_ltsam.runs.folder import (
+    CARD,
+    EVALUATION,
+    EVALUATION_RESULTS,
+    RECIPE,
+    RECORD,
+    SHARPNESS,
+    SHARPNESS_RESULTS,
+    RunFolder,
+)
 from hf_ltsam.runs.hub.failures import without_secrets
 
 FIGURE = "class_counts.png"
@@ -43,7 +53,7 @@ def model_card(facts: RunFacts, repo: str, stated: Stated | None = None, model_n
     Args:
         facts: as `read_facts` finds them in the run's folder; every number is theirs.
         repo: OWNER/NAME, or the folder, that the lines for loading name.
-        stated: what only the author can say.
+        stated: by the author.
         model_name: the title; the name of the repository where it is None.
     """
     stated = Stated() if stated is None else stated
@@ -60,17 +70,16 @@ def card_files(
 ) -> dict[str, Path | bytes]:
     """path in the repository -> content: the card, its figure, leaderboard entries, the other seeds' records, the recipe."""
     stated = Stated() if stated is None else stated
-    found: dict[str, Path | bytes] = {"README.md": str(model_card(facts, repo, stated, model_name)).encode()}
+    content: dict[str, Path | bytes] = {CARD: str(model_card(facts, repo, stated, model_name)).encode()}
     if facts.statistics is not None and _can_draw():
-        found[FIGURE] = curve_png(facts.statistics, "Training images per class")
+        content[FIGURE] = curve_png(facts.statistics, "Training images per class")
     entries = leaderboard_entries(facts, repo, stated)
     if entries is not None:
-        found[".eval_results/results.yaml"] = entries.encode()
+        content[".eval_results/results.yaml"] = entries.encode()
     for record in facts.other_seeds:
-        found[f"other_seeds/seed{record.seed}/metrics.json"] = (
-            facts.folder.parent / f"seed{record.seed}" / "metrics.json"
-        )
-    return found
+        seed = f"seed{record.seed}"
+        content[f"other_seeds/{seed}/{RECORD}"] = facts.folder.resolve().parent / seed / RECORD
+    return content
 
 
 def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
@@ -79,7 +88,7 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
     versions = record.versions if record else {}
     return {
         "record": record is not None,
-        "in_progress": record is None and (facts.folder / RECIPE).is_file(),
+        "in_progress": record is None and RunFolder(facts.folder).has(RECIPE),
         "summary": summary(facts),
         "loading": loading(facts, repo),
         "needs_import": needs_import(facts),
@@ -113,11 +122,11 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
 
 
 def _other_files(facts: RunFacts) -> str:
-    """Where numbers that are not in this run's `metrics.json` are."""
-    named = ["`other_seeds`"] if facts.other_seeds else []
-    named += ["`evaluation/ood_results.json`"] if facts.evaluation else []
-    named += ["`sharpness/sharpness.json`"] if facts.sharpness else []
-    return "".join(f", {name}" for name in named)
+    """Where the numbers are that are not in the record of this run."""
+    files = ["`other_seeds`"] if facts.other_seeds else []
+    files += [f"`{EVALUATION}/{EVALUATION_RESULTS}`"] if facts.evaluation else []
+    files += [f"`{SHARPNESS}/{SHARPNESS_RESULTS}`"] if facts.sharpness else []
+    return "".join(f", {file}" for file in files)
 
 
 def _can_draw() -> bool:

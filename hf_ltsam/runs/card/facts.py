@@ -1,45 +1,39 @@
-"""What a run's folder says about the run. A card states this and nothing else."""
+"""The facts of a run, read from its folder. A card states them and nothing else."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers.utils import logging
 
-from hf_ltsam.class_statistics import FILE_NAME as STATISTICS_FILE
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.runs.folder import weights_digest
-from hf_ltsam.runs.identity import FILE_NAME as IDENTITY_FILE
-from hf_ltsam.runs.record import FILE_NAME as METRICS_FILE
-from hf_ltsam.runs.record import RunRecord, read_metrics
+from hf_ltsam.runs.experiment import experiment_of
+from hf_ltsam.runs.folder import RECORD, RunFolder
+from hf_ltsam.runs.record import RunRecord
 
 logger = logging.get_logger(__name__)
 
-RECIPE = "recipe.yaml"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_OF_ONE_RUN = {"seed", "results", "timing", "hardware", "command", "versions", "weights_sha256"}
-_SETTINGS_OF_ONE_RUN = re.compile(r"seed|data_seed|output_dir|run_name|resume_from_checkpoint|(push_to_)?hub.*")
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """
+    """A run as its card describes it.
+
     Args:
         folder: of the run.
-        config: `config.json`.
-        record: `metrics.json`; None where the run has none (yet).
+        config: of the model.
+        record: None where the run has not finished.
         other_seeds: the records of its siblings `../seed*` that differ in the seed alone.
-        identity: `ltsam.json`: method, loss and so on, also of a run without a record.
+        identity: method, loss and so on, also of a run without a record.
         statistics: of the training set.
-        adapter: `adapter_config.json`; None for a whole model.
-        evaluation: `ood_results.json` of these weights.
-        sharpness: `sharpness.json` of these weights.
+        adapter: its configuration; None for a whole model.
+        evaluation: results of `ltsam evaluate`, of these weights.
+        sharpness: results of `ltsam sharpness`, of these weights.
     """
 
     folder: Path
@@ -74,7 +68,7 @@ class RunFacts:
 
     @property
     def task(self) -> str | None:
-        """As the Hub names it; None where it cannot be told."""
+        """As the Hub names it; None where the configuration does not say."""
         architectures = " ".join(self.config.get("architectures") or ())
         if "ForSequenceClassification" in architectures:
             return "text-classification"
@@ -83,7 +77,7 @@ class RunFacts:
 
     @property
     def trained_from(self) -> str | None:
-        """The name on the Hub of the model that the training started from."""
+        """Name on the Hub of the model from which the training started."""
         if self.adapter is not None:
             name = str(self.adapter.get("base_model_name_or_path"))
         else:
@@ -102,36 +96,35 @@ class RunFacts:
 def read_facts(
     folder: Path, evaluation: Mapping[str, Any] | None = None, sharpness: Mapping[str, Any] | None = None
 ) -> RunFacts:
-    """Read the files of a run; those that are not there are None.
+    """What the files of a run say; those that are not there are None.
 
     Args:
         evaluation, sharpness: results that are known to be of these weights.
 
     Raises:
-        ValueError: a file is damaged, and named.
+        DamagedFileError: naming the file.
     """
-    record = _record(folder)
+    run = RunFolder(folder)
+    record = _record(run)
     return RunFacts(
         folder,
-        config=_json(folder / "config.json") or {},
+        config=run.config or {},
         record=record,
-        other_seeds=() if record is None else _other_seeds(folder, record),
-        identity=_json(folder / IDENTITY_FILE) or {},
-        statistics=_statistics(folder, record),
-        adapter=_json(folder / "adapter_config.json"),
+        other_seeds=() if record is None else _other_seeds(run, record),
+        identity=run.identity or {},
+        statistics=run.statistics if record is None else ClassStatistics.from_dict(record.class_statistics),
+        adapter=run.adapter,
         evaluation=evaluation,
         sharpness=sharpness,
     )
 
 
-def _record(folder: Path) -> RunRecord | None:
-    """None too where it is of other weights, which a later training has put in the place of its own."""
-    if not (folder / METRICS_FILE).is_file():
-        return None
-    record = read_metrics(folder)
-    if record.weights_sha256 and record.weights_sha256 != weights_digest(folder):
+def _record(run: RunFolder) -> RunRecord | None:
+    """None too where a later training has replaced the weights."""
+    record = run.record
+    if record is not None and record.weights_sha256 and record.weights_sha256 != run.weights_sha256:
         logger.warning(
-            f"{folder / METRICS_FILE} is of other weights than the folder has now: its results are left out."
+            f"{run.path / RECORD} belongs to other weights than the folder has now: its results are left out."
         )
         return None
     return record
@@ -142,41 +135,14 @@ def on_hub(name: str) -> bool:
     return _HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
 
 
-def _other_seeds(folder: Path, record: RunRecord) -> tuple[RunRecord, ...]:
-    folder = folder.resolve()
+def _other_seeds(run: RunFolder, record: RunRecord) -> tuple[RunRecord, ...]:
+    """The records of the same experiment with other seeds, of seed0, seed1, ... in one folder."""
+    folder = run.path.resolve()
     if not re.fullmatch(r"seed\d+", folder.name):
         return ()
-    found = {record.seed: record}
-    for file in sorted(folder.parent.glob(f"seed*/{METRICS_FILE}")):
-        other = read_metrics(file)
-        if other.seed not in found and _same_but_seed(record, other) and _settings(folder) == _settings(file.parent):
-            found[other.seed] = other
-    return tuple(found[seed] for seed in sorted(found) if seed != record.seed)
-
-
-def _same_but_seed(one: RunRecord, other: RunRecord) -> bool:
-    shared = [f.name for f in fields(RunRecord) if f.name not in _OF_ONE_RUN]
-    return all(getattr(one, name) == getattr(other, name) for name in shared)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """What the recipe sets, without what tells one run from another of the same experiment."""
-    file = folder / RECIPE
-    settings = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return {name: value for name, value in (settings or {}).items() if not _SETTINGS_OF_ONE_RUN.fullmatch(name)}
-
-
-def _statistics(folder: Path, record: RunRecord | None) -> ClassStatistics | None:
-    if record is not None:
-        return ClassStatistics.from_dict(record.class_statistics)
-    return ClassStatistics.load(folder) if (folder / STATISTICS_FILE).is_file() else None
-
-
-def _json(file: Path) -> dict[str, Any] | None:
-    if not file.is_file():
-        return None
-    try:
-        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
-    return values
+    experiment, records = experiment_of(record, run.recipe), {record.seed: record}
+    for sibling in map(RunFolder, sorted(folder.parent.glob("seed*"))):
+        other = sibling.record
+        if other is not None and other.seed not in records and experiment_of(other, sibling.recipe) == experiment:
+            records[other.seed] = other
+    return tuple(records[seed] for seed in sorted(records) if seed != record.seed)

@@ -17,6 +17,7 @@ from huggingface_hub import (
 
 from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.card.tables import accuracies, views
+from hf_ltsam.runs.folder import RECORD
 
 # name in the results -> identifier of the metric on the Hub, and in words
 METRICS = {
@@ -48,13 +49,13 @@ class Stated:
 
 
 def needs_import(facts: RunFacts) -> bool:
-    """Whether transformers and peft alone do not know it: our model types and adapters carry our name."""
+    """Whether transformers and peft cannot load it alone: our model types and adapters carry our name."""
     kinds = (facts.config.get("model_type"), (facts.adapter or {}).get("peft_type"))
     return any(str(kind).lower().startswith("hf_ltsam") for kind in kinds)
 
 
 def card_data(facts: RunFacts, model_name: str, stated: Stated) -> ModelCardData:
-    """The header; a field that nothing is known for is left out."""
+    """The header, without fields that would be empty."""
     library = "hf_ltsam" if needs_import(facts) else "peft" if facts.adapter is not None else "transformers"
     method = (facts.method or {}).get("name", "sgd")
     sharpness_aware = [] if method == "sgd" else ["sharpness-aware-minimization"]
@@ -73,24 +74,24 @@ def card_data(facts: RunFacts, model_name: str, stated: Stated) -> ModelCardData
 
 
 def eval_results(facts: RunFacts) -> list[EvalResult]:
-    """The model index: numbers as they stand in `metrics.json` and in the evaluation, fractions in [0, 1]."""
-    found, task = [], facts.task or "classification"
+    """The model index: the numbers of the record and of the evaluation, fractions in [0, 1]."""
+    results, task = [], facts.task or "classification"
     if facts.record is not None:
         data = facts.record.data
         drawn = {key: data[key] for key in ("imbalance_ratio", "profile", "split_seed") if data.get("imbalance_ratio")}
         where = data_name(facts)
         result = facts.record.results["test"]
-        found += _of_set(result, task, where, drawn or None)
+        results += _of_set(result, task, where, drawn or None)
         if result.get("ece") is not None:
             name = "Expected calibration error"
-            found.append(_one("expected_calibration_error", name, float(result["ece"]), task, where, drawn or None))
+            results.append(_one("expected_calibration_error", name, float(result["ece"]), task, where, drawn or None))
     for name, of_set in ((facts.evaluation or {}).get("sets") or {}).items():
         if "result" in of_set:
-            found += _of_set(of_set["result"], task, name, None)
+            results += _of_set(of_set["result"], task, name, None)
         elif "summary" in of_set:
             mean = float(of_set["summary"]["mean_error"])
-            found.append(_one("mean_corruption_error", "Mean error under corruption", mean, task, name, None))
-    return found
+            results.append(_one("mean_corruption_error", "Mean error under corruption", mean, task, name, None))
+    return results
 
 
 def leaderboard_entries(facts: RunFacts, repo: str, stated: Stated) -> str | None:
@@ -98,14 +99,14 @@ def leaderboard_entries(facts: RunFacts, repo: str, stated: Stated) -> str | Non
     benchmark = stated.benchmark or facts.data_set
     if benchmark is None or facts.record is None:
         return None
-    source = f"{constants.ENDPOINT}/{repo}/blob/main/metrics.json"
+    source = f"{constants.ENDPOINT}/{repo}/blob/main/{RECORD}"
     entries = [
         EvalResultEntry(
             dataset_id=benchmark,
             task_id=METRICS[name][0],
             value=round(100 * value, 2),
             source_url=source,
-            source_name="metrics.json",
+            source_name=RECORD,
             notes=f"seed {facts.record.seed}, {when(facts)}",
         )
         for name, value in accuracies(facts.record.results["test"]).items()
@@ -114,7 +115,7 @@ def leaderboard_entries(facts: RunFacts, repo: str, stated: Stated) -> str | Non
 
 
 def when(facts: RunFacts) -> str:
-    """Which weights the results are of, and what they saw of an image."""
+    """Which weights the results belong to, and which views of an image they saw."""
     if facts.record is None:
         return ""
     weights = "averaged weights" if facts.record.weight_averaging else "after the last epoch"

@@ -1,4 +1,4 @@
-"""The tables of a card, in Markdown. A number that is not there is not shown; none is invented."""
+"""The tables of a card, in Markdown. A missing number is left out; none is invented."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.record import RunRecord
 
 GROUPS = ("many", "medium", "few")
-SMALL = 20  # classes: a table of so many is still read
+SMALL = 20  # classes: a longer table would not be read
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -22,9 +22,9 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def accuracies(result: Mapping[str, Any]) -> dict[str, float]:
     """name -> fraction, of one entry of a record's results; what is null is left out."""
-    found = {"overall": result.get("overall"), "balanced": result.get("balanced")}
-    found |= {name: result.get("groups", {}).get(name) for name in GROUPS}
-    return {name: float(value) for name, value in found.items() if value is not None}
+    fractions = {"overall": result.get("overall"), "balanced": result.get("balanced")}
+    fractions |= {name: result.get("groups", {}).get(name) for name in GROUPS}
+    return {name: float(value) for name, value in fractions.items() if value is not None}
 
 
 def results_table(facts: RunFacts) -> str:
@@ -32,19 +32,19 @@ def results_table(facts: RunFacts) -> str:
     if facts.record is None:
         return ""
     records = sorted((facts.record, *facts.other_seeds), key=lambda record: record.seed)
-    own = _percents(facts.record)
-    rows = [[f"this checkpoint (seed {facts.record.seed})", *(f"{own[name]:.1f}" for name in own)]]
+    percents = _percents(facts.record)
+    rows = [[f"this checkpoint (seed {facts.record.seed})", *(f"{percents[name]:.1f}" for name in percents)]]
     if len(records) > 1:
         seeds = ", ".join(str(record.seed) for record in records)
-        spread = [_mean_and_deviation([_percents(record).get(name) for record in records]) for name in own]
+        spread = [_mean_and_deviation([_percents(record).get(name) for record in records]) for name in percents]
         rows.append([f"mean ± standard deviation, seeds {seeds}", *spread])
-    return markdown(["", *own], rows)
+    return markdown(["", *percents], rows)
 
 
 def _percents(record: RunRecord) -> dict[str, float]:
     result = record.results["test"]
-    found = {name: 100 * value for name, value in accuracies(result).items()}
-    return found if result.get("ece") is None else {**found, "calibration error": 100 * result["ece"]}
+    percents = {name: 100 * value for name, value in accuracies(result).items()}
+    return percents if result.get("ece") is None else {**percents, "calibration error": 100 * result["ece"]}
 
 
 def _mean_and_deviation(values: Sequence[float | None]) -> str:
@@ -105,15 +105,15 @@ def shifted_table(evaluation: Mapping[str, Any] | None) -> str:
     columns = [name for name in ("overall", "balanced", *GROUPS) if any(name in accuracies(r) for r in plain.values())]
     rows = []
     for name, result in plain.items():
-        found = accuracies(result)
-        shown = [_percent(found.get(column)) for column in columns]
+        fractions = accuracies(result)
+        shown = [_percent(fractions.get(column)) for column in columns]
         rows.append([name + views(result.get("identity", {})), f"{result['samples']:,}", *shown])
     return markdown(["test set", "images", *columns], rows)
 
 
 def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Of each set of corruptions: its name, the error of every corruption, and what the means are."""
-    found = []
+    sets = []
     for name, of_set in _sets(evaluation).items():
         summary = of_set.get("summary")
         if summary is None:
@@ -128,7 +128,7 @@ def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any
             ]
             for c, error in summary["errors"].items()
         ]
-        found.append(
+        sets.append(
             {
                 "name": name,
                 "table": markdown(header, rows),
@@ -138,7 +138,7 @@ def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any
                 "relative_to": summary.get("relative_to"),
             }
         )
-    return found
+    return sets
 
 
 def curvature_table(sharpness: Mapping[str, Any] | None) -> str:

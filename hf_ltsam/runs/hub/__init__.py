@@ -1,4 +1,4 @@
-"""On its way to the Hub: what is sent, in the background where a training goes on, and what went wrong in words."""
+"""Runs on the Hub: their files, uploads beside a training, and failures in words."""
 
 from hf_ltsam.runs.hub.background import BackgroundUploads, within
 from hf_ltsam.runs.hub.failures import HubError, in_words, require_network, without_secrets

@@ -1,11 +1,14 @@
-"""Uploads beside a training: in a thread of their own, which nobody waits for longer than stated."""
+"""Uploads beside a training: in a thread of their own, which nobody waits for longer than stated.
+
+`HfApi.run_as_future` has one queue too, but its thread is not a daemon: a Hub that never answers would keep the process
+alive after the training, and nothing that waits there can be replaced by a newer upload.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -22,14 +25,16 @@ T = TypeVar("T")
 
 
 def within(seconds: float, call: Callable[[], T], what: str) -> T:
-    """The result of a call, waited for so long at most.
+    """The result of a call that may take at most this long.
 
-    The thread is a daemon: a server that never answers (the client knows no time limit) keeps no process alive.
+    Args:
+        what: is waited for, for the message.
 
     Raises:
-        HubError: no result in time.
+        HubError: no result in time; the call goes on in its thread, which keeps no process alive.
     """
-    future = _in_thread(call)
+    future: Future[T] = Future()
+    threading.Thread(target=_settle, args=(future, call), daemon=True).start()
     try:
         return future.result(timeout=seconds)
     except TimeoutError:
@@ -47,17 +52,16 @@ class _Job:
 
 
 class BackgroundUploads:
-    """Uploads one after another; a newer one takes the place of what is waiting or has failed.
+    """Uploads one after another; a newer one replaces those that wait or have failed.
 
-    What could not be sent is kept, and sent again by `finish`.
+    A failed upload is kept until a newer one replaces it or `finish` tries it again.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._waiting: deque[_Job] = deque()
+        self._waiting: list[_Job] = []
         self._failed: list[_Job] = []
         self._running: _Job | None = None
-        self._thread: threading.Thread | None = None
 
     def submit(
         self, send: Callable[[], Any], replaceable: bool = True, discard: Callable[[], None] = lambda: None
@@ -66,7 +70,7 @@ class BackgroundUploads:
 
         Args:
             send: does it.
-            replaceable: whether a later one makes it needless.
+            replaceable: whether a later replaceable upload makes it needless.
             discard: called once it is sent or no longer needed.
         """
         job = _Job(send, replaceable, discard)
@@ -74,93 +78,68 @@ class BackgroundUploads:
             kept = [*self._failed, *self._waiting]
             needless = [old for old in kept if old.replaceable and replaceable]
             others = [old for old in kept if old not in needless]
-            too_many = others[: max(len(others) + (self._running is not None) + 1 - MOST_KEPT, 0)]
-            self._remove([*needless, *too_many])
-            self._waiting.append(job)
-            self._start()
-        if too_many:
-            logger.warning(f"The uploads do not keep up with the training: {len(too_many)} of the oldest is not sent.")
-        _let_go([*needless, *too_many])
+            surplus = others[: max(len(others) + (self._running is not None) + 1 - MOST_KEPT, 0)]
+            self._forget([*needless, *surplus])
+            self._queue([job])
+        if surplus:
+            logger.warning(f"The uploads do not keep up with the training: the oldest are not sent ({len(surplus)}).")
         return job.future
 
     def wait(self, seconds: float) -> bool:
-        """Whether everything has been tried within so many seconds."""
+        """Whether everything has been tried within this time."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and self._running is None, timeout=seconds)
 
     def finish(self, seconds: float) -> bool:
-        """Wait, then try once more what has failed; whether all is sent within so many seconds."""
+        """Wait, and try once more what has failed; whether everything is sent within this time."""
         deadline = time.monotonic() + seconds
-        if self.wait(seconds) and self._failed:
+        if self.wait(seconds):
             with self._changed:
-                again, self._failed = self._failed, []
-                self._waiting.extend(again)
-                self._start()
+                failed, self._failed = self._failed, []
+                self._queue(failed)
         return self.wait(max(deadline - time.monotonic(), 0.0)) and not self._failed
 
     def drop(self) -> None:
-        """Forget what is waiting or has failed, since something newer is sent another way."""
+        """Forget what waits or has failed, since something newer is sent another way."""
         with self._changed:
-            needless = [*self._waiting, *self._failed]
-            self._remove(needless)
-        _let_go(needless)
+            self._forget([*self._waiting, *self._failed])
 
-    def _remove(self, jobs: list[_Job]) -> None:
-        self._waiting = deque(job for job in self._waiting if job not in jobs)
+    def _queue(self, jobs: Sequence[_Job]) -> None:
+        idle = not self._waiting and self._running is None
+        self._waiting.extend(jobs)
+        if idle and self._waiting:
+            self._running = self._waiting.pop(0)
+            threading.Thread(target=self._work, args=(self._running,), name="hf_ltsam uploads", daemon=True).start()
+
+    def _forget(self, jobs: Sequence[_Job]) -> None:
+        self._waiting = [job for job in self._waiting if job not in jobs]
         self._failed = [job for job in self._failed if job not in jobs]
+        for job in jobs:
+            job.future.cancel()
+            job.discard()
 
-    def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="hf_ltsam uploads", daemon=True)
-            self._thread.start()
-
-    def _work(self) -> None:
-        """Until nothing is waiting."""
-        while True:
-            with self._changed:
-                if not self._waiting:
-                    self._thread, self._running = None, None
-                    self._changed.notify_all()
-                    return
-                job = self._running = self._waiting.popleft()
-            error = _run(job)
-            with self._changed:
-                self._running = None
-                if error is not None:
-                    self._failed.append(job)
-                self._changed.notify_all()
+    def _work(self, job: _Job | None) -> None:
+        """Send this one, and what is waiting then."""
+        while job is not None:
+            error = _settle(job.future, job.send)
             if error is None:
                 job.discard()
             else:
                 logger.warning(f"{error} The training goes on; this is tried again later, and at its end.")
+            with self._changed:
+                self._failed += [] if error is None else [job]
+                job = self._running = self._waiting.pop(0) if self._waiting else None
+                self._changed.notify_all()
 
 
-def _let_go(jobs: list[_Job]) -> None:
-    for job in jobs:
-        job.future.cancel()
-        job.discard()
-
-
-def _run(job: _Job) -> Exception | None:
+def _settle(future: Future[Any], call: Callable[[], Any]) -> BaseException | None:
+    """Give the future what the call returns or raises, unless an earlier try has; what it raises."""
     try:
-        result = job.send()
-    except Exception as error:  # whatever happens here must not reach the training
-        if not job.future.done():
-            job.future.set_exception(error)
-        return error
-    if not job.future.done():
-        job.future.set_result(result)
-    return None
-
-
-def _in_thread(call: Callable[[], T]) -> Future[T]:
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # the caller gets it, as if it had made the call itself
+        result = call()
+    except BaseException as error:  # whatever happens must reach the one who waits, and not the training
+        if not future.done():
             future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
+        return error
+    if not future.done():
+        future.set_result(result)
+    return None

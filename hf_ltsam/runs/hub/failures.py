@@ -1,4 +1,4 @@
-"""What the Hub answered when it did not do as asked, in words, and with no secret in them."""
+"""Failures of the Hub in words, without secrets."""
 
 from __future__ import annotations
 
@@ -63,21 +63,21 @@ def without_secrets(text: str, token: str | None = None) -> str:
 
 
 def in_words(error: Exception, what: str, token: str | None = None) -> HubError:
-    """What a failure of the client means.
+    """A failure of the client in words.
 
     Args:
         error: what `huggingface_hub` has raised.
-        what: was to happen and did not, such as "me/model was not uploaded".
+        what: failed, such as "me/model was not uploaded".
         token: that was used, to keep it out of the message.
     """
     if isinstance(error, HubError):
         return error
     if isinstance(error, HfHubHTTPError):
         return _answer(error, what, token)
-    said = without_secrets(str(error) or type(error).__name__, token).partition("\n")[0]
+    message = without_secrets(str(error) or type(error).__name__, token).partition("\n")[0]
     if isinstance(error, OfflineModeIsEnabled) or not isinstance(error, HTTPError | TimeoutError | ConnectionError):
-        return HubError(f"{what}: {said}")
-    return HubError(f"{what}: {constants.ENDPOINT} could not be reached, or hung up ({said}).", True)
+        return HubError(f"{what}: {message}")
+    return HubError(f"{what}: {constants.ENDPOINT} could not be reached, or hung up ({message}).", True)
 
 
 def _answer(error: HfHubHTTPError, what: str, token: str | None) -> HubError:
@@ -86,10 +86,10 @@ def _answer(error: HfHubHTTPError, what: str, token: str | None) -> HubError:
     asked = response.headers.get("Retry-After", "")
     wait = float(asked) if asked.isdigit() else None
     meaning = _MEANING.get(status, "it has a failure of its own" if status >= 500 else "it refuses")
-    said = without_secrets(error.server_message or "", token).partition("\n")[0][:300]
+    message = without_secrets(error.server_message or "", token).partition("\n")[0][:300]
     parts = [f"{what}: the Hub answers {status}, {meaning}".rstrip(".") + "."]
-    if said:
-        parts.append(f"It says: {said.rstrip('.')}.")
+    if message:
+        parts.append(f"It says: {message.rstrip('.')}.")
     if wait is not None:
         parts.append(f"It asks to wait {wait:g} seconds.")
     return HubError(" ".join(parts), status in _TEMPORARY and (wait or 0) <= LONGEST_WAIT, wait)

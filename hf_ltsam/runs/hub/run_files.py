@@ -1,18 +1,29 @@
-"""Which files of a run belong on the Hub. All others stay here, pickles and whatever else lies in the folder."""
+"""The files of a run that belong on the Hub. All others stay here: pickles, and whatever else lies in the folder."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
 
-_RUN = ("*.safetensors", "*.json", "recipe.yaml", "*.txt", "*.model", "*.jinja", "*.png")  # weights, processor, facts
+from hf_ltsam.runs.folder import (
+    CONFIG,
+    EVALUATION,
+    PICKLED_SETTINGS,
+    RECIPE,
+    SAFE_WEIGHTS,
+    SHARPNESS,
+    SHARPNESS_RESULTS,
+    STATE,
+    RunFolder,
+)
+
+_RUN = ("*.safetensors", "*.json", RECIPE, "*.txt", "*.model", "*.jinja", "*.png")  # weights, processor, facts
 _RESULTS = {
-    "evaluation": ("*.json", "*.md", "*.png"),  # of `ltsam evaluate`
-    "sharpness": ("sharpness.json", "*.png"),  # of `ltsam sharpness`
+    EVALUATION: ("*.json", "*.md", "*.png"),
+    SHARPNESS: (SHARPNESS_RESULTS, "*.png"),
 }
-# The state of the trainer names folders of this machine, and training_args.bin is a pickle: neither is needed to load.
-_STAYS = {"trainer_state.json", "training_args.bin"}
-_SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+# The state of the trainer names folders of this machine, and the settings are a pickle: neither is needed to load.
+_STAYS = {STATE, PICKLED_SETTINGS}
 
 
 def run_files(folder: Path, results: Collection[str] = ()) -> dict[str, Path | bytes]:
@@ -21,16 +32,16 @@ def run_files(folder: Path, results: Collection[str] = ()) -> dict[str, Path | b
     Args:
         results: which of "evaluation" and "sharpness" go with it: those that are of these weights.
     """
-    found = _matching(folder, folder, _RUN)
+    files = _matching(folder, folder, _RUN)
     for name in results:
-        found |= _matching(folder / name, folder, _RESULTS[name])
-    return found
+        files |= _matching(folder / name, folder, _RESULTS[name])
+    return files
 
 
 def checkpoint_files(folder: Path, path_in_repo: str) -> dict[str, Path | bytes]:
     """path in the repository -> file, of everything that a training resumes from."""
     return {
-        f"{path_in_repo}/{f.name}": f for f in sorted(folder.iterdir()) if f.is_file() and f.name != "training_args.bin"
+        f"{path_in_repo}/{f.name}": f for f in sorted(folder.iterdir()) if f.is_file() and f.name != PICKLED_SETTINGS
     }
 
 
@@ -43,17 +54,18 @@ def check_publishable(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder. Give the --output_dir of a run.")
-    if any((folder / name).is_file() for name in _SAFE_WEIGHTS):
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} has weights but no config.json, so nobody could load them.")
+    run = RunFolder(folder)
+    if any(map(run.has, SAFE_WEIGHTS)):
+        if not run.has(CONFIG):
+            raise FileNotFoundError(f"{folder} has weights but no {CONFIG}, so nobody could load them.")
         return
-    pickled = next(folder.glob("*.bin"), None)
-    if pickled is not None and pickled.name not in _STAYS:
+    pickled = next((file for file in sorted(folder.glob("*.bin")) if file.name not in _STAYS), None)
+    if pickled is not None:
         raise ValueError(
             f"{folder} has its weights in {pickled.name}, a pickle, which runs code when it is read. Save them as "
             "safetensors (model.save_pretrained(FOLDER)) and push that."
         )
-    raise FileNotFoundError(f"{folder} has no weights ({_SAFE_WEIGHTS[0]}): the run has not finished, or it is no run.")
+    run.require_weights()
 
 
 def _matching(folder: Path, root: Path, patterns: tuple[str, ...]) -> dict[str, Path | bytes]:

@@ -1,4 +1,4 @@
-"""One commit to a repository of the Hub, tried again where another try may help."""
+"""One commit to a repository of the Hub, tried again where that may help."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def check_token(what: str, token: str | None = None) -> None:
     try:
         within(30, lambda: HfApi(token=token).whoami(), what)
     except (OSError, ValueError, HTTPError) as error:  # among them that there is no token at all
-        found = in_words(error, f"{what} cannot work", token)
-        if not found.temporary:
-            raise found from None
+        failure = in_words(error, f"{what} cannot work", token)
+        if not failure.temporary:
+            raise failure from None
 
 
 def send(upload: Upload, token: str | None = None) -> CommitInfo:

@@ -24,10 +24,12 @@ BINS = 25
 
 @dataclass(frozen=True)
 class Points:
-    """Args:
-    names: of the K points: class names, or ranges of ranks.
-    counts: training images, means over the classes of a point (K,).
-    mean, deviation: accuracy over seeds (K,); NaN without test image, or with one seed.
+    """Accuracy of the K points of a curve.
+
+    Args:
+        names: class names, or ranges of ranks.
+        counts: training images, means over the classes of a point (K,).
+        mean, deviation: accuracy over seeds (K,); NaN without a test image, or with one seed.
     """
 
     names: list[str]
@@ -69,7 +71,7 @@ def points_of(configuration: Configuration) -> Points:
 
 
 def class_names(configuration: Configuration) -> list[str]:
-    """As the predictions tell them, else numbers."""
+    """Those of the predictions, else numbers."""
     run = configuration.first(lambda run: run.predictions is not None)
     if run is not None and run.predictions is not None:
         return list(run.predictions.class_names)
@@ -103,10 +105,12 @@ def _paint(figure: Any, drawn: Sequence[tuple[int, Configuration]], points: Sequ
 
     axes = figure.subplots()
     middle = (len(drawn) - 1) / 2
-    for place, ((k, _), own) in enumerate(zip(drawn, points)):
+    for place, ((k, _), series) in enumerate(zip(drawn, points)):
         aside = 1.018 ** (place - middle)  # so that error bars do not hide each other
         style = series_style(k)
-        axes.errorbar(own.counts * aside, 100 * own.mean, _bars(own.deviation), **style.marked, elinewidth=1, capsize=2)
+        axes.errorbar(
+            series.counts * aside, 100 * series.mean, _bars(series.deviation), **style.marked, elinewidth=1, capsize=2
+        )
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.set_ylim(max(axes.get_ylim()[0], -3), min(axes.get_ylim()[1], 104))
@@ -130,8 +134,14 @@ def _mark_groups(axes: Any, statistics: ClassStatistics) -> None:
     groups = [(name, counts[list(classes)]) for name, classes in statistics.groups.items() if classes]
     for (_, more), (_, fewer) in pairwise(groups):
         axes.axvline(np.sqrt(more.min() * fewer.max()), color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
-    for name, own in groups:
-        place = {"x": np.sqrt(own.min() * own.max()), "y": 1.01, "ha": "center", "va": "bottom", "style": "italic"}
+    for name, counts_of_group in groups:
+        place = {
+            "x": np.sqrt(counts_of_group.min() * counts_of_group.max()),
+            "y": 1.01,
+            "ha": "center",
+            "va": "bottom",
+            "style": "italic",
+        }
         axes.text(s=name, transform=axes.get_xaxis_transform(), fontsize=8.5, **place)
 
 
@@ -143,8 +153,8 @@ def _described(drawn: Sequence[tuple[int, Configuration]], points: Sequence[Poin
 def _tables(drawn: Sequence[tuple[int, Configuration]], points: Sequence[Points]) -> list[Table]:
     """One for all configurations with the same classes."""
     tables: dict[tuple[Any, ...], list[tuple[Configuration, Points]]] = {}
-    for (_, c), own in zip(drawn, points):
-        tables.setdefault((tuple(own.names), tuple(own.counts)), []).append((c, own))
+    for (_, c), series in zip(drawn, points):
+        tables.setdefault((tuple(series.names), tuple(series.counts)), []).append((c, series))
     return [_table(list(members)) for members in tables.values()]
 
 

@@ -22,19 +22,22 @@ TITLE = "Calibration"
 
 
 def section(configurations: Sequence[Configuration], folder: Path) -> Section:
-    known = [(k, c) for k, c in enumerate(configurations) if any(run.predictions is not None for run in c.runs)]
-    missing = [predictions_missing(c) for k, c in enumerate(configurations) if k not in dict(known)]
-    figures = [_figure(known, folder)] if known else []
+    predicted = [(k, c) for k, c in enumerate(configurations) if any(run.predictions is not None for run in c.runs)]
+    missing = [predictions_missing(c) for k, c in enumerate(configurations) if k not in dict(predicted)]
+    figures = [_figure(predicted, folder)] if predicted else []
     tables = [_table(configurations)] if any(c.tested for c in configurations) else []
     return Section(TITLE, figures, tables, missing=missing)
 
 
 def bins_of(configuration: Configuration) -> ConfidenceBins:
     """Over the test images of all seeds; images without a confidence (NaN logits) are left out."""
-    told = [run.predictions for run in configuration.runs if run.predictions is not None]
-    confidence, right = np.concatenate([p.confidence for p in told]), np.concatenate([p.right for p in told])
-    known = ~np.isnan(confidence)
-    return confidence_bins(confidence[known], right[known])
+    predictions = [run.predictions for run in configuration.runs if run.predictions is not None]
+    confidence, right = (
+        np.concatenate([p.confidence for p in predictions]),
+        np.concatenate([p.right for p in predictions]),
+    )
+    finite = ~np.isnan(confidence)
+    return confidence_bins(confidence[finite], right[finite])
 
 
 def gap(bins: ConfidenceBins) -> float:
@@ -47,21 +50,21 @@ def group_gaps(run: ReportedRun) -> Mapping[str, float]:
     """ECE of the test images of each group of classes."""
     if run.metrics is None or run.predictions is None:
         return {}
-    told, gaps = run.predictions, {}
+    predictions, gaps = run.predictions, {}
     for name, classes in all_groups(run.metrics.statistics).items():
-        rows = np.isin(told.labels, classes) & ~np.isnan(told.confidence)
-        gaps[name] = gap(confidence_bins(told.confidence[rows], told.right[rows]))
+        rows = np.isin(predictions.labels, classes) & ~np.isnan(predictions.confidence)
+        gaps[name] = gap(confidence_bins(predictions.confidence[rows], predictions.right[rows]))
     return gaps
 
 
 def _table(configurations: Sequence[Configuration]) -> Table:
-    gaps = {id(c): [own for run in c.runs if (own := group_gaps(run))] for c in configurations}
-    groups = [name for name in NAMES if any(name in own for told in gaps.values() for own in told)]
+    gaps = {id(c): [eces for run in c.runs if (eces := group_gaps(run))] for c in configurations}
+    groups = [name for name in NAMES if any(name in eces for by_run in gaps.values() for eces in by_run)]
     rows = [
         [
             c.title,
             mean_and_deviation(*spread(test.ece for test in c.tested), 100),
-            *(mean_and_deviation(*spread(own[g] for own in gaps[id(c)] if g in own), 100) for g in groups),
+            *(mean_and_deviation(*spread(eces[g] for eces in gaps[id(c)] if g in eces), 100) for g in groups),
         ]
         for c in configurations
     ]
@@ -69,10 +72,10 @@ def _table(configurations: Sequence[Configuration]) -> Table:
     return Table(caption, ["configuration", "all test images", *(f"those of {g} classes" for g in groups)], rows)
 
 
-def _figure(known: Sequence[tuple[int, Configuration]], folder: Path) -> Figure:
-    errors = ", ".join(f"{c.title} {100 * gap(bins_of(c)):.1f} %" for _, c in known)
+def _figure(predicted: Sequence[tuple[int, Configuration]], folder: Path) -> Figure:
+    errors = ", ".join(f"{c.title} {100 * gap(bins_of(c)):.1f} %" for _, c in predicted)
     return draw(
-        folder, "calibration", (WIDTH, 4.3), lambda figure: _paint(figure, known), "Reliability diagram",
+        folder, "calibration", (WIDTH, 4.3), lambda figure: _paint(figure, predicted), "Reliability diagram",
         "Accuracy of the test images whose confidence falls into a bin, against their mean confidence (15 bins, all seeds "
         "together; bins of fewer than 10 images are left out); below, how many images are in each bin. Below the diagonal: "
         "overconfident.",
@@ -80,10 +83,10 @@ def _figure(known: Sequence[tuple[int, Configuration]], folder: Path) -> Figure:
     )  # fmt: skip
 
 
-def _paint(figure: Any, known: Sequence[tuple[int, Configuration]]) -> None:
+def _paint(figure: Any, predicted: Sequence[tuple[int, Configuration]]) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
-    for k, configuration in known:
+    for k, configuration in predicted:
         style, bins = series_style(k), bins_of(configuration)
         shown = bins.samples >= 10
         samples = bins.samples[shown] / 100
@@ -95,4 +98,4 @@ def _paint(figure: Any, known: Sequence[tuple[int, Configuration]]) -> None:
     lower.set_ylabel("images (%)")
     lower.set_xlabel("confidence, the largest probability (%)")
     lower.set_xlim(0, 101)
-    legend_above(figure, [c.title for _, c in known], [k for k, _ in known])
+    legend_above(figure, [c.title for _, c in predicted], [k for k, _ in predicted])

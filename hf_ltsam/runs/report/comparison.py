@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.runs.folder import RECIPE
 from hf_ltsam.runs.report.by_group import NAMES
 from hf_ltsam.runs.report.configurations import Configuration
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table
@@ -31,10 +32,12 @@ TITLE = "Larger than chance?"
 
 @dataclass(frozen=True)
 class Compared:
-    """Args:
-    position: of the configuration in the report.
-    intervals: group -> its difference to the first configuration.
-    over_images: whether test images were resampled; otherwise classes.
+    """A configuration beside the first one.
+
+    Args:
+        position: of the configuration in the report.
+        intervals: group -> its difference to the first configuration.
+        over_images: whether test images were resampled; otherwise classes.
     """
 
     position: int
@@ -52,11 +55,9 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
         Missing(f"Predictions of {c.title}, without which classes are resampled, not images", _command(c.runs[0]))
         for c in configurations if c.tested and len(_with_predictions(c)) < len(c.tested)
     ]  # fmt: skip
-    known = {id(c.configuration) for c in compared}
-    left_out = [c.title for c in others if id(c) not in known]
-    notes = (
-        [f"Not compared, as there are no test results on the same classes: {', '.join(left_out)}."] if left_out else []
-    )
+    shown = {id(c.configuration) for c in compared}
+    left_out = [c.title for c in others if id(c) not in shown]
+    notes = [f"Not compared, for lack of test results on the same classes: {', '.join(left_out)}."] if left_out else []
     if not compared:
         return Section(TITLE, notes=notes, missing=missing)
     notes = [_explained(compared), *notes]
@@ -64,18 +65,20 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
 
 
 def compare(configurations: Sequence[Configuration], seed: int = 0) -> list[Compared]:
-    """Every configuration with the first one, over test images where both tell them, else over classes."""
+    """Every configuration with the first one: over test images where both have predictions, else over classes."""
     base = configurations[0]
     if base.statistics is None:
         return []
     groups = {"balanced": tuple(range(base.statistics.num_classes)), **all_groups(base.statistics)}
-    own = [c for c in configurations if c.statistics is not None and c.statistics.counts == base.statistics.counts]
-    paired = [c for c in own if _same_images(base, c)]
+    comparable = [
+        c for c in configurations if c.statistics is not None and c.statistics.counts == base.statistics.counts
+    ]
+    paired = [c for c in comparable if _same_images(base, c)]
     over_images = _replicates_of_images(paired, groups, seed) if len(paired) > 1 else {}
-    over_classes = _replicates_of_classes(own, groups, seed)
+    over_classes = _replicates_of_classes(comparable, groups, seed)
     compared = []
     for position, configuration in enumerate(configurations[1:], start=1):
-        if not any(configuration is c for c in own):
+        if not any(configuration is c for c in comparable):
             continue
         images = any(configuration is c for c in paired) and bool(over_images)
         replicates = over_images if images else over_classes
@@ -87,13 +90,13 @@ def compare(configurations: Sequence[Configuration], seed: int = 0) -> list[Comp
 def _intervals(
     base: Configuration, other: Configuration, replicates: Mapping[int, ByGroup], seed: int
 ) -> dict[str, Interval]:
-    first, second, found = replicates[id(base)], replicates[id(other)], {}
+    first, second, intervals = replicates[id(base)], replicates[id(other)], {}
     for name in first:
         generator = np.random.default_rng([seed, 1])
         drawn = resample_seeds(second[name], generator) - resample_seeds(first[name], generator)
         difference = float(np.mean(other.accuracies(name)) - np.mean(base.accuracies(name)))
-        found[name] = interval(difference, drawn)
-    return found
+        intervals[name] = interval(difference, drawn)
+    return intervals
 
 
 def _replicates_of_images(
@@ -124,15 +127,17 @@ def _with_predictions(configuration: Configuration) -> list[ReportedRun]:
 
 
 def _same_images(base: Configuration, other: Configuration) -> bool:
-    """Whether all runs of both tell their predictions on images of the same labels in the same order."""
+    """Whether all runs of both have predictions, on images of the same labels in the same order."""
     runs = [*base.runs, *other.runs]
     tested = [run for run in runs if run.metrics is not None]
-    told = [run.predictions for run in tested if run.predictions is not None]
-    return len(told) == len(tested) > 0 and all(np.array_equal(p.labels, told[0].labels) for p in told)
+    predictions = [run.predictions for run in tested if run.predictions is not None]
+    return len(predictions) == len(tested) > 0 and all(
+        np.array_equal(p.labels, predictions[0].labels) for p in predictions
+    )
 
 
 def _command(run: ReportedRun) -> str:
-    return run.metrics.record.command if run.metrics is not None else f"ltsam train --config {run.folder}/recipe.yaml"
+    return run.metrics.record.command if run.metrics is not None else f"ltsam train --config {run.folder / RECIPE}"
 
 
 def _explained(compared: Sequence[Compared]) -> str:
@@ -145,8 +150,8 @@ def _explained(compared: Sequence[Compared]) -> str:
     }[frozenset(kinds)]
     return (
         f"95 % intervals from {REPLICATES:,} paired bootstrap replicates: {what} are drawn anew, the same for both sides, "
-        "and so are the seeds of each configuration where there are several. Without several seeds an interval speaks of "
-        "these two models only, not of the methods. Where nothing differs in truth, one interval in twenty excludes zero; "
+        "and so are the seeds of each configuration where there are several. With one seed an interval compares "
+        "these two models only, not the methods. Even without a true difference, one interval in twenty excludes zero; "
         f"there are {tests} here."
     )
 
@@ -165,8 +170,10 @@ def _table(base: Configuration, compared: Sequence[Compared]) -> Table:
 
 
 def _figure(base: Configuration, compared: Sequence[Compared], folder: Path) -> Figure:
-    found = ((c.configuration.title, name, own) for c in compared for name, own in c.intervals.items())
-    marked = [f"{title} in {NAMES[name]}" for title, name, own in found if own.beyond_chance]
+    differences = (
+        (c.configuration.title, name, difference) for c in compared for name, difference in c.intervals.items()
+    )
+    marked = [f"{title} in {NAMES[name]}" for title, name, difference in differences if difference.beyond_chance]
     names = [name for name in NAMES if any(name in c.intervals for c in compared)]
     height = 1.1 + len(names) * (0.12 + 0.16 * len(compared))
     return draw(
@@ -184,11 +191,11 @@ def _paint(figure: Any, base: Configuration, compared: Sequence[Compared], names
         style = series_style(c.position)
         for row, name in enumerate(names):
             if name in c.intervals:
-                own = c.intervals[name]
+                difference = c.intervals[name]
                 y = row + step * (place - (len(compared) - 1) / 2)
-                axes.plot([100 * own.low, 100 * own.high], [y, y], color=style.colour, linewidth=1.4)
-                fill = style.colour if own.beyond_chance else PAPER
-                axes.plot(100 * own.difference, y, **style.mark, markerfacecolor=fill, markersize=6)
+                axes.plot([100 * difference.low, 100 * difference.high], [y, y], color=style.colour, linewidth=1.4)
+                fill = style.colour if difference.beyond_chance else PAPER
+                axes.plot(100 * difference.difference, y, **style.mark, markerfacecolor=fill, markersize=6)
     axes.axvline(0, color=INK, linewidth=0.9)
     axes.set_yticks(range(len(names)), [NAMES[name] for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)

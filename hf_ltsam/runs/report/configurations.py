@@ -1,4 +1,4 @@
-"""Runs that differ in the seed only are one configuration, whose numbers have a mean and a deviation."""
+"""Runs that differ in the seed alone are one configuration, whose numbers have a mean and a deviation."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from hf_ltsam import ClassStatistics
 from hf_ltsam.hyperparameters import title_of
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.methods import METHODS
+from hf_ltsam.runs.experiment import experiment_of
+from hf_ltsam.runs.folder import RECIPE
+from hf_ltsam.runs.report.content import Listing, Missing, Section, Table
 from hf_ltsam.runs.report.reading import ReportedRun
 from hf_ltsam.runs.report.saved_parts import TestResult
 
-# Settings that change neither the training nor what it is trained on; data are told apart by their labels.
-_OF_NO_CONSEQUENCE = frozenset(
-    ["seed", "data_seed", "output_dir", "dataset", "disable_tqdm", "report_to", "run_name", "resume_from_checkpoint"]
-)
-_PREFIXES = ("logging_", "save_", "eval_", "dataloader_", "per_device_eval_")
 NAN = float("nan")
+TITLE = "Configurations and commands"
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Args:
-    title: unique in the report.
-    runs: at least one.
+    """The runs of one experiment.
+
+    Args:
+        title: unique in the report.
+        runs: at least one.
     """
 
     title: str
@@ -42,7 +43,7 @@ class Configuration:
 
     @property
     def statistics(self) -> ClassStatistics | None:
-        """Of the training set, from the first run that tells it."""
+        """Of the training set, from the first run with a record."""
         return next((run.metrics.statistics for run in self.runs if run.metrics is not None), None)
 
     def accuracies(self, group: str) -> list[float]:
@@ -51,7 +52,7 @@ class Configuration:
         return [value for value in values if value is not None]
 
     def first(self, has: Callable[[ReportedRun], bool]) -> ReportedRun | None:
-        """Its first run of which something is true."""
+        """The first run that meets a condition."""
         return next((run for run in self.runs if has(run)), None)
 
 
@@ -64,31 +65,23 @@ def spread(values: Iterable[float]) -> tuple[float, float]:
 
 
 def configurations(runs: Sequence[ReportedRun]) -> list[Configuration]:
-    """In the order of their first runs."""
-    grouped: dict[str, list[ReportedRun]] = {}
+    """Runs of the same experiment together, in the order of their first runs."""
+    grouped: list[tuple[dict[str, Any], list[ReportedRun]]] = []
     for run in runs:
-        grouped.setdefault(json.dumps(facts(run), sort_keys=True, default=str), []).append(run)
-    members = list(grouped.values())
-    return [Configuration(name, tuple(own)) for name, own in zip(_titles([own[0] for own in members]), members)]
+        experiment = facts(run)
+        members = next((members for other, members in grouped if other == experiment), None)
+        if members is None:
+            grouped.append((experiment, [run]))
+        else:
+            members.append(run)
+    titles = _titles([members[0] for _, members in grouped])
+    return [Configuration(title, tuple(members)) for title, (_, members) in zip(titles, grouped)]
 
 
 def facts(run: ReportedRun) -> dict[str, Any]:
-    """All that distinguishes a run from others, but for the seed; by its folder alone where nothing is known."""
-    known: dict[str, Any] = {}
-    if run.recipe is not None:
-        settings = run.recipe.settings.items()
-        known |= {k: v for k, v in settings if k not in _OF_NO_CONSEQUENCE and not k.startswith(_PREFIXES)}
-    if run.metrics is not None:
-        record = run.metrics.record
-        own_data = {k: v for k, v in record.data.items() if k not in _OF_NO_CONSEQUENCE}
-        known |= {
-            "method": record.method["name"], "method_args": record.method.get("args"),
-            "loss": record.loss["name"], "loss_args": record.loss.get("args"),
-            "reweighting": record.reweighting.get("scheme", "none"),
-            "reweighting_start": record.reweighting.get("start"), "weight_averaging": record.weight_averaging,
-            **record.model, **own_data, "counts": list(run.metrics.statistics.counts),
-        }  # fmt: skip
-    return known or {"folder": str(run.folder)}
+    """The experiment of a run; its folder where nothing else is known."""
+    record = run.metrics.record if run.metrics is not None else None
+    return experiment_of(record, run.recipe) or {"folder": str(run.folder)}
 
 
 def differing(configurations: Sequence[Configuration]) -> list[str]:
@@ -115,18 +108,61 @@ def title(facts: Mapping[str, Any]) -> str:
     return f"{loss}{suffix} + {method}"
 
 
+def section(configurations: Sequence[Configuration]) -> Section:
+    """Configuration and command of each run."""
+    runs = [run for c in configurations for run in c.runs]
+    names = differing(configurations)
+    tables = [_differences(configurations, names)] if names else []
+    missing = [
+        Missing(f"The recipe of {run.folder} ({RECIPE})", "ltsam train ...") for run in runs if run.recipe is None
+    ]
+    listings = [
+        Listing(f"{c.title}: commands", "\n".join(_command(run) for run in c.runs)) for c in configurations
+    ] + [
+        Listing(f"{c.title}: all settings ({RECIPE} of {run.folder})", run.recipe.text)
+        for c in configurations if (run := c.first(lambda run: run.recipe is not None)) and run.recipe
+    ]  # fmt: skip
+    return Section(TITLE, tables=[*tables, _runs(configurations)], listings=listings, missing=missing)
+
+
+def _differences(configurations: Sequence[Configuration], names: Sequence[str]) -> Table:
+    rows = [[name, *(setting(c, name) for c in configurations)] for name in names]
+    return Table("Settings in which configurations differ", ["setting", *(c.title for c in configurations)], rows)
+
+
+def _runs(configurations: Sequence[Configuration]) -> Table:
+    rows = [[str(run.folder), c.title, run.seed, _versions(run)] for c in configurations for run in c.runs]
+    return Table("Runs", ["folder", "configuration", "seed", "versions"], rows)
+
+
+def _versions(run: ReportedRun) -> str:
+    if run.metrics is None:
+        return "-"
+    return ", ".join(f"{name} {version}" for name, version in run.metrics.record.versions.items())
+
+
+def _command(run: ReportedRun) -> str:
+    """From the record, or from the first line of the recipe."""
+    if run.metrics is not None and run.metrics.record.command:
+        return run.metrics.record.command
+    first = run.recipe.text.partition("\n")[0] if run.recipe is not None else ""
+    return first.removeprefix("# ") if first.startswith("# ") else f"(not known: {run.folder})"
+
+
 def _titles(runs: Sequence[ReportedRun]) -> list[str]:
-    """Method and loss, with the settings in which equal titles differ, and at last the folder."""
-    known = [facts(run) for run in runs]
-    plain = [title(own) if "folder" not in own else str(own["folder"]) for own in known]
-    namesakes = [[other for other, its_name in zip(known, plain) if its_name == name] for name in plain]
-    detailed = [_with_differences(*one) for one in zip(plain, known, namesakes)]
+    """Method and loss; of equal titles also the settings in which they differ, and if need be the folder."""
+    experiments = [facts(run) for run in runs]
+    plain = [
+        title(experiment) if "folder" not in experiment else str(experiment["folder"]) for experiment in experiments
+    ]
+    namesakes = [[other for other, its_name in zip(experiments, plain) if its_name == name] for name in plain]
+    detailed = [_with_differences(*one) for one in zip(plain, experiments, namesakes)]
     several = Counter(detailed)
     return [name if several[name] == 1 else f"{name} ({run.folder})" for name, run in zip(detailed, runs)]
 
 
-def _with_differences(name: str, own: Mapping[str, Any], namesakes: Sequence[Mapping[str, Any]]) -> str:
-    flat = _flat(own)
+def _with_differences(name: str, experiment: Mapping[str, Any], namesakes: Sequence[Mapping[str, Any]]) -> str:
+    flat = _flat(experiment)
     shown = [f"{key} {flat[key]}" for key in _differing([_flat(other) for other in namesakes]) if key in flat]
     words = ", ".join(shown[:3])
     return f"{name} ({words})" if 0 < len(words) <= 60 else name

@@ -21,14 +21,14 @@ PAIRS = 10  # confusions in the table
 
 
 def section(configurations: Sequence[Configuration], folder: Path) -> Section:
-    known = [c for c in configurations if any(run.predictions is not None for run in c.runs)]
-    missing = [predictions_missing(c) for c in configurations if c not in known]
-    if not known:
+    predicted = [c for c in configurations if any(run.predictions is not None for run in c.runs)]
+    missing = [predictions_missing(c) for c in configurations if c not in predicted]
+    if not predicted:
         return Section(TITLE, missing=missing)
-    names = class_names(known[0])
-    comparable = [c for c in known if class_names(c) == names]
+    names = class_names(predicted[0])
+    comparable = [c for c in predicted if class_names(c) == names]
     shares = [confusion_shares(c) for c in comparable]
-    left_out = [c.title for c in known if c not in comparable]
+    left_out = [c.title for c in predicted if c not in comparable]
     notes = [f"Other classes, so not shown here: {', '.join(left_out)}."] if left_out else []
     mean = np.nanmean(np.stack(shares), axis=0)
     classes = by_frequency(most_confused(mean), comparable[0])
@@ -46,13 +46,13 @@ def predictions_missing(configuration: Configuration) -> Missing:
 
 def confusion_shares(configuration: Configuration) -> Floats:
     """Share of the images of class c (rows) that are taken for class p (C, C), over all seeds; NaN without images."""
-    told = [run.predictions for run in configuration.runs if run.predictions is not None]
-    C = len(told[0].class_names)
+    predictions = [run.predictions for run in configuration.runs if run.predictions is not None]
+    C = len(predictions[0].class_names)
     counts = np.zeros(C * C)
-    for own in told:
-        valid = own.predicted >= 0
-        counts += np.bincount(own.labels[valid] * C + own.predicted[valid], minlength=C * C)
-    images = np.bincount(np.concatenate([own.labels for own in told]), minlength=C)
+    for p in predictions:
+        valid = p.predicted >= 0
+        counts += np.bincount(p.labels[valid] * C + p.predicted[valid], minlength=C * C)
+    images = np.bincount(np.concatenate([p.labels for p in predictions]), minlength=C)
     matrix = counts.reshape(C, C)
     return np.divide(matrix, images[:, None], out=np.full((C, C), np.nan), where=images[:, None] > 0)
 

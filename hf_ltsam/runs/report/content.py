@@ -1,4 +1,4 @@
-"""What a page is made of. Nothing here knows how it is drawn or written."""
+"""The parts of a report as values, whatever they are drawn or written with."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """Args:
-    caption: what the numbers are, with units.
-    columns: their headers; the first is that of the rows' own headers.
-    rows: cells as text, the first one names the row.
+    """A table of text.
+
+    Args:
+        caption: what the numbers are, with units.
+        columns: headers; the first is that of the row names.
+        rows: cells; the first one names the row.
     """
 
     caption: str
@@ -72,11 +74,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Missing:
-    """Something a run does not hold.
+    """Something a run lacks.
 
     Args:
-        what: in words, with whose it is.
-        command: that makes it.
+        what: in words, with the configuration.
+        command: makes it.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""Accuracy against training time: which configurations nobody beats in both."""
+"""Accuracy against training time, and the configurations that no other beats in both."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ GROUPS = ("balanced", "few")
 
 @dataclass(frozen=True)
 class Cost:
-    """Args:
-    position: of the configuration in the report.
-    seconds: training time of each run.
-    hardware: of its runs.
+    """Training times of a configuration.
+
+    Args:
+        position: of the configuration in the report.
+        seconds: of each training.
+        step_seconds: of one step, of each training.
+        hardware: of its runs.
     """
 
     position: int
@@ -36,26 +39,24 @@ class Cost:
 
 def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     costs = [cost for k, c in enumerate(configurations) if (cost := cost_of(k, c)) is not None]
-    known = {cost.position for cost in costs}
+    timed = {cost.position for cost in costs}
     missing = [
         Missing(f"Training time of {c.title}", f"ltsam train ... --output_dir {c.runs[0].folder}")
-        for k, c in enumerate(configurations) if k not in known
+        for k, c in enumerate(configurations) if k not in timed
     ]  # fmt: skip
     if not costs:
         return Section(TITLE, missing=missing)
     hardware = dict.fromkeys(words for cost in costs for words in cost.hardware)
     notes = [
-        "Time of the training as measured. Resumed runs, whose time is known from the resume on only, are left out."
+        "Measured time of the training. Resumed runs are left out, since their time is known only from the resume on."
     ]
     if len(hardware) > 1:
-        notes.append(
-            f"Not all runs had the same hardware, so their times are not to be compared: {'; '.join(hardware)}."
-        )
+        notes.append(f"Not all runs had the same hardware, so their times cannot be compared: {'; '.join(hardware)}.")
     return Section(TITLE, [_figure(costs, folder)], [_table(costs)], notes=notes, missing=missing)
 
 
 def cost_of(position: int, configuration: Configuration) -> Cost | None:
-    """None where no run tells its time."""
+    """None where no run has a time."""
     records = [run.metrics.record for run in configuration.runs if run.metrics is not None]
     timed = [r for r in records if r.train_seconds is not None]
     if not timed:

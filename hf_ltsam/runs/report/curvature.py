@@ -1,4 +1,4 @@
-"""Curvature class by class, from what `ltsam sharpness` wrote: spectra, their extremes over the training, loss surfaces."""
+"""Curvature class by class, as `ltsam sharpness` measured it: spectra, and their extremes over the training."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from hf_ltsam.runs.report.style import GRID, INK, series_style
 FLOOR = 1e-8  # of a density on a log axis: less than one eigenvalue in a hundred million
 ROWS = 6  # configurations in one figure of spectra
 COLUMNS = 4  # subsets
-Own = list[tuple[int, Configuration, ReportedRun, Curvature]]  # with its place in the report; one run speaks for each
+Measured = list[tuple[int, Configuration, ReportedRun, Curvature]]  # by place in the report; one run for each
 
 
 def spectra_section(configurations: Sequence[Configuration], folder: Path) -> Section:
     """As in Rangwani et al. 2022 Fig. 2: one row for each configuration, one column for each subset."""
-    title, own = "Spectral densities", with_curvature(configurations, lambda c: bool(c.spectra))
-    missing = sharpness_missing(configurations, own, "Spectra", [])
-    if not own:
+    title, measured = "Spectral densities", with_curvature(configurations, lambda c: bool(c.spectra))
+    missing = sharpness_missing(configurations, measured, "Spectra", [])
+    if not measured:
         return Section(title, missing=missing)
-    subsets = list(dict.fromkeys(name for _, _, _, c in own for name in c.spectra))
-    shown, rows = subsets[:1] + subsets[1:][-(COLUMNS - 1) :], own[:ROWS]
+    subsets = list(dict.fromkeys(name for _, _, _, c in measured for name in c.spectra))
+    shown, rows = subsets[:1] + subsets[1:][-(COLUMNS - 1) :], measured[:ROWS]
     caption = (
-        f"Spectral density of the Hessian of the {own[0][3].loss} on the training images (as Rangwani et al. 2022 Fig. "
-        "2). Eigenvalues left of zero: directions in which the loss bends down, the mark of a saddle. In a column all "
-        "panels have one scale."
+        f"Spectral density of the Hessian of the {measured[0][3].loss} on the training images (as Rangwani et al. 2022 Fig. "
+        "2). Eigenvalues left of zero: directions of negative curvature, the mark of a saddle. All panels of a "
+        "column have the same scale."
     )
-    if len(own) > ROWS or len(subsets) > COLUMNS:
-        caption += " What is not drawn is in the table."
+    if len(measured) > ROWS or len(subsets) > COLUMNS:
+        caption += " The table has the rest."
     extremes = (
         f"{configuration.title}, {name}: {spectrum.lam_min:.3g} to {spectrum.lam_max:.3g}"
         for _, configuration, _, curvature in rows for name, spectrum in curvature.spectra.items()
@@ -46,20 +46,20 @@ def spectra_section(configurations: Sequence[Configuration], folder: Path) -> Se
         folder, "spectra", (WIDTH, 0.7 + 1.75 * len(rows)), lambda figure: _paint_spectra(figure, rows, shown),
         "Spectral densities of the Hessian", caption, f"Eigenvalues reach from and to: {'; '.join(extremes)}.",
     )  # fmt: skip
-    return Section(title, [figure], [_table(own)], notes=[_said(own)], missing=missing)
+    return Section(title, [figure], [_table(measured)], notes=[_representatives(measured)], missing=missing)
 
 
 def evolution_section(configurations: Sequence[Configuration], folder: Path) -> Section:
     """As in Rangwani et al. 2022 Fig. 3, one column for each subset."""
-    title, own = "Curvature over the training", with_curvature(configurations, lambda c: bool(c.evolution))
+    title, measured = "Curvature over the training", with_curvature(configurations, lambda c: bool(c.evolution))
     what = "Curvature over the training (needs checkpoints: --save_strategy epoch)"
-    missing = sharpness_missing(configurations, own, what, ["--checkpoints"])
-    if not own:
+    missing = sharpness_missing(configurations, measured, what, ["--checkpoints"])
+    if not measured:
         return Section(title, missing=missing)
-    subsets = list(dict.fromkeys(name for _, _, _, c in own for name in c.evolution))
+    subsets = list(dict.fromkeys(name for _, _, _, c in measured for name in c.evolution))
     shown = subsets[:1] + subsets[1:][-(COLUMNS - 1) :]
     figure = draw(
-        folder, "curvature_over_training", (WIDTH, 4.6), lambda figure: _paint_evolution(figure, own, shown),
+        folder, "curvature_over_training", (WIDTH, 4.6), lambda figure: _paint_evolution(figure, measured, shown),
         "Extreme eigenvalues of the Hessian over the training",
         "Share of negative curvature |lam_min / lam_max| (above; as Rangwani et al. 2022 Fig. 3) and lam_min (below) of the "
         "Hessian over the training.",
@@ -68,38 +68,38 @@ def evolution_section(configurations: Sequence[Configuration], folder: Path) -> 
     rows = [
         [f"{configuration.title}, {curvature.labels[name]}", f"{_time(point):g}", _number(point.lam_min),
          _number(point.lam_max), _number(point.ratio)]
-        for _, configuration, _, curvature in own for name, points in curvature.evolution.items() for point in points
+        for _, configuration, _, curvature in measured for name, points in curvature.evolution.items() for point in points
     ]  # fmt: skip
-    columns = ["configuration, images", _clock(own), "lam_min", "lam_max", "|lam_min / lam_max|"]
+    columns = ["configuration, images", _clock(measured), "lam_min", "lam_max", "|lam_min / lam_max|"]
     table = Table("Extreme eigenvalues of the Hessian at every checkpoint", columns, rows)
-    return Section(title, [figure], [table], notes=[_said(own)], missing=missing)
+    return Section(title, [figure], [table], notes=[_representatives(measured)], missing=missing)
 
 
-def with_curvature(configurations: Sequence[Configuration], has: Callable[[Curvature], bool]) -> Own:
+def with_curvature(configurations: Sequence[Configuration], has: Callable[[Curvature], bool]) -> Measured:
     """The first run of each configuration whose `sharpness.json` has this part."""
-    own: Own = []
+    measured: Measured = []
     for k, configuration in enumerate(configurations):
         run = configuration.first(lambda run: run.curvature is not None and has(run.curvature))
         if run is not None and run.curvature is not None:
-            own.append((k, configuration, run, run.curvature))
-    return own
+            measured.append((k, configuration, run, run.curvature))
+    return measured
 
 
 def sharpness_missing(
-    configurations: Sequence[Configuration], own: Own, what: str, options: Sequence[str]
+    configurations: Sequence[Configuration], measured: Measured, what: str, options: Sequence[str]
 ) -> list[Missing]:
     """What `ltsam sharpness` with these options makes, of configurations that do not have it."""
-    there = {k for k, _, _, _ in own}
+    there = {k for k, _, _, _ in measured}
     return [
         Missing(f"{what} of {c.title}", shlex.join(["ltsam", "sharpness", str(c.runs[0].folder), *options]))
         for k, c in enumerate(configurations) if k not in there
     ]  # fmt: skip
 
 
-def _paint_spectra(figure: Any, own: Own, subsets: Sequence[str]) -> None:
-    panels = figure.subplots(len(own), len(subsets), squeeze=False, sharex="col", sharey=True)
-    highest = max(c.spectra[n].values.max() for _, _, _, c in own for n in subsets if n in c.spectra)
-    for row, (k, configuration, _, curvature) in enumerate(own):
+def _paint_spectra(figure: Any, measured: Measured, subsets: Sequence[str]) -> None:
+    panels = figure.subplots(len(measured), len(subsets), squeeze=False, sharex="col", sharey=True)
+    highest = max(c.spectra[n].values.max() for _, _, _, c in measured for n in subsets if n in c.spectra)
+    for row, (k, configuration, _, curvature) in enumerate(measured):
         for column, name in enumerate(subsets):
             axes = panels[row, column]
             if name in curvature.spectra:
@@ -130,49 +130,49 @@ def _density(axes: Any, spectrum: Spectrum, colour: str) -> None:
     axes.text(0.97, 0.97, words, transform=axes.transAxes, ha="right", va="top", fontsize=7.5)
 
 
-def _paint_evolution(figure: Any, own: Own, subsets: Sequence[str]) -> None:
+def _paint_evolution(figure: Any, measured: Measured, subsets: Sequence[str]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     panels = figure.subplots(2, len(subsets), squeeze=False, sharex=True, sharey="row")
     for column, name in enumerate(subsets):
-        for k, _, _, curvature in own:
+        for k, _, _, curvature in measured:
             points = curvature.evolution.get(name, [])
             x = [_time(point) for point in points]
             style = {**series_style(k).marked, "markersize": 4, "markevery": max(1, len(points) // 8)}
             panels[0, column].plot(x, [point.ratio for point in points], **style)
             panels[1, column].plot(x, [point.lam_min for point in points], **style)
-        label = next(c.labels[name] for _, _, _, c in own if name in c.labels)
+        label = next(c.labels[name] for _, _, _, c in measured if name in c.labels)
         panels[0, column].set_title(label.replace(" (", "\n("), fontsize=8.5)
         panels[1, column].axhline(0, color=GRID, linewidth=0.8)
-        panels[1, column].set_xlabel(_clock(own))
+        panels[1, column].set_xlabel(_clock(measured))
         panels[1, column].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     panels[0, 0].set_ylabel("$|\\lambda_{\\min} / \\lambda_{\\max}|$")
     panels[1, 0].set_ylabel("$\\lambda_{\\min}$")
-    legend_above(figure, [c.title for _, c, _, _ in own], [k for k, _, _, _ in own])
+    legend_above(figure, [c.title for _, c, _, _ in measured], [k for k, _, _, _ in measured])
 
 
-def _table(own: Own) -> Table:
+def _table(measured: Measured) -> Table:
     rows = [
         [f"{configuration.title}, {curvature.labels[name]}", _number(s.lam_max), _number(s.lam_min), _number(s.ratio),
          _number(1 / s.ratio if s.ratio else math.nan), _number(s.trace)]
-        for _, configuration, _, curvature in own for name, s in curvature.spectra.items()
+        for _, configuration, _, curvature in measured for name, s in curvature.spectra.items()
     ]  # fmt: skip
     columns = ["configuration, images", "lam_max", "lam_min", "|lam_min / lam_max|", "|lam_max / lam_min|", "trace"]
     caption = "Eigenvalues and trace of the Hessian; the ratios as Rangwani et al. 2022 and as Lyu et al. 2025 use them"
     return Table(caption, columns, rows)
 
 
-def _said(own: Own) -> str:
-    runs = "; ".join(f"{c.title}: {run.folder}" for _, c, run, _ in own)
-    return f"One run speaks for each configuration. {runs}."
+def _representatives(measured: Measured) -> str:
+    runs = "; ".join(f"{c.title}: {run.folder}" for _, c, run, _ in measured)
+    return f"One run stands for each configuration. {runs}."
 
 
 def _time(point: Checkpoint) -> float:
     return point.step if math.isnan(point.epoch) else point.epoch
 
 
-def _clock(own: Own) -> str:
-    points = [p for _, _, _, c in own for points in c.evolution.values() for p in points]
+def _clock(measured: Measured) -> str:
+    points = [p for _, _, _, c in measured for points in c.evolution.values() for p in points]
     return "epoch" if not any(math.isnan(p.epoch) for p in points) else "training step"
 
 

@@ -1,18 +1,25 @@
-"""A figure as PNG and SVG in the report's folder, and as a part of its page."""
+"""Figures: as PNG and SVG in the folder of the report, and inside its page."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 from hf_ltsam.runs.report.content import Figure
-from hf_ltsam.runs.report.inline_svg import inline_svg
-from hf_ltsam.runs.report.style import RC, SeriesStyle, series_style
+from hf_ltsam.runs.report.style import PALETTE, RC, SeriesStyle, series_style
 
 WIDTH = 7.6  # inches, that of the page's text
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+# "currentColor" is the colour of the page's text; the others are variables in the page's style sheet.
+_VARIABLES = {light: "currentColor" if name == "ink" else f"var(--{name})" for name, (light, _) in PALETTE.items()}
+_REFERENCE = re.compile(r"(url\(#|^#)([^)]+)")
+_COLOUR = re.compile("|".join(_VARIABLES), re.IGNORECASE)
+_LONG = re.compile(r"-?\d+\.\d{3,}")  # coordinates, in points
 
 
 def draw(
@@ -24,13 +31,15 @@ def draw(
     caption: str,
     description: str,
 ) -> Figure:
-    """Args:
-    folder: exists.
-    name: of the files, and of ids on the page.
-    size: width and height in inches.
-    paint: draws on an empty matplotlib figure.
-    title, description: for screen readers: what it is, and what is to be seen.
-    caption: under the figure.
+    """Draw a figure, as files and for the page.
+
+    Args:
+        folder: exists.
+        name: of the files, and of ids on the page.
+        size: width and height in inches.
+        paint: draws on an empty matplotlib figure.
+        title, description: for screen readers: what it is, and what it shows.
+        caption: under the figure.
     """
     import matplotlib
     from matplotlib.figure import Figure as Canvas
@@ -47,7 +56,7 @@ def draw(
 
 
 def grid_of_panels(figure: Any, number: int, columns: int, **kwargs: Any) -> list[Any]:
-    """Axes in rows of so many columns; those left over are hidden."""
+    """Axes in rows of `columns`; those left over are hidden."""
     rows = -(-number // columns)
     panels = figure.subplots(rows, columns, squeeze=False, **kwargs)
     for axes in panels.flat[number:]:
@@ -65,8 +74,8 @@ def legend_above(
 
     Args:
         titles: of the configurations.
-        positions: theirs in the report, which decide on their style.
-    look: lines, marks, or both.
+        positions: of the configurations in the report, which decide their style.
+        look: lines, marks, or both.
     """
     from matplotlib.lines import Line2D
 
@@ -75,3 +84,45 @@ def legend_above(
     longest = max(map(len, titles))
     columns = max(1, min(len(titles), int(100 / (longest + 9))))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=3.2)
+
+
+def inline_svg(text: str, name: str, title: str, description: str) -> str:
+    """An SVG file of matplotlib as a part of a page: named for screen readers, in the page's colours, without addresses.
+
+    Args:
+        text: the file.
+        name: put before every id, so that ids are unique on the page.
+        title, description: what a screen reader says.
+    """
+    root = ET.fromstring(text)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if _local(child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        element.attrib = {_local(key): _value(_local(key), value, name) for key, value in element.attrib.items()}
+    for figure in root.findall("g"):  # the page itself is the paper
+        for background in figure.findall(f"g[@id='{name}-patch_1']"):
+            figure.remove(background)
+    root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title {name}-description"}
+    for tag, content in (("desc", description), ("title", title)):
+        words = ET.Element(tag, {"id": f"{name}-{'title' if tag == 'title' else 'description'}"})
+        words.text = content
+        root.insert(0, words)
+    return ET.tostring(root, encoding="unicode", short_empty_elements=True)
+
+
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
+
+
+def _value(key: str, value: str, name: str) -> str:
+    if key == "id":
+        return f"{name}-{value}"
+    if key == "d" or key == "points":
+        return _LONG.sub(lambda number: f"{float(number[0]):.2f}", re.sub(r"\s+", " ", value))
+    if value.startswith("data:"):
+        return re.sub(r"\s+", "", value)
+    value = _REFERENCE.sub(rf"\g<1>{name}-\g<2>", value)
+    return _COLOUR.sub(lambda colour: _VARIABLES[colour[0].lower()], value)

@@ -1,4 +1,4 @@
-"""Numbers of the log over the training, as means over seeds: accuracy by group, and what the perturbation does."""
+"""Curves of the log, as means over seeds: accuracy by group, and telemetry of the perturbation."""
 
 from __future__ import annotations
 
@@ -33,9 +33,11 @@ PREFIX = "sam_"
 
 @dataclass(frozen=True)
 class Curve:
-    """Args:
-    x: epochs, or steps where the log tells no epochs (T,).
-    mean, deviation: over seeds (T,).
+    """A number of the log over the training.
+
+    Args:
+        x: epochs, or steps where the log has no epochs (T,).
+        mean, deviation: over seeds (T,).
     """
 
     x: Floats
@@ -53,43 +55,43 @@ def accuracy_section(configurations: Sequence[Configuration], folder: Path) -> S
     curves = _Curves(configurations, keys, ACCURACIES, 100, "test accuracy (%)")
     return Section(
         title, [curves.figure(folder, "accuracy_over_training", title, caption)],
-        [curves.table("Test accuracy in % at the last moment that the log tells")], missing=missing,
+        [curves.table("Test accuracy in % at the last moment of the log")], missing=missing,
     )  # fmt: skip
 
 
 def telemetry_section(configurations: Sequence[Configuration], folder: Path) -> Section:
-    """Whatever names with `sam_` the logs have."""
+    """All numbers of the logs whose names begin with `sam_`."""
     title, keys = "The perturbation (SAM telemetry)", telemetry_keys(configurations)
     missing = _missing(configurations, keys or [PREFIX], "Telemetry", "--logging_strategy epoch")
     if not keys:
         return Section(title, missing=missing)
     labels = {key: TELEMETRY.get(key, key.removeprefix(PREFIX).replace("_", " ")) for key in keys}
     caption = (
-        "What the methods do to the weights in training: means over the steps since the last log, and over seeds; shaded "
+        "The perturbation of the weights in training: means over the steps since the last log, and over seeds; shaded "
         f"{_DEVIATION}."
     )
     curves = _Curves(configurations, keys, labels, 1, None)
     return Section(
         title, [curves.figure(folder, "telemetry", title, caption)],
-        [curves.table("Telemetry at the last moment that the log tells")], missing=missing,
+        [curves.table("Telemetry at the last moment of the log")], missing=missing,
     )  # fmt: skip
 
 
 def telemetry_keys(configurations: Sequence[Configuration]) -> list[str]:
-    """The known names first, then others by name."""
-    found = {
+    """Those with a label first, then the others by name."""
+    logged = {
         k for c in configurations for run in c.runs for entry in run.history for k in entry if k.startswith(PREFIX)
     }
-    return [*(k for k in TELEMETRY if k in found), *sorted(found - set(TELEMETRY))]
+    return [*(k for k in TELEMETRY if k in logged), *sorted(logged - set(TELEMETRY))]
 
 
 def curve(configuration: Configuration, key: str) -> Curve | None:
-    """Where all seeds that log the number have logged it; None where none has."""
-    logged = [own for run in configuration.runs if (own := _logged(run, key))]
+    """At the moments when all seeds that log the number have logged it; None where there is none."""
+    logged = [values_of_run for run in configuration.runs if (values_of_run := _logged(run, key))]
     if not logged:
         return None
     x = sorted(set(logged[0]).intersection(*logged))
-    values = np.array([[own[at] for at in x] for own in logged])  # (seeds, T)
+    values = np.array([[values_of_run[at] for at in x] for values_of_run in logged])  # (seeds, T)
     deviation = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(len(x), np.nan)
     return Curve(np.array(x), values.mean(axis=0), deviation) if x else None
 
@@ -105,7 +107,7 @@ class _Curves:
     keys: Sequence[str]
     labels: dict[str, str]
     scale: float
-    unit: str | None  # of all panels, whose titles the labels then are
+    unit: str | None  # of all panels, which then have the labels as titles
 
     def figure(self, folder: Path, name: str, title: str, caption: str) -> Figure:
         rows = -(-len(self.keys) // 2)
@@ -120,9 +122,9 @@ class _Curves:
         panels = grid_of_panels(figure, len(self.keys), 2, sharex=True)
         for axes, key in zip(panels, self.keys):
             for k, configuration in shown:
-                own = curve(configuration, key)
-                if own is not None:
-                    self._line(axes, own, k)
+                line = curve(configuration, key)
+                if line is not None:
+                    self._line(axes, line, k)
             if self.unit is None:
                 axes.set_ylabel(self.labels[key])
             else:
@@ -135,28 +137,28 @@ class _Curves:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         legend_above(figure, [c.title for _, c in shown], [k for k, _ in shown])
 
-    def _line(self, axes: Any, own: Curve, position: int) -> None:
-        style, mean, deviation = series_style(position), self.scale * own.mean, self.scale * own.deviation
-        every = (position % 5, max(1, len(own.x) // 8)) if len(own.x) > 12 else None
-        axes.plot(own.x, mean, **style.marked, markersize=4, markevery=every)
+    def _line(self, axes: Any, line: Curve, position: int) -> None:
+        style, mean, deviation = series_style(position), self.scale * line.mean, self.scale * line.deviation
+        every = (position % 5, max(1, len(line.x) // 8)) if len(line.x) > 12 else None
+        axes.plot(line.x, mean, **style.marked, markersize=4, markevery=every)
         if not np.isnan(deviation).all():
-            axes.fill_between(own.x, mean - deviation, mean + deviation, color=style.colour, alpha=0.15, linewidth=0)
+            axes.fill_between(line.x, mean - deviation, mean + deviation, color=style.colour, alpha=0.15, linewidth=0)
 
     def table(self, caption: str) -> Table:
         rows = []
         for configuration in self.configurations:
             curves = [curve(configuration, key) for key in self.keys]
-            last = [own.x[-1] for own in curves if own is not None]
+            last = [line.x[-1] for line in curves if line is not None]
             if last:
                 rows.append([configuration.title, f"{max(last):.4g}", *map(self._last, curves)])
         return Table(
             caption, ["configuration", self._time(), *(self.labels[k].replace("\n", " ") for k in self.keys)], rows
         )
 
-    def _last(self, own: Curve | None) -> str:
-        if own is None:
+    def _last(self, line: Curve | None) -> str:
+        if line is None:
             return "-"
-        mean, deviation = self.scale * own.mean[-1], self.scale * own.deviation[-1]
+        mean, deviation = self.scale * line.mean[-1], self.scale * line.deviation[-1]
         if self.unit is not None:
             return mean_and_deviation(mean, deviation)
         return f"{mean:.3g}" if np.isnan(deviation) else f"{mean:.3g} ± {deviation:.1g}"
@@ -167,7 +169,7 @@ class _Curves:
 
 
 def _widen(axes: Any, most: float | None) -> None:
-    """A constant is drawn as one, not as the noise of its last digits; no accuracy is above 100 % or below 0."""
+    """Limits that show a constant as one, not the noise of its last digits, and no accuracy above 100 % or below 0."""
     low, high = axes.get_ylim()
     if high - low < 0.02 * abs(high + low) / 2:
         axes.set_ylim(0.9 * low, 1.1 * high)

@@ -72,10 +72,12 @@ def resample_classes(
     Args:
         per_class: (R, C); NaN for a class without test image.
     """
-    known = set(np.flatnonzero(np.isfinite(per_class).all(axis=0)).tolist())
-    members = {name: np.array([c for c in classes if c in known], dtype=np.int64) for name, classes in groups.items()}
+    tested = set(np.flatnonzero(np.isfinite(per_class).all(axis=0)).tolist())
+    members = {name: np.array([c for c in classes if c in tested], dtype=np.int64) for name, classes in groups.items()}
     drawn = {
-        n: own[generator.integers(len(own), size=(replicates, len(own)))] for n, own in members.items() if len(own) > 1
+        n: pool[generator.integers(len(pool), size=(replicates, len(pool)))]
+        for n, pool in members.items()
+        if len(pool) > 1
     }
     return {name: np.stack([run[classes].mean(axis=1) for run in per_class], axis=1) for name, classes in drawn.items()}
 

@@ -1,4 +1,4 @@
-"""From runs to the page."""
+"""From runs to the report: one HTML file that needs nothing else, and its figures beside it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from hf_ltsam.runs.files import check_output_folder, write_whole
 from hf_ltsam.runs.report import (
     by_frequency,
     by_group,
     calibration,
     comparison,
+    configurations,
     confusion,
     cost,
     curvature,
     log_curves,
-    settings,
     shift,
     surfaces,
 )
-from hf_ltsam.runs.report.configurations import configurations
-from hf_ltsam.runs.report.page import page
+from hf_ltsam.runs.report.content import Section
 from hf_ltsam.runs.report.reading import ReportedRun
+from hf_ltsam.runs.report.style import PALETTE
 
 FILE_NAME = "report.html"
+TEMPLATE = "page.html.jinja"
+FOLDED = 12  # rows; longer tables can be unfolded
 SECTIONS = (
     by_group.section, by_frequency.section, comparison.section, log_curves.accuracy_section, log_curves.telemetry_section,
     confusion.section, calibration.section, shift.section, curvature.spectra_section, curvature.evolution_section,
@@ -41,11 +45,27 @@ def write_report(runs: Sequence[ReportedRun], folder: Path) -> Path:
     """
     check_output_folder(str(folder))
     folder.mkdir(parents=True, exist_ok=True)
-    own = configurations(runs)
-    sections = [make(own, folder) for make in SECTIONS]
+    groups = configurations.configurations(runs)
+    sections = [make(groups, folder) for make in SECTIONS]
     damaged = [sentence for run in runs for sentence in run.damaged]
     now = datetime.now(UTC)
-    seeds = f"{len(runs)} runs of {len(own)} configurations" if len(runs) > 1 else f"{runs[0].folder}"
+    seeds = f"{len(runs)} runs of {len(groups)} configurations" if len(runs) > 1 else f"{runs[0].folder}"
     written = f"Written {now:%Y-%m-%d %H:%M} UTC by hf_ltsam {version('hf_ltsam')} from the runs' saved files."
-    text = page(f"Report: {seeds}", [*sections, settings.section(own)], damaged, written)
+    text = page(f"Report: {seeds}", [*sections, configurations.section(groups)], damaged, written)
     return write_whole(folder / FILE_NAME, text)
+
+
+def page(title: str, sections: Sequence[Section], damaged: Sequence[str], written: str) -> str:
+    """The report as HTML.
+
+    Args:
+        damaged: one sentence for each file that could not be read.
+        written: when and by what.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(TEMPLATE).render(
+        title=title, sections=sections, damaged=damaged, written=written, colours=PALETTE, folded=FOLDED
+    )

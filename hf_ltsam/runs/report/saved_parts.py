@@ -1,6 +1,6 @@
-"""The parts of a run's JSON files that the report draws, checked when they are read.
+"""The parts of a run's files that the report draws, checked when they are read.
 
-Where a file is not what it should be, `from_json` raises ValueError, KeyError, TypeError, IndexError or AttributeError.
+`from_json` raises ValueError, KeyError, TypeError, IndexError or AttributeError for a file that is not what it should be.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_ltsam import ClassStatistics
+from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.sharpness.figures import subset_label
+from hf_ltsam.runs.sharpness.parts import check_sharpness
+from hf_ltsam.runs.shift.results import check_results
 
 Floats = NDArray[np.float64]
 GROUPS = ("many", "medium", "few")
@@ -33,7 +36,7 @@ def floats(values: Any, ndim: int = 1) -> Floats:
 
 @dataclass(frozen=True)
 class TestResult:
-    """An entry of `results` in metrics.json. Accuracies are fractions.
+    """An entry of `results` in a record. Accuracies are fractions.
 
     Args:
         per_class: (C,); NaN for a class without test image.
@@ -60,6 +63,21 @@ class TestResult:
                 groups[name] = float(np.nanmean(per_class[list(classes)]))
         ece = float("nan") if values["ece"] is None else float(values["ece"])
         return cls(float(values["overall"]), float(values["balanced"]), groups, per_class, ece, int(values["samples"]))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The record of a run, with its statistics and test results."""
+
+    record: RunRecord
+    statistics: ClassStatistics
+    test: TestResult
+
+    @classmethod
+    def from_json(cls, values: Any) -> Recorded:
+        record = RunRecord.from_json(values)
+        statistics = ClassStatistics.from_dict(record.class_statistics)
+        return cls(record, statistics, TestResult.from_json(record.results["test"], statistics))
 
 
 def head_and_tail(statistics: ClassStatistics) -> dict[str, tuple[int, ...]]:
@@ -139,7 +157,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class Curvature:
-    """What `ltsam sharpness` found.
+    """The results of `ltsam sharpness`.
 
     Args:
         labels: subset -> in words.
@@ -156,7 +174,8 @@ class Curvature:
     surfaces: dict[str, Surface]
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Curvature:
+    def from_json(cls, values: Any) -> Curvature:
+        check_sharpness(values)
         spectra = {name: Spectrum.from_json(record) for name, record in values.get("spectra", {}).items()}
         evolution: dict[str, list[Checkpoint]] = {}
         for record in values.get("evolution", {}).values():
@@ -214,10 +233,11 @@ class ShiftedSet:
         )
 
 
-def history_entries(values: Mapping[str, Any]) -> tuple[dict[str, float], ...]:
-    """The log history of trainer_state.json: what is a number in each entry."""
-    entries: Sequence[Mapping[str, Any]] = values["log_history"]
-    return tuple({k: float(v) for k, v in entry.items() if isinstance(v, int | float)} for entry in entries)
+def shifted_sets(values: Any) -> dict[str, ShiftedSet]:
+    """The test sets of an evaluation that are finished, by name."""
+    sets = check_results(values)["sets"]
+    finished = {name: of_set for name, of_set in sets.items() if "result" in of_set or "summary" in of_set}
+    return {name: ShiftedSet.from_json(of_set) for name, of_set in finished.items()}
 
 
 def _groups(result: Mapping[str, Any]) -> dict[str, float]:

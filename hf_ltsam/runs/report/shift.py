@@ -1,4 +1,4 @@
-"""Other test sets and corruptions, from what `ltsam evaluate` wrote."""
+"""Other test sets and corruptions, as `ltsam evaluate` measured them."""
 
 from __future__ import annotations
 
@@ -41,28 +41,28 @@ def error_map(configurations: Sequence[Configuration], name: str) -> tuple[list[
     Returns:
         Corruptions, column titles, errors (rows, columns) with their mean as the last row; NaN where one is missing.
     """
-    known = [c for c in configurations if _sets(c, name)]
-    corruptions = list(dict.fromkeys(row for c in known for of_set in _sets(c, name) for row in of_set.errors))
-    if len(known) == 1:
-        severities = sorted({s for of_set in _sets(known[0], name) for row in of_set.errors.values() for s in row})
+    tested = [c for c in configurations if _sets(c, name)]
+    corruptions = list(dict.fromkeys(row for c in tested for of_set in _sets(c, name) for row in of_set.errors))
+    if len(tested) == 1:
+        severities = sorted({s for of_set in _sets(tested[0], name) for row in of_set.errors.values() for s in row})
         columns = [f"severity {s}" for s in severities]
-        cells = [[_mean_error(known[0], name, row, (s,)) for s in severities] for row in corruptions]
+        cells = [[_mean_error(tested[0], name, row, (s,)) for s in severities] for row in corruptions]
     else:
-        columns = [c.title for c in known]
-        cells = [[_mean_error(c, name, row) for c in known] for row in corruptions]
+        columns = [c.title for c in tested]
+        cells = [[_mean_error(c, name, row) for c in tested] for row in corruptions]
     errors = np.array(cells, dtype=np.float64)
     return [*corruptions, "mean"], columns, np.vstack([errors, errors.mean(axis=0)])
 
 
 def _mean_error(configuration: Configuration, name: str, corruption: str, severities: Sequence[int] = ()) -> float:
     """Over seeds and severities; all of them where none is named."""
-    found = [
+    errors = [
         error
         for of_set in _sets(configuration, name)
         for severity, error in of_set.errors.get(corruption, {}).items()
         if not severities or severity in severities
     ]
-    return float(np.mean(found)) if found else float("nan")
+    return float(np.mean(errors)) if errors else float("nan")
 
 
 def _sets(configuration: Configuration, name: str) -> list[ShiftedSet]:
@@ -70,14 +70,14 @@ def _sets(configuration: Configuration, name: str) -> list[ShiftedSet]:
 
 
 def _names(configurations: Sequence[Configuration], corrupted: bool) -> list[str]:
-    found = ((name, s) for c in configurations for run in c.runs for name, s in run.shifted.items())
-    return list(dict.fromkeys(name for name, of_set in found if bool(of_set.errors) == corrupted))
+    sets = ((name, s) for c in configurations for run in c.runs for name, s in run.shifted.items())
+    return list(dict.fromkeys(name for name, of_set in sets if bool(of_set.errors) == corrupted))
 
 
 def _accuracies(configurations: Sequence[Configuration], names: Sequence[str]) -> Table:
     rows = [
-        [f"{short(name)}, {c.title}", f"{own[0].samples:,}", *(_spread(own, group) for group in ("overall", *GROUPS))]
-        for name in names for c in configurations if (own := _sets(c, name))
+        [f"{short(name)}, {c.title}", f"{sets[0].samples:,}", *(_spread(sets, group) for group in ("overall", *GROUPS))]
+        for name in names for c in configurations if (sets := _sets(c, name))
     ]  # fmt: skip
     columns = ["test set, configuration", "images", "overall", *GROUPS]
     return Table("Accuracy on other test sets in %: mean ± standard deviation over seeds", columns, rows)
@@ -90,20 +90,20 @@ def _spread(sets: Sequence[ShiftedSet], group: str) -> str:
 def _means(configurations: Sequence[Configuration], name: str) -> Table:
     rows = []
     for c in configurations:
-        own = _sets(c, name)
-        if own:
-            error = mean_and_deviation(*spread(1 - s.accuracy["overall"] for s in own), 100)
-            severities = sorted({s for of_set in own for row in of_set.errors.values() for s in row})
-            relative = next((f" (relative to {s.relative_to})" for s in own if s.relative_to), "")
-            mce = mean_and_deviation(*spread(s.mce for s in own if s.mce == s.mce)) + relative
+        sets = _sets(c, name)
+        if sets:
+            error = mean_and_deviation(*spread(1 - s.accuracy["overall"] for s in sets), 100)
+            severities = sorted({s for of_set in sets for row in of_set.errors.values() for s in row})
+            relative = next((f" (relative to {s.relative_to})" for s in sets if s.relative_to), "")
+            mce = mean_and_deviation(*spread(s.mce for s in sets if s.mce == s.mce)) + relative
             rows.append(
                 [
                     c.title,
-                    f"{len(own)}",
+                    f"{len(sets)}",
                     ", ".join(map(str, severities)),
                     error,
                     mce,
-                    *(_spread(own, g) for g in GROUPS),
+                    *(_spread(sets, g) for g in GROUPS),
                 ]
             )
     columns = ["configuration", "runs", "severities", "mean error", "mCE", *(f"accuracy, {g}" for g in GROUPS)]

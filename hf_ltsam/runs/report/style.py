@@ -1,4 +1,4 @@
-"""Colours, lines and marks: told apart by colour-blind readers, in grey print, on white and on black."""
+"""Colours, lines and marks that colour-blind readers can distinguish, in grey print too, on white and on black."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_ltsam.runs.report.configurations import Configuration
 from hf_ltsam.runs.report.content import Figure, Section, Table
-from hf_ltsam.runs.report.curvature import COLUMNS, ROWS, Own, sharpness_missing, with_curvature
+from hf_ltsam.runs.report.curvature import COLUMNS, ROWS, Measured, sharpness_missing, with_curvature
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
 from hf_ltsam.runs.report.saved_parts import Surface
 from hf_ltsam.runs.report.style import GRID, ON_DARK, series_style
@@ -20,22 +20,22 @@ TITLE = "Loss surfaces"
 
 
 def section(configurations: Sequence[Configuration], folder: Path) -> Section:
-    own = with_curvature(configurations, lambda c: bool(c.surfaces))
-    missing = sharpness_missing(configurations, own, TITLE, ["--surface", "2d"])
-    names = list(dict.fromkeys(name for _, _, _, c in own for name in c.surfaces))
-    figures = [_figure(name, [one for one in own if name in one[3].surfaces], folder) for name in names]
-    return Section(TITLE, figures, [_table(own)] if own else [], missing=missing)
+    measured = with_curvature(configurations, lambda c: bool(c.surfaces))
+    missing = sharpness_missing(configurations, measured, TITLE, ["--surface", "2d"])
+    names = list(dict.fromkeys(name for _, _, _, c in measured for name in c.surfaces))
+    figures = [_figure(name, [one for one in measured if name in one[3].surfaces], folder) for name in names]
+    return Section(TITLE, figures, [_table(measured)] if measured else [], missing=missing)
 
 
-def _figure(name: str, own: Own, folder: Path) -> Figure:
-    subsets = list(dict.fromkeys(s for _, _, _, c in own for s in c.surfaces[name].loss))
-    shown, rows = subsets[:1] + subsets[1:][-(COLUMNS - 1) :], own[:ROWS]
-    file, first = f"surface_{name.replace(' ', '_')}", own[0][3].surfaces[name]
-    what = f"Mean {own[0][3].loss} on training images around the weights: {' and '.join(first.directions)}."
+def _figure(name: str, measured: Measured, folder: Path) -> Figure:
+    subsets = list(dict.fromkeys(s for _, _, _, c in measured for s in c.surfaces[name].loss))
+    shown, rows = subsets[:1] + subsets[1:][-(COLUMNS - 1) :], measured[:ROWS]
+    file, first = f"surface_{name.replace(' ', '_')}", measured[0][3].surfaces[name]
+    what = f"Mean {measured[0][3].loss} on training images around the weights: {' and '.join(first.directions)}."
     if len(first.coordinates) == 1:
         return draw(
-            folder, file, (WIDTH, 3.2), lambda figure: _paint_lines(figure, own, name, shown), f"Loss along a line ({name})",
-            what, "The loss at the weights and its largest value are in the table below.",
+            folder, file, (WIDTH, 3.2), lambda figure: _paint_lines(figure, measured, name, shown),
+            f"Loss along a line ({name})", what, "The loss at the weights and its largest value are in the table below.",
         )  # fmt: skip
     width = min(WIDTH, 1.9 + 2.2 * len(shown))
     panel = (width - 1.9) / len(shown)
@@ -47,28 +47,28 @@ def _figure(name: str, own: Own, folder: Path) -> Figure:
     )  # fmt: skip
 
 
-def _paint_lines(figure: Any, own: Own, name: str, subsets: Sequence[str]) -> None:
+def _paint_lines(figure: Any, measured: Measured, name: str, subsets: Sequence[str]) -> None:
     panels = grid_of_panels(figure, len(subsets), min(len(subsets), 4), sharey=True)
     for axes, subset in zip(panels, subsets):
-        for k, _, _, curvature in own:
+        for k, _, _, curvature in measured:
             surface = curvature.surfaces[name]
             if subset in surface.loss:
                 axes.plot(surface.coordinates[0], np.maximum(surface.loss[subset], FLOOR), **series_style(k).line)
         axes.axvline(0, color=GRID, linewidth=0.8)
         axes.set_yscale("log")
-        axes.set_title(own[0][3].labels.get(subset, subset).replace(" (", "\n("), fontsize=8.5)
+        axes.set_title(measured[0][3].labels.get(subset, subset).replace(" (", "\n("), fontsize=8.5)
         axes.set_xlabel("step along the direction")
-    panels[0].set_ylabel(f"mean loss ({own[0][3].loss})")
-    legend_above(figure, [c.title for _, c, _, _ in own], [k for k, _, _, _ in own], lambda style: style.line)
+    panels[0].set_ylabel(f"mean loss ({measured[0][3].loss})")
+    legend_above(figure, [c.title for _, c, _, _ in measured], [k for k, _, _, _ in measured], lambda style: style.line)
 
 
-def _paint_contours(figure: Any, own: Own, name: str, subsets: Sequence[str]) -> None:
+def _paint_contours(figure: Any, measured: Measured, name: str, subsets: Sequence[str]) -> None:
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import LogFormatterSciNotation, LogLocator
 
-    panels = figure.subplots(len(own), len(subsets), squeeze=False, sharex=True, sharey=True)
-    levels = _levels([curvature.surfaces[name] for _, _, _, curvature in own], subsets)
-    for row, (_, configuration, _, curvature) in enumerate(own):
+    panels = figure.subplots(len(measured), len(subsets), squeeze=False, sharex=True, sharey=True)
+    levels = _levels([curvature.surfaces[name] for _, _, _, curvature in measured], subsets)
+    for row, (_, configuration, _, curvature) in enumerate(measured):
         surface = curvature.surfaces[name]
         for axes, subset in zip(panels[row], subsets):
             if subset in surface.loss:
@@ -82,7 +82,7 @@ def _paint_contours(figure: Any, own: Own, name: str, subsets: Sequence[str]) ->
             if row == 0:
                 axes.set_title(curvature.labels.get(subset, subset).replace(" (", "\n("), fontsize=8.5)
         panels[row, 0].set_ylabel(configuration.title)
-    label = f"mean loss ({own[0][3].loss}, log scale)"
+    label = f"mean loss ({measured[0][3].loss}, log scale)"
     figure.colorbar(filled, ax=panels, ticks=LogLocator(), format=LogFormatterSciNotation(), label=label, aspect=30)
     figure.supxlabel("step along direction 1", fontsize=9)
     figure.supylabel("step along direction 2", fontsize=9)
@@ -101,9 +101,9 @@ def _levels(surfaces: Sequence[Surface], subsets: Sequence[str]) -> Any:
     return 10 ** np.linspace(low, high, round(high - low) * (4 if high - low < 4 else 3) + 1)
 
 
-def _table(own: Own) -> Table:
+def _table(measured: Measured) -> Table:
     rows = []
-    for _, configuration, _, curvature in own:
+    for _, configuration, _, curvature in measured:
         for name, surface in curvature.surfaces.items():
             nearest = tuple(int(np.abs(c).argmin()) for c in surface.coordinates)
             for subset, loss in surface.loss.items():

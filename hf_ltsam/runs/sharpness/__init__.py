@@ -1,1 +1,1 @@
-"""What is known of the curvature of a run."""
+"""The curvature of a run: results of `ltsam sharpness`, and their figures."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_ltsam.runs.sharpness.parts import read_json
+from hf_ltsam.runs.files import mapping, read_json
 
 # Colours of Okabe and Ito, which colour-blind people tell apart too, with dashes and markers for print in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -23,7 +23,7 @@ MOST = 7  # curves in one figure
 
 def save_figures(path: Path) -> list[Path]:
     """One PNG for each quantity in a `sharpness.json`, beside it."""
-    results = read_json(path)
+    results = read_json(path, mapping) or {}
     drawn: dict[str, Callable[[Any, dict[str, Any]], None]] = {}
     if results.get("spectra"):
         drawn["spectra"] = _draw_spectra
@@ -110,13 +110,15 @@ def _draw_evolution(figure: Any, results: dict[str, Any]) -> None:
     by_epoch = all(p["epoch"] is not None for p in points)
     key = "epoch" if by_epoch else "step"
     for k, name in enumerate(list(dict.fromkeys(p["subset"] for p in points))[:MOST]):
-        own = sorted((p for p in points if p["subset"] == name), key=lambda p: p["step"] or 0)
+        of_subset = sorted((p for p in points if p["subset"] == name), key=lambda p: p["step"] or 0)
         style = {"color": COLOURS[k], "linestyle": DASHES[k], "marker": MARKERS[k], "markersize": 4, "linewidth": 1.2}
-        style["markevery"] = max(1, len(own) // 12)
-        x = [p[key] for p in own]
-        panels[0].plot(x, [p["ratios"]["abs_min_over_max"] for p in own], label=subset_label(name, results), **style)
-        panels[1].plot(x, [p["lam_min"]["value"] for p in own], **style)
-        panels[2].plot(x, [p["lam_max"]["value"] for p in own], **style)
+        style["markevery"] = max(1, len(of_subset) // 12)
+        x = [p[key] for p in of_subset]
+        panels[0].plot(
+            x, [p["ratios"]["abs_min_over_max"] for p in of_subset], label=subset_label(name, results), **style
+        )
+        panels[1].plot(x, [p["lam_min"]["value"] for p in of_subset], **style)
+        panels[2].plot(x, [p["lam_max"]["value"] for p in of_subset], **style)
     for axes, symbol in zip(panels, ("|\\lambda_{\\min}/\\lambda_{\\max}|", "\\lambda_{\\min}", "\\lambda_{\\max}")):
         axes.set_ylabel(f"${symbol}$")
         axes.set_xlabel("epoch" if by_epoch else "training step")
@@ -136,10 +138,10 @@ def _draw_sharpness(figure: Any, results: dict[str, Any]) -> None:
     counts = results["class_statistics"]["counts"]
     shown = {"largest": int(np.argmax(counts)), "smallest": len(counts) - 1 - int(np.argmin(counts[::-1]))}
     for k, (_, c) in enumerate(shown.items()):
-        own = np.array(record["classes"]["gap"][c], dtype=float)
+        gap = np.array(record["classes"]["gap"][c], dtype=float)
         axes.plot(
             rhos,
-            own,
+            gap,
             color=COLOURS[k],
             linestyle=DASHES[k],
             marker=MARKERS[k],

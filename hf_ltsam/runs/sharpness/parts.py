@@ -1,16 +1,16 @@
-"""`sharpness.json`, put together from parts that are each written when they are finished, so that a killed run resumes."""
+"""The results of `ltsam sharpness`, put together from parts that are written as they are finished: a killed run resumes."""
 
 from __future__ import annotations
 
 import json
-import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-FILE_NAME = "sharpness.json"
+from hf_ltsam.runs.files import plain, read_json, write_json
+
 SCHEMA_VERSION = 1
+_ADVICE = "Remove it: this part is then computed again."
 
 
 class Parts:
@@ -29,7 +29,7 @@ class Parts:
         self._parts = folder / "parts"
         self._parts.mkdir(parents=True, exist_ok=True)
         self.subject: dict[str, Any] = plain(subject)
-        saved = read_json(self._parts / "subject.json")
+        saved = _read(self._parts / "subject.json")
         if saved is None:
             write_json(self._parts / "subject.json", self.subject)
         elif saved != self.subject:
@@ -40,7 +40,7 @@ class Parts:
 
     def is_done(self, name: str, settings: Mapping[str, Any]) -> bool:
         """Whether this part is there, made with these settings."""
-        saved = read_json(self._file(name))
+        saved = _read(self._file(name))
         return saved is not None and saved["settings"] == plain(settings)
 
     def make(self, name: str, settings: Mapping[str, Any], compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -50,64 +50,56 @@ class Parts:
             name: kind of quantity, a slash, and what distinguishes parts of that kind.
         """
         if not self.is_done(name, settings):
-            write_json(self._file(name), {"name": name, "settings": settings, "values": compute()})
-        saved = read_json(self._file(name))
+            write_json(self._file(name), {"name": name, "settings": settings, "values": compute()}, indent=1)
+        saved = _read(self._file(name))
         if saved is None:
             raise OSError(f"{self._file(name)} vanished while it was read.")
         return saved["values"]
 
-    def assemble(self, facts: Mapping[str, Any]) -> Path:
-        """Write `sharpness.json`: the facts, and every part under its kind and name."""
+    def assemble(self, file: str, facts: Mapping[str, Any]) -> Path:
+        """Write the results: the facts, and every part under its kind and name.
+
+        Args:
+            file: name of the file in the folder.
+            facts: about all parts.
+        """
         joined: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **facts}
-        for file in sorted(self._parts.glob("*.*.json")):
-            part = read_json(file)
+        for path in sorted(self._parts.glob("*.*.json")):
+            part = _read(path)
             if part is not None:
                 kind, _, name = part["name"].partition("/")
                 joined.setdefault(kind, {})[name] = {**part["values"], "settings": part["settings"]}
-        return write_json(self.folder / FILE_NAME, joined)
+        return write_json(self.folder / file, joined, indent=1)
 
     def _file(self, name: str) -> Path:
         kind, _, rest = name.partition("/")
         return self._parts / f"{kind}.{rest.replace(' ', '_').replace('/', '_')}.json"
 
 
-def read_json(path: Path) -> Any:
-    """None where there is no such file.
+def check_sharpness(values: Any) -> dict[str, Any]:
+    """The content of a file that `Parts` has assembled, as far as all its readers need it.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError, KeyError, TypeError: it is something else, or incomplete.
     """
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}). Remove it: this part is then computed again.") from error
+    if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError("it does not hold results of `ltsam sharpness` that this release reads")
+    _require(values, "weights_sha256", "loss")
+    for record in values.get("spectra", {}).values():
+        _require(record, "samples", "ratios")
+        for name in ("lam_max", "lam_min", "trace"):
+            float(record[name]["value"])
+    return values
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> Path:
-    """All of it or nothing: a crash leaves the file that was there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(plain(values), file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        return temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _require(values: Mapping[str, Any], *names: str) -> None:
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise KeyError(missing[0])
 
 
-def plain(value: Any) -> Any:
-    """Containers and numbers as JSON knows them; a number that is not finite is null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _read(path: Path) -> Any:
+    return read_json(path, advice=_ADVICE)
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Each quantity of `ltsam sharpness` as what is written down: everything that a figure needs, and nothing computed later."""
+"""The records of `ltsam sharpness`: everything that a figure needs of a quantity."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def subset_record(subset: Subset) -> dict[str, Any]:
     return {"classes": list(subset.classes), "samples": len(subset)}
 
 
-def sharpness_record(curve: SharpnessCurve, found: RhoRange, chance: float) -> dict[str, Any]:
+def sharpness_record(curve: SharpnessCurve, suggested: RhoRange, chance: float) -> dict[str, Any]:
     """The curve of the mean and of every class, and the range that it suggests."""
     return {
         "rhos": curve.rhos.tolist(),
@@ -86,7 +86,7 @@ def sharpness_record(curve: SharpnessCurve, found: RhoRange, chance: float) -> d
         "gap": curve.mean_gaps.tolist(),
         "mean_batch_gradient_norm": curve.slope,
         "loss_without_information": chance,
-        "suggested": asdict(found),
+        "suggested": asdict(suggested),
         "classes": {"loss": curve.losses.tolist(), "gap": curve.gaps.T.tolist()},  # gap: (C, R)
         "definition": "mean over mini-batches of L(w + rho unit(g)) - L(w), g the gradient of the mini-batch's mean loss, "
         "in evaluation mode",

@@ -1,1 +1,1 @@
-"""What a run reached on shifted and corrupted test sets."""
+"""Results of `ltsam evaluate` on shifted and corrupted test sets."""

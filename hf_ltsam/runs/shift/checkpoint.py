@@ -11,11 +11,11 @@ from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig
 from transformers.utils import cached_file
 
-from hf_ltsam.class_statistics import FILE_NAME as STATISTICS_FILE
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.models.logits import check_num_classes
 from hf_ltsam.models.views import Preprocessing
-from hf_ltsam.runs.folder import WEIGHTS, has_weights, load_run
+from hf_ltsam.runs.folder import CONFIG, STATISTICS, WEIGHTS, RunFolder
+from hf_ltsam.runs.model import load_run
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,11 @@ def check_model_name(name: str) -> None:
         if name.count("/") > 1 or name.startswith((".", "/", "~")):
             raise FileNotFoundError(f"--model {name}: there is no such folder, and names on the Hub read OWNER/NAME.")
         return
-    if not (folder / "config.json").is_file() or not has_weights(folder):
-        inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    run = RunFolder(folder)
+    if not run.has(CONFIG) or not run.has_weights:
+        inner = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
         hint = f" There are checkpoints in it: {', '.join(inner)}." if inner else ""
-        raise FileNotFoundError(f"--model {name} holds no model (config.json beside {WEIGHTS[0]} or an adapter).{hint}")
+        raise FileNotFoundError(f"--model {name} holds no model ({CONFIG} beside {WEIGHTS[0]} or an adapter).{hint}")
 
 
 def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint:
@@ -89,7 +90,7 @@ def fingerprint(model: torch.nn.Module, preprocessing: Preprocessing, class_name
 def _statistics(name: str) -> ClassStatistics | None:
     file = cached_file(
         name,
-        STATISTICS_FILE,
+        STATISTICS,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )

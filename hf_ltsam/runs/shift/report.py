@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.runs.folder import EVALUATION_PAGE
+
 GROUPS = ("many", "medium", "few")
 
 
@@ -16,7 +18,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     """Everything as a Markdown page.
 
     Args:
-        results: the content of `ood_results.json`.
+        results: as `Results.to_dict` gives them.
     """
     checkpoint = results["checkpoint"]
     lines = [
@@ -36,12 +38,12 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def write_report(folder: Path, results: Mapping[str, Any]) -> list[Path]:
-    """`ood_results.md`, and a heat map for every set of corruptions, in a folder.
+    """Write the page, and a heat map for every set of corruptions, into a folder.
 
     Returns:
         The files.
     """
-    page = folder / "ood_results.md"
+    page = folder / EVALUATION_PAGE
     page.write_text(markdown(results), encoding="utf-8")
     corrupted = {name: of_set for name, of_set in results["sets"].items() if "summary" in of_set}
     maps = [save_heat_map(folder / f"{_file_name(name)}.png", name, of_set) for name, of_set in corrupted.items()]

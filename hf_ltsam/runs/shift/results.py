@@ -1,8 +1,7 @@
-"""The results of one checkpoint: one JSON file, written after every part, so that a killed evaluation goes on."""
+"""The results of one checkpoint, in one JSON file that is written after every part, so that a killed evaluation goes on."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,15 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.metrics.corruption import Baseline
 from hf_ltsam.metrics.long_tail import balanced_accuracy, group_accuracies, overall_accuracy, per_class_accuracy
-from hf_ltsam.runs.files import plain, write_json
+from hf_ltsam.runs.files import plain, read_json, write_json
 
-FILE_NAME = "ood_results.json"
 SCHEMA_VERSION = 1
+_NEEDED = {"result": ("overall", "groups", "samples"), "summary": ("errors", "severities", "mean_error")}
 Cell = tuple[str, int] | None  # corruption and severity; None: a set without corruptions
 
 
 class Results:
-    """What is known about a checkpoint.
+    """The results of one checkpoint so far.
 
     In the file: `checkpoint`, `class_statistics`, `sets`. A set has `result`, or for corruptions `cells` (corruption ->
     severity -> result) and `summary`. A result has its `identity` (what it follows from, beside the checkpoint),
@@ -114,17 +113,27 @@ def read_results(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is damaged, or something else.
+        DamagedFileError: it is damaged, or something else.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There are no results at {path}: give the {FILE_NAME} of an evaluation.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it, and evaluate again.") from error
+    values = read_json(Path(path), check_results, "Remove it, and evaluate again.")
+    if values is None:
+        raise FileNotFoundError(f"There are no results at {path}: give the JSON file that `ltsam evaluate` wrote.")
+    return values
+
+
+def check_results(values: Any) -> dict[str, Any]:
+    """The content of a file of results, as far as all its readers need it.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is something else, or incomplete.
+    """
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION or "checkpoint" not in values:
-        raise ValueError(f"{path} holds no results of an evaluation that this release reads.")
+        raise ValueError("it does not hold results of an evaluation that this release reads")
+    for of_set in values["sets"].values():
+        for part, names in _NEEDED.items():
+            missing = [name for name in names if part in of_set and name not in of_set[part]]
+            if missing:
+                raise KeyError(missing[0])
     return values
 
 
@@ -138,14 +147,14 @@ def read_baseline(path: str | Path, name: str, cells: list[tuple[str, int]]) -> 
     corrupted = [other for other, of_set in values["sets"].items() if "cells" in of_set]
     if name not in corrupted:
         raise ValueError(f"--baseline {path} has no results on {name}.{nearest(name, corrupted)}")
-    found = values["sets"][name]["cells"]
-    missing = [f"{corruption} {s}" for corruption, s in cells if str(s) not in found.get(corruption, {})]
+    baseline_cells = values["sets"][name]["cells"]
+    missing = [f"{corruption} {s}" for corruption, s in cells if str(s) not in baseline_cells.get(corruption, {})]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise ValueError(f"--baseline {path} lacks {len(missing)} of {len(cells)} results on {name}: {shown}.")
     table: dict[str, dict[int, float]] = {}
     for corruption, severity in cells:
-        table.setdefault(corruption, {})[severity] = 1 - found[corruption][str(severity)]["overall"]
+        table.setdefault(corruption, {})[severity] = 1 - baseline_cells[corruption][str(severity)]["overall"]
     return Baseline.from_table(values["checkpoint"]["name"], table)
 
 

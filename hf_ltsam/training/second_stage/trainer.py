@@ -104,8 +104,6 @@ class SecondStageTrainer(LTSamTrainer):
             "second_stage": {**stage, "first_stage_sha256": self.first_stage_sha256},
         }
 
-    # ---- what is saved and loaded ----
-
     def put_into_model(self) -> nn.Module:
         """The first stage's model, its classifier being now the trained one."""
         self.trunk.set_classifier(self.head.trained_classifier())

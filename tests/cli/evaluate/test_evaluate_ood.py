@@ -23,6 +23,7 @@ from hf_ltsam.cli.train.model import image_processor
 from hf_ltsam.data.keys import random_key
 from hf_ltsam.runs.shift.results import read_results
 
+SCRIPT = Path(__file__).parents[3] / "training_scripts" / "evaluate_ood.py"
 FEW = ["--corruptions", "fog", "gaussian_noise", "contrast", "--severities", "1", "4"]
 MEAN, STD = (0.4, 0.45, 0.5), (0.2, 0.21, 0.22)
 
@@ -155,7 +156,7 @@ def test_two_processes_change_nothing(checkpoint, test_images, tmp_path):
     expected = evaluate(checkpoint, *words, "--batch_size", "13", out=tmp_path / "one")
     words += ["--batch_size", "3"]
     outputs = outputs_of_two_ranks(
-        evaluate_ood.__file__, "--model", str(checkpoint), "--output_dir", str(tmp_path / "two"), *words
+        str(SCRIPT), "--model", str(checkpoint), "--output_dir", str(tmp_path / "two"), *words
     )
     assert read_results(tmp_path / "two" / "ood_results.json") == expected
     assert sum("mean error" in out for out in outputs) == 1  # one of them speaks

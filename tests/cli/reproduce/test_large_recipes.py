@@ -7,7 +7,7 @@ from copies import ilsvrc
 from transformers import ConvNextImageProcessor, ResNetConfig
 
 from hf_ltsam.cli.train import train
-from hf_ltsam.runs.record import read_metrics
+from hf_ltsam.runs.folder import RunFolder
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_row_of_imagenet_lt(tmp_path, small_resnet, name, epochs, method, loss
     ]
     words += ["--use_cpu", "true", "--save_strategy", "no", "--disable_tqdm", "true", "--logging_steps", "1"]
     train.main([*words, "--output_dir", str(tmp_path / "run")])
-    record = read_metrics(tmp_path / "run")
+    record = RunFolder(tmp_path / "run").finished_record()
     assert (record.method["name"], record.loss["name"]) == (method, loss)
     assert f'"model_type": "{head}"' in (tmp_path / "run" / "config.json").read_text()
     history = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]

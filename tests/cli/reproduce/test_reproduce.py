@@ -12,8 +12,10 @@ import psutil
 import pytest
 import torch
 import yaml
+from forked import Script
 from runs.report.made_runs import metrics, write_run
 from safetensors.torch import load_file
+from time_limits import PATIENCE
 
 from hf_ltsam.cli.reproduce import command as reproduce
 from hf_ltsam.cli.reproduce import runs as table_runs
@@ -69,14 +71,14 @@ def test_a_killed_table_goes_on_and_ended_runs_are_left_alone(table, tmp_path, c
     root = tmp_path / "runs"
     length = ["--num_train_epochs", "60", "--save_strategy", "steps", "--save_steps", "30"]  # 360 steps
     command = [str(table), "--seeds", "1", "--output_dir", str(root), "--", *length]
-    first = psutil.Popen([sys.executable, "-m", "hf_ltsam.cli.reproduce.command", *command], stderr=subprocess.PIPE)
+    first = Script(reproduce.__file__, *command)
     while not list((root / "sharp" / "seed0").glob("checkpoint-*")):
-        assert first.poll() is None
+        assert first.process.is_alive(), first.output
         time.sleep(0.01)
-    training = first.children()
-    first.terminate()
-    _, message = first.communicate(timeout=60)
-    assert first.returncode == 130 and b"The same command goes on" in message
+    training = psutil.Process(first.process.pid).children()
+    first.process.terminate()
+    code, message = first.wait()
+    assert code == 130 and "The same command goes on" in message
     assert len(training) == 1 and not any(process.is_running() for process in training)
     plain = (root / "plain" / "seed0" / "metrics.json").stat()
     assert not (root / "sharp" / "seed0" / "metrics.json").exists()
@@ -181,7 +183,7 @@ def test_what_another_process_has_run_meanwhile_is_not_run_again(monkeypatch):
 
 def test_whoever_stops_the_table_stops_its_runs(monkeypatch):
     monkeypatch.setattr(table_runs, "POLL", 0.01)
-    runs = [Sleeping("short", 0.1, []), Sleeping("long", 60, [])]
+    runs = [Sleeping("short", 0.1, []), Sleeping("long", PATIENCE, [])]
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -206,8 +208,7 @@ def test_threads_are_shared_out(table, tmp_path, monkeypatch):
 
 
 def test_every_row_with_every_seed(table, tmp_path):
-    options = reproduce._parser().parse_args([str(table), "--seeds", "2"])
-    runs = reproduce._runs(read_table(str(table)), options, tmp_path, ("--bf16", "true"))
+    runs = reproduce._runs(read_table(str(table)), 2, [], tmp_path, ("--bf16", "true"))
     assert [(run.row.name, run.seed) for run in runs] == [("plain", 0), ("sharp", 0), ("plain", 1), ("sharp", 1)]
     assert len({run.folder for run in runs}) == 4
     assert arguments(runs[3]) == {
@@ -245,8 +246,7 @@ def test_a_second_stage_starts_from_the_first_of_its_seed(table, tmp_path):
         f"first_stage: {table.parent / 'sharp.yaml'}\nsecond_stage: crt\nnum_train_epochs: 1\n"
     )
     table = read_table(str(written(table, rows=["then.yaml", "plain.yaml"], settings={"depth": 14})))
-    options = reproduce._parser().parse_args([str(table.name), "--seeds", "1"])
-    runs = reproduce._runs(table, options, tmp_path, ("--bf16", "true"))
+    runs = reproduce._runs(table, 1, [], tmp_path, ("--bf16", "true"))
     assert [(run.row.name, run.program) for run in runs] == [
         ("sharp", "train"),
         ("then", "decouple"),
@@ -271,8 +271,8 @@ def test_a_first_stage_that_is_a_row_keeps_its_own_settings(table):
 
 def test_images_of_ones_own_are_named_by_their_builder(tmp_path, images):
     read = read_table("rangwani2022_table3")
-    words = ["x", "--seeds", "1", "--dataset", f"imagenet_lt={images}", f"inaturalist2018={tmp_path}"]
-    runs = reproduce._runs(read, reproduce._parser().parse_args(words), tmp_path, ())
+    datasets = [f"imagenet_lt={images}", f"inaturalist2018={tmp_path}"]
+    runs = reproduce._runs(read, 1, datasets, tmp_path, ())
     assert {arguments(run)["--dataset"] for run in runs if run.row.name.startswith("imagenet")} == {str(images)}
     assert {arguments(run)["--dataset"] for run in runs if run.row.name.startswith("inat")} == {str(tmp_path)}
 
@@ -283,8 +283,7 @@ def test_data_sets_are_found_by_name(table, tmp_path, images):
     read = read_table(str(table))
 
     def given(*folders):
-        options = reproduce._parser().parse_args(["x", "--dataset", *folders, "--seeds", "1"])
-        return [arguments(run).get("--dataset") for run in reproduce._runs(read, options, tmp_path, ())]
+        return [arguments(run).get("--dataset") for run in reproduce._runs(read, 1, folders, tmp_path, ())]
 
     assert given(f"b/two={images}") == [None, str(images)]
     with pytest.raises(ValueError, match="a/one, b/two; say which, NAME=FOLDER"):
@@ -341,6 +340,14 @@ def test_what_the_command_refuses(table, capsys, tmp_path):
     assert "set HF_TOKEN" in refused(capsys, table, "--", "--hub_token", "hf_secret")
     assert "Unknown option --dept." in refused(capsys, table, "--output_dir", out, "--", "--dept", "20")
     assert not list(out.glob("*/*"))
+
+
+def test_from_python_with_values(table, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(reproduce, "run_all", lambda runs, jobs, _: started.extend((run.folder, jobs) for run in runs))
+    reproduce.reproduce(str(table), ["sharp"], seeds=2, jobs=3, output_dir=tmp_path / "out", options=["--bf16", "true"])
+    assert started == [(tmp_path / "out" / "sharp" / f"seed{seed}", 3) for seed in (0, 1)]
+    assert json.loads((tmp_path / "out" / "table.json").read_text())["words"] == ["--bf16", "true"]
 
 
 def test_the_tables_are_listed(capsys):

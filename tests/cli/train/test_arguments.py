@@ -1,8 +1,10 @@
 """Settings from recipe and command line."""
 
+import shlex
+
 import pytest
 
-from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.cli.train.arguments import make_run, parse
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 
 
@@ -46,6 +48,67 @@ def test_numbers_with_an_exponent_are_numbers(write, number, value):
 
 def test_words_that_look_like_numbers_stay_words(tmp_path, write):
     assert read_recipe(tmp_path / write("dataset: e3\nloss: 1e3abc\n")) == {"dataset": "e3", "loss": "1e3abc"}
+
+
+def test_a_recipe_is_read_in_the_types_of_the_options(write):
+    path = write(
+        'num_train_epochs: 3\nmax_steps: "5"\nflip: "no"\nuse_cpu: true\nsave_steps: 0.5\nreport_to: none\n'
+        "resume_from_checkpoint: true\nspectral_norm: classifier\nlr_milestones: [1e-1, 0.5]\n"
+        "lr_scheduler_kwargs: {num_cycles: 1}\nmethod_args: {rho: 1}\ndataset: 5\n"
+    )
+    settings = parse(["--config", path, "--output_dir", "out"]).settings
+    assert {name: (value, type(value)) for name, value in settings.items()} == {
+        "num_train_epochs": (3.0, float),
+        "max_steps": (5, int),
+        "flip": (False, bool),
+        "use_cpu": (True, bool),
+        "save_steps": (0.5, float),
+        "report_to": ("none", str),
+        "resume_from_checkpoint": ("True", str),
+        "spectral_norm": (["classifier"], list),
+        "lr_milestones": ([0.1, 0.5], list),
+        "lr_scheduler_kwargs": ({"num_cycles": 1}, dict),
+        "method_args": ({"rho": 1}, dict),
+        "dataset": ("5", str),
+        "output_dir": ("out", str),
+    }
+
+
+def test_a_run_from_values_is_the_run_of_the_command_line(write):
+    path = write("method: sam\nmethod_args: {rho: 0.2}\nlearning_rate: 1\n")
+    values = {"seed": 3, "flip": False, "lr_milestones": [0.5, 0.75], "loss_args": {"tau": 2}, "use_cpu": True}
+    values |= {"dataset": "my images"}
+    words = ["--seed", "3", "--flip", "false", "--lr_milestones", "0.5", "0.75", "--use_cpu", "true"]
+    words += ["--loss_args", '{"tau": 2}', "--dataset", "my images"]
+    run, same = make_run(values, path), parse(["--config", path, *words])
+    assert run.settings == same.settings
+    assert (run.model, run.data, run.stage) == (same.model, same.data, same.stage)
+    assert run.config.to_dict() == same.config.to_dict()
+    repeated = parse(shlex.split(run.command)[2:])
+    assert repeated.settings == run.settings and run.command.startswith("ltsam train --config=")
+
+
+def test_a_value_that_does_not_exist_is_refused_from_python_too():
+    with pytest.raises(ValueError, match=r"sets 'sead', which does not exist.*'seed'"):
+        make_run({"sead": 3})
+    with pytest.raises(ValueError, match=r"sets seed to 'x'; it must be a whole number"):
+        make_run({"seed": "x"})
+
+
+def test_the_arguments_of_one_method_are_not_those_of_another(write):
+    path = write("method: sam\nmethod_args: {rho: 0.2}\nloss: focal\nloss_args: {gamma: 2}\n")
+    assert parse(["--config", path, "--method", "imbsam"]).settings.get("method_args") is None
+    assert parse(["--config", path, "--method", "sam"]).settings["method_args"] == {"rho": 0.2}
+    assert parse(["--config", path, "--method", "imbsam"]).settings["loss_args"] == {"gamma": 2}
+
+
+@pytest.mark.parametrize(
+    "words", [["--hub_token", "hf_a"], ["--hub_token=hf_a"], ["--hub-token", "hf_a"], ["--hub-token=hf_a"]]
+)
+def test_a_token_is_in_no_record(words):
+    run = parse(["--seed", "1", *words, "--depth", "8"])
+    assert run.command == "ltsam train --seed 1 --depth 8" and "hub_token" not in run.settings
+    assert run.config.hub_token == "hf_a"
 
 
 def test_inheritance(write):
@@ -99,7 +162,14 @@ def test_help(capsys):
     "text, message",
     [
         ("learning_ratee: 0.1\n", r"recipe.yaml sets 'learning_ratee'.*Did you mean 'learning_rate'"),
-        ("learning_rate: fast\n", r"--learning_rate.*'fast'"),
+        ("learning_rate: fast\n", r"recipe.yaml sets learning_rate to 'fast'; it must be a number"),
+        ("max_steps: 2.7\n", r"recipe.yaml sets max_steps to 2.7; it must be a whole number"),
+        ("max_steps: true\n", r"recipe.yaml sets max_steps to True; it must be a whole number"),
+        ("flip: sometimes\n", r"recipe.yaml sets flip to 'sometimes'; it must be true or false"),
+        ("seed: [1, 2]\n", r"recipe.yaml sets seed to \[1, 2\]; it takes one value"),
+        ("learning_rate: {a: 1}\n", r"recipe.yaml sets learning_rate to \{'a': 1\}; it must be a number"),
+        ("eval_strategy: epoc\n", r"recipe.yaml sets eval_strategy to 'epoc', which does not exist.*'epoch'"),
+        ("config: demo/digits\n", r"recipe.yaml sets 'config', which does not exist"),
         ("inherits: nowhere.yaml\n", r"recipe.yaml inherits from nowhere.yaml"),
         ("inherits: recipe.yaml\n", r"recipe.yaml inherits from itself"),
         ("- a\n- b\n", r"recipe.yaml must hold settings.*list"),

@@ -32,8 +32,8 @@ from hf_ltsam.cli.train.model import ImageFormat
 from hf_ltsam.cli.train.saved_run import open_run
 from hf_ltsam.cli.train.splits import load_splits
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
-from hf_ltsam.runs.folder import load_run, weights_digest
-from hf_ltsam.runs.record import read_metrics
+from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.model import load_run
 from hf_ltsam.runs.shift.checkpoint import load_checkpoint
 from hf_ltsam.runs.shift.results import read_results
 
@@ -134,7 +134,7 @@ def test_an_adapter_run_is_small_and_loads_in_a_fresh_process(images, open_clip_
     )
     assert not (out / "model.safetensors").exists()
     assert (out / "adapter_model.safetensors").stat().st_size < 30_000
-    assert read_metrics(out).model["adapter_args"] == {"r": 2}
+    assert RunFolder(out).finished_record().model["adapter_args"] == {"r": 2}
     model = load_run(out)
     assert isinstance(model, PeftModel) and not model.training
     start = ClipForLongTail.from_clip(open_clip_name, CLASSES, cosine_scale=20.0, progress=False)
@@ -147,7 +147,7 @@ def test_an_adapter_run_is_small_and_loads_in_a_fresh_process(images, open_clip_
     code = f"""
 import open_clip, torch
 open_clip.add_model_config({str(tmp_path / "tiny-script.json")!r})
-from hf_ltsam.runs.folder import load_run
+from hf_ltsam.runs.model import load_run
 model = load_run({str(out)!r})
 x = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
 torch.save(model(pixel_values=x).logits.detach(), {str(tmp_path / "y.pt")!r})
@@ -179,7 +179,7 @@ def test_other_starts(images, open_clip_name, tmp_path, init):
     text = ClipForLongTail.from_clip(open_clip_name, CLASSES, progress=False).classifier.weight.detach()
     assert not torch.allclose(weight, text, atol=1e-2)
     torch.testing.assert_close(weight.norm(dim=1), torch.ones(3))
-    overall = read_metrics(out).results["test"]["overall"]
+    overall = RunFolder(out).finished_record().results["test"]["overall"]
     assert overall > 0.8 or init == "random"  # the colour tells the class
 
 
@@ -233,7 +233,7 @@ def test_an_adapter_run_and_its_checkpoints_are_evaluated_and_analysed(images, t
         )  # restarts find their results
     evaluate_ood.main(["--model", str(out), "--sets", str(images / "test"), "--use_cpu"])
     result = read_results(out / "evaluation" / "ood_results.json")["sets"][str(images / "test")]["result"]
-    assert result["overall"] == pytest.approx(read_metrics(out).results["test"]["overall"])
+    assert result["overall"] == pytest.approx(RunFolder(out).finished_record().results["test"]["overall"])
     analyze_sharpness.main([str(out), "--classes", "2", "--checkpoints", "--lanczos_steps", "3"])
     results = json.loads((out / "sharpness" / "sharpness.json").read_text())
     assert results["trainable_parameters"] == sum(p.numel() for p in trained.parameters() if p.requires_grad)
@@ -291,11 +291,15 @@ def test_export_merges_what_can_be_merged(images, open_clip_name, tmp_path):
     assert type(plain) is ClipForLongTail
     torch.testing.assert_close(logits(plain), logits(load_run(run)), rtol=1e-4, atol=1e-4)
     assert not (out / "adapter_config.json").exists()
-    merged, trained = read_metrics(out), read_metrics(run)  # the same results, now of the merged weights
-    assert replace(merged, weights_sha256="") == replace(
-        trained, weights_sha256=""
-    ) and trained.weights_sha256 == weights_digest(run)
-    assert merged.weights_sha256 == weights_digest(out) != trained.weights_sha256
+    merged, trained = (
+        RunFolder(out).finished_record(),
+        RunFolder(run).finished_record(),
+    )  # the same results, now of the merged weights
+    assert (
+        replace(merged, weights_sha256="") == replace(trained, weights_sha256="")
+        and trained.weights_sha256 == RunFolder(run).weights_sha256
+    )
+    assert merged.weights_sha256 == RunFolder(out).weights_sha256 != trained.weights_sha256
     assert AutoImageProcessor.from_pretrained(out).to_dict() == AutoImageProcessor.from_pretrained(run).to_dict()
     cli.main(["export", str(out), str(tmp_path / "again")])  # a whole model is copied
     assert torch.equal(logits(load_run(tmp_path / "again")), logits(plain))

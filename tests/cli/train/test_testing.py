@@ -13,8 +13,9 @@ from hf_ltsam.cli.train.splits import load_splits
 from hf_ltsam.cli.train.train import predict_test
 from hf_ltsam.models import views
 from hf_ltsam.models.views import Preprocessing, averaged_logits
-from hf_ltsam.runs.folder import load_run
-from hf_ltsam.runs.record import read_metrics, split_results
+from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.model import load_run
+from hf_ltsam.runs.record import split_results
 
 WORDS = [
     "--use_cpu",
@@ -55,7 +56,7 @@ def by_hand(folder, pictures, name):
 def test_the_views_of_each_image_are_averaged(pictures, tmp_path, name):
     words = ["--dataset", str(pictures), "--output_dir", str(tmp_path / "run"), "--image_size", "72", *WORDS]
     train.main([*words, *([] if name == "none" else ["--test_time", name])])
-    record = read_metrics(tmp_path / "run")
+    record = RunFolder(tmp_path / "run").finished_record()
     logits, labels = by_hand(tmp_path / "run", pictures, name)
     run = parse(words)
     expected = split_results(logits.numpy(), labels.numpy(), load_splits(run.data).statistics(run.data, None))

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from cli.picture_folders import CLASSES, draw_images
+from forked import Script
 from PIL import Image
 from transformers import (
     AutoModelForImageClassification,
@@ -32,7 +31,7 @@ from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.data import prepare
 from hf_ltsam.cli.train.model import ImageFormat
 from hf_ltsam.cli.train.splits import load_splits
-from hf_ltsam.runs.record import read_metrics
+from hf_ltsam.runs.folder import RunFolder
 
 QUICK = ["--use_cpu", "true", "--depth", "8", "--learning_rate", "0.1", "--per_device_train_batch_size", "4"]
 
@@ -94,7 +93,7 @@ def test_the_recipe_for_30_steps(cifar100, tmp_path, capsys):
     losses = [entry["loss"] for entry in logs]
     assert len(losses) == 6 and np.mean(losses[-2:]) < 0.9 * np.mean(losses[:2])
     assert all(entry["sam_eps_norm"] == pytest.approx(0.3, rel=1e-3) for entry in logs)
-    record = read_metrics(out)
+    record = RunFolder(out).finished_record()
     assert record.method["name"] == "focal_sam"
     assert {"rho": 0.3, "gamma": 3.2, "lam": 0.8}.items() <= record.method["args"].items()
     assert set(record.results["test"]["groups"]) == {"many", "medium", "few"}
@@ -122,7 +121,7 @@ def test_a_folder_of_images(images, tmp_path, capsys):
         "8",
     ]
     train.main(words(images, out, *more))
-    record = read_metrics(out)
+    record = RunFolder(out).finished_record()
     assert record.class_statistics["counts"] == [12, 6, 3]
     assert record.results["test"]["samples"] == 12
     assert record.results["test"]["overall"] > 0.6  # by colour alone
@@ -138,13 +137,13 @@ def test_the_saved_folder_serves_a_pipeline_that_agrees(images, tmp_path):
     classify = pipeline("image-classification", model=str(out), device="cpu")
     files = sorted((images / "test").rglob("*.png"))
     right = [classify(str(file))[0]["label"] == file.parent.name for file in files]
-    assert np.mean(right) == pytest.approx(read_metrics(out).results["test"]["overall"])
+    assert np.mean(right) == pytest.approx(RunFolder(out).finished_record().results["test"]["overall"])
 
 
 def test_the_saved_recipe_repeats_the_run(images, tmp_path):
     train.main(words(images, tmp_path / "a", "--max_steps", "3", "--method", "sam", "--method_args", '{"rho": 0.2}'))
     train.main(["--config", str(tmp_path / "a" / "recipe.yaml"), "--output_dir", str(tmp_path / "b")])
-    a, b = (read_metrics(tmp_path / name) for name in ("a", "b"))
+    a, b = (RunFolder(tmp_path / name).finished_record() for name in ("a", "b"))
     assert a.results == b.results and a.method == b.method
     assert (a.method["name"], a.method["args"]["rho"]) == ("sam", 0.2)
     assert (tmp_path / "a" / "recipe.yaml").read_text().startswith(f"# {a.command}\n")
@@ -264,16 +263,13 @@ def test_ctrl_c_says_how_to_go_on(images, tmp_path):
     command = words(
         images, tmp_path / "run", "--num_train_epochs", "100000", "--save_steps", "5", "--save_total_limit", "2"
     )
-    script = str(Path(train.__file__))
-    process = subprocess.Popen(
-        [sys.executable, script, *command], stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("run/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+    script = Script(str(Path(__file__).parents[3] / "training_scripts" / "train.py"), *command)
+    while not list(tmp_path.glob("run/checkpoint-*/trainer_state.json")):
+        assert script.process.is_alive(), script.output
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
+    os.kill(script.process.pid, signal.SIGINT)
+    code, err = script.wait()
+    assert code == 130
     assert "Traceback" not in err
     assert sum("--resume_from_checkpoint true goes on from" in line for line in err.splitlines()) == 1
 
@@ -417,7 +413,7 @@ def test_averaging_spectral_norm_and_influence_from_a_recipe(images, tmp_path, c
     recipe, out = tmp_path / "extras.yaml", tmp_path / "run"
     recipe.write_text(EXTRAS)
     train.main(["--config", str(recipe), *words(images, out)])
-    record = read_metrics(out)
+    record = RunFolder(out).finished_record()
     assert record.weight_averaging == {"start": 0.5, "interval": None}
     assert record.loss["start"] == 0.5 and record.model["spectral_norm"] == ["classifier", "stages.2.*"]
     assert "test images with the averaged weights" in " ".join(capsys.readouterr().out.split())

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hub_server import READ_ONLY, TOKEN
 from safetensors.torch import load
+from time_limits import PATIENCE
 from transformers import TrainerCallback
 
 import hf_ltsam.training.publishing as publishing
@@ -120,7 +121,7 @@ def test_all_checkpoints_with_a_limit_on_what_is_kept(hub, tmp_path, monkeypatch
             trained.set()
 
     send = publishing.send
-    monkeypatch.setattr(publishing, "send", lambda upload, token: trained.wait(30) and send(upload, token))
+    monkeypatch.setattr(publishing, "send", lambda upload, token: trained.wait(PATIENCE) and send(upload, token))
     run = published(tmp_path, hub_strategy="all_checkpoints", save_total_limit=1)
     run.add_callback(AtTheEnd())
     run.train()
@@ -142,7 +143,7 @@ def test_a_failing_hub_neither_stops_nor_changes_the_training(hub, tmp_path, cap
     hub.fail("/api/", 500, times=10**6)
     started = time.monotonic()
     run.train()
-    assert time.monotonic() - started < 100 and same(run.model.state_dict(), quiet.model.state_dict())
+    assert time.monotonic() - started < PATIENCE and same(run.model.state_dict(), quiet.model.state_dict())
     here, there = ({f.name for f in (tmp_path / name).glob("checkpoint-*/*")} for name in ("run", "quiet"))
     assert here == there and not hub.messages
     with pytest.raises(HubError, match=r"500, it has a failure of its own.*`ltsam push .*run me/run` tries again"):
@@ -164,13 +165,13 @@ def test_what_has_failed_is_sent_at_the_end(hub, tmp_path):
 def test_a_hub_that_never_answers_is_not_waited_for(hub, tmp_path, monkeypatch):
     run = published(tmp_path)
     monkeypatch.setattr(publishing, "END_PATIENCE", 0.5)
-    hub.fail("preupload", delay=60, times=99)
+    hub.fail("preupload", delay=2 * PATIENCE, times=99)
     started = time.monotonic()
     run.train()
-    assert time.monotonic() - started < 50 and run.state.global_step == 3 and not hub.messages
+    assert time.monotonic() - started < PATIENCE and run.state.global_step == 3 and not hub.messages
     hub.faults.clear()
     hub.released.set()
-    assert run._uploads.wait(60) and hub.messages  # what hung is sent after all: the process still lives
+    assert run._uploads.wait(PATIENCE) and hub.messages  # what hung is sent after all: the process still lives
 
 
 def test_the_hub_is_not_there_yet_when_the_training_starts(hub, tmp_path):
@@ -183,10 +184,10 @@ def test_the_hub_is_not_there_yet_when_the_training_starts(hub, tmp_path):
 
 def test_a_hub_that_hangs_at_the_start(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(publishing, "START_PATIENCE", 0.2)
-    hub.fail("repos/create", delay=60)
+    hub.fail("repos/create", delay=2 * PATIENCE)
     started = time.monotonic()
     run = published(tmp_path, max_steps=1)
-    assert time.monotonic() - started < 50
+    assert time.monotonic() - started < PATIENCE
     hub.released.set()
     run.train()
     assert hub.messages
@@ -267,8 +268,8 @@ def _unpacked(file):
 
 def test_results_of_other_weights_are_not_claimed(hub, tmp_path):
     """A training in the folder of an earlier one leaves its metrics.json there."""
-    from hf_ltsam.runs.folder import weights_digest
-    from hf_ltsam.runs.record import RunRecord, split_results, write_metrics
+    from hf_ltsam.runs.folder import RunFolder
+    from hf_ltsam.runs.record import RunRecord, split_results
 
     run = trainer(tmp_path, save_strategy="no")
     run.train()
@@ -277,9 +278,14 @@ def test_results_of_other_weights_are_not_claimed(hub, tmp_path):
     results = {"test": split_results(torch.eye(3), [0, 1, 2], statistics)}
     identity = run.identity()
     record = RunRecord(
-        0, identity["method"], identity["loss"], statistics.to_dict(), results, weights_sha256=weights_digest(tmp_path)
+        0,
+        identity["method"],
+        identity["loss"],
+        statistics.to_dict(),
+        results,
+        weights_sha256=RunFolder(tmp_path).weights_sha256,
     )
-    write_metrics(tmp_path, record)
+    RunFolder(tmp_path).write_record(record)
     run.push_to_hub()
     assert "## Results" in hub.files("me/" + tmp_path.name)["README.md"].decode()
     run.train()

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from hub_server import READ_ONLY, TOKEN
+from time_limits import PATIENCE
 
 from hf_ltsam.runs.hub import HubError, Upload, check_token, require_network, send, within, without_secrets
 from hf_ltsam.runs.hub.upload import GRACE, SLOWEST, WAITS
@@ -144,9 +145,9 @@ def test_a_slow_server_is_waited_for_as_long_as_stated(hub):
 
 
 def test_within_hands_on_results_and_errors():
-    assert within(5, lambda: 3, "x") == 3
+    assert within(PATIENCE, lambda: 3, "x") == 3
     with pytest.raises(KeyError):
-        within(5, lambda: {}["no"], "x")
+        within(PATIENCE, lambda: {}["no"], "x")
 
 
 def test_a_token_is_looked_at_before_anything_is_done(hub, monkeypatch):

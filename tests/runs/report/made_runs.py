@@ -74,9 +74,10 @@ def sharpness(counts=COUNTS, subsets=("all", "class 0", "class 4")):
     losses = (1 + np.add.outer(np.linspace(-1, 1, 5) ** 2, np.linspace(-1, 1, 5) ** 2)).tolist()
     coordinates = [np.linspace(-1, 1, 5).tolist()] * 2
     return {
+        "schema_version": 1, "weights_sha256": "0" * 64,
         "class_statistics": statistics(counts), "class_names": [str(c) for c in range(len(counts))], "max_samples": None,
         "loss": {"name": "cross_entropy", "args": {}},
-        "spectra": {n: {**extremes(-1.25, 9.5), "trace": {"value": 33.0}, "density": density} for n in subsets},
+        "spectra": {n: {**extremes(-1.25, 9.5), "samples": 9, "trace": {"value": 33.0}, "density": density} for n in subsets},
         "evolution": {
             f"{n} @ {s}": {"subset": n, "step": s, "epoch": s / 10, **extremes(-s / 100, 4.0)} for n in subsets for s in (10, 20)
         },

@@ -22,14 +22,16 @@ from runs.report.made_runs import (
     write_run,
 )
 from runs.report.made_runs import test_result as result_of
+from time_limits import PATIENCE
 
 from hf_ltsam.cli import main as cli
+from hf_ltsam.runs.folder import find_runs
 from hf_ltsam.runs.report.by_group import group_bounds
 from hf_ltsam.runs.report.by_group import table as group_table
 from hf_ltsam.runs.report.comparison import compare
 from hf_ltsam.runs.report.comparison import section as comparison_section
 from hf_ltsam.runs.report.configurations import configurations
-from hf_ltsam.runs.report.reading import find_runs, read_run
+from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.report import write_report
 
 LABELS = np.repeat(range(5), 10)
@@ -443,7 +445,7 @@ def test_ten_runs_of_a_thousand_classes_stay_small(tmp_path):
         )  # fmt: skip
     started = time.perf_counter()
     written = write_report([read_run(run) for run in find_runs([tmp_path])], tmp_path / "report")
-    assert time.perf_counter() - started < 120  # 15 s on one quiet core
+    assert time.perf_counter() - started < PATIENCE
     page = Page(written.read_text())
     assert written.stat().st_size < 1.5e6 and len(page.elements) < 40_000
     assert len(page.table("Test accuracy in %, means over classes")) == 26

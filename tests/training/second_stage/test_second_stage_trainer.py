@@ -2,19 +2,18 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Script
 from torch import nn
 from training.second_stage.problem import COUNTS, STATISTICS, images, network, second_stage
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_ltsam import CifarResNetForImageClassification
 from hf_ltsam.models.frozen_features import frozen_features
-from hf_ltsam.runs.folder import load_run
+from hf_ltsam.runs.model import load_run
 from hf_ltsam.training.second_stage import CachedFeatures, SecondStageTrainer, make_second_stage
 
 SCRIPT = Path(__file__).with_name("problem.py")
@@ -45,7 +44,8 @@ def test_only_the_classifier_changes_and_the_folder_holds_the_whole_model(stage,
     logits = trainer.predict(trainer.eval_dataset).predictions
     pixels = torch.stack([row["pixel_values"] for row in trainer.eval_dataset])
     with torch.no_grad():
-        torch.testing.assert_close(torch.tensor(logits), saved(pixels).logits, rtol=0, atol=1e-5)
+        # of other batches: kernels may round otherwise, and cosine logits reach 30
+        torch.testing.assert_close(torch.tensor(logits), saved(pixels).logits, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("stage", "head"), [("crt", "linear"), ("lws", "linear"), ("cc_sam", "cosine")])
@@ -66,9 +66,8 @@ def test_resumed_is_uninterrupted(stage, head, tmp_path):
 @pytest.mark.slow
 def test_killed_and_resumed_is_uninterrupted(tmp_path):
     network().save_pretrained(tmp_path / "first")
-    words = [sys.executable, str(SCRIPT), str(tmp_path / "first"), str(tmp_path / "killed"), "cc_sam", "13"]
-    killed = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    code, output = Script(str(SCRIPT), str(tmp_path / "first"), str(tmp_path / "killed"), "cc_sam", "13").wait()
+    assert code == -signal.SIGKILL, output
     assert Path(get_last_checkpoint(str(tmp_path / "killed"))).name == "checkpoint-10"
     first = CifarResNetForImageClassification.from_pretrained(tmp_path / "first")
     resumed = second_stage(first, tmp_path / "killed", "cc_sam")

@@ -1,0 +1,254 @@
+"""The settings of a training run: its model, its data, a second stage, and transformers' own.
+
+Every field is an option of `ltsam train` under the same name; its help text is the metadata.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_ltsam import LTSamConfig
+from hf_ltsam.data.in_memory.randaugment import RandAugment
+from hf_ltsam.models.views import TEST_TIME
+
+
+@dataclass(frozen=True)
+class ModelArguments:
+    """The model that is trained."""
+
+    _argument_group_name = "model"
+
+    model: str = field(
+        default="cifar_resnet",
+        metadata={
+            "help": "cifar_resnet; a transformers or timm image classifier, a CLIP or a SigLIP: a name on the Hub or a "
+            "folder; or a CLIP of open_clip: open_clip:ViT-B-16/laion2b_s34b_b88k, open_clip:ViT-B-16/FILE, "
+            "hf-hub:OWNER/NAME, local-dir:FOLDER."
+        },
+    )
+    pretrained: bool = field(
+        default=True,
+        metadata={"help": "Start from the weights of `model` (cifar_resnet has none: it starts at random)."},
+    )
+    depth: int = field(default=32, metadata={"help": "Layers of cifar_resnet: 8, 20, 32, 44, 56, ..."})
+    head: str = field(default="linear", metadata={"help": "linear, or cosine (LDAM needs it). That of CLIP is cosine."})
+    cosine_scale: float | None = field(
+        default=None,
+        metadata={"help": "Scale of the cosine head; equal to LDAM's s. None: 30 for cifar_resnet, 25 otherwise."},
+    )
+    learnable_scale: bool = field(default=False, metadata={"help": "Train that scale too (not with cifar_resnet)."})
+    init: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where a cosine head starts: text (CLIP), class_mean, linear_probe or random. None: text for CLIP, "
+            "random otherwise."
+        },
+    )
+    templates: str = field(
+        default="one",
+        metadata={"help": "Prompts for init text: one ('a photo of a {}.'), clip80, or a file with one on each line."},
+    )
+    prompt_names: str | None = field(
+        default=None,
+        metadata={"help": "A file of class names for the prompts, one on each line. None: those of the data set."},
+    )
+    max_per_class: int | None = field(
+        default=None,
+        metadata={"help": "For init class_mean and linear_probe: how many images of every class are used. None: all."},
+    )
+    adapter: str | None = field(
+        default=None,
+        metadata={
+            "help": "What is trained: adaptformer, vpt, ssf, lora or another PEFT method, with the classifier; none for "
+            "encoder blocks and classifier. None: all weights."
+        },
+    )
+    adapter_args: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"r\": 8}'."}
+    )
+    spectral_norm: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Linear and convolutional layers whose weights are divided by their largest singular value, by name, * "
+            "for any text: classifier, 'resnet.*'. None: no layer."
+        },
+    )
+    spectral_norm_iterations: int = field(
+        default=5, metadata={"help": "Power iterations for that in every training step (Zhou et al. 2023b: 5)."}
+    )
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """The data that it is trained and tested on."""
+
+    _argument_group_name = "data"
+
+    dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "A name on the Hub, a folder of Parquet files, or a folder of images in train/CLASS/ and test/CLASS/."
+        },
+    )
+    builder: str = field(
+        default="auto",
+        metadata={
+            "help": "auto, image_folder, hub (also folders of Parquet files), cifar_lt (the CIFAR images), or a long-tailed "
+            "set of `ltsam data list`, such as imagenet_lt, over your own copy of the images (--dataset FOLDER)."
+        },
+    )
+    lists: str | None = field(
+        default=None,
+        metadata={"help": "Folder with the split lists of imagenet_lt, ... None: beside the images, or fetched once."},
+    )
+    own_lists: bool = field(default=False, metadata={"help": "Take lists that are not the published ones."})
+    image_column: str | None = field(default=None, metadata={"help": "None: the only column of images."})
+    label_column: str | None = field(default=None, metadata={"help": "None: the only ClassLabel column."})
+    train_split: str = field(default="train", metadata={"help": "The split to train on."})
+    test_split: str | None = field(
+        default=None, metadata={"help": "The split to test on, after the last epoch. None: test, or else validation."}
+    )
+    held_out_per_class: int | None = field(
+        default=None,
+        metadata={"help": "Folders without test images: how many of every class are set aside for the test."},
+    )
+    imbalance_ratio: float | None = field(
+        default=None, metadata={"help": "Draw a long tail of this ratio from the training split. None: take all of it."}
+    )
+    profile: str = field(default="exponential", metadata={"help": "Shape of that tail: exponential or step."})
+    largest_class: int | None = field(
+        default=None,
+        metadata={
+            "help": "Images of that tail's largest class, for a smaller set of the same shape. None: all it has."
+        },
+    )
+    split_seed: int = field(default=0, metadata={"help": "Seed of that draw; 0 is the published one."})
+    many_above: int = field(default=100, metadata={"help": "Classes with more training images are reported as many."})
+    few_below: int = field(default=20, metadata={"help": "Classes with fewer training images are reported as few."})
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Side in pixels. None: what the model asks for; cifar_resnet takes images as they are."},
+    )
+    test_short_side: int | None = field(
+        default=None,
+        metadata={
+            "help": "Images above 64 pixels: the short side that test images are scaled to before the centre of image_size "
+            "is kept. None: image_size * 256 / 224."
+        },
+    )
+    test_time: str = field(
+        default="none",
+        metadata={
+            "help": f"Views of each test image whose logits are averaged after the last epoch: {', '.join(TEST_TIME)}."
+        },
+    )
+    reserve: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of every class's training images, in (0, 1), that is left out of the training for choices made "
+            "afterwards: tau of `ltsam decouple --second_stage tau_norm`."
+        },
+    )
+    num_channels: int = field(
+        default=3, metadata={"help": "3 for colour, 1 for grey images (small ones, with cifar_resnet)."}
+    )
+    normalisation: str = field(
+        default="auto",
+        metadata={
+            "help": "auto (the model's own, or the mean and deviation of the training images), cifar10 or cifar100."
+        },
+    )
+    crop_padding: int = field(default=4, metadata={"help": "Small images: padding before the random crop, in pixels."})
+    flip: bool = field(default=True, metadata={"help": "Mirror half of the training images. Wrong for digits or text."})
+    color_jitter: float = field(
+        default=0.0,
+        metadata={
+            "help": "Images above 64 pixels: change brightness, contrast and saturation of each training image by a factor "
+            "from [1 - c, 1 + c], c in [0, 1]. 0: off."
+        },
+    )
+    cutout: int = field(
+        default=0,
+        metadata={
+            "help": "Small images: hide a square of this side around a random pixel of each training image (DeVries and "
+            "Taylor 2017: 16 for CIFAR-10, 8 for CIFAR-100). 0: none."
+        },
+    )
+    randaugment: int = field(
+        default=0,
+        metadata={
+            "help": "Small images: the number of random operations applied in a row to each training image, for example 2 "
+            "(RandAugment, Cubuk et al. 2020). 0: none."
+        },
+    )
+    randaugment_magnitude: int = field(default=9, metadata={"help": "The strength of these operations, 0 to 30."})
+    check_images: bool = field(
+        default=True, metadata={"help": "Large images: look for corrupt ones first. Small ones are all decoded anyway."}
+    )
+
+    @property
+    def operations(self) -> RandAugment | None:
+        """RandAugment as `randaugment` and `randaugment_magnitude` state it; None where it is off.
+
+        Raises:
+            ValueError: there is no such number of operations, or no such magnitude.
+        """
+        return RandAugment(self.randaugment, self.randaugment_magnitude) if self.randaugment else None
+
+
+@dataclass(frozen=True)
+class SecondStageArguments:
+    """A second stage: the classifier of a finished run, trained or rescaled again."""
+
+    _argument_group_name = "second stage"
+
+    second_stage: str | None = field(
+        default=None,
+        metadata={
+            "help": "`ltsam decouple`: how the classifier of a run is trained again: crt, lws, tau_norm or cc_sam."
+        },
+    )
+    second_stage_args: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"cap\": 0.3}' for cc_sam."}
+    )
+    first_stage: str | None = field(
+        default=None,
+        metadata={
+            "help": "The run that it starts from: a folder, a checkpoint in it, or a recipe, which stands for the run "
+            "runs/RECIPE/seedN with the same seed."
+        },
+    )
+    cache_features: bool = field(
+        default=False,
+        metadata={
+            "help": "Second stages: compute the features below the classifier once, from images without augmentation. Far "
+            "faster; the sources augment."
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run, with every setting decided.
+
+    Args:
+        settings: those that a recipe, the command line or a caller stated, by name; the others have their defaults.
+        words: the options after `ltsam PROGRAM` that repeat the run.
+        program: the command that they belong to: train or decouple.
+    """
+
+    model: ModelArguments
+    data: DataArguments
+    stage: SecondStageArguments
+    config: LTSamConfig
+    settings: Mapping[str, Any]
+    words: tuple[str, ...]
+    program: str = "train"
+
+    @property
+    def command(self) -> str:
+        """The run as one line to paste, however it was started."""
+        return shlex.join(["ltsam", self.program, *self.words])

@@ -1,0 +1,52 @@
+"""The model of a run, loaded again."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from hf_ltsam.models import ClipForLongTail, ClipForLongTailConfig, CosineHeadConfig, CosineHeadForImageClassification
+from hf_ltsam.models.clip_source import is_clip, load_clip
+
+
+def load_run(folder: str | os.PathLike[str], trainable: bool = False) -> nn.Module:
+    """The trained classifier in evaluation mode: a plain model, or an adapter on the model it was trained on.
+
+    Args:
+        folder: the output folder of a run, one of its checkpoints, or its name on the Hub. An adapter's folder holds
+            `config.json` and the adapter; the model below it is loaded from where the training loaded it.
+        trainable: whether the trained weights of an adapter require gradients.
+
+    Raises:
+        OSError: there is no such run, or the model below its adapter is no longer where it was.
+    """
+    name = os.fspath(folder)
+    if find_adapter_config_file(name) is None:
+        return AutoModelForImageClassification.from_pretrained(name).eval()
+    from peft import PeftConfig, PeftModel
+
+    import hf_ltsam.adapters  # noqa: F401  teaches peft our methods
+
+    trunk = PeftConfig.from_pretrained(name).base_model_name_or_path
+    with torch.random.fork_rng(devices=[]):  # the classifier below the trained one is drawn: always the same
+        torch.default_generator.manual_seed(0)
+        base = _base(AutoConfig.from_pretrained(name), trunk)
+    return PeftModel.from_pretrained(base, name, is_trainable=trainable).eval()
+
+
+def _base(config: PreTrainedConfig, trunk: str) -> PreTrainedModel:
+    """The model under an adapter; its classifier is loaded later, with the adapter."""
+    if isinstance(config, ClipForLongTailConfig) and is_clip(trunk):
+        return ClipForLongTail.on_tower(load_clip(trunk).vision_model, config)
+    if isinstance(config, CosineHeadConfig) and AutoConfig.from_pretrained(trunk).model_type != config.model_type:
+        linear = _pretrained(trunk, config.base_config)
+        return CosineHeadForImageClassification.of(linear, config.cosine_scale, config.learnable_scale)
+    return _pretrained(trunk, config)
+
+
+def _pretrained(name: str, config: PreTrainedConfig) -> PreTrainedModel:
+    return AutoModelForImageClassification.from_pretrained(name, config=config, ignore_mismatched_sizes=True)

@@ -1,0 +1,288 @@
+"""A Trainer whose runs can be killed: whole checkpoints, exact resume, one training at a time in a folder."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import update_wrapper
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_jit_checkpoint import JITCheckpointCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from hf_ltsam.landscape.reduction import limit_waiting
+from hf_ltsam.models.renamed_weights import load_renamed
+from hf_ltsam.models.spectral_norm import folded_state, load_originals, normalised_layers, save_originals
+from hf_ltsam.training.checkpoints import ASIDE, checkpoint_folder, failure, last_checkpoint, publish, rotate, tidy
+from hf_ltsam.training.folder_lock import folder_lock
+from hf_ltsam.training.interruption import SigtermCheckpoint
+from hf_ltsam.training.loaders import Loaders, replaced
+
+
+class CheckpointedCallback(TrainerCallback, ABC):
+    """A callback with a state of its own (a running mean of the weights, say) that belongs into checkpoints.
+
+    `DurableTrainer` saves it with every checkpoint, unless `save_only_model` is set, and gives it back before the first
+    step of a training. Every process calls both; `args.should_save` says who writes files that all share.
+    """
+
+    @abstractmethod
+    def save_state(self, folder: Path, args: TrainingArguments) -> None:
+        """Write the state into the folder of a checkpoint, beside the optimizer's."""
+
+    @abstractmethod
+    def load_state(self, folder: Path | None, args: TrainingArguments, model: nn.Module) -> None:
+        """The inverse; None: a training that begins anew. The model has the checkpoint's weights already."""
+
+
+class DurableTrainer(Trainer):
+    """`transformers.Trainer` that may be killed at any moment, and resumed as if nothing had happened.
+
+    Arguments, settings and results are those of `transformers.Trainer`; no method of this library is needed. What is
+    added:
+
+    - A `checkpoint-N` is complete or does not exist. It is written aside, brought to the disk and renamed once every
+      process has written its files; a full disk leaves the checkpoint before it as it was, and the error says so.
+    - A resumed run ends with the bits of an uninterrupted one, random augmentation, workers and several processes
+      included: random numbers of a map-style training set depend on (seed, epoch, index) alone (`KeyedRandomness`).
+      Weights that transformers saves under other names than the model's (ViT) are loaded under the right ones.
+    - One training at a time in `output_dir`: a second process is refused, with the name of the first.
+    - With `enable_jit_checkpoint`, SIGTERM ends the run after its step, with a checkpoint of that step and status 143.
+    - Where a process dies, the others end with an error after `ddp_timeout`, on CPUs too.
+    - Callbacks derived from `CheckpointedCallback` are saved and resumed.
+
+    A stream (`IterableDataset`) resumes exactly where its own order and random numbers do.
+
+    Raises:
+        FolderInUseError: by `train`: another process trains in `output_dir`.
+        CheckpointError: by `train`: a checkpoint could not be written.
+
+    Example:
+        trainer = DurableTrainer(model, TrainingArguments("runs/mine", save_steps=500), train_dataset=data)
+        trainer.train(resume_from_checkpoint=True)  # from the last complete checkpoint; False: anew
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        on_sigterm = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+        self._writes_aside = False
+        self._resumed: Path | None = None  # the checkpoint that the training began with
+        super().__init__(*args, **kwargs)
+        self.loaders = Loaders(self.args)
+        limit_waiting(self.args.ddp_timeout)
+        self._sigterm = SigtermCheckpoint()
+        if self.args.enable_jit_checkpoint:
+            self.pop_callback(JITCheckpointCallback)  # it has set its handler already
+            signal.signal(signal.SIGTERM, on_sigterm)
+            self.add_callback(self._sigterm)
+        self.callback_handler.callbacks.insert(0, _Bookkeeping(self))
+
+    def train(
+        self,
+        resume_from_checkpoint: str | os.PathLike[str] | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
+        """As stock.
+
+        Args:
+            resume_from_checkpoint: a checkpoint's folder, or True for the last complete one in `output_dir`.
+
+        Raises:
+            FolderInUseError: another process trains in `output_dir`.
+            CheckpointError: the disk is full, say.
+            ValueError: there is no such checkpoint.
+        """
+        with ExitStack() as running:
+            if self.args.should_save:
+                running.enter_context(folder_lock(self.args.output_dir))
+                tidy(Path(self.args.output_dir))
+            self.accelerator.wait_for_everyone()
+            if self.args.enable_jit_checkpoint:
+                running.enter_context(self._sigterm.listening())
+            self._resumed = None
+            if resume_from_checkpoint:
+                self._resumed = checkpoint_folder(resume_from_checkpoint, self.args.output_dir)
+                self.check_checkpoint(self._resumed)
+            running.enter_context(_way_back_noted(self.args.output_dir))
+            return super().train(self._resumed and str(self._resumed), trial, ignore_keys_for_eval)
+
+    # For subclasses.
+
+    def check_checkpoint(self, folder: Path) -> None:
+        """Refuse a checkpoint that this training cannot go on from, by an error; nothing is refused here."""
+
+    def save_companions(self, folder: Path) -> None:
+        """Write what belongs beside the weights wherever they are saved, in the process that saves; nothing here."""
+
+    def push_checkpoint(self, folder: Path) -> None:
+        """Send a checkpoint that is complete and has its name to the Hub, as `hub_strategy` says; as stock here."""
+        super()._push_from_checkpoint(str(folder))
+
+    # What the stock Trainer does otherwise: its loaders, its checkpoints, its end.
+
+    def _get_dataloader(
+        self,
+        dataset: Any,
+        description: str,
+        batch_size: int,
+        sampler_fn: Callable[[Any], Any] | None = None,
+        is_training: bool = False,
+        dataloader_key: str | None = None,
+    ) -> DataLoader:
+        """The stock loader, over what `loaders` makes of the data set."""
+        source = self.loaders.source(dataset, sampler_fn, self.data_collator, is_training)
+        drops_columns = self.args.remove_unused_columns and not source.whole_batches
+        with (
+            replaced(self, data_collator=source.collator),
+            replaced(self.args, dataloader_pin_memory=source.pin_memory, remove_unused_columns=drops_columns),
+        ):
+            loader = super()._get_dataloader(
+                source.dataset, description, batch_size, source.sampler, is_training, dataloader_key
+            )
+        return self.loaders.resumable(loader) if is_training else loader
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """As stock, but none for a run that is resumed at its end: the stock loop would take one more step."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        run = super()._get_output_dir(trial)
+        return str(Path(run) / ASIDE) if self._writes_aside else run
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self._writes_aside:  # the upload reads the folder for a while: not before it has its name
+            self.push_checkpoint(Path(checkpoint_folder))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Written aside by the stock method, and given its name when every process has written its files.
+
+        The processes share the folder, or have one on every node with `save_on_each_node`.
+        """
+        run = Path(self._get_output_dir(trial))
+        folder = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        written = run / ASIDE / folder.name
+        try:
+            self._save_aside(model, trial, written)
+            self._name_best(run, written)
+            self.accelerator.wait_for_everyone()  # the other processes' random states and callbacks are in
+            if self.args.should_save:
+                publish(written, folder)
+        except Exception as error:
+            if self.args.should_save:
+                shutil.rmtree(run / ASIDE, ignore_errors=True)
+            raise failure(folder, error) from error
+        self.accelerator.wait_for_everyone()  # all may read it from here on
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(folder))
+        if self.args.should_save:
+            rotate(run, self.args.save_total_limit, {folder, *self._best()})
+
+    def _save_aside(self, model: nn.Module, trial: Any, written: Path) -> None:
+        self._writes_aside = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._writes_aside = False
+        if not self.args.save_only_model:
+            written.mkdir(parents=True, exist_ok=True)  # processes that write nothing else may come first
+            for callback in self._checkpointed():
+                callback.save_state(written, self.args)
+
+    def _name_best(self, run: Path, written: Path) -> None:
+        """The stock method looked for the best checkpoint aside, where only the present one is."""
+        if not self.state.best_global_step:
+            return
+        best = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+        if best.name == written.name or best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        if self.args.should_save:
+            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+
+    def _best(self) -> list[Path]:
+        best = self.state.best_model_checkpoint
+        return [] if best is None else [Path(best)]
+
+    def _checkpointed(self) -> list[CheckpointedCallback]:
+        return [c for c in self.callback_handler.callbacks if isinstance(c, CheckpointedCallback)]
+
+    def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: Any) -> Any:
+        """As stock, which in the end deletes all but the best checkpoint if one is to be kept: done by our own deletion."""
+        if self.args.should_save and self.args.save_total_limit == 1 and self._best():
+            rotate(Path(self._get_output_dir(trial)), 1, self._best())
+        return super()._finalize_training(trial, num_train_samples, start_time)
+
+    # The weights in a folder.
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As stock: an ordinary model, whatever the training makes of it, with its companions."""
+        super()._save(output_dir, _ordinary_state(self.model, state_dict))
+        if self.args.should_save:
+            folder = Path(self.args.output_dir if output_dir is None else output_dir)
+            save_originals(self.model, folder)
+            self.save_companions(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not load_renamed(self.model, resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_originals(self.model if model is None else model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        best = str(self.state.best_model_checkpoint)
+        if not load_renamed(self.model, best):
+            super()._load_best_model()
+        load_originals(self.model, best)
+
+
+update_wrapper(DurableTrainer.__init__, Trainer.__init__)  # for those who ask for the arguments: they are stock's
+
+
+class _Bookkeeping(TrainerCallback):
+    """Before all other callbacks: states come back, and the training set knows its epoch."""
+
+    def __init__(self, trainer: DurableTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for callback in self._trainer._checkpointed():
+            callback.load_state(self._trainer._resumed, args, kwargs["model"])
+        # for what reads the data after a last epoch that is over
+        self._trainer.loaders.set_epoch(max(math.ceil(state.epoch or 0) - 1, 0))
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._trainer.loaders.set_epoch(int(state.epoch or 0))
+
+
+def _ordinary_state(model: nn.Module, state: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Without spectral norm, every tensor in the usual order of its dimensions; None where the stock state is that."""
+    if normalised_layers(model):
+        state = folded_state(model, state)
+    if all(p.is_contiguous() for p in model.parameters() if p.ndim == 4):  # convolutions may be in channels-last order
+        return state
+    state = model.state_dict() if state is None else state
+    return {name: value.contiguous() if isinstance(value, torch.Tensor) else value for name, value in state.items()}
+
+
+@contextmanager
+def _way_back_noted(output_dir: str) -> Iterator[None]:
+    """Every error that ends the training says which checkpoint it can be resumed from."""
+    try:
+        yield
+    except Exception as error:
+        last = last_checkpoint(output_dir)
+        if last is not None:
+            error.add_note(f"{last} is complete: resume_from_checkpoint=True goes on from there.")
+        raise

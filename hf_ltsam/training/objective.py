@@ -1,0 +1,123 @@
+"""What a training minimises: from the batch of a loader to the loss of each of its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.landscape.batches import MicroBatch
+from hf_ltsam.losses import CrossEntropy, FeatureLoss, Loss
+from hf_ltsam.losses.features import classifier_inputs, losses_of
+from hf_ltsam.losses.reweighting import Reweighting
+from hf_ltsam.methods import Method
+from hf_ltsam.models.logits import check_logits, check_losses, logits_of
+from hf_ltsam.training.refusals import check_columns
+
+_EARLY_LOSS = CrossEntropy()
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised, and by which update rule.
+
+    Args:
+        method: the update rule.
+        loss: of each sample.
+        loss_start: share of the training from which it applies, in [0, 1]; before it, cross-entropy does.
+        reweighting: class weights, from a share of the training of their own.
+        statistics: of the training set.
+    """
+
+    method: Method
+    loss: Loss | FeatureLoss
+    loss_start: float
+    reweighting: Reweighting
+    statistics: ClassStatistics
+
+    def loss_at(self, progress: float) -> Loss | FeatureLoss:
+        """The loss at completed steps / total steps."""
+        return self.loss if progress >= self.loss_start else _EARLY_LOSS
+
+
+class BatchLoss:
+    """The losses of the samples of one training step.
+
+    Args:
+        module: what is called: the model, or what wraps it.
+        model: the model itself.
+        objective: whose loss and class weights apply.
+        progress: completed steps / total steps, in [0, 1).
+        context: in which the model is called.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        model: nn.Module,
+        objective: Objective,
+        progress: float,
+        context: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.loss = objective.loss_at(progress)
+        self._module, self._model = module, model
+        self._objective, self._progress = objective, progress
+        self._num_classes = objective.statistics.num_classes
+        self._context = context
+        self._features: Sequence[Tensor] = []  # what the classifier was given in the last pass
+
+    def logits(self, batch: MicroBatch) -> Tensor:
+        """Logits (b, C), by one forward pass."""
+        captured = classifier_inputs(self.loss, self._model, self._num_classes)
+        with self._context(), captured as self._features:
+            return logits_of(self._module(**batch.inputs))
+
+    def losses(self, logits: Tensor, batch: MicroBatch) -> Tensor:
+        """l_i (b,) of the last pass's logits, or of what a moved classifier would have made of the same features."""
+        statistics = self._objective.statistics
+        check_logits(logits, batch.labels, self._num_classes)
+        losses = losses_of(self.loss, logits, batch.labels, statistics, self._features)
+        check_losses(losses, batch.labels)
+        weights = self._objective.reweighting.weights(self._progress, statistics, batch.labels, losses)
+        return losses if weights is None else weights * losses
+
+
+class LabelledBatches:
+    """Inputs and labels of batches, apart.
+
+    Args:
+        label_name: the key of the labels in a batch.
+    """
+
+    def __init__(self, label_name: str) -> None:
+        self.label_name = label_name
+        self._accepted: set[frozenset[str]] = set()  # columns that the model was seen to take
+
+    def split(self, batch: dict[str, Any], model: nn.Module) -> MicroBatch:
+        """The micro-batch of what a loader gives.
+
+        Raises:
+            ValueError: there are no labels under their name, no samples, or columns that the model does not take.
+        """
+        name = self.label_name
+        if name not in batch:
+            renamed = " (the default collator renames 'label' to 'labels')" if name == "label" else ""
+            raise ValueError(
+                f"The batch has no {name!r}, only {sorted(batch)}{renamed}. Name the label column 'labels', or set "
+                "label_names=[...] in LTSamConfig to the name in the batch."
+            )
+        inputs = {key: value for key, value in batch.items() if key != name}
+        if frozenset(inputs) not in self._accepted:
+            check_columns(model, inputs)
+            self._accepted.add(frozenset(inputs))
+        labels = batch[name]
+        if labels.ndim and not len(labels):
+            raise ValueError(
+                f"The batch has no samples ({name!r} has shape {tuple(labels.shape)}): nothing could be learned from it. "
+                "Let the data collator return at least one, or leave samples out of the data set before."
+            )
+        return MicroBatch(inputs, labels if labels.is_floating_point() else labels.long())

@@ -1,0 +1,86 @@
+"""`LTSamConfig`: settings become objects once, and stay settings wherever they are copied or written."""
+
+import copy
+import dataclasses
+import json
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from hf_ltsam import LTSamConfig, LTSamTrainer
+from hf_ltsam.methods import SAM
+from hf_ltsam.schedules import Piecewise
+
+SETTINGS = {
+    "method": "focal_sam",
+    "method_args": {"rho": {"piecewise": {"values": [0.1, 0.2], "epochs": [2]}}},
+    "loss": "logit_adjustment",
+    "loss_args": {"tau": 0.5},
+    "reweighting": "inverse",
+    "reweighting_start": 0.5,
+    "num_train_epochs": 4,
+}
+MADE = ("update_rule", "sample_loss", "class_weighting")
+DATA = [{"input": torch.zeros(4), "labels": c} for c in (0, 0, 1, 2)]
+
+
+def config(folder, **changes):
+    return LTSamConfig(**{"output_dir": str(folder), "report_to": "none", "use_cpu": True, **SETTINGS, **changes})
+
+
+def test_the_trainer_uses_what_the_config_has_made(tmp_path):
+    args = config(tmp_path)
+    args.check_choices()
+    made = [getattr(args, name) for name in MADE]
+    trainer = LTSamTrainer(nn.Linear(4, 3), args, train_dataset=DATA)
+    for mine, theirs in zip([trainer.method, trainer.loss, trainer.reweighting], made, strict=True):
+        assert mine is theirs
+    assert args.update_rule.rho(0.0) == 0.1 and args.update_rule.rho(0.5) == 0.2  # epochs are shares now
+    assert isinstance(args.update_rule.rho, Piecewise)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"method": "focalsam"}, "'focalsam'.*focal_sam"),
+        ({"method_args": {"roh": 0.1}}, "'focal_sam' has no argument 'roh'"),
+        ({"loss_args": {"tua": 1}}, "'logit_adjustment' has no argument 'tua'"),
+        ({"reweighting": "inverze"}, "inverze.*inverse"),
+    ],
+)
+def test_choices_are_checked_without_a_trainer(change, named, tmp_path):
+    with pytest.raises(ValueError, match=named):
+        config(tmp_path, **change).check_choices()
+
+
+def test_another_setting_is_another_object(tmp_path):
+    args = config(tmp_path)
+    args.check_choices()
+    loss, weighting = args.sample_loss, args.class_weighting
+    args.method, args.method_args = "sam", {"rho": 0.3}
+    assert args.update_rule == SAM(rho=0.3)
+    assert args.sample_loss is loss and args.class_weighting is weighting
+    args.num_train_epochs, args.method_args = 8, SETTINGS["method_args"]
+    assert args.update_rule.rho(0.25) == 0.2
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda args: pickle.loads(pickle.dumps(args))])
+def test_copies_are_settings_alone(copied, tmp_path):
+    args = config(tmp_path, hub_token="secret")
+    before = pickle.dumps(args)
+    args.check_choices()
+    assert pickle.dumps(args) == before, "what is made of settings is not part of training_args.bin"
+    again = copied(args)
+    assert not set(MADE) & set(vars(again)) and again.hub_token is None
+    assert again.sample_loss == args.sample_loss and again.class_weighting == args.class_weighting
+
+
+def test_written_down_it_is_settings_alone(tmp_path):
+    args = config(tmp_path)
+    before = args.to_json_string()
+    args.check_choices()
+    assert args.to_json_string() == before and json.loads(before)["method"] == "focal_sam"
+    assert not set(MADE) & (set(args.to_dict()) | set(dataclasses.asdict(args)) | set(args.to_sanitized_dict()))
+    assert dataclasses.replace(args, method="sam", method_args=None).update_rule == SAM()
