@@ -163,7 +163,7 @@ def test_configuration_by_name():
 def test_importing_the_library_registers_the_model_silently_and_repeatedly():
     code = """
 import importlib
-import hf_ltsam
+import hf_ltsam.models
 from transformers import AutoConfig
 AutoConfig.for_model("hf_ltsam_cifar_resnet")
 importlib.reload(hf_ltsam.models)

@@ -137,7 +137,7 @@ def test_the_same_logits_in_a_fresh_process(tmp_path):
     model.save_pretrained(tmp_path)
     torch.save(images(), tmp_path / "x.pt")
     code = f"""
-import hf_ltsam, torch
+import hf_ltsam.models, torch
 from transformers import AutoModelForImageClassification
 model = AutoModelForImageClassification.from_pretrained({str(tmp_path)!r})
 torch.save(model(torch.load({str(tmp_path / "x.pt")!r})).logits.detach(), {str(tmp_path / "y.pt")!r})

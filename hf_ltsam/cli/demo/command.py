@@ -139,7 +139,7 @@ def train_once(settings: Mapping[str, Any], splits: Splits, bar: _Bar) -> RunRec
 
 
 def check_checkpoint(trainer: LTSamTrainer) -> None:
-    """Load what was saved as a user would (after `import hf_ltsam`): it must give the same logits.
+    """Load what was saved as a user would (after `import hf_ltsam.models`): it must give the same logits.
 
     Raises:
         RuntimeError: it does not.

@@ -39,7 +39,7 @@ def print_next_commands(console: Console, digits: Path, checkpoint: Path) -> Non
     """Three commands that work as they stand, without a download."""
     here = Path(sys.executable).parent
     ltsam, python = (os.path.relpath(here / name) for name in ("ltsam", Path(sys.executable).name))
-    load = "import hf_ltsam; from transformers import AutoModelForImageClassification as Auto; "
+    load = "import hf_ltsam.models; from transformers import AutoModelForImageClassification as Auto; "
     console.print("\nTo try next:")
     for command in (
         f"{ltsam} methods focal_sam",

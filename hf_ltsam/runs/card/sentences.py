@@ -48,7 +48,7 @@ def loading(facts: RunFacts, repo: str) -> str:
             f'classify = pipeline("image-classification", model=load_run("{repo}"), '
             f'image_processor=AutoImageProcessor.from_pretrained("{repo}"))'
         )
-    first = "import hf_ltsam\n" if needs_import(facts) else ""
+    first = "import hf_ltsam.models\n" if needs_import(facts) else ""
     if facts.config.get("num_channels") == 1:
         return (
             f"{first}from transformers import AutoModelForImageClassification\n"
