@@ -94,7 +94,8 @@ def test_a_new_drawn_set_is_found_under_the_name_of_its_original_and_can_be_publ
 
 def test_the_variants_of_a_new_set_are_test_sets(monkeypatch, tmp_path):
     monkeypatch.setitem(SETS, "my_shift", MADE_UP["my_shift"])
-    assert evaluation_sets()["my_shift:top-images"] == ("my_shift", "top-images")
+    for variant in ("threshold-0.7", "top-images"):
+        assert evaluation_sets()[f"my_shift:{variant}"] == ("my_shift", variant)
     (test_set,) = find_sets(["my_shift:top-images"], Places({"my_shift": tmp_path}))
     with pytest.raises(FileNotFoundError, match="holds none of imagenetv2-top-images-format-val"):
         test_set.load()
