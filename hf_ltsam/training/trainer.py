@@ -172,9 +172,9 @@ class LTSamTrainer(HubTrainer):
     def _hold(self) -> None:
         """The parts of the trainer, each given what it needs."""
         args = self.args
-        self.batches = LabelledBatches(self.label_names[0])
+        self.labelled_batches = LabelledBatches(self.label_names[0])
         self.loaders = ImageLoaders(args, self.label_names[0], self.class_statistics)
-        self.evaluation = Evaluation(self.batches, self.compute_loss_context_manager)
+        self.evaluation = Evaluation(self.labelled_batches, self.compute_loss_context_manager)
         self.memory, self.telemetry = MethodMemory(), Telemetry(self.class_statistics)
         self.skipped = SkippedSteps(self.accelerator, self.memory.values, args.max_skipped_steps)
         self.step = TrainingStep(
@@ -241,7 +241,7 @@ class LTSamTrainer(HubTrainer):
         `num_items_in_batch` is not used: the loss is a mean over samples, divided once by the number of accumulated
         micro-batches, before any backward pass (transformers#47688).
         """
-        batch = self.batches.split(self._prepare_inputs(self.layout(inputs)), self.model)
+        batch = self.labelled_batches.split(self._prepare_inputs(self.layout(inputs)), self.model)
         return self.step(batch, self.objective, self._moment(model))
 
     def _moment(self, module: nn.Module) -> Moment:

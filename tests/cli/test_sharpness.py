@@ -192,6 +192,12 @@ def test_a_request_states_the_command_that_repeats_it(words):
     assert len(command_of(request)) <= len(f"ltsam sharpness {words}") + 4  # 0 is 0.0
 
 
+def test_spectra_are_computed_unless_something_else_is_asked_for():
+    assert parse_options(["x"]).spectra and parse_options(["x", "--surface", "1d", "--spectrum"]).spectra
+    for other in (["--suggest_rho"], ["--checkpoints"], ["--surface", "1d"]):
+        assert not parse_options(["x", *other]).spectra
+
+
 def test_settings_out_of_their_range_are_refused():
     for wrong in ({"probes": 0}, {"points": 1.5}, {"rhos": (0.1, -1.0)}, {"span": (1.0, 0.0)}, {"batch_size": 0}):
         with pytest.raises(ValueError, match=rf"CurvatureSettings\({next(iter(wrong))}=\.\.\.\) must"):
