@@ -34,12 +34,6 @@ GENERATED = {
 SLOW = ("clip.md", "curvature.md", "many_gpus.md", "own_images.md", "report.md", "second_stages.md")
 README_TEXT = README.read_text()
 
-# README.md is read on the Hub and by pip as well: what cannot be run is said here and not in it.
-README_NOT_RUN = {
-    'load_long_tailed("imagenet_lt"': "needs the images of ImageNet",
-    'write_corrupted(test, "cifar100-c")': "writes 75 sets with a process for each core; write_corrupted has tests of its own",
-}
-
 
 @pytest.fixture(scope="session")
 def surroundings(tmp_path_factory):
@@ -165,7 +159,7 @@ def test_python_of_the_readme(here, surroundings, monkeypatch):
     shutil.copytree(surroundings / "runs/mine", here / "runs/lift")
     names = given_names()
     for block in blocks_of(README_TEXT):
-        if block.is_python and not any(text in block.code for text in README_NOT_RUN) and not block.reason:
+        if block.is_python and not block.reason:
             exec(compile("\n" * (block.line - 1) + shortened(block.code), "README.md", "exec"), names)
 
 
@@ -173,11 +167,6 @@ def test_python_of_the_readme(here, surroundings, monkeypatch):
 def test_what_the_readme_names_is_there(block, monkeypatch):
     """Commands of README.md are those of the pages, where they are run."""
     check_block(block, monkeypatch)
-
-
-def test_what_is_not_run_is_still_in_the_readme():
-    for text in README_NOT_RUN:
-        assert text in README_TEXT
 
 
 PAGE = """Text
