@@ -188,6 +188,14 @@ def test_milestones_with_warm_up():
     assert seen[179] == pytest.approx(1e-3) and seen[180] == pytest.approx(1e-5)
 
 
+def test_a_milestone_falls_on_the_nearest_step():
+    """0.29 of 100 steps are 28.999999999999996 to a computer."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = milestone_schedule(optimizer, total_steps=100, warmup_steps=0, milestones=[0.29], gamma=0.01)
+    (factor,) = schedule.lr_lambdas
+    assert [factor(step) for step in (28, 29)] == [1.0, 0.01]
+
+
 def test_milestones_through_the_trainer_resume(tmp_path):
     def run(**changes):
         trainer = toy_trainer(tmp_path, "sam", lr_milestones=[0.5], save_strategy="steps", save_steps=1, **changes)
