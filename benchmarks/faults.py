@@ -156,7 +156,7 @@ def train(case: Case, folder: Path, rank: int, port: int, place: Any) -> None:
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
     place.value = WHERE.index("ended")
     momentum = trainer.optimizer.state_dict()["state"]
-    left = {"weights": trainer.model.state_dict(), "optimizer": momentum, "memory": trainer.memory.values}
+    left = {"weights": trainer.model.state_dict(), "optimizer": momentum, "memory": trainer.method_memory.values}
     torch.save(left, folder / f"left_{rank}.pt")
     if case.ranks > 1:
         torch.distributed.barrier()

@@ -78,7 +78,7 @@ class DurableTrainer(Trainer):
         self._writes_aside = False
         self._resumed: Path | None = None  # the checkpoint that the training began with
         super().__init__(*args, **kwargs)
-        self.loaders = Loaders(self.args)
+        self.batch_loaders = Loaders(self.args)
         limit_waiting(self.args.ddp_timeout)
         self._sigterm = SigtermCheckpoint()
         if self.args.enable_jit_checkpoint:
@@ -141,7 +141,7 @@ class DurableTrainer(Trainer):
         dataloader_key: str | None = None,
     ) -> DataLoader:
         """The stock loader, over what `loaders` makes of the data set."""
-        source = self.loaders.source(dataset, sampler_fn, self.data_collator, is_training)
+        source = self.batch_loaders.source(dataset, sampler_fn, self.data_collator, is_training)
         drops_columns = self.args.remove_unused_columns and not source.whole_batches
         with (
             replaced(self, data_collator=source.collator),
@@ -150,7 +150,7 @@ class DurableTrainer(Trainer):
             loader = super()._get_dataloader(
                 source.dataset, description, batch_size, source.sampler, is_training, dataloader_key
             )
-        return self.loaders.resumable(loader) if is_training else loader
+        return self.batch_loaders.resumable(loader) if is_training else loader
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """As stock, but none for a run that is resumed at its end: the stock loop would take one more step."""
@@ -260,10 +260,10 @@ class _Bookkeeping(TrainerCallback):
         for callback in self._trainer._checkpointed():
             callback.load_state(self._trainer._resumed, args, kwargs["model"])
         # for what reads the data after a last epoch that is over
-        self._trainer.loaders.set_epoch(max(math.ceil(state.epoch or 0) - 1, 0))
+        self._trainer.batch_loaders.set_epoch(max(math.ceil(state.epoch or 0) - 1, 0))
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._trainer.loaders.set_epoch(int(state.epoch or 0))
+        self._trainer.batch_loaders.set_epoch(int(state.epoch or 0))
 
 
 def _ordinary_state(model: nn.Module, state: dict[str, Any] | None) -> dict[str, Any] | None:

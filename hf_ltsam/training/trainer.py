@@ -68,8 +68,9 @@ class LTSamTrainer(HubTrainer):
     Trainer makes of them, and checkpoints what `DurableTrainer` does. `eval_loss` is the plain cross-entropy of the raw
     logits, whatever the training loss.
 
-    It holds what it needs: `step` turns micro-batches into the method's vector, `loaders` make batches, `evaluation` the
-    loss of an evaluation, `memory` what the method remembers, `telemetry` what the logs tell of it.
+    It holds what it needs: `gradient_step` turns micro-batches into the method's vector, `batch_loaders` make the batches,
+    `logit_evaluation` gives the loss of an evaluation, `method_memory` keeps what the method remembers and `telemetry` what
+    the logs say of it.
 
     Args:
         model, args, data_collator, train_dataset, eval_dataset, processing_class, model_init, compute_metrics,
@@ -88,7 +89,7 @@ class LTSamTrainer(HubTrainer):
     """
 
     args: LTSamConfig
-    loaders: ImageLoaders
+    batch_loaders: ImageLoaders
 
     def __init__(
         self,
@@ -124,7 +125,7 @@ class LTSamTrainer(HubTrainer):
             check_output_folder(args.output_dir)
         made_by_us = optimizers[0] is None and optimizer_cls_and_kwargs is None
         _warn(_STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
-        self.layout = in_channels_last if args.channels_last else _as_given  # of a model, or of a batch
+        self.memory_layout = in_channels_last if args.channels_last else _as_given  # of a model, or of a batch
         super().__init__(
             model=model,
             args=args,
@@ -139,7 +140,7 @@ class LTSamTrainer(HubTrainer):
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
-        self.model: Any = self.layout(self.model)
+        self.model: Any = self.memory_layout(self.model)
         check_launcher(self)
         if args.torch_compile:
             # Compiled backward passes free their buffers after use; a second weighting of the same losses needs them.
@@ -173,22 +174,22 @@ class LTSamTrainer(HubTrainer):
         """The parts of the trainer, each given what it needs."""
         args = self.args
         self.labelled_batches = LabelledBatches(self.label_names[0])
-        self.loaders = ImageLoaders(args, self.label_names[0], self.class_statistics)
-        self.evaluation = Evaluation(self.labelled_batches, self.compute_loss_context_manager)
-        self.memory, self.telemetry = MethodMemory(), Telemetry(self.class_statistics)
-        self.skipped = SkippedSteps(self.accelerator, self.memory.values, args.max_skipped_steps)
-        self.step = TrainingStep(
+        self.batch_loaders = ImageLoaders(args, self.label_names[0], self.class_statistics)
+        self.logit_evaluation = Evaluation(self.labelled_batches, self.compute_loss_context_manager)
+        self.method_memory, self.telemetry = MethodMemory(), Telemetry(self.class_statistics)
+        self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, args.max_skipped_steps)
+        self.gradient_step = TrainingStep(
             self.model,
             args,
             self.accelerator,
             self.telemetry,
-            self.skipped,
-            self.memory.values,
+            self.skipped_steps,
+            self.method_memory.values,
             self.compute_loss_context_manager,
             self._samples_in_words,
             self.is_fsdp_enabled,
         )
-        for callback in (self.memory, self.step, self.skipped):
+        for callback in (self.method_memory, self.gradient_step, self.skipped_steps):
             self.add_callback(callback)
         if args.telemetry and self.method.perturbs:
             self.add_callback(PerturbationWarning(self.telemetry, lambda: _in_words(self.method)))
@@ -241,8 +242,8 @@ class LTSamTrainer(HubTrainer):
         `num_items_in_batch` is not used: the loss is a mean over samples, divided once by the number of accumulated
         micro-batches, before any backward pass (transformers#47688).
         """
-        batch = self.labelled_batches.split(self._prepare_inputs(self.layout(inputs)), self.model)
-        return self.step(batch, self.objective, self._moment(model))
+        batch = self.labelled_batches.split(self._prepare_inputs(self.memory_layout(inputs)), self.model)
+        return self.gradient_step(batch, self.objective, self._moment(model))
 
     def _moment(self, module: nn.Module) -> Moment:
         micro_batches = self.current_gradient_accumulation_steps
@@ -250,7 +251,7 @@ class LTSamTrainer(HubTrainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """As stock, which would compute for its logs what is known from judging the step."""
-        return super()._get_grad_norm(model, self.skipped.norm if grad_norm is None else grad_norm)
+        return super()._get_grad_norm(model, self.skipped_steps.norm if grad_norm is None else grad_norm)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         if self.args.decay_all_parameters:
@@ -270,8 +271,8 @@ class LTSamTrainer(HubTrainer):
 
     def _observations(self) -> dict[str, float]:
         telemetry = self.telemetry.pop() if self.args.telemetry else {}
-        skipped = {"skipped_steps": self.skipped.count} if self.skipped.count else {}
-        return {**telemetry, **skipped, **self.loaders.bad_images(self.accelerator)}
+        skipped = {"skipped_steps": self.skipped_steps.count} if self.skipped_steps.count else {}
+        return {**telemetry, **skipped, **self.batch_loaders.bad_images(self.accelerator)}
 
     def _samples_in_words(self, before: int, batches: Any) -> str:
         labels = readable_labels(self.train_dataset, self.label_names[0])
@@ -280,7 +281,7 @@ class LTSamTrainer(HubTrainer):
     # Model, batches and evaluation.
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
-        return self.layout(super().call_model_init(trial))
+        return self.memory_layout(super().call_model_init(trial))
 
     def get_train_dataloader(self) -> DataLoader:
         """As `DurableTrainer`, with a warning of a last batch that batch norm cannot normalise."""
@@ -298,7 +299,7 @@ class LTSamTrainer(HubTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Mapping[str, Any]]:
         """The plain cross-entropy (a mean) of the raw logits; of evaluations, since `training_step` has its own."""
-        return self.evaluation.loss(model, self.model, inputs, return_outputs)
+        return self.logit_evaluation.loss(model, self.model, inputs, return_outputs)
 
     def evaluation_loop(
         self,
@@ -311,7 +312,7 @@ class LTSamTrainer(HubTrainer):
         """As stock, with the loss as the mean over the samples, where it is the one of `compute_loss` above."""
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         is_ours = type(self).compute_loss is LTSamTrainer.compute_loss and self.preprocess_logits_for_metrics is None
-        return self.evaluation.with_mean_loss(output, metric_key_prefix) if is_ours else output
+        return self.logit_evaluation.with_mean_loss(output, metric_key_prefix) if is_ours else output
 
     def prediction_step(
         self,
@@ -320,11 +321,11 @@ class LTSamTrainer(HubTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        inputs = self.layout(inputs)
+        inputs = self.memory_layout(inputs)
         if self.label_names[0] in inputs or isinstance(self.model, PreTrainedModel):
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         # Without labels the stock step would take a bare tensor of one row for a tuple of one output.
-        return None, self.evaluation.logits(model, self._prepare_inputs(inputs)), None
+        return None, self.logit_evaluation.logits(model, self._prepare_inputs(inputs)), None
 
     # What a checkpoint says of its training.
 

@@ -54,7 +54,7 @@ def train(folder: Path, death: tuple | None, settings: dict) -> None:
         dies_in(*death)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
     momentum = trainer.optimizer.state_dict()["state"]
-    left = {"weights": trainer.model.state_dict(), "optimizer": momentum, "memory": trainer.memory.values}
+    left = {"weights": trainer.model.state_dict(), "optimizer": momentum, "memory": trainer.method_memory.values}
     torch.save(left, folder / f"left_{trainer.args.process_index}.pt")
     if torch.distributed.is_initialized():
         torch.distributed.barrier()

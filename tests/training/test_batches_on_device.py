@@ -134,7 +134,7 @@ def test_what_is_on_an_accelerator_is_not_pinned(tmp_path):
     trainer = trainer_of(tmp_path, dataset)
     trainer.args.dataloader_pin_memory = True  # as it is beside an accelerator
     assert trainer.get_train_dataloader().pin_memory
-    trainer.loaders.stores[dataset] = dataset.store.to("meta")  # in an accelerator's place
+    trainer.batch_loaders.stores[dataset] = dataset.store.to("meta")  # in an accelerator's place
     loader = trainer.get_train_dataloader()
     assert not loader.pin_memory and trainer.args.dataloader_pin_memory
     assert loader.dataset.__getitems__([0, 1])["pixel_values"].device.type == "meta"

@@ -218,6 +218,6 @@ def test_an_exponential_moving_average_sees_unperturbed_weights(tmp_path):
 
 def test_the_memory_of_a_method_belongs_to_one_training(tmp_path):
     made = trainer(tmp_path, resnet())
-    made.memory.values["left.over"] = torch.ones(1)
+    made.method_memory.values["left.over"] = torch.ones(1)
     made.train()
-    assert "left.over" not in made.memory.values
+    assert "left.over" not in made.method_memory.values

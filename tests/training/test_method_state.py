@@ -30,8 +30,8 @@ def test_resumes_bit_for_bit(method, step, tmp_path):
     whole.train()
     resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
     assert_same(resumed.model, whole.model)
-    assert sorted(resumed.memory.values) == sorted(whole.memory.values)
-    assert bool(whole.memory.values) == (method in STATEFUL)
+    assert sorted(resumed.method_memory.values) == sorted(whole.method_memory.values)
+    assert bool(whole.method_memory.values) == (method in STATEFUL)
 
 
 @pytest.mark.parametrize("method", STATEFUL)
@@ -54,12 +54,12 @@ def test_every_process_keeps_its_own_memory(tmp_path, monkeypatch):
 
     for process in (0, 1):
         become(process)
-        made.memory.values["msam.m"] = [torch.full((2,), float(process))]
-        made.memory.save_state(checkpoint, made.args)
+        made.method_memory.values["msam.m"] = [torch.full((2,), float(process))]
+        made.method_memory.save_state(checkpoint, made.args)
     for process, kept in ((0, 0.0), (1, 1.0), (2, 0.0)):  # there was no third: it starts from the first one's
         become(process)
-        made.memory.load_state(checkpoint, made.args, made.model)
-        assert made.memory.values["msam.m"][0].tolist() == [kept, kept]
+        made.method_memory.load_state(checkpoint, made.args, made.model)
+        assert made.method_memory.values["msam.m"][0].tolist() == [kept, kept]
 
 
 @pytest.mark.parametrize(("name", "args"), [("pgd", {"sigma": 0.5}), ("model_perturbation", {"rho": 0.5})])

@@ -79,7 +79,7 @@ class Watch(TrainerCallback):
         self.rates.append(lr_scheduler.get_last_lr()[0])
         if isinstance(self.trainer, LTSamTrainer):
             self.memories.append(
-                {k: list(v) if isinstance(v, list) else v for k, v in self.trainer.memory.values.items()}
+                {k: list(v) if isinstance(v, list) else v for k, v in self.trainer.method_memory.values.items()}
             )
 
 

@@ -76,7 +76,7 @@ def test_the_test_above_can_fail(tmp_path):
 def test_every_epoch_draws_new_numbers(tmp_path):
     trainer = noisy_trainer(tmp_path, save_strategy="no")
     trainer.train()
-    data = trainer.loaders.keyed
+    data = trainer.batch_loaders.keyed
     assert data.epoch == 3
     last = data[0]["x"]
     data.set_epoch(0)
@@ -154,8 +154,8 @@ def test_the_memory_of_a_method_is_saved_and_comes_back(tmp_path):
     run(max_steps=4).train()
     resumed = run(max_steps=6)
     resumed.train(resume_from_checkpoint=True)
-    assert resumed.memory.values["steps"] == 6
-    assert [m.shape for m in resumed.memory.values["momentum"]] == [p.shape for p in resumed.model.parameters()]
+    assert resumed.method_memory.values["steps"] == 6
+    assert [m.shape for m in resumed.method_memory.values["momentum"]] == [p.shape for p in resumed.model.parameters()]
 
 
 def test_a_schedule_is_told_from_another_one(tmp_path):
@@ -218,4 +218,4 @@ def test_the_seed_of_the_data_alone_changes_the_noise(tmp_path):
     first, other = noisy_trainer(tmp_path, save_strategy="no"), noisy_trainer(tmp_path, save_strategy="no", data_seed=4)
     for trainer in (first, other):
         trainer.get_train_dataloader()
-    assert not torch.equal(first.loaders.keyed[0]["x"], other.loaders.keyed[0]["x"])
+    assert not torch.equal(first.batch_loaders.keyed[0]["x"], other.batch_loaders.keyed[0]["x"])
