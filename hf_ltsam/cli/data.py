@@ -1,4 +1,4 @@
-"""`ltsam data`: the data sets in a list, one of them in full, and a draw published on the Hub."""
+"""`ltsam data`: the data sets in a list, one of them in full, and a long-tailed split published on the Hub."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="list | info NAME | push NAME REPO")
     commands.add_parser("list", help="the sets")
     info = commands.add_parser("info", help="counts, groups, imbalance ratio, fingerprint and class-frequency curve")
-    push = commands.add_parser("push", help="publish a draw of CIFAR-LT on the Hub, with its card")
+    push = commands.add_parser("push", help="publish a long-tailed split of CIFAR on the Hub, with its card")
     for command in (info, push):
         command.add_argument("name", metavar="NAME", help=f"one of {', '.join(SETS)}")
         command.add_argument(

@@ -24,7 +24,15 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from hf_ltsam.landscape.reduction import limit_waiting
 from hf_ltsam.models.renamed_weights import load_renamed
 from hf_ltsam.models.spectral_norm import folded_state, load_originals, normalised_layers, save_originals
-from hf_ltsam.training.checkpoints import ASIDE, checkpoint_folder, failure, last_checkpoint, publish, rotate, tidy
+from hf_ltsam.training.checkpoint_folders import (
+    ASIDE,
+    checkpoint_folder,
+    failure,
+    last_checkpoint,
+    publish,
+    rotate,
+    tidy,
+)
 from hf_ltsam.training.folder_lock import folder_lock
 from hf_ltsam.training.interruption import SigtermCheckpoint
 from hf_ltsam.training.loaders import Loaders, replaced
