@@ -1,4 +1,4 @@
-"""`ltsam methods`: the methods in a table, or all about one of them."""
+"""`ltsam methods`: the methods in a table, or everything about one of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ rho: {piecewise: {values: [0.1, 0.2], epochs: [160]}}      # from epoch 160 on 0
 rho: {linear: {start: 0.05, end: 0.2, epochs: [10, 160]}}  # or cosine; without epochs, over the whole training
 rho: {cosine: {start: 0.2, end: 0.05, boundaries: [0, 0.8]}}  # shares of the training in place of epochs
 """
-
 WIDE = 100  # columns of a terminal in which all facts about a method stand side by side
 
 
