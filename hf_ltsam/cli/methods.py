@@ -97,7 +97,7 @@ def method_page(name: str) -> str:
     defaults = ", ".join(f"{k}={v!r}" for k, v in describe(METHODS, method())["args"].items())
     _, _, shared = (inspect.getdoc(Method) or "").partition("Args:\n")
     heading = f"{name} = hf_ltsam.methods.{method.__name__}({defaults})"
-    parts = [heading, inspect.getdoc(method), textwrap.fill(LEGEND, 100), f"Every method:\n{shared}".rstrip()]
+    parts = [heading, inspect.getdoc(method) or "", textwrap.fill(LEGEND, 100), f"Every method:\n{shared}".rstrip()]
     return "\n\n".join([*parts, *_schedules(method)])
 
 
