@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import NamedTuple
 
+from hf_ltsam.cli.option_words import underscored
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.hyperparameters import nearest
 
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
     with user_errors():
         arguments = _parser().parse_args(words or ["--help"])
-        COMMANDS[arguments.command](arguments.rest)
+        COMMANDS[arguments.command]([underscored(word) for word in arguments.rest])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -54,6 +54,14 @@ def test_a_command_is_a_line_of_the_table(capsys, monkeypatch):
     assert "  hello      Say hello." in run(capsys, "--help")[1]
 
 
+def test_options_of_every_command_are_spelled_either_way(monkeypatch):
+    seen = []
+    monkeypatch.setitem(sys.modules, "hf_ltsam.cli.hello", types.SimpleNamespace(main=seen.append))
+    monkeypatch.setitem(cli.COMMANDS, "hello", cli.Command("hello", "Say hello."))
+    cli.main(["hello", "a-b", "--hub-token=hf-x", "-v", "--to-whom", "a-b=c-d", "--", "--in-turn"])
+    assert seen == [["a-b", "--hub_token=hf-x", "-v", "--to_whom", "a-b=c-d", "--", "--in_turn"]]
+
+
 def test_settings_are_named_as_options(capsys, monkeypatch):
     monkeypatch.delenv("LTSAM_TRACEBACK", raising=False)
     status, _, err = run(capsys, "train", "--dataset", "x", "--max_skipped_steps", "0")

@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from hf_ltsam.cli.option_words import underscored
 from hf_ltsam.cli.reproduce.results import ended_runs, shown, write_table
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns, read_table
@@ -137,7 +138,7 @@ def _check(seeds: int, jobs: int, options: Sequence[str]) -> None:
     for name, value in (("seeds", seeds), ("jobs", jobs)):
         if value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}.")
-    named = {word.partition("=")[0] for word in options}
+    named = {underscored(word).partition("=")[0] for word in options}
     if "--hub_token" in named:
         raise ValueError("--hub_token would be seen in lists of processes: set HF_TOKEN in its place.")
     taken = {f"--{name}" for name in DECIDED_HERE} & named

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hf_ltsam.cli.option_words import underscored
 from hf_ltsam.cli.sharpness.analysis import Request
 from hf_ltsam.curvature import CurvatureSettings
 from hf_ltsam.hyperparameters import nearest
@@ -32,7 +33,7 @@ def parse_options(words: Sequence[str]) -> Request:
         ValueError: an unknown option, with the nearest valid one, or a value out of its range.
     """
     parser = _parser()
-    options, unknown = parser.parse_known_args([_underscored(word) for word in words])
+    options, unknown = parser.parse_known_args([underscored(word) for word in words])
     if unknown:
         valid = [action.option_strings[0] for action in parser._actions if action.option_strings]
         word = unknown[0].partition("=")[0]
@@ -139,9 +140,3 @@ def _loss(name: str, args: str) -> Loss:
     if isinstance(loss, FeatureLoss):
         raise ValueError(f"--loss {name} weighs images by their features, and has no Hessian here: take cross_entropy.")
     return loss
-
-
-def _underscored(word: str) -> str:
-    """--suggest-rho as --suggest_rho."""
-    name, equals, value = word.partition("=")
-    return name.replace("-", "_").replace("__", "--", 1) + equals + value if word.startswith("--") else word

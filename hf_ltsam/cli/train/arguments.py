@@ -19,6 +19,7 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from hf_ltsam import LTSamConfig
+from hf_ltsam.cli.option_words import underscored
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
@@ -214,17 +215,17 @@ def _without_token(words: Sequence[str]) -> tuple[str, ...]:
     kept: list[str] = []
     skip = False
     for word in words:
-        name, equals, _ = word.replace("-", "_").partition("=")  # --hub-token is the same option
-        if not skip and name != "__hub_token":
+        name, equals, _ = underscored(word).partition("=")
+        if not skip and name != "--hub_token":
             kept.append(word)
-        skip = name == "__hub_token" and not equals
+        skip = name == "--hub_token" and not equals
     return tuple(kept)
 
 
 def _refuse(word: str, options: Iterable[str]) -> NoReturn:
     if not word.startswith("--"):
         raise ValueError(f"{word!r} is not an option: every value follows an option's name. {HELP}")
-    name = word.removeprefix("--").partition("=")[0]
+    name = underscored(word).removeprefix("--").partition("=")[0]
     raise ValueError(f"Unknown option --{name}.{_closest(name, options)} {HELP}")
 
 

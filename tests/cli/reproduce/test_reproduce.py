@@ -335,9 +335,12 @@ def test_what_the_command_refuses(table, capsys, tmp_path):
     assert "--jobs must be at least 1, got 0" in refused(capsys, table, "--jobs", "0")
     assert "--rows sharpe: table has no such row. Did you mean 'sharp'" in refused(capsys, table, "--rows", "sharpe")
     out = tmp_path / "runs"
-    for name in ("--seed", "--output_dir=x", "--config", "--resume_from_checkpoint"):
-        assert f"{name.partition('=')[0]} cannot be given to the trainings" in refused(capsys, table, "--", name, "7")
-    assert "set HF_TOKEN" in refused(capsys, table, "--", "--hub_token", "hf_secret")
+    taken = ("--seed", "--output_dir=x", "--config", "--resume_from_checkpoint")
+    for name in (*taken, "--output-dir", "--resume-from-checkpoint=x", "--first-stage"):
+        said = f"{name.partition('=')[0].replace('-', '_').replace('__', '--', 1)} cannot be given to the trainings"
+        assert said in refused(capsys, table, "--output_dir", out, "--", name, "7")
+    for token in (["--hub_token", "hf_secret"], ["--hub-token", "hf_secret"], ["--hub-token=hf_secret"]):
+        assert "set HF_TOKEN" in refused(capsys, table, "--output_dir", out, "--", *token)
     assert "Unknown option --dept." in refused(capsys, table, "--output_dir", out, "--", "--dept", "20")
     assert not list(out.glob("*/*"))
 

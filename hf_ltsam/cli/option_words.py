@@ -1,0 +1,12 @@
+"""The spelling of options on the command line."""
+
+from __future__ import annotations
+
+
+def underscored(word: str) -> str:
+    """--hub-token=hf_x as --hub_token=hf_x, which is the same option; values, `--` and other words as they are.
+
+    Whatever looks for an option among words looks for this spelling.
+    """
+    name, equals, value = word.partition("=")
+    return f"--{name.removeprefix('--').replace('-', '_')}{equals}{value}" if word.startswith("--") else word
