@@ -158,6 +158,8 @@ def _one_value(option: argparse.Action, value: Any, statement: str) -> Any:
     if isinstance(value, list | tuple):
         raise ValueError(f"{statement}; it takes one value.")
     read: Any = option.type
+    if option.const is True and str(value).lower() in ("true", "false"):  # of an option that is a flag as well
+        return string_to_bool(str(value))
     if type(value) is read:
         return value
     try:

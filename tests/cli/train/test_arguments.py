@@ -88,6 +88,15 @@ def test_a_run_from_values_is_the_run_of_the_command_line(write):
     assert repeated.settings == run.settings and run.command.startswith("ltsam train --config=")
 
 
+def test_a_flag_that_takes_a_text_too(write):
+    """transformers reads `--fsdp` as True, and any text as the names of strategies."""
+    runs = [parse(["--fsdp"]), parse(["--fsdp", "true"]), make_run({"fsdp": True}), parse(["--config", write("fsdp: true\n")])]
+    assert [run.config.fsdp for run in runs] == [True] * 4 and [run.settings["fsdp"] for run in runs] == [True] * 4
+    assert parse(shlex.split(runs[2].command)[2:]).settings["fsdp"] is True
+    assert not parse(["--config", write("fsdp: false\n")]).config.fsdp
+    assert parse(["--fsdp", "full_shard"]).settings["fsdp"] == "full_shard"
+
+
 def test_a_value_that_does_not_exist_is_refused_from_python_too():
     with pytest.raises(ValueError, match=r"sets 'sead', which does not exist.*'seed'"):
         make_run({"sead": 3})
