@@ -160,7 +160,7 @@ def _one_value(option: argparse.Action, value: Any, statement: str) -> Any:
     read: Any = option.type
     if option.const is True and str(value).lower() in ("true", "false"):  # of an option that is a flag as well
         return string_to_bool(str(value))
-    if type(value) is read:
+    if type(value) is read and option.choices is None:
         return value
     try:
         converted = read(str(value))

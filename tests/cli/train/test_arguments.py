@@ -90,7 +90,12 @@ def test_a_run_from_values_is_the_run_of_the_command_line(write):
 
 def test_a_flag_that_takes_a_text_too(write):
     """transformers reads `--fsdp` as True, and any text as the names of strategies."""
-    runs = [parse(["--fsdp"]), parse(["--fsdp", "true"]), make_run({"fsdp": True}), parse(["--config", write("fsdp: true\n")])]
+    runs = [
+        parse(["--fsdp"]),
+        parse(["--fsdp", "true"]),
+        make_run({"fsdp": True}),
+        parse(["--config", write("fsdp: true\n")]),
+    ]
     assert [run.config.fsdp for run in runs] == [True] * 4 and [run.settings["fsdp"] for run in runs] == [True] * 4
     assert parse(shlex.split(runs[2].command)[2:]).settings["fsdp"] is True
     assert not parse(["--config", write("fsdp: false\n")]).config.fsdp
@@ -178,6 +183,11 @@ def test_help(capsys):
         ("seed: [1, 2]\n", r"recipe.yaml sets seed to \[1, 2\]; it takes one value"),
         ("learning_rate: {a: 1}\n", r"recipe.yaml sets learning_rate to \{'a': 1\}; it must be a number"),
         ("eval_strategy: epoc\n", r"recipe.yaml sets eval_strategy to 'epoc', which does not exist.*'epoch'"),
+        (
+            "train_sampling_strategy: group_by_lenght\n",
+            r"to 'group_by_lenght', which does not exist.*'group_by_length'",
+        ),
+        ("log_level: warnings\n", r"recipe.yaml sets log_level to 'warnings', which does not exist.*'warning'"),
         ("config: demo/digits\n", r"recipe.yaml sets 'config', which does not exist"),
         ("inherits: nowhere.yaml\n", r"recipe.yaml inherits from nowhere.yaml"),
         ("inherits: recipe.yaml\n", r"recipe.yaml inherits from itself"),
