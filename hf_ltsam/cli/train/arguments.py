@@ -25,7 +25,13 @@ from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 
 HELP = "`ltsam train --help` lists all options."
-CHOSEN_BY_NAME = ("method", "loss", "adapter", "second_stage")  # each has its hyper-parameters in NAME_args
+CHOSEN_BY_NAME = ("method", "loss", "adapter", "second_stage")
+EXAMPLES = {  # of the hyper-parameters of what is chosen by name
+    "method_args": '{"rho": 0.1}',
+    "loss_args": '{"tau": 2}',
+    "adapter_args": '{"r": 8}',
+    "second_stage_args": '{"tau": 1}',
+}
 KINDS = {int: "a whole number", float: "a number", string_to_bool: "true or false"}
 _UNSET = object()
 
@@ -82,7 +88,7 @@ def read_options(words: Sequence[str], program: str = "train") -> tuple[dict[str
         _refuse(unknown[0], options)
     values = {name: value for name, value in vars(stated).items() if value is not _UNSET}
     recipe = values.pop("config", None)
-    return {name: _mapping(value, f"--{name} {value}") for name, value in values.items()}, recipe
+    return {name: _from_words(name, value) for name, value in values.items()}, recipe
 
 
 def with_recipe(
@@ -144,8 +150,8 @@ def _value(option: argparse.Action, value: Any, statement: str) -> Any:
     """
     if isinstance(value, str):
         value = _mapping(value, statement)
-    if option.dest in {f"{kind}_args" for kind in CHOSEN_BY_NAME} and not isinstance(value, dict):
-        raise ValueError(f"{statement}; it must hold `name: value` on lines of its own.")
+    if option.dest in EXAMPLES and not isinstance(value, dict):
+        raise ValueError(f"{statement}; it must be a mapping, such as {EXAMPLES[option.dest]}.")
     if isinstance(value, dict) and option.type is str:
         return value
     if option.nargs == "+":
@@ -169,6 +175,14 @@ def _one_value(option: argparse.Action, value: Any, statement: str) -> Any:
     if option.choices is not None and converted not in option.choices:
         raise ValueError(f"{statement}, which does not exist.{nearest(str(value), map(str, option.choices))}")
     return converted
+
+
+def _from_words(name: str, value: Any) -> Any:
+    """The value of an option on the command line, where a mapping is JSON text."""
+    read = _mapping(value, f"--{name} {value}")
+    if name in EXAMPLES and not isinstance(read, dict):
+        raise ValueError(f"--{name} {value} is no mapping. It should look like --{name} '{EXAMPLES[name]}'.")
+    return read
 
 
 def _mapping(value: Any, statement: str) -> Any:

@@ -107,6 +107,10 @@ def test_a_value_that_does_not_exist_is_refused_from_python_too():
         make_run({"sead": 3})
     with pytest.raises(ValueError, match=r"sets seed to 'x'; it must be a whole number"):
         make_run({"seed": "x"})
+    with pytest.raises(
+        ValueError, match=r"The caller sets loss_args to 'tau=2'; it must be a mapping, such as \{\"tau\": 2\}\."
+    ):
+        make_run({"loss_args": "tau=2"})
 
 
 def test_the_arguments_of_one_method_are_not_those_of_another(write):
@@ -193,7 +197,7 @@ def test_help(capsys):
         ("inherits: recipe.yaml\n", r"recipe.yaml inherits from itself"),
         ("- a\n- b\n", r"recipe.yaml must hold settings.*list"),
         ("a: [1\n", r"recipe.yaml is not a YAML file"),
-        ("method_args: 3\n", r"sets method_args to 3"),
+        ("method_args: 3\n", r"recipe.yaml sets method_args to 3; it must be a mapping, such as \{\"rho\": 0.1\}\."),
     ],
 )
 def test_bad_recipes(write, text, message):
@@ -214,7 +218,10 @@ def test_bad_recipes(write, text, message):
         ),
         (["--config", "cifar100_lt_ir100_la_focalsam"], r"Did you mean 'cifar100_lt_ir100_la_focal_sam'"),
         (["--method_args", "{rho: 0.1}"], r"--method_args \{rho: 0.1\} is not JSON.*\{\"rho\": 0.1\}"),
-        (["--method_args", "rho=0.1"], r"method_args.*rho=0.1"),
+        (["--method_args", "rho=0.1"], r"^--method_args rho=0.1 is no mapping.* --method_args '\{\"rho\": 0.1\}'\.$"),
+        (["--loss_args", "2"], r"^--loss_args 2 is no mapping.* --loss_args '\{\"tau\": 2\}'\.$"),
+        (["--adapter_args=r=8"], r"^--adapter_args r=8 is no mapping.*'\{\"r\": 8\}'"),
+        (["--second_stage_args", "tau"], r"^--second_stage_args tau is no mapping.*'\{\"tau\": 1\}'"),
         (["--learning_rate"], r"--learning_rate.*expected one argument"),
         (["--eval_strategy", "sometimes"], r"--eval_strategy.*'sometimes'.*epoch"),
     ],
