@@ -134,7 +134,7 @@ def make_second_stage_run(
         raise ValueError("Which second stage? --second_stage crt, lws, tau_norm or cc_sam (`ltsam decouple --help`).")
     default = f"runs/{Path(recipe).stem}/seed{seed}" if recipe else f"{root}_{everything['second_stage']}"
     everything.setdefault("output_dir", default)
-    return run_of(everything, options_of(settings, recipe) if words is None else words, "decouple")
+    return run_of(everything, options_of(settings, recipe, "decouple") if words is None else words, "decouple")
 
 
 def first_stage_folder(value: str | None, seed: int) -> Path:

@@ -51,7 +51,7 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
     """A run from values.
 
     Args:
-        settings: by the names of the options; they override those of the recipe.
+        settings: by the names of the options; they override those of the recipe, and None takes one back to its default.
         recipe: a file, or the name of one of ours.
         words: the options that it was described by; None: made from the values.
 
@@ -94,7 +94,7 @@ def read_options(words: Sequence[str], program: str = "train") -> tuple[dict[str
 def with_recipe(
     settings: Mapping[str, Any], recipe: str | Path | None = None, program: str = "train"
 ) -> dict[str, Any]:
-    """Settings over those of a recipe, each in the type of its option.
+    """Settings over those of a recipe, each in the type of its option; None takes one of the recipe's away.
 
     Raises:
         ValueError: an unknown setting, with the nearest valid one, or a value of another type.
@@ -106,9 +106,9 @@ def with_recipe(
         below = _typed(read_recipe(path), str(path), program)
     above = _typed(settings, "The caller", program)
     for kind in CHOSEN_BY_NAME:  # the recipe's hyper-parameters are not those of another method or loss
-        if kind in above and above[kind] != below.get(kind):
+        if kind in settings and above.get(kind) != below.get(kind):
             below.pop(f"{kind}_args", None)
-    return {**below, **above}
+    return {**{name: value for name, value in below.items() if name not in settings}, **above}
 
 
 def run_of(settings: Mapping[str, Any], words: Sequence[str], program: str = "train") -> Run:
@@ -118,8 +118,13 @@ def run_of(settings: Mapping[str, Any], words: Sequence[str], program: str = "tr
     return Run(model, data, stage, config, shown, _without_token(words), program)
 
 
-def options_of(settings: Mapping[str, Any], recipe: str | Path | None = None) -> list[str]:
-    """The options of `ltsam train` that state these settings."""
+def options_of(settings: Mapping[str, Any], recipe: str | Path | None = None, program: str = "train") -> list[str]:
+    """The options of `ltsam train` that state these settings.
+
+    None has no spelling there: a recipe from which something is taken away is written out without it.
+    """
+    if recipe is not None and None in settings.values():
+        settings, recipe = with_recipe(settings, recipe, program), None
     words = [] if recipe is None else [f"--config={recipe}"]
     for name, value in settings.items():
         if isinstance(value, list | tuple):
@@ -130,7 +135,7 @@ def options_of(settings: Mapping[str, Any], recipe: str | Path | None = None) ->
 
 
 def _typed(settings: Mapping[str, Any], origin: str, program: str) -> dict[str, Any]:
-    """Each value in the type of its option, in the order of the options; None leaves a setting at its default."""
+    """Each value in the type of its option, in the order of the options; without those that are None."""
     options = _options(program)
     for name in settings:
         if name not in options:

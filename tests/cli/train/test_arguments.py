@@ -102,6 +102,16 @@ def test_a_flag_that_takes_a_text_too(write):
     assert parse(["--fsdp", "full_shard"]).settings["fsdp"] == "full_shard"
 
 
+def test_none_takes_a_setting_of_the_recipe_away(write):
+    path = write("learning_rate: 0.5\ntail_threshold: 3\nmethod: sam\nmethod_args: {rho: 0.2}\nflip: false\n")
+    run = make_run({"learning_rate": None, "tail_threshold": None, "seed": 3}, path)
+    assert (run.config.learning_rate, run.config.tail_threshold, run.data.flip) == (5e-5, None, False)
+    assert run.config.method_args == {"rho": 0.2}
+    same = parse(shlex.split(run.command)[2:])
+    assert {**same.settings, "output_dir": None} == {**run.settings, "output_dir": None}
+    assert make_run({"method": None}, path).settings.keys().isdisjoint({"method", "method_args"})
+
+
 def test_a_value_that_does_not_exist_is_refused_from_python_too():
     with pytest.raises(ValueError, match=r"sets 'sead', which does not exist.*'seed'"):
         make_run({"sead": 3})
