@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -127,7 +128,8 @@ def options_of(settings: Mapping[str, Any], recipe: str | Path | None = None, pr
         settings, recipe = with_recipe(settings, recipe, program), None
     words = [] if recipe is None else [f"--config={recipe}"]
     for name, value in settings.items():
-        if isinstance(value, list | tuple):
+        value = _plain(value)
+        if isinstance(value, list):
             words += [f"--{name}", *map(str, value)]
         elif value is not None:
             words.append(f"--{name}={json.dumps(value) if isinstance(value, dict | bool) else value}")
@@ -141,9 +143,9 @@ def _typed(settings: Mapping[str, Any], origin: str, program: str) -> dict[str, 
         if name not in options:
             raise ValueError(f"{origin} sets {name!r}, which does not exist.{_closest(name, options)} {HELP}")
     return {
-        name: _value(option, value, f"{origin} sets {name} to {value!r}")
+        name: _plain(_value(option, value, f"{origin} sets {name} to {value!r}"))
         for name, option in options.items()
-        if (value := settings.get(name)) is not None
+        if (value := _plain(settings.get(name))) is not None
     }
 
 
@@ -160,13 +162,20 @@ def _value(option: argparse.Action, value: Any, statement: str) -> Any:
     if isinstance(value, dict) and option.type is str:
         return value
     if option.nargs == "+":
-        return [_one_value(option, each, statement) for each in (value if isinstance(value, list | tuple) else [value])]
+        return [_one_value(option, each, statement) for each in (value if isinstance(value, list) else [value])]
     return _one_value(option, value, statement)
+
+
+def _plain(value: Any) -> Any:
+    """A value as YAML holds it: of transformers' enums, such as `IntervalStrategy.EPOCH`, what they stand for."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.value if isinstance(value, Enum) else value
 
 
 def _one_value(option: argparse.Action, value: Any, statement: str) -> Any:
     """Read as from the command line, so that 1 and "1" are the same and 2.7 is no whole number."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         raise ValueError(f"{statement}; it takes one value.")
     read: Any = option.type
     if option.const is True and str(value).lower() in ("true", "false"):  # of an option that is a flag as well

@@ -3,6 +3,9 @@
 import shlex
 
 import pytest
+from transformers import IntervalStrategy, SchedulerType
+from transformers.debug_utils import DebugOption
+from transformers.training_args import OptimizerNames
 
 from hf_ltsam.cli.train.arguments import make_run, parse
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
@@ -110,6 +113,25 @@ def test_none_takes_a_setting_of_the_recipe_away(write):
     same = parse(shlex.split(run.command)[2:])
     assert {**same.settings, "output_dir": None} == {**run.settings, "output_dir": None}
     assert make_run({"method": None}, path).settings.keys().isdisjoint({"method", "method_args"})
+
+
+def test_enums_of_transformers_are_values():
+    values = {
+        "eval_strategy": IntervalStrategy.EPOCH,
+        "optim": OptimizerNames.SGD,
+        "lr_scheduler_type": SchedulerType.COSINE,
+    }
+    run = make_run({**values, "debug": [DebugOption.UNDERFLOW_OVERFLOW]})
+    settings = {
+        "eval_strategy": "epoch",
+        "optim": "sgd",
+        "lr_scheduler_type": "cosine",
+        "debug": ["underflow_overflow"],
+    }
+    assert run.settings == {**settings, "output_dir": "runs/train/seed42"}
+    assert {type(value) for value in (*run.settings.values(), *run.settings["debug"])} == {str, list}
+    assert run.config.optim == "sgd" and run.config.eval_strategy == "epoch"
+    assert parse(shlex.split(run.command)[2:]).settings == run.settings
 
 
 def test_a_value_that_does_not_exist_is_refused_from_python_too():
