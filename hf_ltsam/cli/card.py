@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,6 @@ def _of_these_weights(
 ) -> Mapping[str, Any] | None:
     """Results, if they are of the weights that the run has now."""
     if results is not None and stated(results) != current():
-        print(f"{place} is of other weights than the run has now: it is left out.")
+        print(f"{place} is of other weights than the run has now: it is left out.", file=sys.stderr)
         return None
     return results

@@ -109,7 +109,7 @@ def with_recipe(
     for kind in CHOSEN_BY_NAME:  # the recipe's hyper-parameters are not those of another method or loss
         if kind in settings and above.get(kind) != below.get(kind):
             below.pop(f"{kind}_args", None)
-    return {**{name: value for name, value in below.items() if name not in settings}, **above}
+    return {name: value for name, value in {**below, **above}.items() if settings.get(name, value) is not None}
 
 
 def run_of(settings: Mapping[str, Any], words: Sequence[str], program: str = "train") -> Run:

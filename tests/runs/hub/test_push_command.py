@@ -69,8 +69,11 @@ def test_results_of_other_weights_are_left_out(hub, tmp_path, capsys):
     (folder / "preprocessor_config.json").write_text(
         json.dumps({"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}})
     )
-    out = pushed_without_error(capsys, folder, "me/digits")
-    assert out.count("is of other weights than the run has now") == 2
+    status, card, remarks = run(capsys, "card", str(folder))  # > README.md takes the card alone
+    assert status == 0 and card.startswith("---\n") and "other weights" not in card
+    assert remarks.count("is of other weights than the run has now") == 2
+    _, _, remarks = run(capsys, "push", str(folder), "me/digits")
+    assert remarks.count("is of other weights than the run has now") == 2
     assert "Under shift" not in hub.files("me/digits")["README.md"].decode() and not any(
         "/" in p for p in hub.files("me/digits")
     )
@@ -87,7 +90,8 @@ def test_results_of_other_weights_are_left_out(hub, tmp_path, capsys):
         json.dumps({**SHARPNESS, "weights_sha256": fingerprint(load_run(folder))})
     )
     (folder / "sharpness" / "spectrum.png").write_bytes(b"\x89PNG")
-    assert "other weights" not in pushed_without_error(capsys, folder, "me/digits")
+    status, out, remarks = run(capsys, "push", str(folder), "me/digits")
+    assert status == 0 and "other weights" not in out + remarks
     files = hub.files("me/digits")
     assert {"evaluation/ood_results.json", "sharpness/sharpness.json", "sharpness/spectrum.png"} <= set(files)
     assert "## Under shift" in files["README.md"].decode() and "## Curvature" in files["README.md"].decode()
