@@ -34,6 +34,7 @@ class RunRecord:
         model: whatever names it, such as `{"model": "cifar_resnet", "depth": 32, "head": "linear"}`.
         data: whatever names it, such as `{"name": "cifar10", "imbalance_ratio": 100, "fingerprint": ...}`.
         timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`.
+        resumed: whether training went on from a checkpoint, so that `timing` counts from there on.
         hardware: in words.
         command: that repeats the run.
         weights_sha256: of the weights that the results are of, as `RunFolder` gives it; empty where it is not known.
@@ -52,6 +53,7 @@ class RunRecord:
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
+    resumed: bool = False
     hardware: str = ""
     command: str = ""
     weights_sha256: str = ""
@@ -60,7 +62,7 @@ class RunRecord:
     @property
     def train_seconds(self) -> float | None:
         """Of the whole training; None for a resumed one, whose time is known from the resume on only."""
-        return None if "--resume_from_checkpoint" in self.command else self.timing.get("train_seconds")
+        return None if self.resumed else self.timing.get("train_seconds")
 
     def to_json(self) -> dict[str, Any]:
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}

@@ -49,6 +49,11 @@ def test_what_stands_in_the_file(tmp_path):
     assert content["versions"].keys() >= {"python", "torch", "transformers", "hf_ltsam"}
 
 
+def test_a_resumed_run_has_no_time_of_the_whole_training():
+    assert a_record().train_seconds == 1.5 and a_record(resumed=True).train_seconds is None
+    assert RunRecord.from_json(a_record(resumed=True).to_json()).resumed
+
+
 def test_what_does_not_exist_is_null_in_strict_json(tmp_path):
     results = {"test": split_results(LOGITS[:2], [0, 0], STATISTICS)}
     text = RunFolder(tmp_path).write_record(a_record(results=results, timing={"eta": np.float32("inf")})).read_text()

@@ -14,6 +14,7 @@ from rich.table import Table
 from transformers.trainer_utils import PredictionOutput
 
 from hf_ltsam import METHODS, LTSamTrainer
+from hf_ltsam.cli.train.checks import resume_point
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.labels import label_fingerprint
@@ -58,6 +59,7 @@ def record_of(
         model=asdict(run.model),
         data={**asdict(run.data), "training_labels_sha256": label_fingerprint(splits.train_labels)},
         timing=timing(train),
+        resumed=bool(resume_point(run.config)),
         hardware=hardware(trainer),
         command=run.command,
         weights_sha256=RunFolder(Path(run.config.output_dir)).weights_sha256,

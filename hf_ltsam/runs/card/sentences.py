@@ -113,11 +113,11 @@ def cost(facts: RunFacts) -> str:
     if record is None:
         return ""
     parts = []
-    if record.timing.get("train_seconds") is not None:
+    if record.train_seconds is not None:
         each = record.timing.get("seconds_per_step")
         step = f", {each:.3g} seconds per step" if each is not None else ""
         on = f" on {record.hardware}" if record.hardware else ""
-        parts.append(f"Training took {_duration(record.timing['train_seconds'])}{step}{on}.")
+        parts.append(f"Training took {_duration(record.train_seconds)}{step}{on}.")
     method = METHODS.get(_name(facts.method))
     if method and method.cost:
         parts.append(f"Per step, as the equation counts: {method.cost}.")

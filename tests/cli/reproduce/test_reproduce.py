@@ -382,7 +382,7 @@ def test_mean_and_deviation_beside_what_was_published(table, tmp_path):
         (runs[0], [0.9, 0.7, 0.5, 0.2, 0.0], 100.0), (runs[2], [0.8, 0.8, 0.6, 0.3, 0.1], 140.0), (runs[1], [1, 1, 1, 0, 0], 50.0)
     ):  # fmt: skip
         write_run(run.folder, metrics(accuracies, run.seed, seconds=seconds))
-    resumed = metrics([0.7, 0.9, 0.7, 0.4, 0.2], 2, command="ltsam train --resume_from_checkpoint true", seconds=3.0)
+    resumed = metrics([0.7, 0.9, 0.7, 0.4, 0.2], 2, resumed=True, seconds=3.0)
     write_run(runs[4].folder, resumed)
     reproduce.write_table(tmp_path / "runs", read.only(["plain"]))  # all rows are shown, whichever were run last
     lines = (tmp_path / "runs" / "table.md").read_text().splitlines()

@@ -237,16 +237,19 @@ def test_a_tiny_last_batch_is_pointed_out(images, tmp_path):
 
 def test_resuming_goes_on_from_the_last_checkpoint(images, tmp_path, capsys):
     command = words(images, tmp_path / "run", "--num_train_epochs", "2", "--method", "sam", "--save_strategy", "epoch")
-    train.main([*command, "--output_dir", str(tmp_path / "whole")])
+    train.main([*command, "--output_dir", str(tmp_path / "whole"), "--resume_from_checkpoint", "false"])
     train.main(command)
     shutil.rmtree(tmp_path / "run" / "checkpoint-12")
     (tmp_path / "run" / "model.safetensors").unlink()
     message = refused(capsys, *command)
     assert "checkpoint-6" in message and "--resume_from_checkpoint true" in message
-    train.main([*command, "--resume_from_checkpoint", "true"])
+    train.main([*command, "--resume-from-checkpoint", "true"])
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (
         tmp_path / "whole" / "model.safetensors"
     ).read_bytes()
+    resumed, whole = (RunFolder(tmp_path / name).finished_record() for name in ("run", "whole"))
+    assert resumed.resumed and resumed.train_seconds is None and resumed.timing["train_seconds"] > 0  # from there on
+    assert not whole.resumed and whole.train_seconds == whole.timing["train_seconds"]
 
 
 def test_resuming_with_another_method_is_refused_and_changes_nothing(images, tmp_path, capsys):

@@ -55,6 +55,11 @@ def test_runs_of_other_recipes_are_not_averaged(tmp_path):
     assert "±" not in card(folder).text
 
 
+def test_the_time_of_a_resumed_training_is_not_known(tmp_path):
+    assert "Training took" in card(write(tmp_path / "whole", metrics())).text
+    assert "Training took" not in card(write(tmp_path / "resumed", {**metrics(), "resumed": True})).text
+
+
 def test_a_missing_number_is_left_out(tmp_path):
     values = metrics()
     test = values["results"]["test"]
