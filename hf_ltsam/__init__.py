@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from hf_ltsam.training.durable_trainer import DurableTrainer
     from hf_ltsam.training.trainer import LTSamTrainer
 
+# hf_ltsam.methods and its like, without an import of their own
+_SUBPACKAGES = ("adapters", "losses", "methods", "models")
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -50,10 +53,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})
