@@ -270,7 +270,7 @@ class LTSamConfig(TrainingArguments):
         """Of `reweighting` and `reweighting_start`."""
         return self._choice(Reweighting, self.reweighting, start=self.reweighting_start)
 
-    def _choice(self, make: Callable[..., Any], name: str, **hyperparameters: Any) -> Any:
+    def _choice(self, make: Callable[..., Any], name: str, /, **hyperparameters: Any) -> Any:
         """The object of these settings, made anew once they differ, be it by a change inside a mapping."""
         settings = (name, hyperparameters)
         choices = self.__dict__.setdefault(_CHOICES, {})

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import update_wrapper
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import is_datasets_available
 
 from hf_ltsam.landscape.reduction import limit_waiting
 from hf_ltsam.models.renamed_weights import load_renamed
@@ -140,7 +142,13 @@ class DurableTrainer(Trainer):
         is_training: bool = False,
         dataloader_key: str | None = None,
     ) -> DataLoader:
-        """The stock loader, over what `loaders` makes of the data set."""
+        """The stock loader, over what `batch_loaders` makes of the data set.
+
+        Columns of a `datasets.Dataset` that the model does not take are removed before anything is read; those of any
+        other data set are read and then left out of the batch, as by the stock loader.
+        """
+        if is_datasets_available() and isinstance(dataset, import_module("datasets").Dataset):
+            dataset = self._remove_unused_columns(dataset, description=description)
         source = self.batch_loaders.source(dataset, sampler_fn, self.data_collator, is_training)
         drops_columns = self.args.remove_unused_columns and not source.whole_batches
         with (

@@ -86,14 +86,21 @@ class TrainingStep(TrainerCallback):
         self._args, self._accelerator = args, accelerator
         self._telemetry, self._skipped, self._memory = telemetry, skipped, memory
         self._context, self._samples_in_words = context, samples_in_words
-        self._observer = telemetry if args.telemetry else None
         self._sharded = sharded
-        self._once_per_step = args.ascent_scope == "step"
         self._weights = TrainableWeights(model, reads_norms=accelerator.scaler is not None)
         self._shortcuts: Shortcuts | None = None
         self._tried_with: Loss | FeatureLoss | None = None  # the loss that the shortcuts were tried with
         self._loss_scale = 1.0
         self._waiting: list[MicroBatch] = []  # for the last one of a step with one perturbation
+
+    @property
+    def _observer(self) -> Telemetry | None:
+        return self._telemetry if self._args.telemetry else None
+
+    @property
+    def _once_per_step(self) -> bool:
+        """Whether all samples of an optimizer step are perturbed together."""
+        return self._args.ascent_scope == "step"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._telemetry.reset()
@@ -101,7 +108,6 @@ class TrainingStep(TrainerCallback):
 
     def __call__(self, batch: MicroBatch, objective: Objective, moment: Moment) -> Tensor:
         """Add the vector to `.grad` as soon as its samples are there; the loss as the stock Trainer counts it."""
-        moment.module.train()
         if self._skipped.begin(moment.model):
             self._loss_scale = self._scale_of_this_step()
         self._waiting.append(batch)

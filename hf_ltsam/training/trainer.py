@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.methods import METHODS, Method, make_method
@@ -38,6 +39,7 @@ from hf_ltsam.training.refusals import (
     check_head,
     check_launcher,
     check_optimizer,
+    check_schedule,
     check_split,
     check_stream,
     check_trial,
@@ -114,7 +116,8 @@ class LTSamTrainer(HubTrainer):
         args = LTSamConfig() if args is None else args
         check_types(args, method, compute_loss_func)
         check_arguments(args)
-        check_optimizer(*optimizers, args)
+        check_optimizer(optimizers[0])
+        check_schedule(optimizers[1], args)
         check_stream(train_dataset, args)
         self.method = (
             args.update_rule if method is None else _given(method, "method", args.method_hyperparameters, make_method)
@@ -173,10 +176,10 @@ class LTSamTrainer(HubTrainer):
     def _hold(self) -> None:
         """The parts of the trainer, each given what it needs."""
         args = self.args
-        self.labelled_batches = LabelledBatches(self.label_names[0])
-        self.batch_loaders = ImageLoaders(args, self.label_names[0], self.class_statistics)
+        self.labelled_batches = LabelledBatches(lambda: self.label_names[0])
+        self.batch_loaders = ImageLoaders(args, lambda: self.label_names[0], lambda: self.class_statistics)
         self.logit_evaluation = Evaluation(self.labelled_batches, self.compute_loss_context_manager)
-        self.method_memory, self.telemetry = MethodMemory(), Telemetry(self.class_statistics)
+        self.method_memory, self.telemetry = MethodMemory(), Telemetry(lambda: self.class_statistics)
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, args.max_skipped_steps)
         self.gradient_step = TrainingStep(
             self.model,
@@ -189,10 +192,9 @@ class LTSamTrainer(HubTrainer):
             self._samples_in_words,
             self.is_fsdp_enabled,
         )
-        for callback in (self.method_memory, self.gradient_step, self.skipped_steps):
+        warning = PerturbationWarning(self.telemetry, lambda: self.method)
+        for callback in (self.method_memory, self.gradient_step, self.skipped_steps, warning):
             self.add_callback(callback)
-        if args.telemetry and self.method.perturbs:
-            self.add_callback(PerturbationWarning(self.telemetry, lambda: _in_words(self.method)))
         if args.swa_start is not None:
             self._add_averaging(WeightAveraging(args.swa_start, args.swa_interval))
 
@@ -224,7 +226,7 @@ class LTSamTrainer(HubTrainer):
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     @property
-    def objective(self) -> Objective:
+    def training_objective(self) -> Objective:
         """What is minimised, and by which update rule."""
         statistics = require_statistics(self.class_statistics)
         return Objective(self.method, self.loss, self.args.loss_start, self.reweighting, statistics)
@@ -242,8 +244,9 @@ class LTSamTrainer(HubTrainer):
         `num_items_in_batch` is not used: the loss is a mean over samples, divided once by the number of accumulated
         micro-batches, before any backward pass (transformers#47688).
         """
-        batch = self.labelled_batches.split(self._prepare_inputs(self.memory_layout(inputs)), self.model)
-        return self.gradient_step(batch, self.objective, self._moment(model))
+        model.train()  # before `_prepare_inputs`, which a subclass may let the model take part in
+        batch = self.labelled_batches.split(self.memory_layout(self._prepare_inputs(inputs)), self.model)
+        return self.gradient_step(batch, self.training_objective, self._moment(model))
 
     def _moment(self, module: nn.Module) -> Moment:
         micro_batches = self.current_gradient_accumulation_steps
@@ -259,6 +262,13 @@ class LTSamTrainer(HubTrainer):
         return super().get_decay_parameter_names(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """As stock, with `lr_milestones` and `swa_learning_rate`.
+
+        Raises:
+            ValueError: `swa_learning_rate` would change a schedule that a subclass has set.
+        """
+        if self.lr_scheduler is not None and not self._created_lr_scheduler:
+            check_schedule(self.lr_scheduler, self.args)
         if self.lr_scheduler is None:
             self.lr_scheduler: Any = configured_schedule(self.args, optimizer or self.optimizer, num_training_steps)
             self._created_lr_scheduler = self.lr_scheduler is not None
@@ -281,7 +291,17 @@ class LTSamTrainer(HubTrainer):
     # Model, batches and evaluation.
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
+        check_trial(trial)
         return self.memory_layout(super().call_model_init(trial))
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return self.memory_layout(super()._prepare_inputs(inputs))
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
+        """Of a training set with an index."""
+        if self.args.sampling != UNIFORM:
+            return self.batch_loaders.class_sampler()
+        return super()._get_train_sampler(train_dataset)
 
     def get_train_dataloader(self) -> DataLoader:
         """As `DurableTrainer`, with a warning of a last batch that batch norm cannot normalise."""
@@ -321,7 +341,6 @@ class LTSamTrainer(HubTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        inputs = self.memory_layout(inputs)
         if self.label_names[0] in inputs or isinstance(self.model, PreTrainedModel):
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         # Without labels the stock step would take a bare tensor of one row for a tuple of one output.
@@ -331,7 +350,7 @@ class LTSamTrainer(HubTrainer):
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint of this run is made with; a run that differs must not resume it."""
-        labels, objective = readable_labels(self.train_dataset, self.label_names[0]), self.objective
+        labels, objective = readable_labels(self.train_dataset, self.label_names[0]), self.training_objective
         return {
             "method": describe(METHODS, self.method),
             "loss": describe(LOSSES, self.loss),
@@ -367,11 +386,6 @@ def _given(given: Any, kind: str, arguments: Any, make: Callable[..., Any]) -> A
             f"{kind} was passed as an object ({type(given).__name__}) and {kind}_args={arguments} as well: use one."
         )
     return given
-
-
-def _in_words(method: Method) -> str:
-    description = describe(METHODS, method)
-    return f"{description['name']}({', '.join(f'{k}={v}' for k, v in description['args'].items())})"
 
 
 def _as_given(value: Any) -> Any:
