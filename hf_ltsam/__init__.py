@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_ltsam.class_statistics import ClassStatistics
+    from hf_ltsam.landscape import LossLandscape
     from hf_ltsam.losses import LOSSES, make_loss
     from hf_ltsam.methods import METHODS, make_method
     from hf_ltsam.models import CifarResNetConfig, CifarResNetForImageClassification
@@ -32,6 +33,7 @@ _HOMES = {
     "DurableTrainer": "hf_ltsam.training.durable_trainer",
     "LTSamConfig": "hf_ltsam.training.config",
     "LTSamTrainer": "hf_ltsam.training.trainer",
+    "LossLandscape": "hf_ltsam.landscape",
     "load_run": "hf_ltsam.runs.model",
     "make_loss": "hf_ltsam.losses",
     "make_method": "hf_ltsam.methods",
@@ -46,6 +48,7 @@ __all__ = [
     "DurableTrainer",
     "LTSamConfig",
     "LTSamTrainer",
+    "LossLandscape",
     "load_run",
     "make_loss",
     "make_method",
