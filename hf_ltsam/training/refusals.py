@@ -187,8 +187,8 @@ def check_split(method: Method, statistics: ClassStatistics) -> str | None:
         return None
     if statistics.tail_threshold is None:
         raise ValueError(
-            f"{type(method).__name__} splits head from tail: set tail_threshold in LTSamConfig (classes with at most so "
-            f"many training images are tail). {statistics.describe_counts()} {statistics.propose_tail_threshold()}"
+            f"{type(method).__name__} splits head from tail: set tail_threshold in LTSamConfig (classes with at most this "
+            f"number of training images are the tail). {statistics.describe_counts()} {statistics.propose_tail_threshold()}"
         )
     empty = "tail" if not statistics.tail_classes else "head" if not statistics.head_classes else None
     if empty is None:

@@ -22,8 +22,8 @@ from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import FeatureLoss, Loss
 from hf_ltsam.methods.context import StepContext
 from hf_ltsam.training.config import LTSamConfig
-from hf_ltsam.training.finite_steps import SkippedSteps
 from hf_ltsam.training.objective import BatchLoss, Objective
+from hf_ltsam.training.skipped_steps import SkippedSteps
 from hf_ltsam.training.telemetry import GRADIENTS_EVERY, ClassGroups, Telemetry
 
 
@@ -73,6 +73,7 @@ class TrainingStep(TrainerCallback):
 
     def __init__(
         self,
+        *,
         model: nn.Module,
         args: LTSamConfig,
         accelerator: Accelerator,
@@ -125,7 +126,7 @@ class TrainingStep(TrainerCallback):
     def _add_gradient(
         self, batches: list[MicroBatch], objective: Objective, moment: Moment, weights: TrainableWeights, parts: int
     ) -> Tensor:
-        """Add the method's vector for these samples, one of so many parts of the gradient; the mean loss."""
+        """Add the method's vector for these samples, one of `parts` equal parts of the gradient; the mean loss."""
         processes = self._accelerator.num_processes
         together = processes > 1 and (self._once_per_step or are_sharded(weights.parameters))
         size = self._args.ascent_size
@@ -240,12 +241,12 @@ def ascent_groups(batches: Sequence[MicroBatch], size: int | None, together: boo
     """
     total = sum(map(len, batches))
     groups = [list(batches)] if size is None else in_groups(batches, size)
-    sizes = [sum(map(len, group)) for group in groups]
-    shares = [size / total for size in sizes]
+    counts = [sum(map(len, group)) for group in groups]
+    shares = [count / total for count in counts]
     if together:
-        joint = [joint_batch([b.labels for b in group]) for group in groups]
-        return [AscentGroup(g, labels, of, share) for g, (of, labels), share in zip(groups, joint, shares)]
-    labels = torch.cat([b.labels for b in batches]).cpu().split(sizes)
+        joined = [joint_batch([b.labels for b in group]) for group in groups]
+        return [AscentGroup(g, labels, joint, share) for g, (joint, labels), share in zip(groups, joined, shares)]
+    labels = torch.cat([b.labels for b in batches]).cpu().split(counts)
     return [AscentGroup(g, y, None, share) for g, y, share in zip(groups, labels, shares)]
 
 

@@ -26,7 +26,6 @@ from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, describe, save_identity
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.evaluation import Evaluation
-from hf_ltsam.training.finite_steps import MethodMemory, SkippedSteps
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last
 from hf_ltsam.training.objective import LabelledBatches, Objective
@@ -45,6 +44,7 @@ from hf_ltsam.training.refusals import (
     check_trial,
     check_types,
 )
+from hf_ltsam.training.skipped_steps import MethodMemory, SkippedSteps
 from hf_ltsam.training.step import Moment, TrainingStep
 from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
 from hf_ltsam.training.training_set import (
@@ -70,9 +70,10 @@ class LTSamTrainer(HubTrainer):
     Trainer makes of them, and checkpoints what `DurableTrainer` does. `eval_loss` is the plain cross-entropy of the raw
     logits, whatever the training loss.
 
-    It holds what it needs: `gradient_step` turns micro-batches into the method's vector, `batch_loaders` make the batches,
-    `logit_evaluation` gives the loss of an evaluation, `method_memory` keeps what the method remembers and `telemetry` what
-    the logs say of it.
+    Its parts: `batch_loaders` make the batches and `labelled_batches` part their labels from their inputs; `gradient_step`
+    turns micro-batches into the method's vector, `method_memory` keeps what the method remembers, `skipped_steps` skips a
+    step without a finite gradient, and `telemetry` collects what the logs show; `logit_evaluation` gives the loss of an
+    evaluation. `memory_layout` puts models and batches in channels-last order where that is set.
 
     Args:
         model, args, data_collator, train_dataset, eval_dataset, processing_class, model_init, compute_metrics,
@@ -92,6 +93,7 @@ class LTSamTrainer(HubTrainer):
 
     args: LTSamConfig
     batch_loaders: ImageLoaders
+    _created_lr_scheduler: bool
 
     def __init__(
         self,
@@ -120,15 +122,16 @@ class LTSamTrainer(HubTrainer):
         check_schedule(optimizers[1], args)
         check_stream(train_dataset, args)
         self.method = (
-            args.update_rule if method is None else _given(method, "method", args.method_hyperparameters, make_method)
+            args.update_rule
+            if method is None
+            else _by_name_or_object(method, "method", args.method_hyperparameters, make_method)
         )
-        self.loss = args.sample_loss if loss is None else _given(loss, "loss", args.loss_args, make_loss)
+        self.loss = args.sample_loss if loss is None else _by_name_or_object(loss, "loss", args.loss_args, make_loss)
         self.reweighting = args.class_weighting
         if args.should_save:
             check_output_folder(args.output_dir)
         made_by_us = optimizers[0] is None and optimizer_cls_and_kwargs is None
         _warn(_STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
-        self.memory_layout = in_channels_last if args.channels_last else _as_given  # of a model, or of a batch
         super().__init__(
             model=model,
             args=args,
@@ -158,7 +161,7 @@ class LTSamTrainer(HubTrainer):
         if compute_metrics is None and self.class_statistics is not None and not args.batch_eval_metrics:
             self.compute_metrics = LongTailMetrics(self.class_statistics)
         self._identity: dict[str, Any] | None = None  # of the training; it hashes all labels, so it is made once
-        self._hold()
+        self._make_parts()
 
     def _check_problem(self, eval_dataset: Any) -> None:
         """Whether method and loss go with the model, the classes and the labels."""
@@ -173,24 +176,26 @@ class LTSamTrainer(HubTrainer):
         for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
             check_eval_labels(readable_labels(dataset, self.label_names[0]), num_classes)
 
-    def _hold(self) -> None:
+    def make_loaders(self) -> ImageLoaders:
+        return ImageLoaders(self.args, lambda: self.label_names[0], lambda: self.class_statistics)
+
+    def _make_parts(self) -> None:
         """The parts of the trainer, each given what it needs."""
         args = self.args
         self.labelled_batches = LabelledBatches(lambda: self.label_names[0])
-        self.batch_loaders = ImageLoaders(args, lambda: self.label_names[0], lambda: self.class_statistics)
         self.logit_evaluation = Evaluation(self.labelled_batches, self.compute_loss_context_manager)
         self.method_memory, self.telemetry = MethodMemory(), Telemetry(lambda: self.class_statistics)
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, args.max_skipped_steps)
         self.gradient_step = TrainingStep(
-            self.model,
-            args,
-            self.accelerator,
-            self.telemetry,
-            self.skipped_steps,
-            self.method_memory.values,
-            self.compute_loss_context_manager,
-            self._samples_in_words,
-            self.is_fsdp_enabled,
+            model=self.model,
+            args=args,
+            accelerator=self.accelerator,
+            telemetry=self.telemetry,
+            skipped=self.skipped_steps,
+            memory=self.method_memory.values,
+            context=self.compute_loss_context_manager,
+            samples_in_words=self._samples_in_words,
+            sharded=self.is_fsdp_enabled,
         )
         warning = PerturbationWarning(self.telemetry, lambda: self.method)
         for callback in (self.method_memory, self.gradient_step, self.skipped_steps, warning):
@@ -253,7 +258,7 @@ class LTSamTrainer(HubTrainer):
         return Moment(module, self.model, self.state.global_step, self.state.max_steps, micro_batches)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """As stock, which would compute for its logs what is known from judging the step."""
+        """As stock, with the norm that `SkippedSteps.judge` has computed."""
         return super()._get_grad_norm(model, self.skipped_steps.norm if grad_norm is None else grad_norm)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -289,6 +294,10 @@ class LTSamTrainer(HubTrainer):
         return samples_in_words(before, batches, self.state, self.callback_handler.train_dataloader, labels)
 
     # Model, batches and evaluation.
+
+    def memory_layout(self, value: Any) -> Any:
+        """A model or a batch in the memory order of the training."""
+        return in_channels_last(value) if self.args.channels_last else value
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         check_trial(trial)
@@ -377,7 +386,7 @@ class LTSamTrainer(HubTrainer):
             save_identity(folder, self._identity or self.identity())
 
 
-def _given(given: Any, kind: str, arguments: Any, make: Callable[..., Any]) -> Any:
+def _by_name_or_object(given: Any, kind: str, arguments: Any, make: Callable[..., Any]) -> Any:
     """The object itself, or the one that a name stands for; the hyper-parameters in the config belong to a name."""
     if isinstance(given, str):
         return make(given, **(arguments or {}))
@@ -386,10 +395,6 @@ def _given(given: Any, kind: str, arguments: Any, make: Callable[..., Any]) -> A
             f"{kind} was passed as an object ({type(given).__name__}) and {kind}_args={arguments} as well: use one."
         )
     return given
-
-
-def _as_given(value: Any) -> Any:
-    return value
 
 
 def _warn(message: str | None) -> None:
