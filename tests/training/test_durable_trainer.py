@@ -27,8 +27,8 @@ def test_killed_and_resumed_it_is_the_stock_trainer_uninterrupted(tmp_path):
     """AdamW, the stock loss, gradient clipping; no subclass, no setting of this library."""
     folder = tmp_path / "killed"
     for death in [(FORWARD, 7), (FORWARD, 6), ("torch.save", 2)]:  # in steps 7 and 4 + 6, and while writing
-        assert run(folder, death, target=train, seconds=1800) == [-signal.SIGKILL], log(folder)
-    assert run(folder, None, target=train, seconds=1800) == [0], log(folder)
+        assert run(folder, death, target=train) == [-signal.SIGKILL], log(folder)
+    assert run(folder, None, target=train) == [0], log(folder)
     stock = trainer(tmp_path / "stock", Trainer)
     stock.train()
     assert_same(torch.load(folder / "weights.pt", weights_only=True), stock.model.state_dict())
