@@ -77,9 +77,8 @@ def test_a_change_inside_the_hyperparameters_is_another_object(tmp_path):
 
 
 def test_a_change_inside_a_schedule_is_another_object(tmp_path):
-    args = config(tmp_path)
+    args = config(tmp_path, method_args={"rho": {"piecewise": {"values": [0.1, 0.2], "boundaries": [0.5]}}})
     assert args.update_rule.rho(0.9) == 0.2
-    args.method_args = copy.deepcopy(args.method_args)
     args.method_args["rho"]["piecewise"]["values"][1] = 0.4
     assert args.update_rule.rho(0.9) == 0.4
 
