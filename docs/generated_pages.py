@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_ltsam import LOSSES, METHODS, LTSamConfig
-from hf_ltsam.cli.methods import SCHEDULES, markdown_table, own_defaults, table_cell
+from hf_ltsam.cli.methods import LEGEND, SCHEDULES, markdown_table, own_defaults, table_cell
 from hf_ltsam.methods import Method
 
 README = Path(__file__).parents[1] / "README.md"
@@ -96,9 +96,8 @@ ltsam train --dataset path/to/folder --model microsoft/resnet-18 {command} \\
 def _methods_index() -> str:
     return f"""# Methods
 
-G(a, eps) is the gradient of (1/n) sum_i a_i l_i at the weights w + eps, where l_i is the loss of sample i of n. Every method
-is an expression in G; unit(g) is g / ||g||, h and t select the samples of head and tail classes, pi is the prior of the
-training set. F and B are forward and backward passes. Your optimizer is given the method's g in place of the gradient.
+{LEGEND} Every method is an expression in G. F and B are forward and
+backward passes. Your optimizer is given the method's g in place of the gradient.
 
 {markdown_table("[`{name}`]({name}.md)")}
 

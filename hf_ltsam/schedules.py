@@ -140,8 +140,8 @@ def schedule_from_config(value: Any) -> float | Schedule:
 
     Args:
         value: a number, also as text, since YAML reads 1e-3 as text; or one schedule by name with its arguments,
-            as in `{"piecewise": {"values": [0.1, 0.2], "boundaries": [0.8]}}`. Boundaries in epochs become shares of
-            training in `epoch_schedules.py`.
+            as in `{"piecewise": {"values": [0.1, 0.2], "boundaries": [0.8]}}`. `epochs_to_shares` turns boundaries in
+            epochs into these shares of training.
 
     Raises:
         ValueError: anything else; an unknown schedule or argument is answered with the nearest valid ones.

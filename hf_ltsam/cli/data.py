@@ -1,8 +1,9 @@
-"""`ltsam data`: the data sets in a list, one of them in full, and a draw published on the Hub."""
+"""`ltsam data`: the data sets in a list, one of them in full, and a long-tailed split published on the Hub."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dataset_builders.long_tail import PROFILES
 from dataset_builders.publish import Draw, publish, refuse_to_publish
 from dataset_builders.sources.published_set import DrawnSet, ListedSet, LongTailedSet, PublishedSet, Tail, UserCopy
 from hf_ltsam import ClassStatistics
+from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.runs.class_curve import draw_curve, text_curve
 from hf_ltsam.runs.hub import require_network
 
@@ -61,7 +63,24 @@ def set_page(name: str, tail: Tail | None = None, lists: str | None = None, figu
     elif figure is not None:
         raise ValueError(f"--figure: {name} is a test set and has no training images to draw.")
     lines += [f"construction     {published.construction}", f"source           {published.source}"]
-    return "\n".join([*lines, f"terms            {published.terms}"])
+    lines += [f"terms            {published.terms}", "", *_next_steps(name, published, tail, lists)]
+    return "\n".join(lines)
+
+
+def _next_steps(name: str, published: PublishedSet, tail: Tail, lists: str | None) -> list[str]:
+    """The commands that use the set."""
+    if not isinstance(published, LongTailedSet):
+        return [f"test on it       ltsam evaluate --model RUN --sets {name} --data_dir {name}=FOLDER"]
+    words = ["ltsam", "train", "--builder", name, "--dataset", published.hub or "FOLDER"]
+    if isinstance(published, DrawnSet):
+        values = {"profile": tail.profile, "split_seed": tail.seed, "many_above": published.many_above}
+        values["few_below"] = published.few_below
+        stated = {option: value for option, value in values.items() if value != getattr(DataArguments, option)}
+        for option, value in {"imbalance_ratio": f"{tail.imbalance_ratio:g}", **stated}.items():
+            words += [f"--{option}", str(value)]
+    else:
+        words += ["--model", "microsoft/resnet-50", *([] if lists is None else ["--own_lists", "--lists", lists])]
+    return [f"train on it      {shlex.join(words)}", f"published rows   ltsam recipes {name}"]
 
 
 def push_draw(name: str, repo: str, tail: Tail, data_dir: str | None = None, private: bool = False) -> str:
@@ -89,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="list | info NAME | push NAME REPO")
     commands.add_parser("list", help="the sets")
     info = commands.add_parser("info", help="counts, groups, imbalance ratio, fingerprint and class-frequency curve")
-    push = commands.add_parser("push", help="publish a draw of CIFAR-LT on the Hub, with its card")
+    push = commands.add_parser("push", help="publish a long-tailed split of CIFAR on the Hub, with its card")
     for command in (info, push):
         command.add_argument("name", metavar="NAME", help=f"one of {', '.join(SETS)}")
         command.add_argument(
@@ -124,6 +143,7 @@ def describe(statistics: ClassStatistics, fingerprint: str) -> str:
             *groups,
             f"fingerprint      {fingerprint}",
             "",
+            "images per class, most frequent first (logarithmic scale)",
             text_curve(statistics),
             "",
         ]

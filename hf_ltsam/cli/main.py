@@ -36,20 +36,18 @@ COMMANDS = {
         "decouple", "Train the classifier of a finished run again: cRT, LWS, tau-normalisation, CC-SAM."
     ),
     "recipes": Command("recipes", "List recipes with their published numbers, or show one: ltsam recipes NAME."),
-    "reproduce": Command(
-        "reproduce.command", "Run the rows of a published table; a killed table goes on where it was."
-    ),
+    "reproduce": Command("reproduce.command", "Run the rows of a published table; an interrupted table resumes."),
     "evaluate": Command("evaluate.command", "Test a checkpoint on shifted and corrupted test sets."),
     "export": Command("export", "Write a run as one plain checkpoint, its adapter merged: ltsam export RUN OUT."),
     "push": Command("push", "Upload a finished run with its card: ltsam push RUN OWNER/NAME."),
     "card": Command("card", "Print the card of a run: ltsam card RUN."),
-    "data": Command("data", "List data sets, describe one, publish a draw: ltsam data list."),
-    "corrupt": Command("corrupt", "Write the -C set of any images: ImageNet-C's corruptions at five severities."),
+    "data": Command("data", "List data sets, describe one, publish a long-tailed split: ltsam data list."),
+    "corrupt": Command("corrupt", "Write a corrupted (-C) version of any image set, as ImageNet-C is one of ImageNet."),
     "sharpness": Command(
         "sharpness.command", "Curvature of a model class by class, loss surfaces, a range of rho to try."
     ),
-    "report": Command("report", "One page on what runs reached, how and at what cost: ltsam report RUN [RUN ...]."),
-    "methods": Command("methods", "List the methods, or show all about one: ltsam methods focal_sam."),
+    "report": Command("report", "Write a one-page report on accuracy, settings and cost: ltsam report RUN [RUN ...]."),
+    "methods": Command("methods", "List the methods, or show everything about one: ltsam methods focal_sam."),
 }
 
 
@@ -65,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    commands = "\n".join(f"  {name:9} {command.help}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:9}  {command.help}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="ltsam",
         description=f"Long-tailed training with sharpness-aware minimization.\n\ncommands:\n{commands}",

@@ -1,4 +1,4 @@
-"""`ltsam methods`: the methods in a table, or all about one of them."""
+"""`ltsam methods`: the methods in a table, or everything about one of them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.runs.identity import describe
 
+LEGEND = (
+    "G(a, eps) is the gradient of (1/n) sum_i a_i l_i at the weights w + eps, where l_i is the loss of sample i of n; G(1) "
+    "has eps = 0. unit(g) = g / ||g||, pi_c is the share of class c in the training set, h and t select the samples of head "
+    "and tail classes."
+)
 SCHEDULES = """\
 rho: {piecewise: {values: [0.1, 0.2], epochs: [160]}}      # from epoch 160 on 0.2
 rho: {linear: {start: 0.05, end: 0.2, epochs: [10, 160]}}  # or cosine; without epochs, over the whole training
 rho: {cosine: {start: 0.2, end: 0.05, boundaries: [0, 0.8]}}  # shares of the training in place of epochs
 """
+WIDE = 100  # columns of a terminal in which all facts about a method stand side by side
 
 
 def main(words: Sequence[str]) -> None:
@@ -64,17 +71,18 @@ def table_cell(text: str) -> str:
 
 
 def print_methods() -> None:
-    """Name, defaults, equation, cost and source of every method, as a table."""
+    """Name, defaults, equation, cost and source of every method, as a table; in a narrow terminal one below the other."""
+    console = Console()
+    wide = console.width >= WIDE
     names = {name: "\n".join([name, *(f" {k} {v}" for k, v in own_defaults(m).items())]) for name, m in METHODS.items()}
-    table = Table("method, defaults", "what it is", "cost", "source", show_lines=True)
+    heads = ["what it is", "cost", "source"] if wide else ["what it is, cost, source"]
+    table = Table("method, defaults", *heads, show_lines=True)
     table.columns[0].min_width = max(len(line) for name in names.values() for line in name.splitlines())
     for name, method in METHODS.items():
-        table.add_row(names[name], method.summary, method.cost, method.source)
-    console = Console()
+        facts = [method.summary, method.cost, method.source]
+        table.add_row(names[name], *map(escape, facts if wide else ["\n".join(filter(None, facts))]))
     console.print(table)
-    console.print(
-        "G(a, eps): the gradient at w + eps of the batch's losses, weighted by a. In full: ltsam methods NAME"
-    )
+    console.print(f"{LEGEND} In full: ltsam methods NAME", highlight=False, markup=False)
 
 
 def method_page(name: str) -> str:
@@ -89,8 +97,17 @@ def method_page(name: str) -> str:
     defaults = ", ".join(f"{k}={v!r}" for k, v in describe(METHODS, method())["args"].items())
     _, _, shared = (inspect.getdoc(Method) or "").partition("Args:\n")
     heading = f"{name} = hf_ltsam.methods.{method.__name__}({defaults})"
-    schedules = "A schedule, as a recipe writes it under method_args:\n" + textwrap.indent(SCHEDULES, "    ").rstrip()
-    return f"{heading}\n\n{inspect.getdoc(method)}\n\nEvery method:\n{shared}\n{schedules}"
+    parts = [heading, inspect.getdoc(method) or "", textwrap.fill(LEGEND, 100), f"Every method:\n{shared}".rstrip()]
+    return "\n\n".join([*parts, *_schedules(method)])
+
+
+def _schedules(method: type[Method]) -> list[str]:
+    """Of its radius, however the method calls it; nothing where it has none."""
+    radius = [field.name for field in dataclasses.fields(method) if "Schedule" in str(field.type)]
+    if not radius:
+        return []
+    lines = SCHEDULES.replace("rho: ", f"{radius[0]}: ")
+    return ["A schedule, as a recipe writes it under method_args:\n" + textwrap.indent(lines, "    ").rstrip()]
 
 
 def _passes(cost: str) -> str:

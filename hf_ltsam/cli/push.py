@@ -71,5 +71,5 @@ def check_repo_name(name: str) -> None:
         ValueError: saying what a name looks like.
     """
     if name.count("/") != 1:
-        raise ValueError(f"{name!r} is no repository on the Hub: its name reads OWNER/NAME.")
+        raise ValueError(f"{name!r} is no repository on the Hub: names there have the form OWNER/NAME.")
     validate_repo_id(name)

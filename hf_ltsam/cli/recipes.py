@@ -15,7 +15,8 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,11 @@ from hf_ltsam.runs.recipe_tables import (
 )
 from hf_ltsam.runs.recipes import Expanded, expand, recipe_names
 
+_WIDTH = 80
 _NAME_WIDTH = 52  # of the longest name
 _COLUMNS = ("all", "many", "med", "few")  # of the groups
+_UNIT = "Accuracy in %; -: nothing published."
+_OTHER_SETTINGS = "(with the table's own settings)"  # so that published numbers are not its
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -108,7 +112,10 @@ def _described(row: RecipeRow) -> Iterator[tuple[str, str]]:
     for name in row.compare:
         if (other := published_rows()[name].published) is not None:
             yield "compare", f"{name}, {_numbers(other)} ({other.source})"
-    tables = [table.name for table in _tables() if row.name in [other.name for other in table.rows]]
+    tables = [
+        f"{table.name} {_OTHER_SETTINGS}" if _other_settings(table, other) else table.name
+        for table in _tables() for other in table.rows if other.name == row.name
+    ]  # fmt: skip
     yield "tables", ", ".join(tables) or f"{row.table}, as a first stage"
     program = "decouple" if "first_stage" in row.settings else "train"
     yield "command", f"ltsam {program} --config {row.name} --seed 0"
@@ -157,9 +164,11 @@ def _print_tables(words: Sequence[str]) -> None:
     if not lines:
         names = [*recipe_names(), *table_names(), *parts()]
         hint = nearest(words[0], names).partition(" Valid:")[0] if len(words) == 1 else ""
-        raise ValueError(f"No recipe has {' and '.join(map(repr, words))} in its name, table or title.{hint}")
+        raise ValueError(
+            f"No recipe has {' and '.join(map(repr, words))} in its name, table or title.{hint} `ltsam recipes` lists all."
+        )
     console = Console(highlight=False, markup=False)
-    for line in lines:
+    for line in [_UNIT, "", *lines]:
         console.print(line, soft_wrap=True)
 
 
@@ -179,21 +188,47 @@ def _chooser(table: Table, words: Sequence[str]) -> Callable[[RecipeRow], bool]:
 
 
 def _lines(table: Table, chosen: Callable[[RecipeRow], bool]) -> Iterator[str]:
-    """A table's head, and a line for each chosen row, below 80 characters but for titles."""
-    rows = [published_rows().get(row.name, row) for row in table.rows]
-    rows = [row for row in rows if chosen(row)]
-    if not rows:
+    """A table's head, and a line for each chosen row and first stage, of at most 80 characters."""
+    rows, stages = ([row for row in kind if chosen(_recipe(row))] for kind in (table.rows, table.first_stages))
+    if not rows and not stages:
         return
-    yield f"{table.name}  {table.title} ({table.source})"
+    yield from textwrap.wrap(f"{table.name}  {table.title} ({table.source})", _WIDTH, subsequent_indent="    ")
     yield f"  {'':{_NAME_WIDTH}}" + "".join(f"{name:>6}" for name in _COLUMNS)
+    decimals = _decimals(table)
     for row in rows:
-        numbers = row.published.accuracies if row.published and not table.settings else dict.fromkeys(GROUPS)
-        yield f"  {row.name:{_NAME_WIDTH}}" + "".join(f"{_cell(value):>6}" for value in numbers.values())
+        if _other_settings(table, row):
+            yield f"  {row.name}  {_OTHER_SETTINGS:>{_WIDTH - 6 - len(row.name)}}"
+        else:
+            yield _line(_recipe(row), decimals)
+    if stages:
+        yield "    what these start from:"
+        yield from (_line(row, decimals) for row in stages)
     yield ""
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else str(value)
+def _recipe(row: RecipeRow) -> RecipeRow:
+    """The recipe that a row is, also where it stands in another table."""
+    return published_rows().get(row.name, row)
+
+
+def _other_settings(table: Table, row: RecipeRow) -> bool:
+    """Whether the table lays settings over a recipe, whose published number is then not that of the row."""
+    return bool(table.settings or (row.settings and not row.parts))
+
+
+def _decimals(table: Table) -> dict[str, int]:
+    """Those of the most precise number in each column."""
+    numbers = [published.accuracies for row in table.rows if (published := _recipe(row).published)]
+    return {
+        group: max((len(str(row[group]).partition(".")[2]) for row in numbers if row[group] is not None), default=0)
+        for group in GROUPS
+    }
+
+
+def _line(row: RecipeRow, decimals: Mapping[str, int]) -> str:
+    numbers = row.published.accuracies if row.published else dict.fromkeys(GROUPS)
+    cells = ["-" if value is None else f"{value:.{decimals[group]}f}" for group, value in numbers.items()]
+    return f"  {row.name:{_NAME_WIDTH}}" + "".join(f"{cell:>6}" for cell in cells)
 
 
 if __name__ == "__main__":

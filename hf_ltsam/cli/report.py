@@ -18,9 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hf_ltsam.cli.user_errors import user_errors
-from hf_ltsam.runs.folder import find_runs
-from hf_ltsam.runs.report.reading import read_run
-from hf_ltsam.runs.report.report import write_report
+from hf_ltsam.runs.files import check_folders
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,6 +44,11 @@ def report(runs: Sequence[Path], output: Path | None = None) -> tuple[Path, list
     Returns:
         The page, and a sentence for every file that cannot be read.
     """
+    check_folders(runs)  # before the libraries that draw
+    from hf_ltsam.runs.folder import find_runs
+    from hf_ltsam.runs.report.reading import read_run
+    from hf_ltsam.runs.report.report import write_report
+
     folders = find_runs(runs)
     contents = [read_run(folder) for folder in folders]
     page = write_report(contents, output_folder(folders, output))

@@ -32,7 +32,7 @@ class CCSAM(Method):
     training images. A class without a gradient is not perturbed, and n_c - 1 is at least 1.
 
     Args:
-        scale: factor of every radius, >= 0, or a schedule of the progress; 0 with `class_weighting="none"` is SGD.
+        scale: factor of every radius, >= 0, or a schedule over training progress; 0 with `class_weighting="none"` is SGD.
         mix: share of the perturbed gradient, in [0, 1]; 0 is SGD.
         norm: "global", over all perturbed parameters (the paper); "per_tensor", ||M g_c|| and unit(M g_c) for each
             parameter tensor on its own (the published code), ||M w|| and k over all of them all the same.

@@ -21,7 +21,7 @@ class FocalSAM(Method):
     """Focal-SAM: g = G(1 - lam f) + lam G(f, rho unit(G(f))) with f_i = (1 - pi_{y_i})^gamma.
 
     Args:
-        rho: radius of the perturbation, >= 0, or a schedule of the progress.
+        rho: radius of the perturbation, >= 0, or a schedule over training progress.
         gamma: the larger, the more the sharpness term skews to rare classes, >= 0; 0 with lam = 1 is SAM.
         lam: weight of the focal sharpness against the loss, >= 0; 0 is SGD.
         plain: "exact" takes G(1 - lam f) as it is. "reuse" replaces it by ((1 - lam f_bar) / f_bar) G(f), f_bar the mean
@@ -30,7 +30,7 @@ class FocalSAM(Method):
 
     Cost: 2 forwards, 3 backwards; with `plain="reuse"` 2 and 2.
     Source: Li et al. 2025 Eq. 5 to 8, Alg. 1.
-    Differs from the published code: nothing but its coefficients in float32.
+    Differs from the published code: its coefficients are computed in float32 there.
     """
 
     citations: ClassVar = ("li2025",)

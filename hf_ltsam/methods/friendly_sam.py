@@ -22,7 +22,7 @@ class FriendlySAM(Method):
     Each micro-batch of an accumulated step moves m, and each process keeps its own.
 
     Args:
-        rho: radius of the perturbation, >= 0, or a schedule of the progress.
+        rho: radius of the perturbation, >= 0, or a schedule over training progress.
         sigma: how much of the full gradient's estimate m is taken off, >= 0; 0 is SAM.
         beta: memory of m, in [0, 1).
 

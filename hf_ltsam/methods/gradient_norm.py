@@ -17,7 +17,7 @@ class GradientNorm(Method):
     """Penalized gradient norm: g = (1 - alpha) G(1) + alpha G(1, rho unit(G(1))).
 
     Args:
-        rho: radius of the perturbation, >= 0, or a schedule of the progress.
+        rho: radius of the perturbation, >= 0, or a schedule over training progress.
         alpha: share of SAM's gradient, >= 0; 0 is SGD, 1 is SAM, beyond 1 extrapolates.
 
     Cost: 2 forwards, 2 backwards.

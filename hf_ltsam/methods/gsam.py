@@ -17,7 +17,7 @@ class GSAM(Method):
     """Surrogate-gap SAM: g_s - alpha (g - (g . u_s) u_s) with g = G(1), g_s = G(1, rho unit(g)), u_s = unit(g_s).
 
     Args:
-        rho: radius of the perturbation, >= 0, or a schedule of the progress.
+        rho: radius of the perturbation, >= 0, or a schedule over training progress.
         alpha: weight of the part of g that is orthogonal to g_s, >= 0; 0 is SAM.
 
     Cost: 2 forwards, 2 backwards.

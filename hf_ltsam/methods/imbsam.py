@@ -21,7 +21,7 @@ class ImbSAM(Method):
     """Imbalanced SAM: g = G(h) + tail_weight G(t, rho unit(G(t))), h and t the 0/1 weightings of head and tail.
 
     Args:
-        rho: radius of the tail's perturbation, >= 0, or a schedule of the progress.
+        rho: radius of the tail's perturbation, >= 0, or a schedule over training progress.
         tail_weight: factor of the tail's loss, >= 0; 1 is the paper, 2 the authors' current release.
         reduction: "batch" divides both losses by the batch size (the paper); "group" divides each by the number of
             its own samples in the batch (the ImbSAM baseline in the SSE-SAM repository).

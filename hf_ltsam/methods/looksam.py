@@ -24,7 +24,7 @@ class LookSAM(Method):
     micro-batches of such a step take it and the last one's v is kept.
 
     Args:
-        rho: radius of the perturbation, >= 0, or a schedule of the progress.
+        rho: radius of the perturbation, >= 0, or a schedule over training progress.
         every: steps from one SAM gradient to the next, >= 1; 1 is SAM.
         alpha: length of the reused direction relative to ||g||, >= 0.
 

@@ -28,7 +28,7 @@ class LPFSGD(Method):
     statistics, as in the published code.
 
     Args:
-        gamma: standard deviation relative to the filter's norm, >= 0, or a schedule of the progress; 0 is SGD where
+        gamma: standard deviation relative to the filter's norm, >= 0, or a schedule over training progress; 0 is SGD where
             samples do not interact.
         shards: M, the number of Monte Carlo samples, >= 1; a batch of fewer samples has one shard per sample.
 

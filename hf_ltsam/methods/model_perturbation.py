@@ -19,7 +19,7 @@ class ModelPerturbation(Method):
     xi depends on (seed, step) alone and is the same in all processes and micro-batches of a step.
 
     Args:
-        rho: norm of the perturbation, >= 0, or a schedule of the progress; 0 is SGD.
+        rho: norm of the perturbation, >= 0, or a schedule over training progress; 0 is SGD.
 
     Cost: 1 forward, 1 backward.
     Source: Zhou et al. 2023b App. C.3.

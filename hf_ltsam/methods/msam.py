@@ -24,7 +24,7 @@ class MSAM(Method):
     statistics are those of the only pass, at the perturbed weights.
 
     Args:
-        rho: radius of the perturbation, >= 0, or a schedule of the progress; 0 is SGD.
+        rho: radius of the perturbation, >= 0, or a schedule over training progress; 0 is SGD.
         momentum: of the buffer, in [0, 1); the optimizer's own is the natural choice.
 
     Cost: 1 forward, 1 backward.

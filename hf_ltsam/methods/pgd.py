@@ -20,7 +20,7 @@ class PGD(Method):
     stays sigma when their gradients are averaged.
 
     Args:
-        sigma: standard deviation of the noise on every coordinate, >= 0, or a schedule of the progress; 0 is SGD.
+        sigma: standard deviation of the noise on every coordinate, >= 0, or a schedule over training progress; 0 is SGD.
 
     Cost: 1 forward, 1 backward.
     Source: Jin et al. 2017, 2019; Rangwani et al. 2022 Sec. 4, Table 4, with sigma from App. C.

@@ -17,7 +17,7 @@ class SAM(Method):
     """Sharpness-aware minimization: g = G(1, rho unit(G(1))).
 
     Args:
-        rho: radius of the perturbation in weight space, >= 0, or a schedule of the progress; 0 is SGD.
+        rho: radius of the perturbation in weight space, >= 0, or a schedule over training progress; 0 is SGD.
 
     Cost: 2 forwards, 2 backwards.
     Source: Foret et al. 2021, Eq. 2 and 3; on long tails Rangwani et al. 2022 Sec. 4.
@@ -42,7 +42,7 @@ class ASAM(Method):
     """Adaptive SAM: g = G(1, rho T unit(T G(1))) with T = |w| + eta, element by element.
 
     Args:
-        rho: radius relative to the weights, >= 0, or a schedule of the progress; 0 is SGD.
+        rho: radius relative to the weights, >= 0, or a schedule over training progress; 0 is SGD.
         eta: keeps T away from zero where weights are small, >= 0.
 
     Cost: 2 forwards, 2 backwards.

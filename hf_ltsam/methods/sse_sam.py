@@ -20,8 +20,8 @@ class SSESAM(Method):
     """Stage-wise saddle-escaping SAM: g = G(h, rho_head G(h)/N) + G(t, rho_tail G(t)/N), from gamma on with rho_head = 0.
 
     Args:
-        rho_head: radius for the head classes while progress < gamma, >= 0, or a schedule of the progress.
-        rho_tail: radius for the tail classes, >= 0, or a schedule of the progress.
+        rho_head: radius for the head classes while progress < gamma, >= 0, or a schedule over training progress.
+        rho_tail: radius for the tail classes, >= 0, or a schedule over training progress.
         gamma: share of the training after which the head is no longer perturbed, in [0, 1].
         normalizer: what N is: "total", the norm of G(h) + G(t) (the paper), or "group", for each group the norm of
             its own gradient (the published code).

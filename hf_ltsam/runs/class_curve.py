@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.runs.report.style import GROUP_COLOURS
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
-COLOURS = {"many": "#4c72b0", "medium": "#dd8452", "few": "#55a868"}
 
 
 def text_curve(statistics: ClassStatistics, width: int = 64, height: int = 6) -> str:
@@ -51,7 +51,7 @@ def curve_png(statistics: ClassStatistics, title: str) -> bytes:
             places = np.sort(rank[list(classes)])  # without gaps: the groups follow the counts
             edges = np.append(places, places[-1] + 1)
             axes.stairs(
-                counts[order][places], edges, fill=True, color=COLOURS[group], label=f"{group} ({len(classes)})"
+                counts[order][places], edges, fill=True, color=GROUP_COLOURS[group], label=f"{group} ({len(classes)})"
             )
     axes.set_yscale("log")
     axes.set_ylim(bottom=max(counts.min() / 2, 0.5))

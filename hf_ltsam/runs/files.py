@@ -7,7 +7,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,15 +97,29 @@ def plain(value: Any) -> Any:
     return value
 
 
-def check_output_folder(folder: str) -> None:
-    """Make the folder and write one byte into it, so that a run does not fail at its first checkpoint.
+def check_folders(folders: Iterable[Path]) -> None:
+    """Refuse runs that are not there.
 
     Raises:
-        ValueError: the folder cannot be made or written.
+        FileNotFoundError: no such folder.
     """
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: there is no such folder. Give the folder of a run, or of several.")
+
+
+def check_output_folder(folder: str) -> None:
+    """Write one byte into the folder, or where it will be made, so that a run does not fail at its first checkpoint.
+
+    Nothing is left there: a run that is refused afterwards makes no folder.
+
+    Raises:
+        ValueError: it cannot be written there.
+    """
+    path = Path(folder).absolute()
+    place = next(place for place in (path, *path.parents) if os.path.lexists(place))  # a broken link, too
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"0")
             file.flush()
     except OSError as error:

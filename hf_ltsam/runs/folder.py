@@ -26,7 +26,7 @@ import yaml
 
 from hf_ltsam.class_statistics import FILE_NAME as STATISTICS
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.runs.files import mapping, read_json, read_text, write_json, write_whole
+from hf_ltsam.runs.files import check_folders, mapping, read_json, read_text, write_json, write_whole
 from hf_ltsam.runs.predictions import Predictions
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.sharpness.parts import check_sharpness
@@ -272,10 +272,9 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     Raises:
         FileNotFoundError: no such folder, or no run in it.
     """
+    check_folders(folders)
     runs: dict[Path, None] = {}
     for folder in folders:
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: there is no such folder. Give the folder of a run, or of several.")
         inside = [folder] if _is_run(folder) else sorted(filter(_is_run, folder.rglob("*")))
         if not inside:
             raise FileNotFoundError(

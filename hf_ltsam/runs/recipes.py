@@ -135,8 +135,8 @@ def find_recipe(name: str) -> Path | RecipeRow:
     if name in published_rows():
         return published_rows()[name]
     raise FileNotFoundError(
-        f"--config {name}: there is no such file, and no recipe of that name, as cifar100_lt_ir100_la_focal_sam is one, "
-        f"for example.{nearest_recipes(name)} `ltsam recipes` lists all."
+        f"--config {name}: no such file or recipe; recipe names look like cifar100_lt_ir100_la_focal_sam."
+        f"{nearest_recipes(name)} `ltsam recipes` lists all."
     )
 
 

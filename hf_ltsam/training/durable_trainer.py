@@ -25,7 +25,7 @@ from transformers.utils import is_datasets_available
 
 from hf_ltsam.models.renamed_weights import load_renamed
 from hf_ltsam.models.spectral_norm import folded_state, load_originals, normalised_layers, save_originals
-from hf_ltsam.training.checkpoints import (
+from hf_ltsam.training.checkpoint_folders import (
     ASIDE,
     checkpoint_error,
     checkpoint_folder,

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.landscape.sharded import memory_like, whole_memory
 from hf_ltsam.landscape.vector import WeightVector
-from hf_ltsam.training.checkpoints import load_tensors
+from hf_ltsam.training.checkpoint_folders import load_tensors
 from hf_ltsam.training.durable_trainer import CheckpointedCallback
 
 logger = logging.get_logger(__name__)

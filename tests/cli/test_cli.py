@@ -51,7 +51,7 @@ def test_a_command_is_a_line_of_the_table(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "hf_ltsam.cli.hello", types.SimpleNamespace(main=seen.append))
     monkeypatch.setitem(cli.COMMANDS, "hello", cli.Command("hello", "Say hello."))
     assert run(capsys, "hello", "--to", "you")[0] == 0 and seen == [["--to", "you"]]
-    assert "hello     Say hello." in run(capsys, "--help")[1]
+    assert "  hello      Say hello." in run(capsys, "--help")[1]
 
 
 def test_settings_are_named_as_options(capsys, monkeypatch):
@@ -78,6 +78,41 @@ def test_methods_lists_all(capsys, monkeypatch):
     assert "interval 1" not in out, "what all methods share would stand in every row"
 
 
+@pytest.mark.parametrize("columns", [80, 90, 100, 120, None])
+def test_methods_are_whole_at_any_width(capsys, monkeypatch, columns):
+    """Also in a pipe, which has no width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+    out = run(capsys, "methods")[1]
+    assert max(map(len, out.splitlines())) <= (columns or 80) and "…" not in out
+    words = set(out.replace("│", " ").split())
+    for name, method in METHODS.items():
+        missing = {name, *f"{method.summary} {method.cost} {method.source}".split()} - words
+        assert not missing, f"{name} at {columns} columns"
+
+
+def test_the_symbols_are_explained(capsys):
+    for words in (["methods"], ["methods", "cc_sam"]):
+        text = " ".join(run(capsys, *words)[1].split())
+        assert "at the weights w + eps" in text and "G(1) has eps = 0" in text and "unit(g) = g / ||g||" in text
+        assert "pi_c is the share of class c" in text
+
+
+@pytest.mark.parametrize(
+    "name, radius",
+    [("sgd", None), ("cc_sam", "scale"), ("sse_sam", "rho_head"), ("pgd", "sigma"), ("lpf_sgd", "gamma")],
+)
+def test_the_schedules_shown_are_those_of_the_methods_radius(capsys, name, radius):
+    out = run(capsys, "methods", name)[1]
+    lines = [line.split("#")[0].strip() for line in out.splitlines() if line.startswith("    ") and ": {" in line]
+    assert len(lines) == (0 if radius is None else 3) and ("A schedule" in out) == (radius is not None)
+    for line in lines:
+        assert list(yaml.safe_load(line)) == [radius]
+        config = LTSamConfig("x", use_cpu=True, num_train_epochs=200, method_args=yaml.safe_load(line))
+        make_method(name, **config.method_hyperparameters)
+
+
 def test_one_method_in_full(capsys):
     status, out, _ = run(capsys, "methods", "focal_sam")
     assert status == 0 and inspect.getdoc(METHODS["focal_sam"]) in out
@@ -86,6 +121,25 @@ def test_one_method_in_full(capsys):
     for line in written:  # what is shown works
         config = LTSamConfig("x", use_cpu=True, num_train_epochs=200, method_args=yaml.safe_load(line))
         make_method("sam", **config.method_hyperparameters)
+
+
+def test_a_report_on_a_missing_folder_is_refused_at_once():
+    code = (
+        "import sys; from hf_ltsam.cli import main\n"
+        "try: main.main(['report', '/nowhere/at/all'])\n"
+        "except SystemExit: print(sorted({'torch', 'transformers', 'matplotlib', 'jinja2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]" and "/nowhere/at/all: there is no such folder" in done.stderr
+
+
+@pytest.mark.parametrize("more", [["--dataset", "nowhere"], ["--config", "nosuch"], ["--dataset", "EMPTY"]])
+def test_a_refused_training_leaves_no_folder(capsys, monkeypatch, tmp_path, more):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY" / "train").mkdir(parents=True)
+    for words in (more, [*more, "--output_dir", "zz/run"]):
+        assert run(capsys, "train", *words, "--use_cpu", "true")[0] == 2
+    assert [path.name for path in tmp_path.iterdir() if path.name != "hf_cache"] == ["EMPTY"]
 
 
 def test_an_unknown_method(capsys):

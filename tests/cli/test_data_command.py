@@ -1,5 +1,6 @@
 """`ltsam data`: which sets there are, what they look like, what may be published."""
 
+import shlex
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from dataset_builders.publish import Draw, data_card, leaderboard
 from dataset_builders.sets.cifar_lt import CIFAR10_NAMES
 from dataset_builders.sources.published_set import ListedSet
 from hf_ltsam import ClassStatistics
+from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import check_data, load_splits
 from hf_ltsam.runs.card.metadata import METRICS
@@ -92,6 +94,27 @@ def test_info_of_another_draw_of_own_lists_and_of_a_test_set(capsys, tmp_path):
     assert "7 of 3 classes, 4 down to 1" in out
     status, out, _ = run(capsys, "data", "info", "imagenet_c")
     assert status == 0 and "corruption/severity/wnid" in out and "fingerprint" not in out
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_info_ends_with_commands_that_use_the_set(capsys, name):
+    _, out, _ = run(capsys, "data", "info", name)
+    is_training_set = "training images" in out
+    assert ("images per class, most frequent first" in out) == is_training_set
+    words = shlex.split(next(line for line in out.splitlines() if " ltsam " in line).partition(" ltsam ")[2])
+    if is_training_set:
+        arguments = parse(words[1:]).data
+        check_data(arguments)
+        assert arguments.builder == name
+        assert run(capsys, *shlex.split(out.splitlines()[-1].partition(" ltsam ")[2]))[0] == 0, "recipes"
+    else:
+        assert words == ["evaluate", "--model", "RUN", "--sets", name, "--data_dir", f"{name}=FOLDER"]
+
+
+def test_the_command_states_the_draw_and_its_groups(capsys):
+    _, out, _ = run(capsys, "data", "info", "cifar10_lt", "--imbalance_ratio", "7", "--profile", "step", "--seed", "1")
+    draw = "--imbalance_ratio 7 --profile step --split_seed 1 --many_above 1000 --few_below 200"
+    assert f"ltsam train --builder cifar10_lt --dataset uoft-cs/cifar10 {draw}\n" in out
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_a_folder_in_use_is_refused_before_data_are_loaded(images, tmp_path, cap
 
 
 def test_a_full_disk_is_one_message(images, tmp_path, capsys, monkeypatch):
-    from hf_ltsam.training import checkpoints as checkpoint_folders
+    from hf_ltsam.training import checkpoint_folders
 
     def full(path):
         raise OSError(28, "No space left on device")

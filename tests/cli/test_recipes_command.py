@@ -25,14 +25,17 @@ def said(capsys, monkeypatch):
 
 
 def names_in(text):
-    return [line.split()[0] for line in text.splitlines() if line.startswith("  ") and line.split()[0] != "all"]
+    """Of the rows: two spaces, then the name."""
+    return [line.split()[0] for line in text.splitlines() if line.startswith("  ") and line[2] != " "]
 
 
 def test_all_tables_and_rows_fit_a_terminal(said):
     text = said()
     tables = [load_table(TABLES / f"{name}.yaml") for name in table_names()]
-    assert names_in(text) == [row.name for table in tables for row in table.rows]
-    assert all(len(line) <= 80 for line in text.splitlines() if line.startswith("  "))
+    assert names_in(text) == [row.name for table in tables for row in (*table.rows, *table.first_stages)]
+    assert set(names_in(text)) == set(recipe_names())
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert text.count("Accuracy in %; -: nothing published.") == 1 and text.startswith("Accuracy in %")
     row = next(line for line in text.splitlines() if line.split()[:1] == ["cifar100_lt_ir100_la_focal_sam"])
     assert row.split()[1:] == ["50.7", "63.9", "53.0", "32.5"]
 
@@ -54,7 +57,24 @@ def test_a_table_by_its_name(said):
 
 def test_a_table_with_settings_of_its_own_shows_no_published_numbers(said):
     rows = [line.split() for line in said("small_cifar100_lt").splitlines() if line.startswith("  cifar100")]
-    assert len(rows) == 18 and all(numbers == ["-"] * 4 for _, *numbers in rows)
+    assert len(rows) == 18 and all(" ".join(rest) == "(with the table's own settings)" for _, *rest in rows)
+    text = " ".join(said("cifar100_lt_ir100_ce_sgd").split())
+    assert "tables li2025_table2, small_cifar100_lt (with the table's own settings) command" in text
+
+
+def test_a_column_has_the_same_decimals(said):
+    for name in table_names():
+        numbers = [line.split()[1:] for line in said(name).splitlines() if names_in(line) and "(" not in line]
+        for column in zip(*numbers, strict=True):
+            assert len({len(cell.partition(".")[2]) for cell in column if cell != "-"}) <= 1, name
+    row = next(line for line in said("zhou2023b_table2").splitlines() if "cifar100_lt_ir100_ce_sgd_then_cc_sam" in line)
+    assert row.split()[1:] == ["48.20", "-", "-", "-"]
+
+
+def test_first_stages_are_listed(said):
+    assert names_in(said("ce_sgd_zhou2023b", "ir100")) == [
+        "second_stage/cifar10_lt_ir100_ce_sgd_zhou2023b", "second_stage/cifar100_lt_ir100_ce_sgd_zhou2023b"
+    ]  # fmt: skip
 
 
 def test_one_recipe_in_full(said):
@@ -110,6 +130,7 @@ def test_a_recipe_of_ones_own(said, tmp_path):
         (["focal_sam", "--json"], "--json prints the settings of one recipe"),
         (["--json"], "--json prints the settings of one recipe"),
         (["focal_sam", "nothing"], "No recipe has 'focal_sam' and 'nothing'"),
+        (["nosuchthing"], "`ltsam recipes` lists all"),
     ],
 )
 def test_what_is_not_there(capsys, words, message):

@@ -12,7 +12,7 @@ from transformers import Trainer
 
 import hf_ltsam
 from hf_ltsam import DurableTrainer
-from hf_ltsam.training.checkpoints import CheckpointError, load_tensors
+from hf_ltsam.training.checkpoint_folders import CheckpointError, load_tensors
 from hf_ltsam.training.durable_trainer import CheckpointedCallback
 from hf_ltsam.training.folder_lock import FILE_NAME
 from hf_ltsam.training.weight_averaging import WeightAveraging
@@ -53,9 +53,9 @@ def test_the_stock_trainer_does_not_resume_random_augmentation(tmp_path):
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
-    from hf_ltsam.training import checkpoints
+    from hf_ltsam.training import checkpoint_folders
 
-    put_in_place, calls = checkpoints.put_in_place, []
+    put_in_place, calls = checkpoint_folders.put_in_place, []
 
     def full_the_second_time(written, name):
         calls.append(name)

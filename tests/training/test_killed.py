@@ -61,7 +61,11 @@ def test_killed_in_passes_and_in_writing(case, tmp_path):
         ("torch.save", 2),  # in the midst of a checkpoint
         ("hf_ltsam.landscape.vector.WeightVector.norm", 4),  # between two passes, or where a method thinks
         ("pathlib.Path.rename", 1),  # all is written, but has no name yet
-        ("hf_ltsam.training.checkpoints.tidy", 2, signal.SIGTERM),  # it has its name (the first call is at the start)
+        (
+            "hf_ltsam.training.checkpoint_folders.tidy",
+            2,
+            signal.SIGTERM,
+        ),  # it has its name (the first call is at the start)
         ("torch.optim.sgd.sgd", 3),  # in the optimizer
         ("hf_ltsam.landscape.weights.TrainableWeights.restore", 3),  # while weights are perturbed
     ]

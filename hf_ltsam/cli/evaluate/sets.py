@@ -142,7 +142,9 @@ def _find(name: str, places: Places) -> TestSet:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return TestSet(name, name, cache(partial(_load_from_hub, name)))
     if "/" in name:
-        raise FileNotFoundError(f"--sets {name}: there is no such folder, and names on the Hub read OWNER/NAME.")
+        raise FileNotFoundError(
+            f"--sets {name}: there is no such folder, and names on the Hub have the form OWNER/NAME."
+        )
     raise ValueError(
         f"--sets {name} does not exist.{nearest(name, known_names())} Or a folder, or OWNER/NAME on the Hub."
     )

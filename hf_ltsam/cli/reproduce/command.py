@@ -124,7 +124,13 @@ def _list_tables() -> None:
     console = Console()
     for name in table_names():
         table = read_table(name)
-        console.print(f"{name:32} {len(table.rows):3} rows  {table.title}", soft_wrap=True, highlight=False)
+        rows = f"{len(table.rows):3} row{' ' if len(table.rows) == 1 else 's'}"
+        console.print(f"{name:32} {rows}  {table.title}", soft_wrap=True, highlight=False)
+    console.print(
+        "\n`ltsam recipes TABLE` shows the rows of a table, `ltsam reproduce TABLE` runs them, with --rows ROW one of them.",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def _check(seeds: int, jobs: int, options: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from hf_ltsam.cli.train.arguments import read_settings, with_recipe
 from hf_ltsam.runs.folder import RECIPE, RunFolder
 from hf_ltsam.runs.recipes import find_recipe
 from hf_ltsam.runs.record import RunRecord
-from hf_ltsam.training.checkpoints import last_checkpoint
+from hf_ltsam.training.checkpoint_folders import last_checkpoint
 
 POLL = 0.2  # seconds between two looks at the processes
 # What a run's folder decides; tokens are not kept in it.

@@ -19,7 +19,7 @@ from hf_ltsam.models.views import check_test_time
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.folder import RECORD, RunFolder
 from hf_ltsam.runs.hub import check_token, require_network
-from hf_ltsam.training.checkpoints import checkpoint_folder, last_checkpoint
+from hf_ltsam.training.checkpoint_folders import checkpoint_folder, last_checkpoint
 from hf_ltsam.training.folder_lock import folder_lock
 from hf_ltsam.training.refusals import check_arguments
 
@@ -56,8 +56,9 @@ def check(run: Run) -> None:
         checkpoint_folder(point, config.output_dir)
     if config.should_save:
         check_output_folder(config.output_dir)
-        with folder_lock(config.output_dir):
-            pass  # the training takes it again; a folder in use is refused before data are loaded
+        if Path(config.output_dir).is_dir():
+            with folder_lock(config.output_dir):
+                pass  # the training takes it again; a folder in use is refused before data are loaded
         _refuse_to_overwrite(config)
 
 
@@ -112,7 +113,9 @@ def _check_model(run: Run) -> None:
     if name.startswith(OPEN_CLIP):
         return
     if not Path(name).is_dir() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
-        raise FileNotFoundError(f"--model {name}: there is no such folder, and names on the Hub read OWNER/NAME.")
+        raise FileNotFoundError(
+            f"--model {name}: there is no such folder, and names on the Hub have the form OWNER/NAME."
+        )
 
 
 def resume_point(config: LTSamConfig) -> str | bool:

@@ -108,7 +108,9 @@ def check_data(arguments: DataArguments) -> None:
     if Path(source).is_file():
         raise ValueError(f"--dataset {source} is a file: give the folder that it lies in.")
     if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
-        raise FileNotFoundError(f"--dataset {source}: there is no such folder, and names on the Hub read OWNER/NAME.")
+        raise FileNotFoundError(
+            f"--dataset {source}: there is no such folder, and names on the Hub have the form OWNER/NAME."
+        )
     check_choice("builder", arguments.builder, (*builders(), "auto"))
     check_choice("normalisation", arguments.normalisation, (*CUSTOMARY_NORMALISATION, "auto"))
     profile_named(arguments.profile)

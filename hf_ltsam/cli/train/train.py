@@ -34,7 +34,7 @@ from hf_ltsam.models.views import Preprocessing
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.predictions import predictions_of
 from hf_ltsam.runs.record import RunRecord
-from hf_ltsam.training.checkpoints import last_checkpoint
+from hf_ltsam.training.checkpoint_folders import last_checkpoint
 from hf_ltsam.training.prediction import predict_logits
 from hf_ltsam.training.refusals import check_head, check_split
 from hf_ltsam.training.second_stage import SecondStageTrainer

@@ -131,7 +131,7 @@ def _record(run: RunFolder) -> RunRecord | None:
 
 
 def on_hub(name: str) -> bool:
-    """Whether a name reads OWNER/NAME and is no folder here."""
+    """Whether a name has the form OWNER/NAME and is no folder here."""
     return _HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 # Name -> on white, on black. Those of the series follow Okabe and Ito, lighter on black.
@@ -18,6 +20,13 @@ PALETTE = {
     "sky": ("#3a9bd5", "#9ad6f9"),
 }
 INK, GRID, PAPER = (PALETTE[name][0] for name in ("ink", "grid", "paper"))
+# of classes by their number of training images, the same in every figure
+GROUP_COLOURS = {
+    group: PALETTE[name][0]
+    for group, name in {
+        "all": "ink", "many": "blue", "medium": "green", "few": "vermillion", "head": "sky", "tail": "orange",
+    }.items()
+}  # fmt: skip
 ON_DARK = "#fefefe"  # on a fully coloured cell: the same in light and dark
 DARK_FROM = 80  # percent: cells with more take numbers in ON_DARK
 _SHADE = (0.10, 0.435, 0.69)
@@ -68,6 +77,13 @@ def shades() -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("shades", [(*_SHADE, 0.0), (*_SHADE, 1.0)])
+
+
+def subset_colours(names: Sequence[str]) -> dict[str, str]:
+    """Of subsets of the classes that are drawn together: groups have theirs, single classes take what is left."""
+    groups = {name: GROUP_COLOURS[name] for name in names if name in GROUP_COLOURS}
+    others = cycle(colour for colour in _COLOURS if colour not in groups.values())
+    return {name: groups.get(name) or next(others) for name in names}
 
 
 def series_style(position: int) -> SeriesStyle:

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from hf_ltsam.runs.files import mapping, read_json
+from hf_ltsam.runs.report.style import GRID, INK, PALETTE, series_style, subset_colours
 
-# Colours of Okabe and Ito, which colour-blind people tell apart too, with dashes and markers for print in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), "-")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FLOOR = 1e-8  # of a spectral density on a log axis: less than one eigenvalue in a hundred million
 SURFACE_FLOOR = 1e-4  # of a loss on a log scale
 MOST = 7  # curves in one figure
+DOTTED = (0, (1, 2))
 
 
 def save_figures(path: Path) -> list[Path]:
@@ -76,11 +74,12 @@ def _draw_spectra(figure: Any, results: dict[str, Any]) -> None:
     rows = -(-len(spectra) // columns)
     figure.set_size_inches(0.6 + 3.3 * columns, 0.5 + 2.7 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    colours = subset_colours(list(spectra))
     for axes, (name, record) in zip(panels.flat, spectra.items()):
         grid, values = (np.array(record["density"][key]) for key in ("grid", "values"))
-        axes.fill_between(grid, FLOOR, np.maximum(values, FLOOR), color=COLOURS[0], alpha=0.25, linewidth=0)
-        axes.plot(grid, np.maximum(values, FLOOR), color=COLOURS[0], linewidth=1)
-        axes.axvline(0, color="#999999", linewidth=0.6)
+        axes.fill_between(grid, FLOOR, np.maximum(values, FLOOR), color=colours[name], alpha=0.25, linewidth=0)
+        axes.plot(grid, np.maximum(values, FLOOR), color=colours[name], linewidth=1)
+        axes.axvline(0, color=INK, linewidth=0.6, linestyle=DOTTED)
         axes.set_yscale("log")
         axes.set_title(subset_label(name, results), fontsize=9)
         axes.text(0.97, 0.96, _eigenvalues(record), transform=axes.transAxes, ha="right", va="top", fontsize=8)
@@ -109,9 +108,11 @@ def _draw_evolution(figure: Any, results: dict[str, Any]) -> None:
     points = results["evolution"].values()
     by_epoch = all(p["epoch"] is not None for p in points)
     key = "epoch" if by_epoch else "step"
-    for k, name in enumerate(list(dict.fromkeys(p["subset"] for p in points))[:MOST]):
+    subsets = list(dict.fromkeys(p["subset"] for p in points))[:MOST]
+    colours = subset_colours(subsets)
+    for k, name in enumerate(subsets):
         of_subset = sorted((p for p in points if p["subset"] == name), key=lambda p: p["step"] or 0)
-        style = {"color": COLOURS[k], "linestyle": DASHES[k], "marker": MARKERS[k], "markersize": 4, "linewidth": 1.2}
+        style = {**series_style(k).marked, "color": colours[name], "markersize": 4, "linewidth": 1.2}
         style["markevery"] = max(1, len(of_subset) // 12)
         x = [p[key] for p in of_subset]
         panels[0].plot(
@@ -122,7 +123,7 @@ def _draw_evolution(figure: Any, results: dict[str, Any]) -> None:
     for axes, symbol in zip(panels, ("|\\lambda_{\\min}/\\lambda_{\\max}|", "\\lambda_{\\min}", "\\lambda_{\\max}")):
         axes.set_ylabel(f"${symbol}$")
         axes.set_xlabel("epoch" if by_epoch else "training step")
-        axes.grid(color="#e5e5e5", linewidth=0.6)
+        axes.grid(color=GRID, linewidth=0.6)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
 
@@ -134,26 +135,25 @@ def _draw_sharpness(figure: Any, results: dict[str, Any]) -> None:
     axes = figure.subplots()
     low, high = record["suggested"]["low"], record["suggested"]["high"]
     if low or high:
-        axes.axvspan(low or rhos[0], high or rhos[-1], color="#009E73", alpha=0.12, linewidth=0)
+        axes.axvspan(low or rhos[0], high or rhos[-1], color=PALETTE["green"][0], alpha=0.12, linewidth=0)
     counts = results["class_statistics"]["counts"]
     shown = {"largest": int(np.argmax(counts)), "smallest": len(counts) - 1 - int(np.argmin(counts[::-1]))}
-    for k, (_, c) in enumerate(shown.items()):
+    colours = subset_colours(["all", *(f"class {c}" for c in shown.values())])
+    for k, c in enumerate(shown.values(), start=1):
         gap = np.array(record["classes"]["gap"][c], dtype=float)
         axes.plot(
             rhos,
             gap,
-            color=COLOURS[k],
-            linestyle=DASHES[k],
-            marker=MARKERS[k],
+            **{**series_style(k).marked, "color": colours[f"class {c}"]},
             markersize=3,
             linewidth=1.2,
             label=subset_label(f"class {c}", results),
         )
-    axes.plot(rhos, gaps, color="#000000", linewidth=1.8, label="all images")
+    axes.plot(rhos, gaps, color=INK, linewidth=1.8, label="all images")
     axes.plot(
         rhos,
         record["mean_batch_gradient_norm"] * rhos,
-        color="#777777",
+        color=INK,
         linewidth=0.9,
         linestyle=":",
         label="first order, all images",
@@ -175,16 +175,17 @@ def _suggestion(low: float | None, high: float | None) -> str:
 def _draw_lines(figure: Any, results: dict[str, Any], surface: dict[str, Any]) -> None:
     figure.set_size_inches(5.2, 3.6)
     axes = figure.subplots()
-    for k, (name, values) in enumerate(list(surface["loss"].items())[:MOST]):
+    shown = list(surface["loss"].items())[:MOST]
+    colours = subset_colours([name for name, _ in shown])
+    for k, (name, values) in enumerate(shown):
         axes.plot(
             surface["coordinates"][0],
             values,
-            color=COLOURS[k],
-            linestyle=DASHES[k],
+            **{**series_style(k).line, "color": colours[name]},
             linewidth=1.5,
             label=subset_label(name, results),
         )
-    axes.axvline(0, color="#999999", linewidth=0.6)
+    axes.axvline(0, color=INK, linewidth=0.6, linestyle=DOTTED)
     axes.set_xlabel(_axis(surface, 0))
     axes.set_ylabel(f"mean loss ({_loss(results)})")
     axes.legend(fontsize=8, frameon=False)

@@ -50,7 +50,9 @@ def check_model_name(name: str) -> None:
     folder = Path(name)
     if not folder.is_dir():
         if name.count("/") > 1 or name.startswith((".", "/", "~")):
-            raise FileNotFoundError(f"--model {name}: there is no such folder, and names on the Hub read OWNER/NAME.")
+            raise FileNotFoundError(
+                f"--model {name}: there is no such folder, and names on the Hub have the form OWNER/NAME."
+            )
         return
     run = RunFolder(folder)
     if not run.has(CONFIG) or not run.has_weights:

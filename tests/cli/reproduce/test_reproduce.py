@@ -352,8 +352,11 @@ def test_from_python_with_values(table, tmp_path, monkeypatch):
 
 def test_the_tables_are_listed(capsys):
     reproduce.main([])
-    lines = capsys.readouterr().out.splitlines()
+    *lines, empty, last = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == table_names()
+    counted = {(int(number), unit) for _, number, unit, *_ in map(str.split, lines)}
+    assert all(unit == ("row" if number == 1 else "rows") for number, unit in counted) and (1, "row") in counted
+    assert not empty and "`ltsam reproduce TABLE` runs them" in last and "--rows ROW" in last
 
 
 @pytest.mark.parametrize("name", table_names())

@@ -189,7 +189,10 @@ def test_bad_recipes(write, text, message):
         (["--learning_ratee=1"], r"--learning_ratee\..*'learning_rate'"),
         (["--learn", "1"], r"--learn\."),  # no guessing of abbreviations
         (["sam"], r"'sam' is not an option"),
-        (["--config", "nowhere.yaml"], r"nowhere.yaml.*no such file.*cifar100_lt_ir100_la_focal_sam"),
+        (
+            ["--config", "nowhere.yaml"],
+            r"nowhere.yaml: no such file or recipe; recipe names look like cifar100_lt_ir100_la_focal_sam\.",
+        ),
         (["--config", "cifar100_lt_ir100_la_focalsam"], r"Did you mean 'cifar100_lt_ir100_la_focal_sam'"),
         (["--method_args", "{rho: 0.1}"], r"--method_args \{rho: 0.1\} is not JSON.*\{\"rho\": 0.1\}"),
         (["--method_args", "rho=0.1"], r"method_args.*rho=0.1"),

@@ -99,7 +99,7 @@ def test_results_of_other_weights_are_left_out(hub, tmp_path, capsys):
         (["nowhere", "me/x"], "nowhere: there is no such folder"),
         (["empty", "me/x"], "empty has no weights (model.safetensors)"),
         (["pickled", "me/x"], "has its weights in pytorch_model.bin, a pickle"),
-        (["run", "x"], "'x' is no repository on the Hub: its name reads OWNER/NAME"),
+        (["run", "x"], "'x' is no repository on the Hub: names there have the form OWNER/NAME"),
         (["run", "me/x y"], "Repo id must"),
     ],
 )

@@ -245,6 +245,29 @@ def test_series_differ_without_colour():
     assert len({(str(s.dashes), s.marker) for s in map(series_style, range(40))}) == 40
 
 
+def test_a_group_has_one_colour_in_every_figure(monkeypatch):
+    from matplotlib.axes import Axes
+
+    from hf_ltsam.class_statistics import ClassStatistics
+    from hf_ltsam.runs.class_curve import curve_png
+    from hf_ltsam.runs.report.style import GROUP_COLOURS, subset_colours
+
+    assert len(set(GROUP_COLOURS.values())) == len(GROUP_COLOURS)
+    drawn = {}
+    stairs = Axes.stairs
+    monkeypatch.setattr(
+        Axes, "stairs", lambda self, *a, **k: drawn.update({k["label"]: k["color"]}) or stairs(self, *a, **k)
+    )
+    curve_png(ClassStatistics((200, 50, 5)), "three classes")
+    assert drawn == {f"{group} (1)": GROUP_COLOURS[group] for group in ("many", "medium", "few")}
+
+    for names in (["all", "few", "class 3"], ["class 0", "class 9", "many", "few"], [f"class {c}" for c in range(7)]):
+        colours = subset_colours(names)
+        assert all(colours[name] == GROUP_COLOURS[name] for name in names if name in GROUP_COLOURS)
+        assert len(set(colours.values())) == len(names), "those drawn together differ"
+    assert len(subset_colours([f"class {c}" for c in range(20)])) == 20
+
+
 def test_names_from_files_are_escaped(tmp_path):
     names, shares = (EVIL, "$x^", "c", "d", "e"), (0.5,) * 5
     files = {"predictions": predictions(right(*shares), LABELS, names), "ood_results": shifted({EVIL: {1: 0.5}})}
