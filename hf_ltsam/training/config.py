@@ -293,3 +293,14 @@ class LTSamConfig(TrainingArguments):
     def learning_rate_stands_still(self) -> bool:
         """Whether our SGD meets transformers' default learning rate, which was made for AdamW."""
         return self.names_no_optimizer and self.learning_rate == _STOCK_LEARNING_RATE
+
+
+def by_name_or_object(given: Any, kind: str, arguments: Any, make: Callable[..., Any]) -> Any:
+    """The object itself, or the one that a name stands for; the hyper-parameters in the config belong to a name."""
+    if isinstance(given, str):
+        return make(given, **(arguments or {}))
+    if arguments:
+        raise ValueError(
+            f"{kind} was passed as an object ({type(given).__name__}) and {kind}_args={arguments} as well: use one."
+        )
+    return given

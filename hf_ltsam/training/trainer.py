@@ -24,7 +24,7 @@ from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import check_checkpointing, normalised_layers
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, describe, save_identity
-from hf_ltsam.training.config import LTSamConfig
+from hf_ltsam.training.config import LTSamConfig, by_name_or_object
 from hf_ltsam.training.evaluation import Evaluation
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last
@@ -124,9 +124,9 @@ class LTSamTrainer(HubTrainer):
         self.method = (
             args.update_rule
             if method is None
-            else _by_name_or_object(method, "method", args.method_hyperparameters, make_method)
+            else by_name_or_object(method, "method", args.method_hyperparameters, make_method)
         )
-        self.loss = args.sample_loss if loss is None else _by_name_or_object(loss, "loss", args.loss_args, make_loss)
+        self.loss = args.sample_loss if loss is None else by_name_or_object(loss, "loss", args.loss_args, make_loss)
         self.reweighting = args.class_weighting
         if args.should_save:
             check_output_folder(args.output_dir)
@@ -384,17 +384,6 @@ class LTSamTrainer(HubTrainer):
         if self.class_statistics is not None:
             self.class_statistics.save(folder)
             save_identity(folder, self._identity or self.identity())
-
-
-def _by_name_or_object(given: Any, kind: str, arguments: Any, make: Callable[..., Any]) -> Any:
-    """The object itself, or the one that a name stands for; the hyper-parameters in the config belong to a name."""
-    if isinstance(given, str):
-        return make(given, **(arguments or {}))
-    if arguments:
-        raise ValueError(
-            f"{kind} was passed as an object ({type(given).__name__}) and {kind}_args={arguments} as well: use one."
-        )
-    return given
 
 
 def _warn(message: str | None) -> None:
