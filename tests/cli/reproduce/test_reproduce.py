@@ -322,7 +322,7 @@ def test_other_settings_do_not_get_into_the_same_folder(table, tmp_path):
     ({"rows": ["plain.yaml", "plain.yaml"]}, "has the row plain twice"),
     ({"rows": [["plain.yaml"]]}, "a row is the name of a recipe"),
     ({"rows": [{"plain.yaml": 3}]}, "has settings 3"),
-    ({"rows": ["cifar100_lt_ir100_la_sma"]}, "no recipe of that name.*cifar100_lt_ir100_la_sam"),
+    ({"rows": ["cifar100_lt_ir100_la_sma"]}, "no such file or recipe.*cifar100_lt_ir100_la_sam"),
 ])  # fmt: skip
 def test_what_is_no_table(table, change, said):
     with pytest.raises((ValueError, FileNotFoundError), match=said):
