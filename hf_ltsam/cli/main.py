@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import NamedTuple
 
-from hf_ltsam.cli.option_words import underscored
+from hf_ltsam.cli.option_names import underscored
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.hyperparameters import nearest
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hf_ltsam.cli.option_words import underscored
+from hf_ltsam.cli.option_names import underscored
 from hf_ltsam.cli.sharpness.analysis import Request
 from hf_ltsam.curvature import CurvatureSettings
 from hf_ltsam.hyperparameters import nearest

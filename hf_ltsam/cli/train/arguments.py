@@ -20,7 +20,7 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from hf_ltsam import LTSamConfig
-from hf_ltsam.cli.option_words import underscored
+from hf_ltsam.cli.option_names import underscored
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.recipes import find_recipe, read_recipe

@@ -1,4 +1,4 @@
-"""The spelling of options on the command line."""
+"""The names of options on the command line, which may be spelled with - or with _."""
 
 from __future__ import annotations
 
