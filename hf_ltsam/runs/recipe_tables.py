@@ -181,6 +181,10 @@ def load_table(path: Path) -> Table:
     unknown = sorted(set(values) - set(_OF_A_TABLE))
     if unknown:
         raise ValueError(f"{path} sets {unknown[0]!r}, which no table has.{nearest(unknown[0], _OF_A_TABLE)}")
+    if "rows" in values and "blocks" in values:
+        raise ValueError(
+            f"{path} sets both 'rows' and 'blocks': put the rows into a block, `- {{rows: [...]}}`, or take the blocks away."
+        )
     blocks = values.get("blocks") or ([{"rows": values["rows"]}] if values.get("rows") else None)
     missing = [
         key for key, value in {**values, "rows": blocks}.items() if key in ("title", "source", "rows") and not value

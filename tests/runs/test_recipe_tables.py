@@ -93,3 +93,8 @@ def test_numbers_that_cannot_be_read_are_refused_with_file_and_row(written, publ
 def test_a_block_with_a_key_that_none_has(written):
     with pytest.raises(ValueError, match=r"sets 'part', which no block has.*'parts'"):
         load_table(written({**TABLE, "blocks": [{"part": ["a"], "rows": ["one"]}]}))
+
+
+def test_rows_beside_blocks_would_be_lost(written):
+    with pytest.raises(ValueError, match=r"table\.yaml sets both 'rows' and 'blocks'"):
+        load_table(written({**TABLE, "rows": ["cifar100_lt_ir100_la_sam"]}))

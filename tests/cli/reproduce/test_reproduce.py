@@ -262,6 +262,20 @@ def test_a_second_stage_starts_from_the_first_of_its_seed(table, tmp_path):
     assert started == [["sharp", "plain"], ["then"]]
 
 
+def test_a_first_stage_of_a_table_of_ones_own(table, tmp_path):
+    """It stands in no table of the package, and its row is trained before the second stage."""
+    parts = ["cifar100_lt_ir50", "cifar100_li2025", "200_epochs", "la", "sam_la_cifar100"]
+    rows = [{"my_second": {"parts": ["second_stage"], "first_stage": "my_first", "second_stage": "crt"}}]
+    first = [{"rows": [{"my_first": {"parts": parts, "depth": 20}}]}]
+    read = read_table(str(written(table, rows=rows, first_stages=first, settings={"bf16": True})))
+    (stage,) = read.first_stages()
+    assert stage.expanded == {**read_recipe("cifar100_lt_ir50_la_sam"), "depth": 20, "bf16": True}
+    runs = [RowRun(row, 0, tmp_path / "runs") for row in (stage, *read.rows)]
+    for run in runs:
+        run.check()
+    assert arguments(runs[1])["--first_stage"] == arguments(runs[0])["--output_dir"]
+
+
 def test_a_first_stage_that_is_a_row_keeps_its_own_settings(table):
     table.parent.joinpath("then.yaml").write_text(f"first_stage: {table.parent / 'sharp.yaml'}\nsecond_stage: crt\n")
     read = read_table(str(written(table, rows=[{"sharp.yaml": {"depth": 14}}, "then.yaml"])))
@@ -322,7 +336,7 @@ def test_other_settings_do_not_get_into_the_same_folder(table, tmp_path):
     ({"rows": ["plain.yaml", "plain.yaml"]}, "has the row plain twice"),
     ({"rows": [["plain.yaml"]]}, "a row is the name of a recipe"),
     ({"rows": [{"plain.yaml": 3}]}, "has settings 3"),
-    ({"rows": ["cifar100_lt_ir100_la_sma"]}, "no recipe of that name.*cifar100_lt_ir100_la_sam"),
+    ({"rows": ["cifar100_lt_ir100_la_sma"]}, "no such file or recipe.*cifar100_lt_ir100_la_sam"),
 ])  # fmt: skip
 def test_what_is_no_table(table, change, said):
     with pytest.raises((ValueError, FileNotFoundError), match=said):
