@@ -120,8 +120,16 @@ def _described(row: RecipeRow) -> Iterator[tuple[str, str]]:
         for table in _tables() for other in table.rows if other.name == row.name
     ]  # fmt: skip
     yield "tables", ", ".join(tables) or f"{row.table}, as a first stage"
-    program = "decouple" if "first_stage" in row.settings else "train"
-    yield "command", f"ltsam {program} --config {row.name} --seed 0"
+    yield "command", _command(row)
+
+
+def _command(row: RecipeRow) -> str:
+    """Runs as it is, but for the place of images that are nowhere to be downloaded."""
+    settings = expand(row).settings
+    if "first_stage" in settings:
+        return f"ltsam decouple --config {row.name} --seed 0"
+    place = "" if "dataset" in settings else " --dataset FOLDER"
+    return f"ltsam train --config {row.name}{place} --seed 0"
 
 
 def _numbers(published: Published) -> str:

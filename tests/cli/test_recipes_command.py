@@ -115,6 +115,12 @@ def test_one_without_a_published_number(said):
     assert "ltsam decouple --config second_stage/cifar100_lt_ir100_ce_sgd_then_lws --seed 0" in text
 
 
+def test_the_command_asks_for_images_that_cannot_be_downloaded(said):
+    text = " ".join(said("imagenet_lt_la_sgd").split())
+    assert "command ltsam train --config imagenet_lt_la_sgd --dataset FOLDER --seed 0" in text
+    assert "--config demo/digits --seed 0" in " ".join(said("demo/digits").split())
+
+
 @pytest.mark.parametrize(
     "name", ["cifar100_lt_ir100_la_focal_sam", "second_stage/cifar10_lt_ir50_ce_sgd_then_crt", "demo/digits"]
 )

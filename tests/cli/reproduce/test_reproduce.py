@@ -262,6 +262,15 @@ def test_a_second_stage_starts_from_the_first_of_its_seed(table, tmp_path):
     assert started == [["sharp", "plain"], ["then"]]
 
 
+def test_the_table_of_the_demo_has_data(tmp_path):
+    """Those of `ltsam demo`, or any others."""
+    read = read_table("demo")
+    (run,) = reproduce._runs(read, 1, [], tmp_path, ())
+    assert run.row.expanded["dataset"] == "runs/demo/digits" and "--dataset" not in arguments(run)
+    (run,) = reproduce._runs(read, 1, [str(tmp_path)], tmp_path, ())
+    assert arguments(run)["--dataset"] == str(tmp_path)
+
+
 def test_a_first_stage_of_a_table_of_ones_own(table, tmp_path):
     """It stands in no table of the package, and its row is trained before the second stage."""
     parts = ["cifar100_lt_ir50", "cifar100_li2025", "200_epochs", "la", "sam_la_cifar100"]
