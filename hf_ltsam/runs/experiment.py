@@ -1,4 +1,4 @@
-"""When two runs are the same experiment but for the seed: then they have the same settings of the table below.
+"""Two runs are the same experiment, apart from the seed, if they agree in the settings below.
 
 A setting is the experiment's if it changes the trained weights, the data, or what the test measures. All others belong to
 one run: its seed, its places and names, what it logs and saves, and how fast it is. Training sets are told apart by their
@@ -34,7 +34,7 @@ _EXPERIMENT = {
     "normalisation crop_padding flip color_jitter cutout randaugment randaugment_magnitude",
     "second stage": "second_stage second_stage_args first_stage cache_features",
 }
-_CHOOSING_THE_BEST = {  # the experiment's where load_best_model_at_end is set, of one run otherwise
+_CHOOSING_THE_BEST = {  # the experiment's where evaluations choose weights or the learning rate, of one run otherwise
     "when": "eval_strategy eval_steps eval_delay eval_on_start save_strategy save_steps save_total_limit",
     "which": "metric_for_best_model greater_is_better",
 }
@@ -77,13 +77,18 @@ def experiment_of(record: RunRecord | None, recipe: Recipe | None) -> dict[str, 
     """
     settings = dict(recipe.settings) if recipe is not None else {}
     recorded = {} if record is None else _recorded(record)
-    one_run = OF_ONE_RUN if settings.get("load_best_model_at_end") else OF_ONE_RUN | OF_CHOOSING_THE_BEST
+    one_run = OF_ONE_RUN if _evaluations_matter(settings) else OF_ONE_RUN | OF_CHOOSING_THE_BEST
     if not recorded.get(_LABELS):  # nothing but their place tells the data apart
         one_run -= {"dataset"}
     experiment = {name: value for name, value in (settings | recorded).items() if name not in one_run}
     if isinstance(experiment.get("first_stage"), str):
         experiment["first_stage"] = _without_seed(experiment["first_stage"])
     return experiment
+
+
+def _evaluations_matter(settings: Mapping[str, Any]) -> bool:
+    """Whether evaluations during the training change its result: the weights that are kept, or the learning rate."""
+    return bool(settings.get("load_best_model_at_end")) or settings.get("lr_scheduler_type") == "reduce_lr_on_plateau"
 
 
 def _recorded(record: RunRecord) -> dict[str, Any]:

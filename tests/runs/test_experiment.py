@@ -64,10 +64,10 @@ def test_card_and_report_agree_on_every_setting(tmp_path, name):
     assert agreed(folders) == (name in recorded or name not in OF_THE_EXPERIMENT)
 
 
+@pytest.mark.parametrize("chosen", [{"load_best_model_at_end": True}, {"lr_scheduler_type": "reduce_lr_on_plateau"}])
 @pytest.mark.parametrize("name", sorted(OF_CHOOSING_THE_BEST))
-def test_what_chooses_the_best_weights_counts_where_they_are_chosen(tmp_path, name):
-    best = {"load_best_model_at_end": True}
-    assert not agreed(pair(tmp_path, {**best, name: 1}, {**best, name: 2}))
+def test_evaluations_count_where_they_choose_weights_or_learning_rate(tmp_path, name, chosen):
+    assert not agreed(pair(tmp_path, {**chosen, name: 1}, {**chosen, name: 2}))
 
 
 def test_a_setting_of_a_newer_release_parts_runs(tmp_path):
