@@ -126,7 +126,7 @@ def method_words(facts: RunFacts) -> dict[str, Any]:
 def _citations(facts: RunFacts) -> list[str]:
     """Of the second stage, then of its methods and losses and those of the first stage."""
     first = facts.second_stage.get("first_stage") or {}
-    described = [
+    described: list[tuple[Mapping[str, Any], Any]] = [
         (METHODS, facts.method),
         (LOSSES, facts.loss),
         (METHODS, first.get("method")),
