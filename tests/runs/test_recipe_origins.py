@@ -77,6 +77,7 @@ def test_settings_are_ones_own():
         ("cifar10_lt_ir50_ce_drw_sam", {"method_args.rho"}),
         ("cifar10_lt_ir100_ce_drw_sam", set()),
         ("imagenet_lt_la_sgd", set()),
+        ("inaturalist2018_la_sgd", {"normalisation"}),
         ("imagenet_lt_ce_sgd_lyu2025", {"training"}),
         ("cifar10_lt_ir50_ldam_sam_zhou2023b", {"method_args.rho"}),
         ("cifar100_lt_ir100_ce_swa", {"swa_learning_rate"}),
