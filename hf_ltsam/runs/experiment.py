@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +63,19 @@ OF_THE_EXPERIMENT, OF_CHOOSING_THE_BEST, OF_ONE_RUN = (
     frozenset(" ".join(table.values()).split()) for table in (_EXPERIMENT, _CHOOSING_THE_BEST, _ONE_RUN)
 )
 _LABELS = "training_labels_sha256"
+_OTHER_DEFAULTS = {
+    "lr_scheduler_type",
+    "optim",
+    "max_grad_norm",
+    "remove_unused_columns",
+}  # LTSamConfig's are not stock
 
 
 def experiment_of(record: RunRecord | None, recipe: Recipe | None) -> dict[str, Any]:
     """The settings of a run's experiment: two runs that differ in the seed alone have equal ones.
 
-    A setting that stands in no table, of a newer release for example, counts as the experiment's.
+    A setting that stands in no table, of a newer release for example, counts as the experiment's. One of the stock Trainer's
+    that a recipe leaves out has its default, so that stating the default makes no other experiment.
 
     Args:
         record: of the run; None while it has not finished.
@@ -75,7 +85,7 @@ def experiment_of(record: RunRecord | None, recipe: Recipe | None) -> dict[str, 
         Name of a setting -> value; of a finished run those of method, loss, model and data are complete. Empty where
         nothing is known.
     """
-    settings = dict(recipe.settings) if recipe is not None else {}
+    settings = {**stock_defaults(), **recipe.settings} if recipe is not None else {}
     recorded = {} if record is None else _recorded(record)
     one_run = OF_ONE_RUN if _evaluations_matter(settings) else OF_ONE_RUN | OF_CHOOSING_THE_BEST
     if not recorded.get(_LABELS):  # nothing but their place tells the data apart
@@ -84,6 +94,20 @@ def experiment_of(record: RunRecord | None, recipe: Recipe | None) -> dict[str, 
     if isinstance(experiment.get("first_stage"), str):
         experiment["first_stage"] = _without_seed(experiment["first_stage"])
     return experiment
+
+
+@cache
+def stock_defaults() -> dict[str, Any]:
+    """Of the settings that LTSamConfig takes over from transformers as they are."""
+    from transformers import TrainingArguments  # slow to import
+
+    names = OF_THE_EXPERIMENT | OF_CHOOSING_THE_BEST
+    defaults = {field.name: field.default for field in fields(TrainingArguments) if field.default is not MISSING}
+    return {
+        name: value.value if isinstance(value, Enum) else value
+        for name, value in defaults.items()
+        if name in names - _OTHER_DEFAULTS
+    }
 
 
 def _evaluations_matter(settings: Mapping[str, Any]) -> bool:

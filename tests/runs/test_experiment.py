@@ -9,7 +9,13 @@ from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.train.arguments import SecondStageArguments
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments
 from hf_ltsam.runs.card import read_facts
-from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_ONE_RUN, OF_THE_EXPERIMENT, experiment_of
+from hf_ltsam.runs.experiment import (
+    OF_CHOOSING_THE_BEST,
+    OF_ONE_RUN,
+    OF_THE_EXPERIMENT,
+    experiment_of,
+    stock_defaults,
+)
 from hf_ltsam.runs.folder import Recipe, RunFolder
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.report.configurations import configurations
@@ -144,3 +150,15 @@ def test_second_stages_start_from_the_first_stage_of_their_seed():
 def test_an_experiment_is_that_of_its_folder(tmp_path):
     one, other = (RunFolder(folder) for folder in pair(tmp_path, {"report_to": "none", "logging_steps": 5}))
     assert experiment_of(one.record, one.recipe) == experiment_of(other.record, other.recipe)
+
+
+@pytest.mark.parametrize("stated", [{"weight_decay": 0.0}, {"warmup_steps": 0}, {"label_smoothing_factor": 0.0}])
+def test_stating_a_default_is_no_other_experiment(tmp_path, stated):
+    assert agreed(pair(tmp_path, second=stated))
+    ((name, default),) = stated.items()
+    assert not agreed(pair(tmp_path, second={name: default + 0.25}))
+
+
+def test_the_stock_defaults_are_those_of_ltsam_config():
+    ours = {f.name: f.default for f in fields(LTSamConfig)}
+    assert stock_defaults() and all(ours[name] == default for name, default in stock_defaults().items())

@@ -40,7 +40,7 @@ def test_what_does_not_change_the_training_does_not_part_runs(made):
 
 
 @pytest.mark.parametrize(
-    "change", [{"learning_rate": 0.2}, {"num_train_epochs": 300}, {"per_device_train_batch_size": 8}]
+    "change", [{"learning_rate": 0.2}, {"num_train_epochs": 300}, {"per_device_train_batch_size": 16}]
 )
 def test_settings_part_runs_and_name_them(made, change):
     ((name, value),) = change.items()
