@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_ltsam.class_statistics import ClassStatistics
+    from hf_ltsam.landscape import LossLandscape
     from hf_ltsam.losses import LOSSES, make_loss
     from hf_ltsam.methods import METHODS, make_method
     from hf_ltsam.models import CifarResNetConfig, CifarResNetForImageClassification
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from hf_ltsam.training.config import LTSamConfig
     from hf_ltsam.training.durable_trainer import DurableTrainer
     from hf_ltsam.training.trainer import LTSamTrainer
+
+# hf_ltsam.methods and its like, without an import of their own
+_SUBPACKAGES = ("adapters", "losses", "methods", "models")
 
 __version__ = "0.1.0"
 
@@ -29,6 +33,7 @@ _HOMES = {
     "DurableTrainer": "hf_ltsam.training.durable_trainer",
     "LTSamConfig": "hf_ltsam.training.config",
     "LTSamTrainer": "hf_ltsam.training.trainer",
+    "LossLandscape": "hf_ltsam.landscape",
     "load_run": "hf_ltsam.runs.model",
     "make_loss": "hf_ltsam.losses",
     "make_method": "hf_ltsam.methods",
@@ -43,6 +48,7 @@ __all__ = [
     "DurableTrainer",
     "LTSamConfig",
     "LTSamTrainer",
+    "LossLandscape",
     "load_run",
     "make_loss",
     "make_method",
@@ -50,10 +56,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})

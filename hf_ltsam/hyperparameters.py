@@ -91,7 +91,8 @@ class Documented:
         Cost: 2 forwards, 3 backwards.
         Source: Li et al. 2025 Eq. 5 to 8.
 
-    Nothing is inherited: a class without a docstring has no equation, and its name as its title.
+    Nothing is inherited: a class without a docstring has no equation, and its name as its title. No hyper-parameter may have
+    the name of a fact.
 
     Class attributes:
         title: as the tables of papers write it.
@@ -112,6 +113,11 @@ class Documented:
         super().__init_subclass__(**arguments)
         stated = vars(cls)
         for name, value in _facts(cls.__name__, inspect.cleandoc(stated.get("__doc__") or "")).items():
+            if "ClassVar" not in str(inspect.get_annotations(cls).get(name, "ClassVar")):
+                raise TypeError(
+                    f"{cls.__name__}.{name} is a hyper-parameter by its annotation, and {name!r} is a fact that cards and "
+                    f"reports show: give the hyper-parameter another name, or annotate the fact as ClassVar."
+                )
             if name not in stated:
                 setattr(cls, name, value)
         if not isinstance(cls.citations, tuple):

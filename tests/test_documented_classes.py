@@ -114,3 +114,12 @@ def test_titles_of_what_is_not_registered():
     assert title_of(LOSSES, describe(LOSSES, smoothed)["name"]) == "smoothed"
     assert title_of(LOSSES, describe(LOSSES, Plain())["name"]) == "Plain"
     assert title_of({"plain": Plain}, "plain") == "Plain"
+
+
+@pytest.mark.parametrize("name", ["cost", "source", "title", "summary", "equation", "citations"])
+def test_a_hyperparameter_with_the_name_of_a_fact_is_refused(name):
+    """Cards and reports would show its value as the fact."""
+    with pytest.raises(TypeError, match=rf"Mine\.{name} is a hyper-parameter.*another name.*ClassVar"):
+        type("Mine", (Documented,), {"__annotations__": {name: "float"}, name: 1.0})
+    stated = type("Mine", (Documented,), {"__annotations__": {name: "ClassVar[tuple[str, ...]]"}, name: ("stated",)})
+    assert getattr(stated, name) == ("stated",)

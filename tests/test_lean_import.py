@@ -37,3 +37,25 @@ def test_training_from_tensors_imports_only_what_it_needs(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "eval_balanced" in done.stdout and "eval_few" in done.stdout
+
+
+SUBPACKAGES = """
+import sys
+import hf_ltsam
+assert "torch" not in sys.modules, "import hf_ltsam waits for torch"
+print("sam" in hf_ltsam.methods.METHODS, "ldam" in hf_ltsam.losses.LOSSES)
+print(hf_ltsam.models.__name__, hf_ltsam.adapters.__name__)
+print(hf_ltsam.LossLandscape.__name__, hf_ltsam.landscape.LossLandscape is hf_ltsam.LossLandscape)
+print({"adapters", "losses", "methods", "models"} <= set(dir(hf_ltsam)), hasattr(hf_ltsam, "method"))
+"""
+
+
+def test_the_public_subpackages_need_no_import_of_their_own():
+    done = subprocess.run([sys.executable, "-c", SUBPACKAGES], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "True True",
+        "hf_ltsam.models hf_ltsam.adapters",
+        "LossLandscape True",
+        "True False",
+    ]

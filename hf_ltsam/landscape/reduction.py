@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -11,17 +10,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_ltsam.landscape.batches import JointBatch, interleaved
-
-try:
-    from torch.distributed import set_timeout
-except ImportError:  # its name before it became public
-    from torch.distributed.distributed_c10d import _set_pg_timeout as set_timeout
-
-
-def limit_waiting(seconds: float) -> None:
-    """`ddp_timeout` also between processes on CPUs, to whom transformers does not pass it on; with one process nothing."""
-    if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
-        set_timeout(timedelta(seconds=seconds))
 
 
 def joint_batch(labels: Sequence[Tensor]) -> tuple[JointBatch, Tensor]:

@@ -24,7 +24,7 @@ class CheckpointError(OSError):
     """The disk is full, say. Earlier checkpoints are as they were."""
 
 
-def publish(written: Path, name: Path) -> None:
+def put_in_place(written: Path, name: Path) -> None:
     """Give a complete folder its name, in the place of one that has it.
 
     Raises:
@@ -102,8 +102,8 @@ def load_tensors(file: Path, device: torch.device) -> Any:
     return torch.load(file, map_location="cpu" if device.type == "cpu" else device, weights_only=True)
 
 
-def failure(folder: Path, error: Exception) -> CheckpointError:
-    """What to say of a checkpoint that could not be written: why, which one is left, and what would help."""
+def checkpoint_error(folder: Path, error: Exception) -> CheckpointError:
+    """The error of a checkpoint that could not be written: why, which one is left, and what would help."""
     earlier = last_checkpoint(folder.parent)
     remains = "There is no earlier one" if earlier is None else f"{earlier.name} is complete and stays as it is"
     there = next(parent for parent in folder.absolute().parents if parent.exists())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -22,12 +23,7 @@ _STOCK_LEARNING_RATE = 5e-5
 
 ASCENT_SCOPES = ("micro", "step")
 
-# What is made of settings, once -> the settings
-_MADE_OF = {
-    "update_rule": ("method", "method_args", "num_train_epochs", "max_steps"),
-    "sample_loss": ("loss", "loss_args"),
-    "class_weighting": ("reweighting", "reweighting_start"),
-}
+_CHOICES = "_choices"  # attribute: how a choice is made -> (its settings, the object)
 
 
 @dataclass(repr=False)  # transformers' own hides tokens
@@ -38,9 +34,9 @@ class LTSamConfig(TrainingArguments):
     silently breaks the comparison with them: the optimizer is SGD with momentum 0.9 when none is named, the schedule
     is cosine, gradients are not clipped, and unused columns are kept for transforms that run on the fly.
 
-    Method, loss and re-weighting are made of their settings here, once, when they are first asked for: `update_rule`,
-    `sample_loss` and `class_weighting` are the objects that a training uses. (Not before: a trainer may be given another
-    name than `method`, and `method_args` belong to that one then.)
+    Method, loss and re-weighting are made here: `update_rule`, `sample_loss` and `class_weighting` are the objects that a
+    training uses, the same ones as long as their settings are the same. (They are made on demand: a trainer may be given
+    another name than `method`, and `method_args` belong to that one then.)
 
     Raises:
         ValueError: a setting that cannot work, named with the reason and the way out.
@@ -196,14 +192,13 @@ class LTSamConfig(TrainingArguments):
                     f"got {getattr(self, name)!r}."
                 )
 
-    def check_choices(self) -> None:
-        """Make method, loss and re-weighting now.
+    def make_choices(self) -> tuple[Method, Loss | FeatureLoss, Reweighting]:
+        """Method, loss and re-weighting.
 
         Raises:
             ValueError: a name that does not exist, or an argument or value that it does not take.
         """
-        for name in _MADE_OF:
-            getattr(self, name)
+        return self.update_rule, self.sample_loss, self.class_weighting
 
     def _check_learning_rate(self) -> None:
         for share in self.lr_milestones or []:
@@ -257,30 +252,31 @@ class LTSamConfig(TrainingArguments):
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings alone, without tokens: `training_args.bin`, a pickle of this, may go anywhere. Copies ask HF_TOKEN."""
-        settings = {name: value for name, value in self.__dict__.items() if name not in _MADE_OF}
+        settings = {name: value for name, value in self.__dict__.items() if name != _CHOICES}
         return {name: None if name.endswith("_token") else value for name, value in settings.items()}
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """What was made of another value of the setting is made anew when it is next asked for."""
-        super().__setattr__(name, value)
-        for made, settings in _MADE_OF.items():
-            if name in settings:
-                self.__dict__.pop(made, None)
-
-    @cached_property
+    @property
     def update_rule(self) -> Method:
         """Of `method` and `method_args`."""
-        return make_method(self.method, **self.method_hyperparameters)
+        return self._choice(make_method, self.method, **self.method_hyperparameters)
 
-    @cached_property
+    @property
     def sample_loss(self) -> Loss | FeatureLoss:
         """Of `loss` and `loss_args`."""
-        return make_loss(self.loss, **(self.loss_args if isinstance(self.loss_args, dict) else {}))
+        return self._choice(make_loss, self.loss, **(self.loss_args if isinstance(self.loss_args, dict) else {}))
 
-    @cached_property
+    @property
     def class_weighting(self) -> Reweighting:
         """Of `reweighting` and `reweighting_start`."""
-        return Reweighting(self.reweighting, self.reweighting_start)
+        return self._choice(Reweighting, self.reweighting, start=self.reweighting_start)
+
+    def _choice(self, make: Callable[..., Any], name: str, /, **hyperparameters: Any) -> Any:
+        """The object of these settings, made anew once they differ, be it by a change inside a mapping."""
+        settings = (name, hyperparameters)
+        choices = self.__dict__.setdefault(_CHOICES, {})
+        if make not in choices or choices[make][0] != settings:
+            choices[make] = (deepcopy(settings), make(name, **hyperparameters))
+        return choices[make][1]
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -297,3 +293,14 @@ class LTSamConfig(TrainingArguments):
     def learning_rate_stands_still(self) -> bool:
         """Whether our SGD meets transformers' default learning rate, which was made for AdamW."""
         return self.names_no_optimizer and self.learning_rate == _STOCK_LEARNING_RATE
+
+
+def by_name_or_object(given: Any, kind: str, arguments: Any, make: Callable[..., Any]) -> Any:
+    """The object itself, or the one that a name stands for; the hyper-parameters in the config belong to a name."""
+    if isinstance(given, str):
+        return make(given, **(arguments or {}))
+    if arguments:
+        raise ValueError(
+            f"{kind} was passed as an object ({type(given).__name__}) and {kind}_args={arguments} as well: use one."
+        )
+    return given

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import update_wrapper
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,26 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import is_datasets_available
 
-from hf_ltsam.landscape.reduction import limit_waiting
 from hf_ltsam.models.renamed_weights import load_renamed
 from hf_ltsam.models.spectral_norm import folded_state, load_originals, normalised_layers, save_originals
 from hf_ltsam.training.checkpoint_folders import (
     ASIDE,
+    checkpoint_error,
     checkpoint_folder,
-    failure,
     last_checkpoint,
-    publish,
+    put_in_place,
     rotate,
     tidy,
 )
 from hf_ltsam.training.folder_lock import folder_lock
-from hf_ltsam.training.interruption import SigtermCheckpoint
+from hf_ltsam.training.interruption import SigtermCheckpoint, limit_waiting
 from hf_ltsam.training.loaders import Loaders, replaced
 
 
 class CheckpointedCallback(TrainerCallback, ABC):
-    """A callback with a state of its own (a running mean of the weights, say) that belongs into checkpoints.
+    """A callback with a state of its own (a running mean of the weights, say) that belongs in checkpoints.
 
     `DurableTrainer` saves it with every checkpoint, unless `save_only_model` is set, and gives it back before the first
     step of a training. Every process calls both; `args.should_save` says who writes files that all share.
@@ -51,7 +52,7 @@ class CheckpointedCallback(TrainerCallback, ABC):
 
     @abstractmethod
     def load_state(self, folder: Path | None, args: TrainingArguments, model: nn.Module) -> None:
-        """The inverse; None: a training that begins anew. The model has the checkpoint's weights already."""
+        """The inverse; None: a training that starts fresh. The model has the checkpoint's weights already."""
 
 
 class DurableTrainer(Trainer):
@@ -62,7 +63,7 @@ class DurableTrainer(Trainer):
 
     - A `checkpoint-N` is complete or does not exist. It is written aside, brought to the disk and renamed once every
       process has written its files; a full disk leaves the checkpoint before it as it was, and the error says so.
-    - A resumed run ends with the bits of an uninterrupted one, random augmentation, workers and several processes
+    - A resumed run ends bit for bit like an uninterrupted one, random augmentation, workers and several processes
       included: random numbers of a map-style training set depend on (seed, epoch, index) alone (`KeyedRandomness`).
       Weights that transformers saves under other names than the model's (ViT) are loaded under the right ones.
     - One training at a time in `output_dir`: a second process is refused, with the name of the first.
@@ -78,7 +79,7 @@ class DurableTrainer(Trainer):
 
     Example:
         trainer = DurableTrainer(model, TrainingArguments("runs/mine", save_steps=500), train_dataset=data)
-        trainer.train(resume_from_checkpoint=True)  # from the last complete checkpoint; False: anew
+        trainer.train(resume_from_checkpoint=True)  # from the last complete checkpoint; False: from the start
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -86,7 +87,7 @@ class DurableTrainer(Trainer):
         self._writes_aside = False
         self._resumed: Path | None = None  # the checkpoint that the training began with
         super().__init__(*args, **kwargs)
-        self.batch_loaders = Loaders(self.args)
+        self.batch_loaders = self.make_loaders()
         limit_waiting(self.args.ddp_timeout)
         self._sigterm = SigtermCheckpoint()
         if self.args.enable_jit_checkpoint:
@@ -127,6 +128,10 @@ class DurableTrainer(Trainer):
 
     # For subclasses.
 
+    def make_loaders(self) -> Loaders:
+        """What the loaders of this trainer read, made once."""
+        return Loaders(self.args)
+
     def check_checkpoint(self, folder: Path) -> None:
         """Refuse a checkpoint that this training cannot go on from, by an error; nothing is refused here."""
 
@@ -148,7 +153,13 @@ class DurableTrainer(Trainer):
         is_training: bool = False,
         dataloader_key: str | None = None,
     ) -> DataLoader:
-        """The stock loader, over what `loaders` makes of the data set."""
+        """The stock loader, over what `batch_loaders` makes of the data set.
+
+        Columns of a `datasets.Dataset` that the model does not take are removed before anything is read; those of any
+        other data set are read and then left out of the batch, as by the stock loader.
+        """
+        if is_datasets_available() and isinstance(dataset, import_module("datasets").Dataset):
+            dataset = self._remove_unused_columns(dataset, description=description)
         source = self.batch_loaders.source(dataset, sampler_fn, self.data_collator, is_training)
         drops_columns = self.args.remove_unused_columns and not source.whole_batches
         with (
@@ -188,11 +199,11 @@ class DurableTrainer(Trainer):
             self._name_best(run, written)
             self.accelerator.wait_for_everyone()  # the other processes' random states and callbacks are in
             if self.args.should_save:
-                publish(written, folder)
+                put_in_place(written, folder)
         except Exception as error:
             if self.args.should_save:
                 shutil.rmtree(run / ASIDE, ignore_errors=True)
-            raise failure(folder, error) from error
+            raise checkpoint_error(folder, error) from error
         self.accelerator.wait_for_everyone()  # all may read it from here on
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
@@ -228,7 +239,7 @@ class DurableTrainer(Trainer):
         return [c for c in self.callback_handler.callbacks if isinstance(c, CheckpointedCallback)]
 
     def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: Any) -> Any:
-        """As stock, which in the end deletes all but the best checkpoint if one is to be kept: done by our own deletion."""
+        """As stock, which deletes all but the best checkpoint where only one is kept: `rotate` has done it already."""
         if self.args.should_save and self.args.save_total_limit == 1 and self._best():
             rotate(Path(self._get_output_dir(trial)), 1, self._best())
         return super()._finalize_training(trial, num_train_samples, start_time)

@@ -1,4 +1,4 @@
-"""SIGTERM, as schedulers send it before they take a machine away: finish the step, save, end."""
+"""What ends a training from outside: SIGTERM, as schedulers send it before they take a machine away, and a dead process."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from transformers import TrainerCallback
 from transformers.utils import logging
+
+try:
+    from torch.distributed import set_timeout
+except ImportError:  # its name before it became public
+    from torch.distributed.distributed_c10d import _set_pg_timeout as set_timeout
 
 logger = logging.get_logger(__name__)
 
@@ -21,7 +27,7 @@ EXIT_STATUS = 128 + signal.SIGTERM  # as a shell reports a process that SIGTERM 
 class SigtermCheckpoint(TrainerCallback):
     """Ends the process with status 143 after the step in which SIGTERM came, with a checkpoint of that step.
 
-    It stands for transformers' own callback behind `enable_jit_checkpoint`, which saves in the middle of a step (batch
+    It replaces transformers' own callback behind `enable_jit_checkpoint`, which saves in the middle of a step (batch
     norm and random numbers have moved, the weights have not), straight into `checkpoint-N`, and only in the processes
     that the signal has reached. Several processes all end after the same step: at the end of every step they begin to
     exchange whether any of them was asked to end, and read the answer at the end of the next.
@@ -85,3 +91,9 @@ class SigtermCheckpoint(TrainerCallback):
             self._exchanges = []
             return bool(flag)
         return False
+
+
+def limit_waiting(seconds: float) -> None:
+    """Let `ddp_timeout` apply between processes on CPUs, to which transformers does not pass it on."""
+    if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
+        set_timeout(timedelta(seconds=seconds))

@@ -96,25 +96,24 @@ class ImageLoaders(Loaders):
 
     Args:
         args: of the trainer.
-        label_name: the key of the labels.
-        statistics: of the training set.
+        label_name: gives the key of the labels.
+        statistics: gives those of the training set.
     """
 
     args: LTSamConfig
 
-    def __init__(self, args: LTSamConfig, label_name: str, statistics: ClassStatistics | None) -> None:
+    def __init__(
+        self, args: LTSamConfig, label_name: Callable[[], str], statistics: Callable[[], ClassStatistics | None]
+    ) -> None:
         super().__init__(args)
-        self.label_name, self.statistics = label_name, statistics
+        self._label_name, self._statistics = label_name, statistics
         self.stores: WeakKeyDictionary[InMemoryImages, ImageStore] = WeakKeyDictionary()  # on `args.device`
         self.good_images: GoodImages | None = None
 
     def source(self, dataset: Any, sampler: Sampler | None, collator: Callable[..., Any], is_training: bool) -> Source:
         source = super().source(dataset, sampler, collator, is_training)
         if is_training and self.keyed is None:
-            return replace(source, dataset=class_sampled(self.args, dataset, self.label_name, self.statistics))
-        if is_training and self.args.sampling != UNIFORM:
-            classes = class_sampler(self.args, self.keyed, self.label_name)
-            source = replace(source, sampler=lambda _: classes)
+            return replace(source, dataset=class_sampled(self.args, dataset, self._label_name(), self._statistics()))
         batches = self._whole_batches(source.dataset) if collator is default_data_collator else None
         if batches is None:
             return replace(source, dataset=self._readable(source.dataset)) if is_training else source
@@ -125,6 +124,10 @@ class ImageLoaders(Loaders):
             pin_memory=source.pin_memory and batches.store.device.type == "cpu",  # what is there needs no copy
             whole_batches=True,
         )
+
+    def class_sampler(self) -> ClassSampler:
+        """Of the training set of the last loader, whose classes come in the shares that `sampling` asks for."""
+        return class_sampler(self.args, self.keyed, self._label_name())
 
     def bad_images(self, accelerator: Accelerator) -> dict[str, int]:
         """For the logs: the number of training images that could not be read so far, each counted once."""

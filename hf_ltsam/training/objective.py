@@ -90,11 +90,11 @@ class LabelledBatches:
     """Inputs and labels of batches, apart.
 
     Args:
-        label_name: the key of the labels in a batch.
+        label_name: gives the key of the labels in a batch.
     """
 
-    def __init__(self, label_name: str) -> None:
-        self.label_name = label_name
+    def __init__(self, label_name: Callable[[], str]) -> None:
+        self._label_name = label_name
         self._accepted: set[frozenset[str]] = set()  # columns that the model was seen to take
 
     def split(self, batch: dict[str, Any], model: nn.Module) -> MicroBatch:
@@ -103,7 +103,7 @@ class LabelledBatches:
         Raises:
             ValueError: there are no labels under their name, no samples, or columns that the model does not take.
         """
-        name = self.label_name
+        name = self._label_name()
         if name not in batch:
             renamed = " (the default collator renames 'label' to 'labels')" if name == "label" else ""
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo
-from transformers import TrainerCallback
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
 
@@ -47,7 +47,17 @@ class HubTrainer(DurableTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._uploads = BackgroundUploads()  # before the stock constructor, which makes the repository
         super().__init__(*args, **kwargs)
-        self.add_callback(_LastUploads(self))
+
+    def train(
+        self,
+        resume_from_checkpoint: str | os.PathLike[str] | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
+        """As `DurableTrainer`; uploads that are under way are finished after the callbacks' own end of the training."""
+        output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        self.finish_uploads()
+        return output
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Make the repository; a Hub that cannot be reached now is asked again later.
@@ -234,16 +244,6 @@ class HubTrainer(DurableTrainer):
 
 
 update_wrapper(HubTrainer.__init__, DurableTrainer.__init__)
-
-
-class _LastUploads(TrainerCallback):
-    """Waits for the uploads at the end of the training."""
-
-    def __init__(self, trainer: HubTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._trainer.finish_uploads()
 
 
 def _several(given: str | list[str] | None) -> tuple[str, ...]:

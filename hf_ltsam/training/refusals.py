@@ -137,17 +137,27 @@ def check_launcher(trainer: Trainer) -> None:
         )
 
 
-def check_optimizer(optimizer: Any, schedule: Any, args: LTSamConfig) -> None:
-    """Refuse an optimizer object that keeps its weights in two places, and a schedule object beside a set learning rate.
+def check_optimizer(optimizer: Any) -> None:
+    """Refuse an optimizer object that keeps its weights in two places.
 
     Raises:
-        ValueError: the optimizer has the train() and eval() of schedule-free ones; `swa_learning_rate` would change a
-            schedule that was passed.
+        ValueError: it has the train() and eval() of schedule-free ones.
     """
-    if schedule is not None and args.swa_learning_rate is not None:
-        raise ValueError("swa_learning_rate does not go with a schedule of your own in `optimizers`: leave one out.")
     if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):  # schedule-free's convention
         raise ValueError(f"{type(optimizer).__name__} does not go with LTSamTrainer: {_OPTIMIZERS['schedule_free']}.")
+
+
+def check_schedule(schedule: Any, args: LTSamConfig) -> None:
+    """Refuse a schedule object, passed or made by a subclass, beside a constant learning rate for the end.
+
+    Raises:
+        ValueError: `swa_learning_rate` would change that schedule.
+    """
+    if schedule is not None and args.swa_learning_rate is not None:
+        raise ValueError(
+            f"swa_learning_rate={args.swa_learning_rate} does not go with a schedule of your own (in `optimizers`, or made "
+            "by create_scheduler): leave one out."
+        )
 
 
 def check_eval_labels(labels: Tensor | None, num_classes: int) -> None:
@@ -177,8 +187,8 @@ def check_split(method: Method, statistics: ClassStatistics) -> str | None:
         return None
     if statistics.tail_threshold is None:
         raise ValueError(
-            f"{type(method).__name__} splits head from tail: set tail_threshold in LTSamConfig (classes with at most so "
-            f"many training images are tail). {statistics.describe_counts()} {statistics.propose_tail_threshold()}"
+            f"{type(method).__name__} splits head from tail: set tail_threshold in LTSamConfig (classes with at most this "
+            f"number of training images are the tail). {statistics.describe_counts()} {statistics.propose_tail_threshold()}"
         )
     empty = "tail" if not statistics.tail_classes else "head" if not statistics.head_classes else None
     if empty is None:

@@ -22,8 +22,8 @@ from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import FeatureLoss, Loss
 from hf_ltsam.methods.context import StepContext
 from hf_ltsam.training.config import LTSamConfig
-from hf_ltsam.training.finite_steps import SkippedSteps
 from hf_ltsam.training.objective import BatchLoss, Objective
+from hf_ltsam.training.skipped_steps import SkippedSteps
 from hf_ltsam.training.telemetry import GRADIENTS_EVERY, ClassGroups, Telemetry
 
 
@@ -73,6 +73,7 @@ class TrainingStep(TrainerCallback):
 
     def __init__(
         self,
+        *,
         model: nn.Module,
         args: LTSamConfig,
         accelerator: Accelerator,
@@ -86,14 +87,21 @@ class TrainingStep(TrainerCallback):
         self._args, self._accelerator = args, accelerator
         self._telemetry, self._skipped, self._memory = telemetry, skipped, memory
         self._context, self._samples_in_words = context, samples_in_words
-        self._observer = telemetry if args.telemetry else None
         self._sharded = sharded
-        self._once_per_step = args.ascent_scope == "step"
         self._weights = TrainableWeights(model, reads_norms=accelerator.scaler is not None)
         self._shortcuts: Shortcuts | None = None
         self._tried_with: Loss | FeatureLoss | None = None  # the loss that the shortcuts were tried with
         self._loss_scale = 1.0
         self._waiting: list[MicroBatch] = []  # for the last one of a step with one perturbation
+
+    @property
+    def _observer(self) -> Telemetry | None:
+        return self._telemetry if self._args.telemetry else None
+
+    @property
+    def _once_per_step(self) -> bool:
+        """Whether all samples of an optimizer step are perturbed together."""
+        return self._args.ascent_scope == "step"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._telemetry.reset()
@@ -101,7 +109,6 @@ class TrainingStep(TrainerCallback):
 
     def __call__(self, batch: MicroBatch, objective: Objective, moment: Moment) -> Tensor:
         """Add the vector to `.grad` as soon as its samples are there; the loss as the stock Trainer counts it."""
-        moment.module.train()
         if self._skipped.begin(moment.model):
             self._loss_scale = self._scale_of_this_step()
         self._waiting.append(batch)
@@ -119,7 +126,7 @@ class TrainingStep(TrainerCallback):
     def _add_gradient(
         self, batches: list[MicroBatch], objective: Objective, moment: Moment, weights: TrainableWeights, parts: int
     ) -> Tensor:
-        """Add the method's vector for these samples, one of so many parts of the gradient; the mean loss."""
+        """Add the method's vector for these samples, one of `parts` equal parts of the gradient; the mean loss."""
         processes = self._accelerator.num_processes
         together = processes > 1 and (self._once_per_step or are_sharded(weights.parameters))
         size = self._args.ascent_size
@@ -234,12 +241,12 @@ def ascent_groups(batches: Sequence[MicroBatch], size: int | None, together: boo
     """
     total = sum(map(len, batches))
     groups = [list(batches)] if size is None else in_groups(batches, size)
-    sizes = [sum(map(len, group)) for group in groups]
-    shares = [size / total for size in sizes]
+    counts = [sum(map(len, group)) for group in groups]
+    shares = [count / total for count in counts]
     if together:
-        joint = [joint_batch([b.labels for b in group]) for group in groups]
-        return [AscentGroup(g, labels, of, share) for g, (of, labels), share in zip(groups, joint, shares)]
-    labels = torch.cat([b.labels for b in batches]).cpu().split(sizes)
+        joined = [joint_batch([b.labels for b in group]) for group in groups]
+        return [AscentGroup(g, labels, joint, share) for g, (joint, labels), share in zip(groups, joined, shares)]
+    labels = torch.cat([b.labels for b in batches]).cpu().split(counts)
     return [AscentGroup(g, y, None, share) for g, y, share in zip(groups, labels, shares)]
 
 

@@ -11,6 +11,8 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.methods import METHODS, Method
+from hf_ltsam.runs.identity import describe
 
 logger = logging.get_logger(__name__)
 
@@ -40,15 +42,17 @@ class Telemetry:
     comes closest to halving the classes.
 
     Args:
-        statistics: of the training set.
+        statistics: gives those of the training set, or None, at every start.
     """
 
-    def __init__(self, statistics: ClassStatistics | None = None) -> None:
-        self._groups = None if statistics is None else ClassGroups(statistics)
+    def __init__(self, statistics: Callable[[], ClassStatistics | None] = lambda: None) -> None:
+        self._statistics = statistics
         self.reset()
 
     def reset(self) -> None:
         """Forget what an earlier training left."""
+        statistics = self._statistics()
+        self._groups = None if statistics is None else ClassGroups(statistics)
         self.acted = False  # whether any logged perturbation was longer than nothing
         self._norms: list[Tensor] = []
         self._gaps: list[Tensor] = []
@@ -175,12 +179,12 @@ class PerturbationWarning(TrainerCallback):
     """Warns at the end of a training with a method that perturbs, if no step was perturbed.
 
     Args:
-        telemetry: of the training.
-        method_in_words: the method with its hyper-parameters, on demand.
+        telemetry: of the training; nothing is known where `args.telemetry` is off.
+        method: gives the method.
     """
 
-    def __init__(self, telemetry: Telemetry, method_in_words: Callable[[], str]) -> None:
-        self._telemetry, self._method_in_words = telemetry, method_in_words
+    def __init__(self, telemetry: Telemetry, method: Callable[[], Method]) -> None:
+        self._telemetry, self._method = telemetry, method
         self._from_the_start = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -188,8 +192,14 @@ class PerturbationWarning(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._telemetry.pop()  # what was not logged
-        if self._from_the_start and state.global_step > 0 and not self._telemetry.acted:
+        observed = args.telemetry and self._from_the_start and state.global_step > 0
+        if observed and self._method().perturbs and not self._telemetry.acted:
             logger.warning(
-                f"{self._method_in_words()} perturbed nothing in all {state.global_step} steps: this was plain training. "
+                f"{_in_words(self._method())} perturbed nothing in all {state.global_step} steps: this was plain training. "
                 "Look at its radius and at start, stop and interval."
             )
+
+
+def _in_words(method: Method) -> str:
+    description = describe(METHODS, method)
+    return f"{description['name']}({', '.join(f'{k}={v}' for k, v in description['args'].items())})"

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.methods import METHODS, Method, make_method
@@ -23,9 +24,8 @@ from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import check_checkpointing, normalised_layers
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, describe, save_identity
-from hf_ltsam.training.config import LTSamConfig
+from hf_ltsam.training.config import LTSamConfig, by_name_or_object
 from hf_ltsam.training.evaluation import Evaluation
-from hf_ltsam.training.finite_steps import MethodMemory, SkippedSteps
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last
 from hf_ltsam.training.objective import LabelledBatches, Objective
@@ -38,11 +38,13 @@ from hf_ltsam.training.refusals import (
     check_head,
     check_launcher,
     check_optimizer,
+    check_schedule,
     check_split,
     check_stream,
     check_trial,
     check_types,
 )
+from hf_ltsam.training.skipped_steps import MethodMemory, SkippedSteps
 from hf_ltsam.training.step import Moment, TrainingStep
 from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
 from hf_ltsam.training.training_set import (
@@ -68,9 +70,10 @@ class LTSamTrainer(HubTrainer):
     Trainer makes of them, and checkpoints what `DurableTrainer` does. `eval_loss` is the plain cross-entropy of the raw
     logits, whatever the training loss.
 
-    It holds what it needs: `gradient_step` turns micro-batches into the method's vector, `batch_loaders` make the batches,
-    `logit_evaluation` gives the loss of an evaluation, `method_memory` keeps what the method remembers and `telemetry` what
-    the logs say of it.
+    Its parts: `batch_loaders` make the batches and `labelled_batches` part their labels from their inputs; `gradient_step`
+    turns micro-batches into the method's vector, `method_memory` keeps what the method remembers, `skipped_steps` skips a
+    step without a finite gradient, and `telemetry` collects what the logs show; `logit_evaluation` gives the loss of an
+    evaluation. `memory_layout` puts models and batches in channels-last order where that is set.
 
     Args:
         model, args, data_collator, train_dataset, eval_dataset, processing_class, model_init, compute_metrics,
@@ -90,6 +93,7 @@ class LTSamTrainer(HubTrainer):
 
     args: LTSamConfig
     batch_loaders: ImageLoaders
+    _created_lr_scheduler: bool
 
     def __init__(
         self,
@@ -114,18 +118,20 @@ class LTSamTrainer(HubTrainer):
         args = LTSamConfig() if args is None else args
         check_types(args, method, compute_loss_func)
         check_arguments(args)
-        check_optimizer(*optimizers, args)
+        check_optimizer(optimizers[0])
+        check_schedule(optimizers[1], args)
         check_stream(train_dataset, args)
         self.method = (
-            args.update_rule if method is None else _given(method, "method", args.method_hyperparameters, make_method)
+            args.update_rule
+            if method is None
+            else by_name_or_object(method, "method", args.method_hyperparameters, make_method)
         )
-        self.loss = args.sample_loss if loss is None else _given(loss, "loss", args.loss_args, make_loss)
+        self.loss = args.sample_loss if loss is None else by_name_or_object(loss, "loss", args.loss_args, make_loss)
         self.reweighting = args.class_weighting
         if args.should_save:
             check_output_folder(args.output_dir)
         made_by_us = optimizers[0] is None and optimizer_cls_and_kwargs is None
         _warn(_STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
-        self.memory_layout = in_channels_last if args.channels_last else _as_given  # of a model, or of a batch
         super().__init__(
             model=model,
             args=args,
@@ -155,7 +161,7 @@ class LTSamTrainer(HubTrainer):
         if compute_metrics is None and self.class_statistics is not None and not args.batch_eval_metrics:
             self.compute_metrics = LongTailMetrics(self.class_statistics)
         self._identity: dict[str, Any] | None = None  # of the training; it hashes all labels, so it is made once
-        self._hold()
+        self._make_parts()
 
     def _check_problem(self, eval_dataset: Any) -> None:
         """Whether method and loss go with the model, the classes and the labels."""
@@ -170,29 +176,30 @@ class LTSamTrainer(HubTrainer):
         for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
             check_eval_labels(readable_labels(dataset, self.label_names[0]), num_classes)
 
-    def _hold(self) -> None:
+    def make_loaders(self) -> ImageLoaders:
+        return ImageLoaders(self.args, lambda: self.label_names[0], lambda: self.class_statistics)
+
+    def _make_parts(self) -> None:
         """The parts of the trainer, each given what it needs."""
         args = self.args
-        self.labelled_batches = LabelledBatches(self.label_names[0])
-        self.batch_loaders = ImageLoaders(args, self.label_names[0], self.class_statistics)
+        self.labelled_batches = LabelledBatches(lambda: self.label_names[0])
         self.logit_evaluation = Evaluation(self.labelled_batches, self.compute_loss_context_manager)
-        self.method_memory, self.telemetry = MethodMemory(), Telemetry(self.class_statistics)
+        self.method_memory, self.telemetry = MethodMemory(), Telemetry(lambda: self.class_statistics)
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, args.max_skipped_steps)
         self.gradient_step = TrainingStep(
-            self.model,
-            args,
-            self.accelerator,
-            self.telemetry,
-            self.skipped_steps,
-            self.method_memory.values,
-            self.compute_loss_context_manager,
-            self._samples_in_words,
-            self.is_fsdp_enabled,
+            model=self.model,
+            args=args,
+            accelerator=self.accelerator,
+            telemetry=self.telemetry,
+            skipped=self.skipped_steps,
+            memory=self.method_memory.values,
+            context=self.compute_loss_context_manager,
+            samples_in_words=self._samples_in_words,
+            sharded=self.is_fsdp_enabled,
         )
-        for callback in (self.method_memory, self.gradient_step, self.skipped_steps):
+        warning = PerturbationWarning(self.telemetry, lambda: self.method)
+        for callback in (self.method_memory, self.gradient_step, self.skipped_steps, warning):
             self.add_callback(callback)
-        if args.telemetry and self.method.perturbs:
-            self.add_callback(PerturbationWarning(self.telemetry, lambda: _in_words(self.method)))
         if args.swa_start is not None:
             self._add_averaging(WeightAveraging(args.swa_start, args.swa_interval))
 
@@ -224,7 +231,7 @@ class LTSamTrainer(HubTrainer):
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     @property
-    def objective(self) -> Objective:
+    def training_objective(self) -> Objective:
         """What is minimised, and by which update rule."""
         statistics = require_statistics(self.class_statistics)
         return Objective(self.method, self.loss, self.args.loss_start, self.reweighting, statistics)
@@ -242,15 +249,16 @@ class LTSamTrainer(HubTrainer):
         `num_items_in_batch` is not used: the loss is a mean over samples, divided once by the number of accumulated
         micro-batches, before any backward pass (transformers#47688).
         """
-        batch = self.labelled_batches.split(self._prepare_inputs(self.memory_layout(inputs)), self.model)
-        return self.gradient_step(batch, self.objective, self._moment(model))
+        model.train()  # before `_prepare_inputs`, which a subclass may let the model take part in
+        batch = self.labelled_batches.split(self.memory_layout(self._prepare_inputs(inputs)), self.model)
+        return self.gradient_step(batch, self.training_objective, self._moment(model))
 
     def _moment(self, module: nn.Module) -> Moment:
         micro_batches = self.current_gradient_accumulation_steps
         return Moment(module, self.model, self.state.global_step, self.state.max_steps, micro_batches)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """As stock, which would compute for its logs what is known from judging the step."""
+        """As stock, with the norm that `SkippedSteps.judge` has computed."""
         return super()._get_grad_norm(model, self.skipped_steps.norm if grad_norm is None else grad_norm)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -259,6 +267,13 @@ class LTSamTrainer(HubTrainer):
         return super().get_decay_parameter_names(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """As stock, with `lr_milestones` and `swa_learning_rate`.
+
+        Raises:
+            ValueError: `swa_learning_rate` would change a schedule that a subclass has set.
+        """
+        if self.lr_scheduler is not None and not self._created_lr_scheduler:
+            check_schedule(self.lr_scheduler, self.args)
         if self.lr_scheduler is None:
             self.lr_scheduler: Any = configured_schedule(self.args, optimizer or self.optimizer, num_training_steps)
             self._created_lr_scheduler = self.lr_scheduler is not None
@@ -280,8 +295,22 @@ class LTSamTrainer(HubTrainer):
 
     # Model, batches and evaluation.
 
+    def memory_layout(self, value: Any) -> Any:
+        """A model or a batch in the memory order of the training."""
+        return in_channels_last(value) if self.args.channels_last else value
+
     def call_model_init(self, trial: Any = None) -> nn.Module:
+        check_trial(trial)
         return self.memory_layout(super().call_model_init(trial))
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return self.memory_layout(super()._prepare_inputs(inputs))
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
+        """Of a training set with an index."""
+        if self.args.sampling != UNIFORM:
+            return self.batch_loaders.class_sampler()
+        return super()._get_train_sampler(train_dataset)
 
     def get_train_dataloader(self) -> DataLoader:
         """As `DurableTrainer`, with a warning of a last batch that batch norm cannot normalise."""
@@ -321,7 +350,6 @@ class LTSamTrainer(HubTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        inputs = self.memory_layout(inputs)
         if self.label_names[0] in inputs or isinstance(self.model, PreTrainedModel):
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         # Without labels the stock step would take a bare tensor of one row for a tuple of one output.
@@ -331,7 +359,7 @@ class LTSamTrainer(HubTrainer):
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint of this run is made with; a run that differs must not resume it."""
-        labels, objective = readable_labels(self.train_dataset, self.label_names[0]), self.objective
+        labels, objective = readable_labels(self.train_dataset, self.label_names[0]), self.training_objective
         return {
             "method": describe(METHODS, self.method),
             "loss": describe(LOSSES, self.loss),
@@ -356,26 +384,6 @@ class LTSamTrainer(HubTrainer):
         if self.class_statistics is not None:
             self.class_statistics.save(folder)
             save_identity(folder, self._identity or self.identity())
-
-
-def _given(given: Any, kind: str, arguments: Any, make: Callable[..., Any]) -> Any:
-    """The object itself, or the one that a name stands for; the hyper-parameters in the config belong to a name."""
-    if isinstance(given, str):
-        return make(given, **(arguments or {}))
-    if arguments:
-        raise ValueError(
-            f"{kind} was passed as an object ({type(given).__name__}) and {kind}_args={arguments} as well: use one."
-        )
-    return given
-
-
-def _in_words(method: Method) -> str:
-    description = describe(METHODS, method)
-    return f"{description['name']}({', '.join(f'{k}={v}' for k, v in description['args'].items())})"
-
-
-def _as_given(value: Any) -> Any:
-    return value
 
 
 def _warn(message: str | None) -> None:

@@ -102,8 +102,8 @@ class WeightAveraging(CheckpointedCallback):
             torch.save(state, folder / _FILE_NAME)
 
     def load_state(self, folder: Path | None, args: TrainingArguments, model: nn.Module) -> None:
-        saved = folder is not None and (folder / _FILE_NAME).is_file()
-        self.load_mean_state(load_tensors(folder / _FILE_NAME, args.device) if folder and saved else None, model)
+        file = None if folder is None else folder / _FILE_NAME
+        self.load_mean_state(load_tensors(file, args.device) if file and file.is_file() else None, model)
 
     def mean_state(self) -> dict[str, Any] | None:
         """The running mean, as tensors; None before there is any."""

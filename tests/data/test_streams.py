@@ -125,5 +125,5 @@ def test_cifar_by_name(shared):
     stream = load_long_tailed(name, folder, streaming=True, splits=("train",), imbalance_ratio=200)
     assert list(stream) == ["train"] and stream["train"].num_shards == 16
     assert len({row[column] for row in stream["train"].take(40)}) > 3
-    with pytest.raises(ValueError, match=r"cifar100 has 100 classes, cifar10_lt has 10"):
+    with pytest.raises(ValueError, match=r"cifar100 has 100 classes, CIFAR-10-LT has 10"):
         load_long_tailed("cifar10_lt", folder)

@@ -57,7 +57,7 @@ def test_a_step_reads_nothing(name, args, rows, without_random_numbers):
     step = step_of(given, memory=memory)
     given.model, given.x, given.y = given.model.to("meta"), given.x.to("meta"), given.y.to("meta")
     loss = landscape_of(given, shortcuts=None if rows is None else Known(given.model, rows))
-    loss._observer = telemetry = Telemetry(step.statistics)
+    loss._observer = telemetry = Telemetry(lambda: step.statistics)
     for _ in range(2):  # the second has a memory
         gradient = make_method(name, **args).update(loss, step)
         telemetry.losses(loss.first_losses, loss.labels)

@@ -32,7 +32,7 @@ def config(folder, **changes):
 
 def test_the_trainer_uses_what_the_config_has_made(tmp_path):
     args = config(tmp_path)
-    args.check_choices()
+    args.make_choices()
     made = [getattr(args, name) for name in MADE]
     trainer = LTSamTrainer(nn.Linear(4, 3), args, train_dataset=DATA)
     for mine, theirs in zip([trainer.method, trainer.loss, trainer.reweighting], made, strict=True):
@@ -52,12 +52,12 @@ def test_the_trainer_uses_what_the_config_has_made(tmp_path):
 )
 def test_choices_are_checked_without_a_trainer(change, named, tmp_path):
     with pytest.raises(ValueError, match=named):
-        config(tmp_path, **change).check_choices()
+        config(tmp_path, **change).make_choices()
 
 
 def test_another_setting_is_another_object(tmp_path):
     args = config(tmp_path)
-    args.check_choices()
+    args.make_choices()
     loss, weighting = args.sample_loss, args.class_weighting
     args.method, args.method_args = "sam", {"rho": 0.3}
     assert args.update_rule == SAM(rho=0.3)
@@ -66,11 +66,28 @@ def test_another_setting_is_another_object(tmp_path):
     assert args.update_rule.rho(0.25) == 0.2
 
 
+def test_a_change_inside_the_hyperparameters_is_another_object(tmp_path):
+    """As a loop over a grid makes it: one config, whose mapping is written into between two trainers."""
+    args = config(tmp_path, method="sam", method_args={"rho": 0.05}, loss_args={"tau": 0.5})
+    first = LTSamTrainer(nn.Linear(4, 3), args, train_dataset=DATA)
+    args.method_args["rho"], args.loss_args["tau"] = 0.5, 2.0
+    second = LTSamTrainer(nn.Linear(4, 3), args, train_dataset=DATA)
+    assert (first.method.rho, second.method.rho) == (0.05, 0.5)
+    assert (first.loss.tau, second.loss.tau) == (0.5, 2.0)
+
+
+def test_a_change_inside_a_schedule_is_another_object(tmp_path):
+    args = config(tmp_path, method_args={"rho": {"piecewise": {"values": [0.1, 0.2], "boundaries": [0.5]}}})
+    assert args.update_rule.rho(0.9) == 0.2
+    args.method_args["rho"]["piecewise"]["values"][1] = 0.4
+    assert args.update_rule.rho(0.9) == 0.4
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda args: pickle.loads(pickle.dumps(args))])
 def test_copies_are_settings_alone(copied, tmp_path):
     args = config(tmp_path, hub_token="secret")
     before = pickle.dumps(args)
-    args.check_choices()
+    args.make_choices()
     assert pickle.dumps(args) == before, "what is made of settings is not part of training_args.bin"
     again = copied(args)
     assert not set(MADE) & set(vars(again)) and again.hub_token is None
@@ -80,7 +97,7 @@ def test_copies_are_settings_alone(copied, tmp_path):
 def test_written_down_it_is_settings_alone(tmp_path):
     args = config(tmp_path)
     before = args.to_json_string()
-    args.check_choices()
+    args.make_choices()
     assert args.to_json_string() == before and json.loads(before)["method"] == "focal_sam"
     assert not set(MADE) & (set(args.to_dict()) | set(dataclasses.asdict(args)) | set(args.to_sanitized_dict()))
     assert dataclasses.replace(args, method="sam", method_args=None).update_rule == SAM()

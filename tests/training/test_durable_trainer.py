@@ -55,15 +55,15 @@ def test_the_stock_trainer_does_not_resume_random_augmentation(tmp_path):
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     from hf_ltsam.training import checkpoint_folders
 
-    publish, calls = checkpoint_folders.publish, []
+    put_in_place, calls = checkpoint_folders.put_in_place, []
 
     def full_the_second_time(written, name):
         calls.append(name)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        publish(written, name)
+        put_in_place(written, name)
 
-    monkeypatch.setattr("hf_ltsam.training.durable_trainer.publish", full_the_second_time)
+    monkeypatch.setattr("hf_ltsam.training.durable_trainer.put_in_place", full_the_second_time)
     with pytest.raises(CheckpointError, match=r"checkpoint-8 could not be written.*checkpoint-4 is complete") as error:
         trainer(tmp_path).train()
     assert "resume_from_checkpoint=True goes on" in error.value.__notes__[0]

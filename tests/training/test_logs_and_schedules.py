@@ -113,7 +113,7 @@ def test_gaps_of_head_and_tail_add_up_to_the_whole(method, args, exact_rows, tmp
 def test_half_precision_and_skipped_steps_do_not_spoil_the_means():
     from hf_ltsam.training.telemetry import Telemetry
 
-    telemetry = Telemetry(ClassStatistics([500, 50, 5]))
+    telemetry = Telemetry(lambda: ClassStatistics([500, 50, 5]))
     for step in range(1000):
         telemetry.perturbed_pass(torch.tensor(2.0), None, torch.tensor(0.1, dtype=torch.bfloat16))
         telemetry.losses(torch.tensor([torch.nan if step == 7 else 1.0, 3.0]), torch.tensor([0, 2]))
@@ -126,7 +126,7 @@ def test_half_precision_and_skipped_steps_do_not_spoil_the_means():
 def test_groups_without_a_sample_are_not_logged():
     from hf_ltsam.training.telemetry import Telemetry
 
-    telemetry = Telemetry(ClassStatistics([500, 50, 5]))
+    telemetry = Telemetry(lambda: ClassStatistics([500, 50, 5]))
     telemetry.losses(torch.tensor([1.0, 3.0]), torch.tensor([0, 2]))
     telemetry.end_step()
     telemetry.losses(torch.tensor([2.0, 8.0]), torch.tensor([0, 0]))

@@ -36,7 +36,7 @@ def check(run: Run) -> None:
             f"--second_stage {run.stage.second_stage}: a second stage starts from a finished run: ltsam decouple RUN "
             "--second_stage ..., or --config with the same recipe."
         )
-    config.check_choices()
+    config.make_choices()
     check_arguments(config)
     if config.push_to_hub:
         require_network("--push_to_hub")

@@ -423,7 +423,7 @@ def test_a_damaged_file_of_results(checkpoint, test_images, capsys):
     (checkpoint / "evaluation").mkdir()
     (checkpoint / "evaluation" / "ood_results.json").write_text('{"sets": {')  # by something that was killed
     message = refused(capsys, "--model", checkpoint, "--sets", test_images, "--use_cpu")
-    assert "ood_results.json is damaged" in message and "remove it" in message
+    assert "ood_results.json is damaged" in message and "Remove it, and evaluate again" in message
 
 
 def test_a_corrupt_image_is_named(checkpoint, test_images, capsys):

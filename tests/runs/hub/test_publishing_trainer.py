@@ -155,6 +155,23 @@ def test_a_failing_hub_neither_stops_nor_changes_the_training(hub, tmp_path, cap
     assert same(weights(hub), run.model.state_dict())
 
 
+def test_uploads_are_finished_after_every_callback(hub, tmp_path, monkeypatch):
+    """One that was added later may take its time, or push something of its own; the uploads go on meanwhile."""
+    events = []
+
+    class Late(TrainerCallback):
+        def on_train_end(self, *_, **__):
+            events.append("callback")
+
+    finish = publishing.HubTrainer.finish_uploads
+    monkeypatch.setattr(publishing.HubTrainer, "finish_uploads", lambda self: events.append("uploads") or finish(self))
+    run = published(tmp_path)
+    run.add_callback(Late())
+    run.train()
+    assert events == ["callback", "uploads"]
+    assert hub.messages[-1] == "Training in progress, step 3"
+
+
 def test_what_has_failed_is_sent_at_the_end(hub, tmp_path):
     run = published(tmp_path, max_steps=1)
     hub.fail("/commit/", 500, times=3)  # all tries of the first upload

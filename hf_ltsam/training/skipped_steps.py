@@ -1,4 +1,4 @@
-"""Skipped steps, after an overflow under a gradient scaler or a loss or gradient that is not finite, leave no trace."""
+"""The method's memory, and skipped steps: one without a finite gradient leaves no trace in memory, weights or buffers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.get_logger(__name__)
 
 
 class MethodMemory(CheckpointedCallback):
-    """What the method remembers from step to step, as long as the training and with every checkpoint.
+    """What the method remembers from step to step, kept for the whole training and saved with every checkpoint.
 
     Every process has its own, since it saw other samples. Resumed by more processes than there were, the others begin with
     that of the first one.
@@ -49,7 +49,7 @@ def _memory_file(process: int) -> str:
 
 
 class SkippedSteps(TrainerCallback):
-    """Skips a step without a finite gradient, so that nothing but the logs tells of it.
+    """Skips a step without a finite gradient, so that only the logs show it.
 
     Weights are never touched by such a step, and the method's memory is put back to what it was before it. So are the
     model's buffers (batch norm's running statistics), but not where a scaler alone skips the step: the forward pass was in
@@ -140,7 +140,7 @@ class SkippedSteps(TrainerCallback):
         message = f"Step {step} is skipped, its gradient is not finite: {cause}."
         if self._in_a_row >= self._stop_after:
             raise FloatingPointError(
-                f"{message} It is the {self._in_a_row}. in a row, and max_skipped_steps={self._stop_after} ends the "
+                f"{message} That is {self._in_a_row} in a row, and max_skipped_steps={self._stop_after} ends the "
                 "training there. Look at these samples; else lower the learning rate or rho. The last checkpoint is intact."
             )
         logger.warning(message)
