@@ -90,7 +90,7 @@ def run_second_stage(run: Run) -> RunRecord:
         metrics, choice = _normalise(run, first, stage, trainer)
     else:
         metrics, choice = train(run, trainer).metrics, {}
-    facts = {**describe(SECOND_STAGES, stage), **choice, "first_stage": origin}
+    facts = {**describe(SECOND_STAGES, stage), **_paper(stage), **choice, "first_stage": origin}
     record = finish(run, first.splits, trainer, metrics, facts)
     if trainer.is_world_process_zero():
         print_results(record, run.config.output_dir)
@@ -270,6 +270,11 @@ def _held_out(run: Run, first: FirstStage, stage: TauNorm) -> CachedFeatures:
     everything = _features(run, first, first.data.plain_train)
     rows = hold_out(everything.labels, stage.share, run.config.seed)
     return CachedFeatures(everything.features[rows], everything.labels[rows])
+
+
+def _paper(stage: SecondStage) -> dict[str, Any]:
+    """What the card of the run says of the stage."""
+    return {"title": stage.title, "source": stage.source, "citations": list(stage.citations)}
 
 
 def _origin(first: FirstStage) -> dict[str, Any]:

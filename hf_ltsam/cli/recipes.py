@@ -5,6 +5,7 @@
     ltsam recipes li2025_table2                          one table
     ltsam recipes cifar100_lt_ir100_la_focal_sam         all settings of a row, where each number comes from, what is assumed
     ltsam recipes cifar100_lt_ir100_la_focal_sam --json  the settings alone, as one JSON object
+    ltsam recipes parts/training_li2025                  one of the parts that rows are made of
 
 In place of a name there may be the file of a recipe of yours.
 """
@@ -39,6 +40,7 @@ from hf_ltsam.runs.recipe_tables import (
 )
 from hf_ltsam.runs.recipes import Expanded, expand, recipe_names
 
+_PART = "parts/"  # before the name of a part, which would hide the rows that have it as a word
 _WIDTH = 80
 _NAME_WIDTH = 52  # of the longest name
 _COLUMNS = ("all", "many", "med", "few")  # of the groups
@@ -80,7 +82,8 @@ def _one(words: Sequence[str]) -> Path | RecipeRow | str | None:
     (name,) = words
     if Path(name).is_file():
         return Path(name)
-    return published_rows().get(name) or (name if name in parts() else None)
+    part = name.removeprefix(_PART)
+    return published_rows().get(name) or (part if part in parts() and part != name else None)
 
 
 # One recipe: what it is, then setting by setting.
@@ -117,8 +120,16 @@ def _described(row: RecipeRow) -> Iterator[tuple[str, str]]:
         for table in _tables() for other in table.rows if other.name == row.name
     ]  # fmt: skip
     yield "tables", ", ".join(tables) or f"{row.table}, as a first stage"
-    program = "decouple" if "first_stage" in row.settings else "train"
-    yield "command", f"ltsam {program} --config {row.name} --seed 0"
+    yield "command", _command(row)
+
+
+def _command(row: RecipeRow) -> str:
+    """Runs as it is, but for the place of images that are nowhere to be downloaded."""
+    settings = expand(row).settings
+    if "first_stage" in settings:
+        return f"ltsam decouple --config {row.name} --seed 0"
+    place = "" if "dataset" in settings else " --dataset FOLDER"
+    return f"ltsam train --config {row.name}{place} --seed 0"
 
 
 def _numbers(published: Published) -> str:
@@ -162,7 +173,7 @@ def _origin(expanded: Expanded, name: str) -> str:
 def _print_tables(words: Sequence[str]) -> None:
     lines = [line for table in _tables() for line in _lines(table, _chooser(table, words))]
     if not lines:
-        names = [*recipe_names(), *table_names(), *parts()]
+        names = [*recipe_names(), *table_names(), *(f"{_PART}{part}" for part in parts())]
         hint = nearest(words[0], names).partition(" Valid:")[0] if len(words) == 1 else ""
         raise ValueError(
             f"No recipe has {' and '.join(map(repr, words))} in its name, table or title.{hint} `ltsam recipes` lists all."

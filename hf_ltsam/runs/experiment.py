@@ -1,4 +1,4 @@
-"""When two runs are the same experiment but for the seed: then they have the same settings of the table below.
+"""Two runs are the same experiment, apart from the seed, if they agree in the settings below.
 
 A setting is the experiment's if it changes the trained weights, the data, or what the test measures. All others belong to
 one run: its seed, its places and names, what it logs and saves, and how fast it is. Training sets are told apart by their
@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ _EXPERIMENT = {
     "normalisation crop_padding flip color_jitter cutout randaugment randaugment_magnitude",
     "second stage": "second_stage second_stage_args first_stage cache_features",
 }
-_CHOOSING_THE_BEST = {  # the experiment's where load_best_model_at_end is set, of one run otherwise
+_CHOOSING_THE_BEST = {  # the experiment's where evaluations choose weights or the learning rate, of one run otherwise
     "when": "eval_strategy eval_steps eval_delay eval_on_start save_strategy save_steps save_total_limit",
     "which": "metric_for_best_model greater_is_better",
 }
@@ -60,12 +63,19 @@ OF_THE_EXPERIMENT, OF_CHOOSING_THE_BEST, OF_ONE_RUN = (
     frozenset(" ".join(table.values()).split()) for table in (_EXPERIMENT, _CHOOSING_THE_BEST, _ONE_RUN)
 )
 _LABELS = "training_labels_sha256"
+_OTHER_DEFAULTS = {
+    "lr_scheduler_type",
+    "optim",
+    "max_grad_norm",
+    "remove_unused_columns",
+}  # LTSamConfig's are not stock
 
 
 def experiment_of(record: RunRecord | None, recipe: Recipe | None) -> dict[str, Any]:
     """The settings of a run's experiment: two runs that differ in the seed alone have equal ones.
 
-    A setting that stands in no table, of a newer release for example, counts as the experiment's.
+    A setting that stands in no table, of a newer release for example, counts as the experiment's. One of the stock Trainer's
+    that a recipe leaves out has its default, so that stating the default makes no other experiment.
 
     Args:
         record: of the run; None while it has not finished.
@@ -75,15 +85,34 @@ def experiment_of(record: RunRecord | None, recipe: Recipe | None) -> dict[str, 
         Name of a setting -> value; of a finished run those of method, loss, model and data are complete. Empty where
         nothing is known.
     """
-    settings = dict(recipe.settings) if recipe is not None else {}
+    settings = {**stock_defaults(), **recipe.settings} if recipe is not None else {}
     recorded = {} if record is None else _recorded(record)
-    one_run = OF_ONE_RUN if settings.get("load_best_model_at_end") else OF_ONE_RUN | OF_CHOOSING_THE_BEST
+    one_run = OF_ONE_RUN if _evaluations_matter(settings) else OF_ONE_RUN | OF_CHOOSING_THE_BEST
     if not recorded.get(_LABELS):  # nothing but their place tells the data apart
         one_run -= {"dataset"}
     experiment = {name: value for name, value in (settings | recorded).items() if name not in one_run}
     if isinstance(experiment.get("first_stage"), str):
         experiment["first_stage"] = _without_seed(experiment["first_stage"])
     return experiment
+
+
+@cache
+def stock_defaults() -> dict[str, Any]:
+    """Of the settings that LTSamConfig takes over from transformers as they are."""
+    from transformers import TrainingArguments  # slow to import
+
+    names = OF_THE_EXPERIMENT | OF_CHOOSING_THE_BEST
+    defaults = {field.name: field.default for field in fields(TrainingArguments) if field.default is not MISSING}
+    return {
+        name: value.value if isinstance(value, Enum) else value
+        for name, value in defaults.items()
+        if name in names - _OTHER_DEFAULTS
+    }
+
+
+def _evaluations_matter(settings: Mapping[str, Any]) -> bool:
+    """Whether evaluations during the training change its result: the weights that are kept, or the learning rate."""
+    return bool(settings.get("load_best_model_at_end")) or settings.get("lr_scheduler_type") == "reduce_lr_on_plateau"
 
 
 def _recorded(record: RunRecord) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The folder of a run: the files in it and what they say. No other module names or opens them.
+"""The folder of a run: the files in it, whose names are defined here, and what they say.
 
 runs/mine/seed0/
     recipe.yaml                     every setting that was made, and the command

@@ -21,16 +21,17 @@ A row has any of `label` (its name in the source), `detail`, `parts`, `published
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from hf_ltsam.hyperparameters import nearest
 
+T = TypeVar("T")
 RECIPES = Path(__file__).parents[1] / "recipes"
 TABLES = RECIPES / "tables"
 GROUPS = ("overall", "many", "medium", "few")
@@ -157,18 +158,36 @@ def table_names() -> list[str]:
 
 @cache
 def published_rows() -> dict[str, RecipeRow]:
-    """The rows of the tables that come with the package, by name; each from the table that holds its parts."""
+    """The rows of the tables that come with the package, by name; each from the table that holds its parts.
+
+    Raises:
+        ValueError: two tables define one row.
+    """
     tables = [load_table(TABLES / f"{name}.yaml") for name in table_names()]
     rows = [row for table in tables for row in (*table.rows, *table.first_stages) if row.parts]
-    return {row.name: row for row in rows}
+    return _each_once((row.name, row, f"the table {row.table}") for row in rows)
 
 
 @cache
 def parts() -> dict[str, dict[str, Any]]:
-    """The parts that rows are made of, by name."""
-    return {
-        name: values for file in sorted(RECIPES.glob("parts/*.yaml")) for name, values in load_mapping(file).items()
-    }
+    """The parts that rows are made of, by name.
+
+    Raises:
+        ValueError: two files define one part.
+    """
+    files = sorted(RECIPES.glob("parts/*.yaml"))
+    return _each_once((name, values, file.name) for file in files for name, values in load_mapping(file).items())
+
+
+def _each_once(defined: Iterable[tuple[str, T, str]]) -> dict[str, T]:
+    """name -> value, of names, values and the places that define them."""
+    values: dict[str, T] = {}
+    places: dict[str, str] = {}
+    for name, value, place in defined:
+        if name in values:
+            raise ValueError(f"{places[name]} and {place} both define {name}: give one of them another name.")
+        values[name], places[name] = value, place
+    return values
 
 
 def load_table(path: Path) -> Table:
@@ -181,6 +200,10 @@ def load_table(path: Path) -> Table:
     unknown = sorted(set(values) - set(_OF_A_TABLE))
     if unknown:
         raise ValueError(f"{path} sets {unknown[0]!r}, which no table has.{nearest(unknown[0], _OF_A_TABLE)}")
+    if "rows" in values and "blocks" in values:
+        raise ValueError(
+            f"{path} sets both 'rows' and 'blocks': put the rows into a block, `- {{rows: [...]}}`, or take the blocks away."
+        )
     blocks = values.get("blocks") or ([{"rows": values["rows"]}] if values.get("rows") else None)
     missing = [
         key for key, value in {**values, "rows": blocks}.items() if key in ("title", "source", "rows") and not value

@@ -29,6 +29,7 @@ __all__ = [
 
 _KINDS = ("source", "assumed", "ours")
 _CONDITIONS = ("stated_with", "used_by")
+_SPLIT = "split"
 _IDENTITY = ("builder", "model", "adapter", "loss", "method", "second_stage")  # what settings must share with their row
 
 
@@ -41,7 +42,7 @@ class Origin:
             no result of a source hangs on).
         words: the source, or what stands in for one.
         stated_with: parts that a recipe must have for the source to state it; in others it is assumed.
-        used_by: methods that read the setting; empty: all.
+        used_by: methods that read the setting, or "split": those that part head from tail; empty: all.
     """
 
     kind: str
@@ -51,13 +52,26 @@ class Origin:
 
     def assumption(self, names: frozenset[str], method: str | None) -> str | None:
         """In words, of a recipe with these parts and this method; None where there is none to make."""
-        if self.used_by and method not in self.used_by:
-            return None
+        words = self._unstated(names)
+        return words if words is not None and self._is_used_by(method) else None
+
+    def _unstated(self, names: frozenset[str]) -> str | None:
         if self.kind == "assumed":
             return self.words
         if self.kind == "source" and not names.issuperset(self.stated_with):
             return f"stated for other recipes only: {self.words}"
         return None
+
+    def _is_used_by(self, method: str | None) -> bool:
+        if not self.used_by or method in self.used_by:
+            return True
+        return _SPLIT in self.used_by and _needs_split(method)
+
+
+def _needs_split(method: str | None) -> bool:
+    from hf_ltsam.methods import METHODS  # needs torch, which lists of recipes do without
+
+    return method in METHODS and METHODS[method].needs_split
 
 
 @dataclass(frozen=True)
@@ -273,4 +287,8 @@ def _has_origin(value: Any) -> bool:
 
 def _origin(value: Mapping[str, Any]) -> Origin:
     kind = next(kind for kind in _KINDS if kind in value)
-    return Origin(kind, str(value[kind]), **{name: tuple(value[name]) for name in _CONDITIONS if name in value})
+    return Origin(kind, str(value[kind]), **{name: _names(value[name]) for name in _CONDITIONS if name in value})
+
+
+def _names(value: str | list[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)

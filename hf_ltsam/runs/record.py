@@ -28,8 +28,9 @@ class RunRecord:
             null], "ece", "samples"}, as `split_results` gives them. Accuracies are fractions in [0, 1].
         reweighting: `{"scheme": ..., "start": ...}`.
         sampling: which training images an epoch showed, as in `LTSamConfig`.
-        second_stage: `{"name", "args", "first_stage": {"folder", "method", "loss", "weights_sha256"}}` of a run that started
-            from another one and changed its classifier alone, and whatever the stage chose (`tau`); else empty.
+        second_stage: `{"name", "args", "title", "source", "citations", "first_stage": {"folder", "method", "loss",
+            "weights_sha256"}}` of a run that started from another one and changed its classifier alone, and whatever the
+            stage chose (`tau`); else empty.
         weight_averaging: `{"start": ..., "interval": ...}` where the results are those of averaged weights, else empty.
         model: whatever names it, such as `{"model": "cifar_resnet", "depth": 32, "head": "linear"}`.
         data: whatever names it, such as `{"name": "cifar10", "imbalance_ratio": 100, "fingerprint": ...}`.

@@ -13,8 +13,10 @@ from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.saved_run import open_run
 from hf_ltsam.cli.train.splits import load_splits
+from hf_ltsam.runs.card import model_card, read_facts
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.model import load_run
+from hf_ltsam.training.second_stage import SECOND_STAGES
 
 QUICK = [
     "--use_cpu",
@@ -71,6 +73,9 @@ def test_the_folder_is_a_run_with_another_classifier(name, first, tmp_path, caps
     assert record.second_stage["name"] == name and record.sampling == "class_aware"
     assert record.second_stage["first_stage"]["method"] == RunFolder(first).finished_record().method
     assert record.second_stage["first_stage"]["folder"] == str(first)
+    kind, text = SECOND_STAGES[name], model_card(read_facts(out), "me/out").text
+    assert f"the second stage {kind.title}" in text and f"{kind.title} ({kind.source}" in text
+    assert all(f"{{{key}," in text for key in kind.citations) and "`ltsam decouple --config recipe.yaml" in text
     assert record.class_statistics == RunFolder(first).finished_record().class_statistics
     assert record.results["test"]["samples"] == 12 and record.command.startswith(
         f"ltsam decouple {first} --second_stage"

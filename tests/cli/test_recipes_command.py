@@ -51,6 +51,13 @@ def test_rows_that_have_all_words(said):
     )
 
 
+def test_the_name_of_a_part_is_a_word_to_search_for(said):
+    names = names_in(said("imbsam"))
+    assert "cifar100_lt_ir100_la_imbsam" in names and len(names) > 5
+    assert "Lyu et al. 2025" in said("parts/imbsam") and not names_in(said("parts/imbsam"))
+    assert json.loads(said("parts/imbsam", "--json")) == read_recipe("imbsam")
+
+
 def test_a_table_by_its_name(said):
     assert names_in(said("li2025_table10")) == ["inaturalist2018_la_sam_300_epochs", "inaturalist2018_la_focal_sam"]
 
@@ -108,6 +115,12 @@ def test_one_without_a_published_number(said):
     assert "ltsam decouple --config second_stage/cifar100_lt_ir100_ce_sgd_then_lws --seed 0" in text
 
 
+def test_the_command_asks_for_images_that_cannot_be_downloaded(said):
+    text = " ".join(said("imagenet_lt_la_sgd").split())
+    assert "command ltsam train --config imagenet_lt_la_sgd --dataset FOLDER --seed 0" in text
+    assert "--config demo/digits --seed 0" in " ".join(said("demo/digits").split())
+
+
 @pytest.mark.parametrize(
     "name", ["cifar100_lt_ir100_la_focal_sam", "second_stage/cifar10_lt_ir50_ce_sgd_then_crt", "demo/digits"]
 )
@@ -130,6 +143,8 @@ def test_a_recipe_of_ones_own(said, tmp_path):
         (["focal_sam", "--json"], "--json prints the settings of one recipe"),
         (["--json"], "--json prints the settings of one recipe"),
         (["focal_sam", "nothing"], "No recipe has 'focal_sam' and 'nothing'"),
+        (["parts/imbsma"], "'parts/imbsam'"),
+        (["training_lyu2025"], "'parts/training_lyu2025'"),
         (["nosuchthing"], "`ltsam recipes` lists all"),
     ],
 )

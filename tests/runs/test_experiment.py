@@ -9,7 +9,13 @@ from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.train.arguments import SecondStageArguments
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments
 from hf_ltsam.runs.card import read_facts
-from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_ONE_RUN, OF_THE_EXPERIMENT, experiment_of
+from hf_ltsam.runs.experiment import (
+    OF_CHOOSING_THE_BEST,
+    OF_ONE_RUN,
+    OF_THE_EXPERIMENT,
+    experiment_of,
+    stock_defaults,
+)
 from hf_ltsam.runs.folder import Recipe, RunFolder
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.report.configurations import configurations
@@ -64,10 +70,10 @@ def test_card_and_report_agree_on_every_setting(tmp_path, name):
     assert agreed(folders) == (name in recorded or name not in OF_THE_EXPERIMENT)
 
 
+@pytest.mark.parametrize("chosen", [{"load_best_model_at_end": True}, {"lr_scheduler_type": "reduce_lr_on_plateau"}])
 @pytest.mark.parametrize("name", sorted(OF_CHOOSING_THE_BEST))
-def test_what_chooses_the_best_weights_counts_where_they_are_chosen(tmp_path, name):
-    best = {"load_best_model_at_end": True}
-    assert not agreed(pair(tmp_path, {**best, name: 1}, {**best, name: 2}))
+def test_evaluations_count_where_they_choose_weights_or_learning_rate(tmp_path, name, chosen):
+    assert not agreed(pair(tmp_path, {**chosen, name: 1}, {**chosen, name: 2}))
 
 
 def test_a_setting_of_a_newer_release_parts_runs(tmp_path):
@@ -144,3 +150,15 @@ def test_second_stages_start_from_the_first_stage_of_their_seed():
 def test_an_experiment_is_that_of_its_folder(tmp_path):
     one, other = (RunFolder(folder) for folder in pair(tmp_path, {"report_to": "none", "logging_steps": 5}))
     assert experiment_of(one.record, one.recipe) == experiment_of(other.record, other.recipe)
+
+
+@pytest.mark.parametrize("stated", [{"weight_decay": 0.0}, {"warmup_steps": 0}, {"label_smoothing_factor": 0.0}])
+def test_stating_a_default_is_no_other_experiment(tmp_path, stated):
+    assert agreed(pair(tmp_path, second=stated))
+    ((name, default),) = stated.items()
+    assert not agreed(pair(tmp_path, second={name: default + 0.25}))
+
+
+def test_the_stock_defaults_are_those_of_ltsam_config():
+    ours = {f.name: f.default for f in fields(LTSamConfig)}
+    assert stock_defaults() and all(ours[name] == default for name, default in stock_defaults().items())

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hf_ltsam.methods import METHODS
 from hf_ltsam.runs.recipes import assumptions, expand, find_recipe, read_recipe, recipe_names, row_of
 
 
@@ -76,6 +77,7 @@ def test_settings_are_ones_own():
         ("cifar10_lt_ir50_ce_drw_sam", {"method_args.rho"}),
         ("cifar10_lt_ir100_ce_drw_sam", set()),
         ("imagenet_lt_la_sgd", set()),
+        ("inaturalist2018_la_sgd", {"normalisation"}),
         ("imagenet_lt_ce_sgd_lyu2025", {"training"}),
         ("cifar10_lt_ir50_ldam_sam_zhou2023b", {"method_args.rho"}),
         ("cifar100_lt_ir100_ce_swa", {"swa_learning_rate"}),
@@ -100,3 +102,16 @@ def test_assumptions_of_a_run_that_differs_from_the_row():
 def test_every_row_is_found_by_its_settings():
     for name in recipe_names()[::7]:
         assert row_of(read_recipe(name)).name == name
+
+
+@pytest.mark.parametrize("name", [*METHODS, None])
+def test_a_setting_of_the_methods_that_part_head_from_tail(mine, name):
+    text = "tail_threshold: {value: 9, assumed: a guess, used_by: split}\n"
+    path = mine(text if name is None else f"{text}method: {name}\n")
+    splits = name is not None and METHODS[name].needs_split
+    assert expand(path).assumptions == ({"tail_threshold": "a guess"} if splits else {})
+
+
+def test_a_setting_of_one_method(mine):
+    text = "depth: {value: 9, assumed: a guess, used_by: sam}\n"
+    assert expand(mine(f"{text}method: sam\n")).assumptions and not expand(mine(f"{text}method: sgd\n")).assumptions

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from hf_ltsam.runs import recipe_tables
 from hf_ltsam.runs.recipe_tables import Published, load_table
 from hf_ltsam.runs.recipes import find_recipe
 
@@ -93,3 +94,22 @@ def test_numbers_that_cannot_be_read_are_refused_with_file_and_row(written, publ
 def test_a_block_with_a_key_that_none_has(written):
     with pytest.raises(ValueError, match=r"sets 'part', which no block has.*'parts'"):
         load_table(written({**TABLE, "blocks": [{"part": ["a"], "rows": ["one"]}]}))
+
+
+def test_rows_beside_blocks_would_be_lost(written):
+    with pytest.raises(ValueError, match=r"table\.yaml sets both 'rows' and 'blocks'"):
+        load_table(written({**TABLE, "rows": ["cifar100_lt_ir100_la_sam"]}))
+
+
+def test_a_name_that_is_defined_twice(tmp_path, monkeypatch):
+    """Of two tables or two files of parts; the later one would silently take the place of the earlier one."""
+    for folder, values in (("tables", TABLE), ("parts", {"one": {"depth": 8}})):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            (tmp_path / folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.setattr(recipe_tables, "RECIPES", tmp_path)
+    monkeypatch.setattr(recipe_tables, "TABLES", tmp_path / "tables")
+    with pytest.raises(ValueError, match="the table a and the table b both define one"):
+        recipe_tables.published_rows.__wrapped__()
+    with pytest.raises(ValueError, match=r"a\.yaml and b\.yaml both define one"):
+        recipe_tables.parts.__wrapped__()

@@ -67,6 +67,7 @@ class TableOfRuns:
     rows: in the order of the source.
     settings: of every row that is trained from its start, and of every first stage.
     whole: all rows of the file, of which `rows` may be some.
+    stages: the `first_stages` of the file, whether or not a row starts from them.
     """
 
     name: str
@@ -75,6 +76,7 @@ class TableOfRuns:
     rows: tuple[Row, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     whole: tuple[Row, ...] = ()
+    stages: tuple[Row, ...] = ()
 
     def only(self, names: Sequence[str]) -> TableOfRuns:
         """The rows of these names, in the order of the table; * stands for any text.
@@ -91,7 +93,7 @@ class TableOfRuns:
     def first_stages(self) -> tuple[Row, ...]:
         """What has to be trained before the rows and is none of them, each once; as the table has it, if it has it."""
         needed = {Path(name).stem: name for row in self.rows if (name := row.first_stage) is not None}
-        chosen, rows = [row.name for row in self.rows], {row.name: row for row in self.whole}
+        chosen, rows = [row.name for row in self.rows], {row.name: row for row in (*self.stages, *self.whole)}
         return tuple(rows.get(n, Row(name, self.settings)) for n, name in needed.items() if n not in chosen)
 
 
@@ -103,9 +105,9 @@ def read_table(name: str) -> TableOfRuns:
         ValueError: a file that does not hold a table.
     """
     table = load_table(_find(name))
-    rows = tuple(_row(row, table.settings) for row in table.rows)
+    rows, stages = (tuple(_row(row, table.settings) for row in kind) for kind in (table.rows, table.first_stages))
     source = f"{table.source} (without {table.without})" if table.without else table.source
-    return TableOfRuns(table.name, table.title, source, rows, table.settings, rows)
+    return TableOfRuns(table.name, table.title, source, rows, table.settings, rows, stages)
 
 
 def _find(name: str) -> Path:

@@ -19,6 +19,7 @@ from hf_ltsam.runs.card.sentences import (
     limits,
     loading,
     method_words,
+    second_stage,
     seeds_sentence,
     summary,
 )
@@ -102,6 +103,7 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
         "data_sentence": data_sentence(facts, statistics) if statistics else "",
         "groups_table": groups_table(statistics) if statistics else "",
         "construction": construction(record),
+        "second_stage": second_stage(facts),
         **method_words(facts),
         "hyperparameters_table": hyperparameters_table(facts),
         "results_table": results_table(facts),
@@ -115,6 +117,7 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
         "curvature_loss": ((facts.sharpness or {}).get("loss") or {}).get("name", "the loss").replace("_", " "),
         "cost": cost(facts),
         "command": record.command if record else "",
+        "program": "decouple" if facts.second_stage else "train",
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
         "limits": limits(facts, stated.license),
         "other_files": _other_files(facts),

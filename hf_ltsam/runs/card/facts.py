@@ -60,6 +60,11 @@ class RunFacts:
         return self.record.reweighting if self.record else self.identity.get("reweighting", {})
 
     @property
+    def second_stage(self) -> Mapping[str, Any]:
+        """As the record has it; empty where the run was trained from its start."""
+        return self.record.second_stage if self.record else self.identity.get("second_stage", {})
+
+    @property
     def class_names(self) -> list[str] | None:
         """By logit; None where the model names none."""
         named = self.config.get("id2label") or dict(enumerate(self.config.get("label_names") or ()))

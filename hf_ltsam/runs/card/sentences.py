@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hf_ltsam.class_statistics import ClassStatistics
@@ -27,16 +28,42 @@ def summary(facts: RunFacts) -> str:
             f" trained on long-tailed data ({facts.statistics.total:,} images: {max(counts):,} of the largest class, "
             f"{min(counts):,} of the smallest, imbalance ratio {facts.statistics.imbalance_ratio:.4g})"
         )
-    how = f" with {_method_name(facts)}" if facts.method else ""
+    how = f" with {_training(facts)}" if facts.method else ""
     start = f", starting from `{facts.trained_from}`" if facts.trained_from else ""
     return f"{kind}{classes},{data}{how}{start}." if data or how else f"{kind}{classes}."
 
 
-def _method_name(facts: RunFacts) -> str:
-    name = str((facts.method or {}).get("name"))
-    shown = title_of(METHODS, name)
-    loss = str((facts.loss or {}).get("name", "cross_entropy")).replace("_", " ")
-    return f"plain gradients and the loss {loss}" if name == "sgd" else f"{shown} and the loss {loss}"
+def _training(facts: RunFacts) -> str:
+    """Method and loss; of a second stage those of the first one, then the stage."""
+    if not facts.second_stage:
+        return _method_and_loss(facts.method, facts.loss)
+    first = facts.second_stage.get("first_stage") or {}
+    before = f"{_method_and_loss(first['method'], first.get('loss'))}, then " if "method" in first else ""
+    return f"{before}the second stage {_stage_title(facts.second_stage)}"
+
+
+def _method_and_loss(method: Mapping[str, Any] | None, loss: Mapping[str, Any] | None) -> str:
+    name = _name(method)
+    shown = "plain gradients" if name == "sgd" else title_of(METHODS, name)
+    return f"{shown} and the loss {(_name(loss) or 'cross_entropy').replace('_', ' ')}"
+
+
+def _stage_title(stage: Mapping[str, Any]) -> str:
+    return str(stage.get("title", stage["name"]))
+
+
+def second_stage(facts: RunFacts) -> str:
+    """What the second stage was, and on what; empty where there was none."""
+    stage = facts.second_stage
+    if not stage:
+        return ""
+    source = f" ({stage['source']})" if stage.get("source") else ""
+    first = stage.get("first_stage") or {}
+    before = f", trained with {_method_and_loss(first['method'], first.get('loss'))}" if "method" in first else ""
+    return (
+        f"{_stage_title(stage)}{source} changed the classifier alone; everything else is that of the first stage{before}. "
+        "Method, loss and cost below are those of the second stage."
+    )
 
 
 def loading(facts: RunFacts, repo: str) -> str:
@@ -92,8 +119,21 @@ def method_words(facts: RunFacts) -> dict[str, Any]:
         "method_source": f"{method.source}." if method and method.source else "",
         "loss_equation": f"`{loss.equation}`" if loss else _name(facts.loss),
         "loss_source": loss.source if loss else "",
-        "bibtex": bibtex([citation for cited in (method, loss) if cited for citation in cited.citations]),
+        "bibtex": bibtex(_citations(facts)),
     }
+
+
+def _citations(facts: RunFacts) -> list[str]:
+    """Of the second stage, then of its methods and losses and those of the first stage."""
+    first = facts.second_stage.get("first_stage") or {}
+    described: list[tuple[Mapping[str, Any], Any]] = [
+        (METHODS, facts.method),
+        (LOSSES, facts.loss),
+        (METHODS, first.get("method")),
+        (LOSSES, first.get("loss")),
+    ]
+    classes = [registry[name] for registry, value in described if (name := _name(value)) in registry]
+    return [*facts.second_stage.get("citations", ()), *(key for cited in classes for key in cited.citations)]
 
 
 def _name(described: Any) -> str:

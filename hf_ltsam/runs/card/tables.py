@@ -84,6 +84,10 @@ def hyperparameters_table(facts: RunFacts) -> str:
     for what, described in (("method", facts.method), ("loss", facts.loss)):
         if described is not None:
             rows.append([what, f"`{described['name']}`", _arguments(described)])
+    if stage := facts.second_stage:
+        chosen = {"tau": stage["tau"]} if "tau" in stage else {}
+        described = {"name": stage["name"], "args": {**stage.get("args", {}), **chosen}}
+        rows.append(["second stage", f"`{stage['name']}`", _arguments(described)])
     scheme = facts.reweighting.get("scheme", "none")
     if scheme != "none":
         rows.append(["class weights", f"`{scheme}`", f"`start`: {facts.reweighting.get('start')}"])

@@ -16,6 +16,7 @@ from hf_ltsam.losses import LOSSES
 from hf_ltsam.methods import METHODS
 from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.folder import RECIPE
+from hf_ltsam.runs.recipes import assumptions
 from hf_ltsam.runs.report.content import Listing, Missing, Section, Table
 from hf_ltsam.runs.report.reading import ReportedRun
 from hf_ltsam.runs.report.saved_parts import TestResult
@@ -109,7 +110,7 @@ def title(facts: Mapping[str, Any]) -> str:
 
 
 def section(configurations: Sequence[Configuration]) -> Section:
-    """Configuration and command of each run."""
+    """Configuration and command of each run, and what its settings rest on that no source states."""
     runs = [run for c in configurations for run in c.runs]
     names = differing(configurations)
     tables = [_differences(configurations, names)] if names else []
@@ -122,7 +123,8 @@ def section(configurations: Sequence[Configuration]) -> Section:
         Listing(f"{c.title}: all settings ({RECIPE} of {run.folder})", run.recipe.text)
         for c in configurations if (run := c.first(lambda run: run.recipe is not None)) and run.recipe
     ]  # fmt: skip
-    return Section(TITLE, tables=[*tables, _runs(configurations)], listings=listings, missing=missing)
+    tables += [_runs(configurations), *_assumed(configurations)]
+    return Section(TITLE, tables=tables, listings=listings, missing=missing)
 
 
 def _differences(configurations: Sequence[Configuration], names: Sequence[str]) -> Table:
@@ -133,6 +135,16 @@ def _differences(configurations: Sequence[Configuration], names: Sequence[str]) 
 def _runs(configurations: Sequence[Configuration]) -> Table:
     rows = [[str(run.folder), c.title, run.seed, _versions(run)] for c in configurations for run in c.runs]
     return Table("Runs", ["folder", "configuration", "seed", "versions"], rows)
+
+
+def _assumed(configurations: Sequence[Configuration]) -> list[Table]:
+    """The assumptions of published rows whose settings the runs have; no table where there are none."""
+    rows = [
+        [c.title, setting, words]
+        for c in configurations if (run := c.first(lambda run: run.recipe is not None)) and run.recipe
+        for setting, words in assumptions(run.recipe.settings).items()
+    ]  # fmt: skip
+    return [Table("Assumed: settings that no source states", ["configuration", "setting", "why"], rows)] if rows else []
 
 
 def _versions(run: ReportedRun) -> str:

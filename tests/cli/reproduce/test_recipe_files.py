@@ -9,7 +9,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from cli.reproduce.recipe_rows import ROWS
 from transformers import ConvNextImageProcessor, ResNetConfig
 
-from hf_ltsam import METHODS, make_loss
+from hf_ltsam import make_loss
 from hf_ltsam.cli.train.model import build_model, wanted_format
 from hf_ltsam.runs.recipe_tables import RECIPES, TABLES, load_table, parts, published_rows, table_names
 from hf_ltsam.runs.recipes import expand, read_recipe, recipe_names
@@ -77,15 +77,14 @@ def test_every_number_has_its_origin(part):
     for name, origin in expanded.origins.items():
         assert origin.words.strip() and not origin.words.startswith(("the same", "see ")), name
         if origin.kind == "source":
-            assert re.search(r"et al\. 20\d\d|LIFT|torch|no source clips", origin.words), name
+            assert re.search(r"et al\. 20\d\d|LIFT|torch", origin.words), name
 
 
 def test_parts_rows_and_methods_that_are_named_exist():
-    split = {name for name, method in METHODS.items() if method.needs_split}
     for part in PARTS:
         for name, origin in expand(part).origins.items():
             assert set(origin.stated_with) <= set(PARTS), (part, name)
-            assert set(origin.used_by) in (set(), split), (part, name)
+            assert set(origin.used_by) <= {"split"}, (part, name)
     for row in published_rows().values():
         assert all(published_rows()[name].published for name in row.compare), row.name
 

@@ -262,6 +262,29 @@ def test_a_second_stage_starts_from_the_first_of_its_seed(table, tmp_path):
     assert started == [["sharp", "plain"], ["then"]]
 
 
+def test_the_table_of_the_demo_has_data(tmp_path):
+    """Those of `ltsam demo`, or any others."""
+    read = read_table("demo")
+    (run,) = reproduce._runs(read, 1, [], tmp_path, ())
+    assert run.row.expanded["dataset"] == "runs/demo/digits" and "--dataset" not in arguments(run)
+    (run,) = reproduce._runs(read, 1, [str(tmp_path)], tmp_path, ())
+    assert arguments(run)["--dataset"] == str(tmp_path)
+
+
+def test_a_first_stage_of_a_table_of_ones_own(table, tmp_path):
+    """It stands in no table of the package, and its row is trained before the second stage."""
+    parts = ["cifar100_lt_ir50", "cifar100_li2025", "200_epochs", "la", "sam_la_cifar100"]
+    rows = [{"my_second": {"parts": ["second_stage"], "first_stage": "my_first", "second_stage": "crt"}}]
+    first = [{"rows": [{"my_first": {"parts": parts, "depth": 20}}]}]
+    read = read_table(str(written(table, rows=rows, first_stages=first, settings={"bf16": True})))
+    (stage,) = read.first_stages()
+    assert stage.expanded == {**read_recipe("cifar100_lt_ir50_la_sam"), "depth": 20, "bf16": True}
+    runs = [RowRun(row, 0, tmp_path / "runs") for row in (stage, *read.rows)]
+    for run in runs:
+        run.check()
+    assert arguments(runs[1])["--first_stage"] == arguments(runs[0])["--output_dir"]
+
+
 def test_a_first_stage_that_is_a_row_keeps_its_own_settings(table):
     table.parent.joinpath("then.yaml").write_text(f"first_stage: {table.parent / 'sharp.yaml'}\nsecond_stage: crt\n")
     read = read_table(str(written(table, rows=[{"sharp.yaml": {"depth": 14}}, "then.yaml"])))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from runs.report.made_runs import metrics, write_run
 
-from hf_ltsam.runs.report.configurations import configurations, differing, setting, spread
+from hf_ltsam.runs.recipes import read_recipe
+from hf_ltsam.runs.report.configurations import configurations, differing, section, setting, spread
 from hf_ltsam.runs.report.reading import read_run
 
 ACCURACIES = [0.9, 0.8, 0.7, 0.4, 0.2]
@@ -39,7 +40,7 @@ def test_what_does_not_change_the_training_does_not_part_runs(made):
 
 
 @pytest.mark.parametrize(
-    "change", [{"learning_rate": 0.2}, {"num_train_epochs": 300}, {"per_device_train_batch_size": 8}]
+    "change", [{"learning_rate": 0.2}, {"num_train_epochs": 300}, {"per_device_train_batch_size": 16}]
 )
 def test_settings_part_runs_and_name_them(made, change):
     ((name, value),) = change.items()
@@ -83,3 +84,11 @@ def test_a_run_without_metrics_is_named_by_its_recipe(tmp_path):
 def test_means_and_deviations():
     assert spread([1.0, 2.0, 6.0]) == (3.0, pytest.approx(np.sqrt(7)))
     assert spread([2.0])[0] == 2.0 and np.isnan(spread([2.0])[1]) and np.isnan(spread([])).all()
+
+
+def test_what_a_published_row_assumes_is_in_the_report(made):
+    runs = [made(read_recipe(f"cifar100_lt_ir{ratio}_la_focal_sam"), method="focal_sam") for ratio in (100, 200)]
+    (table,) = [table for table in section(configurations(runs)).tables if table.caption.startswith("Assumed")]
+    assert [row[1] for row in table.rows] == ["method_args.rho", "method_args.gamma", "method_args.lam"]
+    assert all("imbalance_ratio 200" in row[0] and "stated for other recipes only" in row[2] for row in table.rows)
+    assert not [t for t in section(configurations(runs[:1])).tables if t.caption.startswith("Assumed")]
