@@ -31,7 +31,7 @@ MODULES = (
     "hf_ltsam.schedules",
     "hf_ltsam.methods.protocol",
     "hf_ltsam.methods.context",
-    "hf_ltsam.landscape.landscape",
+    "hf_ltsam.landscape",
     "hf_ltsam.landscape.vector",
     "hf_ltsam.training.weight_averaging",
     "hf_ltsam.models",
