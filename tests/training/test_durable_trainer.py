@@ -23,7 +23,16 @@ def assert_same(a, b):
         assert name == y[0] and torch.equal(x, y[1]), name
 
 
-def test_killed_and_resumed_it_is_the_stock_trainer_uninterrupted(tmp_path):
+@pytest.fixture
+def one_thread():
+    """As the runs that are killed have: bit for bit needs the same number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_killed_and_resumed_it_is_the_stock_trainer_uninterrupted(tmp_path, one_thread):
     """AdamW, the stock loss, gradient clipping; no subclass, no setting of this library."""
     folder = tmp_path / "killed"
     for death in [(FORWARD, 7), (FORWARD, 6), ("torch.save", 2)]:  # in steps 7 and 4 + 6, and while writing
