@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -45,5 +48,21 @@ class Hessian(SymmetricOperator):
         product = torch.zeros(self.size, dtype=self.dtype, device=self.device)
         for part in self._loss.parts():
             gradient = flat_gradient(part, self._parameters, create_graph=True)
-            product += flat_gradient(gradient @ vector, self._parameters)
+            with _second_derivatives():
+                product += flat_gradient(gradient @ vector, self._parameters)
         return product
+
+
+@contextmanager
+def _second_derivatives() -> Iterator[None]:
+    """Torch's word for a missing derivative, in ours."""
+    try:
+        yield
+    except RuntimeError as error:
+        missing = re.search(r"derivative for (?:aten::)?\W?(\w+?)(?:_backward)?\W* is not implemented", str(error))
+        if missing is None:
+            raise
+        raise ValueError(
+            f"This model has no Hessian: torch has no second derivative of {missing[1]}, which one of its layers uses. "
+            "Replace that layer (Hardsigmoid by Sigmoid, say), or measure sharpness alone, which needs no Hessian."
+        ) from error
