@@ -195,6 +195,12 @@ class LongTailMetrics:
     statistics: ClassStatistics
     _batches: list[_Decisions] = field(default_factory=list, init=False, repr=False, compare=False)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the metrics, where every class has a test sample."""
+        groups = (name for name, classes in self.statistics.groups.items() if classes)
+        return ("accuracy", "overall", "balanced", *groups, "ece")
+
     def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
         """Of logits (N, C), or of predicted classes (N,), as `preprocess_logits_for_metrics` may make them: without "ece".
 

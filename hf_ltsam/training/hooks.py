@@ -12,6 +12,8 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from transformers import Trainer, TrainerCallback
 
+from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.training.refusals import OPTIMIZERS
 
 # Method of the stock Trainer that no training of ours calls -> why, and what to do instead.
@@ -34,6 +36,9 @@ _UNREAD = {
 }
 
 
+_TIMES = ("runtime", "samples_per_second", "steps_per_second")  # what every evaluation adds
+
+
 def check_hooks(trainer: Trainer, ours: type[Trainer]) -> None:
     """Refuse a hook that a training of ours would pass over in silence.
 
@@ -49,6 +54,35 @@ def check_hooks(trainer: Trainer, ours: type[Trainer]) -> None:
     for name, (unset, way_out) in _UNREAD.items():
         if getattr(trainer, name, unset) is not unset:
             raise ValueError(f"{name} is refused: {way_out}")
+
+
+def check_best_metric(trainer: Trainer, ours: type[Trainer]) -> None:
+    """Refuse a `metric_for_best_model` that no evaluation gives: transformers would say so after the first one.
+
+    Nothing is known where metrics may come from elsewhere: one's own `compute_metrics`, overrides or callbacks.
+
+    Raises:
+        ValueError: with the nearest one.
+    """
+    args, metrics = trainer.args, trainer.compute_metrics
+    if args.metric_for_best_model is None or args.eval_strategy == "no" or not isinstance(metrics, LongTailMetrics):
+        return
+    if any(is_overridden(trainer, name, ours) for name in ("evaluate", "evaluation_loop", "_evaluate")) or any(
+        not type(callback).on_evaluate.__module__.startswith(("transformers.", "hf_ltsam."))
+        for callback in trainer.callback_handler.callbacks
+    ):
+        return
+    sets = [f"{name}_" for name in trainer.eval_dataset] if isinstance(trainer.eval_dataset, dict) else [""]
+    names = ("loss", *(() if args.prediction_loss_only else metrics.names), *_TIMES)
+    valid = [name + metric for name in sets for metric in names]
+    if args.metric_for_best_model.removeprefix("eval_") not in valid:
+        close = nearest(args.metric_for_best_model.removeprefix("eval_"), valid)
+        several = (
+            f" Evaluations are those of {', '.join(trainer.eval_dataset)}: their names come first." if sets[0] else ""
+        )
+        raise ValueError(
+            f"metric_for_best_model={args.metric_for_best_model!r} is no metric of the evaluation.{close}{several}"
+        )
 
 
 def is_overridden(trainer: Trainer, name: str, ours: type[Trainer]) -> bool:

@@ -27,7 +27,7 @@ from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, describe, save_identity
 from hf_ltsam.training.config import STANDS_STILL, LTSamConfig, by_name_or_object
 from hf_ltsam.training.evaluation import Evaluation, beside_groups
-from hf_ltsam.training.hooks import HookWatch, check_hooks, check_optimizer, is_overridden
+from hf_ltsam.training.hooks import HookWatch, check_best_metric, check_hooks, check_optimizer, is_overridden
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
 from hf_ltsam.training.objective import LabelledBatches, Objective
@@ -231,6 +231,7 @@ class LTSamTrainer(HubTrainer):
         check_trial(trial)
         check_arguments(self.args)  # they and the hooks may have changed since the trainer was made
         check_hooks(self, LTSamTrainer)
+        check_best_metric(self, LTSamTrainer)
         self._identity = self.identity()
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
