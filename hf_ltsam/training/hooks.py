@@ -12,6 +12,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from transformers import Trainer, TrainerCallback
 
+from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.training.refusals import OPTIMIZERS
@@ -36,6 +37,7 @@ _UNREAD = {
 }
 
 
+_OF_LOADERS = {"sampling": UNIFORM, "on_bad_image": "raise"}  # settings that our loaders alone read, and their defaults
 _TIMES = ("runtime", "samples_per_second", "steps_per_second")  # what every evaluation adds
 
 
@@ -159,11 +161,19 @@ class HookWatch(TrainerCallback):
         step_was_made: whether the method has made the gradient of the present step.
     """
 
-    def __init__(self, trainer: Trainer, step_was_made: Callable[[], bool]) -> None:
+    def __init__(self, trainer: Any, step_was_made: Callable[[], bool]) -> None:
         self._trainer, self._step_was_made = trainer, step_was_made
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         check_optimizer(self._trainer.optimizer)
+        unread = [
+            f"{name}={getattr(args, name)!r}" for name, value in _OF_LOADERS.items() if getattr(args, name) != value
+        ]
+        if unread and not self._trainer.batch_loaders.serves_training:
+            raise ValueError(
+                f"{_owner(self._trainer, 'get_train_dataloader')} overrides get_train_dataloader without calling "
+                f"super().get_train_dataloader(), so {' and '.join(unread)} would have no effect: leave it out, or call it."
+            )
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
         if not self._step_was_made() and any(p.grad is not None for p in model.parameters()):

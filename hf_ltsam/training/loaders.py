@@ -109,9 +109,11 @@ class ImageLoaders(Loaders):
         self._label_name, self._statistics = label_name, statistics
         self.stores: WeakKeyDictionary[InMemoryImages, ImageStore] = WeakKeyDictionary()  # on `args.device`
         self.good_images: GoodImages | None = None
+        self.serves_training = False  # whether a loader of the training set was made here
 
     def source(self, dataset: Any, sampler: Sampler | None, collator: Callable[..., Any], is_training: bool) -> Source:
         source = super().source(dataset, sampler, collator, is_training)
+        self.serves_training |= is_training
         by_default = collator is default_data_collator
         if by_default:
             source = replace(source, collator=collated)

@@ -10,6 +10,7 @@ from dataclasses import fields
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, default_collate
 from training.test_refusals import DATA, SETTINGS
 from training.test_refusals import trainer as small_trainer
 from transformers import Trainer, TrainingArguments
@@ -160,6 +161,26 @@ def test_a_training_step_of_ones_own_is_refused_where_the_method_never_runs(tmp_
         made.train()
     assert torch.equal(made.model.head.weight, before)
     Skipping(WithLoss(), args, train_dataset=DATA).train()
+
+
+@pytest.mark.parametrize("setting", [{"sampling": "class_balanced"}, {"on_bad_image": "skip"}], ids=str)
+def test_settings_of_loaders_that_are_not_used(setting, tmp_path):
+    class Mine(LTSamTrainer):
+        calls_super = False
+
+        def get_train_dataloader(self):
+            loader = (
+                super().get_train_dataloader() if self.calls_super else DataLoader(DATA, 2, collate_fn=default_collate)
+            )
+            return loader
+
+    args = {"use_cpu": True, "learning_rate": 0.1, "report_to": "none", "max_steps": 1, "save_strategy": "no"}
+    with pytest.raises(ValueError, match=rf"Mine overrides get_train_dataloader.*{next(iter(setting))}=.*no effect"):
+        Mine(nn.Linear(4, 3), LTSamConfig(str(tmp_path), **args, **setting), train_dataset=DATA).train()
+    made = Mine(nn.Linear(4, 3), LTSamConfig(str(tmp_path), **args, **setting), train_dataset=DATA)
+    made.calls_super = True
+    made.train()
+    Mine(nn.Linear(4, 3), LTSamConfig(str(tmp_path), **args), train_dataset=DATA).train()
 
 
 def test_a_context_that_is_replaced_on_the_object_holds(tmp_path):
