@@ -198,7 +198,7 @@ class LTSamConfig(TrainingArguments):
         says_which_is_better = self.greater_is_better is not None
         super().__post_init__()
         if self.metric_for_best_model is not None and not says_which_is_better:
-            self.greater_is_better = greater_is_better(self.metric_for_best_model)
+            self.greater_is_better: bool | None = greater_is_better(self.metric_for_best_model)
         self._follow_the_metric()
         check_reports(self.report_to)
         for name in ("method_args", "loss_args"):
@@ -229,7 +229,8 @@ class LTSamConfig(TrainingArguments):
     def _follow_the_metric(self) -> None:
         """Schedules that wait for a better metric are told which is better: both take a smaller one for it by default."""
         if self.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY) and self.greater_is_better:
-            self.lr_scheduler_kwargs = {"mode": "max", **(self.lr_scheduler_kwargs or {})}
+            given: Any = self.lr_scheduler_kwargs
+            self.lr_scheduler_kwargs: Any = {"mode": "max", **(given or {})}
 
     def _check_learning_rate(self) -> None:
         for share in self.lr_milestones or []:

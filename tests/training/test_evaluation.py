@@ -4,14 +4,20 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from training.test_refusals import DATA
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.utils import logging
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.metrics.long_tail import LOWER_IS_BETTER
 
-EVAL = [{"input": torch.randn(4, generator=torch.Generator().manual_seed(i)), "labels": i % 3} for i in range(11)]
+
+def samples(labels, seed):
+    g = torch.Generator().manual_seed(seed)
+    return [{"input": torch.randn(4, generator=g) + label, "labels": label} for label in labels]
+
+
+DATA = samples([0] * 6 + [1] * 3 + [2], seed=1)
+EVAL = samples([i % 3 for i in range(11)], seed=2)
 UNLABELLED = [{"input": sample["input"]} for sample in EVAL]
 SETTINGS = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "learning_rate": 0.1, "save_strategy": "no",
             "per_device_eval_batch_size": 4}  # fmt: skip

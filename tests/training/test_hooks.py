@@ -169,10 +169,9 @@ def test_settings_of_loaders_that_are_not_used(setting, tmp_path):
         calls_super = False
 
         def get_train_dataloader(self):
-            loader = (
+            return (
                 super().get_train_dataloader() if self.calls_super else DataLoader(DATA, 2, collate_fn=default_collate)
             )
-            return loader
 
     args = {"use_cpu": True, "learning_rate": 0.1, "report_to": "none", "max_steps": 1, "save_strategy": "no"}
     with pytest.raises(ValueError, match=rf"Mine overrides get_train_dataloader.*{next(iter(setting))}=.*no effect"):
