@@ -222,8 +222,8 @@ class LTSamConfig(TrainingArguments):
         given = [f"{name}={getattr(self, name)}" for name, value in stock.items() if getattr(self, name) != value]
         if self.names_no_optimizer and given:
             raise ValueError(
-                f"LTSamConfig({', '.join(given)}) belongs to Adam, but no optimizer is named, and that means SGD here: set "
-                "optim='adamw_torch', or leave it out."
+                f"LTSamConfig({given[0]}) belongs to Adam, but no optimizer is named, and that means SGD here: set "
+                "LTSamConfig(optim='adamw_torch'), or leave it out."
             )
 
     def _follow_the_metric(self) -> None:
@@ -339,13 +339,14 @@ def check_reports(report_to: list[str]) -> None:
         ValueError: naming the package.
     """
     installed = get_available_reporting_integrations()
-    for name in report_to:
+    for name in map(str, report_to):
         if name not in INTEGRATION_TO_CALLBACK:
-            raise ValueError(f"report_to={name!r} does not exist.{nearest(name, [*INTEGRATION_TO_CALLBACK, 'none'])}")
+            close = nearest(name, [*INTEGRATION_TO_CALLBACK, "none"])
+            raise ValueError(f"LTSamConfig(report_to={name!r}) does not exist.{close}")
         if name not in installed and name != "flyte":  # which looks for itself
             raise ValueError(
-                f"report_to={name!r} needs a package that is not installed: `pip install {_PACKAGES.get(name, name)}`, or "
-                f"set report_to to {' or '.join(['none', *installed])}."
+                f"LTSamConfig(report_to={name!r}) needs a package that is not installed: "
+                f"`pip install {_PACKAGES.get(name, name)}`, or take {' or '.join([*installed, 'none'])} instead."
             )
 
 

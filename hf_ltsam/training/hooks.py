@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
+from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback
 
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
@@ -83,7 +84,7 @@ def check_best_metric(trainer: Trainer, ours: type[Trainer]) -> None:
             f" Evaluations are those of {', '.join(trainer.eval_dataset)}: their names come first." if sets[0] else ""
         )
         raise ValueError(
-            f"metric_for_best_model={args.metric_for_best_model!r} is no metric of the evaluation.{close}{several}"
+            f"LTSamConfig(metric_for_best_model={args.metric_for_best_model!r}) is no metric of the evaluation.{close}{several}"
         )
 
 
@@ -124,6 +125,9 @@ def check_optimizer(optimizer: Any) -> None:
     if free or inside:
         reason = OPTIMIZERS["schedule_free" if free else "lomo"]
         raise ValueError(f"{kind.__name__} does not go with LTSamTrainer: {reason}. Pass one with an ordinary step().")
+    for name in ("optimizer", "base_optimizer"):  # what a wrapper such as Lookahead steps
+        if isinstance(getattr(optimizer, name, None), Optimizer):
+            check_optimizer(getattr(optimizer, name))
 
 
 def _asks_for_closure(kind: type) -> bool:

@@ -186,7 +186,7 @@ def test_a_schedule_that_waits_for_a_better_metric_knows_which_is_better(schedul
     ],
 )
 def test_a_metric_that_no_evaluation_gives_is_refused_before_the_training(metric, sets, nearest, tmp_path):
-    with pytest.raises(ValueError, match=rf"metric_for_best_model='{metric}'.*{nearest}"):
+    with pytest.raises(ValueError, match=rf"metric_for_best_model='{metric}'\) is no metric.*{nearest}"):
         best(tmp_path, metric, sets)
 
 

@@ -9,6 +9,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.utils.data import DataLoader, default_collate
 from training.test_refusals import DATA, SETTINGS
@@ -336,9 +337,9 @@ def test_a_tracker_that_is_not_installed_is_named_at_once(name, tmp_path, monkey
 
     monkeypatch.setattr(config, "get_available_reporting_integrations", lambda: ["trackio"])
     package = name.replace("_", "-")
-    with pytest.raises(ValueError, match=rf"report_to='{name}'.*pip install {package}`.*none or trackio"):
+    with pytest.raises(ValueError, match=rf"report_to='{name}'.*pip install {package}`.*trackio or none"):
         LTSamConfig(str(tmp_path), report_to=["trackio", name])
-    with pytest.raises(ValueError, match=r"report_to='tensorbord' does not exist.*tensorboard"):
+    with pytest.raises(ValueError, match=r"report_to='tensorbord'\) does not exist.*tensorboard"):
         LTSamConfig(str(tmp_path), report_to="tensorbord")
     assert LTSamConfig(str(tmp_path), report_to=["trackio"]).report_to == ["trackio"]
 
@@ -397,6 +398,17 @@ class Asks(torch.optim.SGD):
     def step(self, closure): ...
 
 
+class Lookahead(torch.optim.Optimizer):
+    """A wrapper that steps another optimizer."""
+
+    def __init__(self, params, lr=1.0):
+        self.optimizer = torch.optim.LBFGS(params, lr=lr)
+        super().__init__(self.optimizer.param_groups, {})
+
+    def step(self, closure=None):
+        self.optimizer.step(closure)
+
+
 class ScheduleFree(torch.optim.SGD):
     def train(self): ...
     def eval(self): ...
@@ -451,6 +463,13 @@ def test_an_optimizer_that_a_trainer_cannot_step(kind, reason, way, tmp_path):
     assert torch.equal(model.head.weight, before)
 
 
+def test_a_wrapper_is_as_good_as_what_it_steps(tmp_path):
+    model = WithLoss()
+    args = LTSamConfig(str(tmp_path), use_cpu=True, report_to="none")
+    with pytest.raises(ValueError, match="LBFGS does not go with LTSamTrainer"):
+        LTSamTrainer(model, args, train_dataset=DATA, optimizers=(Lookahead(list(model.parameters())), None))
+
+
 def test_the_optimizers_of_torch_are_in_order():
     from hf_ltsam.training.hooks import check_optimizer
 
@@ -460,6 +479,7 @@ def test_the_optimizers_of_torch_are_in_order():
         if kind is not torch.optim.LBFGS:
             check_optimizer(kind)
     check_optimizer(None)
+    check_optimizer(AcceleratedOptimizer(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)))
 
 
 # ---- evaluation ----
