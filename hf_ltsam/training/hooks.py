@@ -84,7 +84,8 @@ def check_best_metric(trainer: Trainer, ours: type[Trainer]) -> None:
             f" Evaluations are those of {', '.join(trainer.eval_dataset)}: their names come first." if sets[0] else ""
         )
         raise ValueError(
-            f"LTSamConfig(metric_for_best_model={args.metric_for_best_model!r}) is no metric of the evaluation.{close}{several}"
+            f"LTSamConfig(metric_for_best_model={args.metric_for_best_model!r}) is no metric of the evaluation."
+            f"{close}{several}"
         )
 
 

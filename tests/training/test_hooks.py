@@ -9,7 +9,6 @@ from dataclasses import fields
 
 import pytest
 import torch
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.utils.data import DataLoader, default_collate
 from training.test_refusals import DATA, SETTINGS
@@ -479,7 +478,6 @@ def test_the_optimizers_of_torch_are_in_order():
         if kind is not torch.optim.LBFGS:
             check_optimizer(kind)
     check_optimizer(None)
-    check_optimizer(AcceleratedOptimizer(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)))
 
 
 # ---- evaluation ----
