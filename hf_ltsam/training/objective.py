@@ -97,6 +97,10 @@ class LabelledBatches:
         self._label_name = label_name
         self._accepted: set[frozenset[str]] = set()  # columns that the model was seen to take
 
+    @property
+    def label_name(self) -> str:
+        return self._label_name()
+
     def split(self, batch: dict[str, Any], model: nn.Module) -> MicroBatch:
         """The micro-batch of what a loader gives.
 

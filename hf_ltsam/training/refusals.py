@@ -160,18 +160,26 @@ def check_schedule(schedule: Any, args: LTSamConfig) -> None:
         )
 
 
-def check_eval_labels(labels: Tensor | None, num_classes: int) -> None:
+def check_eval_labels(labels: Tensor | None, num_classes: int, argument: str = "eval_dataset") -> None:
     """Refuse evaluation labels outside the class range before training, not after it.
+
+    Args:
+        argument: the data set's name in the message.
 
     Raises:
         ValueError: naming the label.
     """
-    if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+    if labels is None or not len(labels) or 0 <= labels.min() <= labels.max() < num_classes:
+        return
+    if int(labels.max()) < 0:
         raise ValueError(
-            f"eval_dataset: label {wrong} is outside the class range 0 to {num_classes - 1} of the training set. Map its "
-            "labels to the training classes, or leave those samples out."
+            f"{argument} is not labelled (label {int(labels[0])}): nothing can be measured on it. predict() takes it."
         )
+    wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+    raise ValueError(
+        f"{argument}: label {wrong} is outside the class range 0 to {num_classes - 1} of the training set. Map its "
+        "labels to the training classes, or leave those samples out."
+    )
 
 
 def check_split(method: Method, statistics: ClassStatistics) -> str | None:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerState
+from transformers import PreTrainedModel, TrainerCallback, TrainerState, default_data_collator
 from transformers.trainer_utils import has_length
-from transformers.utils import is_peft_available
+from transformers.utils import is_peft_available, logging
 
-from hf_ltsam.class_statistics import ClassStatistics, check_label_range
+from hf_ltsam.class_statistics import SHOWN, ClassStatistics, check_label_range
+from hf_ltsam.data.class_names import Names, compare_names, names_of_dataset, names_of_model
 from hf_ltsam.data.labels import training_labels
+from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_trained_on
 from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with_labels
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
-from hf_ltsam.training.refusals import check_not_empty
+from hf_ltsam.training.config import LTSamConfig
+from hf_ltsam.training.refusals import check_eval_labels, check_not_empty
+
+logger = logging.get_logger(__name__)
+_WAITING = 64  # micro-batches whose labels are counted at once
+_RENUMBER = (
+    "Renumber a data set by dataset.align_labels_with_mapping(label2id, COLUMN), or by target_transform; a new classifier "
+    "is given its names with id2label=... when the model is made."
+)
 
 
 def readable_labels(dataset: Any, label_name: str) -> Tensor | None:
@@ -45,33 +55,210 @@ def without_adapter(model: nn.Module) -> nn.Module:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def statistics_of(
-    dataset: Any, label_name: str, model: nn.Module, given: ClassStatistics | None, tail_threshold: int | None
-) -> ClassStatistics | None:
-    """The statistics that were given, or those counted from the label column; None where there is neither.
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """What was read of a training set.
+
+    Args:
+        dataset: the training set itself.
+        stated: the labels that it states (N,); None: it states none.
+        labels: those that its batches carry (N,); None: unknown, and the statistics were given.
+        statistics: given, or counted; None: there is neither.
+        are_given: whether they were given.
+    """
+
+    dataset: Any
+    stated: Tensor | None
+    labels: Tensor | None
+    statistics: ClassStatistics | None
+    are_given: bool
+
+    @classmethod
+    def of(
+        cls,
+        dataset: Any,
+        label_name: str,
+        model: nn.Module,
+        given: ClassStatistics | None,
+        args: LTSamConfig,
+        collator: Collator = default_data_collator,
+    ) -> TrainingSet:
+        """Read a training set. Its labels are counted, unless their statistics are given.
+
+        Raises:
+            TypeError: the labels cannot be read.
+            ValueError: a training set without samples, a label outside the class range, a class without a training image,
+                two different tail thresholds, or a number of classes that is not the model's.
+        """
+        if dataset is None:
+            return cls(None, None, None, _with_threshold(given, args.tail_threshold), given is not None)
+        check_not_empty(dataset)
+        stated, logits = readable_labels(dataset, label_name), num_logits(model)
+        if given is None:
+            workers, progress = args.dataloader_num_workers, not args.disable_tqdm
+            carried = labels_trained_on(dataset, label_name, collator, workers, progress)
+            counted = ClassStatistics.from_labels(carried, logits, tail_threshold=args.tail_threshold)
+            return cls(dataset, stated, carried, counted, False)
+        if logits is not None:
+            check_num_classes(logits, given.num_classes)
+        is_wrong = stated is not None and disagreeing_rows(dataset, stated, label_name, collator)
+        labels = None if is_wrong else stated
+        if labels is not None and len(labels):
+            check_label_range(labels, given.num_classes)
+        return cls(dataset, stated, labels, _with_threshold(given, args.tail_threshold), True)
+
+    def class_names(self, label_name: str) -> Names | None:
+        """The names of the labels, where the data set names those that its batches carry."""
+        return names_of_dataset(self.dataset, label_name) if self._as_stated else None
+
+    @property
+    def _as_stated(self) -> bool:
+        """Whether batches carry the labels that the data set states, as far as both are known."""
+        return self.stated is None or (self.labels is not None and torch.equal(self.labels, self.stated))
+
+    def is_still(self, dataset: Any, label_name: str, collator: Collator) -> bool:
+        """Whether a data set is this one, with the labels that were read."""
+        if dataset is not self.dataset:
+            return False
+        stated = readable_labels(dataset, label_name)
+        if stated is not None and self.stated is not None and not torch.equal(stated, self.stated):
+            return False
+        return self.labels is None or not disagreeing_rows(dataset, self.labels, label_name, collator)
+
+    def followed_by(self, new: TrainingSet) -> None:
+        """Say what became of the statistics when the data set was replaced, or its labels changed."""
+        statistics = new.statistics
+        if statistics is None or new.labels is None:
+            return
+        counts = torch.bincount(new.labels, minlength=statistics.num_classes).tolist()
+        if new.are_given and tuple(counts) != statistics.counts:
+            shown = ", ".join(map(str, counts[:SHOWN])) + (", ..." if len(counts) > SHOWN else "")
+            logger.warning(
+                "train_dataset was replaced, or its labels changed, and class_statistics were given for another one: labels "
+                f"of each class are now {shown}. Unless that is meant, set trainer.class_statistics = "
+                "ClassStatistics.from_labels(labels)."
+            )
+        elif not new.are_given:
+            logger.warning(f"train_dataset was replaced, or its labels changed: {statistics.describe_counts()}")
+
+
+class LabelWatch(TrainerCallback):
+    """Warns once where the labels of the first epoch are not distributed as the training set was counted.
+
+    Args:
+        statistics: gives those of the training set.
+        is_watched: says whether labels are drawn as often as the training set has them.
+    """
+
+    def __init__(self, statistics: Callable[[], ClassStatistics | None], is_watched: Callable[[], bool]) -> None:
+        self._statistics, self._is_watched = statistics, is_watched
+        self._waiting: list[Tensor] = []  # not copied to the host yet, which would wait for the device
+        self._seen: Tensor | None = None  # labels of each class (C,); None: nothing is watched
+
+    def add(self, labels: Tensor) -> None:
+        """The labels (n,) of a micro-batch of this process, inside the class range."""
+        if self._seen is not None:
+            self._waiting.append(labels)
+            if len(self._waiting) == _WAITING:
+                self._count(self._seen)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        statistics, self._waiting = self._statistics(), []
+        watched = statistics is not None and (state.epoch or 0) < 1 and self._is_watched()
+        self._seen = torch.zeros(statistics.num_classes, dtype=torch.long) if statistics and watched else None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step.bit_count() == 1:  # steps 1, 2, 4, 8 ...
+            self._compare()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._compare()
+        self._seen = None
+
+    def _count(self, seen: Tensor) -> None:
+        seen += torch.bincount(torch.cat(self._waiting).cpu(), minlength=len(seen))
+        self._waiting = []
+
+    def _compare(self) -> None:
+        statistics = self._statistics()
+        if self._seen is None or statistics is None or not self._waiting:
+            return
+        self._count(self._seen)
+        wrong = statistics.contradicted_by(self._seen.tolist())
+        if wrong is None:
+            return
+        seen, total = int(self._seen[wrong]), int(self._seen.sum())
+        logger.warning(
+            f"{seen} of the {total} labels trained on so far are {wrong}; by the class statistics, which have "
+            f"{statistics.counts[wrong]} of {statistics.total} in that class, it would be about "
+            f"{total * statistics.prior[wrong]:.0f}. Losses, groups, head and tail follow the statistics. Either those are "
+            "of other labels (a transform or collator changes labels, class_statistics are of another set): pass "
+            "class_statistics of the labels trained on. Or the order is not random: shuffle the stream. Or a sampler of "
+            "your own means it: then all is well."
+        )
+        self._seen = None
+
+
+def check_model_names(training_set: TrainingSet, label_name: str, model: nn.Module) -> str | None:
+    """Compare the model's id2label with the class names of the training set.
+
+    Returns:
+        A warning where no name is in both, else None.
 
     Raises:
-        TypeError: the labels cannot be read without the samples.
-        ValueError: a training set without samples, a label outside the class range, a class without a training image,
-            two different tail thresholds, or a number of classes that is not the model's.
+        ValueError: they number the same classes differently.
     """
-    if given is None and dataset is None:
+    first, second = _names_of_model(model), training_set.class_names(label_name)
+    if first is None or second is None:
         return None
-    check_not_empty(dataset)
-    if given is None:
-        counted = training_labels(dataset, label_name)
-        return ClassStatistics.from_labels(counted, num_logits(model), tail_threshold=tail_threshold)
-    logits = num_logits(model)
-    if logits is not None:
-        check_num_classes(logits, given.num_classes)
+    return compare_names(first, second, ("the model's id2label", "train_dataset"), _RENUMBER)
+
+
+def check_evaluated(
+    dataset: Any,
+    argument: str,
+    training_set: TrainingSet,
+    label_name: str,
+    model: nn.Module,
+    collator: Collator = default_data_collator,
+    needs_labels: bool = True,
+) -> str | None:
+    """Compare labels and class names of an evaluated data set with those of the training.
+
+    Args:
+        argument: the data set's name in a message.
+        needs_labels: refuse a set without labels (-1).
+
+    Returns:
+        A warning where no class name is in both, else None.
+
+    Raises:
+        ValueError: a label outside the class range, or the same classes numbered differently.
+    """
     labels = readable_labels(dataset, label_name)
-    if labels is not None and len(labels):
-        check_label_range(labels, given.num_classes)
-    return _with_threshold(given, tail_threshold)
+    if labels is not None and not needs_labels and len(labels) and int(labels.max()) < 0:
+        return None
+    try:
+        if training_set.statistics is not None:
+            check_eval_labels(labels, training_set.statistics.num_classes, argument)
+        whose, first = "train_dataset", training_set.class_names(label_name)
+        if first is None:
+            whose, first = "the model's id2label", _names_of_model(model)
+        second = names_of_dataset(dataset, label_name)
+        return None if first is None or second is None else compare_names(first, second, (whose, argument), _RENUMBER)
+    except ValueError:
+        if labels is not None and disagreeing_rows(dataset, labels, label_name, collator):
+            return None  # its samples have other labels than it states
+        raise
 
 
-def _with_threshold(given: ClassStatistics, tail_threshold: int | None) -> ClassStatistics:
-    if tail_threshold is None or tail_threshold == given.tail_threshold:
+def _names_of_model(model: nn.Module) -> Names | None:
+    inner = without_adapter(model)
+    return names_of_model(inner.config.id2label) if isinstance(inner, PreTrainedModel) else None
+
+
+def _with_threshold(given: ClassStatistics | None, tail_threshold: int | None) -> ClassStatistics | None:
+    if given is None or tail_threshold is None or tail_threshold == given.tail_threshold:
         return given
     if given.tail_threshold is None:
         return replace(given, tail_threshold=tail_threshold)
