@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dataset_builders.sources.class_table import class_table
 from hf_ltsam.class_statistics import check_label_range
+from hf_ltsam.data.class_columns import class_names_in, with_classes
 from hf_ltsam.data.class_names import are_numbers, comparable, some
 from hf_ltsam.data.labels import LABEL_NAMES, class_label_columns, read_label_column
 
@@ -91,14 +92,17 @@ def labels_of(dataset: Dataset, model_names: Sequence[str] | None, name: str) ->
         columns = matching or columns
     if len(columns) > 1:
         raise ValueError(f"{name} has several columns of classes ({', '.join(columns)}): keep one of them.")
+    names: tuple[str, ...] | None
     if columns:
         names = tuple(dataset.features[columns[0]].names)
         labels = read_label_column(dataset, columns[0])
     else:
-        numbers = [column for column in LABEL_NAMES if column in dataset.column_names]
-        if not numbers:
+        plain = [column for column in LABEL_NAMES if column in dataset.column_names]
+        if not plain:
             raise ValueError(f"{name} has no column of labels among {', '.join(dataset.column_names)}: name it label.")
-        names, labels = None, read_label_column(dataset, numbers[0])
+        are_numbers_alone = "int" in str(getattr(dataset.features[plain[0]], "dtype", ""))
+        names = None if are_numbers_alone else class_names_in(dataset, plain[0])
+        labels = read_label_column(dataset if names is None else with_classes(dataset, plain[0], names), plain[0])
     if len(labels) and int(labels.min()) < 0:
         raise ValueError(f"{name} is not labelled (it has the label -1): nothing can be measured on it.")
     return labels, names
