@@ -21,7 +21,7 @@ from hf_ltsam.training.second_stage.heads import Head
 from hf_ltsam.training.second_stage.stages import SECOND_STAGES, SecondStage
 from hf_ltsam.training.second_stage.trunk import Trunk
 from hf_ltsam.training.trainer import LTSamTrainer
-from hf_ltsam.training.training_set import TrainingSet
+from hf_ltsam.training.training_set import TrainingSet, check_model_names
 
 _HEAD_FILE = "second_stage_head.safetensors"  # what is trained, beside the whole model
 FEATURES = "features"
@@ -57,7 +57,9 @@ class SecondStageTrainer(LTSamTrainer):
         callbacks: list[Any] | None = None,
     ) -> None:
         label_name = (args.label_names or ["labels"])[0]
-        statistics = TrainingSet.of(train_dataset, label_name, first_stage, class_statistics, args).statistics
+        training_set = TrainingSet.of(train_dataset, label_name, first_stage, class_statistics, args)
+        statistics = training_set.statistics
+        check_model_names(training_set, label_name, first_stage)
         if statistics is None:
             raise ValueError(
                 "There are no class statistics: pass train_dataset, or class_statistics=ClassStatistics(...)."
