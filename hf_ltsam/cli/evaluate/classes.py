@@ -13,7 +13,7 @@ from torch import Tensor
 from dataset_builders.sources.class_table import class_table
 from hf_ltsam.class_statistics import check_label_range
 from hf_ltsam.data.class_columns import class_names_in, with_classes
-from hf_ltsam.data.class_names import are_numbers, comparable, some
+from hf_ltsam.data.class_names import comparable, some
 from hf_ltsam.data.labels import LABEL_NAMES, class_label_columns, read_label_column
 
 
@@ -55,9 +55,7 @@ def match_classes(
     Raises:
         ValueError: classes that the model does not know (how many, and the first of them), or nothing to go by.
     """
-    if set_names is None or (
-        model_names is not None and are_numbers(set_names) and not set(set_names) & set(model_names)
-    ):
+    if set_names is None:
         return LabelMap(tuple(range(num_classes)), "labels taken by number: the set names no classes")
     if model_names is None:
         if len(set_names) != num_classes:

@@ -54,6 +54,8 @@ def prepare(
         pixels = CUSTOMARY_NORMALISATION[arguments.normalisation]
     if size is None or size <= SMALL:
         try:
+            if size is None:
+                _require_small(splits.train, arguments.image_column)
             return _in_memory(splits, arguments, ImageFormat(size, pixels), seed, progress)
         except BadImageError:  # the first of perhaps many
             way_on = "it needs --check_images true."
@@ -69,16 +71,10 @@ def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed
             f"--color_jitter {arguments.color_jitter:g} needs images above {SMALL} pixels, got {form.size or 'small ones'}: "
             f"leave it out, or train at --image_size {SMALL + 1} or more."
         )
-    try:
-        train, test = (
-            decode_images(split, arguments.image_column, form.size, arguments.num_channels, progress)
-            for split in (splits.train, splits.test)
-        )
-    except BadImageError:  # the first of perhaps many
-        _refuse_unreadable(
-            [splits.train, splits.test], arguments.image_column, progress, "it needs --check_images true."
-        )
-        raise
+    train, test = (
+        decode_images(split, arguments.image_column, form.size, arguments.num_channels, progress)
+        for split in (splits.train, splits.test)
+    )
     mean, std = form.normalisation or normalisation(train)
     train = train.contiguous(memory_format=torch.channels_last)  # as `InMemoryImages` keeps them: one copy for both
     return TrainingData(

@@ -99,7 +99,6 @@ def test_files_encoded_apart_are_refused(tmp_path, capsys):
         (NUMBERS, [2, 0], CLASSES, [2, 0]),
         (WORDS, ["owl", "cat"], CLASSES, [2, 0]),
         (ClassLabel(names=["owl", "cat"]), [0, 1], CLASSES, [2, 0]),
-        (ClassLabel(num_classes=3), [2, 0], CLASSES, [2, 0]),  # named by numbers
         (ClassLabel(names=["0", "1", "10", "2"]), [2, 3], tuple(map(str, range(11))), [10, 2]),
     ],
 )
