@@ -26,7 +26,7 @@ class Evaluation:
 
     def __init__(self, batches: LabelledBatches, context: Callable[[], AbstractContextManager[None]]) -> None:
         self._batches, self._context = batches, context
-        self.needs_labels = True  # of an evaluation; a prediction does not
+        self.for_prediction = False  # which needs no labels
 
     def without_missing_labels(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch as it is, or without its labels where all stand for none (-1).
@@ -38,7 +38,7 @@ class Evaluation:
         labels = batch.get(name)
         if not isinstance(labels, Tensor) or labels.is_floating_point() or not bool((labels < 0).any()):
             return batch
-        if self.needs_labels or not bool((labels < 0).all()):
+        if not self.for_prediction or not bool((labels < 0).all()):
             missing = int(labels[labels < 0][0])
             raise ValueError(
                 f"The batch has samples without a label (label {missing}): nothing can be measured on them. Leave them out; "

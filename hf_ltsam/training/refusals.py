@@ -281,15 +281,18 @@ def check_stream(dataset: Any, args: LTSamConfig) -> None:
         )
 
 
-def check_batches(num_samples: int, batch_size: int, processes: int, drop_last: bool, model: nn.Module) -> str | None:
-    """A warning of a last batch that batch norm cannot normalise, or None.
+def check_batches(dataset: Any, args: TrainingArguments, model: nn.Module) -> str | None:
+    """A warning of a last batch of a training set that batch norm cannot normalise, or None; also for a stream.
 
-    Args:
-        batch_size: of one process. Several processes fill their last batches up.
+    Several processes fill their last batches up.
 
     Raises:
         ValueError: `dataloader_drop_last` drops the only batch.
     """
+    if not isinstance(dataset, Sized) or isinstance(dataset, IterableDataset):
+        return None
+    num_samples, batch_size, processes = len(dataset), args.train_batch_size, args.world_size
+    drop_last = args.dataloader_drop_last
     if drop_last and num_samples < batch_size * processes:
         raise ValueError(
             f"dataloader_drop_last=True leaves nothing of {num_samples} training samples in batches of "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,14 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.data.labels import label_fingerprint
-from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
-from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
+from hf_ltsam.losses import FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.features import check_features
-from hf_ltsam.methods import METHODS, Method, make_method
+from hf_ltsam.methods import Method, make_method
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import check_checkpointing, normalised_layers
 from hf_ltsam.runs.files import check_output_folder
-from hf_ltsam.runs.identity import check_identity, describe, save_identity
+from hf_ltsam.runs.identity import check_identity, save_identity
 from hf_ltsam.training.config import LTSamConfig, by_name_or_object
 from hf_ltsam.training.evaluation import Evaluation
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
@@ -48,10 +46,9 @@ from hf_ltsam.training.skipped_steps import MethodMemory, SkippedSteps
 from hf_ltsam.training.step import Moment, TrainingStep
 from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
 from hf_ltsam.training.training_set import (
+    LabelReader,
     LabelWatch,
     TrainingSet,
-    check_evaluated,
-    check_model_names,
     require_statistics,
     samples_in_words,
     without_adapter,
@@ -86,9 +83,8 @@ class LTSamTrainer(HubTrainer):
         method: a registry name of `hf_ltsam.methods` or an object; `args.method` where it is None.
         loss: a registry name of `hf_ltsam.losses`, or any function (logits (n, C), labels (n,), statistics) ->
             losses (n,), or a `FeatureLoss`, which also reads the classifier's input; `args.loss` where it is None.
-        class_statistics: of the training set; where it is None the labels that are trained on are counted: those that
-            `train_dataset` states, compared with a few samples, or all samples are read once. They are trusted and need
-            not equal the counts of `train_dataset`; a warning says where the first epoch has clearly other shares.
+        class_statistics: of the training set; where it is None the labels that are trained on are counted. They are
+            trusted and need not equal the counts of `train_dataset`; a warning tells of clearly other shares.
 
     Raises:
         ValueError: a setting that cannot work, named with the reason and the way out.
@@ -157,9 +153,8 @@ class LTSamTrainer(HubTrainer):
 
             compilation.donated_buffer = False
         self.label_names = args.label_names or ["labels"]  # also for modules whose forward takes no labels
-        self.training_set = TrainingSet.of(
-            train_dataset, self.label_names[0], self.model, class_statistics, args, self.data_collator
-        )
+        self.label_reader = LabelReader(self.label_names[0], lambda: self.data_collator, args)
+        self.training_set = TrainingSet.of(train_dataset, self.label_reader, self.model, class_statistics)
         self.class_statistics = self.training_set.statistics
         self._check_problem(eval_dataset)
         if compute_metrics is None and self.class_statistics is not None and not args.batch_eval_metrics:
@@ -177,32 +172,23 @@ class LTSamTrainer(HubTrainer):
         _warn(check_split(self.method, self.class_statistics))
         check_classifier(self.method, self.model, self.class_statistics)
         check_features(self.loss, self.model, num_classes, self.args.torch_compile)
-        _warn(check_model_names(self.training_set, self.label_names[0], self.model))
-        for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
-            self._check_evaluated(dataset, "eval_dataset")
-
-    def _check_evaluated(self, dataset: Any, argument: str, needs_labels: bool = True) -> None:
-        training_set, name = self.training_set, self.label_names[0]
-        _warn(check_evaluated(dataset, argument, training_set, name, self.model, self.data_collator, needs_labels))
+        self.training_set.check_model_names(self.label_reader, self.model)
+        self.training_set.check_evaluated(eval_dataset, self.label_reader, self.model)
 
     def _follow_training_set(self) -> None:
-        """Read the training set again where it is another one, or has other labels, than when it was read."""
-        before, name = self.training_set, self.label_names[0]
-        if before.is_still(self.train_dataset, name, self.data_collator):
+        """Statistics, and all that follows from them, of the training set that the trainer has now."""
+        before, statistics = self.training_set, self.class_statistics
+        self.training_set = before.renewed(self.train_dataset, self.label_reader, self.model, statistics)
+        if self.training_set is before:
             return
-        statistics = self.class_statistics
-        kept = statistics if before.are_given or statistics is not before.statistics else None
-        self.training_set = TrainingSet.of(self.train_dataset, name, self.model, kept, self.args, self.data_collator)
-        before.followed_by(self.training_set)
         self.class_statistics = self.training_set.statistics
-        if statistics and self.class_statistics and self.compute_metrics == LongTailMetrics(statistics):
-            self.compute_metrics = LongTailMetrics(self.class_statistics)
+        if isinstance(self.compute_metrics, LongTailMetrics) and self.compute_metrics.statistics is statistics:
+            self.compute_metrics = LongTailMetrics(require_statistics(self.class_statistics))
         self._check_problem(self.eval_dataset)
 
     def make_loaders(self) -> ImageLoaders:
-        return ImageLoaders(
-            self.args, lambda: self.label_names[0], lambda: self.class_statistics, lambda: self.training_set.labels
-        )
+        statistics, labels = lambda: self.class_statistics, lambda: self.training_set.labels
+        return ImageLoaders(self.args, lambda: self.label_names[0], statistics, labels)
 
     def _make_parts(self) -> None:
         """The parts of the trainer, each given what it needs."""
@@ -223,7 +209,7 @@ class LTSamTrainer(HubTrainer):
             sharded=self.is_fsdp_enabled,
         )
         warning = PerturbationWarning(self.telemetry, lambda: self.method)
-        self.label_watch = LabelWatch(lambda: self.class_statistics, self._draws_all_alike)
+        self.label_watch = LabelWatch(lambda: self.class_statistics, lambda: self.train_dataset)
         for callback in (self.method_memory, self.gradient_step, self.skipped_steps, self.label_watch, warning):
             self.add_callback(callback)
         if args.swa_start is not None:
@@ -278,9 +264,8 @@ class LTSamTrainer(HubTrainer):
         """
         model.train()  # before `_prepare_inputs`, which a subclass may let the model take part in
         batch = self.labelled_batches.split(self.memory_layout(self._prepare_inputs(inputs)), self.model)
-        loss = self.gradient_step(batch, self.training_objective, self._moment(model))
         self.label_watch.add(batch.labels)
-        return loss
+        return self.gradient_step(batch, self.training_objective, self._moment(model))
 
     def _moment(self, module: nn.Module) -> Moment:
         micro_batches = self.current_gradient_accumulation_steps
@@ -322,9 +307,6 @@ class LTSamTrainer(HubTrainer):
         loader = self.callback_handler.train_dataloader
         return samples_in_words(before, batches, self.state, loader, self.training_set.labels)
 
-    def _draws_all_alike(self) -> bool:
-        return self.args.sampling == UNIFORM and not isinstance(self.train_dataset, ClassSampledStream)
-
     # Model, batches and evaluation.
 
     def memory_layout(self, value: Any) -> Any:
@@ -346,28 +328,9 @@ class LTSamTrainer(HubTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """As `DurableTrainer`, with a warning of a last batch that batch norm cannot normalise."""
-        if self.train_dataset is not self.training_set.dataset:
-            self._follow_training_set()
-        args, dataset = self.args, self.train_dataset
-        if isinstance(dataset, Sized) and not isinstance(dataset, IterableDataset):
-            drops_last = args.dataloader_drop_last
-            _warn(check_batches(len(dataset), args.train_batch_size, args.world_size, drops_last, self.model))
+        self._follow_training_set()
+        _warn(check_batches(self.train_dataset, self.args, self.model))
         return super().get_train_dataloader()
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """As stock, of a data set whose labels and class names are those of the training.
-
-        Raises:
-            ValueError: they are not, or there are no labels.
-        """
-        sets: Any = self.eval_dataset if eval_dataset is None or isinstance(eval_dataset, str) else eval_dataset
-        self._check_evaluated(sets[eval_dataset] if isinstance(eval_dataset, str) else sets, "eval_dataset")
-        return super().get_eval_dataloader(eval_dataset)
-
-    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """The same, for which there need not be labels (-1)."""
-        self._check_evaluated(test_dataset, "test_dataset", needs_labels=False)
-        return super().get_test_dataloader(test_dataset)
 
     def compute_loss(
         self,
@@ -388,7 +351,8 @@ class LTSamTrainer(HubTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """As stock, with the loss as the mean over the samples, where it is the one of `compute_loss` above."""
-        self.logit_evaluation.needs_labels = description != "Prediction"  # which is what `predict` calls it
+        for_prediction = self.logit_evaluation.for_prediction = description == "Prediction"  # as `predict` calls it
+        self.training_set.check_evaluated(dataloader.dataset, self.label_reader, self.model, for_prediction)
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         is_ours = type(self).compute_loss is LTSamTrainer.compute_loss and self.preprocess_logits_for_metrics is None
         return self.logit_evaluation.with_mean_loss(output, metric_key_prefix) if is_ours else output
@@ -410,18 +374,12 @@ class LTSamTrainer(HubTrainer):
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint of this run is made with; a run that differs must not resume it."""
-        labels, objective = self.training_set.labels, self.training_objective
         return {
-            "method": describe(METHODS, self.method),
-            "loss": describe(LOSSES, self.loss),
-            "loss_start": self.args.loss_start,
-            "reweighting": {"scheme": self.reweighting.scheme, "start": self.reweighting.start},
-            "class_counts": list(objective.statistics.counts),
-            "tail_threshold": objective.statistics.tail_threshold if self.method.needs_split else None,
+            **self.training_objective.identity(),
             "spectral_norm": {name: norm.n_power_iterations for name, norm in normalised_layers(self.model).items()},
             "weight_averaging": self.averaging and self.averaging.settings,
             "sampling": self.args.sampling,
-            "training_labels_sha256": None if labels is None else label_fingerprint(labels),
+            "training_labels_sha256": self.training_set.fingerprint,
         }
 
     def check_checkpoint(self, folder: Path) -> None:

@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerCallback, TrainerState, default_data_collator
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer_utils import has_length
 from transformers.utils import is_peft_available, logging
 
 from hf_ltsam.class_statistics import SHOWN, ClassStatistics, check_label_range
 from hf_ltsam.data.class_names import Names, compare_names, names_of_dataset, names_of_model
-from hf_ltsam.data.labels import training_labels
+from hf_ltsam.data.labels import label_fingerprint, training_labels
 from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_trained_on
+from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
+from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with_labels
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
@@ -55,6 +57,41 @@ def without_adapter(model: nn.Module) -> nn.Module:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
+@dataclass(frozen=True)
+class LabelReader:
+    """How labels are read.
+
+    Args:
+        label_name: their key in a batch.
+        collator: gives what makes batches of samples.
+        args: the settings of the run.
+    """
+
+    label_name: str
+    collator: Callable[[], Collator]
+    args: LTSamConfig
+
+    def stated(self, dataset: Any) -> Tensor | None:
+        """The labels (N,) that a data set states, or None."""
+        return readable_labels(dataset, self.label_name)
+
+    def carried(self, dataset: Any) -> Tensor:
+        """The labels (N,) that its batches carry; all samples are read where it states none, or others.
+
+        Raises:
+            TypeError: they cannot be read.
+        """
+        workers, progress = self.args.dataloader_num_workers, not self.args.disable_tqdm
+        return labels_trained_on(dataset, self.label_name, self.collator(), workers, progress)
+
+    def disagrees(self, dataset: Any, labels: Tensor) -> bool:
+        """Whether one of a few samples has another label than these say (N,)."""
+        return bool(disagreeing_rows(dataset, labels, self.label_name, self.collator()))
+
+    def class_names(self, dataset: Any) -> Names | None:
+        return names_of_dataset(dataset, self.label_name)
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
     """What was read of a training set.
@@ -74,15 +111,7 @@ class TrainingSet:
     are_given: bool
 
     @classmethod
-    def of(
-        cls,
-        dataset: Any,
-        label_name: str,
-        model: nn.Module,
-        given: ClassStatistics | None,
-        args: LTSamConfig,
-        collator: Collator = default_data_collator,
-    ) -> TrainingSet:
+    def of(cls, dataset: Any, reader: LabelReader, model: nn.Module, given: ClassStatistics | None) -> TrainingSet:
         """Read a training set. Its labels are counted, unless their statistics are given.
 
         Raises:
@@ -90,56 +119,121 @@ class TrainingSet:
             ValueError: a training set without samples, a label outside the class range, a class without a training image,
                 two different tail thresholds, or a number of classes that is not the model's.
         """
+        threshold = reader.args.tail_threshold
         if dataset is None:
-            return cls(None, None, None, _with_threshold(given, args.tail_threshold), given is not None)
+            return cls(None, None, None, _with_threshold(given, threshold), given is not None)
         check_not_empty(dataset)
-        stated, logits = readable_labels(dataset, label_name), num_logits(model)
+        stated, logits = reader.stated(dataset), num_logits(model)
         if given is None:
-            workers, progress = args.dataloader_num_workers, not args.disable_tqdm
-            carried = labels_trained_on(dataset, label_name, collator, workers, progress)
-            counted = ClassStatistics.from_labels(carried, logits, tail_threshold=args.tail_threshold)
+            carried = reader.carried(dataset)
+            counted = ClassStatistics.from_labels(carried, logits, tail_threshold=threshold)
             return cls(dataset, stated, carried, counted, False)
         if logits is not None:
             check_num_classes(logits, given.num_classes)
-        is_wrong = stated is not None and disagreeing_rows(dataset, stated, label_name, collator)
-        labels = None if is_wrong else stated
+        labels = None if stated is None or reader.disagrees(dataset, stated) else stated
         if labels is not None and len(labels):
             check_label_range(labels, given.num_classes)
-        return cls(dataset, stated, labels, _with_threshold(given, args.tail_threshold), True)
-
-    def class_names(self, label_name: str) -> Names | None:
-        """The names of the labels, where the data set names those that its batches carry."""
-        return names_of_dataset(self.dataset, label_name) if self._as_stated else None
+        return cls(dataset, stated, labels, _with_threshold(given, threshold), True)
 
     @property
-    def _as_stated(self) -> bool:
-        """Whether batches carry the labels that the data set states, as far as both are known."""
-        return self.stated is None or (self.labels is not None and torch.equal(self.labels, self.stated))
+    def fingerprint(self) -> str | None:
+        """SHA-256 (hex) of the labels; None where they are unknown."""
+        return None if self.labels is None else label_fingerprint(self.labels)
 
-    def is_still(self, dataset: Any, label_name: str, collator: Collator) -> bool:
-        """Whether a data set is this one, with the labels that were read."""
-        if dataset is not self.dataset:
-            return False
-        stated = readable_labels(dataset, label_name)
-        if stated is not None and self.stated is not None and not torch.equal(stated, self.stated):
-            return False
-        return self.labels is None or not disagreeing_rows(dataset, self.labels, label_name, collator)
+    def renewed(
+        self, dataset: Any, reader: LabelReader, model: nn.Module, statistics: ClassStatistics | None
+    ) -> TrainingSet:
+        """This one, or what is read of the data set that took its place; also where the same one has other labels now.
 
-    def followed_by(self, new: TrainingSet) -> None:
+        Args:
+            statistics: of the trainer. Those that were counted here are counted anew, others kept, with a warning.
+        """
+        if self._is_still(dataset, reader):
+            return self
+        kept = statistics if self.are_given or statistics is not self.statistics else None
+        new = TrainingSet.of(dataset, reader, model, kept)
+        new._tell_of_renewal()
+        return new
+
+    def _tell_of_renewal(self) -> None:
         """Say what became of the statistics when the data set was replaced, or its labels changed."""
-        statistics = new.statistics
-        if statistics is None or new.labels is None:
+        if self.statistics is None or self.labels is None:
             return
-        counts = torch.bincount(new.labels, minlength=statistics.num_classes).tolist()
-        if new.are_given and tuple(counts) != statistics.counts:
-            shown = ", ".join(map(str, counts[:SHOWN])) + (", ..." if len(counts) > SHOWN else "")
+        counts = torch.bincount(self.labels, minlength=self.statistics.num_classes).tolist()
+        shown = ", ".join(map(str, counts[:SHOWN])) + (", ..." if len(counts) > SHOWN else "")
+        if self.are_given and tuple(counts) != self.statistics.counts:
             logger.warning(
                 "train_dataset was replaced, or its labels changed, and class_statistics were given for another one: labels "
                 f"of each class are now {shown}. Unless that is meant, set trainer.class_statistics = "
                 "ClassStatistics.from_labels(labels)."
             )
-        elif not new.are_given:
-            logger.warning(f"train_dataset was replaced, or its labels changed: {statistics.describe_counts()}")
+        elif not self.are_given:
+            logger.warning(f"train_dataset was replaced, or its labels changed: {self.statistics.describe_counts()}")
+
+    def _is_still(self, dataset: Any, reader: LabelReader) -> bool:
+        if dataset is not self.dataset:
+            return False
+        stated = reader.stated(dataset)
+        if stated is not None and self.stated is not None and not torch.equal(stated, self.stated):
+            return False
+        return self.labels is None or not reader.disagrees(dataset, self.labels)
+
+    def class_names(self, reader: LabelReader) -> Names | None:
+        """The names of the labels, where the data set names those that its batches carry."""
+        as_stated = self.labels is not None and self.stated is not None and torch.equal(self.labels, self.stated)
+        return reader.class_names(self.dataset) if as_stated or self.stated is None else None
+
+    def check_model_names(self, reader: LabelReader, model: nn.Module) -> None:
+        """Compare the model's id2label with the class names of the training set; a warning where no name is in both.
+
+        Raises:
+            ValueError: they number the same classes differently.
+        """
+        first, second = _names_of_model(model), self.class_names(reader)
+        if first is not None and second is not None:
+            _warn(compare_names(first, second, ("the model's id2label", "train_dataset"), _RENUMBER))
+
+    def check_evaluated(
+        self, dataset: Any, reader: LabelReader, model: nn.Module, for_prediction: bool = False
+    ) -> None:
+        """Compare labels and class names of an evaluated data set, or of several by name, with those of the training.
+
+        Args:
+            for_prediction: whether it is `test_dataset`, which need not have labels (-1).
+
+        Raises:
+            ValueError: a label outside the class range, or the same classes numbered differently.
+        """
+        if isinstance(dataset, dict):
+            for part in dataset.values():
+                self.check_evaluated(part, reader, model, for_prediction)
+            return
+        argument = "test_dataset" if for_prediction else "eval_dataset"
+        labels = reader.stated(dataset)
+        if labels is not None and for_prediction and len(labels) and int(labels.max()) < 0:
+            return
+        try:
+            if self.statistics is not None:
+                check_eval_labels(labels, self.statistics.num_classes, argument)
+            whose, first = "train_dataset", self.class_names(reader)
+            if first is None:
+                whose, first = "the model's id2label", _names_of_model(model)
+            second = reader.class_names(dataset)
+            if first is not None and second is not None:
+                _warn(compare_names(first, second, (whose, argument), _RENUMBER))
+        except ValueError:
+            if labels is None or not reader.disagrees(dataset, labels):
+                raise  # otherwise its samples have other labels than it states
+
+
+def _names_of_model(model: nn.Module) -> Names | None:
+    inner = without_adapter(model)
+    return names_of_model(inner.config.id2label) if isinstance(inner, PreTrainedModel) else None
+
+
+def _warn(message: str | None) -> None:
+    if message:
+        logger.warning(message)
 
 
 class LabelWatch(TrainerCallback):
@@ -147,11 +241,11 @@ class LabelWatch(TrainerCallback):
 
     Args:
         statistics: gives those of the training set.
-        is_watched: says whether labels are drawn as often as the training set has them.
+        dataset: gives the training set; one that is sampled by class is not watched.
     """
 
-    def __init__(self, statistics: Callable[[], ClassStatistics | None], is_watched: Callable[[], bool]) -> None:
-        self._statistics, self._is_watched = statistics, is_watched
+    def __init__(self, statistics: Callable[[], ClassStatistics | None], dataset: Callable[[], Any]) -> None:
+        self._statistics, self._dataset = statistics, dataset
         self._waiting: list[Tensor] = []  # not copied to the host yet, which would wait for the device
         self._seen: Tensor | None = None  # labels of each class (C,); None: nothing is watched
 
@@ -164,7 +258,8 @@ class LabelWatch(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         statistics, self._waiting = self._statistics(), []
-        watched = statistics is not None and (state.epoch or 0) < 1 and self._is_watched()
+        by_class = args.sampling != UNIFORM or isinstance(self._dataset(), ClassSampledStream)
+        watched = statistics is not None and (state.epoch or 0) < 1 and not by_class
         self._seen = torch.zeros(statistics.num_classes, dtype=torch.long) if statistics and watched else None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -197,64 +292,6 @@ class LabelWatch(TrainerCallback):
             "your own means it: then all is well."
         )
         self._seen = None
-
-
-def check_model_names(training_set: TrainingSet, label_name: str, model: nn.Module) -> str | None:
-    """Compare the model's id2label with the class names of the training set.
-
-    Returns:
-        A warning where no name is in both, else None.
-
-    Raises:
-        ValueError: they number the same classes differently.
-    """
-    first, second = _names_of_model(model), training_set.class_names(label_name)
-    if first is None or second is None:
-        return None
-    return compare_names(first, second, ("the model's id2label", "train_dataset"), _RENUMBER)
-
-
-def check_evaluated(
-    dataset: Any,
-    argument: str,
-    training_set: TrainingSet,
-    label_name: str,
-    model: nn.Module,
-    collator: Collator = default_data_collator,
-    needs_labels: bool = True,
-) -> str | None:
-    """Compare labels and class names of an evaluated data set with those of the training.
-
-    Args:
-        argument: the data set's name in a message.
-        needs_labels: refuse a set without labels (-1).
-
-    Returns:
-        A warning where no class name is in both, else None.
-
-    Raises:
-        ValueError: a label outside the class range, or the same classes numbered differently.
-    """
-    labels = readable_labels(dataset, label_name)
-    if labels is not None and not needs_labels and len(labels) and int(labels.max()) < 0:
-        return None
-    try:
-        if training_set.statistics is not None:
-            check_eval_labels(labels, training_set.statistics.num_classes, argument)
-        whose, first = "train_dataset", training_set.class_names(label_name)
-        if first is None:
-            whose, first = "the model's id2label", _names_of_model(model)
-        second = names_of_dataset(dataset, label_name)
-        return None if first is None or second is None else compare_names(first, second, (whose, argument), _RENUMBER)
-    except ValueError:
-        if labels is not None and disagreeing_rows(dataset, labels, label_name, collator):
-            return None  # its samples have other labels than it states
-        raise
-
-
-def _names_of_model(model: nn.Module) -> Names | None:
-    inner = without_adapter(model)
-    return names_of_model(inner.config.id2label) if isinstance(inner, PreTrainedModel) else None
 
 
 def _with_threshold(given: ClassStatistics | None, tail_threshold: int | None) -> ClassStatistics | None:
