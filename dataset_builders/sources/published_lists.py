@@ -104,7 +104,7 @@ def table_of_own_lists(lists: Mapping[str, SplitList], known: ClassTable) -> Cla
             key = class_folder(path)
             if key_of.setdefault(label, key) != key:
                 raise ValueError(f"{listed.origin} gives label {label} to {key_of[label]} and to {key}.")
-    skipped = next((label for label in range(len(key_of)) if label not in key_of), None)
+    skipped = next((label for label in range(len(key_of)) if not key_of.get(label)), None)
     if skipped is not None:  # seen before a table of all labels is made: the largest may be 1e9
         raise ValueError(f"The labels of the lists skip {skipped}: number the classes from 0 without gaps.")
     keys = tuple(key_of[label] for label in range(len(key_of)))
