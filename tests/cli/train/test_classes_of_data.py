@@ -13,7 +13,9 @@ from hf_ltsam.cli.evaluate.classes import labels_of, match_classes
 from hf_ltsam.cli.evaluate.sets import Places, find_sets
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.model import build_model
+from hf_ltsam.cli.train.saved_run import SavedRun
 from hf_ltsam.cli.train.splits import load_splits
+from hf_ltsam.runs.folder import RunFolder
 
 PIXELS = np.zeros((8, 8, 3), dtype=np.uint8)
 NUMBERS, WORDS, NAMES = Value("int64"), Value("string"), ClassLabel(names=list(CLASSES))
@@ -28,6 +30,11 @@ def parquet(folder, column="label", **splits):
             folder / f"{split}-00000.parquet"
         )
     return folder
+
+
+def tiny_vit(id2label):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    return ViTConfig(**sizes, image_size=8, patch_size=8, id2label=id2label)
 
 
 def load(folder, *more):
@@ -131,16 +138,7 @@ def test_every_corrupt_image_is_named(tmp_path, capsys):
 
 def test_rows_of_an_earlier_classifier_go_with_their_names(tmp_path):
     """A run whose classes came in another order is a start by name, not by number."""
-    config = ViTConfig(
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=8,
-        image_size=8,
-        patch_size=8,
-        id2label={0: "owl", 1: "Cat", 2: "emu"},
-    )
-    earlier = ViTForImageClassification(config)
+    earlier = ViTForImageClassification(tiny_vit({0: "owl", 1: "Cat", 2: "emu"}))
     earlier.save_pretrained(tmp_path / "earlier")
     arguments = parse(["--dataset", "x", "--model", str(tmp_path / "earlier")]).model
     with pytest.warns(UserWarning, match=r"numbers classes otherwise .*class 0 is 'owl' .* and 'cat'"):
@@ -149,3 +147,15 @@ def test_rows_of_an_earlier_classifier_go_with_their_names(tmp_path):
     rows = torch.tensor([1, 2, 0])  # cat, the row that is left over, owl
     assert torch.equal(model.classifier.weight, earlier.classifier.weight[rows])
     assert torch.equal(model.classifier.bias, earlier.classifier.bias[rows])
+
+
+def test_a_run_and_data_that_number_classes_otherwise(tmp_path, monkeypatch):
+    folder = parquet(tmp_path / "data", train=([0, 1, 2, 0], NAMES), test=([0, 1], NAMES))
+    splits = load(folder)
+    saved = SavedRun(RunFolder(tmp_path / "run"), None, None, splits, None)
+    model = ViTForImageClassification(tiny_vit({0: "dog", 1: "cat", 2: "owl"}))
+    monkeypatch.setattr("hf_ltsam.cli.train.saved_run.load_run", lambda *_, **__: model)
+    with pytest.raises(
+        ValueError, match=r"class 0 is 'dog' in the model in .*run and 'cat' in the data set.*--dataset PATH"
+    ):
+        saved.model()
