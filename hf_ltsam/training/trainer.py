@@ -153,7 +153,7 @@ class LTSamTrainer(HubTrainer):
 
             compilation.donated_buffer = False
         self.label_names = args.label_names or ["labels"]  # also for modules whose forward takes no labels
-        self.label_reader = LabelReader(self.label_names[0], lambda: self.data_collator, args)
+        self.label_reader = LabelReader(lambda: self.label_names[0], lambda: self.data_collator, args)
         self.training_set = TrainingSet.of(train_dataset, self.label_reader, self.model, class_statistics)
         self.class_statistics = self.training_set.statistics
         self._check_problem(eval_dataset)

@@ -62,18 +62,18 @@ class LabelReader:
     """How labels are read.
 
     Args:
-        label_name: their key in a batch.
+        label_name: gives their key in a batch.
         collator: gives what makes batches of samples.
         args: the settings of the run.
     """
 
-    label_name: str
+    label_name: Callable[[], str]
     collator: Callable[[], Collator]
     args: LTSamConfig
 
     def stated(self, dataset: Any) -> Tensor | None:
         """The labels (N,) that a data set states, or None."""
-        return readable_labels(dataset, self.label_name)
+        return readable_labels(dataset, self.label_name())
 
     def carried(self, dataset: Any) -> Tensor:
         """The labels (N,) that its batches carry; all samples are read where it states none, or others.
@@ -82,14 +82,14 @@ class LabelReader:
             TypeError: they cannot be read.
         """
         workers, progress = self.args.dataloader_num_workers, not self.args.disable_tqdm
-        return labels_trained_on(dataset, self.label_name, self.collator(), workers, progress)
+        return labels_trained_on(dataset, self.label_name(), self.collator(), workers, progress)
 
     def disagrees(self, dataset: Any, labels: Tensor) -> bool:
         """Whether one of a few samples has another label than these say (N,)."""
-        return bool(disagreeing_rows(dataset, labels, self.label_name, self.collator()))
+        return bool(disagreeing_rows(dataset, labels, self.label_name(), self.collator()))
 
     def class_names(self, dataset: Any) -> Names | None:
-        return names_of_dataset(dataset, self.label_name)
+        return names_of_dataset(dataset, self.label_name())
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +174,8 @@ class TrainingSet:
         if dataset is not self.dataset:
             return False
         stated = reader.stated(dataset)
+        if (stated is None) != (self.stated is None):
+            return False
         if stated is not None and self.stated is not None and not torch.equal(stated, self.stated):
             return False
         return self.labels is None or not reader.disagrees(dataset, self.labels)

@@ -132,6 +132,7 @@ ARROW = Dataset.from_dict({"label": STATED})
         (Untold(), {}, replace(Folder(other))),
         (Folder(), {}, attribute("targets", [1] * 30 + [0] * 5)),
         (Folder(), {}, attribute("target_transform", other)),
+        (Untold(), {}, attribute("hidden", [1] * 30 + [0] * 5)),
         (Folder(), {}, lambda trainer: setattr(trainer, "data_collator", swapping)),
     ],
 )

@@ -58,7 +58,7 @@ class SecondStageTrainer(LTSamTrainer):
         callbacks: list[Any] | None = None,
     ) -> None:
         label_name = (args.label_names or ["labels"])[0]
-        reader = LabelReader(label_name, lambda: default_data_collator, args)
+        reader = LabelReader(lambda: label_name, lambda: default_data_collator, args)
         training_set = TrainingSet.of(train_dataset, reader, first_stage, class_statistics)
         training_set.check_model_names(reader, first_stage)
         statistics = training_set.statistics
