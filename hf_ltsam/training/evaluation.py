@@ -30,6 +30,25 @@ class Evaluation:
 
     def __init__(self, batches: LabelledBatches) -> None:
         self._batches = batches
+        self.for_prediction = False  # which needs no labels
+
+    def without_missing_labels(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch as it is, or without its labels where all stand for none (-1).
+
+        Raises:
+            ValueError: there are no labels and they are needed, or some are there and some are not.
+        """
+        name = self._batches.label_name
+        labels = batch.get(name)
+        if not isinstance(labels, Tensor) or labels.is_floating_point() or not bool((labels < 0).any()):
+            return batch
+        if not self.for_prediction or not bool((labels < 0).all()):
+            missing = int(labels[labels < 0][0])
+            raise ValueError(
+                f"The batch has samples without a label (label {missing}): nothing can be measured on them. Leave them out; "
+                "predict() takes a data set in which no sample has one."
+            )
+        return {key: value for key, value in batch.items() if key != name}
 
     def loss(
         self, module: nn.Module, model: nn.Module, batch: dict[str, Any], return_outputs: bool

@@ -24,7 +24,6 @@ from hf_ltsam.data.keyed_randomness import KeyedDataset, keyed
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM, ClassSampler, full_batches
 from hf_ltsam.training.config import LTSamConfig
-from hf_ltsam.training.training_set import readable_labels
 
 logger = logging.get_logger(__name__)
 
@@ -98,15 +97,20 @@ class ImageLoaders(Loaders):
         args: of the trainer.
         label_name: gives the key of the labels.
         statistics: gives those of the training set.
+        labels: gives its labels (N,), as batches carry them, or None.
     """
 
     args: LTSamConfig
 
     def __init__(
-        self, args: LTSamConfig, label_name: Callable[[], str], statistics: Callable[[], ClassStatistics | None]
+        self,
+        args: LTSamConfig,
+        label_name: Callable[[], str],
+        statistics: Callable[[], ClassStatistics | None],
+        labels: Callable[[], Tensor | None],
     ) -> None:
         super().__init__(args)
-        self._label_name, self._statistics = label_name, statistics
+        self._label_name, self._statistics, self._labels = label_name, statistics, labels
         self.stores: WeakKeyDictionary[InMemoryImages, ImageStore] = WeakKeyDictionary()  # on `args.device`
         self.good_images: GoodImages | None = None
         self.serves_training = False  # whether a loader of the training set was made here
@@ -132,7 +136,7 @@ class ImageLoaders(Loaders):
 
     def class_sampler(self) -> ClassSampler:
         """Of the training set of the last loader, whose classes come in the shares that `sampling` asks for."""
-        return class_sampler(self.args, self.keyed, self._label_name())
+        return class_sampler(self.args, self.keyed, self._labels())
 
     def bad_images(self, accelerator: Accelerator) -> dict[str, int]:
         """For the logs: the number of training images that could not be read so far, each counted once."""
@@ -232,13 +236,12 @@ def data_seed(args: TrainingArguments) -> int:
     return args.seed if args.data_seed is None else args.data_seed
 
 
-def class_sampler(args: LTSamConfig, dataset: Any, label_name: str) -> ClassSampler:
+def class_sampler(args: LTSamConfig, dataset: Any, labels: Tensor | None) -> ClassSampler:
     """The sampler of a training set whose classes come in other shares than its own.
 
     Raises:
-        ValueError: its labels cannot be read without loading its samples.
+        ValueError: its labels are unknown.
     """
-    labels = readable_labels(dataset, label_name)
     if labels is None:
         raise ValueError(
             f"sampling={args.sampling!r} needs the labels of the training set, which shows none without loading its "

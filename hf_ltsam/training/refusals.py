@@ -157,18 +157,26 @@ def check_schedule(schedule: Any, args: LTSamConfig) -> None:
         )
 
 
-def check_eval_labels(labels: Tensor | None, num_classes: int) -> None:
+def check_eval_labels(labels: Tensor | None, num_classes: int, argument: str = "eval_dataset") -> None:
     """Refuse evaluation labels outside the class range before training, not after it.
+
+    Args:
+        argument: the data set's name in the message.
 
     Raises:
         ValueError: naming the label.
     """
-    if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+    if labels is None or not len(labels) or 0 <= labels.min() <= labels.max() < num_classes:
+        return
+    if int(labels.max()) < 0:
         raise ValueError(
-            f"eval_dataset: label {wrong} is outside the class range 0 to {num_classes - 1} of the training set. Map its "
-            "labels to the training classes, or leave those samples out."
+            f"{argument} is not labelled (label {int(labels[0])}): nothing can be measured on it. predict() takes it."
         )
+    wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+    raise ValueError(
+        f"{argument}: label {wrong} is outside the class range 0 to {num_classes - 1} of the training set. Map its "
+        "labels to the training classes, or leave those samples out."
+    )
 
 
 def check_split(method: Method, statistics: ClassStatistics) -> str | None:
@@ -313,15 +321,18 @@ def check_stream(dataset: Any, args: LTSamConfig) -> None:
         )
 
 
-def check_batches(num_samples: int, batch_size: int, processes: int, drop_last: bool, model: nn.Module) -> str | None:
-    """A warning of a last batch that batch norm cannot normalise, or None.
+def check_batches(dataset: Any, args: TrainingArguments, model: nn.Module) -> str | None:
+    """A warning of a last batch of a training set that batch norm cannot normalise, or None; also for a stream.
 
-    Args:
-        batch_size: of one process. Several processes fill their last batches up.
+    Several processes fill their last batches up.
 
     Raises:
         ValueError: `dataloader_drop_last` drops the only batch.
     """
+    if not isinstance(dataset, Sized) or isinstance(dataset, IterableDataset):
+        return None
+    num_samples, batch_size, processes = len(dataset), args.train_batch_size, args.world_size
+    drop_last = args.dataloader_drop_last
     if drop_last and num_samples < batch_size * processes:
         raise ValueError(
             f"dataloader_drop_last=True leaves nothing of {num_samples} training samples in batches of "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,14 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
-from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
+from hf_ltsam.losses import FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.features import check_features
-from hf_ltsam.methods import METHODS, Method, make_method
+from hf_ltsam.methods import Method, make_method
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import check_checkpointing, normalised_layers
 from hf_ltsam.runs.files import check_output_folder
-from hf_ltsam.runs.identity import check_identity, describe, save_identity
+from hf_ltsam.runs.identity import check_identity, save_identity
 from hf_ltsam.training.config import STANDS_STILL, LTSamConfig, by_name_or_object
 from hf_ltsam.training.evaluation import Evaluation, beside_groups
 from hf_ltsam.training.hooks import HookWatch, check_best_metric, check_hooks, check_optimizer, is_overridden
@@ -36,7 +35,6 @@ from hf_ltsam.training.refusals import (
     check_arguments,
     check_batches,
     check_classifier,
-    check_eval_labels,
     check_forward,
     check_head,
     check_launcher,
@@ -50,10 +48,11 @@ from hf_ltsam.training.skipped_steps import MethodMemory, SkippedSteps
 from hf_ltsam.training.step import Moment, TrainingStep
 from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
 from hf_ltsam.training.training_set import (
-    readable_labels,
+    LabelReader,
+    LabelWatch,
+    TrainingSet,
     require_statistics,
     samples_in_words,
-    statistics_of,
     without_adapter,
 )
 from hf_ltsam.training.weight_averaging import WeightAveraging
@@ -82,8 +81,8 @@ class LTSamTrainer(HubTrainer):
         method: a registry name of `hf_ltsam.methods` or an object; `args.method` where it is None.
         loss: a registry name of `hf_ltsam.losses`, or any function (logits (n, C), labels (n,), statistics) ->
             losses (n,), or a `FeatureLoss`, which also reads the classifier's input; `args.loss` where it is None.
-        class_statistics: of the training set; counted from the label column of `train_dataset` where it is None. They
-            are trusted and need not equal the counts of `train_dataset`.
+        class_statistics: of the training set; where it is None the labels that are trained on are counted. They are
+            trusted and need not equal the counts of `train_dataset`; a warning tells of clearly other shares.
 
     Raises:
         ValueError: a setting that cannot work, named with the reason and the way out.
@@ -154,9 +153,9 @@ class LTSamTrainer(HubTrainer):
 
             compilation.donated_buffer = False
         self.label_names = args.label_names or ["labels"]  # also for modules whose forward takes no labels
-        self.class_statistics = statistics_of(
-            train_dataset, self.label_names[0], self.model, class_statistics, args.tail_threshold
-        )
+        self.label_reader = LabelReader(lambda: self.label_names[0], lambda: self.data_collator, args)
+        self.training_set = TrainingSet.of(train_dataset, self.label_reader, self.model, class_statistics)
+        self.class_statistics = self.training_set.statistics
         self._check_problem(eval_dataset)
         if compute_metrics is None and self.class_statistics is not None:
             self.compute_metrics = LongTailMetrics(self.class_statistics)
@@ -174,11 +173,23 @@ class LTSamTrainer(HubTrainer):
         _warn(check_split(self.method, self.class_statistics))
         check_classifier(self.method, self.model, self.class_statistics)
         check_features(self.loss, self.model, num_classes, self.args.torch_compile)
-        for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
-            check_eval_labels(readable_labels(dataset, self.label_names[0]), num_classes)
+        self.training_set.check_model_names(self.label_reader, self.model)
+        self.training_set.check_evaluated(eval_dataset, self.label_reader, self.model)
+
+    def _follow_training_set(self) -> None:
+        """Statistics, and all that follows from them, of the training set that the trainer has now."""
+        before, statistics = self.training_set, self.class_statistics
+        self.training_set = before.renewed(self.train_dataset, self.label_reader, self.model, statistics)
+        if self.training_set is before:
+            return
+        self.class_statistics = self.training_set.statistics
+        if isinstance(self.compute_metrics, LongTailMetrics) and self.compute_metrics.statistics is statistics:
+            self.compute_metrics = LongTailMetrics(require_statistics(self.class_statistics))
+        self._check_problem(self.eval_dataset)
 
     def make_loaders(self) -> ImageLoaders:
-        return ImageLoaders(self.args, lambda: self.label_names[0], lambda: self.class_statistics)
+        statistics, labels = lambda: self.class_statistics, lambda: self.training_set.labels
+        return ImageLoaders(self.args, lambda: self.label_names[0], statistics, labels)
 
     def _make_parts(self) -> None:
         """The parts of the trainer, each given what it needs."""
@@ -200,7 +211,9 @@ class LTSamTrainer(HubTrainer):
         )
         warning = PerturbationWarning(self.telemetry, lambda: self.method)
         watch = HookWatch(self, lambda: self.skipped_steps.in_step)
-        for callback in (watch, self.method_memory, self.gradient_step, self.skipped_steps, warning):
+        self.label_watch = LabelWatch(lambda: self.class_statistics, lambda: self.train_dataset)
+        callbacks = (watch, self.method_memory, self.gradient_step, self.skipped_steps, self.label_watch, warning)
+        for callback in callbacks:
             self.add_callback(callback)
         if args.swa_start is not None:
             self._add_averaging(WeightAveraging(args.swa_start, args.swa_interval))
@@ -232,6 +245,7 @@ class LTSamTrainer(HubTrainer):
         check_arguments(self.args)  # they and the hooks may have changed since the trainer was made
         check_hooks(self, LTSamTrainer)
         check_best_metric(self, LTSamTrainer)
+        self._follow_training_set()
         self._identity = self.identity()
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
@@ -256,6 +270,7 @@ class LTSamTrainer(HubTrainer):
         """
         model.train()  # before `_prepare_inputs`, which a subclass may let the model take part in
         batch = self.labelled_batches.split(self.memory_layout(self._prepare_inputs(inputs)), self.model)
+        self.label_watch.add(batch.labels)
         return self.gradient_step(batch, self.training_objective, self._moment(model))
 
     def _moment(self, module: nn.Module) -> Moment:
@@ -295,8 +310,8 @@ class LTSamTrainer(HubTrainer):
         return {**telemetry, **skipped, **self.batch_loaders.bad_images(self.accelerator)}
 
     def _samples_in_words(self, before: int, batches: Any) -> str:
-        labels = readable_labels(self.train_dataset, self.label_names[0])
-        return samples_in_words(before, batches, self.state, self.callback_handler.train_dataloader, labels)
+        loader = self.callback_handler.train_dataloader
+        return samples_in_words(before, batches, self.state, loader, self.training_set.labels)
 
     # Model, batches and evaluation.
 
@@ -319,10 +334,8 @@ class LTSamTrainer(HubTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """As `DurableTrainer`, with a warning of a last batch that batch norm cannot normalise."""
-        args, dataset = self.args, self.train_dataset
-        if isinstance(dataset, Sized) and not isinstance(dataset, IterableDataset):
-            drops_last = args.dataloader_drop_last
-            _warn(check_batches(len(dataset), args.train_batch_size, args.world_size, drops_last, self.model))
+        self._follow_training_set()
+        _warn(check_batches(self.train_dataset, self.args, self.model))
         return super().get_train_dataloader()
 
     def compute_loss(
@@ -344,6 +357,8 @@ class LTSamTrainer(HubTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """As stock, with the loss as the mean over the samples, and the accuracies by group beside metrics of the user's."""
+        for_prediction = self.logit_evaluation.for_prediction = description == "Prediction"  # as `predict` calls it
+        self.training_set.check_evaluated(dataloader.dataset, self.label_reader, self.model, for_prediction)
         metrics = beside_groups(self.compute_metrics, self.class_statistics, metric_key_prefix)
         with replaced(self, compute_metrics=metrics):
             output = super().evaluation_loop(
@@ -360,6 +375,7 @@ class LTSamTrainer(HubTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """As stock: all outputs of the model, the logits first."""
+        inputs = self.logit_evaluation.without_missing_labels(inputs)
         called = model if self.label_names[0] in inputs else partial(self.logit_evaluation.outputs, model)
         return super().prediction_step(called, inputs, prediction_loss_only, ignore_keys)
 
@@ -367,18 +383,12 @@ class LTSamTrainer(HubTrainer):
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint of this run is made with; a run that differs must not resume it."""
-        labels, objective = readable_labels(self.train_dataset, self.label_names[0]), self.training_objective
         return {
-            "method": describe(METHODS, self.method),
-            "loss": describe(LOSSES, self.loss),
-            "loss_start": self.args.loss_start,
-            "reweighting": {"scheme": self.reweighting.scheme, "start": self.reweighting.start},
-            "class_counts": list(objective.statistics.counts),
-            "tail_threshold": objective.statistics.tail_threshold if self.method.needs_split else None,
+            **self.training_objective.identity(),
             "spectral_norm": {name: norm.n_power_iterations for name, norm in normalised_layers(self.model).items()},
             "weight_averaging": self.averaging and self.averaging.settings,
             "sampling": self.args.sampling,
-            "training_labels_sha256": None if labels is None else label_fingerprint(labels),
+            "training_labels_sha256": self.training_set.fingerprint,
         }
 
     def check_checkpoint(self, folder: Path) -> None:
