@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, require
-from hf_ltsam.models.views import averaged_logits
+from hf_ltsam.models.logits import averaged_logits
 
 # Two leading logits closer than this share of the largest are a tie within rounding. In float32 the same image's logits
 # differ between batch sizes by some 1e-6 of the largest, so the margin is wide; what falls into it is computed alone.

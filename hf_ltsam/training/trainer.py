@@ -22,6 +22,7 @@ from hf_ltsam.losses.features import check_features
 from hf_ltsam.methods import METHODS, Method, make_method
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import check_checkpointing, normalised_layers
+from hf_ltsam.models.timm_config import state_image_processor
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, describe, save_identity
 from hf_ltsam.training.config import LTSamConfig, by_name_or_object
@@ -379,8 +380,10 @@ class LTSamTrainer(HubTrainer):
     def save_companions(self, folder: Path) -> None:
         """What the model was trained on and with, and under an adapter its configuration."""
         inner = without_adapter(self.model)
-        if inner is not self.model and isinstance(inner, PreTrainedModel):
-            inner.config.save_pretrained(folder)  # classes and sizes, for load_run
+        if isinstance(inner, PreTrainedModel):
+            changed = state_image_processor(inner.config, self.processing_class)
+            if changed or inner is not self.model:
+                inner.config.save_pretrained(folder)  # classes and sizes, for load_run
         if self.class_statistics is not None:
             self.class_statistics.save(folder)
             save_identity(folder, self._identity or self.identity())

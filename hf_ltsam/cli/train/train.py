@@ -21,16 +21,16 @@ from hf_ltsam.cli.evaluate.images import TestImages
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.checks import check, resume_point, warn_of_tiny_last_batch
 from hf_ltsam.cli.train.data import prepare
-from hf_ltsam.cli.train.model import adapted, build_model, image_format, image_processor
+from hf_ltsam.cli.train.model import adapted, build_model, image_format
 from hf_ltsam.cli.train.results import print_results, record_of, save_recipe
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.decoding import encoded_images
+from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.models.class_vectors import FROM_IMAGES, start_from_images
 from hf_ltsam.models.spectral_norm import normalise_spectrally
-from hf_ltsam.models.views import Preprocessing
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.predictions import predictions_of
 from hf_ltsam.runs.record import RunRecord
@@ -93,13 +93,12 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
             config.dataloader_num_workers,
             show_bar,
         )
-    height, width = data.test[0]["pixel_values"].shape[-2:]
     trainer = LTSamTrainer(
         model=adapted(model, run.model),
         args=config,
         train_dataset=data.train,
         eval_dataset=data.test,
-        processing_class=image_processor(height, width, data.short_side, data.mean, data.std),
+        processing_class=data.preprocessing.image_processor(),
         class_statistics=statistics,
     )
     if trainer.is_fsdp_enabled and run.data.test_time != "none":

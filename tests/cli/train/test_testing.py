@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cli.picture_folders import CLASSES, draw_images
+from hf_ltsam.models.views import Preprocessing, averaged_logits
 from PIL import Image
 from transformers import AutoImageProcessor
 
@@ -12,7 +13,6 @@ from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.splits import load_splits
 from hf_ltsam.cli.train.train import predict_test
 from hf_ltsam.models import views
-from hf_ltsam.models.views import Preprocessing, averaged_logits
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.model import load_run
 from hf_ltsam.runs.record import split_results

@@ -5,6 +5,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageColumn
+from hf_ltsam.models.views import TEST_TIME, Preprocessing, averaged_logits
 from PIL import Image
 from torch import nn
 from transformers import BitImageProcessor, CLIPImageProcessor, ConvNextImageProcessor, ViTImageProcessor
@@ -13,7 +14,6 @@ from hf_ltsam.cli.train.model import image_processor
 from hf_ltsam.data.decoding import decode_images
 from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.data.transforms import image_transform
-from hf_ltsam.models.views import TEST_TIME, Preprocessing, averaged_logits
 
 MEAN, STD = (0.49, 0.48, 0.44), (0.2, 0.21, 0.19)
 SIZES = [(41, 29), (29, 41), (30, 30), (64, 33), (33, 57), (8, 200)]  # width, height
