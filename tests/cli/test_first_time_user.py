@@ -2,11 +2,8 @@
 
 import json
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from transformers import AutoImageProcessor, CLIPImageProcessor
+from transformers import CLIPImageProcessor
 
 from hf_ltsam import METHODS
 from hf_ltsam.cli.train import train

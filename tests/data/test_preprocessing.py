@@ -5,15 +5,15 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageColumn
-from hf_ltsam.data.preprocessing import TEST_TIME, Preprocessing
-from hf_ltsam.models.logits import averaged_logits
 from PIL import Image
 from torch import nn
 from transformers import BitImageProcessor, CLIPImageProcessor, ConvNextImageProcessor, ViTImageProcessor
 
 from hf_ltsam.data.decoding import decode_images
 from hf_ltsam.data.in_memory.images import InMemoryImages
+from hf_ltsam.data.preprocessing import TEST_TIME, Preprocessing
 from hf_ltsam.data.transforms import image_transform
+from hf_ltsam.models.logits import averaged_logits
 
 MEAN, STD = (0.49, 0.48, 0.44), (0.2, 0.21, 0.19)
 SIZES = [(41, 29), (29, 41), (30, 30), (64, 33), (33, 57), (8, 200)]  # width, height
@@ -139,7 +139,7 @@ def test_timms_image_processor():
     settings = {"input_size": (3, 224, 224), "crop_pct": 0.95, "interpolation": "bicubic", "mean": MEAN, "std": STD}
     processor = TimmWrapperImageProcessor(settings, "resnet10t")
     preprocessing = Preprocessing.from_image_processor(processor)
-    assert preprocessing == Preprocessing(224, 224, 235, MEAN, STD, Image.Resampling.BICUBIC)
+    assert preprocessing == Preprocessing(224, 224, 235, MEAN, STD, Image.Resampling.BICUBIC, by_pil=True)
     image = noise(300, 260)
     torch.testing.assert_close(preprocessing.views(image)[0], processor.val_transforms(image), rtol=0, atol=1e-6)
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from cli.picture_folders import CLASSES, draw_images
-from hf_ltsam.models.views import Preprocessing, averaged_logits
 from PIL import Image
 from transformers import AutoImageProcessor
 
@@ -12,7 +11,9 @@ from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.splits import load_splits
 from hf_ltsam.cli.train.train import predict_test
-from hf_ltsam.models import views
+from hf_ltsam.data import preprocessing
+from hf_ltsam.data.preprocessing import Preprocessing
+from hf_ltsam.models.logits import averaged_logits
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.model import load_run
 from hf_ltsam.runs.record import split_results
@@ -73,7 +74,7 @@ def test_logits_of_views_are_those_of_the_trainer_where_there_is_one_view(pictur
     trainer = train.build_trainer(run, splits)
     plain = predict_test(run, splits, trainer)
     flipped = predict_test(parse([*words, "--test_time", "flip"]), splits, trainer)
-    monkeypatch.setitem(views.TEST_TIME, "flip", views.TEST_TIME["none"])  # one view
+    monkeypatch.setitem(preprocessing.TEST_TIME, "flip", preprocessing.TEST_TIME["none"])  # one view
     single = predict_test(parse([*words, "--test_time", "flip"]), splits, trainer)
     np.testing.assert_allclose(single.predictions, plain.predictions, rtol=1e-5, atol=1e-4)
     assert (single.label_ids == plain.label_ids).all()
