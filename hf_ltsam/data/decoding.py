@@ -48,11 +48,11 @@ def decode_images(
     rows = encoded_images(dataset, image_column)
     if not len(rows):
         raise ValueError("The data set has no rows to decode.")
-    pixels: Tensor | None = None  # (N, C, H, W)
+    pixels = torch.empty(0, dtype=torch.uint8)  # (N, C, H, W)
     for row, entry in enumerate(_with_progress(rows, "decoding images", progress)):
         image = decode_image(entry, channels, row)
         height, width = (image.height, image.width) if size is None else (size, size)
-        if pixels is None:
+        if row == 0:
             pixels = torch.empty(len(rows), channels, height, width, dtype=torch.uint8)
         if (height, width) != pixels.shape[2:]:
             raise ValueError(

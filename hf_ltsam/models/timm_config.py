@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from PIL import Image
-from transformers import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_ltsam.data.preprocessing import Preprocessing
@@ -14,7 +13,7 @@ from hf_ltsam.data.preprocessing import Preprocessing
 MODEL_TYPE = "timm_wrapper"
 
 
-def state_image_processor(config: PreTrainedConfig, processor: Any) -> bool:
+def state_image_processor(config: Any, processor: Any) -> bool:
     """Make the configuration of a timm model name the image processor that is saved beside it.
 
     `AutoImageProcessor` and pipelines read `image_processor_type` and then preprocessor_config.json; without it they read
@@ -22,13 +21,13 @@ def state_image_processor(config: PreTrainedConfig, processor: Any) -> bool:
     `pretrained_cfg`, which says the same as far as it can.
 
     Args:
-        config: changed in place; of another kind of model it stays as it is.
+        config: changed in place; of another kind of model, or of none of transformers', it stays as it is.
         processor: what is saved beside the model; anything but an image processor, and timm's own, changes nothing.
 
     Returns:
         Whether the configuration names the processor now.
     """
-    if config.model_type != MODEL_TYPE or not isinstance(processor, BaseImageProcessor):
+    if getattr(config, "model_type", None) != MODEL_TYPE or not isinstance(processor, BaseImageProcessor):
         return False
     settings = processor.to_dict()
     if "data_config" in settings:  # timm's own, which is never saved: `pretrained_cfg` is what it was made from

@@ -26,7 +26,7 @@ from hf_ltsam.models.timm_config import state_image_processor
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, describe, save_identity
 from hf_ltsam.training.config import LTSamConfig, by_name_or_object
-from hf_ltsam.training.evaluation import Evaluation
+from hf_ltsam.training.evaluation import Evaluation, decisions_alone, keeps_logits
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last
 from hf_ltsam.training.objective import LabelledBatches, Objective
@@ -159,7 +159,7 @@ class LTSamTrainer(HubTrainer):
             train_dataset, self.label_names[0], self.model, class_statistics, args.tail_threshold
         )
         self._check_problem(eval_dataset)
-        if compute_metrics is None and self.class_statistics is not None and not args.batch_eval_metrics:
+        if compute_metrics is None and self.class_statistics is not None:
             self.compute_metrics = LongTailMetrics(self.class_statistics)
         self._identity: dict[str, Any] | None = None  # of the training; it hashes all labels, so it is made once
         self._make_parts()
@@ -331,6 +331,12 @@ class LTSamTrainer(HubTrainer):
         """The plain cross-entropy (a mean) of the raw logits; of evaluations, since `training_step` has its own."""
         return self.logit_evaluation.loss(model, self.model, inputs, return_outputs)
 
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """As stock; the logits of all samples are kept for metrics of the user's alone."""
+        ours = type(self).evaluation_loop is LTSamTrainer.evaluation_loop
+        with decisions_alone(self, ours and isinstance(self.compute_metrics, LongTailMetrics)):
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
     def evaluation_loop(
         self,
         dataloader: DataLoader,
@@ -341,7 +347,7 @@ class LTSamTrainer(HubTrainer):
     ) -> EvalLoopOutput:
         """As stock, with the loss as the mean over the samples, where it is the one of `compute_loss` above."""
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        is_ours = type(self).compute_loss is LTSamTrainer.compute_loss and self.preprocess_logits_for_metrics is None
+        is_ours = type(self).compute_loss is LTSamTrainer.compute_loss and keeps_logits(self)
         return self.logit_evaluation.with_mean_loss(output, metric_key_prefix) if is_ours else output
 
     def prediction_step(
@@ -380,10 +386,10 @@ class LTSamTrainer(HubTrainer):
     def save_companions(self, folder: Path) -> None:
         """What the model was trained on and with, and under an adapter its configuration."""
         inner = without_adapter(self.model)
-        if isinstance(inner, PreTrainedModel):
-            changed = state_image_processor(inner.config, self.processing_class)
-            if changed or inner is not self.model:
-                inner.config.save_pretrained(folder)  # classes and sizes, for load_run
+        config: Any = getattr(inner, "config", None)
+        is_stated = state_image_processor(config, self.processing_class)
+        if is_stated or (inner is not self.model and isinstance(inner, PreTrainedModel)):
+            config.save_pretrained(folder)  # classes and sizes, for load_run
         if self.class_statistics is not None:
             self.class_statistics.save(folder)
             save_identity(folder, self._identity or self.identity())

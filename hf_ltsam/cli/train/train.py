@@ -35,7 +35,8 @@ from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.predictions import predictions_of
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.training.checkpoint_folders import last_checkpoint
-from hf_ltsam.training.prediction import predict_logits
+from hf_ltsam.training.evaluation import decisions_alone
+from hf_ltsam.training.prediction import predict_decisions
 from hf_ltsam.training.refusals import check_head, check_split
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
@@ -141,22 +142,25 @@ def finish(
 
 
 def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionOutput:
-    """Logits and labels of the test images; logits are means over each image's views, where `--test_time` asks for them."""
+    """Labels of the test images and `Decisions.columns`: of their logits, which are not kept, because nothing reads them.
+
+    Logits are means over each image's views, where `--test_time` asks for them.
+    """
     if run.data.test_time == "none":
-        return trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
+        with decisions_alone(trainer):
+            return trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
     see = Preprocessing.from_image_processor(trainer.processing_class)
     encoded = encoded_images(splits.test, run.data.image_column)
     config = run.config
     model = trainer.put_into_model() if isinstance(trainer, SecondStageTrainer) else trainer.model
-    logits = predict_logits(
+    decisions = predict_decisions(
         model.eval(),
         TestImages(encoded, range(len(splits.test)), see, run.data.test_time),
-        len(splits.class_names),
         config.per_device_eval_batch_size,
         config.dataloader_num_workers,
         None if config.disable_tqdm else f"test, {run.data.test_time}",
     )
-    return PredictionOutput(logits.numpy(), splits.test_labels.numpy(), {})
+    return PredictionOutput(decisions.columns, splits.test_labels.numpy(), {})
 
 
 def _way_back(config: LTSamConfig) -> str:
