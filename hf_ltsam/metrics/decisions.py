@@ -67,14 +67,19 @@ def _of_logits(logits: Any) -> Decisions:
     N = len(logits)
     predicted, probable, confidence = np.empty(N, np.int64), np.empty(N, np.int64), np.empty(N)
     for rows in parts_of(logits):
-        values = np.array(as_array(logits[rows]), dtype=np.float64)  # a copy, which becomes the probabilities
-        largest = values.max(axis=1, keepdims=True)
-        predicted[rows] = np.where(np.isnan(largest[:, 0]), -1, values.argmax(axis=1))
-        values -= largest
-        np.exp(values, out=values)
-        values /= values.sum(axis=1, keepdims=True)
-        probable[rows], confidence[rows] = values.argmax(axis=1), values.max(axis=1)
+        predicted[rows], probable[rows], confidence[rows] = _of_part(logits[rows])
     return Decisions(predicted, probable, confidence)
+
+
+def _of_part(logits: Any) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Softmax in place, in float64: one copy at a time."""
+    values = np.array(as_array(logits), dtype=np.float64)
+    largest = values.max(axis=1, keepdims=True)
+    predicted = np.where(np.isnan(largest[:, 0]), -1, values.argmax(axis=1))
+    values -= largest
+    np.exp(values, out=values)
+    values /= values.sum(axis=1, keepdims=True)
+    return predicted, values.argmax(axis=1), values.max(axis=1)
 
 
 def parts_of(values: Any) -> Iterator[slice]:

@@ -171,11 +171,7 @@ def add_probabilities(bins: ConfidenceBins, probabilities: Any, labels: Any) -> 
     """
     scores, classes = _scored(probabilities, labels)
     for rows in parts_of(scores):
-        values = as_array(scores[rows]).astype(np.float64)
-        confidence = values.max(axis=1)
-        if not np.isnan(confidence).any():
-            _check_probabilities(values)
-        bins.add(confidence, values.argmax(axis=1) == classes[rows])
+        bins.add(*_judged(as_array(scores[rows]), classes[rows]))
 
 
 def predicted_classes(logits: Any) -> NDArray[np.int64]:
@@ -320,6 +316,15 @@ def _check_range(labels: NDArray[Any], num_classes: int) -> None:
     if labels.min() < 0 or labels.max() >= num_classes:
         wrong = labels[(labels < 0) | (labels >= num_classes)][0]
         raise ValueError(f"Label {wrong} is outside the class range 0 to {num_classes - 1}.")
+
+
+def _judged(probabilities: NDArray[Any], labels: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
+    """The largest probabilities (n,), in float64, and whether they are the true classes'."""
+    values = probabilities.astype(np.float64)
+    confidence = values.max(axis=1)
+    if not np.isnan(confidence).any():
+        _check_probabilities(values)
+    return confidence, values.argmax(axis=1) == labels
 
 
 def _check_probabilities(values: Floats) -> None:

@@ -118,7 +118,7 @@ def peak(call):
 
 N = 32 * PARTS
 LOGITS, LABELS = a_test_set(N)
-COUNTS = C * 8 * 40  # some vectors of all classes
+COUNTS = C * 8 * 12  # some vectors of all classes
 PROBABILITIES = softmax(LOGITS).astype(np.float32)
 CALLS = {
     "metrics": lambda: LongTailMetrics(STATISTICS)(EvalPrediction(predictions=LOGITS, label_ids=LABELS)),
