@@ -23,7 +23,7 @@ from transformers.utils import logging
 from hf_ltsam.cli.train.arguments import options_of, read_options, run_of, with_recipe
 from hf_ltsam.cli.train.checks import check, mapping, resume_point
 from hf_ltsam.cli.train.data import TrainingData, prepare
-from hf_ltsam.cli.train.model import image_format, image_processor
+from hf_ltsam.cli.train.model import image_format
 from hf_ltsam.cli.train.results import print_results, save_recipe
 from hf_ltsam.cli.train.saved_run import SavedRun, open_run
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run
@@ -190,7 +190,6 @@ def build_trainer(run: Run, first: FirstStage, stage: SecondStage) -> SecondStag
     train_dataset = data.train
     if run.stage.cache_features and stage.is_trained:
         train_dataset = _features(run, first, data.plain_train)
-    height, width = data.test[0]["pixel_values"].shape[-2:]
     return SecondStageTrainer(
         first.model,
         stage,
@@ -198,7 +197,7 @@ def build_trainer(run: Run, first: FirstStage, stage: SecondStage) -> SecondStag
         train_dataset,
         data.test,
         first.saved.statistics,
-        image_processor(height, width, data.short_side, data.mean, data.std),
+        data.preprocessing.image_processor(),
     )
 
 

@@ -5,15 +5,15 @@ Inputs are NumPy arrays, tensors or lists. Shapes: N test samples, C classes, B 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.metrics.decisions import Decisions, as_array, parts_of
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 LOWER_IS_BETTER = ("loss", "ece", "nll", "brier", "error", "mce")  # how the names of such metrics end
-_VALUES_AT_A_TIME = 2**20  # of the logits, 8 MB in float64
 
 
 def greater_is_better(metric: str) -> bool:
@@ -40,11 +39,8 @@ def per_class_accuracy(predictions: Any, labels: Any, num_classes: int) -> Float
     Raises:
         ValueError: no samples, different lengths, or a label outside [0, C).
     """
-    predictions, labels = _paired(predictions, labels)
-    _check_range(labels, num_classes)
-    samples = np.bincount(labels, minlength=num_classes)
-    right = np.bincount(labels[predictions == labels], minlength=num_classes)
-    return np.divide(right, samples, out=np.full(num_classes, np.nan), where=samples > 0)
+    samples, right = _counted(predictions, labels, num_classes)
+    return _shares(right, samples)
 
 
 def overall_accuracy(predictions: Any, labels: Any) -> float:
@@ -77,7 +73,7 @@ def group_accuracies(per_class: Any, statistics: ClassStatistics) -> dict[str, f
     Raises:
         ValueError: not C accuracies.
     """
-    accuracies = _array(per_class).astype(np.float64)
+    accuracies = as_array(per_class).astype(np.float64)
     if accuracies.shape != (statistics.num_classes,):
         raise ValueError(
             f"group_accuracies(per_class=...) must have one entry for each of the {statistics.num_classes} classes, "
@@ -89,7 +85,7 @@ def group_accuracies(per_class: Any, statistics: ClassStatistics) -> dict[str, f
 
 def softmax(logits: Any) -> Floats:
     """Probabilities (N, C) of logits (N, C), in float64."""
-    values = _array(logits).astype(np.float64)
+    values = as_array(logits).astype(np.float64)
     exponentials = np.exp(values - values.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
@@ -110,25 +106,14 @@ def expected_calibration_error(probabilities: Any, labels: Any, num_bins: int = 
 
     Source: Guo et al. 2017 Eq. 3, with 15 bins as in Sec. 5.
     """
-    if num_bins < 1:
-        raise ValueError(f"expected_calibration_error(num_bins=...) must be at least 1, got {num_bins}.")
-    values, classes = _scored(probabilities, labels)
-    if np.isnan(values).any():
-        return float("nan")
-    _check_probabilities(values)
-    return _calibration_error(values.max(axis=1), values.argmax(axis=1) == classes, num_bins)
-
-
-def _calibration_error(confidence: Floats, right: NDArray[Any], num_bins: int = 15) -> float:
-    if np.isnan(confidence).any():
-        return float("nan")
-    bins = confidence_bins(confidence, right, num_bins)
-    return float(np.abs(bins.right - bins.confidence).sum() / len(confidence))
+    bins = ConfidenceBins.empty(num_bins)
+    add_probabilities(bins, probabilities, labels)
+    return bins.error
 
 
 @dataclass(frozen=True)
 class ConfidenceBins:
-    """Sums over the samples in every bin of confidence.
+    """Sums over the samples in every bin of confidence, ((b - 1)/B, b/B].
 
     Args:
         samples: their number (B,).
@@ -140,22 +125,60 @@ class ConfidenceBins:
     confidence: Floats
     right: Floats
 
+    @classmethod
+    def empty(cls, num_bins: int = 15) -> ConfidenceBins:
+        """Without samples.
+
+        Raises:
+            ValueError: fewer than one bin.
+        """
+        if num_bins < 1:
+            raise ValueError(f"ConfidenceBins(num_bins=...) must be at least 1, got {num_bins}.")
+        return cls(np.zeros(num_bins), np.zeros(num_bins), np.zeros(num_bins))
+
+    def add(self, confidence: Any, right: Any) -> None:
+        """Add samples one after another: batches give the same sums, to the last digit, as all samples at once.
+
+        Args:
+            confidence: the largest probability of every sample (n,).
+            right: whether its prediction is correct (n,).
+        """
+        values, num_bins = as_array(confidence).astype(np.float64), len(self.samples)
+        bins = np.digitize(values, np.linspace(0, 1, num_bins + 1)[1:-1], right=True)
+        for sums, added in ((self.samples, 1.0), (self.confidence, values), (self.right, as_array(right))):
+            np.add.at(sums, bins, added)
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error; NaN if a confidence is."""
+        return float(np.abs(self.right - self.confidence).sum() / self.samples.sum())
+
 
 def confidence_bins(confidence: Any, right: Any, num_bins: int = 15) -> ConfidenceBins:
-    """The contents of a reliability diagram, in bins ((b - 1)/num_bins, b/num_bins].
+    """The contents of a reliability diagram.
 
     Args:
-        confidence: the largest probability of every sample (N,).
-        right: whether its prediction is correct (N,).
+        confidence, right: as in `ConfidenceBins.add` (N,).
         num_bins: B.
     """
-    values = _array(confidence).astype(np.float64)
-    bins = np.digitize(values, np.linspace(0, 1, num_bins + 1)[1:-1], right=True)
-    samples = np.bincount(bins, minlength=num_bins).astype(np.float64)
-    sums = (
-        np.bincount(bins, weights=weights, minlength=num_bins).astype(np.float64) for weights in (values, _array(right))
-    )
-    return ConfidenceBins(samples, *sums)
+    bins = ConfidenceBins.empty(num_bins)
+    bins.add(confidence, right)
+    return bins
+
+
+def add_probabilities(bins: ConfidenceBins, probabilities: Any, labels: Any) -> None:
+    """Add samples, some at a time.
+
+    Args:
+        bins: are changed in place.
+        probabilities, labels: as in `expected_calibration_error`.
+
+    Raises:
+        ValueError: as `expected_calibration_error`.
+    """
+    scores, classes = _scored(probabilities, labels)
+    for rows in parts_of(scores):
+        bins.add(*_judged(as_array(scores[rows]), classes[rows]))
 
 
 def predicted_classes(logits: Any) -> NDArray[np.int64]:
@@ -164,7 +187,7 @@ def predicted_classes(logits: Any) -> NDArray[np.int64]:
     Args:
         logits: (N, C).
     """
-    values = _array(logits)
+    values = as_array(logits)
     return np.where(np.isnan(values).any(axis=1), -1, values.argmax(axis=1))
 
 
@@ -179,21 +202,70 @@ def long_tail_metrics(logits: Any, labels: Any, statistics: ClassStatistics) -> 
     Raises:
         ValueError: shapes that do not fit, or a label outside [0, C).
     """
-    return _metrics(_decisions(logits, labels, statistics.num_classes), statistics)
+    counts = LongTailCounts(statistics)
+    counts.add(*_scored(logits, labels))
+    return counts.metrics
+
+
+class LongTailCounts:
+    """Counts of predictions, batch by batch, that the metrics follow from.
+
+    Args:
+        statistics: of the training set.
+    """
+
+    def __init__(self, statistics: ClassStatistics) -> None:
+        self._statistics = statistics
+        self._samples, self._right = (np.zeros(statistics.num_classes, np.int64) for _ in range(2))  # (C,)
+        self._bins: ConfidenceBins | None = ConfidenceBins.empty()  # None: classes without probabilities
+
+    def add(self, outputs: Any, labels: Any) -> None:
+        """Add a batch.
+
+        Args:
+            outputs: as in `Decisions.of`.
+            labels: true classes (n,).
+
+        Raises:
+            ValueError: shapes that do not fit, or a label outside [0, C).
+        """
+        decisions, classes = Decisions.of(outputs, self._statistics.num_classes), as_array(labels)
+        samples, right = _counted(decisions.predicted, classes, self._statistics.num_classes)
+        self._samples += samples
+        self._right += right
+        if decisions.confidence is None or self._bins is None:
+            self._bins = None
+        else:
+            self._bins.add(decisions.confidence, decisions.probable == classes)
+
+    @property
+    def per_class(self) -> Floats:
+        """As `per_class_accuracy` (C,)."""
+        return _shares(self._right, self._samples)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """As `long_tail_metrics`; "ece" is left out where there were no probabilities."""
+        return {
+            "overall": float(self._right.sum() / self._samples.sum()),
+            "balanced": float(np.nanmean(self.per_class)),
+            **group_accuracies(self.per_class, self._statistics),
+            **({} if self._bins is None else {"ece": self._bins.error}),
+        }
 
 
 @dataclass(frozen=True)
 class LongTailMetrics:
     """`long_tail_metrics` as the `compute_metrics` of a Trainer, with "accuracy" (the same as "overall") beside them.
 
-    With `batch_eval_metrics` it is called for every batch, and keeps four numbers of each sample.
+    With `batch_eval_metrics` it is called for every batch, and keeps counts.
 
     Args:
         statistics: of the training set.
     """
 
     statistics: ClassStatistics
-    _batches: list[_Decisions] = field(default_factory=list, init=False, repr=False, compare=False)
+    _begun: list[LongTailCounts] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -202,101 +274,30 @@ class LongTailMetrics:
         return ("accuracy", "overall", "balanced", *groups, "ece")
 
     def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
-        """Of logits (N, C), or of predicted classes (N,), as `preprocess_logits_for_metrics` may make them: without "ece".
+        """The metrics of all samples so far.
 
         Args:
-            prediction: of all samples, or of a batch; lists are batches, as `eval_do_concat_batches=False` leaves them.
-            compute_result: whether this was the last batch.
+            prediction: of all samples or of a batch; lists are batches, as `eval_do_concat_batches=False` leaves them.
+                Its predictions are logits (n, C), whatever follows them, predicted classes (n,), or what is kept of
+                logits (`Decisions.columns`).
+            compute_result: whether this is the last batch; otherwise nothing is returned yet.
 
         Raises:
-            ValueError: as in `long_tail_metrics`.
+            ValueError: as `long_tail_metrics`.
         """
         outputs, labels = prediction.predictions, prediction.label_ids
+        if not self._begun:
+            self._begun.append(LongTailCounts(self.statistics))
         for of_batch, classes in zip(outputs, labels) if isinstance(labels, list) else [(outputs, labels)]:
-            # further outputs of the model, if any, follow the logits
-            first = of_batch[0] if isinstance(of_batch, tuple | list) else of_batch
-            self._batches.append(_decisions(first, classes, self.statistics.num_classes))
+            self._begun[0].add(of_batch, classes)
         if not compute_result:
             return {}
-        decisions = _joined(self._batches)
-        self._batches.clear()
-        metrics = _metrics(decisions, self.statistics)
+        metrics = self._begun.pop().metrics
         return {"accuracy": metrics["overall"], **metrics}
 
 
-@dataclass(frozen=True)
-class _Decisions:
-    """What the metrics read of n samples.
-
-    Args:
-        labels, predictions: true and predicted classes (n,).
-        confidence: the largest probability (n,); None: only classes were predicted.
-        right: whether it is that of the true class (n,).
-    """
-
-    labels: NDArray[Any]
-    predictions: NDArray[Any]
-    confidence: Floats | None
-    right: NDArray[Any]
-
-
-def _decisions(predictions: Any, labels: Any, num_classes: int) -> _Decisions:
-    """Of logits (n, C), some rows at a time, so that no copy of all of them is made; or of predicted classes (n,).
-
-    Raises:
-        ValueError: shapes that do not fit, or a label outside [0, C).
-    """
-    scores, classes = _array(predictions), _array(labels)
-    if scores.ndim == 1 and scores.dtype.kind in "iu":
-        scores, classes = _paired(scores, classes)
-        return _Decisions(classes, scores, None, scores == classes)
-    if scores.ndim != 2 or classes.shape != (len(scores),) or not classes.size:
-        raise _misfit(scores, classes)
-    if scores.shape[1] != num_classes:
-        raise ValueError(f"{scores.shape[1]} logits do not fit class statistics of {num_classes} classes.")
-    rows = max(1, _VALUES_AT_A_TIME // num_classes)
-    return _joined([_of_rows(scores[i : i + rows], classes[i : i + rows]) for i in range(0, len(scores), rows)])
-
-
-def _of_rows(logits: NDArray[Any], labels: NDArray[Any]) -> _Decisions:
-    values, classes = _scored(logits, labels)
-    probabilities = softmax(values)
-    right = probabilities.argmax(axis=1) == classes
-    return _Decisions(classes, predicted_classes(values), probabilities.max(axis=1), right)
-
-
-def _joined(parts: Sequence[_Decisions]) -> _Decisions:
-    """Those of several batches, one after another."""
-    confidences = [part.confidence for part in parts if part.confidence is not None]
-    return _Decisions(
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.predictions for part in parts]),
-        np.concatenate(confidences) if confidences else None,
-        np.concatenate([part.right for part in parts]),
-    )
-
-
-def _metrics(decisions: _Decisions, statistics: ClassStatistics) -> dict[str, float]:
-    """Those of `long_tail_metrics`, as far as they can be known."""
-    labels, predictions, confidence = decisions.labels, decisions.predictions, decisions.confidence
-    per_class = per_class_accuracy(predictions, labels, statistics.num_classes)
-    return {
-        "overall": overall_accuracy(predictions, labels),
-        "balanced": float(np.nanmean(per_class)),
-        **group_accuracies(per_class, statistics),
-        **({} if confidence is None else {"ece": _calibration_error(confidence, decisions.right)}),
-    }
-
-
-def _array(values: Any) -> NDArray[Any]:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy has no bfloat16
-    return np.asarray(values)
-
-
 def _paired(predictions: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    predictions, labels = _array(predictions), _array(labels)
+    predictions, labels = as_array(predictions), as_array(labels)
     if predictions.shape != labels.shape or labels.ndim != 1 or labels.size == 0:
         raise ValueError(
             "Predicted and true classes must be two lists of the same length, not empty, "
@@ -305,17 +306,26 @@ def _paired(predictions: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     return predictions, labels
 
 
-def _scored(scores: Any, labels: Any) -> tuple[Floats, NDArray[Any]]:
-    """Scores (N, C) in float64 and labels (N,), checked."""
-    values, classes = _array(scores).astype(np.float64), _array(labels)
+def _counted(predictions: Any, labels: Any, num_classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Samples and correct predictions of every class (C,)."""
+    predictions, labels = _paired(predictions, labels)
+    _check_range(labels, num_classes)
+    samples = np.bincount(labels, minlength=num_classes)
+    return samples, np.bincount(labels[predictions == labels], minlength=num_classes)
+
+
+def _shares(right: NDArray[np.int64], samples: NDArray[np.int64]) -> Floats:
+    return np.divide(right, samples, out=np.full(len(samples), np.nan), where=samples > 0)
+
+
+def _scored(scores: Any, labels: Any) -> tuple[Any, NDArray[Any]]:
+    """Scores (N, C) and labels (N,), checked."""
+    values, classes = scores if isinstance(scores, Tensor) else np.asarray(scores), as_array(labels)
     if values.ndim != 2 or classes.shape != (len(values),) or classes.size == 0:
-        raise _misfit(values, classes)
+        shape = tuple(values.shape)
+        raise ValueError(f"Expected scores (N, C) and labels (N,) with N > 0, got {shape} and {classes.shape}.")
     _check_range(classes, values.shape[1])
     return values, classes
-
-
-def _misfit(scores: NDArray[Any], labels: NDArray[Any]) -> ValueError:
-    return ValueError(f"Expected scores (N, C) and labels (N,) with N > 0, got {scores.shape} and {labels.shape}.")
 
 
 def _check_range(labels: NDArray[Any], num_classes: int) -> None:
@@ -324,6 +334,15 @@ def _check_range(labels: NDArray[Any], num_classes: int) -> None:
     if labels.min() < 0 or labels.max() >= num_classes:
         wrong = labels[(labels < 0) | (labels >= num_classes)][0]
         raise ValueError(f"Label {wrong} is outside the class range 0 to {num_classes - 1}.")
+
+
+def _judged(probabilities: NDArray[Any], labels: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
+    """The largest probabilities (n,), in float64, and whether they are the true classes'."""
+    values = probabilities.astype(np.float64)
+    confidence = values.max(axis=1)
+    if not np.isnan(confidence).any():
+        _check_probabilities(values)
+    return confidence, values.argmax(axis=1) == labels
 
 
 def _check_probabilities(values: Floats) -> None:

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.metrics.long_tail import long_tail_metrics, per_class_accuracy, predicted_classes
+from hf_ltsam.metrics.long_tail import LongTailCounts
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("hf_ltsam", "torch", "transformers", "accelerate", "datasets", "numpy")
@@ -87,16 +87,17 @@ class RunRecord:
         return cls(**given)
 
 
-def split_results(logits: Any, labels: Any, statistics: ClassStatistics) -> dict[str, Any]:
-    """One entry of `RunRecord.results`, from logits (N, C) and labels (N,)."""
-    metrics = long_tail_metrics(logits, labels, statistics)
+def split_results(outputs: Any, labels: Any, statistics: ClassStatistics) -> dict[str, Any]:
+    """One entry of `RunRecord.results`, from logits (N, C), or what is kept of them (`Decisions`), and labels (N,)."""
+    counts = LongTailCounts(statistics)
+    counts.add(outputs, labels)
+    metrics = counts.metrics
     groups = {name: metrics[name] for name in statistics.groups if name in metrics}
-    per_class = per_class_accuracy(predicted_classes(logits), labels, statistics.num_classes)
     return {
         "overall": metrics["overall"],
         "balanced": metrics["balanced"],
         "groups": groups,
-        "per_class": per_class.tolist(),
+        "per_class": counts.per_class.tolist(),
         "ece": metrics["ece"],
         "samples": len(labels),
     }

@@ -22,10 +22,11 @@ from hf_ltsam.losses.features import check_features
 from hf_ltsam.methods import Method, make_method
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import check_checkpointing, normalised_layers
+from hf_ltsam.models.timm_config import state_image_processor
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, save_identity
 from hf_ltsam.training.config import STANDS_STILL, LTSamConfig, by_name_or_object
-from hf_ltsam.training.evaluation import Evaluation, beside_groups
+from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_alone, keeps_logits
 from hf_ltsam.training.hooks import HookWatch, check_best_metric, check_hooks, check_optimizer, is_overridden
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
@@ -348,6 +349,12 @@ class LTSamTrainer(HubTrainer):
         """The plain cross-entropy (a mean) of the raw logits; of evaluations, since `training_step` has its own."""
         return self.logit_evaluation.loss(model, self.model, inputs, return_outputs)
 
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """As stock; the logits of all samples are kept for metrics of the user's alone."""
+        ours = type(self).evaluation_loop is LTSamTrainer.evaluation_loop
+        with decisions_alone(self, ours and isinstance(self.compute_metrics, LongTailMetrics)):
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
     def evaluation_loop(
         self,
         dataloader: DataLoader,
@@ -364,7 +371,7 @@ class LTSamTrainer(HubTrainer):
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
-        ours = not is_overridden(self, "prediction_step", LTSamTrainer) and self.preprocess_logits_for_metrics is None
+        ours = not is_overridden(self, "prediction_step", LTSamTrainer) and keeps_logits(self)
         return self.logit_evaluation.with_mean_loss(output, metric_key_prefix) if ours else output
 
     def prediction_step(
@@ -397,8 +404,10 @@ class LTSamTrainer(HubTrainer):
     def save_companions(self, folder: Path) -> None:
         """What the model was trained on and with, and under an adapter its configuration."""
         inner = without_adapter(self.model)
-        if inner is not self.model and isinstance(inner, PreTrainedModel):
-            inner.config.save_pretrained(folder)  # classes and sizes, for load_run
+        config: Any = getattr(inner, "config", None)
+        is_stated = state_image_processor(config, self.processing_class)
+        if is_stated or (inner is not self.model and isinstance(inner, PreTrainedModel)):
+            config.save_pretrained(folder)  # classes and sizes, for load_run
         if self.class_statistics is not None:
             self.class_statistics.save(folder)
             save_identity(folder, self._identity or self.identity())

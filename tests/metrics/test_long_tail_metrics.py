@@ -166,7 +166,7 @@ def test_in_batches(rows, monkeypatch):
     assert seen == [{}] * (len(pieces) - 1) + [whole]
     other = EvalPrediction(logits[:100], labels[:100])  # of which nothing is left of the first evaluation
     assert metrics(other, compute_result=True) == LongTailMetrics(STATISTICS)(other) != whole
-    monkeypatch.setattr("hf_ltsam.metrics.long_tail._VALUES_AT_A_TIME", rows * logits.shape[1])
+    monkeypatch.setattr("hf_ltsam.metrics.decisions.VALUES", rows * logits.shape[1])
     assert long_tail_metrics(logits, labels, STATISTICS) == {k: v for k, v in whole.items() if k != "accuracy"}
 
 

@@ -23,8 +23,8 @@ from dataset_builders.corruptions import CORRUPTIONS, SEVERITIES
 from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings, evaluate, process_device
 from hf_ltsam.cli.evaluate.sets import Places, TestSet, find_sets, set_names
 from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.data.preprocessing import TEST_TIME
 from hf_ltsam.metrics.corruption import Baseline
-from hf_ltsam.models.views import TEST_TIME
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.folder import EVALUATION, EVALUATION_RESULTS
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, check_model_name, load_checkpoint

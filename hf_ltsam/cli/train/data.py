@@ -16,6 +16,7 @@ from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.decoding import decode_image, decode_images, encoded_images, unreadable_images
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
+from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.data.transforms import image_transform, on_the_fly, short_side_of
 
 SMALL = 64  # pixels: images up to this side are decoded once and kept in memory
@@ -23,14 +24,12 @@ SMALL = 64  # pixels: images up to this side are decoded once and kept in memory
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Data sets of `{"pixel_values": float32 (C, H, W), "labels": int}`, normalised by mean and std per channel."""
+    """Data sets of `{"pixel_values": float32 (C, H, W), "labels": int}`."""
 
     train: Any
     test: Any
-    mean: Sequence[float]
-    std: Sequence[float]
     plain_train: Any  # the training images as the test would see them, not augmented
-    short_side: int | None  # to which test images are scaled before the centre is kept; None: they are not scaled
+    preprocessing: Preprocessing  # of the test
 
 
 def prepare(
@@ -76,6 +75,7 @@ def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed
         for split in (splits.train, splits.test)
     )
     mean, std = form.normalisation or normalisation(train)
+    height, width = test.shape[2:]
     train = train.contiguous(memory_format=torch.channels_last)  # as `InMemoryImages` keeps them: one copy for both
     return TrainingData(
         InMemoryImages(
@@ -91,10 +91,8 @@ def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed
             arguments.operations,
         ),
         InMemoryImages(test, splits.test_labels, mean, std, augment=False),
-        mean,
-        std,
         InMemoryImages(train, splits.train_labels, mean, std, augment=False),
-        form.size,
+        Preprocessing(height, width, form.size or min(height, width), tuple(mean), tuple(std)),
     )
 
 
@@ -122,16 +120,17 @@ def _on_the_fly(
         unchecked = [splits.test] if splits.train_is_readable else [splits.train, splits.test]
         way_on = "--check_images false skips this check."
         _refuse_unreadable(unchecked, arguments.image_column, progress, way_on)
-    train, plain_train, test = (
-        on_the_fly(
-            split,
-            image_column=arguments.image_column,
-            label_column=splits.label_column,
-            transform=image_transform(size, mean, std, augment, short_side, arguments.color_jitter),
+    augmented = image_transform(size, mean, std, True, short_side, arguments.color_jitter)
+    preprocessing = Preprocessing(size, size, short_side, mean, std)
+    train, test, plain_train = (
+        on_the_fly(split, transform, arguments.image_column, splits.label_column)
+        for split, transform in (
+            (splits.train, augmented),
+            (splits.test, preprocessing),
+            (splits.train, preprocessing),
         )
-        for split, augment in ((splits.train, True), (splits.train, False), (splits.test, False))
     )
-    return TrainingData(train, test, mean, std, plain_train, short_side)
+    return TrainingData(train, test, plain_train, preprocessing)
 
 
 def _require_small(split: Dataset, image_column: str | None) -> None:

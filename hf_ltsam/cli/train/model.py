@@ -12,16 +12,14 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModelForImageClassification,
-    CLIPImageProcessor,
     PreTrainedModel,
 )
-from transformers.image_utils import PILImageResampling
 
 from hf_ltsam import CifarResNetConfig
 from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.data.class_names import Names, comparable, contradiction, names_of_model
+from hf_ltsam.data.preprocessing import saved_image_processor
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.class_vectors import FROM_IMAGES
 from hf_ltsam.models.classifier import classifier_of
@@ -225,7 +223,7 @@ def wanted_format(arguments: ModelArguments) -> ImageFormat:
     """
     if arguments.model == OURS:
         return ImageFormat()
-    stated = AutoImageProcessor.from_pretrained(arguments.model).to_dict()
+    stated = saved_image_processor(arguments.model).to_dict()
     if "data_config" in stated:  # timm's
         timm = stated["data_config"]
         return ImageFormat(timm["input_size"][-1], (tuple(timm["mean"]), tuple(timm["std"])))
@@ -234,27 +232,6 @@ def wanted_format(arguments: ModelArguments) -> ImageFormat:
             f"The image processor of {arguments.model} states no mean and deviation: choose another model."
         )
     return ImageFormat(_side(stated, arguments.model), (tuple(stated["image_mean"]), tuple(stated["image_std"])))
-
-
-def image_processor(
-    height: int, width: int, short_side: int | None, mean: Sequence[float], std: Sequence[float]
-) -> CLIPImageProcessor:
-    """The image processor beside the saved weights: `pipeline("image-classification", model=FOLDER)` sees what the test saw.
-
-    Pipelines make colour images: a model of one channel needs images of one channel from elsewhere.
-
-    Args:
-        height, width: of what the model sees, in pixels: the centre of the image.
-        short_side: to which images are scaled before that; None: to the height or width, whichever is less, which leaves
-            images as large as those of the training as they are.
-    """
-    return CLIPImageProcessor(
-        size={"shortest_edge": short_side or min(height, width)},
-        resample=PILImageResampling.BILINEAR,
-        crop_size={"height": height, "width": width},
-        image_mean=list(mean),
-        image_std=list(std),
-    )
 
 
 def _side(stated: dict[str, Any], model: str) -> int:

@@ -41,7 +41,7 @@ def record_of(
     """The content of `metrics.json`.
 
     Args:
-        test: logits and labels of the test split.
+        test: of the test split, as `predict_test` gives it.
         train: the metrics that training returned; its times are kept. Of a resumed run they count from the resume on.
         second_stage: its name, hyper-parameters and first stage, of a second stage.
     """

@@ -12,7 +12,7 @@ from typing import Any
 
 from hf_ltsam import LTSamConfig
 from hf_ltsam.data.in_memory.randaugment import RandAugment
-from hf_ltsam.models.views import TEST_TIME
+from hf_ltsam.data.preprocessing import TEST_TIME
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,12 @@ def limits(facts: RunFacts, licence: str | None) -> str:
         points.append(
             f"Its rarest class had {fewest:,} training {images}: what it knows of such classes rests on no more."
         )
+    test_time = (facts.record.data.get("test_time") if facts.record else None) or "none"
+    if test_time != "none":
+        points.append(
+            f"The results are means over views of each image ({test_time.replace('_', ' ')}). A pipeline sees the centre of "
+            f"an image once, and scores differently: `ltsam evaluate --test_time {test_time}` repeats the views."
+        )
     if facts.record is not None and facts.evaluation is None:
         points.append("It was tested on the test split of its data only, not under shift or corruption.")
     points.append(f"Licence: {licence}." if licence else "No licence is stated: ask the publisher before using it.")

@@ -213,6 +213,8 @@ def test_means_over_views_are_told(tmp_path):
     }
     text = card(write(tmp_path / "run", values), evaluation=evaluation).text
     assert "after the last epoch, mean over views (five crops):" in text and "| usps, mean over views (flip) |" in text
+    assert "A pipeline sees the centre of an image once" in text and "--test_time five_crops` repeats the views" in text
+    assert "A pipeline sees" not in card(write(tmp_path / "one_view", metrics())).text
 
 
 def test_something_of_ones_own(tmp_path):
