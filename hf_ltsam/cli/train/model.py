@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.image_utils import PILImageResampling
+from transformers.utils import logging
 
 from hf_ltsam import CifarResNetConfig
 from hf_ltsam.cli.train.settings import ModelArguments
@@ -25,6 +26,8 @@ from hf_ltsam.models.class_vectors import FROM_IMAGES
 from hf_ltsam.models.clip_source import is_clip
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.training.training_set import without_adapter
+
+logger = logging.get_logger(__name__)
 
 OURS = "cifar_resnet"
 SCALE = 25.0  # of a cosine head on a pretrained model; LIFT (Shi et al. 2024)
@@ -89,16 +92,29 @@ def _cifar_resnet(arguments: ModelArguments, labels: dict[str, Any], num_channel
 
 
 def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: dict[str, Any]) -> PreTrainedModel:
-    is_timm = AutoConfig.from_pretrained(arguments.model).model_type == "timm_wrapper"
+    stored = AutoConfig.from_pretrained(arguments.model)
+    is_timm = stored.model_type == "timm_wrapper"
     if is_timm:
         labels = {**labels, "num_labels": len(class_names)}  # others count id2label
     if arguments.pretrained:
-        model = AutoModelForImageClassification.from_pretrained(arguments.model, ignore_mismatched_sizes=True, **labels)
+        _tell_dtype(arguments.model, stored.dtype)
+        model = AutoModelForImageClassification.from_pretrained(
+            arguments.model, dtype=torch.float32, ignore_mismatched_sizes=True, **labels
+        )
     else:
-        model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(arguments.model, **labels))
+        config = AutoConfig.from_pretrained(arguments.model, **labels)
+        model = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     if is_timm:
         model.config.label_names = list(class_names)  # which it saves in place of id2label
     return model
+
+
+def _tell_dtype(name: str, stored: torch.dtype | None) -> None:
+    if stored not in (None, torch.float32):
+        logger.warning(
+            f"{name} is stored in {str(stored).removeprefix('torch.')}. Its weights are trained and saved in float32: in "
+            "less, small updates and perturbations vanish. --bf16 true keeps the passes fast."
+        )
 
 
 def _clip(
