@@ -139,8 +139,8 @@ class LossLandscape:
         members = self._weights.of_module(classifier_of(self._weights.model, num_classes))
         if not any(members):
             raise ValueError(
-                f"The classifier of {type(self._weights.model).__name__} is to be perturbed, and the optimizer does not hold it: "
-                "give it to the optimizer, or choose a method that perturbs all weights (cc_sam with parameters='all')."
+                f"The classifier of {type(self._weights.model).__name__} is to be perturbed, and the optimizer does not "
+                "hold it: give it to the optimizer, or perturb all weights (cc_sam with parameters='all')."
             )
         return members
 

@@ -47,7 +47,7 @@ def classifier_name(model: nn.Module, num_classes: int, way_out: str = _ALL_WEIG
 
 
 def frozen_head(model: nn.Module, num_classes: int) -> str | None:
-    """The name in the model under an adapter of peft of a last layer with C outputs, if nothing with C outputs is trained."""
+    """The name of the classifier that an adapter of peft leaves frozen; None where anything with C outputs is trained."""
     if not hasattr(model, "peft_config"):
         return None
     layers = {name: module for name, module in model.named_modules() if num_outputs(module) == num_classes}

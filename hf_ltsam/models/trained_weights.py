@@ -63,9 +63,9 @@ def check_optimizer_of(optimizer: Any, model: nn.Module) -> list[str]:
     trained = set(map(id, trained_parameters(model, optimizer)))
     if not trained:
         raise ValueError(
-            f"The optimizer holds none of the {len(trainable)} trainable tensors of {type(model).__name__}: it was made from "
-            "another model, or before this one was changed (get_peft_model, copy.deepcopy). Make it from the model that the "
-            "trainer is given: [p for p in model.parameters() if p.requires_grad]."
+            f"The optimizer holds none of the {len(trainable)} trainable tensors of {type(model).__name__}: it was made "
+            "from another model, or before this one was changed (get_peft_model, copy.deepcopy). Make it from the model "
+            "that the trainer is given: [p for p in model.parameters() if p.requires_grad]."
         )
     remarks = []
     left_out = [name for name, p in trainable.items() if id(p) not in trained]
@@ -105,10 +105,11 @@ def check_types_of(parameters: Collection[Tensor], scaled: bool) -> str | None:
     if not half:
         return None
     dtype = Counter(p.dtype for p in half).most_common(1)[0][0]
+    name, vanishing = str(dtype).removeprefix("torch."), torch.finfo(dtype).eps / 4
     return (
-        f"{_share(half, parameters)} of the trained weights are {str(dtype).removeprefix('torch.')}: what changes a weight by "
-        f"less than {torch.finfo(dtype).eps / 4:.2%} of it is rounded away, most of a small update or perturbation. Load the "
-        "model with dtype=torch.float32, or call model.float(), before the trainer is made; bf16=True keeps the passes as fast."
+        f"{_share(half, parameters)} of the trained weights are {name}: what changes a weight by less than {vanishing:.2%} "
+        "of it is rounded away, most of a small update or perturbation. Load the model with dtype=torch.float32, or call "
+        "model.float() before the trainer is made; bf16=True keeps the passes as fast."
     )
 
 

@@ -38,11 +38,10 @@ class Telemetry:
     `sam_sharpness_gap`, the sum over these passes of (1/n) sum_i a_i (l_i(w + eps) - l_i(w));
     `sam_gradient_cosine`, the cosine between the ascent direction eps and the gradient found at w + eps (mean), where
     the pass has one of each: CC-SAM's pass for all classes at once has not.
-    Half-precision weights round offsets away, and so does float32 where they are tiny: then `sam_eps_norm` is the norm of what
-    was really added, and `sam_unmoved_share` the share of the weights with an offset that did not move, where it is a tenth
-    or more. It is measured in every pass of half-precision weights; of float32 ones in one of `MEASURED_EVERY`, and in all
-    as long as much is lost.
-
+    Half-precision weights round offsets away, and so does float32 where they are tiny: then `sam_eps_norm` is the norm of
+    what was really added, and `sam_unmoved_share` the share of the weights with an offset that did not move, where it is a
+    tenth or more. It is measured in every pass of half-precision weights; of float32 ones in one of `MEASURED_EVERY`, and
+    in all as long as much is lost.
     A micro-batch counts as a step, and so does a group of `ascent_size`, but with `ascent_scope="step"` the whole step is
     one. Of several processes, the first one logs its own values.
 
@@ -248,8 +247,8 @@ class PerturbationWarning(TrainerCallback):
             return
         self._has_warned = True
         logger.warning(
-            f"{_in_words(self._method())}: {self._telemetry.lost}, since the weights are stored in too few digits for it. Train "
-            "float32 weights (dtype=torch.float32 where the model is loaded); if they are, enlarge the radius."
+            f"{_in_words(self._method())}: {self._telemetry.lost}, since the weights are stored in too few digits for it. "
+            "Train float32 weights (dtype=torch.float32 where the model is loaded); if they are, enlarge the radius."
         )
 
 

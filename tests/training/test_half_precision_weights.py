@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from adapters.tiny import DINOV2, IMAGES, NUM_CLASSES, TOWER, with_head
+from adapters.tiny import DINOV2, IMAGES, NUM_CLASSES, with_head
 from models.clips import transformers_clip
 from peft import LoraConfig, get_peft_model
 from torch import nn

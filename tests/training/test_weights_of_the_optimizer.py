@@ -113,7 +113,7 @@ def test_a_part_of_the_weights_is_that_part_frozen_elsewhere(tmp_path):
 @pytest.mark.parametrize("exact_rows", [True, False])
 def test_a_classifier_that_is_to_be_perturbed_must_be_held(exact_rows, tmp_path):
     model = Toy()
-    with pytest.raises(ValueError, match="optimizer does not hold it.*parameters='all'"):
+    with pytest.raises(ValueError, match=r"optimizer does not hold it.*parameters='all'"):
         train(tmp_path, model, (groups(model, "fc1.weight"), None), method="cc_sam", exact_rows=exact_rows)
 
 
@@ -166,7 +166,7 @@ def test_warnings_of_an_optimizer(make, remarks):
 def test_an_optimizer_of_another_model_is_refused(make):
     model, optimizer = make()
     with pytest.raises(
-        ValueError, match="holds none of the .* trainable tensors .*the model that the trainer is given"
+        ValueError, match=r"holds none of the .* trainable tensors .*the model that the trainer is given"
     ):
         check_optimizer_of(optimizer, model)
 
