@@ -1,6 +1,7 @@
 """Weights are trained in float32 however they come; what half precision makes of a perturbation is in the logs."""
 
 import logging
+import shutil
 
 import pytest
 import torch
@@ -9,7 +10,13 @@ from models.clips import transformers_clip
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from training.toy import STATISTICS, ToyBatches
-from transformers import AutoModelForImageClassification, Dinov2Config, Dinov2ForImageClassification, ViTImageProcessor
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    ViTImageProcessor,
+)
 
 from hf_ltsam import LTSamConfig, LTSamTrainer, load_run
 from hf_ltsam.adapters import make_adapter
@@ -39,7 +46,12 @@ def stored(tmp_path_factory):
         ViTImageProcessor(size={"height": 8, "width": 8}).save_pretrained(folder / name)
     CosineHeadForImageClassification.of(with_head("vit").bfloat16()).save_pretrained(folder / "cosine")
     transformers_clip(folder / "clip")
+    AutoModel.from_pretrained(folder / "clip").bfloat16().save_pretrained(folder / "half_clip")
     ClipForLongTail.from_clip(str(folder / "clip"), CLASSES, dtype=torch.bfloat16).save_pretrained(folder / "clip_run")
+    clip = ClipForLongTail.from_clip(str(folder / "clip"), CLASSES, dtype=torch.bfloat16)
+    make_adapter(clip, "lora", {"r": 2}, NUM_CLASSES).save_pretrained(folder / "clip_adapter_run")
+    clip.save_pretrained(folder / "clip_of_adapter")  # which writes the type into the configuration
+    shutil.copy(folder / "clip_of_adapter" / "config.json", folder / "clip_adapter_run")
     base = AutoModelForImageClassification.from_pretrained(folder / "vit", dtype=torch.bfloat16)
     adapted = make_adapter(base, "lora", {"r": 2}, NUM_CLASSES)
     adapted.save_pretrained(folder / "adapter_run")
@@ -62,7 +74,8 @@ WAYS = {
     "load_run, a cosine head": lambda stored: load_run(stored / "cosine"),
     "load_run, a CLIP": lambda stored: load_run(stored / "clip_run"),
     "load_run, an adapter": lambda stored: load_run(stored / "adapter_run", trainable=True),
-    "a CLIP": lambda stored: ClipForLongTail.from_clip(str(stored / "clip"), CLASSES),
+    "load_run, an adapter on a CLIP": lambda stored: load_run(stored / "clip_adapter_run"),
+    "a CLIP": lambda stored: ClipForLongTail.from_clip(str(stored / "half_clip"), CLASSES, init="random"),
 }
 
 
@@ -71,10 +84,11 @@ def test_every_way_of_loading_gives_float32(way, stored):
     assert types(WAYS[way](stored)) == {torch.float32}
 
 
-def test_ltsam_train_says_so_once(stored, caplog):
+@pytest.mark.parametrize("kind", ["vit", "half_clip"])
+def test_ltsam_train_says_so_once(kind, stored, caplog):
     logging.getLogger("transformers").propagate = True
     with caplog.at_level("WARNING"):
-        built(stored / "vit")
+        built(stored / kind, **({} if kind == "vit" else {"init": "random"}))
     assert len([r for r in caplog.records if "bfloat16" in r.getMessage() and "--bf16 true" in r.getMessage()]) == 1
 
 
@@ -245,3 +259,21 @@ def test_adapters_of_peft_on_a_half_model_train_a_half_head():
     )
     half = [p for p in model.parameters() if p.requires_grad and is_half(p)]
     assert half and "bfloat16" in check_types_of([p for p in model.parameters() if p.requires_grad], scaled=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_measured_offset_is_afterwards_what_it_would_be(dtype):
+    """Its norm too, which a method may read after the pass."""
+    from hf_ltsam.landscape.vector import WeightVector
+    from hf_ltsam.landscape.weights import TrainableWeights
+
+    norms = []
+    for measured in (True, False):
+        weights = TrainableWeights(Wide(dtype))
+        generator = torch.Generator().manual_seed(1)
+        drawn = [torch.randn(p.shape, generator=generator).to(dtype) for p in weights.parameters]
+        offset = WeightVector(drawn, 1e-3, fresh=True)
+        with weights.moved(offset, measured) as stored:
+            assert (stored is not None) == measured
+        norms.append(offset.norm())
+    assert torch.equal(*norms)

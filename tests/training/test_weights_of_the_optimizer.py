@@ -173,8 +173,10 @@ def test_an_optimizer_of_another_model_is_refused(make):
 
 def test_the_trainer_refuses_it_when_it_is_made_and_warns_when_it_starts(tmp_path, caplog):
     logging.getLogger("transformers").propagate = True
+    of_another = (SGD(Toy().parameters(), lr=0.1), None)
+    settings = LTSamConfig(str(tmp_path), report_to="none", use_cpu=True, max_steps=1)
     with pytest.raises(ValueError, match="holds none of the 4"):
-        train(tmp_path, Toy(), (SGD(Toy().parameters(), lr=0.1), None), max_steps=1)
+        LTSamTrainer(Toy(), settings, train_dataset=ToyBatches(), class_statistics=STATISTICS, optimizers=of_another)
     model = Toy()
     with caplog.at_level("WARNING"):
         train(tmp_path, model, (groups(model, "fc1.weight"), None), max_steps=1)

@@ -23,7 +23,7 @@ from hf_ltsam import CifarResNetConfig
 from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.class_vectors import FROM_IMAGES
-from hf_ltsam.models.clip_source import is_clip
+from hf_ltsam.models.clip_source import OPEN_CLIP, is_clip
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.training.training_set import without_adapter
 
@@ -125,6 +125,8 @@ def _clip(
         raise ValueError(
             f"--pretrained false: without its weights {arguments.model} is a plain ViT, without text features."
         )
+    if not arguments.model.startswith(OPEN_CLIP):  # whose files do not say
+        _tell_dtype(arguments.model, AutoConfig.from_pretrained(arguments.model).dtype)
     init = arguments.init or "text"
     names = list(class_names) if arguments.prompt_names is None else _lines(arguments.prompt_names, len(class_names))
     model = ClipForLongTail.from_clip(
