@@ -118,6 +118,7 @@ def logs_of_unusual(folder: Path, dtype: torch.dtype, kind: type[LTSamTrainer], 
         use_cpu=True,
         ddp_backend="gloo" if "RANK" in os.environ else None,
         method="sam",
+        max_grad_norm=0.5,  # over all gradients there are
         method_args={"rho": 0.002},
         tail_threshold=4,
     )
