@@ -214,7 +214,6 @@ def check_classifier(method: Method, model: nn.Module, statistics: ClassStatisti
         classifier_of(model, statistics.num_classes)
 
 
-<<<<<<< HEAD
 def check_frozen_head(model: nn.Module, num_classes: int) -> str | None:
     """A warning of a classifier that an adapter of peft leaves frozen, or None."""
     name = frozen_head(model, num_classes)
@@ -222,7 +221,8 @@ def check_frozen_head(model: nn.Module, num_classes: int) -> str | None:
         f"The classifier {name!r} stays as it is: the adapter freezes all that it does not name. If it is new, its "
         f"{num_classes} classes are at random: modules_to_save=[{name!r}] in the adapter's configuration trains it."
     )
-=======
+
+
 def check_forward(model: nn.Module, label_name: str) -> None:
     """Refuse a model whose forward cannot do without the labels.
 
@@ -236,7 +236,6 @@ def check_forward(model: nn.Module, label_name: str) -> None:
             f"labels outside of the model. Give it a default ({label_name}=None) and return plain logits; margins belong to "
             "the loss (loss='logit_adjustment', 'ldam' or your own function)."
         )
->>>>>>> main
 
 
 def check_columns(model: nn.Module, names: Collection[str]) -> None:

@@ -36,12 +36,9 @@ from hf_ltsam.training.refusals import (
     check_arguments,
     check_batches,
     check_classifier,
-<<<<<<< HEAD
     check_eval_labels,
     check_frozen_head,
-=======
     check_forward,
->>>>>>> main
     check_head,
     check_launcher,
     check_schedule,
@@ -204,14 +201,9 @@ class LTSamTrainer(HubTrainer):
         """The parts of the trainer, each given what it needs."""
         args = self.args
         self.labelled_batches = LabelledBatches(lambda: self.label_names[0])
-<<<<<<< HEAD
-        self.logit_evaluation = Evaluation(self.labelled_batches, self.compute_loss_context_manager)
+        self.logit_evaluation = Evaluation(self.labelled_batches)
         self.method_memory = MethodMemory(lambda: self.optimizer)
         self.telemetry = Telemetry(lambda: self.class_statistics)
-=======
-        self.logit_evaluation = Evaluation(self.labelled_batches)
-        self.method_memory, self.telemetry = MethodMemory(), Telemetry(lambda: self.class_statistics)
->>>>>>> main
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, args.max_skipped_steps)
         self.gradient_step = TrainingStep(
             model=self.model,

@@ -25,12 +25,8 @@ from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.data.class_names import Names, comparable, contradiction, names_of_model
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.class_vectors import FROM_IMAGES
-<<<<<<< HEAD
-from hf_ltsam.models.clip_source import OPEN_CLIP, is_clip
-=======
 from hf_ltsam.models.classifier import classifier_of
-from hf_ltsam.models.clip_source import is_clip
->>>>>>> main
+from hf_ltsam.models.clip_source import OPEN_CLIP, is_clip
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.training.training_set import without_adapter
 
@@ -99,13 +95,8 @@ def _cifar_resnet(arguments: ModelArguments, labels: dict[str, Any], num_channel
 
 
 def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: dict[str, Any]) -> PreTrainedModel:
-<<<<<<< HEAD
     stored = AutoConfig.from_pretrained(arguments.model)
-    is_timm = stored.model_type == "timm_wrapper"
-=======
-    config = AutoConfig.from_pretrained(arguments.model)
-    is_timm, before = config.model_type == "timm_wrapper", names_of_model(config.id2label)
->>>>>>> main
+    is_timm, before = stored.model_type == "timm_wrapper", names_of_model(stored.id2label)
     if is_timm:
         labels = {**labels, "num_labels": len(class_names)}  # others count id2label
     if arguments.pretrained:
@@ -123,14 +114,14 @@ def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: d
     return model
 
 
-<<<<<<< HEAD
 def _tell_dtype(name: str, stored: torch.dtype | None) -> None:
     if stored not in (None, torch.float32):
         logger.warning(
             f"{name} is stored in {str(stored).removeprefix('torch.')}. Its weights are trained and saved in float32: in "
             "less, small updates and perturbations vanish. --bf16 true keeps the passes fast."
         )
-=======
+
+
 def _follow_names(model: PreTrainedModel, before: Names, class_names: Sequence[str], name: str) -> None:
     """Put the rows of a pretrained classifier into the order of the data set's names; rows of other names fill up."""
     c, spelling = contradiction(before, class_names), comparable(before, class_names)
@@ -154,7 +145,6 @@ def _follow_names(model: PreTrainedModel, before: Names, class_names: Sequence[s
         for weights in classifier.parameters():
             if weights.ndim and len(weights) == len(order):  # the scale of a cosine head is one number
                 weights.copy_(weights[order])
->>>>>>> main
 
 
 def _clip(
