@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.losses import LDAM, FeatureLoss, Loss
 from hf_ltsam.methods import Method
-from hf_ltsam.models.classifier import classifier_of
+from hf_ltsam.models.classifier import classifier_of, frozen_head
 from hf_ltsam.models.cosine_classifier import CosineClassifier
 from hf_ltsam.training.config import LTSamConfig
 
@@ -212,6 +212,15 @@ def check_classifier(method: Method, model: nn.Module, statistics: ClassStatisti
     """
     if method.needs_classifier:
         classifier_of(model, statistics.num_classes)
+
+
+def check_frozen_head(model: nn.Module, num_classes: int) -> str | None:
+    """A warning of a classifier that an adapter of peft leaves frozen, or None."""
+    name = frozen_head(model, num_classes)
+    return name and (
+        f"The classifier {name!r} stays as it is: the adapter freezes all that it does not name. If it is new, its "
+        f"{num_classes} classes are at random: modules_to_save=[{name!r}] in the adapter's configuration trains it."
+    )
 
 
 def check_forward(model: nn.Module, label_name: str) -> None:

@@ -23,6 +23,7 @@ from hf_ltsam.methods import Method, make_method
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import check_checkpointing, normalised_layers
 from hf_ltsam.models.timm_config import state_image_processor
+from hf_ltsam.models.trained_weights import check_optimizer_of
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, save_identity
 from hf_ltsam.training.config import STANDS_STILL, LTSamConfig, by_name_or_object
@@ -37,6 +38,7 @@ from hf_ltsam.training.refusals import (
     check_batches,
     check_classifier,
     check_forward,
+    check_frozen_head,
     check_head,
     check_launcher,
     check_schedule,
@@ -147,6 +149,8 @@ class LTSamTrainer(HubTrainer):
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
         self.model: Any = self.memory_layout(self.model)
+        if optimizers[0] is not None:
+            check_optimizer_of(self.optimizer, self.model)  # its warnings come when the training begins
         check_launcher(self)
         if args.torch_compile:
             # Compiled backward passes free their buffers after use; a second weighting of the same losses needs them.
@@ -172,6 +176,7 @@ class LTSamTrainer(HubTrainer):
             return
         num_classes = self.class_statistics.num_classes
         _warn(check_split(self.method, self.class_statistics))
+        _warn(check_frozen_head(self.model, num_classes))
         check_classifier(self.method, self.model, self.class_statistics)
         check_features(self.loss, self.model, num_classes, self.args.torch_compile)
         self.training_set.check_model_names(self.label_reader, self.model)
@@ -197,7 +202,8 @@ class LTSamTrainer(HubTrainer):
         args = self.args
         self.labelled_batches = LabelledBatches(lambda: self.label_names[0])
         self.logit_evaluation = Evaluation(self.labelled_batches)
-        self.method_memory, self.telemetry = MethodMemory(), Telemetry(lambda: self.class_statistics)
+        self.method_memory = MethodMemory(lambda: self.optimizer)
+        self.telemetry = Telemetry(lambda: self.class_statistics)
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, args.max_skipped_steps)
         self.gradient_step = TrainingStep(
             model=self.model,
@@ -209,6 +215,7 @@ class LTSamTrainer(HubTrainer):
             context=lambda: self.compute_loss_context_manager(),  # asked anew: it may be replaced on the object
             samples_in_words=self._samples_in_words,
             sharded=self.is_fsdp_enabled,
+            optimizer=lambda: self.optimizer,
         )
         warning = PerturbationWarning(self.telemetry, lambda: self.method)
         watch = HookWatch(self, lambda: self.skipped_steps.in_step)

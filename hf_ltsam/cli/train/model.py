@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForImageClassification,
     PreTrainedModel,
 )
+from transformers.utils import logging
 
 from hf_ltsam import CifarResNetConfig
 from hf_ltsam.cli.train.settings import ModelArguments
@@ -23,9 +24,11 @@ from hf_ltsam.data.preprocessing import saved_image_processor
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.class_vectors import FROM_IMAGES
 from hf_ltsam.models.classifier import classifier_of
-from hf_ltsam.models.clip_source import is_clip
+from hf_ltsam.models.clip_source import OPEN_CLIP, is_clip
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.training.training_set import without_adapter
+
+logger = logging.get_logger(__name__)
 
 OURS = "cifar_resnet"
 SCALE = 25.0  # of a cosine head on a pretrained model; LIFT (Shi et al. 2024)
@@ -90,19 +93,31 @@ def _cifar_resnet(arguments: ModelArguments, labels: dict[str, Any], num_channel
 
 
 def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: dict[str, Any]) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(arguments.model)
-    is_timm, before = config.model_type == "timm_wrapper", names_of_model(config.id2label)
+    stored = AutoConfig.from_pretrained(arguments.model)
+    is_timm, before = stored.model_type == "timm_wrapper", names_of_model(stored.id2label)
     if is_timm:
         labels = {**labels, "num_labels": len(class_names)}  # others count id2label
     if arguments.pretrained:
-        model = AutoModelForImageClassification.from_pretrained(arguments.model, ignore_mismatched_sizes=True, **labels)
+        _tell_dtype(arguments.model, stored.dtype)
+        model = AutoModelForImageClassification.from_pretrained(
+            arguments.model, dtype=torch.float32, ignore_mismatched_sizes=True, **labels
+        )
     else:
-        model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(arguments.model, **labels))
+        config = AutoConfig.from_pretrained(arguments.model, **labels)
+        model = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     if is_timm:
         model.config.label_names = list(class_names)  # which it saves in place of id2label
     if arguments.pretrained and before is not None and len(before) == len(class_names):
         _follow_names(model, before, class_names, arguments.model)
     return model
+
+
+def _tell_dtype(name: str, stored: torch.dtype | None) -> None:
+    if stored not in (None, torch.float32):
+        logger.warning(
+            f"{name} is stored in {str(stored).removeprefix('torch.')}. Its weights are trained and saved in float32: in "
+            "less, small updates and perturbations vanish. --bf16 true keeps the passes fast."
+        )
 
 
 def _follow_names(model: PreTrainedModel, before: Names, class_names: Sequence[str], name: str) -> None:
@@ -138,6 +153,8 @@ def _clip(
         raise ValueError(
             f"--pretrained false: without its weights {arguments.model} is a plain ViT, without text features."
         )
+    if not arguments.model.startswith(OPEN_CLIP):  # whose files do not say
+        _tell_dtype(arguments.model, AutoConfig.from_pretrained(arguments.model).dtype)
     init = arguments.init or "text"
     names = list(class_names) if arguments.prompt_names is None else _lines(arguments.prompt_names, len(class_names))
     model = ClipForLongTail.from_clip(

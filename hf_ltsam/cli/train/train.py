@@ -128,9 +128,11 @@ def finish(
     train_metrics: dict[str, float],
     second_stage: dict[str, Any] | None = None,
 ) -> RunRecord:
-    """Test after the last epoch; save weights, metrics.json, predictions.json and recipe.yaml."""
+    """Save and test after the last epoch: weights, metrics.json, predictions.json and recipe.yaml."""
+    trainer.save_model(
+        _internal_call=True
+    )  # before --bf16_full_eval rounds them; not pushed: the card needs metrics.json
     test = predict_test(run, splits, trainer)
-    trainer.save_model(_internal_call=True)  # not pushed yet: the card needs metrics.json
     trainer.save_state()
     record = record_of(run, trainer, splits, test, train_metrics, second_stage)
     if trainer.is_world_process_zero():
