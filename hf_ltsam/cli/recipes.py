@@ -39,6 +39,7 @@ from hf_ltsam.runs.recipe_tables import (
     table_names,
 )
 from hf_ltsam.runs.recipes import Expanded, expand, recipe_names
+from hf_ltsam.runs.secrets import without_secrets
 
 _PART = "parts/"  # before the name of a part, which would hide the rows that have it as a word
 _WIDTH = 80
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.json:
             if recipe is None:
                 raise ValueError("--json prints the settings of one recipe: ltsam recipes NAME --json")
-            sys.stdout.write(json.dumps(expand(recipe).settings, indent=2) + "\n")
+            sys.stdout.write(json.dumps(without_secrets(expand(recipe).settings), indent=2) + "\n")
         elif recipe is not None:
             _print_recipe(recipe)
         else:
@@ -139,7 +140,7 @@ def _numbers(published: Published) -> str:
 
 def _settings(expanded: Expanded) -> Grid:
     grid = Grid("setting", "value", "where it comes from", box=None, pad_edge=False, header_style="")
-    for name, value in _flat(expanded.settings):
+    for name, value in _flat(without_secrets(expanded.settings)):
         grid.add_row(name, Text(_shown(value)), Text(_origin(expanded, name)))
     return grid
 

@@ -16,6 +16,7 @@ from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, POSITIVE, SHARE, nearest,
 from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.reweighting import Reweighting
 from hf_ltsam.methods import METHODS, Method, make_method
+from hf_ltsam.runs.secrets import without_secrets
 from hf_ltsam.schedules import epochs_to_shares
 
 # Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
@@ -253,7 +254,11 @@ class LTSamConfig(TrainingArguments):
     def __getstate__(self) -> dict[str, Any]:
         """Settings alone, without tokens: `training_args.bin`, a pickle of this, may go anywhere. Copies ask HF_TOKEN."""
         settings = {name: value for name, value in self.__dict__.items() if name != _CHOICES}
-        return {name: None if name.endswith("_token") else value for name, value in settings.items()}
+        return without_secrets({name: None if name.endswith("_token") else value for name, value in settings.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As stock, without secrets in nested arguments either: loggers such as TensorBoard's write it down."""
+        return {name: without_secrets(value) for name, value in super().to_dict().items()}
 
     @property
     def update_rule(self) -> Method:

@@ -15,6 +15,7 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
 
 from hf_ltsam.runs.card import Stated, card_files, model_card, read_facts
+from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import CARD, RECIPE
 from hf_ltsam.runs.hub import (
     BackgroundUploads,
@@ -162,7 +163,7 @@ class HubTrainer(DurableTrainer):
         stated = Stated(license, language, _several(tags), _several(dataset_tags), finetuned_from)
         name = self.hub_model_id or self.args.hub_model_id or folder.as_posix()
         card = model_card(read_facts(folder), name, stated, model_name)
-        (folder / CARD).write_text(str(card), encoding="utf-8")
+        write_whole(folder / CARD, str(card))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As stock; where `push_to_hub` is set and the upload fails, a warning says so and how to try again."""

@@ -24,6 +24,7 @@ from hf_ltsam.cli.option_names import underscored
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
+from hf_ltsam.runs.secrets import without_secrets
 
 HELP = "`ltsam train --help` lists all options."
 CHOSEN_BY_NAME = ("method", "loss", "adapter", "second_stage")
@@ -113,9 +114,9 @@ def with_recipe(
 
 
 def run_of(settings: Mapping[str, Any], words: Sequence[str], program: str = "train") -> Run:
-    """The dataclasses that settings become; from here on a token for the Hub is nowhere but in the configuration."""
+    """The dataclasses that settings become; from here on a secret is nowhere but in them."""
     model, data, stage, config = _parser(program).parse_dict({"hub_token": None, **settings})
-    shown = {name: value for name, value in settings.items() if name != "hub_token"}
+    shown = without_secrets({name: value for name, value in settings.items() if name != "hub_token"})
     return Run(model, data, stage, config, shown, _without_token(words), program)
 
 
@@ -244,12 +245,12 @@ def _without_token(words: Sequence[str]) -> tuple[str, ...]:
     """The command line as it may be shown to anybody: whoever repeats it uses a token of their own."""
     kept: list[str] = []
     skip = False
-    for word in words:
-        name, equals, _ = underscored(word).partition("=")
+    for word in map(underscored, words):
+        name, equals, _ = word.partition("=")
         if not skip and name != "--hub_token":
             kept.append(word)
         skip = name == "--hub_token" and not equals
-    return tuple(kept)
+    return tuple(without_secrets(kept))
 
 
 def _refuse(word: str, options: Iterable[str]) -> NoReturn:

@@ -43,7 +43,7 @@ from hf_ltsam.runs.folder import (
     SHARPNESS_RESULTS,
     RunFolder,
 )
-from hf_ltsam.runs.hub.failures import without_secrets
+from hf_ltsam.runs.secrets import without_secrets
 
 FIGURE = "class_counts.png"
 

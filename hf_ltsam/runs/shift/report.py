@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import EVALUATION_PAGE
 
 GROUPS = ("many", "medium", "few")
@@ -43,8 +44,7 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> list[Path]:
     Returns:
         The files.
     """
-    page = folder / EVALUATION_PAGE
-    page.write_text(markdown(results), encoding="utf-8")
+    page = write_whole(folder / EVALUATION_PAGE, markdown(results))
     corrupted = {name: of_set for name, of_set in results["sets"].items() if "summary" in of_set}
     maps = [save_heat_map(folder / f"{_file_name(name)}.png", name, of_set) for name, of_set in corrupted.items()]
     return [page, *maps]
