@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.secrets import without_secrets
 
 TRACEBACK = "LTSAM_TRACEBACK"  # environment variable: set to 1, errors come with their traceback
@@ -37,7 +38,7 @@ def user_errors() -> Iterator[None]:
             raise
         notes = vars(error).get("__notes__", [])  # of whoever knew more on its way
         lines = [f"error: {in_options(str(error))}", *notes, f"({TRACEBACK}=1 shows where it was raised.)"]
-        print(without_secrets("\n".join(lines)), file=sys.stderr)
+        print(without_secrets(visible("\n".join(lines), lines=True)), file=sys.stderr)
         sys.exit(2)
 
 
@@ -56,7 +57,7 @@ def _without_secrets() -> Iterator[None]:
 
 
 class _CleanRecord(logging.LogRecord):
-    def getMessage(self) -> str:  # noqa: N802 (logging's name)
+    def getMessage(self) -> str:
         return without_secrets(super().getMessage())
 
 

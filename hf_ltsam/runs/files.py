@@ -77,7 +77,7 @@ def write_whole(path: str | Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}"
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(without_secrets(text))
             file.flush()
             os.fsync(file.fileno())

@@ -26,6 +26,7 @@ import yaml
 
 from hf_ltsam.class_statistics import FILE_NAME as STATISTICS
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.files import check_folders, mapping, read_json, read_text, write_json, write_whole
 from hf_ltsam.runs.predictions import Predictions
 from hf_ltsam.runs.record import RunRecord
@@ -263,7 +264,7 @@ class RunFolder:
 
     def write_recipe(self, settings: Mapping[str, Any], comments: tuple[str, ...] = ()) -> Path:
         """Write `recipe.yaml`: the comments, one on each line, and the settings."""
-        text = "".join(f"# {comment}\n" for comment in comments)
+        text = "".join(f"# {visible(comment)}\n" for comment in comments)
         return write_whole(self.path / RECIPE, text + yaml.safe_dump(without_secrets(dict(settings)), sort_keys=False))
 
 

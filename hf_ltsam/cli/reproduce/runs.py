@@ -106,8 +106,8 @@ class RowRun:
         )
         if secret is not None:
             raise ValueError(
-                f"The table sets {secret} to a secret, which would be copied beside the runs: set HF_TOKEN, or the variable of "
-                "whatever needs it, in the environment in its place."
+                f"The table sets {secret} to a secret, which would be copied beside the runs: set HF_TOKEN, or the "
+                "variable of whatever needs it, in the environment in its place."
             )
         text = yaml.safe_dump(settings, sort_keys=False)
         if not path.is_file() or path.read_text() != text:

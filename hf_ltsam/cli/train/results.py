@@ -18,6 +18,7 @@ from hf_ltsam.cli.train.checks import resume_point
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.identity import describe
 from hf_ltsam.runs.record import RunRecord, installed_versions, split_results
@@ -88,10 +89,10 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     accuracies = {"overall": result["overall"], **result["groups"]}
     table.add_row(*(f"{100 * accuracies[c.header]:.2f}" if c.header in accuracies else "-" for c in table.columns))
     console = Console()
-    what = f"{record.method['name']} with {record.loss['name']}"
+    what = terminal(f"{record.method['name']} with {record.loss['name']}")
     if record.second_stage:
-        what = f"{record.second_stage['name']} on {record.second_stage['first_stage']['folder']}"
+        what = terminal(f"{record.second_stage['name']} on {record.second_stage['first_stage']['folder']}")
     when = "with the averaged weights" if record.weight_averaging else "after the last epoch"
     console.print(f"{what}, accuracy in % on {result['samples']} test images {when}:")
     console.print(table)
-    console.print(f"Weights, metrics.json, predictions.json and recipe.yaml are in {folder}")
+    console.print(f"Weights, metrics.json, predictions.json and recipe.yaml are in {terminal(str(folder))}")

@@ -33,6 +33,7 @@ from hf_ltsam.runs.card.tables import (
     shifted_table,
 )
 from hf_ltsam.runs.class_curve import curve_png
+from hf_ltsam.runs.escaping import markdown_block, markdown_code, markdown_text, visible
 from hf_ltsam.runs.folder import (
     CARD,
     EVALUATION,
@@ -62,8 +63,8 @@ def model_card(facts: RunFacts, repo: str, stated: Stated | None = None, model_n
     data = card_data(facts, name, stated)
     template = files(__package__).joinpath("template.md").read_text(encoding="utf-8")
     values = _values(facts, repo, stated)
-    content = _filled(template, card_data=data.to_yaml(), model_name=name, **values)
-    return ModelCard(without_secrets(content))
+    content = _filled(template, card_data=data.to_yaml(), model_name=markdown_text(name), **values)
+    return ModelCard(without_secrets(visible(content, lines=True)))
 
 
 def card_files(
@@ -87,16 +88,17 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
     record, statistics = facts.record, facts.statistics
     adapter = facts.adapter or {}
     versions = record.versions if record else {}
+    measured_loss = (facts.sharpness or {}).get("loss") or {}
     return {
         "record": record is not None,
         "in_progress": record is None and RunFolder(facts.folder).has(RECIPE),
         "summary": summary(facts),
-        "loading": loading(facts, repo),
+        "loading": markdown_block(loading(facts, repo), "python"),
         "needs_import": needs_import(facts),
-        "kind": adapter.get("peft_type") or facts.config.get("model_type"),
+        "kind": markdown_code(str(adapter.get("peft_type") or facts.config.get("model_type"))),
         "library": "peft" if adapter else "transformers",
         "adapter": bool(adapter),
-        "trunk": facts.trained_from,
+        "trunk": markdown_code(facts.trained_from) if facts.trained_from else "",
         "one_channel": facts.config.get("num_channels") == 1,
         "statistics": statistics is not None,
         "figure": FIGURE if _can_draw() else None,
@@ -114,11 +116,11 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
         "shifted_table": shifted_table(facts.evaluation),
         "corrupted": corrupted_tables(facts.evaluation),
         "curvature_table": curvature_table(facts.sharpness),
-        "curvature_loss": ((facts.sharpness or {}).get("loss") or {}).get("name", "the loss").replace("_", " "),
+        "curvature_loss": markdown_code(measured_loss.get("name", "the loss").replace("_", " ")),
         "cost": cost(facts),
-        "command": record.command if record else "",
+        "command": markdown_block(record.command) if record and record.command else "",
         "program": "decouple" if facts.second_stage else "train",
-        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
+        "versions": markdown_text(", ".join(f"{package} {version}" for package, version in versions.items())),
         "limits": limits(facts, stated.license),
         "other_files": _other_files(facts),
     }

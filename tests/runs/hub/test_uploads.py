@@ -8,8 +8,8 @@ from hub_server import READ_ONLY, TOKEN
 from time_limits import PATIENCE
 
 from hf_ltsam.runs.hub import HubError, Upload, check_token, require_network, send, within
-from hf_ltsam.runs.secrets import without_secrets
 from hf_ltsam.runs.hub.upload import GRACE, SLOWEST, WAITS
+from hf_ltsam.runs.secrets import without_secrets
 
 BIG = os.urandom(3_000_000)
 
