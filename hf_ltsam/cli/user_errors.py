@@ -18,7 +18,8 @@ from hf_ltsam.runs.secrets import without_secrets
 
 TRACEBACK = "LTSAM_TRACEBACK"  # environment variable: set to 1, errors come with their traceback
 # Dataclasses whose fields are options: "LTSamConfig(swa_start=...)" in a message is --swa_start on the command line.
-_FIELD = re.compile(r"\b(?:LTSamConfig|CurvatureSettings|EvaluationSettings)\((\w+)=(?:\.\.\.|([^()]*))\)")
+_SETTINGS = "LTSamConfig|ModelArguments|DataArguments|SecondStageArguments|CurvatureSettings|EvaluationSettings"
+_FIELD = re.compile(rf"\b(?:{_SETTINGS})\((\w+)=(?:\.\.\.|([^()]*))\)")
 
 
 @contextmanager

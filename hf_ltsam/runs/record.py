@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from typing import Any
@@ -12,6 +13,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.metrics.long_tail import long_tail_metrics, per_class_accuracy, predicted_classes
 
 SCHEMA_VERSION = 1
+DIVERGED = 1.5  # times the first loss that was logged
 _PACKAGES = ("hf_ltsam", "torch", "transformers", "accelerate", "datasets", "numpy")
 
 
@@ -100,6 +102,41 @@ def split_results(logits: Any, labels: Any, statistics: ClassStatistics) -> dict
         "ece": metrics["ece"],
         "samples": len(labels),
     }
+
+
+def chance_level(num_classes: int) -> float:
+    """The accuracy of guesses, 1/C: the expected one of every class, and so of every group and of all."""
+    return 1 / num_classes
+
+
+def shortcomings(record: RunRecord, losses: Sequence[float] = ()) -> list[str]:
+    """What says that a training has failed, in sentences; none for one that has not.
+
+    Args:
+        losses: of the training, as they were logged.
+    """
+    result = record.results["test"]
+    per_class = [accuracy for accuracy in result["per_class"] if accuracy is not None and accuracy == accuracy]
+    chance, balanced = chance_level(len(result["per_class"])), result["balanced"]
+    remarks = []
+    if balanced is not None and balanced <= chance + 2 * math.sqrt(chance * (1 - chance) / max(result["samples"], 1)):
+        where = (
+            "every test image was taken for one class"
+            if sorted(per_class)[-2:] == [0.0, 1.0]
+            else "no better than guesses"
+        )
+        remarks.append(
+            f"The mean accuracy over classes, {100 * balanced:.2f} %, is at chance ({100 * chance:.2f} %, within the error "
+            f"of {result['samples']} test images): {where}. Nothing was learned; look at learning rate and labels."
+        )
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    changes = record.loss.get("start") or record.reweighting.get("start")  # of the loss itself in mid-training
+    if len(finite) < len(losses) or (len(finite) > 1 and not changes and finite[-1] > DIVERGED * finite[0]):
+        remarks.append(
+            f"The training has diverged: its loss went from {losses[0]:.4g} to {losses[-1]:.4g}. A smaller learning rate, "
+            "or a longer warm-up, is the way out."
+        )
+    return remarks
 
 
 def installed_versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from hf_ltsam.data.bad_images import POLICIES
 from hf_ltsam.data.sampling.class_sampling import SAMPLINGS, UNIFORM, check_sampling
-from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, POSITIVE, SHARE, nearest, require
+from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, POSITIVE, SHARE, nearest, require, require_finite
 from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.reweighting import Reweighting
 from hf_ltsam.methods import METHODS, Method, make_method
@@ -180,12 +180,14 @@ class LTSamConfig(TrainingArguments):
             self.optim_args: str | None = (
                 given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
             )
+        self._check_numbers()
         self._check_learning_rate()
         self._check_data()
         self._check_ascent()
         self._check_averaging()
         require(SHARE, self, loss_start=self.loss_start)
         super().__post_init__()
+        self._check_numbers()  # those in what was JSON text until here
         for name in ("method_args", "loss_args"):
             if not isinstance(getattr(self, name), dict | None):
                 raise ValueError(
@@ -201,6 +203,15 @@ class LTSamConfig(TrainingArguments):
         """
         return self.update_rule, self.sample_loss, self.class_weighting
 
+    def _check_numbers(self) -> None:
+        """Of all settings, stock's too, which takes NaN."""
+        require_finite(self, vars(self), unbounded=("max_grad_norm", "eval_delay"))
+        optimizer = dict(pair.split("=", 1) for pair in (self.optim_args or "").split(",") if "=" in pair)
+        if any(value.strip().lstrip("+-").lower() in ("nan", "inf", "infinity") for value in optimizer.values()):
+            raise ValueError(f"LTSamConfig(optim_args=...) must hold finite numbers, got {self.optim_args!r}.")
+        if isinstance(self.learning_rate, float):
+            require(NON_NEGATIVE, self, learning_rate=self.learning_rate)
+
     def _check_learning_rate(self) -> None:
         for share in self.lr_milestones or []:
             if not 0 < share < 1:
@@ -208,8 +219,7 @@ class LTSamConfig(TrainingArguments):
                     f"LTSamConfig(lr_milestones=...) are shares of the training in (0, 1), got {share}: "
                     "epoch 160 of 200 is 0.8."
                 )
-        if self.lr_gamma <= 0:
-            raise ValueError(f"LTSamConfig(lr_gamma=...) must be positive, got {self.lr_gamma}.")
+        require(POSITIVE, self, lr_gamma=self.lr_gamma)
 
     def _check_data(self) -> None:
         if self.on_bad_image not in POLICIES:

@@ -21,7 +21,7 @@ from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.identity import describe
-from hf_ltsam.runs.record import RunRecord, installed_versions, split_results
+from hf_ltsam.runs.record import RunRecord, chance_level, installed_versions, shortcomings, split_results
 
 
 def save_recipe(run: Run) -> Path:
@@ -95,4 +95,8 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     when = "with the averaged weights" if record.weight_averaging else "after the last epoch"
     console.print(f"{what}, accuracy in % on {result['samples']} test images {when}:")
     console.print(table)
+    console.print(f"Chance level: {100 * chance_level(len(result['per_class'])):.2f}")
+    losses = [entry["loss"] for entry in RunFolder(Path(folder)).log_history if "loss" in entry]
+    for remark in shortcomings(record, losses):
+        console.print(f"Warning: {terminal(remark)}", soft_wrap=True, highlight=False)
     console.print(f"Weights, metrics.json, predictions.json and recipe.yaml are in {terminal(str(folder))}")

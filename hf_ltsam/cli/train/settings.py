@@ -12,6 +12,7 @@ from typing import Any
 
 from hf_ltsam import LTSamConfig
 from hf_ltsam.data.in_memory.randaugment import RandAugment
+from hf_ltsam.hyperparameters import require_finite
 from hf_ltsam.models.views import TEST_TIME
 
 
@@ -79,6 +80,9 @@ class ModelArguments:
     spectral_norm_iterations: int = field(
         default=5, metadata={"help": "Power iterations for that in every training step (Zhou et al. 2023b: 5)."}
     )
+
+    def __post_init__(self) -> None:
+        require_finite(self, vars(self))
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,9 @@ class DataArguments:
         default=True, metadata={"help": "Large images: look for corrupt ones first. Small ones are all decoded anyway."}
     )
 
+    def __post_init__(self) -> None:
+        require_finite(self, vars(self))
+
     @property
     def operations(self) -> RandAugment | None:
         """RandAugment as `randaugment` and `randaugment_magnitude` state it; None where it is off.
@@ -228,6 +235,9 @@ class SecondStageArguments:
             "faster; the sources augment."
         },
     )
+
+    def __post_init__(self) -> None:
+        require_finite(self, vars(self))
 
 
 @dataclass(frozen=True)
