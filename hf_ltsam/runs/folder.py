@@ -29,6 +29,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.files import check_folders, mapping, read_json, read_text, write_json, write_whole
 from hf_ltsam.runs.predictions import Predictions
+from hf_ltsam.runs.recipe_files import parse_mapping
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.secrets import without_secrets
 from hf_ltsam.runs.sharpness.parts import check_sharpness
@@ -81,7 +82,9 @@ class Recipe:
 
     @classmethod
     def from_text(cls, text: str) -> Recipe:
-        return cls(mapping(yaml.safe_load(text)), text)
+        if not text.strip():
+            raise ValueError("it is empty")
+        return cls(parse_mapping(text, RECIPE), text)
 
 
 @dataclass(frozen=True)
