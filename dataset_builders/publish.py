@@ -86,10 +86,10 @@ def publish(draw: Draw, repo: str, data_dir: str | Path | None = None, private: 
     card.text = described.text
     files = {
         "README.md": str(card).encode(),
-        "eval.yaml": leaderboard(draw).encode(),
         FIGURE: curve_png(draw.statistics, draw.title),
     }
-    send(Upload(repo, files, "Data card and leaderboard", repo_type="dataset"))
+    entries = {"eval.yaml": leaderboard(draw).encode()}
+    send(Upload(repo, files, "Data card", repo_type="dataset", entries=entries))
     return f"{constants.ENDPOINT}/datasets/{repo}"
 
 

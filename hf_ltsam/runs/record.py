@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.metrics.long_tail import long_tail_metrics, per_class_accuracy, predicted_classes
 
 SCHEMA_VERSION = 1
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 DIVERGED = 1.5  # times the first loss that was logged
 _PACKAGES = ("hf_ltsam", "torch", "transformers", "accelerate", "datasets", "numpy")
 
@@ -36,6 +39,8 @@ class RunRecord:
         weight_averaging: `{"start": ..., "interval": ...}` where the results are those of averaged weights, else empty.
         model: whatever names it, such as `{"model": "cifar_resnet", "depth": 32, "head": "linear"}`.
         data: whatever names it, such as `{"name": "cifar10", "imbalance_ratio": 100, "fingerprint": ...}`.
+        hub: `{"dataset": OWNER/NAME, "model": OWNER/NAME}`: what the names of data and model meant on the Hub when the run
+            was made; a name that meant a folder is not in it. None where that is not known.
         timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`.
         resumed: whether training went on from a checkpoint, so that `timing` counts from there on.
         hardware: in words.
@@ -55,6 +60,7 @@ class RunRecord:
     weight_averaging: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    hub: dict[str, str] | None = None
     timing: dict[str, float] = field(default_factory=dict)
     resumed: bool = False
     hardware: str = ""
@@ -87,6 +93,12 @@ class RunRecord:
         if missing or unknown:
             raise ValueError(f"keys missing: {sorted(missing)}; keys unknown: {sorted(unknown)}")
         return cls(**given)
+
+
+def hub_name(name: str | None) -> str | None:
+    """OWNER/NAME that a name means on the Hub, seen from here and now; None for a folder and for anything else."""
+    name = str(name).removeprefix("hf-hub:")
+    return name if _HUB_NAME.fullmatch(name) and not Path(name).exists() else None
 
 
 def split_results(logits: Any, labels: Any, statistics: ClassStatistics) -> dict[str, Any]:

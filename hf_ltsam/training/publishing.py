@@ -14,7 +14,7 @@ from huggingface_hub import CommitInfo
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
 
-from hf_ltsam.runs.card import Stated, card_files, model_card, read_facts
+from hf_ltsam.runs.card import Stated, card_files, leaderboard_files, model_card, read_facts
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import CARD, RECIPE
 from hf_ltsam.runs.hub import (
@@ -140,8 +140,11 @@ class HubTrainer(DurableTrainer):
             return None
         folder = Path(self.args.output_dir)
         repo, token = self._repository(token, private), token or self.args.hub_token
-        files = {**run_files(folder), **card_files(read_facts(folder), repo, stated, model_name)}
-        upload = Upload(repo, files, commit_message, revision or self.args.hub_revision, self._private(private))
+        facts = read_facts(folder)
+        files = {**run_files(folder), **card_files(facts, repo, stated, model_name)}
+        entries = leaderboard_files(facts, repo, stated)
+        revision = revision or self.args.hub_revision
+        upload = Upload(repo, files, commit_message, revision, self._private(private), entries=entries)
         self._uploads.drop()
         if not blocking:
             return self._uploads.submit(partial(send, upload, token))

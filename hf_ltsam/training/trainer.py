@@ -24,6 +24,7 @@ from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import check_checkpointing, normalised_layers
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, describe, save_identity
+from hf_ltsam.runs.record import hub_name
 from hf_ltsam.training.config import LTSamConfig, by_name_or_object
 from hf_ltsam.training.evaluation import Evaluation
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
@@ -383,7 +384,8 @@ class LTSamTrainer(HubTrainer):
             inner.config.save_pretrained(folder)  # classes and sizes, for load_run
         if self.class_statistics is not None:
             self.class_statistics.save(folder)
-            save_identity(folder, self._identity or self.identity())
+            start = hub_name(inner.config.name_or_path) if isinstance(inner, PreTrainedModel) else None
+            save_identity(folder, {**(self._identity or self.identity()), "hub": {"model": start} if start else {}})
 
 
 def _warn(message: str | None) -> None:

@@ -166,7 +166,7 @@ def test_what_is_written_is_read_again(run, tmp_path):
 
 def test_a_recipe_must_be_names_and_values():
     assert Recipe.from_text("# x\nseed: 3\n").settings == {"seed": 3}
-    with pytest.raises(TypeError, match="expected names and values, got list"):
+    with pytest.raises(ValueError, match=r"must hold settings.*got a list"):
         Recipe.from_text("- seed")
 
 

@@ -24,6 +24,7 @@ from hf_ltsam.cli.option_names import underscored
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
+from hf_ltsam.runs.record import hub_name
 from hf_ltsam.runs.secrets import without_secrets
 
 HELP = "`ltsam train --help` lists all options."
@@ -117,7 +118,9 @@ def run_of(settings: Mapping[str, Any], words: Sequence[str], program: str = "tr
     """The dataclasses that settings become; from here on a secret is nowhere but in them."""
     model, data, stage, config = _parser(program).parse_dict({"hub_token": None, **settings})
     shown = without_secrets({name: value for name, value in settings.items() if name != "hub_token"})
-    return Run(model, data, stage, config, shown, _without_token(words), program)
+    names = {"dataset": hub_name(data.dataset), "model": hub_name(model.model) if model.pretrained else None}
+    hub = {kind: name for kind, name in names.items() if name is not None}
+    return Run(model, data, stage, config, shown, _without_token(words), program, hub)
 
 
 def options_of(settings: Mapping[str, Any], recipe: str | Path | None = None, program: str = "train") -> list[str]:

@@ -59,6 +59,7 @@ def record_of(
         weight_averaging=trainer.averaging.settings if trainer.averaging else {},
         model=asdict(run.model),
         data={**asdict(run.data), "training_labels_sha256": label_fingerprint(splits.train_labels)},
+        hub=dict(run.hub),
         timing=timing(train),
         resumed=bool(resume_point(run.config)),
         hardware=hardware(trainer),

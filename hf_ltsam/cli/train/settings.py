@@ -248,6 +248,7 @@ class Run:
         settings: those that a recipe, the command line or a caller stated, by name; the others have their defaults.
         words: the options after `ltsam PROGRAM` that repeat the run.
         program: the command that they belong to: train or decouple.
+        hub: what the names of data and model mean on the Hub, as `RunRecord` keeps it.
     """
 
     model: ModelArguments
@@ -257,6 +258,7 @@ class Run:
     settings: Mapping[str, Any]
     words: tuple[str, ...]
     program: str = "train"
+    hub: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def command(self) -> str:

@@ -47,6 +47,7 @@ from hf_ltsam.runs.folder import (
 from hf_ltsam.runs.secrets import without_secrets
 
 FIGURE = "class_counts.png"
+ENTRIES = ".eval_results/results.yaml"
 
 
 def model_card(facts: RunFacts, repo: str, stated: Stated | None = None, model_name: str | None = None) -> ModelCard:
@@ -70,18 +71,21 @@ def model_card(facts: RunFacts, repo: str, stated: Stated | None = None, model_n
 def card_files(
     facts: RunFacts, repo: str, stated: Stated | None = None, model_name: str | None = None
 ) -> dict[str, Path | bytes]:
-    """path in the repository -> content: the card, its figure, leaderboard entries, the other seeds' records, the recipe."""
+    """path in the repository -> content: the card, its figure, the other seeds' records, the recipe."""
     stated = Stated() if stated is None else stated
     content: dict[str, Path | bytes] = {CARD: str(model_card(facts, repo, stated, model_name)).encode()}
     if facts.statistics is not None and _can_draw():
         content[FIGURE] = curve_png(facts.statistics, "Training images per class")
-    entries = leaderboard_entries(facts, repo, stated)
-    if entries is not None:
-        content[".eval_results/results.yaml"] = entries.encode()
     for record in facts.other_seeds:
         seed = f"seed{record.seed}"
         content[f"other_seeds/{seed}/{RECORD}"] = facts.folder.resolve().parent / seed / RECORD
     return content
+
+
+def leaderboard_files(facts: RunFacts, repo: str, stated: Stated | None = None) -> dict[str, Path | bytes]:
+    """path in the repository -> content: the entries of a leaderboard, where there is a data set that they belong to."""
+    entries = leaderboard_entries(facts, repo, Stated() if stated is None else stated)
+    return {} if entries is None else {ENTRIES: entries.encode()}
 
 
 def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""One commit to a repository of the Hub, tried again where that may help."""
+"""One commit to a repository of the Hub, tried again where that may help, and one of what the Hub may refuse."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,6 +37,8 @@ class Upload:
         revision: branch; None: main.
         private: whether a repository that is made is private; None: as the owner's settings say.
         repo_type: "model" or "dataset".
+        entries: files that the Hub checks by lists of its own, such as those of leaderboards: sent in a commit of their own
+            after the others, and where it is refused, that is a hint.
     """
 
     repo: str
@@ -45,6 +47,7 @@ class Upload:
     revision: str | None = None
     private: bool | None = None
     repo_type: str = "model"
+    entries: Mapping[str, Path | bytes] = field(default_factory=dict)
 
     @property
     def patience(self) -> float:
@@ -90,7 +93,16 @@ def send(upload: Upload, token: str | None = None) -> CommitInfo:
     Raises:
         HubError: the Hub did not do it; nothing local has changed.
     """
-    return _patiently(lambda: _commit(upload, token))
+    commit = _patiently(lambda: _commit(upload, token))
+    if upload.entries:
+        try:
+            _commit(replace(upload, files=upload.entries, message="Entries of leaderboards"), token)
+        except HubError as error:
+            names = ", ".join(upload.entries)
+            logger.warning(
+                f"Everything else is on the Hub; {names}, with which results enter leaderboards, is not: {error}"
+            )
+    return commit
 
 
 def _commit(upload: Upload, token: str | None) -> CommitInfo:

@@ -25,6 +25,19 @@ def test_everything_arrives_in_one_commit(hub):
     assert hub.messages == ["all of it"] and commit.commit_url.endswith(commit.oid) and hub.repo("me/model").private
 
 
+@pytest.mark.parametrize("status", [None, 400, 403, 422, 500])
+def test_entries_of_leaderboards_are_apart_and_optional(hub, caplog, status):
+    entries = {".eval_results/results.yaml": b"- dataset: {}"}
+    if status is not None:
+        hub.fail("/commit/", status, times=99, after=1)  # of the second commit
+    commit = send(upload(entries=entries))
+    sent = dict(upload().files) | (entries if status is None else {})
+    assert hub.files("me/model") == sent and commit.commit_message == "all of it"
+    assert hub.messages == ["all of it"] + (["Entries of leaderboards"] if status is None else [])
+    assert (f"results.yaml, with which results enter leaderboards, is not: me/model was not uploaded: the Hub answers {status}"
+            in caplog.text) == (status is not None)  # fmt: skip
+
+
 def test_a_second_upload_sends_only_what_has_changed(hub):
     send(upload())
     send(upload(files={**upload().files, "config.json": b'{"a": 2}'}))
