@@ -76,7 +76,8 @@ def _check_depth(text: str, place: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise ValueError(f"{place}, line {event.start_mark.line + 1}: nested more than {DEEPEST} deep.")
+            line = 1 + (event.start_mark.line if event.start_mark else 0)
+            raise ValueError(f"{place}, line {line}: nested more than {DEEPEST} deep.")
 
 
 def _check(node: Any, place: str, sizes: dict[int, int], above: frozenset[int]) -> int:

@@ -243,8 +243,7 @@ def _check_types(place: str, values: Mapping[str, Any], kinds: Mapping[str, tupl
         value = values.get(name)
         if value is not None and not isinstance(value, kind):
             raise ValueError(f"{place} sets {name} to {value!r}; it must be {words}.")
-        wrong = next((item for item in value or [] if not isinstance(item, str)), None) if name in _NAMES else None
-        if wrong is not None:
+        if name in _NAMES and isinstance(value, list) and not all(isinstance(item, str) for item in value):
             raise ValueError(f"{place} sets {name} to {value!r}; it must list names.")
 
 
