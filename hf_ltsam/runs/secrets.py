@@ -44,6 +44,7 @@ _QUERY = re.compile(  # signed addresses are keys for whoever holds them
     r"(https?://[^\s'\"?]+)\?(?=[^\s'\"]*(?:auth|credential|expires|key|passw|policy|secret|sig|token))[^\s'\"]*",
     re.IGNORECASE,
 )
+_HINT = re.compile(r"token|secret|passw|passphrase|key|://|hf_|gh[pousr]_|github_pat_|wandb_v", re.IGNORECASE)
 
 T = TypeVar("T")
 
@@ -68,6 +69,8 @@ def _in_environment() -> Iterator[str]:
 def _cleaned(value: Any, exact: re.Pattern[str] | None) -> Any:
     if isinstance(value, str):
         return _text(value, exact)
+    if isinstance(value, int | float | None):
+        return value
     if isinstance(value, Mapping):
         return {_cleaned(key, exact): _of_name(key, item, exact) for key, item in value.items()}
     if type(value) in (list, tuple):
@@ -93,6 +96,8 @@ def _word(before: Any, word: Any, exact: re.Pattern[str] | None) -> Any:
 def _text(text: str, exact: re.Pattern[str] | None) -> str:
     if exact is not None:
         text = exact.sub(MASK, text)
+    if not _HINT.search(text):  # most names and numbers
+        return text
     for pattern in _PAIRS:
         text = pattern.sub(lambda found: f"{found['before']}{MASK}", text)
     return _QUERY.sub(r"\1", _USER.sub(f"{MASK}@", _TOKEN.sub(MASK, text)))
