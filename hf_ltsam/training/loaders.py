@@ -109,12 +109,17 @@ class ImageLoaders(Loaders):
         self._label_name, self._statistics = label_name, statistics
         self.stores: WeakKeyDictionary[InMemoryImages, ImageStore] = WeakKeyDictionary()  # on `args.device`
         self.good_images: GoodImages | None = None
+        self.serves_training = False  # whether a loader of the training set was made here
 
     def source(self, dataset: Any, sampler: Sampler | None, collator: Callable[..., Any], is_training: bool) -> Source:
         source = super().source(dataset, sampler, collator, is_training)
+        self.serves_training |= is_training
+        by_default = collator is default_data_collator
+        if by_default:
+            source = replace(source, collator=collated)
         if is_training and self.keyed is None:
             return replace(source, dataset=class_sampled(self.args, dataset, self._label_name(), self._statistics()))
-        batches = self._whole_batches(source.dataset) if collator is default_data_collator else None
+        batches = self._whole_batches(source.dataset) if by_default else None
         if batches is None:
             return replace(source, dataset=self._readable(source.dataset)) if is_training else source
         return Source(
@@ -173,6 +178,21 @@ class ImageLoaders(Loaders):
             "dataloader_num_workers=0 makes them on the training device, which is faster."
         )
         return source.store
+
+
+def collated(samples: list[Any]) -> dict[str, Any]:
+    """As transformers' default collator.
+
+    Raises:
+        ValueError: the samples have no names for their parts.
+    """
+    if samples and not isinstance(samples[0], Mapping) and not hasattr(samples[0], "__dict__"):
+        raise ValueError(
+            f"A sample of the data set is a {type(samples[0]).__name__}, whose parts have no names. Pass a data_collator "
+            "that gives them: lambda samples: {'pixel_values': torch.stack([x for x, _ in samples]), 'labels': "
+            "torch.tensor([y for _, y in samples])}, where 'pixel_values' is what the model's forward calls its input."
+        )
+    return default_data_collator(samples)
 
 
 def _of(sampler: Sampler | None, dataset: Any) -> Sampler | None:

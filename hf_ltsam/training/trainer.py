@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sized
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import check_checkpointing, normalised_layers
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, describe, save_identity
-from hf_ltsam.runs.record import hub_name
-from hf_ltsam.training.config import LTSamConfig, by_name_or_object
-from hf_ltsam.training.evaluation import Evaluation
+from hf_ltsam.training.config import STANDS_STILL, LTSamConfig, by_name_or_object
+from hf_ltsam.training.evaluation import Evaluation, beside_groups
+from hf_ltsam.training.hooks import HookWatch, check_best_metric, check_hooks, check_optimizer, is_overridden
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
-from hf_ltsam.training.loaders import ImageLoaders, in_channels_last
+from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
 from hf_ltsam.training.objective import LabelledBatches, Objective
 from hf_ltsam.training.publishing import HubTrainer
 from hf_ltsam.training.refusals import (
@@ -36,9 +37,9 @@ from hf_ltsam.training.refusals import (
     check_batches,
     check_classifier,
     check_eval_labels,
+    check_forward,
     check_head,
     check_launcher,
-    check_optimizer,
     check_schedule,
     check_split,
     check_stream,
@@ -59,10 +60,6 @@ from hf_ltsam.training.weight_averaging import WeightAveraging
 
 logger = logging.get_logger(__name__)
 
-_STANDS_STILL = (
-    "learning_rate=5e-05 is transformers' default for AdamW; SGD usually needs 0.01 to 0.1: set learning_rate."
-)
-
 
 class LTSamTrainer(HubTrainer):
     """`transformers.Trainer` with a method in the place of the gradient.
@@ -79,8 +76,8 @@ class LTSamTrainer(HubTrainer):
     Args:
         model, args, data_collator, train_dataset, eval_dataset, processing_class, model_init, compute_metrics,
             callbacks, optimizers, optimizer_cls_and_kwargs, preprocess_logits_for_metrics: as in `transformers.Trainer`.
-            The model returns logits (n, C) as a tensor or under the key `logits`; `compute_metrics` defaults to the
-            accuracies by group.
+            The model returns logits (n, C) as a tensor or under the key `logits`; `compute_metrics` is given the
+            accuracies by group beside its own metrics.
         compute_loss_func: refused; `loss` takes its place.
         method: a registry name of `hf_ltsam.methods` or an object; `args.method` where it is None.
         loss: a registry name of `hf_ltsam.losses`, or any function (logits (n, C), labels (n,), statistics) ->
@@ -117,9 +114,11 @@ class LTSamTrainer(HubTrainer):
         class_statistics: ClassStatistics | None = None,
     ) -> None:
         args = LTSamConfig() if args is None else args
-        check_types(args, method, compute_loss_func)
+        check_types(args, method)
         check_arguments(args)
-        check_optimizer(optimizers[0])
+        self.compute_loss_func = compute_loss_func
+        check_hooks(self, LTSamTrainer)
+        check_optimizer((optimizer_cls_and_kwargs or optimizers)[0])
         check_schedule(optimizers[1], args)
         check_stream(train_dataset, args)
         self.method = (
@@ -132,7 +131,7 @@ class LTSamTrainer(HubTrainer):
         if args.should_save:
             check_output_folder(args.output_dir)
         made_by_us = optimizers[0] is None and optimizer_cls_and_kwargs is None
-        _warn(_STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
+        _warn(STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
         super().__init__(
             model=model,
             args=args,
@@ -159,13 +158,14 @@ class LTSamTrainer(HubTrainer):
             train_dataset, self.label_names[0], self.model, class_statistics, args.tail_threshold
         )
         self._check_problem(eval_dataset)
-        if compute_metrics is None and self.class_statistics is not None and not args.batch_eval_metrics:
+        if compute_metrics is None and self.class_statistics is not None:
             self.compute_metrics = LongTailMetrics(self.class_statistics)
         self._identity: dict[str, Any] | None = None  # of the training; it hashes all labels, so it is made once
         self._make_parts()
 
     def _check_problem(self, eval_dataset: Any) -> None:
         """Whether method and loss go with the model, the classes and the labels."""
+        check_forward(self.model, self.label_names[0])
         check_head(self.loss, self.model)
         check_checkpointing(self.model, bool(self.args.gradient_checkpointing))
         if self.class_statistics is None:
@@ -184,7 +184,7 @@ class LTSamTrainer(HubTrainer):
         """The parts of the trainer, each given what it needs."""
         args = self.args
         self.labelled_batches = LabelledBatches(lambda: self.label_names[0])
-        self.logit_evaluation = Evaluation(self.labelled_batches, self.compute_loss_context_manager)
+        self.logit_evaluation = Evaluation(self.labelled_batches)
         self.method_memory, self.telemetry = MethodMemory(), Telemetry(lambda: self.class_statistics)
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, args.max_skipped_steps)
         self.gradient_step = TrainingStep(
@@ -194,12 +194,13 @@ class LTSamTrainer(HubTrainer):
             telemetry=self.telemetry,
             skipped=self.skipped_steps,
             memory=self.method_memory.values,
-            context=self.compute_loss_context_manager,
+            context=lambda: self.compute_loss_context_manager(),  # asked anew: it may be replaced on the object
             samples_in_words=self._samples_in_words,
             sharded=self.is_fsdp_enabled,
         )
         warning = PerturbationWarning(self.telemetry, lambda: self.method)
-        for callback in (self.method_memory, self.gradient_step, self.skipped_steps, warning):
+        watch = HookWatch(self, lambda: self.skipped_steps.in_step)
+        for callback in (watch, self.method_memory, self.gradient_step, self.skipped_steps, warning):
             self.add_callback(callback)
         if args.swa_start is not None:
             self._add_averaging(WeightAveraging(args.swa_start, args.swa_interval))
@@ -228,6 +229,9 @@ class LTSamTrainer(HubTrainer):
             ValueError: there is no such checkpoint, or it is another training's; or this is a trial of a search.
         """
         check_trial(trial)
+        check_arguments(self.args)  # they and the hooks may have changed since the trainer was made
+        check_hooks(self, LTSamTrainer)
+        check_best_metric(self, LTSamTrainer)
         self._identity = self.identity()
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
@@ -339,10 +343,14 @@ class LTSamTrainer(HubTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """As stock, with the loss as the mean over the samples, where it is the one of `compute_loss` above."""
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        is_ours = type(self).compute_loss is LTSamTrainer.compute_loss and self.preprocess_logits_for_metrics is None
-        return self.logit_evaluation.with_mean_loss(output, metric_key_prefix) if is_ours else output
+        """As stock, with the loss as the mean over the samples, and the accuracies by group beside metrics of the user's."""
+        metrics = beside_groups(self.compute_metrics, self.class_statistics, metric_key_prefix)
+        with replaced(self, compute_metrics=metrics):
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        ours = not is_overridden(self, "prediction_step", LTSamTrainer) and self.preprocess_logits_for_metrics is None
+        return self.logit_evaluation.with_mean_loss(output, metric_key_prefix) if ours else output
 
     def prediction_step(
         self,
@@ -351,10 +359,9 @@ class LTSamTrainer(HubTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        if self.label_names[0] in inputs or isinstance(self.model, PreTrainedModel):
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        # Without labels the stock step would take a bare tensor of one row for a tuple of one output.
-        return None, self.logit_evaluation.logits(model, self._prepare_inputs(inputs)), None
+        """As stock: all outputs of the model, the logits first."""
+        called = model if self.label_names[0] in inputs else partial(self.logit_evaluation.outputs, model)
+        return super().prediction_step(called, inputs, prediction_loss_only, ignore_keys)
 
     # What a checkpoint says of its training.
 
@@ -384,8 +391,8 @@ class LTSamTrainer(HubTrainer):
             inner.config.save_pretrained(folder)  # classes and sizes, for load_run
         if self.class_statistics is not None:
             self.class_statistics.save(folder)
-            start = hub_name(inner.config.name_or_path) if isinstance(inner, PreTrainedModel) else None
-            save_identity(folder, {**(self._identity or self.identity()), "hub": {"model": start} if start else {}})
+            start = inner.config.name_or_path if isinstance(inner, PreTrainedModel) else None
+            save_identity(folder, self._identity or self.identity(), start)
 
 
 def _warn(message: str | None) -> None:

@@ -17,7 +17,7 @@ from hf_ltsam.data.labels import training_labels
 from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with_labels
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
-from hf_ltsam.training.refusals import check_not_empty
+from hf_ltsam.training.refusals import check_not_empty, check_num_labels
 
 
 def readable_labels(dataset: Any, label_name: str) -> Tensor | None:
@@ -60,6 +60,7 @@ def statistics_of(
     check_not_empty(dataset)
     if given is None:
         counted = training_labels(dataset, label_name)
+        check_num_labels(counted, num_logits(model))
         return ClassStatistics.from_labels(counted, num_logits(model), tail_threshold=tail_threshold)
     logits = num_logits(model)
     if logits is not None:
