@@ -134,7 +134,11 @@ def make_second_stage_run(
         raise ValueError("Which second stage? --second_stage crt, lws, tau_norm or cc_sam (`ltsam decouple --help`).")
     default = f"runs/{Path(recipe).stem}/seed{seed}" if recipe else f"{root}_{everything['second_stage']}"
     everything.setdefault("output_dir", default)
-    return run_of(everything, options_of(settings, recipe, "decouple") if words is None else words, "decouple")
+    run = run_of(everything, options_of(settings, recipe, "decouple") if words is None else words, "decouple")
+    record = RunFolder(root).record
+    if record is None or record.hub is None:
+        return run
+    return dataclasses.replace(run, hub=record.hub)  # names may mean something else by now
 
 
 def first_stage_folder(value: str | None, seed: int) -> Path:

@@ -15,11 +15,12 @@ from transformers.trainer_utils import SchedulerType
 
 from hf_ltsam.data.bad_images import POLICIES
 from hf_ltsam.data.sampling.class_sampling import SAMPLINGS, UNIFORM, check_sampling
-from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, POSITIVE, SHARE, nearest, require
+from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, POSITIVE, SHARE, nearest, require, require_finite
 from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.reweighting import Reweighting
 from hf_ltsam.methods import METHODS, Method, make_method
 from hf_ltsam.metrics.long_tail import greater_is_better
+from hf_ltsam.runs.secrets import without_secrets
 from hf_ltsam.schedules import epochs_to_shares
 
 # Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
@@ -189,6 +190,7 @@ class LTSamConfig(TrainingArguments):
             self.optim_args: str | None = (
                 given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
             )
+        self._check_numbers()
         self._check_learning_rate()
         self._check_data()
         self._check_ascent()
@@ -197,6 +199,7 @@ class LTSamConfig(TrainingArguments):
         self._check_optimizer()
         says_which_is_better = self.greater_is_better is not None
         super().__post_init__()
+        self._check_numbers()  # those in what was JSON text until here
         if self.metric_for_best_model is not None and not says_which_is_better:
             self.greater_is_better: bool | None = greater_is_better(self.metric_for_best_model)
         self._follow_the_metric()
@@ -215,6 +218,15 @@ class LTSamConfig(TrainingArguments):
             ValueError: a name that does not exist, or an argument or value that it does not take.
         """
         return self.update_rule, self.sample_loss, self.class_weighting
+
+    def _check_numbers(self) -> None:
+        """Of all settings, stock's too, which takes NaN."""
+        require_finite(self, vars(self), unbounded=("max_grad_norm", "eval_delay"))
+        optimizer = dict(pair.split("=", 1) for pair in (self.optim_args or "").split(",") if "=" in pair)
+        if any(value.strip().lstrip("+-").lower() in ("nan", "inf", "infinity") for value in optimizer.values()):
+            raise ValueError(f"LTSamConfig(optim_args=...) must hold finite numbers, got {self.optim_args!r}.")
+        if isinstance(self.learning_rate, float):
+            require(NON_NEGATIVE, self, learning_rate=self.learning_rate)
 
     def _check_optimizer(self) -> None:
         """Refuse settings of Adam's without its name: transformers' default is AdamW, ours SGD."""
@@ -244,8 +256,7 @@ class LTSamConfig(TrainingArguments):
                 f"LTSamConfig(lr_scheduler_kwargs={self.lr_scheduler_kwargs!r}) belongs to lr_scheduler_type, whose place "
                 "lr_milestones take: leave one of them out."
             )
-        if self.lr_gamma <= 0:
-            raise ValueError(f"LTSamConfig(lr_gamma=...) must be positive, got {self.lr_gamma}.")
+        require(POSITIVE, self, lr_gamma=self.lr_gamma)
 
     def _check_data(self) -> None:
         if self.on_bad_image not in POLICIES:
@@ -290,7 +301,11 @@ class LTSamConfig(TrainingArguments):
     def __getstate__(self) -> dict[str, Any]:
         """Settings alone, without tokens: `training_args.bin`, a pickle of this, may go anywhere. Copies ask HF_TOKEN."""
         settings = {name: value for name, value in self.__dict__.items() if name != _CHOICES}
-        return {name: None if name.endswith("_token") else value for name, value in settings.items()}
+        return without_secrets({name: None if name.endswith("_token") else value for name, value in settings.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As stock, without secrets in nested arguments either: loggers such as TensorBoard's write it down."""
+        return {name: without_secrets(value) for name, value in super().to_dict().items()}
 
     @property
     def update_rule(self) -> Method:

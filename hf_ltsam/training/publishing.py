@@ -14,7 +14,8 @@ from huggingface_hub import CommitInfo
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
 
-from hf_ltsam.runs.card import Stated, card_files, model_card, read_facts
+from hf_ltsam.runs.card import Stated, card_files, leaderboard_files, model_card, read_facts
+from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import CARD, RECIPE
 from hf_ltsam.runs.hub import (
     BackgroundUploads,
@@ -163,9 +164,12 @@ class HubTrainer(DurableTrainer):
             return None
         folder = Path(self.args.output_dir)
         repo, token = self._repository(token, private), token or self.args.hub_token
-        files = {**run_files(folder), **card_files(read_facts(folder), repo, stated, model_name)}
+        facts = read_facts(folder)
+        files = {**run_files(folder), **card_files(facts, repo, stated, model_name)}
         files |= {} if card is None else {CARD: card}
-        upload = Upload(repo, files, commit_message, revision or self.args.hub_revision, self._private(private))
+        entries = leaderboard_files(facts, repo, stated)
+        revision = revision or self.args.hub_revision
+        upload = Upload(repo, files, commit_message, revision, self._private(private), entries=entries)
         self._uploads.drop()
         if not blocking:
             return self._uploads.submit(partial(send, upload, token))
@@ -192,7 +196,7 @@ class HubTrainer(DurableTrainer):
         )
         name = self.hub_model_id or self.args.hub_model_id or folder.as_posix()
         card = model_card(read_facts(folder), name, stated, model_name)
-        (folder / CARD).write_text(str(card), encoding="utf-8")
+        write_whole(folder / CARD, str(card))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As stock; where `push_to_hub` is set and the upload fails, a warning says so and how to try again."""

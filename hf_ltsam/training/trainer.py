@@ -417,7 +417,8 @@ class LTSamTrainer(HubTrainer):
             config.save_pretrained(folder)  # classes and sizes, for load_run
         if self.class_statistics is not None:
             self.class_statistics.save(folder)
-            save_identity(folder, self._identity or self.identity())
+            start = inner.config.name_or_path if isinstance(inner, PreTrainedModel) else None
+            save_identity(folder, self._identity or self.identity(), start)
 
 
 def _warn(message: str | None) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from hf_ltsam import LTSamConfig
 from hf_ltsam.data.in_memory.randaugment import RandAugment
 from hf_ltsam.data.preprocessing import TEST_TIME
+from hf_ltsam.hyperparameters import require_finite
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ class ModelArguments:
     spectral_norm_iterations: int = field(
         default=5, metadata={"help": "Power iterations for that in every training step (Zhou et al. 2023b: 5)."}
     )
+
+    def __post_init__(self) -> None:
+        require_finite(self, vars(self))
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,9 @@ class DataArguments:
         default=True, metadata={"help": "Large images: look for corrupt ones first. Small ones are all decoded anyway."}
     )
 
+    def __post_init__(self) -> None:
+        require_finite(self, vars(self))
+
     @property
     def operations(self) -> RandAugment | None:
         """RandAugment as `randaugment` and `randaugment_magnitude` state it; None where it is off.
@@ -234,6 +241,9 @@ class SecondStageArguments:
         },
     )
 
+    def __post_init__(self) -> None:
+        require_finite(self, vars(self))
+
 
 @dataclass(frozen=True)
 class Run:
@@ -243,6 +253,7 @@ class Run:
         settings: those that a recipe, the command line or a caller stated, by name; the others have their defaults.
         words: the options after `ltsam PROGRAM` that repeat the run.
         program: the command that they belong to: train or decouple.
+        hub: what the names of data and model mean on the Hub, as `RunRecord` keeps it.
     """
 
     model: ModelArguments
@@ -252,6 +263,7 @@ class Run:
     settings: Mapping[str, Any]
     words: tuple[str, ...]
     program: str = "train"
+    hub: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def command(self) -> str:
