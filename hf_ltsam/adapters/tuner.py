@@ -140,8 +140,8 @@ class EncoderTuner(BaseTuner):
         for name in ("adapter_names", "alora_offsets"):
             if arguments.get(name) is not None:
                 raise NotImplementedError(
-                    f"{self.display_name} uses the active adapter for a whole batch, got {name}={arguments[name]!r}: leave it "
-                    "out, and make a forward pass for each adapter (set_adapter)."
+                    f"{self.display_name} uses the active adapter for a whole batch, got {name}={arguments[name]!r}: leave "
+                    "it out, and make a forward pass for each adapter (set_adapter)."
                 )
         yield
 

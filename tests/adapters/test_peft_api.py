@@ -75,7 +75,9 @@ def weighted_sums(method, name, _):
 
 def mixed_batches(method, name, _):
     model = with_second(method, name)
-    with pytest.raises(NotImplementedError, match=r"whole batch, got adapter_names=\['default', 'second'\]: .*set_adapter"):
+    with pytest.raises(
+        NotImplementedError, match=r"whole batch, got adapter_names=\['default', 'second'\]: .*set_adapter"
+    ):
         model(pixel_values=IMAGES[:2], adapter_names=["default", "second"])
     assert torch.equal(logits(model), model(pixel_values=IMAGES, adapter_names=None)[0])
 
@@ -84,7 +86,7 @@ def hot_swap(method, name, folder):
     """peft has it for LoRA alone and says so."""
     model = adapted(method, bare(name), modules_to_save=None)
     model.save_pretrained(folder)
-    with pytest.raises(ValueError, match="Hotswapping only supports LORA but HF_LTSAM_.* was passed"):
+    with pytest.raises(ValueError, match=r"Hotswapping only supports LORA but HF_LTSAM_.* was passed"):
         hotswap_adapter(model, folder, "default", torch_device="cpu")
 
 
@@ -101,7 +103,7 @@ def merging_twice(method, name, _):
     with pytest.warns(UserWarning, match="already merged, nothing to do"):
         model.merge_adapter()
     assert torch.equal(logits(model), merged) and get_model_status(model).merged_adapters == ["default"]
-    with pytest.raises(ValueError, match="while they are merged. Please unmerge them first"):
+    with pytest.raises(ValueError, match=r"while they are merged. Please unmerge them first"):
         model.delete_adapter("default")
     model.unmerge_adapter()
     with pytest.warns(UserWarning, match="Already unmerged"):
@@ -180,9 +182,11 @@ def disabling_is_undone(method, name, _):
     assert all(layer.disable_adapters for layer in layers_of(model))
     model.base_model.enable_adapter_layers()
     layers_of(model)[0].enable_adapters(False)
-    with pytest.warns(UserWarning, match="some adapter layers that are enabled and others that are disabled"):
-        with model.disable_adapter():
-            pass
+    with (
+        pytest.warns(UserWarning, match="layers that are enabled and others that are disabled"),
+        model.disable_adapter(),
+    ):
+        pass
 
 
 def selected_adapters(method, name, folder):

@@ -136,7 +136,7 @@ def test_a_mask_covers_the_prompts(method, implementation):
 
 def test_masks_of_another_form_are_refused():
     layer = next(m for m in adapted("vpt_deep", bare("vit"), modules_to_save=None).modules() if isinstance(m, VPTLayer))
-    with pytest.raises(ValueError, match='cannot add its tokens to this attention_mask .*attn_implementation="sdpa"'):
+    with pytest.raises(ValueError, match=r'cannot add its tokens to this attention_mask .*attn_implementation="sdpa"'):
         layer(torch.zeros(2, 5, 16), attention_mask=object())
 
 
