@@ -13,6 +13,7 @@ from datasets.exceptions import DatasetNotFoundError
 from dataset_builders.corruptions.apply import check_settings
 from dataset_builders.corruptions.parameters import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from dataset_builders.corruptions.writer import write_corrupted
+from hf_ltsam.cli.option_parser import OptionParser
 
 
 def main(words: Sequence[str]) -> None:
@@ -71,12 +72,11 @@ def corrupt_dataset(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="ltsam corrupt",
         description="Write the -C set of any images: every corruption of ImageNet-C at 5 severities, as Parquet files. "
         "An interrupted run is continued by the same command.",
         epilog=f"further corruptions: {', '.join(EXTRA_CORRUPTIONS)}",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--dataset",

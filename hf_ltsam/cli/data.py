@@ -12,6 +12,7 @@ from dataset_builders.long_tail import PROFILES
 from dataset_builders.publish import Draw, publish, refuse_to_publish
 from dataset_builders.sources.published_set import DrawnSet, ListedSet, LongTailedSet, PublishedSet, Tail, UserCopy
 from hf_ltsam import ClassStatistics
+from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.runs.class_curve import draw_curve, text_curve
 from hf_ltsam.runs.hub import require_network
@@ -104,7 +105,7 @@ def push_draw(name: str, repo: str, tail: Tail, data_dir: str | None = None, pri
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ltsam data", description=__doc__, allow_abbrev=False)
+    parser = OptionParser(prog="ltsam data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="list | info NAME | push NAME REPO")
     commands.add_parser("list", help="the sets")
     info = commands.add_parser("info", help="counts, groups, imbalance ratio, fingerprint and class-frequency curve")

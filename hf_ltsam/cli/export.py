@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoImageProcessor
 
+from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.runs.folder import CONFIG, RECIPE, RECORD, STATISTICS, RunFolder
 from hf_ltsam.runs.model import load_run
 
@@ -21,11 +21,9 @@ FACTS = (RECORD, RECIPE, STATISTICS)  # what the run says about itself
 
 def main(words: Sequence[str]) -> None:
     """`ltsam export RUN OUT`."""
-    parser = argparse.ArgumentParser(
-        prog="ltsam export", description="Write a run as one plain checkpoint, adapter merged."
-    )
-    parser.add_argument("run", type=Path, help="the output folder of a training run")
-    parser.add_argument("out", type=Path, help="a new folder")
+    parser = OptionParser(prog="ltsam export", description="Write a run as one plain checkpoint, adapter merged.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="the output folder of a training run")
+    parser.add_argument("out", metavar="OUT", type=Path, help="a new folder")
     arguments = parser.parse_args(words)
     export(arguments.run, arguments.out)
     print(

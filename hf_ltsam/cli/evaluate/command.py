@@ -22,6 +22,8 @@ from rich.table import Table
 from dataset_builders.corruptions import CORRUPTIONS, SEVERITIES
 from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings, evaluate, process_device
 from hf_ltsam.cli.evaluate.sets import Places, TestSet, find_sets, set_names
+from hf_ltsam.cli.model_names import check_model
+from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.metrics.corruption import Baseline
 from hf_ltsam.models.views import TEST_TIME
@@ -34,8 +36,8 @@ from hf_ltsam.runs.shift.results import Results, read_baseline
 
 def main(argv: Sequence[str] | None = None) -> None:
     """`ltsam evaluate`."""
-    options = _parser().parse_args(argv)
     with user_errors():
+        options = _parser().parse_args(argv)
         settings = EvaluationSettings(
             corruptions=tuple(dict.fromkeys(options.corruptions)),
             severities=tuple(sorted(set(options.severities))),
@@ -75,6 +77,7 @@ def evaluate_model(
     """
     settings = settings or EvaluationSettings()
     check_model_name(model)
+    check_model(model)
     test_sets = find_sets(sets, places or Places())
     folder = output_folder(model, output_dir)
     baselines = _baselines(baseline, test_sets, settings)
@@ -119,12 +122,11 @@ def output_folder(model: str, output_dir: Path | None) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="ltsam evaluate",
         description=__doc__,
         epilog=f"sets: {', '.join(set_names())}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, help="folder of a checkpoint, or OWNER/NAME on the Hub")
     parser.add_argument("--sets", required=True, nargs="+", metavar="SET", help="test sets, see above and below")

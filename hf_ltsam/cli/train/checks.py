@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
 from hf_ltsam import LTSamConfig
-from hf_ltsam.cli.train.model import OURS
+from hf_ltsam.cli.model_names import OURS, check_model
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import check_data
 from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.models.class_vectors import STARTS
-from hf_ltsam.models.clip_source import OPEN_CLIP
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.models.resnet_cifar import HEADS
 from hf_ltsam.models.views import check_test_time
@@ -46,8 +49,10 @@ def check(run: Run) -> None:
             "--dataloader_drop_last true leaves out test images too, in transformers' Trainer. Choose a "
             "--per_device_train_batch_size that leaves no tiny last batch instead."
         )
+    _check_loggers(config.report_to)
     check_test_time(run.data.test_time)
     _check_numbers(run)
+    _check_memory(config, run.data.image_size)
     _check_augmentation(run)
     _check_model(run)
     check_data(run.data)
@@ -71,6 +76,27 @@ def _check_numbers(run: Run) -> None:
     for name, value in least_one.items():
         if value is not None and value <= 0:
             raise ValueError(f"--{name} must be positive, got {value:g}.")
+
+
+def _check_memory(config: LTSamConfig, image_size: int | None) -> None:
+    """Refuse images of which one batch is larger than the machine: the system would end the process without a word."""
+    batch = config.per_device_train_batch_size * 3 * 4 * (image_size or 0) ** 2  # float32
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if batch > memory:
+        raise ValueError(
+            f"--image_size {image_size}: {config.per_device_train_batch_size} images take {batch / 1e9:,.0f} GB, and this "
+            f"machine has {memory / 1e9:,.0f} GB. Smaller images, or a smaller --per_device_train_batch_size."
+        )
+
+
+def _check_loggers(names: Sequence[str]) -> None:
+    """Each is made once, as the Trainer will: whatever it lacks is said before data are loaded."""
+    for name in names:
+        check_choice("report_to", name, (*INTEGRATION_TO_CALLBACK, "all", "none"))
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+        except (ImportError, RuntimeError, ValueError) as error:
+            raise ValueError(f"--report_to {name}: {error}") from error
 
 
 def _check_augmentation(run: Run) -> None:
@@ -110,12 +136,7 @@ def _check_model(run: Run) -> None:
         return
     if "depth" in run.settings:
         warnings.warn(f"Not used: --depth. {name} has its own shape; it is for {OURS}.", stacklevel=2)
-    if name.startswith(OPEN_CLIP):
-        return
-    if not Path(name).is_dir() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
-        raise FileNotFoundError(
-            f"--model {name}: there is no such folder, and names on the Hub have the form OWNER/NAME."
-        )
+    check_model(name, model.pretrained)
 
 
 def resume_point(config: LTSamConfig) -> str | bool:
