@@ -53,13 +53,16 @@ def timm_architecture(name: str) -> str | None:
 
 def timm_config(architecture: str, **labels: Any) -> TimmWrapperConfig:
     """The configuration that lies beside the weights of one of timm's models, made without the Hub."""
+    stated = {"architecture": architecture.partition(".")[0], "pretrained_cfg": timm_preprocessing(architecture)}
+    return TimmWrapperConfig.from_dict(stated, **labels)
+
+
+def timm_preprocessing(architecture: str) -> dict[str, Any]:
+    """What timm states of the images that the published weights were trained on: input_size, mean, std, ..."""
     import timm
 
     stated = timm.get_pretrained_cfg(architecture)
-    pretrained_cfg = {} if stated is None else stated.to_dict()
-    return TimmWrapperConfig.from_dict(
-        {"architecture": architecture.partition(".")[0], "pretrained_cfg": pretrained_cfg}, **labels
-    )
+    return {} if stated is None else dict(stated.to_dict())
 
 
 def _check_folder(path: Path) -> None:
@@ -104,7 +107,10 @@ def _close(name: str) -> str:
         import timm
 
         names += [TIMM + model for model in timm.list_models(pretrained=True)]
-    close = difflib.get_close_matches(name if architecture is None else TIMM + architecture, {*names} - {name}, 3, 0.8)
+    variants = [
+        known for known in names if architecture and known.startswith(f"{TIMM}{architecture.partition('.')[0]}.")
+    ]
+    close = variants[:3] or difflib.get_close_matches(name, names, 3, 0.8)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return hint + (" --pretrained false builds it without the Hub, from random weights." if architecture else "")
 

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.image_utils import PILImageResampling
 
 from hf_ltsam import CifarResNetConfig
-from hf_ltsam.cli.model_names import OURS, timm_architecture, timm_config
+from hf_ltsam.cli.model_names import OURS, timm_architecture, timm_config, timm_preprocessing
 from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.class_vectors import FROM_IMAGES
@@ -201,7 +201,7 @@ def wanted_format(arguments: ModelArguments) -> ImageFormat:
         OSError: there is no model of that name, or no image processor beside it.
     """
     if (architecture := _untrained_timm(arguments)) is not None:
-        timm = timm_config(architecture).pretrained_cfg
+        timm = timm_preprocessing(architecture)
         return ImageFormat(timm["input_size"][-1], (tuple(timm["mean"]), tuple(timm["std"])))
     if arguments.model == OURS:
         return ImageFormat()
