@@ -83,14 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="a Parquet file, a folder of Parquet files or of images in class folders, or a name on the Hub",
     )
-    parser.add_argument("--split", default="test", help="of the data set (default: test)")
+    parser.add_argument("--split", default="test", help="of the data set (default: %(default)s)")
     parser.add_argument("--output", required=True, type=Path, help="the folder to write to")
     parser.add_argument(
-        "--corruptions", nargs="+", default=list(CORRUPTIONS), metavar="NAME", help="default: the 15 of ImageNet-C"
+        "--corruptions", nargs="+", default=list(CORRUPTIONS), metavar="NAME", help="default: those of ImageNet-C"
     )
-    parser.add_argument(
-        "--severities", nargs="+", type=int, default=list(SEVERITIES), metavar="N", help="default: 1 to 5"
-    )
+    parser.add_argument("--severities", nargs="+", type=int, default=list(SEVERITIES), metavar="N", help="default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes (default: one per CPU)")
     parser.add_argument("--image_column", help="default: the only one")

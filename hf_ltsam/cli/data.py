@@ -113,7 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     for command in (info, push):
         command.add_argument("name", metavar="NAME", help=f"one of {', '.join(SETS)}")
         command.add_argument(
-            "--imbalance_ratio", type=float, default=100, help="CIFAR: largest class over smallest (100)"
+            "--imbalance_ratio",
+            type=float,
+            default=100,
+            help="CIFAR: largest class over smallest (default: %(default)s)",
         )
         command.add_argument("--profile", default="exponential", choices=PROFILES, help="CIFAR: shape of the tail")
         command.add_argument("--seed", type=int, default=0, help="CIFAR: of the draw; 0 is the published one")

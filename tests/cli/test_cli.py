@@ -151,8 +151,8 @@ def test_a_refused_training_leaves_no_folder(capsys, monkeypatch, tmp_path, more
 
 
 def test_an_unknown_method(capsys):
-    status, _, err = run(capsys, "methods", "focalsam")
-    assert status == 2 and err.startswith("error: Unknown method 'focalsam'. Did you mean 'focal_sam'")
+    status, _, err = run(capsys, "methods", "focal_sm")
+    assert status == 2 and err.startswith("error: Unknown method 'focal_sm'. Did you mean 'focal_sam'")
 
 
 def test_options_are_passed_on(monkeypatch):

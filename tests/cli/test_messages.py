@@ -362,3 +362,29 @@ def test_no_message_of_the_command_line_names_python():
                         r"\b[A-Z]\w+\(\w+=|\w+=\.\.\.|=True|=False",
                         text.replace("=...", "", 1) if "NAME" in text else text,
                     ), f"{path}: {text}"
+
+
+def test_a_default_is_stated_once():
+    """A help text shows the default by %(default)s, so that it is the one that holds."""
+    stated = re.compile(r"default: [\d.]|\(\d[\d.]*\)$")
+    for path in sorted((Path(hf_ltsam.__file__).parent / "cli").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for keyword in getattr(node, "keywords", []):
+                if keyword.arg == "help" and isinstance(keyword.value, ast.Constant):
+                    assert not stated.search(str(keyword.value.value)), f"{path}: {keyword.value.value}"
+
+
+@pytest.mark.parametrize("name", ["cifar10_lt", "CIFAR-10-LT", "cifar10-lt"])
+def test_data_sets_have_one_name_everywhere(name, capsys):
+    assert run(capsys, "data", "info", name)[0] == 0
+    assert parse(["--dataset", "x", "--use_cpu", "true", "--builder", name]).data.builder == "cifar10_lt"
+
+
+def test_the_old_name_of_both_cifar_sets_is_read_and_not_listed(capsys):
+    from hf_ltsam.cli.train.splits import DataArguments, builders, check_data
+
+    assert "cifar_lt" in builders()
+    check_data(DataArguments(dataset="uoft-cs/cifar10", builder="cifar_lt"))
+    with pytest.raises(ValueError, match=r"Did you mean .*Valid: auto, cifar100_lt, cifar10_lt, hub"):
+        check_data(DataArguments(dataset="x", builder="cifar_ltt"))
+    assert "Did you mean 'cifar10_lt' or 'cifar100_lt'?" in refusal(capsys, "data", "info", "cifar_lt")

@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """`ltsam demo`."""
     parser = OptionParser(prog="ltsam demo", description=__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"), help="where everything is written")
-    parser.add_argument("--seeds", type=_positive, default=3, help="runs of each configuration (default: 3)")
-    parser.add_argument("--epochs", type=_positive, help="of each run (default: 60)")
+    parser.add_argument("--seeds", type=_positive, default=3, help="runs of each configuration (default: %(default)s)")
+    parser.add_argument("--epochs", type=_positive, help="of each run (default: those of `ltsam recipes demo`)")
     options = parser.parse_args(argv)
     with user_errors():
         try:

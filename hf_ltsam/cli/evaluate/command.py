@@ -137,14 +137,18 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline", type=Path, help=f"{EVALUATION_RESULTS} of another model: CE and mCE are relative to it"
     )
     parser.add_argument("--test_time", default="none", help=f"views that are averaged: {', '.join(TEST_TIME)}")
-    parser.add_argument("--corruptions", nargs="+", default=CORRUPTIONS, metavar="NAME", help="default: the 15")
-    parser.add_argument("--severities", nargs="+", type=int, default=SEVERITIES, metavar="S", help="default: 1 2 3 4 5")
-    parser.add_argument("--seed", type=int, default=0, help="of corruptions that are made on the fly (default: 0)")
+    parser.add_argument(
+        "--corruptions", nargs="+", default=CORRUPTIONS, metavar="NAME", help="default: those of ImageNet-C"
+    )
+    parser.add_argument("--severities", nargs="+", type=int, default=SEVERITIES, metavar="S", help="default: all")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of corruptions that are made on the fly (default: %(default)s)"
+    )
     parser.add_argument(
         "--only_known_classes", action="store_true", help="leave out images of classes that the model does not know"
     )
     parser.add_argument("--incomplete_copies", action="store_true", help="take copies that lack images as they are")
-    parser.add_argument("--batch_size", type=int, default=64, help="of every process (default: 64)")
+    parser.add_argument("--batch_size", type=int, default=64, help="of every process (default: %(default)s)")
     parser.add_argument("--num_workers", type=int, help="processes that load images; default: by cores and images")
     parser.add_argument("--use_cpu", action="store_true", help="leave an accelerator alone")
     return parser

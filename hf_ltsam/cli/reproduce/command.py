@@ -108,14 +108,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "table", nargs="?", metavar="TABLE", help="a table by name, or a file; without it all are listed"
     )
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (3)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="these rows only; * stands for any text")
     parser.add_argument(
         "--dataset", nargs="+", default=[], metavar="[NAME=]FOLDER",
         help="where the data are; NAME as the recipes have it, where a table has several data sets",
     )  # fmt: skip
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="trainings at a time, which share the device (1)"
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trainings at a time, which share the device (default: %(default)s)",
     )
     parser.add_argument("--output_dir", type=Path, metavar="FOLDER", help="runs/TABLE")
     return parser

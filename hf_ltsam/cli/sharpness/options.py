@@ -93,7 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     _count(parser, "trace_probes", "K", "random vectors for the trace (default: %(default)s)")
     add("--checkpoints", action="store_true", help="extreme eigenvalues of every checkpoint-N of the run")
     add("--suggest_rho", action="store_true", help="L(w + eps) - L(w) for a range of radii, and which to try")
-    add("--rhos", nargs="+", type=float, default=DEFAULTS.rhos, metavar="R", help="these radii (default: 0.001 to 10)")
+    add(
+        "--rhos",
+        nargs="+",
+        type=float,
+        default=DEFAULTS.rhos,
+        metavar="R",
+        help=f"these radii (default: {min(DEFAULTS.rhos):g} to {max(DEFAULTS.rhos):g})",
+    )
     add("--surface", choices=["1d", "2d"], help="loss along random filter-normalised directions")
     add("--towards", type=Path, metavar="FOLDER", help="first direction of the surface: to this run or checkpoint")
     span = "of a surface (default: -1 1; with --towards -0.5 1.5)"

@@ -20,6 +20,7 @@ from typing import Any
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
+from dataset_builders.catalogue import SETS
 from hf_ltsam import LOSSES, METHODS, LTSamConfig
 from hf_ltsam.cli.option_names import underscored
 from hf_ltsam.cli.option_parser import KINDS, OptionParser
@@ -30,7 +31,12 @@ from hf_ltsam.training.second_stage import SECOND_STAGES
 
 HELP = "`ltsam train --help` lists all options."
 CHOSEN_BY_NAME = ("method", "loss", "adapter", "second_stage")
-REGISTRIES: Mapping[str, Mapping[str, Any]] = {"method": METHODS, "loss": LOSSES, "second_stage": SECOND_STAGES}
+REGISTRIES: Mapping[str, Mapping[str, Any]] = {
+    "method": METHODS,
+    "loss": LOSSES,
+    "second_stage": SECOND_STAGES,
+    "builder": SETS,
+}
 EXAMPLES = {  # of the hyper-parameters of what is chosen by name
     "method_args": '{"rho": 0.1}',
     "loss_args": '{"tau": 2}',
