@@ -12,6 +12,7 @@ from hf_ltsam.hyperparameters import nearest
 
 KINDS = {"int": "a whole number", "float": "a number", "string_to_bool": "true or false"}  # type -> what its values are
 _SAID = {  # argparse's findings in our words
+    r"^(--\w+)/--[\w-]+": r"\1",  # one of the two spellings
     r"^the following arguments are required: ": "Missing: ",
     r": expected (one argument|at least one argument)$": " stands without its value",
     r": expected (\d+) arguments$": r" takes \1 values",

@@ -67,7 +67,7 @@ def test_settings_are_named_as_options(capsys, monkeypatch):
     status, _, err = run(capsys, "train", "--dataset", "x", "--max_skipped_steps", "0")
     assert status == 2 and err.startswith("error: --max_skipped_steps must be a whole number of at least 1, got 0.")
     status, _, err = run(capsys, "train", "--dataset", "x", "--ascent_scope", "stap")
-    assert status == 2 and err.startswith("error: --ascent_scope 'stap' does not exist. Did you mean 'step'")
+    assert status == 2 and err.startswith("error: --ascent_scope stap does not exist. Did you mean 'step'")
 
 
 def test_a_typo_in_the_command(capsys):

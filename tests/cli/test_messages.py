@@ -387,4 +387,4 @@ def test_the_old_name_of_both_cifar_sets_is_read_and_not_listed(capsys):
     check_data(DataArguments(dataset="uoft-cs/cifar10", builder="cifar_lt"))
     with pytest.raises(ValueError, match=r"Did you mean .*Valid: auto, cifar100_lt, cifar10_lt, hub"):
         check_data(DataArguments(dataset="x", builder="cifar_ltt"))
-    assert "Did you mean 'cifar10_lt' or 'cifar100_lt'?" in refusal(capsys, "data", "info", "cifar_lt")
+    assert "Did you mean 'cifar10_lt' or 'cifar100_lt'" in refusal(capsys, "data", "info", "cifar_lt")

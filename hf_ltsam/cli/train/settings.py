@@ -62,8 +62,8 @@ class ModelArguments:
     adapter: str | None = field(
         default=None,
         metadata={
-            "help": "What is trained: adaptformer, vpt_deep, ssf, lora or another PEFT method, with the classifier; none for "
-            "encoder blocks and classifier. None: all weights."
+            "help": "What is trained: adaptformer, vpt_deep, ssf, lora or another PEFT method, with the classifier; none "
+            "for encoder blocks and classifier. None: all weights."
         },
     )
     adapter_args: dict[str, Any] | str | None = field(
@@ -96,8 +96,8 @@ class DataArguments:
     builder: str = field(
         default="auto",
         metadata={
-            "help": "auto, image_folder, hub (also folders of Parquet files), or a long-tailed set of `ltsam data list`, such "
-            "as cifar10_lt or imagenet_lt, over your own copy of the images (--dataset FOLDER)."
+            "help": "auto, image_folder, hub (also folders of Parquet files), or a long-tailed set of `ltsam data list`, "
+            "such as cifar10_lt or imagenet_lt, over your own copy of the images (--dataset FOLDER)."
         },
     )
     lists: str | None = field(

@@ -284,7 +284,7 @@ def test_ctrl_c_says_how_to_go_on(images, tmp_path):
     "more, said",
     [
         (["--learning_ratee", "1"], ["--learning_ratee", "learning_rate"]),
-        (["--method", "focalsam"], ["'focalsam'", "'focal_sam'"]),
+        (["--method", "focal_sm"], ["'focal_sm'", "'focal_sam'"]),
         (["--method", "sam", "--method_args", '{"roh": 0.1}'], ["'roh'", "'rho'"]),
         (["--method", "sam", "--method_args", '{"rho": -0.1}'], ["SAM(rho=...)", "non-negative", "-0.1"]),
         (["--method", "sse_sam", "--method_args", '{"gamma": 1.5}'], ["SSESAM(gamma=...)", "[0, 1]", "1.5"]),
