@@ -102,14 +102,16 @@ def _load(source: str, split: str) -> Dataset:
     """One split, from local files or from the Hub."""
     path = Path(source)
     files = [path] if path.is_file() else sorted(f for p in (f"{split}-*", split) for f in path.glob(f"**/{p}.parquet"))
-    if files:
-        return load_dataset("parquet", data_files={split: [str(file) for file in files]}, split=split)
     try:
+        if files:
+            return load_dataset("parquet", data_files={split: [str(file) for file in files]}, split=split)
         splits = load_dataset(source)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"--dataset {source} is no file, no folder and no data set on the Hub that can be reached."
         ) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--dataset {source} cannot be read: {error}") from error
     if split not in splits:
         raise ValueError(f"--split {split}: {source} has {', '.join(splits)}.")
     return splits[split]

@@ -14,6 +14,7 @@ from dataset_builders.sources.published_set import DrawnSet, ListedSet, LongTail
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.cli.train.settings import DataArguments
+from hf_ltsam.hyperparameters import canonical
 from hf_ltsam.runs.class_curve import draw_curve, text_curve
 from hf_ltsam.runs.hub import require_network
 
@@ -24,6 +25,7 @@ def main(words: Sequence[str]) -> None:
     if arguments.command == "list":
         print(sets_page())
         return
+    arguments.name = canonical(SETS, arguments.name)
     tail = Tail(arguments.imbalance_ratio, arguments.profile, arguments.seed)
     if arguments.command == "push":
         url = push_draw(arguments.name, arguments.repo, tail, arguments.data_dir, arguments.private)

@@ -20,11 +20,12 @@ SECONDS = 10  # that the Hub may take to answer
 TIMM = "timm/"  # the owner of timm's models on the Hub
 
 
-def check_model(name: str, pretrained: bool = True) -> None:
+def check_model(name: str, pretrained: bool = True, finished: bool = False) -> None:
     """Refuse a model that is not there, without loading anything.
 
     Args:
         pretrained: whether its weights are wanted; timm's models can be built without.
+        finished: whether it is to be used as it is, so that neither a new one nor an image tower alone will do.
 
     Raises:
         FileNotFoundError: no such folder, or no such model on the Hub, with the nearest names.
@@ -36,8 +37,8 @@ def check_model(name: str, pretrained: bool = True) -> None:
         raise FileNotFoundError(
             f"--model {name}: there is no such folder, and names on the Hub have the form OWNER/NAME."
         )
-    elif not (name == OURS or name.startswith(OPEN_CLIP) or (not pretrained and timm_architecture(name))):
-        _ask_hub(name)
+    elif finished or not (name == OURS or name.startswith(OPEN_CLIP) or (not pretrained and timm_architecture(name))):
+        _ask_hub(name, finished)
 
 
 def timm_architecture(name: str) -> str | None:
@@ -80,28 +81,28 @@ def _check_folder(path: Path) -> None:
         ) from error
 
 
-def _ask_hub(name: str) -> None:
+def _ask_hub(name: str, finished: bool) -> None:
     absent = f"--model {name} is not on this machine, and "
     try:
         if not isinstance(try_to_load_from_cache(name, CONFIG), str):
             HfApi().model_info(name, timeout=SECONDS)
     except OfflineModeIsEnabled as error:
-        raise FileNotFoundError(f"{absent}HF_HUB_OFFLINE=1 forbids the network.{_close(name)}") from error
+        raise FileNotFoundError(f"{absent}HF_HUB_OFFLINE=1 forbids the network.{_close(name, finished)}") from error
     except GatedRepoError as error:
         page = f"{constants.ENDPOINT}/{name}"
         raise OSError(f"--model {name} is gated: accept its terms at {page}, and set HF_TOKEN or log in.") from error
     except (NotOnHub, HFValidationError) as error:
         raise FileNotFoundError(
-            f"--model {name} is neither a folder here nor a model on the Hub that you may read.{_close(name)}"
+            f"--model {name} is neither a folder here nor a model on the Hub that you may read.{_close(name, finished)}"
         ) from error
     except (HTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise OSError(f"{absent}the Hub cannot be reached ({reason}).{_close(name)}") from error
+        raise OSError(f"{absent}the Hub cannot be reached ({reason}).{_close(name, finished)}") from error
 
 
-def _close(name: str) -> str:
+def _close(name: str, finished: bool) -> str:
     """The nearest of the names that are known here: ours, those of models on this machine, and timm's."""
-    names = [OURS, *_on_this_machine()]
+    names = [*([] if finished else [OURS]), *_on_this_machine()]
     architecture = timm_architecture(name)
     if importlib.util.find_spec("timm") is not None:
         import timm
@@ -112,7 +113,8 @@ def _close(name: str) -> str:
     ]
     close = variants[:3] or difflib.get_close_matches(name, names, 3, 0.8)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    return hint + (" --pretrained false builds it without the Hub, from random weights." if architecture else "")
+    without = " --pretrained false builds it without the Hub, from random weights."
+    return hint + (without if architecture and not finished else "")
 
 
 def _on_this_machine() -> list[str]:

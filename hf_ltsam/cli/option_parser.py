@@ -5,14 +5,23 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
+from enum import EnumMeta
 from typing import Any, ClassVar, NoReturn
 
 from hf_ltsam.cli.option_names import underscored
 from hf_ltsam.hyperparameters import nearest
 
-KINDS = {"int": "a whole number", "float": "a number", "string_to_bool": "true or false"}  # type -> what its values are
+KINDS = {  # name of a type -> what its values are
+    "int": "a whole number",
+    "float": "a number",
+    "string_to_bool": "true or false",
+    "_positive": "a whole number of at least 1",
+}
+PLACES = ("config", "dataset", "model", "output", "output_dir", "run")  # an empty text would be the present folder
 _SAID = {  # argparse's findings in our words
     r"^(--\w+)/--[\w-]+": r"\1",  # one of the two spellings
+    r"^COMMAND: ": "",
+    r"\.$": "",
     r"^the following arguments are required: ": "Missing: ",
     r": expected (one argument|at least one argument)$": " stands without its value",
     r": expected (\d+) arguments$": r" takes \1 values",
@@ -51,13 +60,20 @@ class OptionParser(argparse.ArgumentParser):
         raise ValueError(f"{text[0].upper()}{text[1:]}. {self._help}")
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if not arg_string and action.dest in PLACES:
+            raise ValueError(f"{_called(action)} is empty: name a place, or leave it out.")
         try:
-            return super()._get_value(action, arg_string)  # type: ignore[misc]
+            return super()._get_value(action, arg_string)
         except argparse.ArgumentError as error:
             kind = KINDS.get(getattr(action.type, "__name__", ""))
-            if kind is None:
+            if kind is not None:
+                raise ValueError(f"{_called(action)} {arg_string} must be {kind}.") from error
+            if not error.message.startswith("invalid "):  # a text of ours
                 raise
-            raise ValueError(f"{_called(action)} {arg_string} must be {kind}.") from error
+            members: Any = action.type if isinstance(action.type, EnumMeta) else ()
+            valid = [str(member.value) for member in members]
+            close = nearest(arg_string, valid) if valid else ""
+            raise ValueError(f"{_called(action)} {arg_string} is none of its values.{close} {self._help}") from error
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

@@ -22,6 +22,7 @@ _FOREIGN = {
     "MemoryError": "The memory of this machine is full ({}).",
     "SafetensorError": "A file of weights is damaged or cut off ({}): take another checkpoint, or fetch it again.",
     "UnpicklingError": "A file is damaged or no checkpoint ({}): take another one, or fetch it again.",
+    "DatasetGenerationError": "The data set could not be read ({}): is a file in it damaged, or of another kind?",
     "ImportError": "A package is missing, or too old for this: {}.",
     "HTTPError": "The network failed: {}. The same command tries again.",
     "BrokenProcessPool": "A worker process was ended from outside, often because memory was short ({}).",
@@ -58,7 +59,7 @@ def _end(error: Exception) -> NoReturn:
     """The one message, and status 2."""
     if os.environ.get(TRACEBACK) == "1":
         raise error
-    message = _foreign(error) or in_options(str(error), OptionParser.declared)
+    message = _foreign(error) or _of_the_system(error) or in_options(str(error), OptionParser.declared)
     notes = vars(error).get("__notes__", [])  # of whoever knew more on its way
     lines = [f"error: {message}", *notes, f"({TRACEBACK}=1 shows where it was raised.)"]
     print("\n".join(lines), file=sys.stderr)
@@ -71,6 +72,13 @@ def _raised_by_us(error: Exception) -> bool:
         return False
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and frames[-1].filename.startswith(_OURS) and (frames[-1].line or "").startswith("raise ")
+
+
+def _of_the_system(error: Exception) -> str | None:
+    """An `OSError` that only the system described, without its number."""
+    if not isinstance(error, OSError) or error.strerror is None or not str(error).startswith("[Errno"):
+        return None
+    return f"{error.filename or 'A file or device'}: {error.strerror}."
 
 
 def _foreign(error: Exception) -> str | None:

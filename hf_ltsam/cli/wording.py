@@ -26,7 +26,7 @@ _OTHERWISE = {  # arguments whose option has another name
     ("decode_images", "channels"): "num_channels",
     ("decode_images", "size"): "image_size",
 }
-_VALUE = r"""'[^']*'|"[^"]*"|\[[^\]]*\]|\.\.\.|[\w+-]+(?:\.\w+)*"""
+_VALUE = r"""'[^']*'|"[^"]*"|\[[^\]]*\]|\{[^{}]*\}|\.\.\.|[\w+-]+(?:\.\w+)*"""
 _OF_OWNER = re.compile(rf"`?\b(\w+)\((\w+)=({_VALUE})\)`?")
 _BEFORE = r"(?<![\w./'\"=-])(?<!\w\()"
 
@@ -77,5 +77,7 @@ def _option(name: str, value: str) -> str:
 
 
 def _plain(value: str) -> str:
-    """As on a command line: without the quotes of a text, true and not True."""
+    """As on a command line: without the quotes of a text, true and not True, JSON and not a dictionary."""
+    if value.startswith("{"):
+        return "'" + value.replace("'", '"') + "'"
     return {"True": "true", "False": "false"}.get(value, value.strip("'\""))

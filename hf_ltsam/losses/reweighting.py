@@ -11,7 +11,7 @@ from hf_ltsam.class_statistics import ClassStatistics, per_class
 from hf_ltsam.hyperparameters import BELOW_ONE, SHARE, nearest, require
 
 SCHEMES = ("none", "inverse", "effective_number")
-DRW = {"reweighting": "effective_number", "reweighting_start": 0.8}  # Cao et al. 2019: from 160 of 200 epochs on
+DRW = ("effective_number", 0.8)  # scheme and start of Cao et al. 2019: from 160 of 200 epochs on
 # beta of the effective number of samples: one of Cui et al. 2019's values, and the one in the published code of DRW
 BETA = 0.9999
 

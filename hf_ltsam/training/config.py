@@ -201,9 +201,9 @@ class LTSamConfig(TrainingArguments):
         """Method and loss by the keys of their registries; a loss "..._drw" is the loss and its re-weighting."""
         base = without_drw(self.loss) if isinstance(self.loss, str) else None
         if base is not None:
-            if self.reweighting == "none":
-                self.reweighting = DRW["reweighting"]
-            self.reweighting_start = self.reweighting_start or DRW["reweighting_start"]
+            scheme, start = DRW
+            self.reweighting = scheme if self.reweighting == "none" else self.reweighting
+            self.reweighting_start = self.reweighting_start or start
         self.loss = canonical(LOSSES, self.loss if base is None else base)
         self.method = canonical(METHODS, self.method)
 

@@ -246,7 +246,8 @@ def check_head(loss: Loss | FeatureLoss, model: nn.Module) -> None:
     if abs(scale - loss.s) > 1e-6 * loss.s:
         raise ValueError(
             f"{name}(s={loss.s:g}) expects logits of {loss.s:g} times the cosine, but the model's cosine head has scale "
-            f"{scale:g}. Make them equal: loss_args={{'s': {scale:g}}}, or build the head with scale {loss.s:g}."
+            f"{scale:g}. Make them equal: loss_args={{'s': {scale:g}}}, or a head with "
+            f"CifarResNetConfig(cosine_scale={loss.s:g})."
         )
 
 

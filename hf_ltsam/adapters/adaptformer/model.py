@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 from torch import nn
 
@@ -59,7 +60,7 @@ class AdaptFormerModel(EncoderTuner):
         self, config: AdaptFormerConfig, wrapper: AdaptFormerLayer, adapter: str, parent: nn.Module, name: str
     ) -> None:
         wrapper.add(adapter, int(config.bottleneck or 1))
-        norm = parent.get_submodule(str(config.norm))
+        norm = cast("NormWithInput", parent.get_submodule(str(config.norm)))
         norm.adaptformer_readers[adapter] = None
         norm.set_adapter(self.active_adapters)
 

@@ -77,7 +77,7 @@ def evaluate_model(
     """
     settings = settings or EvaluationSettings()
     check_model_name(model)
-    check_model(model)
+    check_model(model, finished=True)
     test_sets = find_sets(sets, places or Places())
     folder = output_folder(model, output_dir)
     baselines = _baselines(baseline, test_sets, settings)

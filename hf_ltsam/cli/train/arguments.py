@@ -42,6 +42,7 @@ EXAMPLES = {  # of the hyper-parameters of what is chosen by name
     "loss_args": '{"tau": 2}',
     "adapter_args": '{"r": 8}',
     "second_stage_args": '{"tau": 1}',
+    "lr_scheduler_kwargs": '{"num_cycles": 1}',
 }
 _UNSET = object()
 
