@@ -90,6 +90,7 @@ def test_scripts_are_refused_as_the_commands_are(capsys):
     """Those of training_scripts/ call the modules, not `ltsam`."""
     from hf_ltsam.cli.evaluate import command as evaluate
 
+    assert evaluate._parser().parse_args(["--model", "x", "--sets", "y", "--batch-size", "3"]).batch_size == 3
     for main, words in ((evaluate.main, ["--modle", "x"]), (train.main, ["--lerning-rate", "1"])):
         with pytest.raises(SystemExit) as exit_:
             main(words)
