@@ -20,7 +20,7 @@ from dataset_builders.sets.inaturalist import INATURALIST2018
 from dataset_builders.sets.places_lt import PLACES_LT
 from dataset_builders.sources.published_set import DrawnSet, LongTailedSet, PublishedSet, Shift, Tail, UserCopy
 from hf_ltsam import ClassStatistics
-from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.hyperparameters import canonical, nearest
 
 SETS: dict[str, PublishedSet] = {
     "cifar10_lt": CIFAR10_LT,
@@ -47,11 +47,12 @@ def long_tailed_sets() -> dict[str, LongTailedSet]:
 
 
 def published_set(name: str, sets: Mapping[str, Set]) -> Set:
-    """One of these sets by its name.
+    """One of these sets by its name, or its title as papers write it (CIFAR-10-LT).
 
     Raises:
         ValueError: it is not among them, with the nearest names.
     """
+    name = canonical(sets, name)
     if name not in sets:
         raise ValueError(f"There is no data set {name!r}.{nearest(name, sets)}")
     return sets[name]

@@ -7,6 +7,7 @@ import difflib
 import inspect
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -83,12 +84,31 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"{suggestion} Valid: {', '.join(valid) or '(none)'}."
 
 
+def canonical(registry: Mapping[str, Any], name: str) -> str:
+    """The key that a name stands for, however it is spelled; a name that stands for none as it is.
+
+    A class is known by its key, its own name and its title in the tables of papers: `focal_sam`, FocalSAM and Focal-SAM are
+    one method, `logit_adjustment`, logit-adjustment and LA one loss.
+    """
+    if name in registry:
+        return name
+    known = {key: (key, getattr(entry, "__name__", ""), getattr(entry, "title", "")) for key, entry in registry.items()}
+    return next((key for key, names in known.items() if _letters(name) in map(_letters, names)), name)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower()).removesuffix("loss")
+
+
 def build(kind: str, registry: Mapping[str, type], name: str, arguments: Mapping[str, Any]) -> Any:
-    """`registry[name](**arguments)`, where an unknown name or argument is answered with the nearest valid ones.
+    """`registry[name](**arguments)`; an unknown name or argument is answered with the nearest valid ones.
+
+    The name may be spelled as `canonical` knows it.
 
     Raises:
         ValueError: the name is not in the registry, or the class has no such argument.
     """
+    name = canonical(registry, name)
     if name not in registry:
         raise ValueError(f"Unknown {kind} {name!r}.{nearest(name, registry)}")
     valid = [field.name for field in dataclasses.fields(registry[name]) if field.init]

@@ -3,8 +3,8 @@
 `peft.utils.register_peft_method` accepts only members of peft's enum `PeftType`, and an enum cannot be extended. In the end
 it writes into three tables, keyed by the type, from which peft later reads the configuration class of a folder, the tuner
 of a configuration and the prefix of its state dict. So the same three entries are written here. The keys are members of a
-separate enum, strings like peft's: equal to the text in `adapter_config.json`, and with a `.value`, which some messages of
-peft and transformers print.
+separate enum of peft's form: strings equal to the text in `adapter_config.json`, with a `.value`, which some messages of
+peft and transformers print, and a `str` of which `get_model_status` shows what follows the point.
 
 The names start with HF_LTSAM, so that they differ from those of peft if it adds such a method, and so that the KeyError of
 a folder loaded without `import hf_ltsam.adapters` says what is missing. `tests/adapters/test_registration.py` fails if
@@ -25,7 +25,7 @@ if Version(peft.__version__) < Version("0.21"):  # before, save_pretrained accep
     raise ImportError(f"hf_ltsam.adapters needs peft >= 0.21, found {peft.__version__}: pip install --upgrade peft")
 
 
-class LTSamPeftType(enum.StrEnum):
+class LTSamPeftType(str, enum.Enum):  # noqa: UP042 (a StrEnum has no point in its `str`)
     """Our types beside those of `peft.PeftType`. Name and value are equal, so that member and text hash alike."""
 
     HF_LTSAM_ADAPTFORMER = "HF_LTSAM_ADAPTFORMER"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -16,11 +17,17 @@ _NO_TABLE: dict[str, list[str]] = {}  # peft looks targets up by model_type; her
 
 
 class Wrapper(nn.Module, BaseTunerLayer):
-    """A module of the encoder and the adapters of one method beside it, each with separate keys in the state dict."""
+    """A module of the encoder and the adapters of one method beside it, each with separate keys in the state dict.
 
-    def __init__(self, base_layer: nn.Module) -> None:
+    Args:
+        base_layer: the module.
+        in_features, out_features: number of channels that enter and leave it.
+    """
+
+    def __init__(self, base_layer: nn.Module, in_features: int, out_features: int) -> None:
         super().__init__()
         self.base_layer = base_layer
+        self.in_features, self.out_features = in_features, out_features
         self.merged_adapters: list[str] = []
 
     def working_adapters(self) -> list[str]:
@@ -61,11 +68,11 @@ def _is_meta(entry: nn.Module | Tensor) -> bool:
 class EncoderTuner(BaseTuner):
     """A tuner of vision encoders that finds its targets in the model itself.
 
-    Subclasses set `prefix`, `tuner_layer_cls` and, if they cannot be merged, the reason; they implement `targets`, `add`
-    and, if the constructor of the wrapper takes more than the module, `wrap`.
+    Subclasses set `prefix` and, if they cannot be merged, the reason; they implement `targets`, `wrap` and `add`. What peft
+    has for some of its own methods alone is refused by name.
     """
 
-    tuner_layer_cls: type[Wrapper]
+    tuner_layer_cls = Wrapper
     target_module_mapping = _NO_TABLE
     display_name: str
     way_out: str  # for unknown encoders
@@ -77,9 +84,9 @@ class EncoderTuner(BaseTuner):
 
     def wrap(self, config: Any, target: nn.Module, parent: nn.Module, name: str) -> Wrapper:
         """The wrapper around a module; may change the neighbours of the module in its parent."""
-        return self.tuner_layer_cls(target)
+        raise NotImplementedError
 
-    def add(self, config: Any, wrapper: Any, adapter: str, name: str) -> None:
+    def add(self, config: Any, wrapper: Any, adapter: str, parent: nn.Module, name: str) -> None:
         """Give a wrapper the parameters of an adapter."""
         raise NotImplementedError
 
@@ -106,7 +113,7 @@ class EncoderTuner(BaseTuner):
         if not isinstance(target, self.tuner_layer_cls):
             target = self.wrap(peft_config, target, parent, current_key)
             setattr(parent, target_name, target)
-        self.add(peft_config, target, adapter_name, current_key)
+        self.add(peft_config, target, adapter_name, parent, current_key)
         target._move_adapter_to_device_of_base_layer(adapter_name)
         target.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
 
@@ -119,6 +126,24 @@ class EncoderTuner(BaseTuner):
                 f"{self.display_name} cannot be merged into the encoder: {self.no_merging}. Keep the adapter beside the "
                 "model (save_pretrained, PeftModel.from_pretrained), or remove it with unload()."
             )
+
+    def add_weighted_adapter(self, adapters: list[str], weights: list[float], adapter_name: str, **_: Any) -> None:
+        """Refused: the adapters of peft that can be added up are linear in their weights."""
+        raise NotImplementedError(
+            f"{self.display_name} has no weighted sum of adapters ({', '.join(adapters)}). Activate one of them with "
+            "set_adapter, or average the logits of each."
+        )
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *_: Any, **arguments: Any) -> Iterator[None]:
+        """Arguments of `forward` that are peft's and not the model's; peft would drop them without a word."""
+        for name in ("adapter_names", "alora_offsets"):
+            if arguments.get(name) is not None:
+                raise NotImplementedError(
+                    f"{self.display_name} uses the active adapter for a whole batch, got {name}={arguments[name]!r}: leave "
+                    "it out, and make a forward pass for each adapter (set_adapter)."
+                )
+        yield
 
     @classmethod
     def _remap_adapter_state_dict_for_load(

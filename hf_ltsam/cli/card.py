@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.runs.card import RunFacts, Stated, model_card, read_facts
 from hf_ltsam.runs.folder import EVALUATION, SHARPNESS, RunFolder
 from hf_ltsam.runs.hub import check_publishable
@@ -57,7 +58,7 @@ def facts_of(run: Path) -> RunFacts:
 
 def run_parser(command: str, description: str) -> argparse.ArgumentParser:
     """A run, and what a card states that no run knows: the options that `ltsam card` and `ltsam push` share."""
-    parser = argparse.ArgumentParser(prog=f"ltsam {command}", description=description, allow_abbrev=False)
+    parser = OptionParser(prog=f"ltsam {command}", description=description)
     parser.add_argument("run", metavar="RUN", type=Path, help="output folder of a training, or of `ltsam export`")
     parser.add_argument("--license", help="an identifier of the Hub's, such as apache-2.0 (default: none is stated)")
     parser.add_argument("--tags", nargs="+", default=(), metavar="TAG", help="further tags")

@@ -13,6 +13,7 @@ from datasets.exceptions import DatasetNotFoundError
 from dataset_builders.corruptions.apply import check_settings
 from dataset_builders.corruptions.parameters import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from dataset_builders.corruptions.writer import write_corrupted
+from hf_ltsam.cli.option_parser import OptionParser
 
 
 def main(words: Sequence[str]) -> None:
@@ -71,26 +72,23 @@ def corrupt_dataset(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="ltsam corrupt",
         description="Write the -C set of any images: every corruption of ImageNet-C at 5 severities, as Parquet files. "
         "An interrupted run is continued by the same command.",
         epilog=f"further corruptions: {', '.join(EXTRA_CORRUPTIONS)}",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--dataset",
         required=True,
         help="a Parquet file, a folder of Parquet files or of images in class folders, or a name on the Hub",
     )
-    parser.add_argument("--split", default="test", help="of the data set (default: test)")
+    parser.add_argument("--split", default="test", help="of the data set (default: %(default)s)")
     parser.add_argument("--output", required=True, type=Path, help="the folder to write to")
     parser.add_argument(
-        "--corruptions", nargs="+", default=list(CORRUPTIONS), metavar="NAME", help="default: the 15 of ImageNet-C"
+        "--corruptions", nargs="+", default=list(CORRUPTIONS), metavar="NAME", help="default: those of ImageNet-C"
     )
-    parser.add_argument(
-        "--severities", nargs="+", type=int, default=list(SEVERITIES), metavar="N", help="default: 1 to 5"
-    )
+    parser.add_argument("--severities", nargs="+", type=int, default=list(SEVERITIES), metavar="N", help="default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes (default: one per CPU)")
     parser.add_argument("--image_column", help="default: the only one")
@@ -104,14 +102,16 @@ def _load(source: str, split: str) -> Dataset:
     """One split, from local files or from the Hub."""
     path = Path(source)
     files = [path] if path.is_file() else sorted(f for p in (f"{split}-*", split) for f in path.glob(f"**/{p}.parquet"))
-    if files:
-        return load_dataset("parquet", data_files={split: [str(file) for file in files]}, split=split)
     try:
+        if files:
+            return load_dataset("parquet", data_files={split: [str(file) for file in files]}, split=split)
         splits = load_dataset(source)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"--dataset {source} is no file, no folder and no data set on the Hub that can be reached."
         ) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--dataset {source} cannot be read: {error}") from error
     if split not in splits:
         raise ValueError(f"--split {split}: {source} has {', '.join(splits)}.")
     return splits[split]

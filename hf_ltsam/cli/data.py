@@ -12,7 +12,9 @@ from dataset_builders.long_tail import PROFILES
 from dataset_builders.publish import Draw, publish, refuse_to_publish
 from dataset_builders.sources.published_set import DrawnSet, ListedSet, LongTailedSet, PublishedSet, Tail, UserCopy
 from hf_ltsam import ClassStatistics
+from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.cli.train.settings import DataArguments
+from hf_ltsam.hyperparameters import canonical
 from hf_ltsam.runs.class_curve import draw_curve, text_curve
 from hf_ltsam.runs.hub import require_network
 
@@ -23,6 +25,7 @@ def main(words: Sequence[str]) -> None:
     if arguments.command == "list":
         print(sets_page())
         return
+    arguments.name = canonical(SETS, arguments.name)
     tail = Tail(arguments.imbalance_ratio, arguments.profile, arguments.seed)
     if arguments.command == "push":
         url = push_draw(arguments.name, arguments.repo, tail, arguments.data_dir, arguments.private)
@@ -104,7 +107,7 @@ def push_draw(name: str, repo: str, tail: Tail, data_dir: str | None = None, pri
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ltsam data", description=__doc__, allow_abbrev=False)
+    parser = OptionParser(prog="ltsam data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="list | info NAME | push NAME REPO")
     commands.add_parser("list", help="the sets")
     info = commands.add_parser("info", help="counts, groups, imbalance ratio, fingerprint and class-frequency curve")
@@ -112,7 +115,10 @@ def _parser() -> argparse.ArgumentParser:
     for command in (info, push):
         command.add_argument("name", metavar="NAME", help=f"one of {', '.join(SETS)}")
         command.add_argument(
-            "--imbalance_ratio", type=float, default=100, help="CIFAR: largest class over smallest (100)"
+            "--imbalance_ratio",
+            type=float,
+            default=100,
+            help="CIFAR: largest class over smallest (default: %(default)s)",
         )
         command.add_argument("--profile", default="exponential", choices=PROFILES, help="CIFAR: shape of the tail")
         command.add_argument("--seed", type=int, default=0, help="CIFAR: of the draw; 0 is the published one")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 from peft import PeftModel
 from torch import nn
 
+from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.data.preprocessing import saved_image_processor
 from hf_ltsam.models.timm_config import state_image_processor
 from hf_ltsam.runs.folder import CONFIG, RECIPE, RECORD, STATISTICS, RunFolder
@@ -22,11 +22,9 @@ FACTS = (RECORD, RECIPE, STATISTICS)  # what the run says about itself
 
 def main(words: Sequence[str]) -> None:
     """`ltsam export RUN OUT`."""
-    parser = argparse.ArgumentParser(
-        prog="ltsam export", description="Write a run as one plain checkpoint, adapter merged."
-    )
-    parser.add_argument("run", type=Path, help="the output folder of a training run")
-    parser.add_argument("out", type=Path, help="a new folder")
+    parser = OptionParser(prog="ltsam export", description="Write a run as one plain checkpoint, adapter merged.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="the output folder of a training run")
+    parser.add_argument("out", metavar="OUT", type=Path, help="a new folder")
     arguments = parser.parse_args(words)
     export(arguments.run, arguments.out)
     print(

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from hf_ltsam.cli.option_names import underscored
+from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.hyperparameters import nearest
 
@@ -65,12 +66,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     commands = "\n".join(f"  {name:9}  {command.help}" for name, command in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="ltsam",
         description=f"Long-tailed training with sharpness-aware minimization.\n\ncommands:\n{commands}",
         epilog="`ltsam COMMAND --help` shows the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"hf_ltsam {version('hf_ltsam')}")
     parser.add_argument("command", type=_command, metavar="COMMAND", help="one of the commands above")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import inspect
 import re
@@ -14,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.runs.identity import describe
 
@@ -33,7 +33,7 @@ WIDE = 100  # columns of a terminal in which all facts about a method stand side
 
 def main(words: Sequence[str]) -> None:
     """`ltsam methods [NAME]`."""
-    parser = argparse.ArgumentParser(prog="ltsam methods", description=__doc__, allow_abbrev=False)
+    parser = OptionParser(prog="ltsam methods", description=__doc__)
     parser.add_argument("name", nargs="?", help="a method; without it, all are listed")
     name = parser.parse_args(words).name
     if name is None:
@@ -91,6 +91,7 @@ def method_page(name: str) -> str:
     Raises:
         ValueError: an unknown method, with the nearest ones.
     """
+    name = canonical(METHODS, name)
     if name not in METHODS:
         raise ValueError(f"Unknown method {name!r}.{nearest(name, METHODS)}")
     method = METHODS[name]

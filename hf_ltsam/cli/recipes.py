@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.escaping import visible
@@ -52,8 +53,8 @@ _OTHER_SETTINGS = "(with the table's own settings)"  # so that published numbers
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print what the words of the command line ask for."""
-    options = _parser().parse_args(argv)
     with user_errors():
+        options = _parser().parse_args(argv)
         recipe = _one(options.words)
         if options.json:
             if recipe is None:
@@ -66,11 +67,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="ltsam recipes",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("words", nargs="*", metavar="NAME", help="a recipe, a table, or words that a row must have")
     parser.add_argument("--json", action="store_true", help="the settings of one recipe as a JSON object, nothing else")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.files import check_folders
@@ -24,8 +25,8 @@ from hf_ltsam.runs.files import check_folders
 
 def main(argv: Sequence[str] | None = None) -> None:
     """`ltsam report RUN [RUN ...]`."""
-    options = _parser().parse_args(argv)
     with user_errors():
+        options = _parser().parse_args(argv)
         page, damaged = report(options.runs, options.output)
         console = Console()
         for sentence in damaged:
@@ -64,11 +65,10 @@ def output_folder(runs: Sequence[Path], output: Path | None) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="ltsam report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output folder of a run, or a folder of runs")
     parser.add_argument(

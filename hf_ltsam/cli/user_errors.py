@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
+from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.wording import in_options
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.secrets import without_secrets
 
 TRACEBACK = "LTSAM_TRACEBACK"  # environment variable: set to 1, errors come with their traceback
-# Dataclasses whose fields are options: "LTSamConfig(swa_start=...)" in a message is --swa_start on the command line.
-_SETTINGS = "LTSamConfig|ModelArguments|DataArguments|SecondStageArguments|CurvatureSettings|EvaluationSettings"
-_FIELD = re.compile(rf"\b(?:{_SETTINGS})\((\w+)=(?:\.\.\.|([^()]*))\)")
+_OURS = tuple(str(Path(__file__).parents[2] / package) + os.sep for package in ("hf_ltsam", "dataset_builders"))
+# Errors of the machine and of packages below, by the names of their classes; {} is their text
+_FOREIGN = {
+    "OutOfMemoryError": "The accelerator's memory is full ({}).",
+    "MemoryError": "The memory of this machine is full ({}).",
+    "SafetensorError": "A file of weights is damaged or cut off ({}): take another checkpoint, or fetch it again.",
+    "UnpicklingError": "A file is damaged or no checkpoint ({}): take another one, or fetch it again.",
+    "DatasetGenerationError": "The data set could not be read ({}): is a file in it damaged, or of another kind?",
+    "ImportError": "A package is missing, or too old for this: {}.",
+    "HTTPError": "The network failed: {}. The same command tries again.",
+    "BrokenProcessPool": "A worker process was ended from outside, often because memory was short ({}).",
+}
+_LESS_MEMORY = {
+    "per_device_train_batch_size": "A smaller --per_device_train_batch_size needs less; --gradient_accumulation_steps makes "
+    "up for it.",
+    "batch_size": "A smaller --batch_size needs less.",
+}
 
 
 @contextmanager
@@ -35,12 +51,16 @@ def user_errors() -> Iterator[None]:
         print(without_secrets(f"\nInterrupted. {interrupt}").rstrip(), file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError, NotImplementedError) as error:
-        if os.environ.get(TRACEBACK) == "1":
-            raise
-        notes = vars(error).get("__notes__", [])  # of whoever knew more on its way
-        lines = [f"error: {in_options(str(error))}", *notes, f"({TRACEBACK}=1 shows where it was raised.)"]
-        print(without_secrets(visible("\n".join(lines), lines=True)), file=sys.stderr)
-        sys.exit(2)
+        _end(error)
+    except Exception as error:
+        if _raised_by_us(error) or _foreign(error):
+            _end(error)
+        print(
+            f"error: {type(error).__name__}, which is a fault of hf_ltsam or of a package below it and not of your command. "
+            "Please report it as an issue of hf_ltsam, with the command, the output of `ltsam --version`, and these lines:",
+            file=sys.stderr,
+        )
+        raise
 
 
 @contextmanager
@@ -66,9 +86,41 @@ def _print_traceback(*raised: Any) -> None:
     print(without_secrets("".join(traceback.format_exception(*raised))), end="", file=sys.stderr)
 
 
-def in_options(message: str) -> str:
-    """A message about the fields of our settings as one about the options of the same names."""
-    return _FIELD.sub(lambda field: f"--{field[1]} {field[2] or ''}".rstrip(), message)
+def _end(error: Exception) -> NoReturn:
+    """The one message, and status 2."""
+    if os.environ.get(TRACEBACK) == "1":
+        raise error
+    message = _foreign(error) or _of_the_system(error) or in_options(str(error), OptionParser.declared)
+    notes = vars(error).get("__notes__", [])  # of whoever knew more on its way
+    lines = [f"error: {message}", *notes, f"({TRACEBACK}=1 shows where it was raised.)"]
+    print(without_secrets(visible("\n".join(lines), lines=True)), file=sys.stderr)
+    sys.exit(2)
+
+
+def _raised_by_us(error: Exception) -> bool:
+    """Whether it is a refusal of another kind, such as a type or a training that diverged, and no fault inside."""
+    if not isinstance(error, TypeError | ArithmeticError):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.startswith(_OURS) and (frames[-1].line or "").startswith("raise ")
+
+
+def _of_the_system(error: Exception) -> str | None:
+    """An `OSError` that only the system described, without its number."""
+    if not isinstance(error, OSError) or error.strerror is None or not str(error).startswith("[Errno"):
+        return None
+    return f"{error.filename or 'A file or device'}: {error.strerror}."
+
+
+def _foreign(error: Exception) -> str | None:
+    """What is known about an error of the machine or of a package below."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    said = next((said for name, said in _FOREIGN.items() if name in kinds), None)
+    if said is None or (isinstance(error, ImportError) and (error.name or "").startswith("hf_ltsam")):
+        return None
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    memory = [hint for name, hint in _LESS_MEMORY.items() if name in OptionParser.declared and "memory" in said]
+    return " ".join([said.format(text), *memory])
 
 
 def check_choice(option: str, value: str, valid: Sequence[str]) -> None:

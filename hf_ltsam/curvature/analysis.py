@@ -66,6 +66,8 @@ class CurvatureSettings:
         for name in ("max_samples", "points"):
             if getattr(self, name) is not None:
                 require(COUNT, self, **{name: getattr(self, name)})
+        if self.points == 1:
+            raise ValueError("CurvatureSettings(points=...) must be at least 2, got 1: one point is no surface.")
         for rho in self.rhos:
             require(POSITIVE, self, rhos=rho)
         if self.span is not None and not self.span[0] < self.span[1]:

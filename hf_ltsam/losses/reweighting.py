@@ -11,6 +11,7 @@ from hf_ltsam.class_statistics import ClassStatistics, per_class
 from hf_ltsam.hyperparameters import BELOW_ONE, SHARE, nearest, require
 
 SCHEMES = ("none", "inverse", "effective_number")
+DRW = ("effective_number", 0.8)  # scheme and start of Cao et al. 2019: from 160 of 200 epochs on
 # beta of the effective number of samples: one of Cui et al. 2019's values, and the one in the published code of DRW
 BETA = 0.9999
 
@@ -33,6 +34,12 @@ def class_weights(scheme: str, statistics: ClassStatistics, like: Tensor, beta: 
         return _inverse_weights(statistics, like)
     require(BELOW_ONE, "class_weights", beta=beta)
     return _effective_number_weights(statistics, like, 0.0 if scheme == "none" else beta)
+
+
+def without_drw(loss: str) -> str | None:
+    """The loss in a name such as "ldam_drw", "LDAM-DRW" or "drw", which means it with the re-weighting `DRW`; else None."""
+    name, _, deferred = loss.lower().rpartition("drw")
+    return None if deferred or not loss.lower().endswith("drw") else name.strip("-_+ ") or "cross_entropy"
 
 
 @dataclass(frozen=True)

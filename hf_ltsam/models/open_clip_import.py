@@ -188,7 +188,8 @@ def _architecture(model_name: str, name: str) -> dict[str, Any]:
     architecture = get_model_config(model_name)
     if architecture is None:
         close = nearest(model_name, open_clip.list_models()).partition(" Valid:")[0]
-        raise ValueError(f"{name}: open_clip has no model {model_name!r}.{close} open_clip.list_models() lists them.")
+        listing = "python -c 'import open_clip; print(open_clip.list_models())'"
+        raise ValueError(f"{name}: open_clip has no model {model_name!r}.{close} `{listing}` lists them.")
     return architecture
 
 

@@ -15,9 +15,19 @@ from transformers.trainer_utils import SchedulerType
 
 from hf_ltsam.data.bad_images import POLICIES
 from hf_ltsam.data.sampling.class_sampling import SAMPLINGS, UNIFORM, check_sampling
-from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, POSITIVE, SHARE, nearest, require, require_finite
+from hf_ltsam.hyperparameters import (
+    BELOW_ONE,
+    COUNT,
+    NON_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    canonical,
+    nearest,
+    require,
+    require_finite,
+)
 from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
-from hf_ltsam.losses.reweighting import Reweighting
+from hf_ltsam.losses.reweighting import DRW, Reweighting, without_drw
 from hf_ltsam.methods import METHODS, Method, make_method
 from hf_ltsam.metrics.long_tail import greater_is_better
 from hf_ltsam.runs.secrets import without_secrets
@@ -72,7 +82,8 @@ class LTSamConfig(TrainingArguments):
     )
 
     method: str = field(
-        default="sam", metadata={"help": f"The update rule: {', '.join(METHODS)} (see `ltsam methods`)."}
+        default="sam",
+        metadata={"help": f"The update rule: {', '.join(METHODS)} (see `ltsam methods`), or as papers write it."},
     )
     method_args: dict[str, Any] | str | None = field(
         default=None,
@@ -82,7 +93,10 @@ class LTSamConfig(TrainingArguments):
             "shares of the training."
         },
     )
-    loss: str = field(default="cross_entropy", metadata={"help": f"The training loss: {', '.join(LOSSES)}."})
+    loss: str = field(
+        default="cross_entropy",
+        metadata={"help": f"The training loss: {', '.join(LOSSES)}, or as papers write it: LA, CE, LDAM-DRW."},
+    )
     loss_args: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"tau\": 1.0}'."}
     )
@@ -190,6 +204,7 @@ class LTSamConfig(TrainingArguments):
             self.optim_args: str | None = (
                 given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
             )
+        self._name_choices()
         self._check_numbers()
         self._check_learning_rate()
         self._check_data()
@@ -210,6 +225,16 @@ class LTSamConfig(TrainingArguments):
                     f"LTSamConfig({name}=...) must be a mapping or its JSON text such as '{{\"rho\": 0.1}}', "
                     f"got {getattr(self, name)!r}."
                 )
+
+    def _name_choices(self) -> None:
+        """Method and loss by the keys of their registries; a loss "..._drw" is the loss and its re-weighting."""
+        base = without_drw(self.loss) if isinstance(self.loss, str) else None
+        if base is not None:
+            scheme, start = DRW
+            self.reweighting = scheme if self.reweighting == "none" else self.reweighting
+            self.reweighting_start = self.reweighting_start or start
+        self.loss = canonical(LOSSES, self.loss if base is None else base)
+        self.method = canonical(METHODS, self.method)
 
     def make_choices(self) -> tuple[Method, Loss | FeatureLoss, Reweighting]:
         """Method, loss and re-weighting.

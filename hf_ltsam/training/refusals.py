@@ -276,14 +276,15 @@ def check_head(loss: Loss | FeatureLoss, model: nn.Module) -> None:
     if not heads:
         raise ValueError(
             f"{name}'s margins are measured between cosines, and {type(model).__name__} has no cosine head: on unbounded "
-            "logits they mean nothing. Use hf_ltsam.models.CosineClassifier as the model's last layer "
-            '(CifarResNetConfig(head="cosine")), or a loss for ordinary logits such as logit_adjustment.'
+            'logits they mean nothing. Give it a cosine head (CifarResNetConfig(head="cosine"); a CosineClassifier as '
+            "the last layer of a model of your own), or take a loss for ordinary logits such as logit_adjustment."
         )
     scale = float(heads[-1].scale)
     if abs(scale - loss.s) > 1e-6 * loss.s:
         raise ValueError(
             f"{name}(s={loss.s:g}) expects logits of {loss.s:g} times the cosine, but the model's cosine head has scale "
-            f"{scale:g}. Make them equal: loss_args={{'s': {scale:g}}}, or build the head with scale {loss.s:g}."
+            f"{scale:g}. Make them equal: loss_args={{'s': {scale:g}}}, or a head with "
+            f"CifarResNetConfig(cosine_scale={loss.s:g})."
         )
 
 

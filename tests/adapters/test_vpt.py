@@ -10,6 +10,7 @@ from peft import get_peft_model
 from transformers import ViTConfig, ViTModel
 
 from hf_ltsam.adapters import VPTConfig
+from hf_ltsam.adapters.vpt import VPTLayer
 
 CLASS_TOKENS = {"clip": 1, "siglip": 0, "vit": 1, "dinov2": 1}
 
@@ -114,10 +115,29 @@ def test_other_modules_are_refused():
         get_peft_model(bare("vit"), VPTConfig(target_modules=["mlp"]))
 
 
-def test_a_mask_is_refused():
-    model = adapted("vpt_deep", bare("vit"), modules_to_save=None)
-    with pytest.raises(ValueError, match="tokens that an attention_mask does not cover: leave the mask out"):
-        model(pixel_values=IMAGES, attention_mask=torch.tensor([[1, 1, 1, 1, 0]] * 4))
+@pytest.mark.parametrize("method", ["vpt_deep", "vpt_shallow"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_a_mask_covers_the_prompts(method, implementation):
+    """What is hidden from all tokens has no influence, and a mask that hides nothing changes nothing."""
+    model = adapted(method, bare("vit"), modules_to_save=None)
+    model.get_base_model().set_attn_implementation(implementation)
+    hidden = torch.tensor([[1, 1, 1, 1, 0]] * 4)
+    images = IMAGES.clone()
+    images[:, :, 4:, 4:] = 5  # the last of four patches
+
+    def class_tokens(images, mask):
+        with torch.no_grad():
+            return model(pixel_values=images, attention_mask=mask).last_hidden_state[:, :4]
+
+    torch.testing.assert_close(class_tokens(IMAGES, torch.ones(4, 5)), class_tokens(IMAGES, None))
+    torch.testing.assert_close(class_tokens(images, hidden), class_tokens(IMAGES, hidden))
+    assert not torch.allclose(class_tokens(images, None), class_tokens(IMAGES, None))
+
+
+def test_masks_of_another_form_are_refused():
+    layer = next(m for m in adapted("vpt_deep", bare("vit"), modules_to_save=None).modules() if isinstance(m, VPTLayer))
+    with pytest.raises(ValueError, match=r'cannot add its tokens to this attention_mask .*attn_implementation="sdpa"'):
+        layer(torch.zeros(2, 5, 16), attention_mask=object())
 
 
 @pytest.mark.parametrize("num_tokens", [0, 1.5])

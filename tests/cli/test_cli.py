@@ -67,7 +67,7 @@ def test_settings_are_named_as_options(capsys, monkeypatch):
     status, _, err = run(capsys, "train", "--dataset", "x", "--max_skipped_steps", "0")
     assert status == 2 and err.startswith("error: --max_skipped_steps must be a whole number of at least 1, got 0.")
     status, _, err = run(capsys, "train", "--dataset", "x", "--ascent_scope", "stap")
-    assert status == 2 and err.startswith("error: --ascent_scope 'stap' does not exist. Did you mean 'step'")
+    assert status == 2 and err.startswith("error: --ascent_scope stap does not exist. Did you mean 'step'")
 
 
 def test_a_typo_in_the_command(capsys):
@@ -151,8 +151,8 @@ def test_a_refused_training_leaves_no_folder(capsys, monkeypatch, tmp_path, more
 
 
 def test_an_unknown_method(capsys):
-    status, _, err = run(capsys, "methods", "focalsam")
-    assert status == 2 and err.startswith("error: Unknown method 'focalsam'. Did you mean 'focal_sam'")
+    status, _, err = run(capsys, "methods", "focal_sm")
+    assert status == 2 and err.startswith("error: Unknown method 'focal_sm'. Did you mean 'focal_sam'")
 
 
 def test_options_are_passed_on(monkeypatch):

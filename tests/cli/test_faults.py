@@ -68,7 +68,7 @@ def test_a_folder_in_use_is_refused_before_data_are_loaded(images, tmp_path, cap
         message = refused(capsys, *words(images, tmp_path / "run"))
     finally:
         other.kill()
-    assert f"in use by another run (process {other.pid} on " in message and "another output_dir" in message
+    assert f"in use by another run (process {other.pid} on " in message and "another --output_dir" in message
 
 
 def test_a_full_disk_is_one_message(images, tmp_path, capsys, monkeypatch):

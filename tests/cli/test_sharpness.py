@@ -343,7 +343,7 @@ def test_a_damaged_part_is_named(run, capsys):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["--lanczos_step", "5"], ["--lanczos_step", "'--lanczos_steps'"]),
+        (["--lanczos_step", "5"], ["--lanczos_step", "Did you mean --lanczos_steps"]),
         (["--classes", "3"], ["Class 3", "0 to 2"]),
         (["--classes", "owll"], ["'owll'", "'owl'"]),
         (["--groups", "mny"], ["'mny'", "'many'"]),

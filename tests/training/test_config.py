@@ -44,7 +44,7 @@ def test_the_trainer_uses_what_the_config_has_made(tmp_path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"method": "focalsam"}, "'focalsam'.*focal_sam"),
+        ({"method": "focal_sm"}, "'focal_sm'.*focal_sam"),
         ({"method_args": {"roh": 0.1}}, "'focal_sam' has no argument 'roh'"),
         ({"loss_args": {"tua": 1}}, "'logit_adjustment' has no argument 'tua'"),
         ({"reweighting": "inverze"}, "inverze.*inverse"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 from torch import nn
 
@@ -28,7 +29,6 @@ class AdaptFormerModel(EncoderTuner):
     """
 
     prefix = "adaptformer_"
-    tuner_layer_cls = AdaptFormerLayer
     display_name = "AdaptFormer"
     way_out = "For another encoder name its modules: AdaptFormerConfig(target_modules=[...], norm=..., bottleneck=...)."
     no_merging = "a ReLU stands between its two matrices, so no weight of the encoder can compute it"
@@ -52,11 +52,17 @@ class AdaptFormerModel(EncoderTuner):
                 f"AdaptFormer reads the input of the layer norm before {name!r}, but {type(parent).__name__} has no "
                 f"{config.norm!r}, only {', '.join(neighbours)}. Set AdaptFormerConfig(norm=...)."
             )
-        setattr(parent, str(config.norm), NormWithInput(norm))
-        return AdaptFormerLayer(target, next(norm.parameters()).numel())
+        norm = NormWithInput(norm)
+        setattr(parent, str(config.norm), norm)
+        return AdaptFormerLayer(target, norm)
 
-    def add(self, config: AdaptFormerConfig, wrapper: AdaptFormerLayer, adapter: str, name: str) -> None:
+    def add(
+        self, config: AdaptFormerConfig, wrapper: AdaptFormerLayer, adapter: str, parent: nn.Module, name: str
+    ) -> None:
         wrapper.add(adapter, int(config.bottleneck or 1))
+        norm = cast("NormWithInput", parent.get_submodule(str(config.norm)))
+        norm.adaptformer_readers[adapter] = None
+        norm.set_adapter(self.active_adapters)
 
 
 def check_num_classes(config: AdaptFormerConfig, model: nn.Module) -> None:

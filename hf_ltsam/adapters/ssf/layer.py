@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TypeAlias
 
 import torch
@@ -11,6 +12,15 @@ from torch import Tensor, nn
 from hf_ltsam.adapters.tuner import Wrapper
 
 Affine: TypeAlias = nn.Linear | nn.LayerNorm | nn.Conv2d
+
+
+def _channels(layer: Affine) -> tuple[int, int]:
+    """Numbers of channels that enter and leave a layer."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    if isinstance(layer, nn.Conv2d):
+        return layer.in_channels, layer.out_channels
+    return layer.weight.numel(), layer.weight.numel()
 
 
 class SSFLayer(Wrapper):
@@ -23,7 +33,7 @@ class SSFLayer(Wrapper):
     base_layer: Affine
 
     def __init__(self, base_layer: Affine) -> None:
-        super().__init__(base_layer)
+        super().__init__(base_layer, *_channels(base_layer))
         self.ssf_scale = nn.ParameterDict()  # gamma (D,)
         self.ssf_shift = nn.ParameterDict()  # beta (D,)
         self._unmerged: dict[str, Tensor] = {}  # weight and bias before the merge
@@ -36,7 +46,7 @@ class SSFLayer(Wrapper):
         self.ssf_shift[adapter] = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.disable_adapters:
+        if self.disable_adapters and self.merged:
             self.unmerge()
         y = self.base_layer(x)
         adapter = self.working_adapter()
@@ -84,6 +94,8 @@ class SSFLayer(Wrapper):
 
     def unmerge(self) -> None:
         """Restore weight and bias, bit for bit."""
-        if self.merged:
-            self.base_layer.load_state_dict(self._unmerged)
-            self._unmerged, self.merged_adapters = {}, []
+        if not self.merged:
+            warnings.warn("Already unmerged: nothing to do.", stacklevel=2)
+            return
+        self.base_layer.load_state_dict(self._unmerged)
+        self._unmerged, self.merged_adapters = {}, []

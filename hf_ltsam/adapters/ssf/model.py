@@ -13,7 +13,6 @@ class SSFModel(EncoderTuner):
     """Scale and shift after every affine layer of a vision encoder."""
 
     prefix = "ssf_"
-    tuner_layer_cls = SSFLayer
     display_name = "SSF"
     way_out = "For another encoder name its linear, norm and convolution layers: SSFConfig(target_modules=...)."
 
@@ -28,5 +27,5 @@ class SSFModel(EncoderTuner):
             )
         return SSFLayer(target)
 
-    def add(self, config: SSFConfig, wrapper: SSFLayer, adapter: str, name: str) -> None:
+    def add(self, config: SSFConfig, wrapper: SSFLayer, adapter: str, parent: nn.Module, name: str) -> None:
         wrapper.add(adapter, config.learn_scale)

@@ -21,7 +21,6 @@ class VPTModel(EncoderTuner):
     """
 
     prefix = "vpt_"
-    tuner_layer_cls = VPTLayer
     display_name = "VPT"
     way_out = "Prompts need the position of the class token, which is unknown in other encoders. Try LoRA there."
     no_merging = "prompts are tokens, and no weight of the encoder can replace them"
@@ -40,9 +39,9 @@ class VPTModel(EncoderTuner):
                 f"VPT puts prompts before whole blocks, and {name!r} ({type(target).__name__}) is none. Blocks are "
                 f"{', '.join(self._encoder.blocks)}: change target_modules."
             )
-        return VPTLayer(target, self._encoder.anatomy.class_tokens)
+        return VPTLayer(target, self._encoder.module.config.hidden_size, self._encoder.anatomy.class_tokens)
 
-    def add(self, config: VPTConfig, wrapper: VPTLayer, adapter: str, name: str) -> None:
+    def add(self, config: VPTConfig, wrapper: VPTLayer, adapter: str, parent: nn.Module, name: str) -> None:
         if config.deep or name == self._chosen[0]:
             wrapper.vpt_prompts[adapter] = nn.Parameter(self._prompts(config.num_tokens))
         wrapper.vpt_leaving[adapter] = config.num_tokens if config.deep or name == self._chosen[-1] else 0

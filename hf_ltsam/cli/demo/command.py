@@ -24,6 +24,7 @@ from hf_ltsam import LTSamTrainer
 from hf_ltsam.cli.demo.corruptions import corruption_errors
 from hf_ltsam.cli.demo.data import digit_splits, save_parquet
 from hf_ltsam.cli.demo.report import print_next_commands, print_table
+from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.cli.sharpness.analysis import Request, analyse
 from hf_ltsam.cli.sharpness.options import command_of
 from hf_ltsam.cli.train.arguments import make_run
@@ -61,10 +62,10 @@ CURVATURE = CurvatureSettings(lanczos_steps=25, points=9, max_samples=16)  # few
 
 def main(argv: Sequence[str] | None = None) -> None:
     """`ltsam demo`."""
-    parser = argparse.ArgumentParser(prog="ltsam demo", description=__doc__, allow_abbrev=False)
+    parser = OptionParser(prog="ltsam demo", description=__doc__)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"), help="where everything is written")
-    parser.add_argument("--seeds", type=_positive, default=3, help="runs of each configuration (default: 3)")
-    parser.add_argument("--epochs", type=_positive, help="of each run (default: 60)")
+    parser.add_argument("--seeds", type=_positive, default=3, help="runs of each configuration (default: %(default)s)")
+    parser.add_argument("--epochs", type=_positive, help="of each run (default: those of `ltsam recipes demo`)")
     options = parser.parse_args(argv)
     with user_errors():
         try:

@@ -22,6 +22,8 @@ from rich.table import Table
 from dataset_builders.corruptions import CORRUPTIONS, SEVERITIES
 from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings, evaluate, process_device
 from hf_ltsam.cli.evaluate.sets import Places, TestSet, find_sets, set_names
+from hf_ltsam.cli.model_names import check_model
+from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.preprocessing import TEST_TIME
 from hf_ltsam.metrics.corruption import Baseline
@@ -35,8 +37,8 @@ from hf_ltsam.runs.shift.results import Results, read_baseline
 
 def main(argv: Sequence[str] | None = None) -> None:
     """`ltsam evaluate`."""
-    options = _parser().parse_args(argv)
     with user_errors():
+        options = _parser().parse_args(argv)
         settings = EvaluationSettings(
             corruptions=tuple(dict.fromkeys(options.corruptions)),
             severities=tuple(sorted(set(options.severities))),
@@ -76,6 +78,7 @@ def evaluate_model(
     """
     settings = settings or EvaluationSettings()
     check_model_name(model)
+    check_model(model, finished=True)
     test_sets = find_sets(sets, places or Places())
     folder = output_folder(model, output_dir)
     baselines = _baselines(baseline, test_sets, settings)
@@ -120,12 +123,11 @@ def output_folder(model: str, output_dir: Path | None) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="ltsam evaluate",
         description=__doc__,
         epilog=f"sets: {', '.join(set_names())}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--model", required=True, help="folder of a checkpoint, or OWNER/NAME on the Hub")
     parser.add_argument("--sets", required=True, nargs="+", metavar="SET", help="test sets, see above and below")
@@ -136,14 +138,18 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline", type=Path, help=f"{EVALUATION_RESULTS} of another model: CE and mCE are relative to it"
     )
     parser.add_argument("--test_time", default="none", help=f"views that are averaged: {', '.join(TEST_TIME)}")
-    parser.add_argument("--corruptions", nargs="+", default=CORRUPTIONS, metavar="NAME", help="default: the 15")
-    parser.add_argument("--severities", nargs="+", type=int, default=SEVERITIES, metavar="S", help="default: 1 2 3 4 5")
-    parser.add_argument("--seed", type=int, default=0, help="of corruptions that are made on the fly (default: 0)")
+    parser.add_argument(
+        "--corruptions", nargs="+", default=CORRUPTIONS, metavar="NAME", help="default: those of ImageNet-C"
+    )
+    parser.add_argument("--severities", nargs="+", type=int, default=SEVERITIES, metavar="S", help="default: all")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of corruptions that are made on the fly (default: %(default)s)"
+    )
     parser.add_argument(
         "--only_known_classes", action="store_true", help="leave out images of classes that the model does not know"
     )
     parser.add_argument("--incomplete_copies", action="store_true", help="take copies that lack images as they are")
-    parser.add_argument("--batch_size", type=int, default=64, help="of every process (default: 64)")
+    parser.add_argument("--batch_size", type=int, default=64, help="of every process (default: %(default)s)")
     parser.add_argument("--num_workers", type=int, help="processes that load images; default: by cores and images")
     parser.add_argument("--use_cpu", action="store_true", help="leave an accelerator alone")
     return parser

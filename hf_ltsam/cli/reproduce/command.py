@@ -22,6 +22,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from hf_ltsam.cli.option_names import underscored
+from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.cli.reproduce.results import ended_runs, shown, write_table
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns, read_table
@@ -37,8 +38,8 @@ DECIDED_HERE = ("config", "seed", "output_dir", "first_stage", "resume_from_chec
 def main(argv: Sequence[str] | None = None) -> None:
     """All runs of a table that have not ended yet, from the command line."""
     before, after = _split(list(sys.argv[1:] if argv is None else argv))
-    arguments = _parser().parse_args(before)
     with user_errors():
+        arguments = _parser().parse_args(before)
         if arguments.table is None:
             _list_tables()
             return
@@ -100,23 +101,26 @@ def _split(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="ltsam reproduce",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "table", nargs="?", metavar="TABLE", help="a table by name, or a file; without it all are listed"
     )
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (3)")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="these rows only; * stands for any text")
     parser.add_argument(
         "--dataset", nargs="+", default=[], metavar="[NAME=]FOLDER",
         help="where the data are; NAME as the recipes have it, where a table has several data sets",
     )  # fmt: skip
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="trainings at a time, which share the device (1)"
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trainings at a time, which share the device (default: %(default)s)",
     )
     parser.add_argument("--output_dir", type=Path, metavar="FOLDER", help="runs/TABLE")
     return parser

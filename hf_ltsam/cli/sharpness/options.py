@@ -8,12 +8,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from hf_ltsam.cli.option_names import underscored
+from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.cli.sharpness.analysis import Request
 from hf_ltsam.curvature import CurvatureSettings
-from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_loss
 from hf_ltsam.runs.identity import describe
 
@@ -32,12 +31,7 @@ def parse_options(words: Sequence[str]) -> Request:
     Raises:
         ValueError: an unknown option, with the nearest valid one, or a value out of its range.
     """
-    parser = _parser()
-    options, unknown = parser.parse_known_args([underscored(word) for word in words])
-    if unknown:
-        valid = [action.option_strings[0] for action in parser._actions if action.option_strings]
-        word = unknown[0].partition("=")[0]
-        raise ValueError(f"Unknown option {word}.{nearest(word, valid)}")
+    options = _parser().parse_args(words)
     settings = CurvatureSettings(
         lanczos_steps=options.lanczos_steps,
         probes=options.probes,
@@ -83,16 +77,9 @@ def command_of(request: Request) -> str:
     return shlex.join(words)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises where argparse prints its usage and exits."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message[0].upper()}{message[1:]}. `ltsam sharpness --help` lists all options.")
-
-
 def _parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog="ltsam sharpness", description=DESCRIPTION, formatter_class=formatter, allow_abbrev=False)
+    parser = OptionParser(prog="ltsam sharpness", description=DESCRIPTION, formatter_class=formatter)
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="the output folder of `ltsam train`, or a checkpoint in it")
     add("--classes", nargs="+", default=[], metavar="C", help="classes, by index or name")
@@ -106,7 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     _count(parser, "trace_probes", "K", "random vectors for the trace (default: %(default)s)")
     add("--checkpoints", action="store_true", help="extreme eigenvalues of every checkpoint-N of the run")
     add("--suggest_rho", action="store_true", help="L(w + eps) - L(w) for a range of radii, and which to try")
-    add("--rhos", nargs="+", type=float, default=DEFAULTS.rhos, metavar="R", help="these radii (default: 0.001 to 10)")
+    add(
+        "--rhos",
+        nargs="+",
+        type=float,
+        default=DEFAULTS.rhos,
+        metavar="R",
+        help=f"these radii (default: {min(DEFAULTS.rhos):g} to {max(DEFAULTS.rhos):g})",
+    )
     add("--surface", choices=["1d", "2d"], help="loss along random filter-normalised directions")
     add("--towards", type=Path, metavar="FOLDER", help="first direction of the surface: to this run or checkpoint")
     span = "of a surface (default: -1 1; with --towards -0.5 1.5)"

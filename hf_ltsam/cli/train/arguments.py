@@ -10,32 +10,42 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-from hf_ltsam import LTSamConfig
+from dataset_builders.catalogue import SETS
+from hf_ltsam import LOSSES, METHODS, LTSamConfig
 from hf_ltsam.cli.option_names import underscored
+from hf_ltsam.cli.option_parser import KINDS, OptionParser
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
-from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 from hf_ltsam.runs.record import hub_name
 from hf_ltsam.runs.secrets import without_secrets
+from hf_ltsam.training.second_stage import SECOND_STAGES
 
 HELP = "`ltsam train --help` lists all options."
 CHOSEN_BY_NAME = ("method", "loss", "adapter", "second_stage")
+REGISTRIES: Mapping[str, Mapping[str, Any]] = {
+    "method": METHODS,
+    "loss": LOSSES,
+    "second_stage": SECOND_STAGES,
+    "builder": SETS,
+}
 EXAMPLES = {  # of the hyper-parameters of what is chosen by name
     "method_args": '{"rho": 0.1}',
     "loss_args": '{"tau": 2}',
     "adapter_args": '{"r": 8}',
     "second_stage_args": '{"tau": 1}',
+    "lr_scheduler_kwargs": '{"num_cycles": 1}',
 }
-KINDS = {int: "a whole number", float: "a number", string_to_bool: "true or false"}
 _UNSET = object()
 
 
@@ -84,11 +94,8 @@ def read_options(words: Sequence[str], program: str = "train") -> tuple[dict[str
     Raises:
         ValueError: an unknown option, with the nearest valid one, or a value that cannot be read.
     """
-    parser, options = _parser(program), _options(program)
-    unset = argparse.Namespace(**dict.fromkeys([*options, "config"], _UNSET))
-    stated, unknown = parser.parse_known_args(list(words), unset)
-    if unknown:
-        _refuse(unknown[0], options)
+    unset = argparse.Namespace(**dict.fromkeys([*_options(program), "config"], _UNSET))
+    stated = _parser(program).parse_args(words, unset)
     values = {name: value for name, value in vars(stated).items() if value is not _UNSET}
     recipe = values.pop("config", None)
     return {name: _from_words(name, value) for name, value in values.items()}, recipe
@@ -116,11 +123,24 @@ def with_recipe(
 
 def run_of(settings: Mapping[str, Any], words: Sequence[str], program: str = "train") -> Run:
     """The dataclasses that settings become; from here on a secret is nowhere but in them."""
-    model, data, stage, config = _parser(program).parse_dict({"hub_token": None, **settings})
+    try:
+        model, data, stage, config = _parser(program).parse_dict({"hub_token": None, **settings})
+    except ValueError as error:
+        raise _in_nearest_words(error, settings) from error
     shown = without_secrets({name: value for name, value in settings.items() if name != "hub_token"})
     names = {"dataset": hub_name(data.dataset), "model": hub_name(model.model) if model.pretrained else None}
     hub = {kind: name for kind, name in names.items() if name is not None}
     return Run(model, data, stage, config, shown, _without_token(words), program, hub)
+
+
+def _in_nearest_words(error: ValueError, settings: Mapping[str, Any]) -> ValueError:
+    """The refusal of a value by one of transformers' enums, which does not know of which setting; others as they are."""
+    refused = re.match(r"(.+) is not a valid \w+, please select one of \[(.*)\]", str(error))
+    names = [name for name, value in settings.items() if refused and str(value) == refused[1]]
+    if refused is None or not names:
+        return error
+    valid = re.findall(r"'([^']+)'", refused[2])
+    return ValueError(f"--{names[0]} {refused[1]} does not exist.{nearest(refused[1], valid)}")
 
 
 def options_of(settings: Mapping[str, Any], recipe: str | Path | None = None, program: str = "train") -> list[str]:
@@ -147,10 +167,16 @@ def _typed(settings: Mapping[str, Any], origin: str, program: str) -> dict[str, 
         if name not in options:
             raise ValueError(f"{origin} sets {name!r}, which does not exist.{_closest(name, options)} {HELP}")
     return {
-        name: _plain(_value(option, value, f"{origin} sets {name} to {value!r}"))
+        name: _named(name, _plain(_value(option, value, f"{origin} sets {name} to {value!r}")))
         for name, option in options.items()
         if (value := _plain(settings.get(name))) is not None
     }
+
+
+def _named(setting: str, value: Any) -> Any:
+    """What is chosen by name under the key of its registry."""
+    registry = REGISTRIES.get(setting)
+    return canonical(registry, value) if registry and isinstance(value, str) else value
 
 
 def _value(option: argparse.Action, value: Any, statement: str) -> Any:
@@ -189,7 +215,7 @@ def _one_value(option: argparse.Action, value: Any, statement: str) -> Any:
     try:
         converted = read(str(value))
     except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
-        raise ValueError(f"{statement}; it must be {KINDS.get(read, 'one of its values')}.") from error
+        raise ValueError(f"{statement}; it must be {KINDS.get(read.__name__, 'one of its values')}.") from error
     if option.choices is not None and converted not in option.choices:
         raise ValueError(f"{statement}, which does not exist.{nearest(str(value), map(str, option.choices))}")
     return converted
@@ -197,27 +223,25 @@ def _one_value(option: argparse.Action, value: Any, statement: str) -> Any:
 
 def _from_words(name: str, value: Any) -> Any:
     """The value of an option on the command line, where a mapping is JSON text."""
-    read = _mapping(value, f"--{name} {value}")
+    read = _mapping(value, f"--{name} {value}", EXAMPLES.get(name))
     if name in EXAMPLES and not isinstance(read, dict):
         raise ValueError(f"--{name} {value} is no mapping. It should look like --{name} '{EXAMPLES[name]}'.")
     return read
 
 
-def _mapping(value: Any, statement: str) -> Any:
+def _mapping(value: Any, statement: str, example: str | None = None) -> Any:
     """JSON text as the mapping that it stands for; any other value as it is."""
     if not isinstance(value, str) or not value.startswith("{"):
         return value
     try:
         return json.loads(value)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{statement} is not JSON ({error}). It should look like '{{\"rho\": 0.1}}'.") from error
+        shown = example or EXAMPLES["method_args"]
+        raise ValueError(f"{statement} is not JSON ({error}). It should look like '{shown}'.") from error
 
 
-class _Parser(HfArgumentParser):
-    """Raises where argparse prints its whole usage, which has some 150 options, and exits."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message[0].upper()}{message[1:]}. {HELP}")
+class _Parser(OptionParser, HfArgumentParser):
+    """A parser made of dataclasses."""
 
 
 @cache  # 150 options take longer to declare than to read
@@ -229,7 +253,6 @@ def _parser(program: str) -> _Parser:
         usage=f"%(prog)s{' RUN' if program == 'decouple' else ''} [--config RECIPE] [--option value ...]",
         epilog="The options of model and data stand last; the others are those of LTSamConfig and transformers' Trainer."
         + (of_stages if program == "decouple" else ""),
-        allow_abbrev=False,
     )
     parser.add_argument("--config", help="A recipe: a YAML file of these options, or the name of one of ours.")
     return parser
@@ -254,13 +277,6 @@ def _without_token(words: Sequence[str]) -> tuple[str, ...]:
             kept.append(word)
         skip = name == "--hub_token" and not equals
     return tuple(without_secrets(kept))
-
-
-def _refuse(word: str, options: Iterable[str]) -> NoReturn:
-    if not word.startswith("--"):
-        raise ValueError(f"{word!r} is not an option: every value follows an option's name. {HELP}")
-    name = underscored(word).removeprefix("--").partition("=")[0]
-    raise ValueError(f"Unknown option --{name}.{_closest(name, options)} {HELP}")
 
 
 def _closest(name: str, options: Iterable[str]) -> str:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import os
+import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import DynamoBackend
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+
 from hf_ltsam import LTSamConfig
-from hf_ltsam.cli.train.model import OURS
+from hf_ltsam.cli.model_names import OURS, check_model
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import check_data
 from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.preprocessing import check_test_time
+from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, Domain, require
 from hf_ltsam.models.class_vectors import STARTS
-from hf_ltsam.models.clip_source import OPEN_CLIP
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.models.resnet_cifar import HEADS
 from hf_ltsam.runs.files import check_output_folder
@@ -22,6 +29,19 @@ from hf_ltsam.runs.hub import check_token, require_network
 from hf_ltsam.training.checkpoint_folders import checkpoint_folder, last_checkpoint
 from hf_ltsam.training.folder_lock import folder_lock
 from hf_ltsam.training.refusals import check_arguments
+
+LOGGERS = {  # --report_to -> its package
+    "azure_ml": "azureml-sdk", "clearml": "clearml", "codecarbon": "codecarbon", "comet_ml": "comet_ml",
+    "dagshub": "dagshub", "dvclive": "dvclive", "mlflow": "mlflow", "neptune": "neptune", "swanlab": "swanlab",
+    "tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb",
+}  # fmt: skip
+ANY_COUNT = Domain("a whole number of at least 0", lambda x: x >= 0 and float(x).is_integer())
+SEED = Domain("a whole number from 0 to 2^32 - 1", lambda x: 0 <= x < 2**32 and float(x).is_integer())
+DOMAINS = {  # of numbers that transformers takes as they come
+    "learning_rate": NON_NEGATIVE, "weight_decay": NON_NEGATIVE, "max_grad_norm": NON_NEGATIVE, "adam_epsilon": NON_NEGATIVE,
+    "adam_beta1": BELOW_ONE, "adam_beta2": BELOW_ONE, "seed": SEED, "data_seed": SEED, "dataloader_num_workers": ANY_COUNT,
+    "gradient_accumulation_steps": COUNT, "per_device_eval_batch_size": COUNT, "eval_accumulation_steps": COUNT,
+}  # fmt: skip
 
 
 def check(run: Run) -> None:
@@ -46,8 +66,17 @@ def check(run: Run) -> None:
             "--dataloader_drop_last true leaves out test images too, in transformers' Trainer. Choose a "
             "--per_device_train_batch_size that leaves no tiny last batch instead."
         )
+    if config.prediction_loss_only:
+        raise ValueError("--prediction_loss_only true leaves nothing to measure accuracies by: leave it out.")
+    if config.torch_compile_backend is not None:
+        check_choice(
+            "torch_compile_backend", config.torch_compile_backend.lower(), [b.value.lower() for b in DynamoBackend]
+        )
+    _check_optimizer(config.optim_args)
+    _check_loggers(config.report_to)
     check_test_time(run.data.test_time)
     _check_numbers(run)
+    _check_memory(config, run.data.image_size)
     _check_augmentation(run)
     _check_model(run)
     check_data(run.data)
@@ -64,6 +93,9 @@ def check(run: Run) -> None:
 
 def _check_numbers(run: Run) -> None:
     config = run.config
+    for name, domain in DOMAINS.items():
+        if getattr(config, name) is not None:
+            require(domain, "LTSamConfig", **{name: getattr(config, name)})
     least_one = {"per_device_train_batch_size": config.per_device_train_batch_size, "image_size": run.data.image_size}
     least_one["max_per_class"] = run.model.max_per_class
     if config.max_steps <= 0:
@@ -71,6 +103,44 @@ def _check_numbers(run: Run) -> None:
     for name, value in least_one.items():
         if value is not None and value <= 0:
             raise ValueError(f"--{name} must be positive, got {value:g}.")
+
+
+def _check_memory(config: LTSamConfig, image_size: int | None) -> None:
+    """Refuse images of which one batch is larger than the machine: the system would end the process without a word."""
+    batch = config.per_device_train_batch_size * 3 * 4 * (image_size or 0) ** 2  # float32
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if batch > memory:
+        raise ValueError(
+            f"--image_size {image_size}: {config.per_device_train_batch_size} images take {batch / 1e9:,.0f} GB, and this "
+            f"machine has {memory / 1e9:,.0f} GB. Smaller images, or a smaller --per_device_train_batch_size."
+        )
+
+
+def _check_optimizer(arguments: str | None) -> None:
+    for argument in filter(None, (arguments or "").replace(" ", "").split(",")):
+        if not re.fullmatch(r"\w+=[^=]+", argument):
+            raise ValueError(
+                f"--optim_args {arguments}: {argument!r} has not the form NAME=VALUE, such as momentum=0.9."
+            )
+        name, _, value = argument.partition("=")
+        if name in ("momentum", "dampening") and not _is_number(value):
+            raise ValueError(f"--optim_args {arguments}: {name} must be a number, got {value!r}.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _check_loggers(names: Sequence[str]) -> None:
+    """Refuse loggers whose packages are missing; the Trainer would, after data are loaded."""
+    available = get_available_reporting_integrations()
+    for name in names:
+        check_choice("report_to", name, (*INTEGRATION_TO_CALLBACK, "all", "none"))
+        if name not in available and name in LOGGERS:
+            raise ValueError(f"--report_to {name} needs a package that is not installed: pip install {LOGGERS[name]}.")
 
 
 def _check_augmentation(run: Run) -> None:
@@ -110,12 +180,7 @@ def _check_model(run: Run) -> None:
         return
     if "depth" in run.settings:
         warnings.warn(f"Not used: --depth. {name} has its own shape; it is for {OURS}.", stacklevel=2)
-    if name.startswith(OPEN_CLIP):
-        return
-    if not Path(name).is_dir() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
-        raise FileNotFoundError(
-            f"--model {name}: there is no such folder, and names on the Hub have the form OWNER/NAME."
-        )
+    check_model(name, model.pretrained)
 
 
 def resume_point(config: LTSamConfig) -> str | bool:

@@ -18,6 +18,7 @@ from transformers import (
 from transformers.utils import logging
 
 from hf_ltsam import CifarResNetConfig
+from hf_ltsam.cli.model_names import OURS, timm_architecture, timm_config, timm_preprocessing
 from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.data.class_names import Names, comparable, contradiction, names_of_model
 from hf_ltsam.data.preprocessing import saved_image_processor
@@ -30,7 +31,6 @@ from hf_ltsam.training.training_set import without_adapter
 
 logger = logging.get_logger(__name__)
 
-OURS = "cifar_resnet"
 SCALE = 25.0  # of a cosine head on a pretrained model; LIFT (Shi et al. 2024)
 Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std per channel
 
@@ -72,6 +72,9 @@ def build_model(
         raise ValueError(
             f"--num_channels {num_channels} needs --model {OURS}; others take colour images, grey ones too."
         )
+    if (architecture := _untrained_timm(arguments)) is not None:
+        config = timm_config(architecture, num_labels=len(class_names), label_names=list(class_names), **labels)
+        return _with_head(AutoModelForImageClassification.from_config(config), arguments)
     if is_clip(arguments.model):
         return _clip(arguments, class_names, device, progress)
     if arguments.init == "text":
@@ -90,6 +93,11 @@ def _cifar_resnet(arguments: ModelArguments, labels: dict[str, Any], num_channel
         **labels,
     )
     return AutoModelForImageClassification.from_config(config)
+
+
+def _untrained_timm(arguments: ModelArguments) -> str | None:
+    """The name inside timm of one of its models that starts at random: it needs no Hub."""
+    return None if arguments.pretrained else timm_architecture(arguments.model)
 
 
 def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: dict[str, Any]) -> PreTrainedModel:
@@ -238,6 +246,9 @@ def wanted_format(arguments: ModelArguments) -> ImageFormat:
     Raises:
         OSError: there is no model of that name, or no image processor beside it.
     """
+    if (architecture := _untrained_timm(arguments)) is not None:
+        timm = timm_preprocessing(architecture)
+        return ImageFormat(timm["input_size"][-1], (tuple(timm["mean"]), tuple(timm["std"])))
     if arguments.model == OURS:
         return ImageFormat()
     stated = saved_image_processor(arguments.model).to_dict()

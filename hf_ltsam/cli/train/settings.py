@@ -63,8 +63,8 @@ class ModelArguments:
     adapter: str | None = field(
         default=None,
         metadata={
-            "help": "What is trained: adaptformer, vpt, ssf, lora or another PEFT method, with the classifier; none for "
-            "encoder blocks and classifier. None: all weights."
+            "help": "What is trained: adaptformer, vpt_deep, ssf, lora or another PEFT method, with the classifier; none "
+            "for encoder blocks and classifier. None: all weights."
         },
     )
     adapter_args: dict[str, Any] | str | None = field(
@@ -100,8 +100,8 @@ class DataArguments:
     builder: str = field(
         default="auto",
         metadata={
-            "help": "auto, image_folder, hub (also folders of Parquet files), cifar_lt (the CIFAR images), or a long-tailed "
-            "set of `ltsam data list`, such as imagenet_lt, over your own copy of the images (--dataset FOLDER)."
+            "help": "auto, image_folder, hub (also folders of Parquet files), or a long-tailed set of `ltsam data list`, "
+            "such as cifar10_lt or imagenet_lt, over your own copy of the images (--dataset FOLDER)."
         },
     )
     lists: str | None = field(

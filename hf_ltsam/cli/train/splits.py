@@ -29,6 +29,10 @@ from hf_ltsam.data.labels import LABEL_NAMES, class_label_columns, read_label_co
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.training.second_stage.tau import hold_out
 
+CIFAR = (
+    "cifar_lt"  # whichever of cifar10_lt and cifar100_lt the files are of; recipes have it, the lists of names do not
+)
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -114,7 +118,8 @@ def check_data(arguments: DataArguments) -> None:
         raise FileNotFoundError(
             f"--dataset {source}: there is no such folder, and names on the Hub have the form OWNER/NAME."
         )
-    check_choice("builder", arguments.builder, (*builders(), "auto"))
+    if arguments.builder != CIFAR:
+        check_choice("builder", arguments.builder, (*(name for name in builders() if name != CIFAR), "auto"))
     check_choice("normalisation", arguments.normalisation, (*CUSTOMARY_NORMALISATION, "auto"))
     profile_named(arguments.profile)
     _check_lists(arguments)
@@ -202,7 +207,7 @@ def builders() -> dict[str, Callable[[DataArguments], DatasetDict]]:
     return {
         "hub": _from_hub,
         "image_folder": _from_image_folder,
-        "cifar_lt": _from_cifar,
+        CIFAR: _from_cifar,
         **dict.fromkeys(long_tailed_sets(), _from_catalogue),
     }
 

@@ -42,17 +42,13 @@ class Checkpoint:
 
 
 def check_model_name(name: str) -> None:
-    """Refuse what can only be a folder and is not there, or is no checkpoint, without loading anything.
+    """Refuse a folder that is no checkpoint, without loading anything.
 
     Raises:
         FileNotFoundError: saying which.
     """
     folder = Path(name)
     if not folder.is_dir():
-        if name.count("/") > 1 or name.startswith((".", "/", "~")):
-            raise FileNotFoundError(
-                f"--model {name}: there is no such folder, and names on the Hub have the form OWNER/NAME."
-            )
         return
     run = RunFolder(folder)
     if not run.has(CONFIG) or not run.has_weights:

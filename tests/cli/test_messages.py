@@ -1,0 +1,416 @@
+"""What the command line says when something is wrong: in its own words, in one message, without a traceback."""
+
+import ast
+import re
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import safetensors
+import torch
+from cli.test_cli import run
+
+import hf_ltsam
+from hf_ltsam import LOSSES, METHODS, LTSamConfig, make_loss, make_method
+from hf_ltsam.cli import model_names
+from hf_ltsam.cli.main import COMMANDS
+from hf_ltsam.cli.train import train
+from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.cli.train.settings import ModelArguments
+from hf_ltsam.cli.wording import in_options
+from hf_ltsam.hyperparameters import _letters, canonical
+from hf_ltsam.training.second_stage import SECOND_STAGES
+
+PYTHON = re.compile(r"(?<!-)\b[a-z]\w*=(?!=)|\b[A-Z]\w+\(\w+=|Traceback|<class|\bself\.|\w\(\.\.\.\)")
+
+
+def refusal(capsys, *words):
+    status, _, err = run(capsys, *map(str, words))
+    assert status == 2, f"{words}: {err}"
+    assert err.count("error: ") == 1 and "Traceback" not in err  # bars may stand before it
+    return err.partition("error: ")[2].partition("\n(LTSAM_TRACEBACK")[0]
+
+
+# One parser: options
+
+
+WRONG_OPTIONS = [  # words of every command that has options of its own, and what is said
+    (("train", "--lerning-rate", "1"), "Unknown option --lerning_rate. Did you mean --learning_rate"),
+    (("train", "--seed", "x"), "--seed x must be a whole number."),
+    (("train", "--seed", "1.5"), "--seed 1.5 must be a whole number."),
+    (("train", "--weight-decay", "x"), "--weight_decay x must be a number."),
+    (("train", "--use_cpu", "maybe"), "--use_cpu maybe must be true or false."),
+    (("train", "--seed"), "--seed stands without its value."),
+    (("train", "images"), "'images' is not an option: every value follows an option's name."),
+    (("train", "--lr_scheduler_type", "cosin"), "--lr_scheduler_type cosin does not exist. Did you mean 'cosine'"),
+    (("train", "--save_strategy", "epcoh"), "--save_strategy epcoh does not exist. Did you mean 'epoch'"),
+    (("train", "--method_args", "[1]"), '--method_args [1] is no mapping. It should look like --method_args \'{"rho":'),
+    (("train", "--loss_args", "{"), "--loss_args { is not JSON"),
+    (("decouple", "run", "--second_stge", "crt"), "Unknown option --second_stge. Did you mean --second_stage"),
+    (
+        ("evaluate", "--model", "x", "--sets", "y", "--batchsize", "3"),
+        "Unknown option --batchsize. Did you mean --batch_size",
+    ),
+    (("evaluate",), "Missing: --model, --sets."),
+    (("sharpness", "run", "--surface", "3d"), "--surface 3d does not exist. Did you mean"),
+    (("sharpness", "run", "--surface", "1d", "--span", "1"), "--span takes 2 values."),
+    (("corrupt", "--dataset", "x"), "Missing: --output."),
+    (("data", "inof"), "The command inof does not exist. Did you mean 'info'?"),
+    (("data", "info", "cifar10_lt", "--profle", "step"), "Unknown option --profle. Did you mean --profile?"),
+    (("data", "info", "cifar10_lt", "--profile", "stp"), "--profile stp does not exist. Did you mean 'step'?"),
+    (("export", "run"), "Missing: OUT."),
+    (("push", "run", "owner/name", "--private=1"), "--private takes no value, got '1'."),
+    (("card", "run", "other"), "'other' is one word too many."),
+    (("methods", "--lsit"), "Unknown option --lsit."),
+    (("recipes", "--jsn"), "Unknown option --jsn. Did you mean --json?"),
+    (("report",), "Missing: RUN."),
+    (("reproduce", "x", "--seeds", "x"), "--seeds x must be a whole number."),
+    (("demo", "--seed", "3"), "Unknown option --seed. Did you mean --seeds?"),
+    (("demo", "--seeds", "x"), "--seeds x must be a whole number of at least 1."),
+    (("demo", "--seeds", "0"), "--seeds 0 must be a whole number of at least 1."),
+    (("train", "--debug", "x"), "--debug x is none of its values. Valid: tpu_metrics_debug, underflow_overflow."),
+    (("train", "--lr_scheduler_kwargs", "x"), "--lr_scheduler_kwargs x is no mapping. It should look like"),
+    (("train", "--dataset", "x", "--output_dir", ""), "--output_dir is empty: name a place, or leave it out."),
+    (("sharpness", "run", "--points", "1"), "--points must be at least 2, got 1"),
+    (("corrupt", "--dataset", __file__, "--output", "x"), f"--dataset {__file__} cannot be read: "),
+    (("trian",), "Unknown command 'trian'. Did you mean 'train'"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG_OPTIONS, ids=[" ".join(words) for words, _ in WRONG_OPTIONS])
+def test_a_wrong_option_is_one_message_with_the_nearest(capsys, words, said):
+    assert refusal(capsys, *words).startswith(said)
+
+
+def test_every_command_is_in_that_table():
+    assert {words[0] for words, _ in WRONG_OPTIONS} >= set(COMMANDS)
+
+
+def test_scripts_are_refused_as_the_commands_are(capsys):
+    """Those of training_scripts/ call the modules, not `ltsam`."""
+    from hf_ltsam.cli.evaluate import command as evaluate
+
+    assert evaluate._parser().parse_args(["--model", "x", "--sets", "y", "--batch-size", "3"]).batch_size == 3
+    for main, words in ((evaluate.main, ["--modle", "x"]), (train.main, ["--lerning-rate", "1"])):
+        with pytest.raises(SystemExit) as exit_:
+            main(words)
+        assert exit_.value.code == 2 and capsys.readouterr().err.startswith("error: ")
+
+
+# One wording: settings
+
+
+WORDINGS = [
+    ("LTSamConfig(swa_start=...) must be in [0, 1)", "--swa_start must be in [0, 1)"),
+    ("LTSamConfig(load_best_model_at_end=True) does not", "--load_best_model_at_end true does not"),
+    ("FocalSAM(rho=...) must be positive, got -1.", "rho in --method_args must be positive, got -1."),
+    ("Piecewise(values=...) must hold", "values in --method_args must hold"),
+    ("VectorScaling(tau=...) must be", "tau in --loss_args must be"),
+    ("TauNorm(taus=...) must be a list", "taus in --second_stage_args must be a list"),
+    ("Reweighting(scheme=...) does not know 'x'.", "--reweighting does not know 'x'."),
+    ("`RandAugment(magnitude=...)` must be", "--randaugment_magnitude must be"),
+    ("optim='lomo' does not go", "--optim lomo does not go"),
+    ("resume_from_checkpoint='a/b-1' is not a folder", "--resume_from_checkpoint a/b-1 is not a folder"),
+    ("set tail_threshold in LTSamConfig (classes", "set --tail_threshold (classes"),
+    ("set `tail_threshold` (the", "set --tail_threshold (the"),
+    ('(CifarResNetConfig(head="cosine"); a', "(--head cosine; a"),
+    ("in runs/second_stage/x.yaml", "in runs/second_stage/x.yaml"),  # a path
+    ("got 'tail_threshold'. Did you mean 'max_steps'?", "got 'tail_threshold'. Did you mean 'max_steps'?"),  # values
+    ("--max_steps 3 is", "--max_steps 3 is"),  # an option already
+    ("no such --tail_threshold=3", "no such --tail_threshold=3"),
+    ("ClassStatistics(counts=...) needs 2", "ClassStatistics(counts=...) needs 2"),  # not an option
+]
+
+
+@pytest.mark.parametrize(("message", "said"), WORDINGS)
+def test_settings_become_options(message, said):
+    import hf_ltsam.adapters.factory  # noqa: F401 (registries that have been read know their classes)
+    from hf_ltsam.cli.train.arguments import _options
+
+    assert in_options(message, _options("train")) == said
+
+
+def test_a_command_without_options_keeps_its_messages():
+    assert in_options("LTSamConfig(swa_start=...)", ()) == "LTSamConfig(swa_start=...)"
+
+
+WRONG_SETTINGS = [  # more than one layer deep: words after --dataset images, and a part of the answer
+    ("--method samm", "Unknown method 'samm'. Did you mean 'sam'"),
+    ('--method focal_sam --method_args {"rho":-1}', "rho in --method_args must be non-negative and finite, got -1."),
+    ('--loss la --loss_args {"tau":-1}', "tau in --loss_args must be non-negative"),
+    ("--loss nope", "Unknown loss 'nope'."),
+    ("--loss ldam", "has no cosine head: on unbounded logits they mean nothing. Give it a cosine head (--head cosine;"),
+    ("--method imbsam", "ImbSAM splits head from tail: set --tail_threshold (classes"),
+    ("--depth 7", "--depth must be 6n + 2"),
+    ("--spectral_norm conv1 --spectral_norm_iterations 0", "--spectral_norm_iterations must be a whole number"),
+    ("--optim lomo", "--optim lomo does not go with"),
+    ("--reweighting nope", "--reweighting does not know 'nope'."),
+    ("--swa_interval 3", "--swa_interval 3 says how weights are averaged, but not from when on: set --swa_start"),
+    ("--report_to nope", "--report_to nope does not exist."),
+    ("--report_to dvclive", "--report_to dvclive needs a package that is not installed: pip install dvclive."),
+    ("--torch_compile_backend inductr", "--torch_compile_backend inductr does not exist. Did you mean 'inductor'"),
+    ("--learning_rate nan", "--learning_rate must be non-negative and finite, got nan."),
+    ("--weight_decay -1", "--weight_decay must be non-negative and finite, got -1.0."),
+    ("--gradient_accumulation_steps 0", "--gradient_accumulation_steps must be a whole number of at least 1, got 0."),
+    ("--per_device_eval_batch_size 0", "--per_device_eval_batch_size must be a whole number of at least 1, got 0."),
+    ("--eval_accumulation_steps 0", "--eval_accumulation_steps must be a whole number of at least 1, got 0."),
+    ("--dataloader_num_workers -1", "--dataloader_num_workers must be a whole number of at least 0, got -1."),
+    ("--optim_args nonsense", "'nonsense' has not the form NAME=VALUE, such as momentum=0.9."),
+    ("--optim_args momentum=x", "momentum must be a number, got 'x'."),
+    (
+        "--prediction_loss_only true",
+        "--prediction_loss_only true leaves nothing to measure accuracies by: leave it out.",
+    ),
+    (
+        '--loss ldam --head cosine --loss_args {"s":10}',
+        "Make them equal: --loss_args '{\"s\": 30}', or a head with --cosine_scale 10.",
+    ),
+    ("--image_size 1000000", "--image_size 1000000: 8 images take 96,000 GB, and this machine has "),
+    ("--imbalance_ratio 1000", "would get no image at --imbalance_ratio 1000: the largest class has 12"),
+    ("--held_out_per_class 2", "--held_out_per_class 2, but "),
+    ("--resume_from_checkpoint nowhere", "--resume_from_checkpoint nowhere is not a folder."),
+    ("--train_split trian", "Did you mean 'train'?"),
+    ("--output_dir FILE", "--output_dir "),
+    ("--model FILE", "is a file: name the folder that it lies in."),
+    ("--model EMPTY", "holds no model: there is no config.json in it."),
+    ("--model JUNK", "its config.json describes no model ("),
+    ("--dataset EMPTY", "needs at least 2 class folders with images, it has 0."),
+    ("--dataset FILE", "is a file: give the folder that it lies in."),
+    ("--config EMPTY", ""),
+    ("--adapter vpt", "--adapter vpt does not exist. Did you mean 'vpt_deep'"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG_SETTINGS)
+def test_a_wrong_setting_is_told_in_options(words, said, capsys, images, tmp_path):
+    places = {"FILE": tmp_path / "file.txt", "EMPTY": tmp_path / "empty", "JUNK": tmp_path / "junk"}
+    places["FILE"].write_text("x")
+    places["EMPTY"].mkdir()
+    places["JUNK"].mkdir()
+    (places["JUNK"] / "config.json").write_text("{}")
+    given = [str(places.get(word, word)) for word in words.split()]
+    quick = ["--dataset", images, "--use_cpu", "true", "--output_dir", tmp_path / "out"]
+    message = refusal(capsys, "train", *quick, *given)
+    assert said in message
+    assert not PYTHON.search(message.replace("momentum=", "")), message
+
+
+# Errors that are not refusals
+
+
+FOREIGN = [
+    (
+        torch.OutOfMemoryError("CUDA out of memory."),
+        "The accelerator's memory is full (CUDA out of memory). A smaller --per_d",
+    ),
+    (
+        MemoryError(),
+        "The memory of this machine is full (MemoryError). A smaller --per_device_train_batch_size needs less",
+    ),
+    (
+        safetensors.SafetensorError("header too large"),
+        "A file of weights is damaged or cut off (header too large): take an",
+    ),
+    (
+        ModuleNotFoundError("No module named 'wandb'", name="wandb"),
+        "A package is missing, or too old for this: No module n",
+    ),
+    (huggingface_hub.errors.HTTPError("no route"), "The network failed: no route. The same command tries again."),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), FOREIGN, ids=[type(error).__name__ for error, _ in FOREIGN])
+def test_errors_of_the_machine_are_one_message(error, said, capsys, monkeypatch, images, tmp_path):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(train, "load_splits", fail)
+    words = ["--dataset", images, "--use_cpu", "true", "--output_dir", tmp_path / "out"]
+    assert refusal(capsys, "train", *words).startswith(said)
+
+
+FAULTS = [KeyError("x"), RuntimeError("x"), TypeError("x"), AssertionError("x"), ImportError("x", name="hf_ltsam.nope")]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[type(fault).__name__ for fault in FAULTS])
+def test_a_fault_of_ours_says_so_before_its_traceback(fault, capsys, monkeypatch):
+    def fail(_):
+        raise fault
+
+    monkeypatch.setattr(train, "main", fail)
+    with pytest.raises(type(fault)):
+        run(capsys, "train")
+    err = capsys.readouterr().err
+    assert (
+        err.startswith(f"error: {type(fault).__name__}, which is a fault of hf_ltsam")
+        and "report it as an issue" in err
+    )
+
+
+def test_a_type_error_that_we_raise_is_a_refusal(capsys, monkeypatch):
+    from hf_ltsam.training.refusals import check_types
+
+    monkeypatch.setattr(train, "main", lambda _: check_types("no config", None, None))
+    assert "must be an LTSamConfig" in refusal(capsys, "train")
+
+
+# Names as papers write them
+
+
+SPELLINGS = [
+    ("method", "focal-sam FocalSAM Focal-SAM focalsam FOCAL_SAM", "focal_sam"),
+    ("method", "imb_sam ImbSAM imb-sam", "imbsam"),
+    ("method", "SSE-SAM CC-SAM", None),
+    ("loss", "la LA logit-adjustment LogitAdjustment la_loss", "logit_adjustment"),
+    ("loss", "ce CE CrossEntropy cross-entropy", "cross_entropy"),
+    ("loss", "vs VS vs_loss", "vector_scaling"),
+    ("loss", "ib", "influence_balanced"),
+    ("loss", "BS", "balanced_softmax"),
+    ("loss", "CB", "class_balanced"),
+    ("loss", "LAS", "label_aware_smoothing"),
+    ("loss", "LDAM", "ldam"),
+]
+
+
+@pytest.mark.parametrize(("setting", "names", "key"), SPELLINGS)
+def test_names_are_understood_as_papers_write_them(setting, names, key):
+    registry, make = {"method": (METHODS, make_method), "loss": (LOSSES, make_loss)}[setting]
+    for name in names.split():
+        wanted = key or name.lower().replace("-", "_")
+        assert type(make(name)) is registry[wanted]
+        assert getattr(LTSamConfig("x", use_cpu=True, **{setting: name}), setting) == wanted
+        assert parse(["--dataset", "x", "--use_cpu", "true", f"--{setting}", name]).settings[setting] == wanted
+
+
+def test_no_two_entries_of_a_registry_have_one_spelling():
+    for registry in (METHODS, LOSSES, SECOND_STAGES):
+        taken = {}
+        for key, entry in registry.items():
+            for spelling in {_letters(key), _letters(entry.__name__), _letters(entry.title)}:
+                assert taken.setdefault(spelling, key) == key
+        assert all(canonical(registry, entry.title) == key for key, entry in registry.items())
+        assert canonical(registry, "nope") == "nope"
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [
+        ("drw", "cross_entropy"),
+        ("DRW", "cross_entropy"),
+        ("ldam_drw", "ldam"),
+        ("LDAM-DRW", "ldam"),
+        ("ce+drw", "cross_entropy"),
+    ],
+)
+def test_a_deferred_reweighting_is_understood_as_a_loss(name, loss):
+    config = LTSamConfig("x", use_cpu=True, loss=name)
+    assert (config.loss, config.reweighting, config.reweighting_start) == (loss, "effective_number", 0.8)
+    stated = LTSamConfig("x", use_cpu=True, loss=name, reweighting="inverse", reweighting_start=0.5)
+    assert (stated.loss, stated.reweighting, stated.reweighting_start) == (loss, "inverse", 0.5)
+
+
+def test_another_spelling_keeps_the_hyperparameters_of_the_recipe():
+    run = parse(
+        ["--config", "cifar100_lt_ir100_la_focal_sam", "--method", "FocalSAM", "--loss", "LA", "--use_cpu", "true"]
+    )
+    assert run.config.method_args == {"rho": 0.3, "gamma": 3.2, "lam": 0.8} and run.config.loss_args == {"tau": 1.0}
+
+
+# Models
+
+
+class Answers:
+    """The Hub's answer to a question about a model."""
+
+    def __init__(self, error):
+        self.error, self.asked = error, 0
+
+    def model_info(self, name, timeout):
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+
+
+def of_hub(kind):
+    import httpx2 as client
+
+    return kind("404", response=client.Response(404, request=client.Request("GET", "https://x")))
+
+
+HUB = [
+    (lambda: None, "goole/vit", True, None),
+    (lambda: of_hub(huggingface_hub.errors.RepositoryNotFoundError), "timm/resnet18.a1_in2k", True,
+     r"--model timm/resnet18.a1_in2k is neither a folder here nor a model on the Hub that you may read. Did you mean timm/resnet18.a1_in1k"),
+    (lambda: of_hub(huggingface_hub.errors.RepositoryNotFoundError), "resnet18", True, "Did you mean timm/resnet18.* --pretrained false builds it"),
+    (lambda: of_hub(huggingface_hub.errors.RepositoryNotFoundError), "cifar_resnt", True, "Did you mean cifar_resnet?"),
+    (lambda: of_hub(huggingface_hub.errors.GatedRepoError), "a/gated", True, "--model a/gated is gated: accept its terms at http"),
+    (lambda: huggingface_hub.errors.OfflineModeIsEnabled("x"), "a/b", True, "is not on this machine, and HF_HUB_OFFLINE=1 forbids the network"),
+    (lambda: huggingface_hub.errors.HTTPError("refused"), "a/b", True, r"not on this machine, and the Hub cannot be reached \(refused\)\."),
+    (lambda: huggingface_hub.errors.HTTPError("refused"), "timm/resnet18.a1_in1k", False, None),
+    (lambda: huggingface_hub.errors.HTTPError("refused"), "resnet18", False, None),
+    (lambda: huggingface_hub.errors.HTTPError("refused"), "cifar_resnet", True, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "name", "pretrained", "said"), HUB)
+def test_a_model_that_is_not_there_is_one_question_and_one_line(error, name, pretrained, said, monkeypatch):
+    answers = Answers(error())
+    monkeypatch.setattr(model_names, "HfApi", lambda: answers)
+    if said is None:
+        model_names.check_model(name, pretrained)
+    else:
+        with pytest.raises(OSError, match=said) as refused:
+            model_names.check_model(name, pretrained)
+        assert answers.asked == 1 and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["timm/resnet18.a1_in1k", "resnet18"])
+def test_timm_models_start_at_random_without_the_hub(name, monkeypatch):
+    from hf_ltsam.cli.train.model import build_model, wanted_format
+
+    arguments = ModelArguments(model=name, pretrained=False)
+    model = build_model(arguments, ["cat", "dog", "eel"])
+    assert model.config.num_labels == 3 and model.eval()(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 3)
+    assert wanted_format(arguments).size == 224
+
+
+# Messages of our own source
+
+
+def test_no_message_of_the_command_line_names_python():
+    """Of what `cli/` raises itself; for what lies below there is `in_options`."""
+    for path in sorted((Path(hf_ltsam.__file__).parent / "cli").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                texts = [part.value for part in ast.walk(node.exc) if isinstance(part, ast.Constant)]
+                for text in filter(lambda part: isinstance(part, str), texts):
+                    assert not re.search(
+                        r"\b[A-Z]\w+\(\w+=|\w+=\.\.\.|=True|=False",
+                        text.replace("=...", "", 1) if "NAME" in text else text,
+                    ), f"{path}: {text}"
+
+
+def test_a_default_is_stated_once():
+    """A help text shows the default by %(default)s, so that it is the one that holds."""
+    stated = re.compile(r"default: [\d.]|\(\d[\d.]*\)$")
+    for path in sorted((Path(hf_ltsam.__file__).parent / "cli").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for keyword in getattr(node, "keywords", []):
+                if keyword.arg == "help" and isinstance(keyword.value, ast.Constant):
+                    assert not stated.search(str(keyword.value.value)), f"{path}: {keyword.value.value}"
+
+
+@pytest.mark.parametrize("name", ["cifar10_lt", "CIFAR-10-LT", "cifar10-lt"])
+def test_data_sets_have_one_name_everywhere(name, capsys):
+    assert run(capsys, "data", "info", name)[0] == 0
+    assert parse(["--dataset", "x", "--use_cpu", "true", "--builder", name]).data.builder == "cifar10_lt"
+
+
+def test_the_old_name_of_both_cifar_sets_is_read_and_not_listed(capsys):
+    from hf_ltsam.cli.train.splits import DataArguments, builders, check_data
+
+    assert "cifar_lt" in builders()
+    check_data(DataArguments(dataset="uoft-cs/cifar10", builder="cifar_lt"))
+    with pytest.raises(ValueError, match=r"Did you mean .*Valid: auto, cifar100_lt, cifar10_lt, hub"):
+        check_data(DataArguments(dataset="x", builder="cifar_ltt"))
+    assert "Did you mean 'cifar10_lt' or 'cifar100_lt'" in refusal(capsys, "data", "info", "cifar_lt")
