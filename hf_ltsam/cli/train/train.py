@@ -34,7 +34,7 @@ from hf_ltsam.models.views import Preprocessing
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.predictions import predictions_of
 from hf_ltsam.runs.record import RunRecord
-from hf_ltsam.training.checkpoint_folders import last_complete_checkpoint
+from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_checkpoint
 from hf_ltsam.training.prediction import predict_logits
 from hf_ltsam.training.refusals import check_head, check_split
 from hf_ltsam.training.second_stage import SecondStageTrainer
@@ -164,4 +164,5 @@ def _way_back(config: LTSamConfig) -> str:
     checkpoint = last_complete_checkpoint(config.output_dir)
     if checkpoint is None:
         return "No checkpoint was written yet, so there is nothing to resume (--save_strategy, --save_steps)."
-    return f"The same command with --resume_from_checkpoint true goes on from {checkpoint}."
+    value = "true" if checkpoint == last_checkpoint(config.output_dir) else str(checkpoint)
+    return f"The same command with --resume_from_checkpoint {value} goes on from {checkpoint}."
