@@ -23,13 +23,30 @@ def user_errors() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         print(f"\nInterrupted. {interrupt}".rstrip(), file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError, NotImplementedError) as error:
-        if os.environ.get(TRACEBACK) == "1":
+    except Exception as error:
+        from hf_ltsam.runs.files import without_room
+
+        full = without_room(error)  # torch, safetensors and datasets have types of their own for it
+        is_expected = full is not None or isinstance(error, ValueError | OSError | NotImplementedError)
+        if os.environ.get(TRACEBACK) == "1" or not is_expected:
             raise
         notes = vars(error).get("__notes__", [])  # of whoever knew more on its way
-        lines = [f"error: {in_options(str(error))}", *notes, f"({TRACEBACK}=1 shows where it was raised.)"]
+        lines = [
+            f"error: {in_options(str(error))}",
+            *notes,
+            *_advice(error, full),
+            f"({TRACEBACK}=1 shows where it was raised.)",
+        ]
         print("\n".join(lines), file=sys.stderr)
         sys.exit(2)
+
+
+def _advice(error: Exception, full: BaseException | None) -> list[str]:
+    """About a disk without room, unless the message has some."""
+    if full is None or "room" in str(error):
+        return []
+    reason = "" if full is error else f"{full}. "
+    return [f"{reason}Make room on the disk: what was complete before is kept."]
 
 
 def in_options(message: str) -> str:

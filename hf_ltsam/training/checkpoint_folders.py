@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers.trainer_utils import sort_checkpoints
 from transformers.utils import logging
 
+from hf_ltsam.runs.files import not_written
 from hf_ltsam.runs.folder import MANIFEST, STATE, WEIGHTS, RunFolder
 from hf_ltsam.runs.manifest import damage, write_manifest
 
@@ -32,15 +36,6 @@ _OF_DEEPSPEED = "latest"
 
 ASIDE = "_writing"  # transformers pushes nothing with a leading underscore to the Hub
 _REPLACED = "replaced-"
-_WORDS_OF_THE_DISK = (
-    "os error",
-    "I/O error",
-    "PytorchStreamWriter",
-    "inline_container",
-    "write failed",
-    "No space left",
-    "iostream",
-)
 
 
 class CheckpointError(OSError):
@@ -160,6 +155,23 @@ def check_complete(folder: Path) -> None:
     )
 
 
+@contextmanager
+def readable(folder: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Name the checkpoint whose files torch or safetensors cannot read: of one without a manifest nothing says so before.
+
+    Raises:
+        DamagedFileError: in the place of their errors.
+    """
+    try:
+        yield
+    except (SafetensorError, EOFError, OSError, UnpicklingError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):
+            raise
+        raise ValueError(
+            f"{folder} is damaged ({type(error).__name__}: {error}). Resume from another checkpoint."
+        ) from error
+
+
 def load_tensors(file: Path, device: torch.device) -> Any:
     """What `torch.save` wrote, on a device; an indexed CPU, as processes side by side have it, is no place for it."""
     return torch.load(file, map_location="cpu" if device.type == "cpu" else device, weights_only=True)
@@ -172,18 +184,6 @@ def checkpoint_error(folder: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{not_written(folder, error)} {remains}. Make room or permissions there; save_total_limit needs less."
     )
-
-
-def not_written(path: Path, error: Exception) -> str:
-    """What the disk said, and how much room it has."""
-    there = next(parent for parent in path.absolute().parents if parent.exists())
-    free = shutil.disk_usage(there).free / 2**20
-    return f"{path} could not be written ({type(error).__name__}: {error}; {free:,.0f} MB are free there)."
-
-
-def is_of_the_disk(error: BaseException) -> bool:
-    """Whether an error in saving came from the disk: torch and safetensors say so in their messages alone."""
-    return isinstance(error, OSError) or any(words in str(error) for words in _WORDS_OF_THE_DISK)
 
 
 def _checkpoints(output_dir: str | os.PathLike[str]) -> list[Path]:

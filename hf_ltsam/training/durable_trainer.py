@@ -27,6 +27,7 @@ from transformers.utils import is_datasets_available, logging
 
 from hf_ltsam.models.renamed_weights import load_renamed
 from hf_ltsam.models.spectral_norm import folded_state, load_originals, normalised_layers, save_originals
+from hf_ltsam.runs.files import DamagedFileError, is_of_the_disk
 from hf_ltsam.runs.manifest import damage
 from hf_ltsam.training.checkpoint_folders import (
     ASIDE,
@@ -34,10 +35,10 @@ from hf_ltsam.training.checkpoint_folders import (
     check_complete,
     checkpoint_error,
     checkpoint_folder,
-    is_of_the_disk,
     last_checkpoint,
     last_complete_checkpoint,
     put_in_place,
+    readable,
     rotate,
     tidy,
 )
@@ -296,9 +297,18 @@ class DurableTrainer(Trainer):
             self.save_companions(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not load_renamed(self.model, resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_originals(self.model if model is None else model, resume_from_checkpoint)
+        with readable(resume_from_checkpoint):
+            if not load_renamed(self.model, resume_from_checkpoint):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+            load_originals(self.model if model is None else model, resume_from_checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_rng_state(checkpoint)
 
     def _load_best_model(self) -> None:
         best = str(self.state.best_model_checkpoint)
@@ -381,6 +391,8 @@ def _way_back_noted(output_dir: str) -> Iterator[None]:
     """Every error that ends the training says which checkpoint it can be resumed from."""
     try:
         yield
+    except DamagedFileError:  # of a checkpoint, which says so
+        raise
     except Exception as error:
         complete = last_complete_checkpoint(output_dir)
         if complete is not None:

@@ -99,6 +99,16 @@ def test_without_a_manifest_whole_parts_are_missed(parts, interrupted):
         noisy_trainer(interrupted, **SETTINGS).train(resume_from_checkpoint=True)
 
 
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
+def test_without_a_manifest_a_file_cut_short_ends_in_one_message(name, interrupted):
+    cut_short(interrupted / "checkpoint-8" / name)
+    (interrupted / "checkpoint-8" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="checkpoint-8 is damaged" if not name.endswith("json") else "line"):
+        noisy_trainer(interrupted, **SETTINGS).train(resume_from_checkpoint=True)
+
+
 def test_weights_alone_are_refused_and_start_a_new_training(tmp_path):
     noisy_trainer(tmp_path / "run", max_steps=4, save_only_model=True).train()
     checkpoint = tmp_path / "run" / "checkpoint-4"

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(function, call, er
 
 
 def limited(folder, bytes_per_file, settings):
+    sys.dont_write_bytecode = True  # Python would leave halves of it
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_per_file, hard))
     try:

@@ -9,7 +9,8 @@ In Python: run_training(make_run({"dataset": FOLDER, "method": "focal_sam"})).
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from hf_ltsam.losses.features import check_features
 from hf_ltsam.models.class_vectors import FROM_IMAGES, start_from_images
 from hf_ltsam.models.spectral_norm import normalise_spectrally
 from hf_ltsam.models.views import Preprocessing
+from hf_ltsam.runs.files import is_of_the_disk, not_written
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.predictions import predictions_of
 from hf_ltsam.runs.record import RunRecord
@@ -128,17 +130,38 @@ def finish(
     train_metrics: dict[str, float],
     second_stage: dict[str, Any] | None = None,
 ) -> RunRecord:
-    """Test after the last epoch; save weights, metrics.json, predictions.json and recipe.yaml."""
-    test = predict_test(run, splits, trainer)
-    trainer.save_model(_internal_call=True)  # not pushed yet: the card needs metrics.json
-    trainer.save_state()
-    record = record_of(run, trainer, splits, test, train_metrics, second_stage)
-    if trainer.is_world_process_zero():
-        folder = RunFolder(Path(run.config.output_dir))
-        folder.write_predictions(predictions_of(test.predictions, test.label_ids, splits.class_names))
-        save_recipe(run)
-        folder.write_record(record)  # last: who finds it finds all
+    """Save the weights, test them, and save metrics.json, predictions.json and recipe.yaml.
+
+    Raises:
+        OSError: the disk is full; says what is on it, and how to go on.
+    """
+    with _end_told(run.config):
+        trainer.save_model(
+            _internal_call=True
+        )  # first: they took the time; not pushed yet: the card needs metrics.json
+        trainer.save_state()
+        test = predict_test(run, splits, trainer)
+        record = record_of(run, trainer, splits, test, train_metrics, second_stage)
+        if trainer.is_world_process_zero():
+            folder = RunFolder(Path(run.config.output_dir))
+            folder.write_predictions(predictions_of(test.predictions, test.label_ids, splits.class_names))
+            save_recipe(run)
+            folder.write_record(record)  # last: who finds it finds all
     return record
+
+
+@contextmanager
+def _end_told(config: LTSamConfig) -> Iterator[None]:
+    """A disk that is full after the training ends in one message."""
+    try:
+        yield
+    except Exception as error:
+        if not is_of_the_disk(error):
+            raise
+        file = Path(getattr(error, "filename", None) or config.output_dir)
+        raise OSError(
+            f"The training is at its end, but {not_written(file, error)} Make room there. {_way_back(config)}"
+        ) from error
 
 
 def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionOutput:
