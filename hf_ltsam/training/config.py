@@ -17,6 +17,7 @@ from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.reweighting import Reweighting
 from hf_ltsam.methods import METHODS, Method, make_method
 from hf_ltsam.schedules import epochs_to_shares
+from hf_ltsam.training.interruption import check_launched, join_processes
 
 # Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
 _STOCK_LEARNING_RATE = 5e-5
@@ -184,7 +185,9 @@ class LTSamConfig(TrainingArguments):
         self._check_ascent()
         self._check_averaging()
         require(SHARE, self, loss_start=self.loss_start)
+        join_processes(self)
         super().__post_init__()
+        check_launched(self)
         for name in ("method_args", "loss_args"):
             if not isinstance(getattr(self, name), dict | None):
                 raise ValueError(

@@ -43,7 +43,7 @@ from hf_ltsam.training.checkpoint_folders import (
     tidy,
 )
 from hf_ltsam.training.folder_lock import folder_lock
-from hf_ltsam.training.interruption import SigtermCheckpoint, limit_waiting
+from hf_ltsam.training.interruption import SigtermCheckpoint, check_launched, limit_waiting
 from hf_ltsam.training.loaders import Loaders, replaced
 
 logger = logging.get_logger(__name__)
@@ -100,6 +100,7 @@ class DurableTrainer(Trainer):
         self._resumed: Path | None = None  # the checkpoint that the training began with
         super().__init__(*args, **kwargs)
         self.batch_loaders = self.make_loaders()
+        check_launched(self.args)
         limit_waiting(self.args.ddp_timeout)
         self._sigterm = SigtermCheckpoint()
         if self.args.enable_jit_checkpoint:
