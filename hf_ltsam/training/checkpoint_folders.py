@@ -172,6 +172,21 @@ def readable(folder: str | os.PathLike[str] | None) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def way_back_noted(output_dir: str) -> Iterator[None]:
+    """Every error that ends the training says which checkpoint it can be resumed from."""
+    try:
+        yield
+    except DamagedFileError:  # of a checkpoint, which says so
+        raise
+    except Exception as error:
+        complete = last_complete_checkpoint(output_dir)
+        if complete is not None:
+            value = "True" if complete == last_checkpoint(output_dir) else repr(str(complete))
+            error.add_note(f"{complete} is complete: resume_from_checkpoint={value} goes on from there.")
+        raise
+
+
 def load_tensors(file: Path, device: torch.device) -> Any:
     """What `torch.save` wrote, on a device; an indexed CPU, as processes side by side have it, is no place for it."""
     return torch.load(file, map_location="cpu" if device.type == "cpu" else device, weights_only=True)

@@ -7,8 +7,8 @@ import os
 import shutil
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import update_wrapper
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +27,7 @@ from transformers.utils import is_datasets_available, logging
 
 from hf_ltsam.models.renamed_weights import load_renamed
 from hf_ltsam.models.spectral_norm import folded_state, load_originals, normalised_layers, save_originals
-from hf_ltsam.runs.files import DamagedFileError, is_of_the_disk
+from hf_ltsam.runs.files import is_of_the_disk
 from hf_ltsam.runs.manifest import damage
 from hf_ltsam.training.checkpoint_folders import (
     ASIDE,
@@ -35,12 +35,11 @@ from hf_ltsam.training.checkpoint_folders import (
     check_complete,
     checkpoint_error,
     checkpoint_folder,
-    last_checkpoint,
-    last_complete_checkpoint,
     put_in_place,
     readable,
     rotate,
     tidy,
+    way_back_noted,
 )
 from hf_ltsam.training.folder_lock import folder_lock
 from hf_ltsam.training.interruption import SigtermCheckpoint, check_launched, limit_waiting
@@ -138,7 +137,7 @@ class DurableTrainer(Trainer):
                 self._resumed = checkpoint_folder(resume_from_checkpoint, self.args.output_dir)
                 self._check_complete(self._resumed)
                 self.check_checkpoint(self._resumed)
-            running.enter_context(_way_back_noted(self.args.output_dir))
+            running.enter_context(way_back_noted(self.args.output_dir))
             return super().train(self._resumed and str(self._resumed), trial, ignore_keys_for_eval)
 
     def _check_complete(self, folder: Path) -> None:
@@ -385,18 +384,3 @@ def _apart(state: dict[str, Any]) -> dict[str, Any]:
             tensors[name] = value.clone() if storage in storages else value
             storages.add(storage)
     return tensors
-
-
-@contextmanager
-def _way_back_noted(output_dir: str) -> Iterator[None]:
-    """Every error that ends the training says which checkpoint it can be resumed from."""
-    try:
-        yield
-    except DamagedFileError:  # of a checkpoint, which says so
-        raise
-    except Exception as error:
-        complete = last_complete_checkpoint(output_dir)
-        if complete is not None:
-            value = "True" if complete == last_checkpoint(output_dir) else repr(str(complete))
-            error.add_note(f"{complete} is complete: resume_from_checkpoint={value} goes on from there.")
-        raise

@@ -176,7 +176,8 @@ def test_a_recipe_must_be_names_and_values():
 def test_checkpoints_are_in_the_order_of_the_training(run):
     for step in (1000, 20, 300):
         checkpoint(run, step)
-    (run.path / "checkpoint-best").mkdir()
+    for name in ("checkpoint-best", "checkpoint-old1", "checkpoint-20-copy", "checkpoint-"):
+        (run.path / name).mkdir()
     write(run.path / "checkpoint-7", "a file")
     assert list(run.checkpoints) == [20, 300, 1000]
     middle = run.checkpoints[300]
