@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from transformers.trainer_utils import sort_checkpoints
 from transformers.utils import logging
 
-from hf_ltsam.runs.files import not_written
+from hf_ltsam.runs.files import DamagedFileError, mapping, not_written
 from hf_ltsam.runs.folder import MANIFEST, STATE, WEIGHTS, RunFolder
 from hf_ltsam.runs.manifest import damage, write_manifest
 
@@ -114,11 +114,15 @@ def defects(folder: Path) -> list[str]:
     """What keeps a training from going on from a checkpoint as if it had not been interrupted.
 
     Files that are not as the manifest lists them; in a checkpoint without one, of the stock Trainer for example, whole
-    parts that are missing. DeepSpeed has parts of its own, and looks after them.
+    parts that are missing, or a state that cannot be read. DeepSpeed has parts of its own, and looks after them.
     """
     if (folder / _OF_DEEPSPEED).is_file():
         return damage(folder)
-    return damage(folder) or [f"{name} is missing" for name, patterns in _PARTS.items() if not _has(folder, patterns)]
+    return (
+        damage(folder)
+        or [f"{name} is missing" for name, patterns in _PARTS.items() if not _has(folder, patterns)]
+        or _of_the_state(folder)
+    )
 
 
 def checkpoint_folder(resume_from_checkpoint: str | os.PathLike[str] | bool, output_dir: str) -> Path:
@@ -167,7 +171,7 @@ def readable(folder: str | os.PathLike[str] | None) -> Iterator[None]:
     except (SafetensorError, EOFError, OSError, UnpicklingError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):
             raise
-        raise ValueError(
+        raise DamagedFileError(
             f"{folder} is damaged ({type(error).__name__}: {error}). Resume from another checkpoint."
         ) from error
 
@@ -207,6 +211,14 @@ def _checkpoints(output_dir: str | os.PathLike[str]) -> list[Path]:
 
 def _has(folder: Path, patterns: Iterable[str]) -> bool:
     return any(any(folder.glob(pattern)) for pattern in patterns)
+
+
+def _of_the_state(folder: Path) -> list[str]:
+    try:
+        RunFolder(folder).read(STATE, mapping)
+    except DamagedFileError:
+        return [f"{STATE} is damaged"]
+    return []
 
 
 def _cause(reasons: Collection[str]) -> str:
