@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +14,7 @@ from PIL import Image
 
 from dataset_builders.corruptions.source import CleanRows
 from dataset_builders.corruptions.transform import CorruptImage
+from hf_ltsam.runs.processes import end_with
 
 Piece = tuple[CorruptImage, int]  # what to make of the rows from this one on
 Compute = Callable[[Iterable[Piece]], Iterable[list[bytes]]]
@@ -48,14 +47,7 @@ def _start(clean: CleanRows, parent: int) -> None:
     global _clean
     _clean = clean
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which stops the workers
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-
-
-def _leave_with(parent: int) -> None:
-    """A parent that was killed cannot stop its workers."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+    end_with(parent)
 
 
 def _compute(piece: Piece) -> list[bytes]:

@@ -16,6 +16,7 @@ from hf_ltsam.cli.option_names import underscored
 from hf_ltsam.cli.option_parser import OptionParser
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.runs.processes import end_with_parent
 
 
 class Command(NamedTuple):
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     An error that the user can mend is printed as one message and exits with status 2, Ctrl-C with 130.
     """
     words = sys.argv[1:] if argv is None else argv
+    end_with_parent()
     with user_errors():
         arguments = _parser().parse_args(words or ["--help"])
         COMMANDS[arguments.command]([underscored(word) for word in arguments.rest])

@@ -53,7 +53,7 @@ def user_errors() -> Iterator[None]:
     except (ValueError, OSError, NotImplementedError) as error:
         _end(error)
     except Exception as error:
-        if _raised_by_us(error) or _foreign(error):
+        if _raised_by_us(error) or _foreign(error) or _without_room(error):
             _end(error)
         print(
             f"error: {type(error).__name__}, which is a fault of hf_ltsam or of a package below it and not of your command. "
@@ -92,9 +92,26 @@ def _end(error: Exception) -> NoReturn:
         raise error
     message = _foreign(error) or _of_the_system(error) or in_options(str(error), OptionParser.declared)
     notes = vars(error).get("__notes__", [])  # of whoever knew more on its way
-    lines = [f"error: {message}", *notes, f"({TRACEBACK}=1 shows where it was raised.)"]
+    advice = _advice(str(error), error)
+    lines = [f"error: {message}", *notes, *advice, f"({TRACEBACK}=1 shows where it was raised.)"]
     print(without_secrets(visible("\n".join(lines), lines=True)), file=sys.stderr)
     sys.exit(2)
+
+
+def _without_room(error: Exception) -> BaseException | None:
+    """What says that a disk is full, here or among the causes: torch, safetensors and datasets have types of their own."""
+    from hf_ltsam.runs.files import without_room  # which brings torch with it
+
+    return without_room(error)
+
+
+def _advice(message: str, error: Exception) -> list[str]:
+    """About a disk without room, unless the message has some."""
+    full = _without_room(error)
+    if full is None or "room" in message:
+        return []
+    reason = "" if full is error else f"{full}. "
+    return [f"{reason}Make room on the disk: what was complete before is kept."]
 
 
 def _raised_by_us(error: Exception) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,6 +19,12 @@ import yaml
 from hf_ltsam.runs.secrets import without_secrets
 
 T = TypeVar("T")
+
+_WITHOUT_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_WORDS_OF_THE_DISK = (
+    *("os error", "I/O error", "No space left", "write failed", "iostream"),
+    *("PytorchStreamWriter", "inline_container"),  # of torch.save
+)
 
 
 class DamagedFileError(ValueError):
@@ -82,8 +90,31 @@ def write_whole(path: str | Path, text: str) -> Path:
             file.flush()
             os.fsync(file.fileno())
         return temporary.replace(path)
+    except OSError as error:  # which names no file where the disk is full
+        raise error if error.filename else OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)  # still there after an exception or Ctrl-C only
+
+
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether an error in writing came from the disk: torch and safetensors say so in their messages alone."""
+    return isinstance(error, OSError) or without_room(error) is not None
+
+
+def without_room(error: BaseException | None) -> BaseException | None:
+    """The error of a disk that is full, or of a file that may not grow: this one, or the one that it was raised from."""
+    while error is not None:
+        if getattr(error, "errno", None) in _WITHOUT_ROOM or any(words in str(error) for words in _WORDS_OF_THE_DISK):
+            return error
+        error = error.__cause__
+    return None
+
+
+def not_written(path: Path, error: BaseException) -> str:
+    """What the disk said, and how much room it has, as a sentence."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    free = shutil.disk_usage(there).free / 2**20
+    return f"{path} could not be written ({type(error).__name__}: {error}; {free:,.0f} MB are free there)."
 
 
 def plain(value: Any) -> Any:

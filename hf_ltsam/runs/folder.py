@@ -9,6 +9,7 @@ runs/mine/seed0/
     predictions.json                label, predicted class and confidence of every test image
     metrics.json                    what the run was and what it reached; written last
     checkpoint-500/                 the same but for recipe, predictions and metrics
+        manifest.json               size and checksum of every file in it
     evaluation/ood_results.json     other test sets, by `ltsam evaluate`
     sharpness/sharpness.json        curvature, by `ltsam sharpness`
 """
@@ -40,6 +41,7 @@ RECIPE = "recipe.yaml"
 PREDICTIONS = "predictions.json"
 IDENTITY = "ltsam.json"
 CARD = "README.md"
+MANIFEST = "manifest.json"
 
 # transformers' and peft's
 CONFIG = "config.json"

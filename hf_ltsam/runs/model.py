@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from hf_ltsam.models import ClipForLongTail, ClipForLongTailConfig, CosineHeadConfig, CosineHeadForImageClassification
 from hf_ltsam.models.clip_source import is_clip, load_clip
+from hf_ltsam.runs.files import DamagedFileError
 
 
 def load_run(folder: str | os.PathLike[str], trainable: bool = False) -> nn.Module:
@@ -25,8 +27,15 @@ def load_run(folder: str | os.PathLike[str], trainable: bool = False) -> nn.Modu
 
     Raises:
         OSError: there is no such run, or the model below its adapter is no longer where it was.
+        DamagedFileError: its weights are cut short, say.
     """
-    name = os.fspath(folder)
+    try:
+        return _load(os.fspath(folder), trainable)
+    except SafetensorError as error:
+        raise DamagedFileError(f"The weights in {folder} are damaged ({error}): copy or train them again.") from error
+
+
+def _load(name: str, trainable: bool) -> nn.Module:
     if find_adapter_config_file(name) is None:
         return AutoModelForImageClassification.from_pretrained(name, dtype=torch.float32).eval()
     from peft import PeftConfig, PeftModel

@@ -5,16 +5,34 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
+from safetensors import SafetensorError
+from transformers.trainer_utils import sort_checkpoints
 from transformers.utils import logging
 
+from hf_ltsam.runs.files import DamagedFileError, mapping, not_written
+from hf_ltsam.runs.folder import MANIFEST, STATE, WEIGHTS, RunFolder
+from hf_ltsam.runs.manifest import damage, write_manifest
+
 logger = logging.get_logger(__name__)
+
+RANDOM_STATES = "rng_state*.pth"  # of each process
+
+# Parts that every checkpoint needs, and files or folders that stand for them, FSDP's too
+_PARTS = {
+    "the model": (*WEIGHTS, "pytorch_model_fsdp*", "*/adapter_model.*"),
+    "optimizer.pt": ("*optimizer*",),
+    "scheduler.pt": ("scheduler.pt",),
+    RANDOM_STATES: (RANDOM_STATES,),
+    STATE: (STATE,),
+}
+_OF_DEEPSPEED = "latest"
 
 ASIDE = "_writing"  # transformers pushes nothing with a leading underscore to the Hub
 _REPLACED = "replaced-"
@@ -30,6 +48,7 @@ def put_in_place(written: Path, name: Path) -> None:
     Raises:
         OSError: it cannot be brought to the disk or renamed; what had the name has it still, or gets it back by `tidy`.
     """
+    write_manifest(written)  # last: it lists all others
     for file in written.rglob("*"):
         _flush(file)
     _flush(written)
@@ -62,27 +81,52 @@ def tidy(run: Path) -> None:
 
 
 def rotate(run: Path, limit: int | None, kept: Collection[Path]) -> None:
-    """Delete the oldest checkpoints beyond `limit` (None or 0: no limit), as transformers does, except those `kept`."""
+    """Delete the oldest checkpoints beyond `limit` (None or 0: no limit), as transformers does, except those `kept`.
+
+    Only `checkpoint-N` is one: `checkpoint-8-old` is its owner's.
+    """
     if not limit or limit < 0:
         return
-    folders = [Path(folder) for folder in sort_checkpoints(str(run), use_mtime=True)]
+    numbered = {folder.path for folder in RunFolder(run).checkpoints.values()}
+    folders = [folder for folder in map(Path, sort_checkpoints(str(run), use_mtime=True)) if folder in numbered]
     surplus = len(folders) - max(limit, len(kept))
     for folder in [folder for folder in folders if folder not in kept][: max(surplus, 0)]:
         discard(folder)
 
 
 def last_checkpoint(output_dir: str | os.PathLike[str]) -> Path | None:
-    """The last complete checkpoint of a run; in one of the stock Trainer's, the state is written last."""
-    numbered = [f for f in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if f.name.split("-")[-1].isdigit()]
-    folders = sorted(numbered, key=lambda f: int(f.name.split("-")[-1]))
-    complete = [f for f in folders if (f / TRAINER_STATE_NAME).is_file()]
-    if complete and complete[-1] != folders[-1]:
-        logger.warning(f"{folders[-1]} was not written to its end; the last complete checkpoint is {complete[-1]}.")
-    return complete[-1] if complete else None
+    """The last checkpoint of a run that was written to its end: the stock Trainer writes the state last."""
+    folders = _checkpoints(output_dir)
+    ended = [folder for folder in folders if (folder / STATE).is_file()]
+    if ended and ended[-1] != folders[-1]:
+        logger.warning(
+            f"{folders[-1]} has no {STATE}, so it is not complete; the last checkpoint with one is {ended[-1]}."
+        )
+    return ended[-1] if ended else None
+
+
+def last_complete_checkpoint(output_dir: str | os.PathLike[str], but: Path | None = None) -> Path | None:
+    """The last checkpoint, other than `but`, that a training can go on from; every file of it is read."""
+    return next((f for f in reversed(_checkpoints(output_dir)) if f != but and not defects(f)), None)
+
+
+def defects(folder: Path) -> list[str]:
+    """What keeps a training from going on from a checkpoint as if it had not been interrupted.
+
+    Files that are not as the manifest lists them; in a checkpoint without one, of the stock Trainer for example, whole
+    parts that are missing, or a state that cannot be read. DeepSpeed has parts of its own, and looks after them.
+    """
+    if (folder / _OF_DEEPSPEED).is_file():
+        return damage(folder)
+    return (
+        damage(folder)
+        or [f"{name} is missing" for name, patterns in _PARTS.items() if not _has(folder, patterns)]
+        or _of_the_state(folder)
+    )
 
 
 def checkpoint_folder(resume_from_checkpoint: str | os.PathLike[str] | bool, output_dir: str) -> Path:
-    """The folder that was named, or for True the last complete checkpoint of the run.
+    """The folder that was named, or for True the last checkpoint of the run.
 
     Raises:
         ValueError: there is none.
@@ -97,6 +141,56 @@ def checkpoint_folder(resume_from_checkpoint: str | os.PathLike[str] | bool, out
     return folder
 
 
+def check_complete(folder: Path) -> None:
+    """Refuse a checkpoint that a training cannot go on from exactly.
+
+    Raises:
+        ValueError: each file that is missing or damaged, the last complete checkpoint beside it, and how to start anew.
+    """
+    reasons = defects(folder)
+    if not reasons:
+        return
+    other = last_complete_checkpoint(folder.parent, but=folder)
+    beside = "No other checkpoint there is complete" if other is None else f"{other} is complete: resume from that one"
+    raise ValueError(
+        f"{folder} cannot be resumed, the training would not go on as it was: {'; '.join(reasons)}. {_cause(reasons)}"
+        f"{beside}. To start a new training from its weights alone, load them into the model (`ltsam train --model "
+        f"{folder}`) and do not resume."
+    )
+
+
+@contextmanager
+def readable(folder: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Name the checkpoint whose files torch or safetensors cannot read: of one without a manifest nothing says so before.
+
+    Raises:
+        DamagedFileError: in the place of their errors.
+    """
+    try:
+        yield
+    except (SafetensorError, EOFError, OSError, UnpicklingError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):
+            raise
+        raise DamagedFileError(
+            f"{folder} is damaged ({type(error).__name__}: {error}). Resume from another checkpoint."
+        ) from error
+
+
+@contextmanager
+def way_back_noted(output_dir: str) -> Iterator[None]:
+    """Every error that ends the training says which checkpoint it can be resumed from."""
+    try:
+        yield
+    except DamagedFileError:  # of a checkpoint, which says so
+        raise
+    except Exception as error:
+        complete = last_complete_checkpoint(output_dir)
+        if complete is not None:
+            value = "True" if complete == last_checkpoint(output_dir) else repr(str(complete))
+            error.add_note(f"{complete} is complete: resume_from_checkpoint={value} goes on from there.")
+        raise
+
+
 def load_tensors(file: Path, device: torch.device) -> Any:
     """What `torch.save` wrote, on a device; an indexed CPU, as processes side by side have it, is no place for it."""
     return torch.load(file, map_location="cpu" if device.type == "cpu" else device, weights_only=True)
@@ -104,14 +198,35 @@ def load_tensors(file: Path, device: torch.device) -> Any:
 
 def checkpoint_error(folder: Path, error: Exception) -> CheckpointError:
     """The error of a checkpoint that could not be written: why, which one is left, and what would help."""
-    earlier = last_checkpoint(folder.parent)
+    earlier = last_complete_checkpoint(folder.parent)
     remains = "There is no earlier one" if earlier is None else f"{earlier.name} is complete and stays as it is"
-    there = next(parent for parent in folder.absolute().parents if parent.exists())
-    free = shutil.disk_usage(there).free / 2**20
     return CheckpointError(
-        f"{folder} could not be written ({type(error).__name__}: {error}; {free:,.0f} MB are free there). {remains}. Make "
-        "room or permissions there; save_total_limit and save_only_model need less."
+        f"{not_written(folder, error)} {remains}. Make room or permissions there; save_total_limit needs less."
     )
+
+
+def _checkpoints(output_dir: str | os.PathLike[str]) -> list[Path]:
+    return [folder.path for folder in RunFolder(Path(output_dir)).checkpoints.values()]
+
+
+def _has(folder: Path, patterns: Iterable[str]) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in patterns)
+
+
+def _of_the_state(folder: Path) -> list[str]:
+    try:
+        RunFolder(folder).read(STATE, mapping)
+    except DamagedFileError:
+        return [f"{STATE} is damaged"]
+    return []
+
+
+def _cause(reasons: Collection[str]) -> str:
+    """What may have led to it, as a sentence; of files that were edited, how to have them taken."""
+    if {"optimizer.pt is missing", "scheduler.pt is missing"} <= set(reasons):
+        return "save_only_model=True leaves such parts out. "
+    edited = all("content" in reason or "bytes" in reason for reason in reasons)
+    return f"(If you have changed it on purpose: delete {MANIFEST} there.) " if edited else ""
 
 
 def _flush(path: Path) -> None:

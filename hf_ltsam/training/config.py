@@ -32,6 +32,7 @@ from hf_ltsam.methods import METHODS, Method, make_method
 from hf_ltsam.metrics.long_tail import greater_is_better
 from hf_ltsam.runs.secrets import without_secrets
 from hf_ltsam.schedules import epochs_to_shares
+from hf_ltsam.training.interruption import check_launched, join_processes
 
 # Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
 _STOCK_LEARNING_RATE = 5e-5
@@ -213,7 +214,9 @@ class LTSamConfig(TrainingArguments):
         require(SHARE, self, loss_start=self.loss_start)
         self._check_optimizer()
         says_which_is_better = self.greater_is_better is not None
+        join_processes(self)
         super().__post_init__()
+        check_launched(self)
         self._check_numbers()  # those in what was JSON text until here
         if self.metric_for_best_model is not None and not says_which_is_better:
             self.greater_is_better: bool | None = greater_is_better(self.metric_for_best_model)

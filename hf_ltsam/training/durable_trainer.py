@@ -7,36 +7,45 @@ import os
 import shutil
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import update_wrapper
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from accelerate.utils import gather_object
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import is_datasets_available
+from transformers.utils import is_datasets_available, logging
 
 from hf_ltsam.models.renamed_weights import load_renamed
 from hf_ltsam.models.spectral_norm import folded_state, load_originals, normalised_layers, save_originals
+from hf_ltsam.runs.files import is_of_the_disk
+from hf_ltsam.runs.manifest import damage
 from hf_ltsam.training.checkpoint_folders import (
     ASIDE,
+    RANDOM_STATES,
+    check_complete,
     checkpoint_error,
     checkpoint_folder,
-    last_checkpoint,
     put_in_place,
+    readable,
     rotate,
     tidy,
+    way_back_noted,
 )
 from hf_ltsam.training.folder_lock import folder_lock
-from hf_ltsam.training.interruption import SigtermCheckpoint, limit_waiting
+from hf_ltsam.training.interruption import SigtermCheckpoint, check_launched, limit_waiting
 from hf_ltsam.training.loaders import Loaders, replaced
+
+logger = logging.get_logger(__name__)
 
 
 class CheckpointedCallback(TrainerCallback, ABC):
@@ -63,6 +72,8 @@ class DurableTrainer(Trainer):
 
     - A `checkpoint-N` is complete or does not exist. It is written aside, brought to the disk and renamed once every
       process has written its files; a full disk leaves the checkpoint before it as it was, and the error says so.
+    - A checkpoint lists its files with their checksums. One that has lost a part, or has a damaged one, is not resumed:
+      the error names the file, and the last checkpoint that is complete.
     - A resumed run ends bit for bit like an uninterrupted one, random augmentation, workers and several processes
       included: random numbers of a map-style training set depend on (seed, epoch, index) alone (`KeyedRandomness`).
       Weights that transformers saves under other names than the model's (ViT) are loaded under the right ones.
@@ -88,6 +99,7 @@ class DurableTrainer(Trainer):
         self._resumed: Path | None = None  # the checkpoint that the training began with
         super().__init__(*args, **kwargs)
         self.batch_loaders = self.make_loaders()
+        check_launched(self.args)
         limit_waiting(self.args.ddp_timeout)
         self._sigterm = SigtermCheckpoint()
         if self.args.enable_jit_checkpoint:
@@ -105,26 +117,46 @@ class DurableTrainer(Trainer):
         """As stock.
 
         Args:
-            resume_from_checkpoint: a checkpoint's folder, or True for the last complete one in `output_dir`.
+            resume_from_checkpoint: a checkpoint's folder, or True for the last one in `output_dir`.
 
         Raises:
             FolderInUseError: another process trains in `output_dir`.
             CheckpointError: the disk is full, say.
-            ValueError: there is no such checkpoint.
+            ValueError: there is no such checkpoint, or it is not complete.
         """
         with ExitStack() as running:
             if self.args.should_save:
                 running.enter_context(folder_lock(self.args.output_dir))
                 tidy(Path(self.args.output_dir))
             self.accelerator.wait_for_everyone()
+            _check_tied_weights(self.model)
             if self.args.enable_jit_checkpoint:
                 running.enter_context(self._sigterm.listening())
             self._resumed = None
             if resume_from_checkpoint:
                 self._resumed = checkpoint_folder(resume_from_checkpoint, self.args.output_dir)
+                self._check_complete(self._resumed)
                 self.check_checkpoint(self._resumed)
-            running.enter_context(_way_back_noted(self.args.output_dir))
+            running.enter_context(way_back_noted(self.args.output_dir))
             return super().train(self._resumed and str(self._resumed), trial, ignore_keys_for_eval)
+
+    def _check_complete(self, folder: Path) -> None:
+        """One process reads the files, as it has written them; what it finds ends all of them."""
+        refusal: ValueError | None = None
+        try:
+            if self.args.should_save:
+                check_complete(folder)
+        except ValueError as error:
+            refusal = error
+        refusals: list[ValueError] = [error for error in gather_object([refusal]) if error is not None]
+        if refusals:
+            raise refusals[0]
+        processes = len(list(folder.glob(RANDOM_STATES)))
+        if processes != self.args.world_size and not self.args.save_on_each_node:
+            logger.warning(
+                f"{folder} was saved by {processes} process(es) and is resumed by {self.args.world_size}: random numbers "
+                "begin anew, and the training does not end as it would have without the interruption."
+            )
 
     # For subclasses.
 
@@ -203,7 +235,9 @@ class DurableTrainer(Trainer):
         except Exception as error:
             if self.args.should_save:
                 shutil.rmtree(run / ASIDE, ignore_errors=True)
-            raise checkpoint_error(folder, error) from error
+            if is_of_the_disk(error):
+                raise checkpoint_error(folder, error) from error
+            raise
         self.accelerator.wait_for_everyone()  # all may read it from here on
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
@@ -235,6 +269,14 @@ class DurableTrainer(Trainer):
         best = self.state.best_model_checkpoint
         return [] if best is None else [Path(best)]
 
+    def rotate_resumed(self) -> None:
+        """Delete what a run that was killed between naming a checkpoint and rotating has left beyond the limit."""
+        run = Path(self._get_output_dir(None))
+        if self._resumed is None or not self.args.should_save or self._resumed.parent.resolve() != run.resolve():
+            return
+        kept = {run / self._resumed.name, run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"}
+        rotate(run, self.args.save_total_limit, {folder for folder in kept if folder.is_dir()})
+
     def _checkpointed(self) -> list[CheckpointedCallback]:
         return [c for c in self.callback_handler.callbacks if isinstance(c, CheckpointedCallback)]
 
@@ -255,12 +297,26 @@ class DurableTrainer(Trainer):
             self.save_companions(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not load_renamed(self.model, resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_originals(self.model if model is None else model, resume_from_checkpoint)
+        with readable(resume_from_checkpoint):
+            if not load_renamed(self.model, resume_from_checkpoint):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+            load_originals(self.model if model is None else model, resume_from_checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_rng_state(checkpoint)
 
     def _load_best_model(self) -> None:
         best = str(self.state.best_model_checkpoint)
+        if reasons := damage(Path(best)):
+            raise ValueError(
+                f"The best model cannot be loaded from {best}: {'; '.join(reasons)}. The training is at its end: resumed "
+                "with load_best_model_at_end=False, it keeps its last weights."
+            )
         if not load_renamed(self.model, best):
             super()._load_best_model()
         load_originals(self.model, best)
@@ -278,6 +334,7 @@ class _Bookkeeping(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         for callback in self._trainer._checkpointed():
             callback.load_state(self._trainer._resumed, args, kwargs["model"])
+        self._trainer.rotate_resumed()
         # for what reads the data after a last epoch that is over
         self._trainer.batch_loaders.set_epoch(max(math.ceil(state.epoch or 0) - 1, 0))
 
@@ -286,22 +343,44 @@ class _Bookkeeping(TrainerCallback):
 
 
 def _ordinary_state(model: nn.Module, state: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Without spectral norm, every tensor in the usual order of its dimensions; None where the stock state is that."""
+    """As safetensors takes it: without spectral norm, tensors apart and in the usual order of their dimensions.
+
+    None where the stock state is that.
+    """
     if normalised_layers(model):
         state = folded_state(model, state)
-    if all(p.is_contiguous() for p in model.parameters() if p.ndim == 4):  # convolutions may be in channels-last order
+    has_own_way = hasattr(model, "save_pretrained")  # which knows the tied weights of its model
+    if has_own_way and all(p.is_contiguous() for p in model.parameters()):
         return state
-    state = model.state_dict() if state is None else state
-    return {name: value.contiguous() if isinstance(value, torch.Tensor) else value for name, value in state.items()}
+    tensors = model.state_dict() if state is None else state
+    tensors = tensors if has_own_way else _apart(tensors)
+    return {name: value.contiguous() if isinstance(value, Tensor) else value for name, value in tensors.items()}
 
 
-@contextmanager
-def _way_back_noted(output_dir: str) -> Iterator[None]:
-    """Every error that ends the training says which checkpoint it can be resumed from."""
-    try:
-        yield
-    except Exception as error:
-        last = last_checkpoint(output_dir)
-        if last is not None:
-            error.add_note(f"{last} is complete: resume_from_checkpoint=True goes on from there.")
-        raise
+def _check_tied_weights(model: nn.Module | None) -> None:
+    """Refuse a model whose weights transformers would refuse to save, before it is trained.
+
+    Raises:
+        ValueError: naming the weights.
+    """
+    if isinstance(model, PreTrainedModel):
+        try:
+            remove_tied_weights_from_state_dict(dict(model.state_dict()), model)
+        except RuntimeError as error:
+            name = type(model).__name__
+            raise ValueError(
+                f"{name} could not be saved: {str(error).splitlines()[0]} Name them in {name}._tied_weights_keys, as "
+                "transformers has it, or untie them."
+            ) from error
+
+
+def _apart(state: dict[str, Any]) -> dict[str, Any]:
+    """Tensors that share memory, tied weights say, as copies, so that any loader finds each under its name."""
+    storages: set[int] = set()
+    tensors = dict(state)
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.numel():
+            storage = value.untyped_storage().data_ptr()
+            tensors[name] = value.clone() if storage in storages else value
+            storages.add(storage)
+    return tensors

@@ -1,7 +1,8 @@
-"""What ends a training from outside: SIGTERM, as schedulers send it before they take a machine away, and a dead process."""
+"""What ends a training from outside: SIGTERM, as schedulers send it before they take a machine away; a missing process."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from transformers import TrainerCallback
-from transformers.utils import logging
+from accelerate import PartialState
+from transformers import TrainerCallback, TrainingArguments
+from transformers.utils import logging, strtobool
 
 try:
     from torch.distributed import set_timeout
@@ -91,6 +93,45 @@ class SigtermCheckpoint(TrainerCallback):
             self._exchanges = []
             return bool(flag)
         return False
+
+
+def join_processes(args: TrainingArguments) -> None:
+    """Wait for the other processes of a training on CPUs, to which transformers does not pass `ddp_timeout` on.
+
+    Its own call afterwards finds them together. Nothing is done where there are no others, or on GPUs.
+
+    Raises:
+        TimeoutError: one of them did not come.
+    """
+    on_cpus = args.use_cpu or strtobool(os.environ.get("ACCELERATE_USE_CPU", "False"))
+    if not on_cpus or _launched() == 1 or not dist.is_available() or dist.is_initialized():
+        return
+    try:
+        PartialState(cpu=True, backend=args.ddp_backend, timeout=args.ddp_timeout_delta)
+    except dist.DistError as error:
+        raise TimeoutError(
+            f"Not all of {_launched()} processes have come within ddp_timeout={args.ddp_timeout} seconds ({error}) "
+            "The log of the missing one says why it ended; a machine that starts slowly needs a longer ddp_timeout."
+        ) from error
+
+
+def check_launched(args: TrainingArguments) -> None:
+    """Refuse processes that were launched together and would each train alone.
+
+    Raises:
+        ValueError: accelerate takes them for processes on GPUs, of which there are none.
+    """
+    if args.world_size == 1 and _launched() > 1:
+        raise ValueError(
+            f"{_launched()} processes were launched together, but there is no GPU here that they could train on, and each "
+            "would train alone. On CPUs: use_cpu=True (training_scripts/accelerate_configs/multi_cpu.yaml). "
+            "Otherwise look at CUDA_VISIBLE_DEVICES and the driver."
+        )
+
+
+def _launched() -> int:
+    """How many processes a launcher (torchrun, accelerate) has started, this one among them."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 
 def limit_waiting(seconds: float) -> None:

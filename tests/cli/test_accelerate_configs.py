@@ -12,7 +12,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from time_limits import PATIENCE
 
 CONFIGS = Path(__file__).parents[2] / "training_scripts" / "accelerate_configs"
-DEVICES = {"cpu": 0, "one_gpu": 1, "multi_gpu": 2, "fsdp": 2}
+DEVICES = {"cpu": 0, "multi_cpu": 0, "one_gpu": 1, "multi_gpu": 2, "fsdp": 2}  # GPUs
+PROCESSES = {**{name: max(gpus, 1) for name, gpus in DEVICES.items()}, "multi_cpu": 2}
 
 SCRIPT = """
 import json, sys
@@ -27,7 +28,7 @@ class Points(Dataset):
     def __getitem__(self, i): return {"input": torch.ones(6) * i, "labels": self.labels[i]}
 
 args = LTSamConfig(output_dir=sys.argv[1], max_steps=2, per_device_train_batch_size=4, learning_rate=0.1, report_to="none",
-                   disable_tqdm=True, save_strategy="no", logging_steps=1, method="focal_sam")
+                   disable_tqdm=True, save_strategy="no", logging_steps=1, method="focal_sam", use_cpu=sys.argv[2] == "multi_cpu")
 trainer = LTSamTrainer(nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 4)), args, train_dataset=Points())
 trainer.train()
 if trainer.is_world_process_zero():
@@ -45,9 +46,43 @@ def test_every_configuration_is_here():
 def test_accelerate_reads_it(name):
     config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
     assert config.mixed_precision == "no"
-    assert (config.num_processes > 1) == (DEVICES[name] > 1)
+    assert config.num_processes == PROCESSES[name]
     if name == "fsdp":
         assert config.fsdp_config["fsdp_version"] == 2
+
+
+def launched(name, folder):
+    (folder / "script.py").write_text(SCRIPT)
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--config_file",
+            CONFIGS / f"{name}.yaml",
+            "--main_process_port",
+            "0",
+            folder / "script.py",
+            folder,
+            name,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parents[1])},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, gpus in DEVICES.items() if gpus > 1])
+def test_without_gpus_it_says_so(name, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    started = launched(name, tmp_path)
+    assert started.returncode != 0 and not (tmp_path / "told.json").exists()
+    assert "2 processes were launched together, but there is no GPU here" in started.stderr
+    assert "in use by another run" not in started.stderr
 
 
 @pytest.mark.slow
@@ -56,26 +91,10 @@ def test_training_starts_with_it(name, tmp_path):
     there = torch.cuda.device_count()
     if there < DEVICES[name]:
         pytest.skip(f"{name}.yaml needs {DEVICES[name]} GPUs, this machine has {there}")
-    (tmp_path / "script.py").write_text(SCRIPT)
-    started = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "accelerate.commands.launch",
-            "--config_file",
-            CONFIGS / f"{name}.yaml",
-            tmp_path / "script.py",
-            tmp_path,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CONFIGS.parents[1])},
-    )
+    started = launched(name, tmp_path)
     assert started.returncode == 0, started.stderr
     told = json.loads((tmp_path / "told.json").read_text())
     assert told["steps"] == 2
-    assert told["processes"] == max(DEVICES[name], 1)
+    assert told["processes"] == PROCESSES[name]
     assert told["sharded"] == (name == "fsdp")
     assert told["norm"] == pytest.approx(0.05, rel=1e-3)

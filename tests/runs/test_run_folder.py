@@ -182,6 +182,7 @@ def test_checkpoints_are_in_the_order_of_the_training(run):
         "checkpoint-old-1",
         "checkpoint-",
         "checkpoint-1a",
+        "checkpoint-20-copy",
         "checkpoint-1.5",
     ):
         (run.path / name).mkdir()

@@ -1,12 +1,16 @@
 """What happens in the middle of a step, through the trainer."""
 
+import os
 import signal
+import sys
 
 import pytest
 import torch
+from forked import PROCESSES, free_port, rank_environment
 from safetensors.torch import load_file
+from time_limits import PATIENCE
 from torch import nn
-from transformers import TrainerCallback, ViTConfig, ViTForImageClassification
+from transformers import TrainerCallback, TrainingArguments, ViTConfig, ViTForImageClassification
 
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, LTSamConfig, LTSamTrainer
 from hf_ltsam.methods import METHODS
@@ -221,3 +225,32 @@ def test_the_memory_of_a_method_belongs_to_one_training(tmp_path):
     made.method_memory.values["left.over"] = torch.ones(1)
     made.train()
     assert "left.over" not in made.method_memory.values
+
+
+def test_processes_that_would_each_train_alone_are_refused(tmp_path, monkeypatch):
+    from hf_ltsam.training.durable_trainer import DurableTrainer
+
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with monkeypatch.context() as launched:
+        launched.setenv("LOCAL_RANK", "0")
+        with pytest.raises(ValueError, match=r"2 processes were launched together, .*no GPU.*multi_cpu.yaml"):
+            DurableTrainer(nn.Linear(2, 2), args)
+    DurableTrainer(nn.Linear(2, 2), args)  # set by something that is no launcher
+
+
+@pytest.mark.parametrize("rank", [0, 1])  # who opens the meeting point, and who looks for it
+def test_a_process_that_does_not_come_is_not_waited_for_longer_than_the_time_out(rank, tmp_path):
+    made = PROCESSES.Process(target=lonely, args=(rank, free_port(), tmp_path / "log"))
+    made.start()
+    made.join(PATIENCE)
+    assert made.exitcode == 1
+    assert (
+        "TimeoutError: Not all of 2 processes have come within ddp_timeout=1 seconds" in (tmp_path / "log").read_text()
+    )
+
+
+def lonely(rank, port, log):
+    sys.stderr = log.open("w", buffering=1)
+    os.environ |= rank_environment(rank, 2, port)
+    LTSamConfig(str(log.parent / "run"), use_cpu=True, ddp_timeout=1, report_to="none")

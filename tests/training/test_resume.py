@@ -191,6 +191,7 @@ def test_a_path_object_is_the_folder_it_names(tmp_path):
 def test_a_damaged_identity_is_named(tmp_path):
     noisy_trainer(tmp_path, max_steps=4).train()
     (tmp_path / "checkpoint-4" / "ltsam.json").write_text("{")
+    (tmp_path / "checkpoint-4" / "manifest.json").unlink()  # which would name it
     with pytest.raises(ValueError, match=r"ltsam.json is damaged"):
         noisy_trainer(tmp_path).train(resume_from_checkpoint=True)
 

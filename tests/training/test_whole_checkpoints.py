@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -51,7 +52,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
         ("torch.save", 4 + 3, FULL),  # the optimizer's state; a checkpoint has four such files
         ("torch.save", 4 + 2, RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")),
         ("safetensors.torch.save_file", 2, FULL),  # the weights
-        ("hf_ltsam.training.checkpoint_folders._flush", 11, FULL),  # on a network, all seems written until here
+        ("hf_ltsam.training.checkpoint_folders._flush", 12, FULL),  # on a network, all seems written until here
     ],
 )
 def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(function, call, error, tmp_path, monkeypatch):
@@ -72,6 +73,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(function, call, er
 
 
 def limited(folder, bytes_per_file, settings):
+    sys.dont_write_bytecode = True  # Python would leave halves of it
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_per_file, hard))
     try:
@@ -139,6 +141,34 @@ def test_killed_while_old_checkpoints_are_deleted(tmp_path):
     assert run(tmp_path / "run", death, target=from_the_start, save_total_limit=1, seed=9) == [-signal.SIGKILL]
     assert names(tmp_path / "run") == ["_run.lock", ASIDE, "checkpoint-4", "left_0.pt"]
     complete(tmp_path / "run")
+
+
+def test_killed_between_naming_and_rotating(tmp_path):
+    """Resumed at its end, it saves nothing more, and the surplus goes all the same."""
+    settings = {"max_steps": 12, "eval_dataset": Noisy(), "eval_strategy": "steps", "eval_steps": 4}
+    settings |= {"metric_for_best_model": "accuracy", "compute_metrics": worse_later}
+    worse_later.calls = 0
+    noisy_trainer(tmp_path, **settings).train()  # the second is best
+    shutil.copytree(tmp_path / "checkpoint-4", tmp_path / "checkpoint-2")
+    noisy_trainer(tmp_path, **settings, save_total_limit=2).train(resume_from_checkpoint=True)
+    assert names(tmp_path) == ["checkpoint-12", "checkpoint-8"]
+
+
+def test_folders_of_similar_names_are_let_alone(tmp_path):
+    theirs = ["checkpoint-", "checkpoint-4-copy", "checkpoint-best", "checkpoint-old1", "checkpoint-old-99"]
+    for name in theirs:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text("{}")
+    noisy_trainer(tmp_path, max_steps=8, save_total_limit=1).train()
+    assert names(tmp_path) == sorted([*theirs, "checkpoint-8"])
+    start = Started()
+    noisy_trainer(tmp_path, max_steps=8, save_total_limit=1, callbacks=[start]).train(resume_from_checkpoint=True)
+    assert start.step == 8 and names(tmp_path) == sorted([*theirs, "checkpoint-8"])
+
+
+class Started(TrainerCallback):
+    def on_train_begin(self, args, state, control, **_):
+        self.step = state.global_step
 
 
 def test_what_a_killed_run_left_aside_is_removed(tmp_path):

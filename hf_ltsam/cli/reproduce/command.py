@@ -214,7 +214,7 @@ def _run(table: TableOfRuns, runs: list[RowRun], jobs: int, root: Path, options:
         left -= 1
         result = run.result if status == 0 else None
         failed.extend([] if result else [run])
-        outcome = shown(result) if result else f"failed with status {status}: {_last_words(run.log)}"
+        outcome = shown(result) if result else f"failed with status {status}: {run.last_words()}"
         console.print(
             terminal(f"{run.row.name} seed {run.seed}: {outcome} ({left} to go)"), soft_wrap=True, highlight=False
         )
@@ -228,11 +228,6 @@ def _run(table: TableOfRuns, runs: list[RowRun], jobs: int, root: Path, options:
 
 def _stop(*_: object) -> NoReturn:
     raise KeyboardInterrupt("The same command goes on with what has not ended.")
-
-
-def _last_words(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip() and not line.startswith("(")]
-    return lines[-1] if lines else f"nothing in {log}"
 
 
 def _report(table: TableOfRuns, root: Path) -> Path | str:

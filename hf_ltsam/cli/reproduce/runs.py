@@ -12,15 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers.utils import logging
 
 from hf_ltsam.cli.reproduce.tables import Row
 from hf_ltsam.cli.train.arguments import read_settings, with_recipe
 from hf_ltsam.runs.folder import RECIPE, RunFolder
+from hf_ltsam.runs.processes import PARENT
 from hf_ltsam.runs.recipes import find_recipe
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.secrets import without_secrets
 from hf_ltsam.training.checkpoint_folders import last_checkpoint
+from hf_ltsam.training.folder_lock import FolderInUseError, folder_lock
 
+logger = logging.get_logger(__name__)
+
+STARTED = "--- started"  # a line of the log
 POLL = 0.2  # seconds between two looks at the processes
 # What a run's folder decides; tokens are not kept in it.
 _OF_THE_PLACE = ("output_dir", "first_stage", "resume_from_checkpoint", "seed", "config", "hub_token")
@@ -58,6 +64,23 @@ class RowRun:
     def program(self) -> str:
         return "train" if self.row.first_stage is None else "decouple"
 
+    @property
+    def holder(self) -> str:
+        """Who trains there, in words: a table that is ending, or one beside this one; empty where nobody does."""
+        if not self.folder.is_dir():
+            return ""
+        try:
+            with folder_lock(self.folder):
+                return ""
+        except FolderInUseError as error:
+            return str(error)
+
+    def last_words(self) -> str:
+        """The last line that the run has printed since it was last started."""
+        printed = self.log.read_text(errors="replace").rpartition(STARTED)[2].splitlines()[1:]
+        lines = [line for line in printed if line.strip() and not line.startswith("(")]
+        return lines[-1] if lines else f"nothing in {self.log}"
+
     def arguments(self) -> list[str]:
         """The options of `ltsam train` or `ltsam decouple`."""
         words = ["--config", self._recipe(), "--seed", str(self.seed), "--output_dir", str(self.folder)]
@@ -69,9 +92,11 @@ class RowRun:
         """Train, or go on from the last checkpoint; what is printed goes to the end of `log`."""
         resume = ["--resume_from_checkpoint", "true"] if last_checkpoint(str(self.folder)) else []
         command = [sys.executable, "-m", "hf_ltsam.cli.main", self.program, *self.arguments(), *resume]
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, PARENT: str(os.getpid())}
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
+            log.write(f"\n{STARTED} {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n".encode())
+            log.flush()
             return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
     def check(self) -> None:
@@ -126,28 +151,44 @@ class RowRun:
 def run_all(runs: Sequence[RowRun], jobs: int, ended: Callable[[RowRun, int], Any]) -> None:
     """Start the runs in their order, `jobs` at a time, and wait for all of them.
 
-    Where this process is stopped, so are they; one that is killed leaves them running to their end.
+    Where this process ends, so do they. A run in whose folder another process trains is waited for.
 
     Args:
         ended: is told each run that has ended, and its exit status.
     """
     waiting, running = list(runs), list[tuple[RowRun, subprocess.Popen[bytes]]]()
+    announced = list[RowRun]()
     threads = max(1, (os.cpu_count() or 1) // jobs)
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
-                run = waiting.pop(0)
+            while len(running) < jobs and (run := _next(waiting, announced)) is not None:
+                waiting.remove(run)
                 if run.result is None:  # another process may have run it since
                     running.append((run, run.start(threads)))
                 else:
                     ended(run, 0)
             time.sleep(POLL)
             over = [(run, process) for run, process in running if process.poll() is not None]
-            for pair in over:
-                running.remove(pair)
-                ended(pair[0], pair[1].returncode)
+            for run, process in over:
+                running.remove((run, process))
+                if process.returncode and run.holder:
+                    waiting.insert(0, run)  # another process was faster
+                else:
+                    ended(run, process.returncode)
     finally:
         for _, process in running:
             process.terminate()
         for _, process in running:
             process.wait()
+
+
+def _next(waiting: Sequence[RowRun], announced: list[RowRun]) -> RowRun | None:
+    """The first one whose folder is free; the others are announced, once."""
+    for run in waiting:
+        holder = run.holder
+        if not holder:
+            return run
+        if run not in announced:
+            announced.append(run)
+            logger.warning(f"Waiting: {holder}")
+    return None

@@ -26,7 +26,7 @@ from hf_ltsam.models.resnet_cifar import HEADS
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.folder import RECORD, RunFolder
 from hf_ltsam.runs.hub import check_token, require_network
-from hf_ltsam.training.checkpoint_folders import checkpoint_folder, last_checkpoint
+from hf_ltsam.training.checkpoint_folders import check_complete, checkpoint_folder, last_checkpoint
 from hf_ltsam.training.folder_lock import folder_lock
 from hf_ltsam.training.refusals import check_arguments
 
@@ -81,8 +81,8 @@ def check(run: Run) -> None:
     _check_model(run)
     check_data(run.data)
     point = resume_point(config)
-    if point:
-        checkpoint_folder(point, config.output_dir)
+    if point and config.should_save:
+        check_complete(checkpoint_folder(point, config.output_dir))
     if config.should_save:
         check_output_folder(config.output_dir)
         if Path(config.output_dir).is_dir():

@@ -9,7 +9,8 @@ In Python: run_training(make_run({"dataset": FOLDER, "method": "focal_sam"})).
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.models.class_vectors import FROM_IMAGES, start_from_images
 from hf_ltsam.models.spectral_norm import normalise_spectrally
+from hf_ltsam.runs.files import is_of_the_disk, not_written
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.predictions import predictions_of
 from hf_ltsam.runs.record import RunRecord
-from hf_ltsam.training.checkpoint_folders import last_checkpoint
+from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_checkpoint
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.prediction import predict_decisions
 from hf_ltsam.training.refusals import check_head, check_split
@@ -128,19 +130,37 @@ def finish(
     train_metrics: dict[str, float],
     second_stage: dict[str, Any] | None = None,
 ) -> RunRecord:
-    """Save and test after the last epoch: weights, metrics.json, predictions.json and recipe.yaml."""
-    trainer.save_model(
-        _internal_call=True
-    )  # before --bf16_full_eval rounds them; not pushed: the card needs metrics.json
-    test = predict_test(run, splits, trainer)
-    trainer.save_state()
-    record = record_of(run, trainer, splits, test, train_metrics, second_stage)
-    if trainer.is_world_process_zero():
-        folder = RunFolder(Path(run.config.output_dir))
-        folder.write_predictions(predictions_of(test.predictions, test.label_ids, splits.class_names))
-        save_recipe(run)
-        folder.write_record(record)  # last: who finds it finds all
+    """Save and test after the last epoch: weights, metrics.json, predictions.json and recipe.yaml.
+
+    Raises:
+        OSError: the disk is full; says what is on it, and how to go on.
+    """
+    with _end_told(run.config):
+        # first: they took the time, and --bf16_full_eval rounds them; not pushed yet: the card needs metrics.json
+        trainer.save_model(_internal_call=True)
+        test = predict_test(run, splits, trainer)
+        trainer.save_state()
+        record = record_of(run, trainer, splits, test, train_metrics, second_stage)
+        if trainer.is_world_process_zero():
+            folder = RunFolder(Path(run.config.output_dir))
+            folder.write_predictions(predictions_of(test.predictions, test.label_ids, splits.class_names))
+            save_recipe(run)
+            folder.write_record(record)  # last: who finds it finds all
     return record
+
+
+@contextmanager
+def _end_told(config: LTSamConfig) -> Iterator[None]:
+    """A disk that is full after the training ends in one message."""
+    try:
+        yield
+    except Exception as error:
+        if not is_of_the_disk(error):
+            raise
+        file = Path(getattr(error, "filename", None) or config.output_dir)
+        raise OSError(
+            f"The training is at its end, but {not_written(file, error)} Make room there. {_way_back(config)}"
+        ) from error
 
 
 def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionOutput:
@@ -166,7 +186,8 @@ def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionO
 
 
 def _way_back(config: LTSamConfig) -> str:
-    checkpoint = last_checkpoint(config.output_dir)
+    checkpoint = last_complete_checkpoint(config.output_dir)
     if checkpoint is None:
         return "No checkpoint was written yet, so there is nothing to resume (--save_strategy, --save_steps)."
-    return f"The same command with --resume_from_checkpoint true goes on from {checkpoint}."
+    value = "true" if checkpoint == last_checkpoint(config.output_dir) else str(checkpoint)
+    return f"The same command with --resume_from_checkpoint {value} goes on from {checkpoint}."

@@ -8,6 +8,7 @@ from pathlib import Path
 from hf_ltsam.runs.folder import (
     CONFIG,
     EVALUATION,
+    MANIFEST,
     PICKLED_SETTINGS,
     RECIPE,
     SAFE_WEIGHTS,
@@ -23,7 +24,7 @@ _RESULTS = {
     SHARPNESS: (SHARPNESS_RESULTS, "*.png"),
 }
 # The state of the trainer names folders of this machine, and the settings are a pickle: neither is needed to load.
-_STAYS = {STATE, PICKLED_SETTINGS}
+_STAYS = {STATE, MANIFEST, PICKLED_SETTINGS}
 
 
 def run_files(folder: Path, results: Collection[str] = ()) -> dict[str, Path | bytes]:

@@ -12,11 +12,13 @@ import psutil
 import pytest
 import torch
 import yaml
-from forked import Script
+from forked import PROCESSES, Script
 from runs.report.made_runs import metrics, write_run
 from safetensors.torch import load_file
 from time_limits import PATIENCE
+from training.test_folder_lock import hold
 
+from hf_ltsam.cli import main
 from hf_ltsam.cli.reproduce import command as reproduce
 from hf_ltsam.cli.reproduce import runs as table_runs
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
@@ -149,7 +151,7 @@ def test_whose_process_is_killed_is_told_and_the_others_go_on(table, tmp_path, c
 class Sleeping:
     """In the place of a run: a process that ends after a while."""
 
-    result = None
+    result, holder = None, ""
 
     def __init__(self, name, seconds, log):
         self.name, self.seconds, self.log = name, seconds, log
@@ -193,6 +195,94 @@ def test_whoever_stops_the_table_stops_its_runs(monkeypatch):
     assert runs[1].process.returncode == -signal.SIGTERM
 
 
+def test_a_folder_in_use_is_waited_for(monkeypatch, caplog):
+    """Others go first; one that was taken while it started is started again."""
+    monkeypatch.setattr(table_runs, "POLL", 0.01)
+    log = []
+    taken, fails, free = Sleeping("taken", 0.1, log), Sleeping("fails", 0.1, log), Sleeping("free", 0.1, log)
+    taken.holder = "runs/taken is in use by process 7"
+    failing = fails.start
+
+    def start(threads):
+        if ("fails", "starts") not in log:
+            fails.holder = "runs/fails is in use by process 8"
+            log.append(("fails", "starts"))
+            fails.process = subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(2)"])
+            return fails.process
+        return failing(threads)
+
+    def ended(run, status):
+        log.append((run.name, status))
+        taken.holder = fails.holder = ""
+
+    monkeypatch.setattr(fails, "start", start)
+    with caplog.at_level("WARNING"):
+        run_all([taken, fails, free], 1, ended)
+    assert log == [
+        *(("fails", "starts"), ("free", "starts"), ("free", 0)),
+        *(("fails", "starts"), ("fails", 0), ("taken", "starts"), ("taken", 0)),
+    ]
+    assert [record.message for record in caplog.records] == [
+        "Waiting: runs/taken is in use by process 7", "Waiting: runs/fails is in use by process 8",
+    ]  # fmt: skip
+
+
+def test_the_holder_of_a_folder_is_told(table, tmp_path):
+    run = RowRun(read_table(str(table)).rows[0], 0, tmp_path / "runs")
+    assert run.holder == ""
+    here, there = PROCESSES.Pipe()
+    other = PROCESSES.Process(target=hold, args=(run.folder, there))
+    other.start()
+    try:
+        assert here.recv() == "ready"
+        assert f"in use by another run (process {other.pid} on " in run.holder
+    finally:
+        other.kill()
+        other.join()
+    assert run.holder == ""
+
+
+def test_the_last_words_are_of_the_last_start(table, tmp_path):
+    run = RowRun(read_table(str(table)).rows[0], 0, tmp_path / "runs")
+    run.folder.mkdir(parents=True)
+    run.log.write_text(f"{table_runs.STARTED} then\nof an orphan\n{table_runs.STARTED} now\n")
+    assert run.last_words() == f"nothing in {run.log}"
+    run.log.write_text(run.log.read_text() + "error: why\n(LTSAM_TRACEBACK=1 ...)\n")
+    assert run.last_words() == "error: why"
+
+
+PARENT_AND_CHILD = """
+import os, subprocess, sys
+from hf_ltsam.runs.processes import PARENT
+child = "import time; from hf_ltsam.runs.processes import end_with_parent; end_with_parent(); print('ready', flush=True); "
+started = subprocess.Popen([sys.executable, "-c", child + "time.sleep(300)"], env={**os.environ, PARENT: str(os.getpid())})
+print(started.pid, flush=True)
+started.wait()
+"""
+
+
+def test_children_end_with_a_parent_that_is_killed():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT_AND_CHILD], stdout=subprocess.PIPE, text=True)
+    lines = sorted(parent.stdout.readline().strip() for _ in range(2))
+    assert lines[1] == "ready"
+    child = psutil.Process(int(lines[0]))
+    parent.kill()
+    parent.wait()
+    gone, alive = psutil.wait_procs([child], timeout=PATIENCE)
+    assert gone and not alive
+
+
+def test_a_command_takes_its_parent_from_the_environment(monkeypatch):
+    from hf_ltsam.runs import processes
+
+    parents = []
+    monkeypatch.setattr(processes, "end_with", parents.append)
+    monkeypatch.setenv(processes.PARENT, "7")
+    main.main(["methods"])
+    main.main(["methods"])
+    assert parents == [7] and processes.PARENT not in os.environ  # its own children inherit no name
+
+
 def test_threads_are_shared_out(table, tmp_path, monkeypatch):
     environments = []
     monkeypatch.setattr(subprocess, "Popen", lambda *_, env, **__: environments.append(env))
@@ -202,6 +292,7 @@ def test_threads_are_shared_out(table, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run.start(3)
     assert [own["OMP_NUM_THREADS"] for own in environments] == ["3", "1"]
+    assert {own["LTSAM_PARENT"] for own in environments} == {str(os.getpid())}
 
 
 # --- what is run -----------------------------------------------------------------------------------------------------
