@@ -34,7 +34,7 @@ COMMANDS = {
     ),
     "train": Command("train.train", "Train from a recipe or from options, on the Hub's data or your own."),
     "decouple": Command(
-        "decouple", "Train the classifier of a finished run again: cRT, LWS, tau-normalisation, CC-SAM."
+        "decouple", "Train the classifier of a finished run again: cRT, LWS, tau-normalisation, MaxNorm, CC-SAM."
     ),
     "recipes": Command("recipes", "List recipes with their published numbers, or show one: ltsam recipes NAME."),
     "reproduce": Command("reproduce.command", "Run the rows of a published table; an interrupted table resumes."),
