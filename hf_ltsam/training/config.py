@@ -179,11 +179,7 @@ class LTSamConfig(TrainingArguments):
             self.optim_args: str | None = (
                 given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
             )
-        self._check_learning_rate()
-        self._check_data()
-        self._check_ascent()
-        self._check_averaging()
-        require(SHARE, self, loss_start=self.loss_start)
+        self.check()
         super().__post_init__()
         for name in ("method_args", "loss_args"):
             if not isinstance(getattr(self, name), dict | None):
@@ -191,6 +187,18 @@ class LTSamConfig(TrainingArguments):
                     f"LTSamConfig({name}=...) must be a mapping or its JSON text such as '{{\"rho\": 0.1}}', "
                     f"got {getattr(self, name)!r}."
                 )
+
+    def check(self) -> None:
+        """Refuse numbers and names of ours that cannot work; a search calls it again for every trial.
+
+        Raises:
+            ValueError: naming the setting, the reason and the way out.
+        """
+        self._check_learning_rate()
+        self._check_data()
+        self._check_ascent()
+        self._check_averaging()
+        require(SHARE, self, loss_start=self.loss_start)
 
     def make_choices(self) -> tuple[Method, Loss | FeatureLoss, Reweighting]:
         """Method, loss and re-weighting.
