@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,6 +130,12 @@ def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
         raise ValueError(f"An image of {image.width} x {image.height} pixels holds no centre of {width} x {height}.")
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return image.crop((left, top, left + width, top + height))
+
+
+def image_bytes(entry: dict[str, Any]) -> bytes:
+    """An image of an `Image(decode=False)` column as it is stored, encoded."""
+    source = _source(entry)
+    return source.getvalue() if isinstance(source, io.BytesIO) else Path(source).read_bytes()
 
 
 def _source(entry: dict[str, Any]) -> str | io.BytesIO:

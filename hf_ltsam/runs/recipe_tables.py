@@ -58,13 +58,29 @@ def load_mapping(path: Path) -> dict[str, Any]:
         ValueError: not a YAML mapping.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a YAML file: {error}") from error
+    return mapping_of(text, str(path))
+
+
+def mapping_of(text: str, origin: str) -> dict[str, Any]:
+    """What a YAML text sets.
+
+    Args:
+        origin: of the text, for a refusal.
+
+    Raises:
+        ValueError: not a YAML mapping.
+    """
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{origin} is not a YAML file: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold settings, `name: value` on each line, got a {type(values).__name__}.")
+        raise ValueError(f"{origin} must hold settings, `name: value` on each line, got a {type(values).__name__}.")
     return values
 
 
