@@ -92,9 +92,7 @@ def _look_at(study: Study, trial: Any, status: int) -> None:
 
 def _work(folder: str, number: int, threads: int) -> None:
     """A trial in a process of its own, which ends with the one that has started it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     log = os.open(_log(Path(folder), number), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -107,6 +105,13 @@ def _work(folder: str, number: int, threads: int) -> None:
     except OSError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         sys.exit(_TEMPORARY)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _log(folder: Path, number: int) -> Path:

@@ -19,7 +19,6 @@ from typing import Any, get_type_hints
 from hf_ltsam import LOSSES, METHODS, LTSamConfig
 from hf_ltsam.cli.train.arguments import CHOSEN_BY_NAME, make_run
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments
-from hf_ltsam.hyperparameters import Domain, require
 from hf_ltsam.runs.experiment import OF_THE_EXPERIMENT
 from hf_ltsam.runs.recipe_tables import mapping_of
 from hf_ltsam.training.refusals import check_arguments
@@ -29,7 +28,6 @@ AUGMENTATION = {"crop_padding", "flip", "color_jitter", "cutout", "randaugment",
 _OF_THE_DATA = {field.name for field in fields(DataArguments)} - AUGMENTATION
 _SHARES = ("start", "stop", "beta", "beta1", "beta2", "momentum")  # and all that end like them: within [0, 1]
 _SCALES = ("log", "linear")
-_NUMBER = Domain("a finite number", math.isfinite)
 
 
 @dataclass(frozen=True)
@@ -198,19 +196,21 @@ def _range(parameter: Parameter, ends: list[float], scale: str | None, kind: Any
 
 
 def _choices(values: list[Any], statement: str) -> tuple[Any, ...]:
+    read: list[Any] = []
     for value in values:
         if not isinstance(value, str | int | float | bool | None):
             raise ValueError(
                 f"{statement}: {value!r} is no single value. Search the numbers in it by names of their own."
             )
-        if _is_number(value):
-            require(_NUMBER, f"--search: {statement.removeprefix('--search ')}"[:80], choice=float(value))
-    numbers = [float(value) if _is_number(value) and isinstance(value, str) else value for value in values]
-    if len({(type(value), value) for value in numbers}) < 2:
+        is_text_of_a_number = isinstance(value, str) and _is_number(value)
+        read.append(float(str(value)) if is_text_of_a_number else value)
+        if isinstance(read[-1], float) and not math.isfinite(read[-1]):
+            raise ValueError(f"{statement}: every choice must be a finite number, got {read[-1]}.")
+    if len(set(map(str, read))) < 2:
         raise ValueError(f"{statement}: there is nothing to choose from. State two different values or more.")
-    if len(set(map(str, numbers))) < len(numbers):
+    if len(set(map(str, read))) < len(read):
         raise ValueError(f"{statement}: a value is there twice.")
-    return tuple(numbers)
+    return tuple(read)
 
 
 def _is_number(value: Any) -> bool:

@@ -75,7 +75,7 @@ def test_values_go_where_their_names_say():
         ("rho: [0.1]", "nothing to choose from"),
         ("rho: [0.1, 0.1, 0.1]", "nothing to choose from"),
         ("rho: [0.1, 0.2, 0.1]", "a value is there twice"),
-        ("rho: [0.1, nan, 0.3]", "must be a finite number, got nan"),
+        ("rho: [0.1, nan, 0.3]", "every choice must be a finite number, got nan"),
         ("rho: 0.1", r"must be a range such as \[0.01, 0.5\]"),
         ("rho: [-0.1, 0.5]", r"-0.1 cannot be. SAM\(rho=\.\.\.\) must be non-negative"),
         ("rho: [0, 0.5, log]", "a log scale begins above 0"),
