@@ -42,6 +42,7 @@ MODULES = (
     "hf_ltsam.data.decoding",
     "hf_ltsam.metrics",
     "hf_ltsam.curvature",
+    "hf_ltsam.curvature.bounds",
     "hf_ltsam.runs.folder",
     "hf_ltsam.runs.model",
     "dataset_builders",

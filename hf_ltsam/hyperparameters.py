@@ -27,6 +27,7 @@ POSITIVE = Domain("positive and finite", lambda x: 0 < x < math.inf)
 BELOW_ONE = Domain("in [0, 1)", lambda x: 0 <= x < 1)
 UNIT_INTERVAL = Domain("in [0, 1]", lambda x: 0 <= x <= 1)
 COUNT = Domain("a whole number of at least 1", lambda x: x >= 1 and float(x).is_integer())
+PROBABILITY = Domain("strictly between 0 and 1", lambda x: 0 < x < 1)
 SHARE = Domain("a share of training in [0, 1]", lambda x: 0 <= x <= 1)
 INNER_SHARE = Domain("a share of training strictly between 0 and 1", lambda x: 0 < x < 1)
 

@@ -95,7 +95,11 @@ def test_titles_are_those_of_the_papers():
         "vector_scaling",
     )
     assert [LOSSES[name].title for name in names] == ["CE", "Focal", "CB", "LDAM", "LA", "BS", "VS"]
-    assert [LOSSES[name].title for name in ("label_aware_smoothing", "influence_balanced")] == ["LAS", "IB"]
+    assert [LOSSES[name].title for name in ("label_aware_smoothing", "influence_balanced", "gaussian_clouded")] == [
+        "LAS",
+        "IB",
+        "GCL",
+    ]
 
 
 def smoothed(logits, labels, statistics):

@@ -24,6 +24,7 @@ from hf_ltsam.curvature.analysis import (
     surface_images,
     surface_of,
 )
+from hf_ltsam.curvature.bounds import Bound, escape_threshold, li_2025_bound, lyu_2025_bound, zhou_2023_bound
 from hf_ltsam.curvature.density import Extreme, SpectralDensity, grid_moment, ratios, spectral_density
 from hf_ltsam.curvature.fixed_model import fixed_for_curvature
 from hf_ltsam.curvature.hessian import Hessian, SymmetricOperator
@@ -44,6 +45,7 @@ from hf_ltsam.curvature.trace import Estimate, Traces, hutchinson
 
 __all__ = [
     "DEFAULT_RHOS",
+    "Bound",
     "ChosenImages",
     "Chunks",
     "CurvatureSettings",
@@ -68,6 +70,7 @@ __all__ = [
     "class_index",
     "class_means",
     "density_of",
+    "escape_threshold",
     "filter_normalised",
     "fixed_for_curvature",
     "grid_moment",
@@ -75,7 +78,9 @@ __all__ = [
     "groups_of",
     "hutchinson",
     "lanczos",
+    "li_2025_bound",
     "loss_surface",
+    "lyu_2025_bound",
     "make_subset",
     "ratios",
     "sample_losses_of",
@@ -88,4 +93,5 @@ __all__ = [
     "surface_of",
     "towards",
     "unit_start",
+    "zhou_2023_bound",
 ]

@@ -22,8 +22,8 @@ from hf_ltsam.landscape.class_gradients import (
 from hf_ltsam.landscape.gradients import Gradient, GradientTaker
 from hf_ltsam.landscape.open_pass import OpenPass, may_be_opened, opened
 from hf_ltsam.landscape.passes import ALL_ROWS, Part, Passes
-from hf_ltsam.landscape.reduction import sum_gradients
-from hf_ltsam.landscape.sharded import are_sharded
+from hf_ltsam.landscape.reduction import sum_gradients, sum_over_processes
+from hf_ltsam.landscape.sharded import are_sharded, ready_for_passes
 from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.landscape.weights import TrainableWeights
@@ -205,6 +205,25 @@ class LossLandscape:
             all_gaps = torch.cat(gaps) if gaps and len(gaps) == len(self._passes) else None
             self._report(at.norm(), at.cosine(vectors[0]), all_gaps)
         return vectors
+
+    def mean_loss_at(self, at: WeightVector) -> Tensor:
+        """(1/n) sum_i l_i(w + at) by forward passes alone: a 0-dimensional tensor.
+
+        Of the samples of all processes where they are one mini-batch, or where the weights are in shards, which no
+        process can move on its own.
+
+        Raises:
+            RuntimeError: no pass over the whole mini-batch has been made: running statistics belong to that one.
+        """
+        if not all(passes.first_losses is not None for passes in self._passes):
+            raise RuntimeError("There is no loss yet: no pass over the whole mini-batch has been made.")
+        with self._weights.moved(at):
+            mean = torch.cat([passes.losses() for passes in self._passes]).sum() / self.size
+        if are_sharded(self._weights.parameters):
+            ready_for_passes(self._weights.model)
+        elif self._joint is None:
+            return mean
+        return sum_over_processes(mean)
 
     def _vector(self, gradient: Gradient) -> WeightVector:
         """The gradient, of all processes where the mini-batch is theirs, with zeros where none reaches a weight."""

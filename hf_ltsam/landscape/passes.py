@@ -127,6 +127,12 @@ class Passes:
         gaps = _gaps(parts, losses, plain, weightings[0]) if perturbed and plain is not None else None
         return gradients, gaps
 
+    @torch.no_grad()
+    def losses(self) -> Tensor:
+        """l_i (b,) of one more forward pass over all rows, at the weights as they are."""
+        with self.repeating(Part(ALL_ROWS, [])):
+            return self._losses(self.batch)
+
     def _pass(self, part: Part, weightings: Sequence[Tensor | None]) -> tuple[Tensor, list[Gradient]]:
         """Losses of some rows, and their gradient for each weighting that the part serves."""
         batch, of_rows = part.of_batch(self.batch), [part.of_weighting(weightings[j]) for j in part.weightings]

@@ -56,6 +56,11 @@ def _summed(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) ->
     return [s.view(p.shape).clone() if count > 0 else None for s, p, count in zip(sums, parameters, reached.tolist())]
 
 
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of a 0-dimensional tensor of each process."""
+    return _gathered(value).sum()
+
+
 @torch.no_grad()
 def average_gradients(parameters: Sequence[Tensor]) -> None:
     """Replace every `.grad` by its mean over the processes, in one reduction per floating-point type.

@@ -10,6 +10,7 @@ from typing import Any
 
 from hf_ltsam.hyperparameters import Documented, build
 from hf_ltsam.losses.cross_entropy import ClassBalanced, CrossEntropy, Focal
+from hf_ltsam.losses.gaussian_clouded import GaussianClouded
 from hf_ltsam.losses.influence_balanced import InfluenceBalanced
 from hf_ltsam.losses.margins import LDAM, BalancedSoftmax, LogitAdjustment, VectorScaling
 from hf_ltsam.losses.protocol import FeatureLoss, Loss
@@ -25,6 +26,7 @@ LOSSES: dict[str, type[Documented]] = {
     "vector_scaling": VectorScaling,
     "label_aware_smoothing": LabelAwareSmoothing,
     "influence_balanced": InfluenceBalanced,
+    "gaussian_clouded": GaussianClouded,
 }
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "CrossEntropy",
     "FeatureLoss",
     "Focal",
+    "GaussianClouded",
     "InfluenceBalanced",
     "LabelAwareSmoothing",
     "LogitAdjustment",

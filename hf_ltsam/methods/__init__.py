@@ -9,9 +9,11 @@ from hf_ltsam.hyperparameters import build
 from hf_ltsam.methods.cc_sam import CCSAM
 from hf_ltsam.methods.focal_sam import FocalSAM
 from hf_ltsam.methods.friendly_sam import FriendlySAM
+from hf_ltsam.methods.gnm import GNM
 from hf_ltsam.methods.gradient_norm import GradientNorm
 from hf_ltsam.methods.gsam import GSAM
 from hf_ltsam.methods.imbsam import ImbSAM
+from hf_ltsam.methods.le_sam import LESAM
 from hf_ltsam.methods.looksam import LookSAM
 from hf_ltsam.methods.lpf_sgd import LPFSGD
 from hf_ltsam.methods.model_perturbation import ModelPerturbation
@@ -21,6 +23,7 @@ from hf_ltsam.methods.protocol import Method
 from hf_ltsam.methods.sam import ASAM, SAM
 from hf_ltsam.methods.sgd import SGD
 from hf_ltsam.methods.sse_sam import SSESAM, SAMExt
+from hf_ltsam.methods.xsam import XSAM
 from hf_ltsam.schedules import schedule_from_config
 
 METHODS: dict[str, type[Method]] = {
@@ -32,6 +35,8 @@ METHODS: dict[str, type[Method]] = {
     "looksam": LookSAM,
     "msam": MSAM,
     "friendly_sam": FriendlySAM,
+    "le_sam": LESAM,
+    "xsam": XSAM,
     "imbsam": ImbSAM,
     "sse_sam": SSESAM,
     "sam_ext": SAMExt,
@@ -40,12 +45,15 @@ METHODS: dict[str, type[Method]] = {
     "pgd": PGD,
     "lpf_sgd": LPFSGD,
     "model_perturbation": ModelPerturbation,
+    "gnm": GNM,
 }
 
 __all__ = [
     "ASAM",
     "CCSAM",
+    "GNM",
     "GSAM",
+    "LESAM",
     "LPFSGD",
     "METHODS",
     "MSAM",
@@ -53,6 +61,7 @@ __all__ = [
     "SAM",
     "SGD",
     "SSESAM",
+    "XSAM",
     "FocalSAM",
     "FriendlySAM",
     "GradientNorm",

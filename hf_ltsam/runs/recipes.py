@@ -189,13 +189,16 @@ def assumptions(recipe: Path | RecipeRow | str | Mapping[str, Any]) -> dict[str,
 
 
 def row_of(settings: Mapping[str, Any]) -> RecipeRow | None:
-    """The row that a run's settings come nearest to: data, model, loss and method are the same, and most other settings."""
+    """The row that a run's settings come nearest to: data, model, loss and method are the same, and most other settings.
+
+    Of several, the one that sets least besides: a training with spectral normalisation contains the one without it.
+    """
     candidates = [
-        (sum(settings.get(name) == value for name, value in values.items()), row)
+        ((sum(settings.get(name) == value for name, value in values.items()), -len(values)), row)
         for row, values in _settings_of_rows()
         if all(values.get(name) == settings.get(name) for name in _IDENTITY)
     ]
-    return max(candidates, key=lambda candidate: candidate[0], default=(0, None))[1]
+    return max(candidates, key=lambda candidate: candidate[0], default=((0, 0), None))[1]
 
 
 @cache

@@ -32,6 +32,9 @@ TABLE = {
     "pgd": {"sigma": 0.1},
     "lpf_sgd": {"gamma": 0.2, "shards": 2},
     "model_perturbation": {"rho": 0.5},
+    "le_sam": {"sigma": 0.3, "rho_max": 9.0},
+    "xsam": {"rho": 0.3, "rho_max": 0.6, "every": 3},
+    "gnm": {"sigma": 0.1},
 }
 CENTRAL = ["sam", "imbsam", "focal_sam", "sse_sam", "cc_sam"]
 

@@ -14,7 +14,7 @@ from hf_ltsam.methods import make_method
 from hf_ltsam.models.cosine_classifier import CosineClassifier
 from hf_ltsam.training.telemetry import Telemetry
 
-DRAWING = {"pgd", "lpf_sgd", "model_perturbation"}  # there is no generator for tensors without values
+DRAWING = {"pgd", "lpf_sgd", "model_perturbation", "gnm"}  # there is no generator for tensors without values
 
 
 class Known(Shortcuts):

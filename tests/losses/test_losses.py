@@ -17,6 +17,7 @@ from hf_ltsam.losses import (
     CrossEntropy,
     FeatureLoss,
     Focal,
+    GaussianClouded,
     InfluenceBalanced,
     LabelAwareSmoothing,
     LogitAdjustment,
@@ -85,6 +86,13 @@ def influence_balanced(z, y, n, alpha=1000.0, epsilon=1e-3, class_weighting="inv
     return alpha * len(n) * inverse[y] / sum(inverse) * ce(z, y) / (influence + epsilon)
 
 
+def gaussian_clouded(z, y, n, m=0.0, s=30.0, noise=0.5, xi=None):  # Li 2022; xi = 0 where no gradient is asked for
+    rarity = [math.log(max(n) / k) / math.log(max(n) / min(n)) for k in n]
+    shifted = [v - s * noise * r * min(abs(x), 1) for v, r, x in zip(z, rarity, xi or [0] * len(n))]
+    shifted[y] -= s * m
+    return ce(shifted, y)
+
+
 CASES = [
     ("cross_entropy", {}, lambda z, y, n: ce(z, y)),
     ("focal", {}, focal),
@@ -104,6 +112,8 @@ CASES = [
     ("label_aware_smoothing", {"head": 0.4, "tail": 0.1, "shape": "convex"}, label_aware_smoothing),
     ("influence_balanced", {}, influence_balanced),
     ("influence_balanced", {"alpha": 3.0, "epsilon": 0.5, "class_weighting": "none"}, influence_balanced),
+    ("gaussian_clouded", {}, gaussian_clouded),
+    ("gaussian_clouded", {"m": 0.1, "s": 20.0, "noise": 1.0}, gaussian_clouded),
 ]
 
 
@@ -138,7 +148,12 @@ def test_gradient_is_that_of_the_equation(name):
     loss = make_loss(name, **({"alpha": 1.0, "through_weight": True} if name == "influence_balanced" else {}))
     logits, labels = a_batch(n=6)
     fixed = logits.clone()
-    assert torch.autograd.gradcheck(lambda z: losses_of(loss, z, labels, fixed), logits.requires_grad_())
+
+    def losses(z):
+        torch.manual_seed(0)  # some losses draw
+        return losses_of(loss, z, labels, fixed)
+
+    assert torch.autograd.gradcheck(losses, logits.requires_grad_())
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -215,6 +230,7 @@ def value_and_gradient(loss, statistics=STATISTICS):
         (LogitAdjustment(tau=0), CrossEntropy()),
         (VectorScaling(gamma=0, tau=0), CrossEntropy()),
         (LabelAwareSmoothing(head=0.0), CrossEntropy()),
+        (GaussianClouded(noise=0.0), CrossEntropy()),
         (LabelAwareSmoothing(0.4, 0.4, "convex"), LabelAwareSmoothing(0.4, 0.4)),
         (VectorScaling(gamma=0, tau=0.75), LogitAdjustment(tau=0.75)),
         (BalancedSoftmax(), LogitAdjustment(tau=1)),
@@ -260,6 +276,28 @@ def test_per_class_tables_are_made_once(monkeypatch):
     monkeypatch.setattr(torch, "tensor", lambda *a, **k: pytest.fail("a table was made anew"))
     for loss in losses:
         losses_of(loss, logits, labels)
+
+
+# --- Gaussian clouded logits -----------------------------------------------------------------------------------------
+
+
+def test_the_cloud_of_a_training_pass():
+    logits, labels = a_batch()
+    arguments = {"m": 0.1, "s": 5.0, "noise": 0.8}
+    torch.manual_seed(3)
+    got = make_loss("gaussian_clouded", **arguments)(logits.clone().requires_grad_(), labels, STATISTICS)
+    torch.manual_seed(3)
+    xi = torch.randn(40, 5, dtype=torch.float64) / 3
+    rows = zip(logits.tolist(), labels.tolist(), xi.tolist())
+    expected = [gaussian_clouded(z, y, COUNTS, xi=x, **arguments) for z, y, x in rows]
+    np.testing.assert_allclose(got.detach().numpy(), expected, rtol=1e-10)
+
+
+def test_classes_of_one_size_have_no_cloud():
+    logits, labels = a_batch()
+    balanced = ClassStatistics(counts=(20,) * 5)
+    got = GaussianClouded(noise=1.0)(logits.requires_grad_(), labels, balanced)
+    torch.testing.assert_close(got, CrossEntropy()(logits, labels, balanced))
 
 
 # --- influence-balanced ----------------------------------------------------------------------------------------------
@@ -323,6 +361,8 @@ def test_losses_are_frozen_hashable_and_json_able(name):
         (lambda: LabelAwareSmoothing(head=1.0), r"LabelAwareSmoothing\(head=.*\[0, 1\).*1\.0"),
         (lambda: LabelAwareSmoothing(tail=-0.1), r"LabelAwareSmoothing\(tail=.*\[0, 1\).*-0\.1"),
         (lambda: LabelAwareSmoothing(shape="sine"), r"LabelAwareSmoothing\(shape='sine'\) does not exist.*'?concave"),
+        (lambda: GaussianClouded(noise=-1), r"GaussianClouded\(noise=.*non-negative.*-1"),
+        (lambda: GaussianClouded(s=0), r"GaussianClouded\(s=.*positive.*0"),
         (lambda: InfluenceBalanced(alpha=0), r"InfluenceBalanced\(alpha=.*positive.*0"),
         (lambda: InfluenceBalanced(epsilon=-1), r"InfluenceBalanced\(epsilon=.*positive.*-1"),
         (

@@ -8,6 +8,7 @@ from `problem.generator()`, one number per weight in the order of the parameters
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -189,6 +190,46 @@ def msam(problem: Problem, rho: float, momentum: float = 0.9) -> Gradient:
     g = G(problem, one, combine((-rho, unit(m))))
     problem.memory["m"] = combine((momentum, m), (1.0, g))
     return g
+
+
+def le_sam(problem: Problem, sigma: float, rho_max: float) -> Gradient:
+    """Wang et al. 2026: the ascent whose first-order gain is sigma, no further than rho_max."""
+    g = sgd(problem)
+    return G(problem, one, combine((min(sigma / (norm(g) + TINY), rho_max), unit(g))))
+
+
+def mean_loss(problem: Problem, offset: Gradient) -> float:
+    model = copy.deepcopy(problem.model)
+    with torch.no_grad():
+        for p, e in zip(model.parameters(), offset):
+            if e is not None:
+                p.add_(e)
+        return float(torch.nn.functional.cross_entropy(model(problem.x), problem.y))
+
+
+def xsam(problem: Problem, rho: float, rho_max: float, every: int) -> Gradient:
+    """Chen et al. 2026: spherical interpolation between the gradient's direction and that at the ascent point."""
+    u_0 = unit(sgd(problem))
+    g_1 = sam(problem, rho)
+    u_1 = unit(g_1)
+    theta = math.acos(max(-1.0, min(1.0, dot(u_0, u_1))))
+
+    def arc(alpha: float) -> Gradient:
+        if math.sin(theta) <= 1e-6:
+            return combine((1 - alpha, u_0), (alpha, u_1))
+        return combine(
+            (math.sin((1 - alpha) * theta) / math.sin(theta), u_0), (math.sin(alpha * theta) / math.sin(theta), u_1)
+        )
+
+    if problem.step % every == 0:
+        grid = [k / 10 for k in range(21)]
+        problem.memory["alpha"] = max(grid, key=lambda alpha: mean_loss(problem, combine((rho_max, arc(alpha)))))
+    return combine((norm(g_1), arc(problem.memory["alpha"])))
+
+
+def gnm(problem: Problem, sigma: float) -> Gradient:
+    """Li et al. 2024 (GNM-PT): the gradient at a Gaussian neighbour."""
+    return G(problem, one, combine((sigma, normal(problem, problem.generator()))))
 
 
 def friendly_sam(problem: Problem, rho: float, sigma: float, beta: float) -> Gradient:

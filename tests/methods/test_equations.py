@@ -30,6 +30,10 @@ TABLE = [
     ("msam", {"rho": 0.3, "momentum": 0.0}),
     ("friendly_sam", {"rho": 0.4, "sigma": 1.0, "beta": 0.9}),
     ("friendly_sam", {"rho": 0.4, "sigma": 0.5, "beta": 0.6}),
+    ("le_sam", {"sigma": 0.2, "rho_max": 9.0}),
+    ("le_sam", {"sigma": 9.0, "rho_max": 0.3}),
+    ("xsam", {"rho": 0.4, "rho_max": 0.6, "every": 3}),
+    ("xsam", {"rho": 0.4, "rho_max": 0.0, "every": 1}),
     ("cc_sam", {}),
     ("cc_sam", {"scale": 0.3, "mix": 0.6}),
     ("cc_sam", {"scale": 0.3, "norm": "per_tensor"}),
@@ -42,6 +46,7 @@ TABLE = [
     ("pgd", {"sigma": 0.1}),
     ("lpf_sgd", {"gamma": 0.2, "shards": 2}),
     ("model_perturbation", {"rho": 0.5}),
+    ("gnm", {"sigma": 0.2}),
 ]
 IDS = [f"{name}-{'-'.join(map(str, args.values()))}" for name, args in TABLE]
 

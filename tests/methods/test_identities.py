@@ -59,6 +59,10 @@ TABLE = [
     (("msam", {"rho": 0.0}), ("sgd", {}), {}, 0),
     (("friendly_sam", {"rho": 0.3, "sigma": 0.0}), ("sam", {"rho": 0.3}), {}, 0),
     (("friendly_sam", {"rho": 0.0}), ("sgd", {}), {}, 0),
+    (("le_sam", {"sigma": 0.0}), ("sgd", {}), {}, 0),
+    (("le_sam", {"sigma": 1e9, "rho_max": 0.3}), ("sam", {"rho": 0.3}), {}, 1e-14),
+    (("xsam", {"rho": 0.0}), ("sgd", {}), {}, 1e-9),
+    (("gnm", {"sigma": 0.0}), ("sgd", {}), {}, 0),
     (("pgd", {"sigma": 0.0}), ("sgd", {}), {}, 0),
     (("model_perturbation", {"rho": 0.0}), ("sgd", {}), {}, 0),
     (("lpf_sgd", {"gamma": 0.0, "shards": 1}), ("sgd", {}), {}, 0),
@@ -128,6 +132,9 @@ def test_the_paths_differ_where_no_identity_holds():
         ("pgd", {"sigma": 0.1}),
         ("lpf_sgd", {"gamma": 0.1}),
         ("model_perturbation", {"rho": 0.3}),
+        ("le_sam", {"sigma": 0.2}),
+        ("xsam", {"rho": 0.3}),
+        ("gnm", {"sigma": 0.2}),
     ]:
         other = torch.cat([v.flatten() for v in gradient_of(make_method(name, **args), given)])
         assert (other - sgd).norm() > 1e-3 * sgd.norm(), name

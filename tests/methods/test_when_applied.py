@@ -13,6 +13,7 @@ STRONG = {
     "cc_sam": {"scale": 0.3},
     "model_perturbation": {"rho": 0.3},
     "looksam": {"rho": 0.3, "every": 2},
+    "gnm": {"sigma": 0.1},
 }
 
 
@@ -124,6 +125,12 @@ def test_refused_by_every_method(name, wrong, message):
         ("friendly_sam", {"beta": 1.0}),
         ("friendly_sam", {"sigma": -1}),
         ("friendly_sam", {"rho": -1}),
+        ("le_sam", {"sigma": -1}),
+        ("le_sam", {"rho_max": -1}),
+        ("xsam", {"rho": -1}),
+        ("xsam", {"rho_max": -1}),
+        ("xsam", {"every": 0}),
+        ("gnm", {"sigma": -1}),
         ("pgd", {"sigma": -1}),
         ("lpf_sgd", {"gamma": -1}),
         ("lpf_sgd", {"shards": 0}),

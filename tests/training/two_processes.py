@@ -97,6 +97,9 @@ METHODS = {
     "pgd": {"sigma": 0.1},
     "lpf_sgd": {"gamma": 0.1, "shards": 1},
     "model_perturbation": {},
+    "le_sam": {"sigma": 0.2},
+    "xsam": {"every": 2},
+    "gnm": {"sigma": 0.1},
 }
 
 

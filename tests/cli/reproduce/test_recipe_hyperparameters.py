@@ -77,6 +77,9 @@ EXPECTED = {
     "looksam": lambda row: {"rho": 0.05, "every": 5, "alpha": 0.7},
     "msam": lambda row: {"rho": 0.3, "momentum": 0.9},
     "friendly_sam": lambda row: {"rho": 0.05, "sigma": 1.0, "beta": 0.9},
+    "gnm": lambda row: {"sigma": 0.005 / 3},
+    "le_sam": lambda row: {"sigma": 0.05, "rho_max": 0.5},
+    "xsam": lambda row: {"rho": 0.15, "rho_max": 0.3, "every": 170},
 }
 
 
