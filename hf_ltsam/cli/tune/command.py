@@ -38,7 +38,7 @@ from hf_ltsam.cli.tune.trial import METRICS, run_of_trial
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.training.trials import arguments_of
 
-DECIDED_HERE = ("config", "output_dir", "resume_from_checkpoint", "reserve", "push_to_hub")
+DECIDED_HERE = ("config", "output_dir", "resume_from_checkpoint", "reserve", "push_to_hub", "hub_token")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -151,6 +151,8 @@ def _plans(
     expanded = {_name(recipe): with_recipe(settings, recipe) for recipe in recipes} or {
         "settings": with_recipe(settings)
     }
+    for stated in expanded.values():
+        stated.pop("hub_token", None)  # plans and recipes are files that may go anywhere
     if len(expanded) < len(recipes):
         raise ValueError(f"Two of the recipes have one name ({', '.join(recipes)}): give files of different names.")
     searches = {

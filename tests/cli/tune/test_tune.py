@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from cli.picture_folders import CLASSES, draw_images
+from transformers import TrainerCallback
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.cli import main as cli
@@ -14,6 +16,7 @@ from hf_ltsam.cli.train.arguments import make_run, parse
 from hf_ltsam.cli.train.train import run_training
 from hf_ltsam.cli.tune import jobs as processes
 from hf_ltsam.cli.tune import study as studies
+from hf_ltsam.cli.tune import trial as trials
 from hf_ltsam.cli.tune.command import tune
 from hf_ltsam.cli.tune.jobs import run_trials
 from hf_ltsam.cli.tune.reserve import bounds_on_rest, contents, load_reserve, remaining
@@ -116,9 +119,10 @@ def test_the_first_trial_has_the_values_of_the_recipe_and_the_seed_decides_the_o
         "complete"
     }
     assert all(0.01 <= values["rho"] <= 0.5 and 0.01 <= values["learning_rate"] <= 0.3 for _, _, values, _ in others)
-    other = Study(tmp_path / "mine", plan(pictures, seed=1))
-    values = [{p.name: v for p, v in other.values(other.next()).items()} for _ in range(3)]
+    other = Study(tmp_path / "mine", plan(pictures, seed=1, trials=10))
+    values = [{p.name: v for p, v in other.values(other.next()).items()} for _ in range(4)]
     assert values[0] == first[2] and values[1] != others[0][2]
+    assert len({v["rho"] for v in values}) == 4  # before the sampler learns from others, too
 
 
 def test_a_trial_is_a_training_on_the_rest_of_the_training_set(whole, pictures, tmp_path):
@@ -153,9 +157,6 @@ def test_nothing_of_a_trial_is_left_but_its_numbers(whole):
 
 def stopped_at(monkeypatch, trial, step):
     """The process dies in this step of this trial, once."""
-    from transformers import TrainerCallback
-
-    from hf_ltsam.cli.tune import trial as trials
 
     class Dying(TrainerCallback):
         def on_step_end(self, args, state, control, **_):
@@ -173,6 +174,23 @@ def stopped_at(monkeypatch, trial, step):
     monkeypatch.setattr(trials, "build_trainer", dying)
 
 
+def watched(monkeypatch):
+    """Trial -> the steps that it takes from here on."""
+    steps = {}
+
+    class Watching(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            steps.setdefault(Path(args.output_dir).name, []).append(state.global_step)
+
+    def watching(*args, build=trials.build_trainer):
+        trainer = build(*args)
+        trainer.add_callback(Watching())
+        return trainer
+
+    monkeypatch.setattr(trials, "build_trainer", watching)
+    return steps
+
+
 @pytest.mark.parametrize("trial", [0, 1])
 def test_interrupted_and_started_again_is_uninterrupted(whole, pictures, trial, tmp_path, monkeypatch):
     """The trial goes on from its checkpoint, and the later ones are those that would have come."""
@@ -184,13 +202,9 @@ def test_interrupted_and_started_again_is_uninterrupted(whole, pictures, trial, 
     ) == trial
     with (tmp_path / "mine" / JOURNAL).open("a") as journal:
         journal.write('{"op_code":6,"worker')  # a kill in the middle of a line
-    resumed = []
-    monkeypatch.setattr(
-        studies,
-        "run_trial",
-        lambda run, *a, made=studies.run_trial: resumed.append(studies.Path(run.config.output_dir)) or made(run, *a),
-    )
-    assert run_all(tmp_path / "mine", plan(pictures)) == list(range(trial, 3)) and resumed[0].name == f"trial-{trial}"
+    steps = watched(monkeypatch)
+    assert run_all(tmp_path / "mine", plan(pictures)) == list(range(trial, 3))
+    assert steps[f"trial-{trial}"] == [3, 4] and all(steps[f"trial-{k}"] == [1, 2, 3, 4] for k in range(trial + 1, 3))
     assert trials_of(tmp_path / "mine") == trials_of(whole)
     assert run_all(tmp_path / "mine", plan(pictures)) == []  # all have ended
 
@@ -217,8 +231,6 @@ def test_a_folder_of_another_search_is_refused(whole, pictures):
 
 def test_a_trial_behind_the_median_is_stopped(pictures, tmp_path, monkeypatch):
     """Reports at equal shares of the training; not in its first third."""
-    from hf_ltsam.cli.tune import trial as trials
-
     study = Study(tmp_path / "mine", plan(pictures, prune=True, trials=4))
     reserve = study.reserve()
     for accuracy in (0.6, 0.7):  # two trials that were good throughout
@@ -263,7 +275,7 @@ def test_a_full_disk_ends_the_command_and_not_the_trial(pictures, tmp_path, monk
 
 
 def test_the_command_writes_a_table_a_figure_and_a_recipe(pictures, tmp_path, capsys):
-    (tmp_path / "sam.yaml").write_text(yaml.safe_dump(settings(pictures, warmup_steps=2)))
+    (tmp_path / "sam.yaml").write_text(yaml.safe_dump(settings(pictures, warmup_steps=2, hub_token="hf_secret")))
     (tmp_path / "sgd.yaml").write_text(yaml.safe_dump({**QUICK, "dataset": str(pictures), "method": "sgd"}))
     cli.main(["tune", str(tmp_path / "sgd.yaml"), str(tmp_path / "sam.yaml"), "--search", "rho: [0.01, 0.5]", "learning_rate: [0.01, 0.3]",
               "--trials", "2", "--output-dir", str(tmp_path / "out"), "--", "--max-steps", "3"])  # fmt: skip
@@ -274,6 +286,7 @@ def test_the_command_writes_a_table_a_figure_and_a_recipe(pictures, tmp_path, ca
     out = tmp_path / "out"
     table = (out / "tune.md").read_text()
     assert table.count("2 of 2") == 2 and "the best of 2 trials of each recipe" in table and "| `sam` | SAM |" in table
+    assert not [file for file in out.rglob("*") if file.is_file() and b"hf_secret" in file.read_bytes()]
     assert (out / "tune.png").stat().st_size > 5000 and (out / "tune.svg").is_file() and "](tune.png)" in table
     found = json.loads((out / "tune.json").read_text())["studies"]
     assert [len(study["trials"]) for study in found] == [2, 2]
@@ -328,6 +341,7 @@ def test_a_process_that_was_killed_has_failed_and_one_that_could_not_write_is_re
         (["no_recipe", "--search", "rho: [0.1, 0.2]"], "--config no_recipe: no such file or recipe"),
         (["--search", "rho: [0.1, 0.2]", "--", "--output_dir", "x"], "--output_dir behind -- cannot be given"),
         (["--search", "rho: [0.1, 0.2]", "--", "--reserve", "0.1"], "--reserve behind -- cannot be given"),
+        (["--search", "rho: [0.1, 0.2]", "--", "--hub-token", "hf_secret"], "--hub_token behind -- cannot be given"),
         (["--search", "rho: [0.1, 0.2]", "--", "--learning_rat", "0.1"], "Unknown option --learning_rat"),
         (["--search", "rho: [0.1, 0.2]", "--", "--method", "sam"], "No data set"),
         (["second_stage/cifar100_lt_ir100_ce_sgd_then_crt", "--search", "learning_rate: [0.1, 0.2]", "--", "--dataset", "/"], "ltsam decouple"),
