@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MODES = {1: "L", 3: "RGB"}  # channels -> PIL's mode
 
 
+LONGEST = 500  # long side / short side: with a short side of 256 pixels 100 MB
+
+
 def decode_images(
     dataset: datasets.Dataset,
     image_column: str | None = None,
@@ -93,13 +96,16 @@ def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | Non
         row: for the error message.
 
     Raises:
-        BadImageError: it cannot be decoded; the message names the file and the row.
+        BadImageError: it cannot be decoded, or is a strip that nobody could scale; the message names the file and the row.
     """
     if entry is None or (entry["bytes"] is None and entry["path"] is None):
         raise BadImageError(f"{_name(entry, row)} holds no image.")
     try:
         with Image.open(_source(entry)) as image:
+            _refuse_strip(image, _name(entry, row))
             image.load()
+    except BadImageError:
+        raise
     except Exception as error:  # PIL's readers raise nearly anything on broken input
         raise BadImageError(f"{_name(entry, row)} cannot be decoded ({error}). Repair or remove it.") from error
     if image.mode.startswith(("I", "F")):
@@ -107,6 +113,15 @@ def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | Non
             f"{_name(entry, row)} has 16 or 32 bits per channel (mode {image.mode!r}): convert it to 8."
         )
     return ImageOps.exif_transpose(image).convert(MODES[channels])
+
+
+def _refuse_strip(image: Image.Image, name: str) -> None:
+    """Refuse what takes gigabytes when its short side is scaled: 1 x 60,000 pixels, a file of 200 bytes."""
+    if max(image.size) > LONGEST * min(image.size):
+        raise BadImageError(
+            f"{name} is {image.width} x {image.height} pixels, more than {LONGEST} times as long as wide: scaled to what a "
+            "model sees it would take gigabytes. Crop or remove it."
+        )
 
 
 def scale_short_side(

@@ -185,6 +185,11 @@ class _Decoding:
         return self.transform(image)
 
 
+def decodes_alone(dataset: datasets.Dataset) -> bool:
+    """Whether the transform of a data set is that of `on_the_fly`, which leaves labels as they are stored."""
+    return isinstance(dataset.format["format_kwargs"].get("transform"), _Decoding)
+
+
 @dataclass(frozen=True)
 class _Skipping:
     """Decoding of one row at a time, which gives no row for an unreadable image."""

@@ -5,7 +5,8 @@ Inputs are NumPy arrays, tensors or lists. Shapes: N test samples, C classes, B 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from transformers import EvalPrediction
 
 Floats = NDArray[np.float64]
+
+LOWER_IS_BETTER = ("loss", "ece", "nll", "brier", "error", "mce")  # how the names of such metrics end
+_VALUES_AT_A_TIME = 2**20  # of the logits, 8 MB in float64
+
+
+def greater_is_better(metric: str) -> bool:
+    """Whether a larger value is better, by the end of a metric's name: `eval_` and a data set's name may precede."""
+    return not (metric.endswith("loss") or f"_{metric}".endswith(tuple(f"_{name}" for name in LOWER_IS_BETTER)))
 
 
 def per_class_accuracy(predictions: Any, labels: Any, num_classes: int) -> Floats:
@@ -107,8 +116,14 @@ def expected_calibration_error(probabilities: Any, labels: Any, num_bins: int = 
     if np.isnan(values).any():
         return float("nan")
     _check_probabilities(values)
-    bins = confidence_bins(values.max(axis=1), values.argmax(axis=1) == classes, num_bins)
-    return float(np.abs(bins.right - bins.confidence).sum() / len(classes))
+    return _calibration_error(values.max(axis=1), values.argmax(axis=1) == classes, num_bins)
+
+
+def _calibration_error(confidence: Floats, right: NDArray[Any], num_bins: int = 15) -> float:
+    if np.isnan(confidence).any():
+        return float("nan")
+    bins = confidence_bins(confidence, right, num_bins)
+    return float(np.abs(bins.right - bins.confidence).sum() / len(confidence))
 
 
 @dataclass(frozen=True)
@@ -164,33 +179,113 @@ def long_tail_metrics(logits: Any, labels: Any, statistics: ClassStatistics) -> 
     Raises:
         ValueError: shapes that do not fit, or a label outside [0, C).
     """
-    values, classes = _scored(logits, labels)
-    if values.shape[1] != statistics.num_classes:
-        raise ValueError(f"{values.shape[1]} logits do not fit class statistics of {statistics.num_classes} classes.")
-    predictions = predicted_classes(values)
-    per_class = per_class_accuracy(predictions, classes, statistics.num_classes)
-    return {
-        "overall": overall_accuracy(predictions, classes),
-        "balanced": float(np.nanmean(per_class)),
-        **group_accuracies(per_class, statistics),
-        "ece": expected_calibration_error(softmax(values), classes),
-    }
+    return _metrics(_decisions(logits, labels, statistics.num_classes), statistics)
 
 
 @dataclass(frozen=True)
 class LongTailMetrics:
-    """`long_tail_metrics` as the `compute_metrics` of a Trainer.
+    """`long_tail_metrics` as the `compute_metrics` of a Trainer, with "accuracy" (the same as "overall") beside them.
+
+    With `batch_eval_metrics` it is called for every batch, and keeps four numbers of each sample.
 
     Args:
         statistics: of the training set.
     """
 
     statistics: ClassStatistics
+    _batches: list[_Decisions] = field(default_factory=list, init=False, repr=False, compare=False)
 
-    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        outputs = prediction.predictions  # further outputs of the model, if any, follow the logits
-        logits = outputs[0] if isinstance(outputs, tuple | list) else outputs
-        return long_tail_metrics(logits, prediction.label_ids, self.statistics)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the metrics, where every class has a test sample."""
+        groups = (name for name, classes in self.statistics.groups.items() if classes)
+        return ("accuracy", "overall", "balanced", *groups, "ece")
+
+    def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
+        """Of logits (N, C), or of predicted classes (N,), as `preprocess_logits_for_metrics` may make them: without "ece".
+
+        Args:
+            prediction: of all samples, or of a batch; lists are batches, as `eval_do_concat_batches=False` leaves them.
+            compute_result: whether this was the last batch.
+
+        Raises:
+            ValueError: as in `long_tail_metrics`.
+        """
+        outputs, labels = prediction.predictions, prediction.label_ids
+        for of_batch, classes in zip(outputs, labels) if isinstance(labels, list) else [(outputs, labels)]:
+            # further outputs of the model, if any, follow the logits
+            first = of_batch[0] if isinstance(of_batch, tuple | list) else of_batch
+            self._batches.append(_decisions(first, classes, self.statistics.num_classes))
+        if not compute_result:
+            return {}
+        decisions = _joined(self._batches)
+        self._batches.clear()
+        metrics = _metrics(decisions, self.statistics)
+        return {"accuracy": metrics["overall"], **metrics}
+
+
+@dataclass(frozen=True)
+class _Decisions:
+    """What the metrics read of n samples.
+
+    Args:
+        labels, predictions: true and predicted classes (n,).
+        confidence: the largest probability (n,); None: only classes were predicted.
+        right: whether it is that of the true class (n,).
+    """
+
+    labels: NDArray[Any]
+    predictions: NDArray[Any]
+    confidence: Floats | None
+    right: NDArray[Any]
+
+
+def _decisions(predictions: Any, labels: Any, num_classes: int) -> _Decisions:
+    """Of logits (n, C), some rows at a time, so that no copy of all of them is made; or of predicted classes (n,).
+
+    Raises:
+        ValueError: shapes that do not fit, or a label outside [0, C).
+    """
+    scores, classes = _array(predictions), _array(labels)
+    if scores.ndim == 1 and scores.dtype.kind in "iu":
+        scores, classes = _paired(scores, classes)
+        return _Decisions(classes, scores, None, scores == classes)
+    if scores.ndim != 2 or classes.shape != (len(scores),) or not classes.size:
+        raise _misfit(scores, classes)
+    if scores.shape[1] != num_classes:
+        raise ValueError(f"{scores.shape[1]} logits do not fit class statistics of {num_classes} classes.")
+    rows = max(1, _VALUES_AT_A_TIME // num_classes)
+    return _joined([_of_rows(scores[i : i + rows], classes[i : i + rows]) for i in range(0, len(scores), rows)])
+
+
+def _of_rows(logits: NDArray[Any], labels: NDArray[Any]) -> _Decisions:
+    values, classes = _scored(logits, labels)
+    probabilities = softmax(values)
+    right = probabilities.argmax(axis=1) == classes
+    return _Decisions(classes, predicted_classes(values), probabilities.max(axis=1), right)
+
+
+def _joined(parts: Sequence[_Decisions]) -> _Decisions:
+    """Those of several batches, one after another."""
+    confidences = [part.confidence for part in parts if part.confidence is not None]
+    return _Decisions(
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.predictions for part in parts]),
+        np.concatenate(confidences) if confidences else None,
+        np.concatenate([part.right for part in parts]),
+    )
+
+
+def _metrics(decisions: _Decisions, statistics: ClassStatistics) -> dict[str, float]:
+    """Those of `long_tail_metrics`, as far as they can be known."""
+    labels, predictions, confidence = decisions.labels, decisions.predictions, decisions.confidence
+    per_class = per_class_accuracy(predictions, labels, statistics.num_classes)
+    return {
+        "overall": overall_accuracy(predictions, labels),
+        "balanced": float(np.nanmean(per_class)),
+        **group_accuracies(per_class, statistics),
+        **({} if confidence is None else {"ece": _calibration_error(confidence, decisions.right)}),
+    }
 
 
 def _array(values: Any) -> NDArray[Any]:
@@ -214,9 +309,13 @@ def _scored(scores: Any, labels: Any) -> tuple[Floats, NDArray[Any]]:
     """Scores (N, C) in float64 and labels (N,), checked."""
     values, classes = _array(scores).astype(np.float64), _array(labels)
     if values.ndim != 2 or classes.shape != (len(values),) or classes.size == 0:
-        raise ValueError(f"Expected scores (N, C) and labels (N,) with N > 0, got {values.shape} and {classes.shape}.")
+        raise _misfit(values, classes)
     _check_range(classes, values.shape[1])
     return values, classes
+
+
+def _misfit(scores: NDArray[Any], labels: NDArray[Any]) -> ValueError:
+    return ValueError(f"Expected scores (N, C) and labels (N,) with N > 0, got {scores.shape} and {labels.shape}.")
 
 
 def _check_range(labels: NDArray[Any], num_classes: int) -> None:

@@ -72,6 +72,11 @@ class SkippedSteps(TrainerCallback):
         self._buffers: list[tuple[Tensor, Tensor]] = []  # each with its copy
         self._passes: list[tuple[Sequence[MicroBatch], Tensor]] = []  # of the step: micro-batches and their mean loss
 
+    @property
+    def in_step(self) -> bool:
+        """Whether the method has begun the present step."""
+        return self._before is not None
+
     def begin(self, model: nn.Module) -> bool:
         """Keep what the step may move, with its first micro-batch; whether this is the first."""
         if self._before is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -121,6 +122,9 @@ class TrainingStep(TrainerCallback):
         self._skipped.add(batches, loss)
         if self._accelerator.sync_gradients:
             self._finish(moment, weights)
+        every = self._args.torch_empty_cache_steps
+        if every is not None and moment.step % every == 0:
+            clear_device_cache()
         return loss / parts
 
     def _add_gradient(

@@ -13,6 +13,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from hf_ltsam.cli.train.model import ImageFormat, Normalisation
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import Splits
+from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.decoding import decode_image, decode_images, encoded_images, unreadable_images
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
 from hf_ltsam.data.transforms import image_transform, on_the_fly, short_side_of
@@ -48,13 +49,18 @@ def prepare(
         ValueError: images that cannot be decoded (named), or that need a size and have none.
     """
     size = wanted.size if arguments.image_size is None else arguments.image_size
-    if size is None:
-        _require_small(splits.train, arguments.image_column)
     pixels = wanted.normalisation
     if arguments.normalisation != "auto":
         pixels = CUSTOMARY_NORMALISATION[arguments.normalisation]
     if size is None or size <= SMALL:
-        return _in_memory(splits, arguments, ImageFormat(size, pixels), seed, progress)
+        try:
+            if size is None:
+                _require_small(splits.train, arguments.image_column)
+            return _in_memory(splits, arguments, ImageFormat(size, pixels), seed, progress)
+        except BadImageError:  # the first of perhaps many
+            way_on = "it needs --check_images true."
+            _refuse_unreadable([splits.train, splits.test], arguments.image_column, progress, way_on)
+            raise
     imagenet = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD))
     return _on_the_fly(splits, arguments, size, pixels or imagenet, progress)
 
@@ -114,7 +120,8 @@ def _on_the_fly(
         )
     if arguments.check_images:
         unchecked = [splits.test] if splits.train_is_readable else [splits.train, splits.test]
-        _refuse_unreadable(unchecked, arguments.image_column, progress)
+        way_on = "--check_images false skips this check."
+        _refuse_unreadable(unchecked, arguments.image_column, progress, way_on)
     train, plain_train, test = (
         on_the_fly(
             split,
@@ -137,11 +144,11 @@ def _require_small(split: Dataset, image_column: str | None) -> None:
         )
 
 
-def _refuse_unreadable(splits: Sequence[Dataset], image_column: str | None, progress: bool) -> None:
+def _refuse_unreadable(splits: Sequence[Dataset], image_column: str | None, progress: bool, way_on: str) -> None:
     messages = [message for split in splits for message in unreadable_images(split, image_column, progress)]
     if messages:
         total = (
             f"Unreadable images in all: {len(messages)}. --on_bad_image skip trains without those of the training split; "
-            "--check_images false skips this check."
+            f"{way_on}"
         )
         raise ValueError("\n".join([*messages[:10], total]))

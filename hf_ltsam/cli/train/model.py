@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,10 @@ from transformers.image_utils import PILImageResampling
 
 from hf_ltsam import CifarResNetConfig
 from hf_ltsam.cli.train.settings import ModelArguments
+from hf_ltsam.data.class_names import Names, comparable, contradiction, names_of_model
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.class_vectors import FROM_IMAGES
+from hf_ltsam.models.classifier import classifier_of
 from hf_ltsam.models.clip_source import is_clip
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.training.training_set import without_adapter
@@ -89,7 +92,8 @@ def _cifar_resnet(arguments: ModelArguments, labels: dict[str, Any], num_channel
 
 
 def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: dict[str, Any]) -> PreTrainedModel:
-    is_timm = AutoConfig.from_pretrained(arguments.model).model_type == "timm_wrapper"
+    config = AutoConfig.from_pretrained(arguments.model)
+    is_timm, before = config.model_type == "timm_wrapper", names_of_model(config.id2label)
     if is_timm:
         labels = {**labels, "num_labels": len(class_names)}  # others count id2label
     if arguments.pretrained:
@@ -98,7 +102,34 @@ def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: d
         model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(arguments.model, **labels))
     if is_timm:
         model.config.label_names = list(class_names)  # which it saves in place of id2label
+    if arguments.pretrained and before is not None and len(before) == len(class_names):
+        _follow_names(model, before, class_names, arguments.model)
     return model
+
+
+def _follow_names(model: PreTrainedModel, before: Names, class_names: Sequence[str], name: str) -> None:
+    """Put the rows of a pretrained classifier into the order of the data set's names; rows of other names fill up."""
+    c, spelling = contradiction(before, class_names), comparable(before, class_names)
+    if c is None or spelling is None:
+        return
+    difference = (
+        f"--model {name} numbers classes otherwise than the data set: class {c} is {before[c]!r} there and "
+        f"{class_names[c]!r} here"
+    )
+    try:
+        classifier = classifier_of(model, len(class_names))
+    except ValueError:
+        warnings.warn(f"{difference}. Its classifier starts from rows of other classes.", stacklevel=2)
+        return
+    warnings.warn(f"{difference}. The rows of its classifier follow the names.", stacklevel=2)
+    row = {spelling(known): k for k, known in enumerate(before)}
+    rows = [row.get(spelling(wanted)) for wanted in class_names]
+    left_over = iter(sorted(set(row.values()) - set(rows)))
+    order = torch.tensor([next(left_over) if k is None else k for k in rows])
+    with torch.no_grad():
+        for weights in classifier.parameters():
+            if weights.ndim and len(weights) == len(order):  # the scale of a cosine head is one number
+                weights.copy_(weights[order])
 
 
 def _clip(

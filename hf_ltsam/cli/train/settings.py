@@ -107,7 +107,12 @@ class DataArguments:
     )
     own_lists: bool = field(default=False, metadata={"help": "Take lists that are not the published ones."})
     image_column: str | None = field(default=None, metadata={"help": "None: the only column of images."})
-    label_column: str | None = field(default=None, metadata={"help": "None: the only ClassLabel column."})
+    label_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Classes, numbers from 0, or names. None: the only ClassLabel column, or else label or labels."
+        },
+    )
     train_split: str = field(default="train", metadata={"help": "The split to train on."})
     test_split: str | None = field(
         default=None, metadata={"help": "The split to test on, after the last epoch. None: test, or else validation."}

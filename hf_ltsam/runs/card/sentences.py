@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_ltsam.class_statistics import ClassStatistics
@@ -96,6 +96,13 @@ def data_sentence(facts: RunFacts, statistics: ClassStatistics) -> str:
         f"{where}{statistics.total:,} training images of {statistics.num_classes:,} classes, {max(statistics.counts):,} "
         f"down to {min(statistics.counts):,} images (imbalance ratio {statistics.imbalance_ratio:.4g}){link}."
     )
+
+
+def data_as_stated(names: Sequence[str], arguments: Sequence[str]) -> str:
+    """The names of the training data in the author's words; empty where there are none."""
+    arguments = [*arguments, *[""] * len(names)]
+    named = (f"{name} ({argument})" if argument else name for name, argument in zip(names, arguments))
+    return f"Trained on {', '.join(named)}." if names else ""
 
 
 def construction(record: RunRecord | None) -> str:
