@@ -131,7 +131,7 @@ def make_second_stage_run(
     first = with_recipe({}, root / RECIPE)
     everything = {**_over_first_stage(stated, first), "first_stage": str(folder)}
     if everything.get("second_stage") is None:
-        raise ValueError("Which second stage? --second_stage crt, lws, tau_norm or cc_sam (`ltsam decouple --help`).")
+        raise ValueError(f"Which second stage? --second_stage {', '.join(SECOND_STAGES)} (`ltsam decouple --help`).")
     default = f"runs/{Path(recipe).stem}/seed{seed}" if recipe else f"{root}_{everything['second_stage']}"
     everything.setdefault("output_dir", default)
     run = run_of(everything, options_of(settings, recipe, "decouple") if words is None else words, "decouple")

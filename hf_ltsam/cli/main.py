@@ -36,10 +36,11 @@ COMMANDS = {
     ),
     "train": Command("train.train", "Train from a recipe or from options, on the Hub's data or your own."),
     "decouple": Command(
-        "decouple", "Train the classifier of a finished run again: cRT, LWS, tau-normalisation, CC-SAM."
+        "decouple", "Train the classifier of a finished run again: cRT, LWS, tau-normalisation, MaxNorm, CC-SAM."
     ),
     "recipes": Command("recipes", "List recipes with their published numbers, or show one: ltsam recipes NAME."),
     "reproduce": Command("reproduce.command", "Run the rows of a published table; an interrupted table resumes."),
+    "tune": Command("tune.command", "Choose settings such as rho on a reserved part of the training set."),
     "evaluate": Command("evaluate.command", "Test a checkpoint on shifted and corrupted test sets."),
     "export": Command("export", "Write a run as one plain checkpoint, its adapter merged: ltsam export RUN OUT."),
     "push": Command("push", "Upload a finished run with its card: ltsam push RUN OWNER/NAME."),

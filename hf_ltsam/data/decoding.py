@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -119,6 +120,12 @@ def _refuse_strip(image: Image.Image, name: str) -> None:
             f"{name} is {image.width} x {image.height} pixels, more than {LONGEST} times as long as wide: scaled to what a "
             "model sees it would take gigabytes. Crop or remove it."
         )
+
+
+def image_bytes(entry: dict[str, Any]) -> bytes:
+    """An image of an `Image(decode=False)` column as it is stored, encoded."""
+    source = _source(entry)
+    return source.getvalue() if isinstance(source, io.BytesIO) else Path(source).read_bytes()
 
 
 def _source(entry: dict[str, Any]) -> str | io.BytesIO:

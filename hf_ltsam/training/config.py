@@ -206,13 +206,7 @@ class LTSamConfig(TrainingArguments):
                 given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
             )
         self._name_choices()
-        self._check_numbers()
-        self._check_learning_rate()
-        self._check_data()
-        self._check_ascent()
-        self._check_averaging()
-        require(SHARE, self, loss_start=self.loss_start)
-        self._check_optimizer()
+        self.check()
         says_which_is_better = self.greater_is_better is not None
         join_processes(self)
         super().__post_init__()
@@ -228,6 +222,20 @@ class LTSamConfig(TrainingArguments):
                     f"LTSamConfig({name}=...) must be a mapping or its JSON text such as '{{\"rho\": 0.1}}', "
                     f"got {getattr(self, name)!r}."
                 )
+
+    def check(self) -> None:
+        """Refuse numbers and names of ours that cannot work; a search calls it again for every trial.
+
+        Raises:
+            ValueError: naming the setting, the reason and the way out.
+        """
+        self._check_numbers()
+        self._check_learning_rate()
+        self._check_data()
+        self._check_ascent()
+        self._check_averaging()
+        require(SHARE, self, loss_start=self.loss_start)
+        self._check_optimizer()
 
     def _name_choices(self) -> None:
         """Method and loss by the keys of their registries; a loss "..._drw" is the loss and its re-weighting."""

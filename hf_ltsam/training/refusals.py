@@ -55,20 +55,6 @@ def check_types(args: Any, method: Any) -> None:
         )
 
 
-def check_trial(trial: Any) -> None:
-    """Refuse a training as a trial of `hyperparameter_search`, which changes settings behind objects made from them.
-
-    Raises:
-        ValueError: there is a trial.
-    """
-    if trial is not None:
-        raise ValueError(
-            "hyperparameter_search does not go with LTSamTrainer: method, loss and data are made from the settings before a "
-            "trial changes them. Start one run per setting, for example `ltsam train --config RECIPE --method_args "
-            "'{\"rho\": 0.1}' --output_dir RUN`, and compare their metrics.json."
-        )
-
-
 def check_arguments(args: TrainingArguments) -> None:
     """Refuse settings that cannot work.
 

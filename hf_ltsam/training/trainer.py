@@ -44,7 +44,6 @@ from hf_ltsam.training.refusals import (
     check_schedule,
     check_split,
     check_stream,
-    check_trial,
     check_types,
 )
 from hf_ltsam.training.skipped_steps import MethodMemory, SkippedSteps
@@ -58,12 +57,13 @@ from hf_ltsam.training.training_set import (
     samples_in_words,
     without_adapter,
 )
+from hf_ltsam.training.trials import Trials
 from hf_ltsam.training.weight_averaging import WeightAveraging
 
 logger = logging.get_logger(__name__)
 
 
-class LTSamTrainer(HubTrainer):
+class LTSamTrainer(Trials, HubTrainer):
     """`transformers.Trainer` with a method in the place of the gradient.
 
     The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging and evaluation stay what the stock
@@ -220,11 +220,13 @@ class LTSamTrainer(HubTrainer):
         warning = PerturbationWarning(self.telemetry, lambda: self.method)
         watch = HookWatch(self, lambda: self.skipped_steps.in_step)
         self.label_watch = LabelWatch(lambda: self.class_statistics, lambda: self.train_dataset)
-        callbacks = (watch, self.method_memory, self.gradient_step, self.skipped_steps, self.label_watch, warning)
-        for callback in callbacks:
+        memory, skipped = self.method_memory, self.skipped_steps
+        self._part_callbacks = [watch, memory, self.gradient_step, skipped, self.label_watch, warning]
+        for callback in self._part_callbacks:
             self.add_callback(callback)
         if args.swa_start is not None:
-            self._add_averaging(WeightAveraging(args.swa_start, args.swa_interval))
+            self._part_callbacks.append(averaging := WeightAveraging(args.swa_start, args.swa_interval))
+            self._add_averaging(averaging)
 
     def _add_averaging(self, averaging: WeightAveraging) -> None:
         if self.averaging:
@@ -247,14 +249,13 @@ class LTSamTrainer(HubTrainer):
         Raises:
             FolderInUseError: another process trains in `output_dir`.
             CheckpointError: the disk is full, say.
-            ValueError: there is no such checkpoint, or it is another training's; or this is a trial of a search.
+            ValueError: there is no such checkpoint, or it is another training's.
         """
-        check_trial(trial)
         check_arguments(self.args)  # they and the hooks may have changed since the trainer was made
         check_hooks(self, LTSamTrainer)
         check_best_metric(self, LTSamTrainer)
         self._follow_training_set()
-        self._identity = self.identity()
+        self._identity = self.identity() if trial is None else None  # a trial has its model and settings later
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     @property
@@ -328,7 +329,6 @@ class LTSamTrainer(HubTrainer):
         return in_channels_last(value) if self.args.channels_last else value
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
-        check_trial(trial)
         return self.memory_layout(super().call_model_init(trial))
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:

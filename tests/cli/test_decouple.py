@@ -64,7 +64,7 @@ def changed(a, b):
 CLASSIFIER = {"classifier.weight", "classifier.bias"}
 
 
-@pytest.mark.parametrize("name", ["crt", "lws", "cc_sam", "tau_norm"])
+@pytest.mark.parametrize("name", ["crt", "lws", "maxnorm", "cc_sam", "tau_norm"])
 def test_the_folder_is_a_run_with_another_classifier(name, first, tmp_path, capsys):
     out = tmp_path / "out"
     stage(first, "--second_stage", name, "--output_dir", out, *STAGE)

@@ -8,7 +8,6 @@ from torch.utils.data import SequentialSampler
 from training.noisy_run import COUNTS, Model, Noisy
 from training.plain_run import trainer as durable_trainer
 from training.toy import toy_trainer
-from transformers import trainer as stock_trainer
 from transformers.utils import logging
 
 from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer
@@ -28,36 +27,6 @@ def trainer(folder, kind=LTSamTrainer, model=Model, data=None, **settings):
         **settings,
     }
     return kind(model(), LTSamConfig(**given), train_dataset=Noisy() if data is None else data)
-
-
-# A search for hyper-parameters, as transformers' backends run it.
-
-
-@pytest.fixture
-def search(monkeypatch):
-    class Backend:
-        default_hp_space = None
-
-        def ensure_available(self):
-            pass
-
-        def run(self, trainer, n_trials, direction, **_):
-            trainer.objective = None
-            return trainer.train(trial=object())
-
-    monkeypatch.setitem(stock_trainer.ALL_HYPERPARAMETER_SEARCH_BACKENDS, stock_trainer.HPSearchBackend.OPTUNA, Backend)
-
-
-def test_a_search_is_refused_with_the_way_out(search, tmp_path):
-    made = LTSamTrainer(
-        model_init=lambda: Model(),
-        args=LTSamConfig(str(tmp_path), use_cpu=True, report_to="none", learning_rate=0.1),
-        train_dataset=Noisy(),
-    )
-    with pytest.raises(ValueError, match=r"hyperparameter_search.*one run per setting"):
-        made.hyperparameter_search(backend="optuna")
-    with pytest.raises(ValueError, match=r"hyperparameter_search.*one run per setting"):
-        made.call_model_init(object())
 
 
 # Subclasses.

@@ -105,12 +105,6 @@ def test_compute_loss_func_and_foreign_arguments(tmp_path):
         trainer(tmp_path, method=SAM(), method_args={"rho": 0.1})
 
 
-def test_hyperparameter_search_is_refused(tmp_path):
-    """Whatever library makes the trials: with the first one, before a step."""
-    with pytest.raises(ValueError, match=r"hyperparameter_search.*one run per setting"):
-        trainer(tmp_path).train(trial=object())
-
-
 def test_labels_outside_the_class_range(tmp_path):
     model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=3))
     with pytest.raises(ValueError, match=r"Label 5 \(first at position 10\) is outside the class range 0 to 2"):

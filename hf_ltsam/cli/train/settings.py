@@ -14,6 +14,7 @@ from hf_ltsam import LTSamConfig
 from hf_ltsam.data.in_memory.randaugment import RandAugment
 from hf_ltsam.data.preprocessing import TEST_TIME
 from hf_ltsam.hyperparameters import require_finite
+from hf_ltsam.training.second_stage import SECOND_STAGES
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ class SecondStageArguments:
     second_stage: str | None = field(
         default=None,
         metadata={
-            "help": "`ltsam decouple`: how the classifier of a run is trained again: crt, lws, tau_norm or cc_sam."
+            "help": f"`ltsam decouple`: how the classifier of a run is trained again: {', '.join(SECOND_STAGES)}."
         },
     )
     second_stage_args: dict[str, Any] | str | None = field(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import TrainerCallback
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, Documented, build, require
@@ -34,6 +35,10 @@ class SecondStage(Documented, ABC):
     def loss(self, base: Loss | FeatureLoss, head: Head, epoch: Callable[[], int]) -> Loss | FeatureLoss:
         """What it is trained on, where `base` is asked for; `epoch` tells that of the training, from 0."""
         return base
+
+    def callbacks(self, head: Head) -> list[TrainerCallback]:
+        """What acts between the steps, given the head before the first one."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,59 @@ class TauNorm(SecondStage):
 
     def head(self, classifier: nn.Module, seed: int) -> Head:
         return Head(linear(self, classifier))
+
+
+@dataclass(frozen=True)
+class MaxNorm(SecondStage):
+    """MaxNorm: w_c <- min(1, delta / ||w_c||) w_c after every step, so that no class vector is longer than delta.
+
+    The classifier is trained on from where the first stage left it; biases are not bounded. Linear classifiers only.
+
+    Args:
+        radius: delta, positive. None: that of `share`.
+        share: delta lies this share of the way from the first stage's shortest class vector to its longest, in [0, 1].
+
+    Source: Alshammari et al. 2022 Eq. 4 and 5; `share` and its value are those of the published code. Both stages go with a
+    weight decay that is tuned, the second one with a class-balanced loss.
+    Differs from the published code: the projection follows every step, as the text says, and not every epoch.
+    """
+
+    title: ClassVar = "MaxNorm"
+    citations: ClassVar = ("alshammari2022",)
+
+    radius: float | None = None
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.radius is not None:
+            require(POSITIVE, self, radius=self.radius)
+        require(UNIT_INTERVAL, self, share=self.share)
+
+    def head(self, classifier: nn.Module, seed: int) -> Head:
+        return Head(linear(self, classifier))
+
+    def callbacks(self, head: Head) -> list[TrainerCallback]:
+        classifier = linear(self, head.classifier)
+        norms = classifier.weight.detach().norm(dim=1)  # (C,)
+        of_share = norms.min() + self.share * (norms.max() - norms.min())
+        return [NormBall(classifier, float(of_share) if self.radius is None else self.radius)]
+
+
+class NormBall(TrainerCallback):
+    """After every step, class vectors outside a ball around 0 are brought back to its surface.
+
+    Args:
+        classifier: weight (C, D).
+        radius: of the ball.
+    """
+
+    def __init__(self, classifier: nn.Linear, radius: float) -> None:
+        self.classifier, self.radius = classifier, radius
+
+    @torch.no_grad()
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        w = self.classifier.weight
+        w.mul_((self.radius / w.norm(dim=1, keepdim=True)).clamp(max=1))  # a vector of length 0 stays
 
 
 @dataclass(frozen=True)
@@ -207,7 +265,13 @@ def class_directions(features: Tensor, losses: Tensor, labels: Tensor, num_class
     return g / (squares.sqrt() + TINY)[labels, None]
 
 
-SECOND_STAGES: dict[str, type[SecondStage]] = {"crt": CRT, "lws": LWS, "tau_norm": TauNorm, "cc_sam": CCSAMStage}
+SECOND_STAGES: dict[str, type[SecondStage]] = {
+    "crt": CRT,
+    "lws": LWS,
+    "tau_norm": TauNorm,
+    "maxnorm": MaxNorm,
+    "cc_sam": CCSAMStage,
+}
 
 
 def make_second_stage(name: str, **arguments: Any) -> SecondStage:

@@ -79,6 +79,8 @@ class SecondStageTrainer(LTSamTrainer):
             processing_class=processing_class,
             callbacks=callbacks,
         )
+        # before weights are averaged, logged or saved
+        self.callback_handler.callbacks[1:1] = second_stage.callbacks(self.head)
         self._base_loss = self.loss
         self.loss = second_stage.loss(self._base_loss, self.head, self._epoch)
         if second_stage.perturbs and not isinstance(self.method, SGD):

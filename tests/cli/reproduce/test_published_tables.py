@@ -7,8 +7,9 @@ from hf_ltsam.cli.reproduce.tables import read_table
 from hf_ltsam.runs.recipe_tables import table_names
 from hf_ltsam.runs.recipes import find_recipe, read_recipe, recipe_names
 
-OURS = {"cifar100_lt_other_methods", "cifar_lt_other_second_stages", "places_lt", "demo"}
+OURS = {"cifar100_lt_other_methods", "cifar_lt_other_second_stages", "places_lt", "demo", "weight_balancing"}
 AUTHORS = {
+    "alshammari2022": "Alshammari et al. 2022",
     "li2025": "Li et al. 2025",
     "lyu2025": "Lyu et al. 2025",
     "rangwani2022": "Rangwani et al. 2022",

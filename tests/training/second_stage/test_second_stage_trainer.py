@@ -26,7 +26,14 @@ def differing(a, b):
     return {name for name in a if a[name].dtype != b[name].dtype or not torch.equal(a[name], b[name])}
 
 
-CASES = [("crt", "linear"), ("crt", "cosine"), ("lws", "linear"), ("cc_sam", "linear"), ("cc_sam", "cosine")]
+CASES = [
+    ("crt", "linear"),
+    ("crt", "cosine"),
+    ("lws", "linear"),
+    ("maxnorm", "linear"),
+    ("cc_sam", "linear"),
+    ("cc_sam", "cosine"),
+]
 
 
 @pytest.mark.parametrize(("stage", "head"), CASES)
@@ -48,7 +55,9 @@ def test_only_the_classifier_changes_and_the_folder_holds_the_whole_model(stage,
         torch.testing.assert_close(torch.tensor(logits), saved(pixels).logits, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize(("stage", "head"), [("crt", "linear"), ("lws", "linear"), ("cc_sam", "cosine")])
+@pytest.mark.parametrize(
+    ("stage", "head"), [("crt", "linear"), ("lws", "linear"), ("maxnorm", "linear"), ("cc_sam", "cosine")]
+)
 def test_resumed_is_uninterrupted(stage, head, tmp_path):
     """Images are augmented and classes sampled; CC-SAM's share depends on the epoch."""
     settings = {"stage_args": {"ramp_epochs": 3}} if stage == "cc_sam" else {}

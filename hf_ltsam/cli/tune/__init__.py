@@ -1,0 +1,1 @@
+"""`ltsam tune`: settings chosen on a reserved part of the training set."""

@@ -1,0 +1,102 @@
+"""The images that settings are chosen by: a part of the training set, which no trial trains on and no test uses."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datasets import Dataset, Image
+
+from hf_ltsam.cli.train.settings import DataArguments
+from hf_ltsam.cli.train.splits import Splits, load_splits
+from hf_ltsam.data.decoding import image_bytes
+from hf_ltsam.data.labels import read_label_column
+
+_BOUNDS = {"tail_threshold": 0, "many_above": 0, "few_below": 1}  # on counts; few are those below, not at it
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """What trials train on, and in the place of a test split what they are compared by.
+
+    Args:
+        splits: of a trial; no image of the test split is in them.
+        left_out: reserved images whose content is in the test split or among the other training images as well.
+        unmeasured: names of classes without a reserved image: those of one image, which is trained on.
+    """
+
+    splits: Splits
+    left_out: int
+    unmeasured: tuple[str, ...]
+
+    def __str__(self) -> str:
+        samples, classes = len(self.splits.test), len(self.splits.class_names)
+        words = [f"{samples} reserved training images of {classes - len(self.unmeasured)} of {classes} classes"]
+        if self.left_out:
+            words.append(f"{self.left_out} more were left out, since the same image is in another part")
+        return "; ".join(words)
+
+
+def load_reserve(arguments: DataArguments) -> Reserve:
+    """The data of a run with `reserve`, for trials.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load_splits`, or nothing is left in the reserve.
+    """
+    splits = load_splits(arguments)
+    if splits.reserved is None:
+        raise ValueError("There is no reserve: state the share of every class that is reserved.")
+    elsewhere = contents(splits.test, splits.label_column) | contents(splits.train, splits.label_column)
+    rows = [
+        row for row, content in enumerate(_contents(splits.reserved, splits.label_column)) if content not in elsewhere
+    ]
+    if not rows:
+        raise ValueError(
+            f"--reserve {arguments.reserve:g} reserves no image that is in no other part: the classes are too small, or all "
+            "images are there twice."
+        )
+    reserved = splits.reserved.select(rows)
+    labels = read_label_column(reserved, splits.label_column)
+    present = set(labels.tolist())
+    unmeasured = tuple(name for c, name in enumerate(splits.class_names) if c not in present)
+    return Reserve(
+        replace(splits, test=reserved, test_labels=labels, reserved=None), len(splits.reserved) - len(rows), unmeasured
+    )
+
+
+def bounds_on_rest(settings: Mapping[str, Any], share: float) -> dict[str, int]:
+    """Bounds on numbers of training images, so that they part the same classes when a share of every class is away."""
+    defaults = {field: getattr(DataArguments, field, None) for field in _BOUNDS}
+    bounds = {name: settings.get(name, defaults[name]) for name in _BOUNDS}
+    return {
+        name: remaining(int(bound) - _BOUNDS[name], share) + _BOUNDS[name]
+        for name, bound in bounds.items()
+        if bound is not None
+    }
+
+
+def remaining(count: int, share: float) -> int:
+    """The number of a class's images that are left when its share is reserved: at least one, of none none."""
+    return count - min(max(round(share * count), 1), count - 1) if count > 0 else count
+
+
+def contents(split: Dataset, label_column: str) -> set[bytes]:
+    """Hashes of the content of all rows, whatever their labels."""
+    return set(_contents(split, label_column))
+
+
+def _contents(split: Dataset, label_column: str) -> list[bytes]:
+    plain = split.with_format(None).remove_columns(label_column)
+    for name, feature in plain.features.items():
+        if isinstance(feature, Image):
+            plain = plain.cast_column(name, Image(decode=False))
+    return [_hash(row) for row in plain]
+
+
+def _hash(row: Mapping[str, Any]) -> bytes:
+    """Of a row's images as they are stored, without their names, and of everything else in it where there is no image."""
+    images = [value for value in row.values() if isinstance(value, dict) and {"bytes", "path"} <= set(value)]
+    content = b"".join(map(image_bytes, images)) if images else repr(sorted(row.items())).encode()
+    return hashlib.sha256(content).digest()

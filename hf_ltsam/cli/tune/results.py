@@ -1,0 +1,188 @@
+"""What a search has found: a table, a figure of the metric against every parameter, and a recipe with the best values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_ltsam import METHODS
+from hf_ltsam.cli.tune.reserve import Reserve
+from hf_ltsam.cli.tune.space import Parameter
+from hf_ltsam.cli.tune.study import BEST, Ended, Study
+from hf_ltsam.cli.tune.trial import METRICS
+from hf_ltsam.hyperparameters import title_of
+from hf_ltsam.runs.files import plain, write_json, write_whole
+from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels
+from hf_ltsam.runs.report.style import series_style
+
+FIGURE = "tune"
+COLUMNS = ("recipe", "method", "trials", "pruned", "failed", "best values", *METRICS)
+
+
+def write_results(root: Path, studies: Sequence[Study], reserve: Reserve | None = None) -> None:
+    """`tune.md` to read, `tune.json` for programs, and a recipe for every study with a complete trial; whole at any time.
+
+    Args:
+        root: folder of the studies.
+        reserve: in words in the table; None: it has not been loaded.
+    """
+    ended = [study.ended() for study in studies]
+    rows = [_row(study, trials) for study, trials in zip(studies, ended)]
+    facts = {"reserve": None if reserve is None else str(reserve)}
+    studied = [{"plan": asdict(s.plan), "trials": [asdict(t) for t in trials]} for s, trials in zip(studies, ended)]
+    write_json(root / "tune.json", {**facts, "studies": studied})
+    figure = (
+        [f"![{_metric(studies)} against each parameter]({FIGURE}.png)", ""]
+        if draw_results(root, studies, ended)
+        else []
+    )
+    write_whole(
+        root / "tune.md", "\n".join([*_markdown(studies, rows, reserve), *figure, *_all(studies, ended)]) + "\n"
+    )
+    for study in studies:
+        write_best(study)
+
+
+def write_best(study: Study) -> Path | None:
+    """The recipe with the values of the best trial, as `ltsam train --config` takes it; None without a complete trial."""
+    best, plan = study.best, study.plan
+    if best is None:
+        return None
+    origin = (
+        f"{plan.metric} accuracy {_percent(best.accuracies[plan.metric])} % on {100 * plan.reserve:g} % of the training "
+        f"images, best of {len(study.ended())} trials"
+    )
+    settings: dict[str, Any] = dict(plain(plan.settings))
+    for parameter in plan.parameters:
+        value = {"value": best.values[parameter.name], "ours": f"{origin}; {parameter}"}
+        if parameter.argument is None:
+            settings[parameter.setting] = value
+        else:
+            settings[parameter.setting] = {**(settings.get(parameter.setting) or {}), parameter.argument: value}
+    settings.pop("output_dir", None)  # the search's
+    head = f"# Chosen by `ltsam tune`. Trains on all training images: ltsam train --config {BEST}\n"
+    return write_whole(study.folder / BEST, head + yaml.safe_dump(settings, sort_keys=False, width=120))
+
+
+def shown(study: Study, number: int) -> str:
+    """A trial that has ended, in a line."""
+    trial = next(trial for trial in study.ended() if trial.number == number)
+    values = _values(trial.values)
+    accuracy = trial.accuracies.get(study.plan.metric)
+    reached = {
+        "complete": f"{study.plan.metric} {_percent(accuracy)} %",
+        "pruned": f"stopped early at {study.plan.metric} {_percent(accuracy)} %",
+        "failed": f"failed: {trial.reason}",
+    }[trial.state]
+    best = study.best
+    so_far = f", best {_percent(best.accuracies[study.plan.metric])} %" if best is not None else ""
+    done = f"{len(study.ended())} of {study.plan.trials}"
+    return f"{study.plan.name} trial {number} ({done}): {values}: {reached}{so_far}"
+
+
+def draw_results(root: Path, studies: Sequence[Study], ended: Sequence[Sequence[Ended]]) -> bool:
+    """A panel for every parameter of every study; whether there was anything to draw."""
+    panels = [(k, parameter) for k, study in enumerate(studies) for parameter in study.plan.parameters]
+    if not any(trial.accuracies for trials in ended for trial in trials):
+        return False
+    columns = min(len(panels), 3)
+
+    def paint(figure: Any) -> None:
+        for (k, parameter), axes in zip(panels, grid_of_panels(figure, len(panels), columns)):
+            _panel(axes, k, parameter, studies[k], ended[k])
+
+    height = 2.6 * -(-len(panels) // columns)
+    metric = _metric(studies)
+    caption = f"{metric} on the reserve in %, one mark for each trial; hollow: stopped early; ring: the best."
+    draw(root, FIGURE, (WIDTH, height), paint, f"{metric} against the parameters", caption, caption)
+    return True
+
+
+def _panel(axes: Any, position: int, parameter: Parameter, study: Study, trials: Sequence[Ended]) -> None:
+    style, metric, best = series_style(position), study.plan.metric, study.best
+    places = {str(choice): float(k) for k, choice in enumerate(parameter.choices)}
+
+    def place(trial: Ended) -> float:
+        value = trial.values[parameter.name]
+        return float(value) if parameter.is_range else places[str(value)]
+
+    for state, fill in (("complete", style.colour), ("pruned", "none")):
+        of_state = [t for t in trials if t.state == state and metric in t.accuracies]
+        percent = [100 * t.accuracies[metric] for t in of_state]
+        axes.plot([place(t) for t in of_state], percent, **style.mark, markerfacecolor=fill, label=state)
+    if best is not None:
+        ring = {"color": style.colour, "linestyle": "none", "marker": "o", "markersize": 11, "markerfacecolor": "none"}
+        axes.plot([place(best)], [100 * best.accuracies[metric]], **ring)
+    if parameter.log:
+        axes.set_xscale("log")
+    if not parameter.is_range:
+        axes.set_xticks(list(places.values()), list(places))
+    axes.set_title(f"{study.plan.name}", loc="left")
+    axes.set_xlabel(parameter.name)
+    axes.set_ylabel(f"{metric} accuracy in %")
+
+
+def _row(study: Study, trials: Sequence[Ended]) -> list[str]:
+    best = study.best
+    states = [trial.state for trial in trials]
+    reached = {} if best is None else best.accuracies
+    numbers = [_percent(reached.get(name)) for name in METRICS]
+    method = title_of(METHODS, study.plan.method)
+    values = "-" if best is None else _values(best.values)
+    counts = [f"{len(trials)} of {study.plan.trials}", str(states.count("pruned")), str(states.count("failed"))]
+    return [f"`{study.plan.name}`", method, *counts, values, *numbers]
+
+
+def _markdown(studies: Sequence[Study], rows: Sequence[Sequence[str]], reserve: Reserve | None) -> list[str]:
+    plan = studies[0].plan
+    lines = [f"# Settings chosen by {plan.metric} accuracy", ""]
+    lines += [
+        f"Accuracy in % on {reserve or 'reserved training images'} ({100 * plan.reserve:g} % of every class), of the best "
+        f"of {plan.trials} trials of each recipe. It is the highest of several, so a test set will show less; "
+        f"`ltsam train --config RECIPE/{BEST}` trains on all training images and tests.",
+        "",
+    ]
+    lines += [
+        f"| {' | '.join(COLUMNS)} |",
+        "|" + "---|" * len(COLUMNS),
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+    ]
+    searched = dict.fromkeys(str(parameter) for study in studies for parameter in study.plan.parameters)
+    return [*lines, f"Searched: {'; '.join(searched)}.", ""]
+
+
+def _all(studies: Sequence[Study], ended: Sequence[Sequence[Ended]]) -> list[str]:
+    lines: list[str] = []
+    for study, trials in zip(studies, ended):
+        names = [parameter.name for parameter in study.plan.parameters]
+        head = ["trial", *names, "", study.plan.metric, "seconds"]
+        lines += [f"## {study.plan.name}", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        for trial in trials:
+            seconds = "-" if trial.seconds is None else f"{trial.seconds:.0f}"
+            what = trial.reason.splitlines()[0] if trial.reason else trial.state
+            values = [_value(trial.values.get(name, "-")) for name in names]
+            accuracy = _percent(trial.accuracies.get(study.plan.metric))
+            lines.append(f"| {' | '.join([str(trial.number), *values, what, accuracy, seconds])} |")
+        lines.append("")
+    return lines
+
+
+def _metric(studies: Sequence[Study]) -> str:
+    return f"{studies[0].plan.metric} accuracy".capitalize()
+
+
+def _values(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in values.items())
+
+
+def _value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _percent(accuracy: float | None) -> str:
+    return "-" if accuracy is None else f"{100 * accuracy:.2f}"
