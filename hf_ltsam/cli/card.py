@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.runs.card import RunFacts, Stated, model_card, read_facts
 from hf_ltsam.runs.folder import EVALUATION, SHARPNESS, RunFolder
 from hf_ltsam.runs.hub import check_publishable

@@ -13,7 +13,7 @@ from datasets.exceptions import DatasetNotFoundError
 from dataset_builders.corruptions.apply import check_settings
 from dataset_builders.corruptions.parameters import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from dataset_builders.corruptions.writer import write_corrupted
-from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.options.parser import OptionParser
 
 
 def main(words: Sequence[str]) -> None:

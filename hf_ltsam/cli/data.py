@@ -12,7 +12,7 @@ from dataset_builders.long_tail import PROFILES
 from dataset_builders.publish import Draw, publish, refuse_to_publish
 from dataset_builders.sources.published_set import DrawnSet, ListedSet, LongTailedSet, PublishedSet, Tail, UserCopy
 from hf_ltsam import ClassStatistics
-from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.hyperparameters import canonical
 from hf_ltsam.runs.class_curve import draw_curve, text_curve

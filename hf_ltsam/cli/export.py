@@ -11,7 +11,7 @@ from typing import Any
 from peft import PeftModel
 from torch import nn
 
-from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.data.preprocessing import saved_image_processor
 from hf_ltsam.models.timm_config import state_image_processor
 from hf_ltsam.runs.folder import CONFIG, RECIPE, RECORD, STATISTICS, RunFolder

@@ -12,8 +12,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import NamedTuple
 
-from hf_ltsam.cli.option_names import underscored
-from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.options.names import underscored
+from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.processes import end_with_parent

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.runs.identity import describe

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.escaping import visible

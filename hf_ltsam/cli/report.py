@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.files import check_folders

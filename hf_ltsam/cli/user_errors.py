@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hf_ltsam.cli.option_parser import OptionParser
-from hf_ltsam.cli.wording import in_options
+from hf_ltsam.cli.options.parser import OptionParser
+from hf_ltsam.cli.options.wording import in_options
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.secrets import without_secrets

@@ -44,7 +44,6 @@ ASCENT_SCOPES = ("micro", "step")
 
 # trackers whose package has another name
 _PACKAGES = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml", "dagshub": "dagshub mlflow"}
-
 _CHOICES = "_choices"  # attribute: how a choice is made -> (its settings, the object)
 
 
@@ -399,14 +398,3 @@ def check_reports(report_to: list[str]) -> None:
                 f"LTSamConfig(report_to={name!r}) needs a package that is not installed: "
                 f"`pip install {_PACKAGES.get(name, name)}`, or take {' or '.join([*installed, 'none'])} instead."
             )
-
-
-def by_name_or_object(given: Any, kind: str, arguments: Any, make: Callable[..., Any]) -> Any:
-    """The object itself, or the one that a name stands for; the hyper-parameters in the config belong to a name."""
-    if isinstance(given, str):
-        return make(given, **(arguments or {}))
-    if arguments:
-        raise ValueError(
-            f"{kind} was passed as an object ({type(given).__name__}) and {kind}_args={arguments} as well: use one."
-        )
-    return given

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.landscape.batches import MicroBatch
-from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss
+from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.features import classifier_inputs, losses_of
 from hf_ltsam.losses.reweighting import Reweighting
-from hf_ltsam.methods import METHODS, Method
+from hf_ltsam.methods import METHODS, Method, make_method
 from hf_ltsam.models.logits import check_logits, check_losses, logits_of
 from hf_ltsam.runs.identity import describe
-from hf_ltsam.training.refusals import check_columns
+from hf_ltsam.training.refusals.problem import check_columns
 
 _EARLY_LOSS = CrossEntropy()
 
@@ -137,3 +137,23 @@ class LabelledBatches:
                 "Let the data collator return at least one, or leave samples out of the data set before."
             )
         return MicroBatch(inputs, labels if labels.is_floating_point() else labels.long())
+
+
+def by_name_or_object(given: Any, kind: str, arguments: Any) -> Any:
+    """A method or loss that was passed: the object itself, the one that a name stands for, or None where it is None.
+
+    Args:
+        kind: "method" or "loss".
+        arguments: of the settings, which belong to a name.
+
+    Raises:
+        ValueError: an object and arguments, or a name that does not exist.
+    """
+    if isinstance(given, str):
+        make: Callable[..., Any] = make_method if kind == "method" else make_loss
+        return make(given, **(arguments or {}))
+    if given is not None and arguments:
+        raise ValueError(
+            f"{kind} was passed as an object ({type(given).__name__}) and {kind}_args={arguments} as well: use one."
+        )
+    return given

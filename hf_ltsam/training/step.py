@@ -279,3 +279,10 @@ def accumulate(gradient: WeightVector, parameters: Sequence[Tensor], reached: li
         else:
             parameter.grad = g
             given.add(g.data_ptr())
+
+
+def keep_buffers_of_backward_passes() -> None:
+    """Compiled backward passes free their buffers after use; a second weighting of the same losses needs them."""
+    from torch._functorch import config
+
+    config.donated_buffer = False

@@ -17,37 +17,32 @@ from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
-from hf_ltsam.losses import FeatureLoss, Loss, make_loss
-from hf_ltsam.losses.features import check_features
-from hf_ltsam.methods import Method, make_method
+from hf_ltsam.losses import FeatureLoss, Loss
+from hf_ltsam.methods import Method
 from hf_ltsam.metrics.long_tail import LongTailMetrics
-from hf_ltsam.models.spectral_norm import check_checkpointing, normalised_layers
+from hf_ltsam.models.spectral_norm import normalised_layers
 from hf_ltsam.models.timm_config import state_image_processor
 from hf_ltsam.models.trained_weights import check_optimizer_of
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, save_identity
-from hf_ltsam.training.config import STANDS_STILL, LTSamConfig, by_name_or_object
+from hf_ltsam.training.config import STANDS_STILL, LTSamConfig
 from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_alone, keeps_logits
-from hf_ltsam.training.hooks import HookWatch, check_best_metric, check_hooks, check_optimizer, is_overridden
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
-from hf_ltsam.training.objective import LabelledBatches, Objective
+from hf_ltsam.training.objective import LabelledBatches, Objective, by_name_or_object
 from hf_ltsam.training.publishing import HubTrainer
-from hf_ltsam.training.refusals import (
+from hf_ltsam.training.refusals.hooks import HookWatch, check_best_metric, check_hooks, check_optimizer, is_overridden
+from hf_ltsam.training.refusals.problem import check_problem
+from hf_ltsam.training.refusals.settings import (
     check_arguments,
     check_batches,
-    check_classifier,
-    check_forward,
-    check_frozen_head,
-    check_head,
     check_launcher,
     check_schedule,
-    check_split,
     check_stream,
     check_types,
 )
 from hf_ltsam.training.skipped_steps import MethodMemory, SkippedSteps
-from hf_ltsam.training.step import Moment, TrainingStep
+from hf_ltsam.training.step import Moment, TrainingStep, keep_buffers_of_backward_passes
 from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
 from hf_ltsam.training.training_set import (
     LabelReader,
@@ -123,12 +118,8 @@ class LTSamTrainer(Trials, HubTrainer):
         check_optimizer((optimizer_cls_and_kwargs or optimizers)[0])
         check_schedule(optimizers[1], args)
         check_stream(train_dataset, args)
-        self.method = (
-            args.update_rule
-            if method is None
-            else by_name_or_object(method, "method", args.method_hyperparameters, make_method)
-        )
-        self.loss = args.sample_loss if loss is None else by_name_or_object(loss, "loss", args.loss_args, make_loss)
+        self.method = by_name_or_object(method, "method", args.method_hyperparameters) or args.update_rule
+        self.loss = by_name_or_object(loss, "loss", args.loss_args) or args.sample_loss
         self.reweighting = args.class_weighting
         if args.should_save:
             check_output_folder(args.output_dir)
@@ -153,10 +144,7 @@ class LTSamTrainer(Trials, HubTrainer):
             check_optimizer_of(self.optimizer, self.model)  # its warnings come when the training begins
         check_launcher(self)
         if args.torch_compile:
-            # Compiled backward passes free their buffers after use; a second weighting of the same losses needs them.
-            from torch._functorch import config as compilation
-
-            compilation.donated_buffer = False
+            keep_buffers_of_backward_passes()
         self.label_names = args.label_names or ["labels"]  # also for modules whose forward takes no labels
         self.label_reader = LabelReader(lambda: self.label_names[0], lambda: self.data_collator, args)
         self.training_set = TrainingSet.of(train_dataset, self.label_reader, self.model, class_statistics)
@@ -169,18 +157,12 @@ class LTSamTrainer(Trials, HubTrainer):
 
     def _check_problem(self, eval_dataset: Any) -> None:
         """Whether method and loss go with the model, the classes and the labels."""
-        check_forward(self.model, self.label_names[0])
-        check_head(self.loss, self.model)
-        check_checkpointing(self.model, bool(self.args.gradient_checkpointing))
-        if self.class_statistics is None:
-            return
-        num_classes = self.class_statistics.num_classes
-        _warn(check_split(self.method, self.class_statistics))
-        _warn(check_frozen_head(self.model, num_classes))
-        check_classifier(self.method, self.model, self.class_statistics)
-        check_features(self.loss, self.model, num_classes, self.args.torch_compile)
-        self.training_set.check_model_names(self.label_reader, self.model)
-        self.training_set.check_evaluated(eval_dataset, self.label_reader, self.model)
+        statistics, label_name = self.class_statistics, self.label_names[0]
+        for warning in check_problem(self.model, self.args, self.method, self.loss, label_name, statistics):
+            logger.warning(warning)
+        if statistics is not None:
+            self.training_set.check_model_names(self.label_reader, self.model)
+            self.training_set.check_evaluated(eval_dataset, self.label_reader, self.model)
 
     def _follow_training_set(self) -> None:
         """Statistics, and all that follows from them, of the training set that the trainer has now."""
@@ -217,24 +199,16 @@ class LTSamTrainer(Trials, HubTrainer):
             sharded=self.is_fsdp_enabled,
             optimizer=lambda: self.optimizer,
         )
-        warning = PerturbationWarning(self.telemetry, lambda: self.method)
-        watch = HookWatch(self, lambda: self.skipped_steps.in_step)
         self.label_watch = LabelWatch(lambda: self.class_statistics, lambda: self.train_dataset)
-        memory, skipped = self.method_memory, self.skipped_steps
-        self._part_callbacks = [watch, memory, self.gradient_step, skipped, self.label_watch, warning]
+        watch = HookWatch(self, lambda: self.skipped_steps.in_step)
+        kept = [watch, self.method_memory, self.gradient_step, self.skipped_steps, self.label_watch]
+        self._part_callbacks = [*kept, PerturbationWarning(self.telemetry, lambda: self.method)]
         for callback in self._part_callbacks:
             self.add_callback(callback)
         if args.swa_start is not None:
-            self._part_callbacks.append(averaging := WeightAveraging(args.swa_start, args.swa_interval))
-            self._add_averaging(averaging)
-
-    def _add_averaging(self, averaging: WeightAveraging) -> None:
-        if self.averaging:
-            raise ValueError(
-                "Weights are averaged once: set swa_start, or pass a WeightAveraging callback, but not both."
-            )
-        # after what brings its state back, and before others, which may save the model at the end of the training
-        self.callback_handler.callbacks.insert(1, averaging)
+            averaging = WeightAveraging(args.swa_start, args.swa_interval)
+            averaging.put_among(self.callback_handler.callbacks)
+            self._part_callbacks.append(averaging)
 
     # A training: what is minimised, one step, its optimizer and its logs.
 
@@ -319,8 +293,8 @@ class LTSamTrainer(Trials, HubTrainer):
         return {**telemetry, **skipped, **self.batch_loaders.bad_images(self.accelerator)}
 
     def _samples_in_words(self, before: int, batches: Any) -> str:
-        loader = self.callback_handler.train_dataloader
-        return samples_in_words(before, batches, self.state, loader, self.training_set.labels)
+        of_epoch = self.callback_handler.train_dataloader
+        return samples_in_words(before, batches, self.state, of_epoch, self.training_set.labels)
 
     # Model, batches and evaluation.
 

@@ -22,7 +22,7 @@ from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
 from hf_ltsam.training.config import LTSamConfig
-from hf_ltsam.training.refusals import check_eval_labels, check_not_empty, check_num_labels
+from hf_ltsam.training.refusals.problem import check_eval_labels, check_not_empty, check_num_labels
 
 logger = logging.get_logger(__name__)
 _WAITING = 64  # micro-batches whose labels are counted at once

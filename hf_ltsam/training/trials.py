@@ -20,7 +20,7 @@ from hf_ltsam.losses import LOSSES
 from hf_ltsam.methods import METHODS
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.training.config import LTSamConfig
-from hf_ltsam.training.refusals import check_arguments
+from hf_ltsam.training.refusals.settings import check_arguments
 
 REGISTRIES: dict[str, Mapping[str, Any]] = {"method": METHODS, "loss": LOSSES}
 _OF_REGISTRIES = ("method", "method_args", "loss", "loss_args")

@@ -12,7 +12,7 @@ import torch
 from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
@@ -54,6 +54,18 @@ class WeightAveraging(CheckpointedCallback):
         self._every = 0
         self._names: list[str] = []
         self._mean: AveragedModel | None = None
+
+    def put_among(self, callbacks: list[TrainerCallback]) -> None:
+        """Behind what brings its state back, and before others, which may save the model at the end of the training.
+
+        Raises:
+            ValueError: weights are averaged already.
+        """
+        if any(isinstance(callback, WeightAveraging) for callback in callbacks):
+            raise ValueError(
+                "Weights are averaged once: set swa_start, or pass a WeightAveraging callback, but not both."
+            )
+        callbacks.insert(1, self)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -14,10 +14,10 @@ import hf_ltsam
 from hf_ltsam import LOSSES, METHODS, LTSamConfig, make_loss, make_method
 from hf_ltsam.cli import model_names
 from hf_ltsam.cli.main import COMMANDS
+from hf_ltsam.cli.options.wording import in_options
 from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.settings import ModelArguments
-from hf_ltsam.cli.wording import in_options
 from hf_ltsam.hyperparameters import _letters, canonical
 from hf_ltsam.training.second_stage import SECOND_STAGES
 
@@ -248,7 +248,7 @@ def test_a_fault_of_ours_says_so_before_its_traceback(fault, capsys, monkeypatch
 
 
 def test_a_type_error_that_we_raise_is_a_refusal(capsys, monkeypatch):
-    from hf_ltsam.training.refusals import check_types
+    from hf_ltsam.training.refusals.settings import check_types
 
     monkeypatch.setattr(train, "main", lambda _: check_types("no config", None, None))
     assert "must be an LTSamConfig" in refusal(capsys, "train")

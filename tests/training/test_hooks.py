@@ -470,7 +470,7 @@ def test_a_wrapper_is_as_good_as_what_it_steps(tmp_path):
 
 
 def test_the_optimizers_of_torch_are_in_order():
-    from hf_ltsam.training.hooks import check_optimizer
+    from hf_ltsam.training.refusals.hooks import check_optimizer
 
     kinds = [k for k in vars(torch.optim).values() if isinstance(k, type) and issubclass(k, torch.optim.Optimizer)]
     assert len(kinds) > 10

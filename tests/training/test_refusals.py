@@ -72,7 +72,7 @@ def test_a_setting_that_cannot_work_is_named(settings, parts, tmp_path):
 
 def test_deepspeed_is_refused_from_the_settings_alone(tmp_path):
     """Set after construction, since transformers itself asks for the package in `__post_init__`."""
-    from hf_ltsam.training.refusals import check_arguments
+    from hf_ltsam.training.refusals.settings import check_arguments
 
     args = LTSamConfig(output_dir=str(tmp_path), use_cpu=True)
     check_arguments(args)
@@ -82,7 +82,7 @@ def test_deepspeed_is_refused_from_the_settings_alone(tmp_path):
 
 
 def test_data_parallel_is_refused(tmp_path):
-    from hf_ltsam.training.refusals import check_arguments
+    from hf_ltsam.training.refusals.settings import check_arguments
 
     args = LTSamConfig(output_dir=str(tmp_path), use_cpu=True)
     args._n_gpu = 4
@@ -300,7 +300,7 @@ def test_what_only_the_launcher_says():
 
     from accelerate.parallelism_config import ParallelismConfig
 
-    from hf_ltsam.training.refusals import check_launcher
+    from hf_ltsam.training.refusals.settings import check_launcher
 
     def launched(
         deepspeed=False,

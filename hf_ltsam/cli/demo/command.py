@@ -24,7 +24,7 @@ from hf_ltsam import LTSamTrainer
 from hf_ltsam.cli.demo.corruptions import corruption_errors
 from hf_ltsam.cli.demo.data import digit_splits, save_parquet
 from hf_ltsam.cli.demo.report import print_next_commands, print_table
-from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.sharpness.analysis import Request, analyse
 from hf_ltsam.cli.sharpness.options import command_of
 from hf_ltsam.cli.train.arguments import make_run

@@ -23,7 +23,7 @@ from dataset_builders.corruptions import CORRUPTIONS, SEVERITIES
 from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings, evaluate, process_device
 from hf_ltsam.cli.evaluate.sets import Places, TestSet, find_sets, set_names
 from hf_ltsam.cli.model_names import check_model
-from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.preprocessing import TEST_TIME
 from hf_ltsam.metrics.corruption import Baseline

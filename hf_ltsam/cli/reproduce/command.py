@@ -21,8 +21,8 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from hf_ltsam.cli.option_names import underscored
-from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.options.names import underscored
+from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.reproduce.results import ended_runs, shown, write_table
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns, read_table

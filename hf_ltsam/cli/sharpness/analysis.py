@@ -49,7 +49,7 @@ from hf_ltsam.runs.sharpness.records import (
     subset_record,
     surface_record,
 )
-from hf_ltsam.training.refusals import check_head
+from hf_ltsam.training.refusals.problem import check_head
 
 
 @dataclass(frozen=True)

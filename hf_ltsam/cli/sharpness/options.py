@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.sharpness.analysis import Request
 from hf_ltsam.curvature import CurvatureSettings
 from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_loss

@@ -22,8 +22,8 @@ from transformers.hf_argparser import string_to_bool
 
 from dataset_builders.catalogue import SETS
 from hf_ltsam import LOSSES, METHODS, LTSamConfig
-from hf_ltsam.cli.option_names import underscored
-from hf_ltsam.cli.option_parser import KINDS, OptionParser
+from hf_ltsam.cli.options.names import underscored
+from hf_ltsam.cli.options.parser import KINDS, OptionParser
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
 from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.runs.recipes import find_recipe, read_recipe

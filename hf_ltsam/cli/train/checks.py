@@ -28,7 +28,7 @@ from hf_ltsam.runs.folder import RECORD, RunFolder
 from hf_ltsam.runs.hub import check_token, require_network
 from hf_ltsam.training.checkpoint_folders import check_complete, checkpoint_folder, last_checkpoint
 from hf_ltsam.training.folder_lock import folder_lock
-from hf_ltsam.training.refusals import check_arguments
+from hf_ltsam.training.refusals.settings import check_arguments
 
 LOGGERS = {  # --report_to -> its package
     "azure_ml": "azureml-sdk", "clearml": "clearml", "codecarbon": "codecarbon", "comet_ml": "comet_ml",

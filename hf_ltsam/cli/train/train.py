@@ -39,7 +39,7 @@ from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_checkpoint
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.prediction import predict_decisions
-from hf_ltsam.training.refusals import check_head, check_split
+from hf_ltsam.training.refusals.problem import check_head, check_split
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
 

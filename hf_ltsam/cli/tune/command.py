@@ -27,8 +27,8 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from hf_ltsam import LTSamConfig
-from hf_ltsam.cli.option_names import underscored
-from hf_ltsam.cli.option_parser import OptionParser
+from hf_ltsam.cli.options.names import underscored
+from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.train.arguments import read_options, with_recipe
 from hf_ltsam.cli.train.checks import check
 from hf_ltsam.cli.tune.jobs import run_trials

@@ -21,7 +21,7 @@ from hf_ltsam.cli.train.arguments import CHOSEN_BY_NAME, make_run
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments
 from hf_ltsam.runs.experiment import OF_THE_EXPERIMENT
 from hf_ltsam.runs.recipe_files import parse_mapping
-from hf_ltsam.training.refusals import check_arguments
+from hf_ltsam.training.refusals.settings import check_arguments
 from hf_ltsam.training.trials import place_of
 
 AUGMENTATION = {"crop_padding", "flip", "color_jitter", "cutout", "randaugment", "randaugment_magnitude", "image_size"}

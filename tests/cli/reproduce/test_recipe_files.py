@@ -13,7 +13,7 @@ from hf_ltsam import make_loss
 from hf_ltsam.cli.train.model import build_model, wanted_format
 from hf_ltsam.runs.recipe_tables import RECIPES, TABLES, load_table, parts, published_rows, table_names
 from hf_ltsam.runs.recipes import expand, read_recipe, recipe_names
-from hf_ltsam.training.refusals import check_head
+from hf_ltsam.training.refusals.problem import check_head
 
 NAMES = recipe_names()
 PARTS = parts()

@@ -9,7 +9,7 @@ from dataset_builders.catalogue import SETS, long_tail_statistics
 from dataset_builders.long_tail import class_counts
 from hf_ltsam import METHODS, ClassStatistics, make_method
 from hf_ltsam.cli.train.checks import check
-from hf_ltsam.training.refusals import check_split
+from hf_ltsam.training.refusals.problem import check_split
 
 ON_CIFAR = [row for row in ROWS if row.on_cifar and not row.clip]
 CLIP = [row for row in ROWS if row.clip]

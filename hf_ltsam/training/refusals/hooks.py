@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.metrics.long_tail import LongTailMetrics
-from hf_ltsam.training.refusals import OPTIMIZERS
+from hf_ltsam.training.refusals.settings import OPTIMIZERS
 
 # Method of the stock Trainer that no training of ours calls -> why, and what to do instead.
 BYPASSED = {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from enum import EnumMeta
 from typing import Any, ClassVar, NoReturn
 
-from hf_ltsam.cli.option_names import underscored
+from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.hyperparameters import nearest
 
 KINDS = {  # name of a type -> what its values are

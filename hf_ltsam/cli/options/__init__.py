@@ -1,0 +1,1 @@
+"""Options: how they are spelled, how they are read, and how messages name them."""

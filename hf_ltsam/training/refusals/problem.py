@@ -1,0 +1,206 @@
+"""Model, data, method and loss that do not go together, refused by name before any time is spent, with the way out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Sized
+from typing import Any
+
+from torch import Tensor, nn
+
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.losses import LDAM, FeatureLoss, Loss
+from hf_ltsam.losses.features import check_features
+from hf_ltsam.methods import Method
+from hf_ltsam.models.classifier import classifier_of, frozen_head
+from hf_ltsam.models.cosine_classifier import CosineClassifier
+from hf_ltsam.models.spectral_norm import check_checkpointing
+from hf_ltsam.training.config import LTSamConfig
+
+
+def check_problem(
+    model: nn.Module,
+    args: LTSamConfig,
+    method: Method,
+    loss: Loss | FeatureLoss,
+    label_name: str,
+    statistics: ClassStatistics | None,
+) -> list[str]:
+    """Whether method and loss go with the model and the classes.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        ValueError: naming what does not go with what, and the way out.
+    """
+    check_forward(model, label_name)
+    check_head(loss, model)
+    check_checkpointing(model, bool(args.gradient_checkpointing))
+    if statistics is None:
+        return []
+    warnings = [check_split(method, statistics), check_frozen_head(model, statistics.num_classes)]
+    check_classifier(method, model, statistics)
+    check_features(loss, model, statistics.num_classes, args.torch_compile)
+    return [warning for warning in warnings if warning is not None]
+
+
+def check_split(method: Method, statistics: ClassStatistics) -> str | None:
+    """Refuse a method that needs head and tail where there is no split, and look whether both have classes.
+
+    Returns:
+        A warning where the split leaves head or tail without a class, else None.
+
+    Raises:
+        ValueError: the method needs a split and the statistics have no `tail_threshold`.
+    """
+    if not method.needs_split:
+        return None
+    if statistics.tail_threshold is None:
+        raise ValueError(
+            f"{type(method).__name__} splits head from tail: set tail_threshold in LTSamConfig (classes with at most this "
+            f"number of training images are the tail). {statistics.describe_counts()} {statistics.propose_tail_threshold()}"
+        )
+    empty = "tail" if not statistics.tail_classes else "head" if not statistics.head_classes else None
+    if empty is None:
+        return None
+    return (
+        f"{type(method).__name__} splits head from tail at tail_threshold={statistics.tail_threshold}, which leaves no "
+        f"class in the {empty}. {statistics.describe_counts()} {statistics.propose_tail_threshold()}"
+    )
+
+
+def check_classifier(method: Method, model: nn.Module, statistics: ClassStatistics) -> None:
+    """Refuse a method that perturbs the classifier alone where the classifier cannot be told from the rest.
+
+    Raises:
+        ValueError: no layer could be the classifier, or several could.
+    """
+    if method.needs_classifier:
+        classifier_of(model, statistics.num_classes)
+
+
+def check_frozen_head(model: nn.Module, num_classes: int) -> str | None:
+    """A warning of a classifier that an adapter of peft leaves frozen, or None."""
+    name = frozen_head(model, num_classes)
+    return name and (
+        f"The classifier {name!r} stays as it is: the adapter freezes all that it does not name. If it is new, its "
+        f"{num_classes} classes are at random: modules_to_save=[{name!r}] in the adapter's configuration trains it."
+    )
+
+
+def check_forward(model: nn.Module, label_name: str) -> None:
+    """Refuse a model whose forward cannot do without the labels.
+
+    Raises:
+        ValueError: naming the way out.
+    """
+    labels = inspect.signature(model.forward).parameters.get(label_name)
+    if labels is not None and labels.default is labels.empty and labels.kind is not labels.VAR_KEYWORD:
+        raise ValueError(
+            f"{type(model).__name__}.forward asks for {label_name!r}, and is called without: the loss is made of logits and "
+            f"labels outside of the model. Give it a default ({label_name}=None) and return plain logits; margins belong to "
+            "the loss (loss='logit_adjustment', 'ldam' or your own function)."
+        )
+
+
+def check_columns(model: nn.Module, names: Collection[str]) -> None:
+    """Refuse a batch that does not have what the model's forward asks for, or has columns that it does not take.
+
+    Raises:
+        ValueError: naming the columns, what forward takes, and the way out.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    missing = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in several and n not in names]
+    if missing:
+        raise ValueError(
+            f"{type(model).__name__}.forward asks for {', '.join(map(repr, missing))}, which the batch does not have: "
+            f"beside the labels it has {', '.join(map(repr, sorted(names))) or 'nothing'}. Rename the columns of the data "
+            "set, or name them in a data_collator."
+        )
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    foreign = sorted(set(names) - set(parameters))
+    if foreign:
+        raise ValueError(
+            f"The batch has {', '.join(map(repr, foreign))}, which {type(model).__name__}.forward does not take (it takes "
+            f"{', '.join(parameters)}). Rename the columns, or set remove_unused_columns=True to drop what it does not take."
+        )
+
+
+def check_head(loss: Loss | FeatureLoss, model: nn.Module) -> None:
+    """Refuse a loss of cosine logits (LDAM) on a model without a cosine head of the same scale.
+
+    Raises:
+        ValueError: there is no `CosineClassifier`, or its scale is not the loss's `s`.
+    """
+    if not isinstance(loss, LDAM):
+        return
+    name = type(loss).__name__
+    heads = [m for m in model.modules() if isinstance(m, CosineClassifier)]
+    if not heads:
+        raise ValueError(
+            f"{name}'s margins are measured between cosines, and {type(model).__name__} has no cosine head: on unbounded "
+            'logits they mean nothing. Give it a cosine head (CifarResNetConfig(head="cosine"); a CosineClassifier as '
+            "the last layer of a model of your own), or take a loss for ordinary logits such as logit_adjustment."
+        )
+    scale = float(heads[-1].scale)
+    if abs(scale - loss.s) > 1e-6 * loss.s:
+        raise ValueError(
+            f"{name}(s={loss.s:g}) expects logits of {loss.s:g} times the cosine, but the model's cosine head has scale "
+            f"{scale:g}. Make them equal: loss_args={{'s': {scale:g}}}, or a head with "
+            f"CifarResNetConfig(cosine_scale={loss.s:g})."
+        )
+
+
+def check_num_labels(labels: Tensor, num_logits: int | None) -> None:
+    """Refuse a model with more outputs than the training set has classes, as one that keeps its pretrained head.
+
+    Args:
+        labels: of the training set (N,), N > 0.
+        num_logits: of the model; None: it does not say.
+
+    Raises:
+        ValueError: naming both numbers and the way out.
+    """
+    needed = int(labels.max()) + 1
+    if num_logits is not None and needed < num_logits:
+        missing = f"class {needed} has" if needed == num_logits - 1 else f"classes {needed} to {num_logits - 1} have"
+        raise ValueError(
+            f"The model has {num_logits} outputs, but the labels of the training set end at {needed - 1}: {missing} no "
+            f"training image. Build the model with num_labels={needed} (and ignore_mismatched_sizes=True, if it is "
+            "pretrained), or look for the missing classes."
+        )
+
+
+def check_eval_labels(labels: Tensor | None, num_classes: int, argument: str = "eval_dataset") -> None:
+    """Refuse evaluation labels outside the class range before training, not after it.
+
+    Args:
+        argument: the data set's name in the message.
+
+    Raises:
+        ValueError: naming the label.
+    """
+    if labels is None or not len(labels) or 0 <= labels.min() <= labels.max() < num_classes:
+        return
+    if int(labels.max()) < 0:
+        raise ValueError(
+            f"{argument} is not labelled (label {int(labels[0])}): nothing can be measured on it. predict() takes it."
+        )
+    wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+    raise ValueError(
+        f"{argument}: label {wrong} is outside the class range 0 to {num_classes - 1} of the training set. Map its "
+        "labels to the training classes, or leave those samples out."
+    )
+
+
+def check_not_empty(dataset: Any) -> None:
+    """Refuse a training set without samples.
+
+    Raises:
+        ValueError: it has the length 0.
+    """
+    if isinstance(dataset, Sized) and len(dataset) == 0:
+        raise ValueError("The training set is empty: it has no sample. Look at what selected or filtered it.")
