@@ -1,35 +1,44 @@
-"""People's own images: a folder per class, through the `imagefolder` builder of `datasets`."""
+"""People's own images: a folder per class, as torchvision's `ImageFolder` takes them."""
 
 from __future__ import annotations
 
-import glob
+import os
 import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, NamedSplit
+from datasets import Image as ImageFeature
+from datasets.data_files import SPLIT_KEYWORDS
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from PIL import Image
 
 from dataset_builders.long_tail import draw
 from hf_ltsam.data.labels import read_label_column
 
-SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+# "training" -> "train", "val" -> "validation" and so on, without regard to case, as `datasets` reads them
+SPLIT_FOLDERS = {keyword: str(split) for split, keywords in SPLIT_KEYWORDS.items() for keyword in keywords}
+_SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin"}
+_NOTES = {".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".log", ".py", ".ini"}
+_STUBS = {".h5", ".hdf"}  # which PIL knows by name and cannot read
 
 
-def load_image_folder(
-    path: str | Path, held_out_per_class: int | None = None, seed: int = 0, cache_dir: str | Path | None = None
-) -> DatasetDict:
+def load_image_folder(path: str | Path, held_out_per_class: int | None = None, seed: int = 0) -> DatasetDict:
     """Images in class folders, as the columns `image` and `label` (a `ClassLabel` with the folders' names, sorted).
 
-    Images are not decoded here; a corrupt one is named when it is, or by `unreadable_images`.
+    Images in folders below a class folder belong to that class. Hidden and system files are left out; a warning counts
+    other files that are left out. Images are not decoded here; a corrupt one is named when it is, or by
+    `unreadable_images`.
 
     Args:
         path: either holds class folders, or `train` and, if there are any, `validation` (or `val`) and `test`, with
-            class folders in each.
+            class folders in each; also `Train`, `training`, `valid` and the other words of `datasets`.
         held_out_per_class: where there is neither validation nor test: so many images of every class are drawn from
             the training images and become "validation"; 0: there is no held-out split.
         seed: of that draw.
-        cache_dir: where `datasets` keeps its index; None: its usual place.
 
     Returns:
         "train" and, as they are there, "validation" and "test".
@@ -40,55 +49,178 @@ def load_image_folder(
             or no held-out images at all where none were asked for.
     """
     root = Path(path)
-    if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder {root}.")
-    folders = _split_folders(root)
+    folders = split_folders(root)
+    if "train" not in folders:
+        raise ValueError(f"{root} has no train folder beside {' and '.join(f.name for f in folders.values())}.")
     classes = {split: _class_folders(folder) for split, folder in folders.items()}
     _check_classes(folders, classes)
     _check_held_out(root, list(folders), held_out_per_class)
-    files = {split: _patterns(folder, classes[split]) for split, folder in folders.items()}
-    splits = load_dataset("imagefolder", data_files=files, drop_labels=False, cache_dir=cache_dir)
-    if splits["train"].features["label"].names != classes["train"]:
-        raise ValueError(
-            f"The classes read from {folders['train']} ({splits['train'].features['label'].names}) are not its folders "
-            f"({classes['train']})."
-        )
+    names = list(classes["train"])
+    splits = DatasetDict({split: _read(folder, classes[split], names, split) for split, folder in folders.items()})
     return _hold_out(splits["train"], held_out_per_class, seed) if held_out_per_class else splits
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-    """{split: folder}; a folder without `train` is the training split itself."""
-    present = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
-    if "train" not in present:
-        if present:
-            raise ValueError(f"{root} has no train folder beside {' and '.join(present)}.")
-        return {"train": root}
-    if "val" in present and "validation" in present:
-        raise ValueError(f"{root} has both val and validation: keep one of them.")
-    return {SPLIT_FOLDERS[name]: root / name for name in present}
+def load_class_folders(folder: str | Path) -> Dataset:
+    """The images of one folder of class folders, the test images of a set, say. Columns as of `load_image_folder`.
+
+    Raises:
+        ValueError: no class folders, or one without an image.
+    """
+    classes = _class_folders(Path(folder))
+    if not classes:
+        raise ValueError(f"{folder} holds no class folders.")
+    return _read(Path(folder), classes, list(classes), "test")
 
 
-def _class_folders(folder: Path) -> list[str]:
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    empty = [name for name in classes if not any(map(_is_image, (folder / name).iterdir()))]
-    if empty:
-        raise ValueError(
-            f"{', '.join(empty)} in {folder} {'has' if len(empty) == 1 else 'have'} no image directly inside: "
-            f"remove empty class folders, and put images one level below {folder.name}."
+def split_folders(root: Path) -> dict[str, Path]:
+    """{split: folder} of "train", "validation", "test"; a folder without such is the training split itself.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: two folders of one split.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder {root}.")
+    folders: dict[str, Path] = {}
+    for folder in sorted(filter(_is_split, root.iterdir())):
+        split = SPLIT_FOLDERS[folder.name.lower()]
+        if split in folders:
+            raise ValueError(f"{root} has both {folders[split].name} and {folder.name}: keep one of them.")
+        folders[split] = folder
+    if folders:
+        _tell_of_strangers(root, list(folders.values()))
+    return {split: folders[split] for split in ("train", "validation", "test") if split in folders} or {"train": root}
+
+
+def _is_split(folder: Path) -> bool:
+    """A folder of class folders under the name of a split; with images of its own alone it is a class of that name."""
+    if folder.name.lower() not in SPLIT_FOLDERS or not folder.is_dir():
+        return False
+    return any(map(_is_class_folder, folder.iterdir())) or not any(map(_is_image, folder.iterdir()))
+
+
+def _tell_of_strangers(root: Path, splits: Sequence[Path]) -> None:
+    others = [folder for folder in sorted(root.iterdir()) if folder not in splits and _is_class_folder(folder)]
+    strangers = [folder.name for folder in others if _Contents.of(folder).images]
+    if strangers:
+        warnings.warn(
+            f"{root}: images in {', '.join(strangers)} are no part of a split and are not read.", stacklevel=4
         )
-    return classes
 
 
-def _patterns(folder: Path, classes: list[str]) -> list[str]:
-    """One per class, because `datasets` does not follow a class folder that is a link where a star stands for it."""
-    return [f"{glob.escape(str((folder / name).absolute()))}/*" for name in classes]
+def _class_folders(folder: Path) -> dict[str, _Contents]:
+    """What is in the class folders, by their names, sorted."""
+    classes = sorted(entry.name for entry in folder.iterdir() if _is_class_folder(entry))
+    contents = {name: _Contents.of(folder / name) for name in classes}
+    empty = {name: found.in_words() for name, found in contents.items() if not found.images}
+    if empty:
+        named = ", ".join(f"{name} ({words})" if words else name for name, words in empty.items())
+        raise ValueError(
+            f"{named} in {folder} {'has' if len(empty) == 1 else 'have'} no image inside: remove empty class folders, and "
+            "convert images of other formats to PNG or JPEG."
+        )
+    return contents
+
+
+def _is_class_folder(folder: Path) -> bool:
+    return folder.is_dir() and not folder.name.startswith(".") and folder.name.lower() not in _SYSTEM
+
+
+@dataclass
+class _Contents:
+    """Of a class folder.
+
+    Args:
+        images: paths, sorted.
+        deeper: how many of them lie in folders below it.
+        others: suffixes of files that are neither images nor notes, and how often they occur.
+        broken: links that lead nowhere.
+    """
+
+    images: list[str] = field(default_factory=list)
+    deeper: int = 0
+    others: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, folder: Path) -> _Contents:
+        contents, suffixes = cls(), image_suffixes()
+        for depth, entry in _files_in(folder.absolute()):
+            suffix = Path(entry.name).suffix
+            if entry.is_symlink() and not Path(entry.path).exists():
+                contents.broken.append(entry.path)
+            elif suffix.lower() in suffixes:
+                contents.images.append(entry.path)
+                contents.deeper += depth > 0
+            elif suffix.lower() not in _NOTES:
+                contents.others[suffix or "no suffix"] += 1
+        contents.images.sort()
+        return contents
+
+    def in_words(self) -> str:
+        """What is left out, or empty."""
+        suffixes = ", ".join(f"{suffix}: {number}" for suffix, number in self.others.most_common())
+        parts = [f"{self.others.total()} files that are no images by their suffix ({suffixes})"] if suffixes else []
+        parts += [f"{len(self.broken)} broken links, the first {self.broken[0]}"] if self.broken else []
+        return " and ".join(parts)
+
+
+def _files_in(folder: str | Path, above: tuple[str, ...] = ()) -> Iterator[tuple[int, os.DirEntry[str]]]:
+    """Depth and files of a folder and of those below it, through links too, but none hidden or of the system."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return  # a link to a folder above
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
+                continue
+            if entry.is_dir():
+                yield from _files_in(entry.path, (*above, real))
+            else:
+                yield len(above), entry
 
 
 def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in ImageFolder.EXTENSIONS and not file.name.startswith(".")
+    return file.suffix.lower() in image_suffixes() and not file.name.startswith(".") and file.is_file()
 
 
-def _check_classes(folders: dict[str, Path], classes: dict[str, list[str]]) -> None:
+def image_suffixes() -> set[str]:
+    """Of the images that `datasets` takes, and of those that PIL can open here, by plugins too."""
+    Image.init()  # all of PIL's formats
+    opened = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    return ({*ImageFolder.EXTENSIONS} | opened) - _STUBS
+
+
+def _read(folder: Path, contents: dict[str, _Contents], names: list[str], split: str) -> Dataset:
+    _tell_what_is_left_out(folder, contents)
+    images = [place for found in contents.values() for place in found.images]
+    labels = np.repeat([names.index(name) for name in contents], [len(found.images) for found in contents.values()])
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=names)})
+    return Dataset.from_dict({"image": images, "label": labels}, features=features, split=NamedSplit(split))
+
+
+def _tell_what_is_left_out(folder: Path, contents: dict[str, _Contents]) -> None:
+    """One line for each kind of fault."""
+    everything = _Contents()
+    for found in contents.values():
+        everything.others.update(found.others)
+        everything.broken += found.broken
+    loose = sum(map(_is_image, folder.iterdir()))
+    left_out = [everything.in_words(), f"{loose} images in no class folder" if loose else ""]
+    if any(left_out):
+        warnings.warn(f"{folder}: left out {' and '.join(filter(None, left_out))}.", stacklevel=4)
+    deeper = {name: found.deeper for name, found in contents.items() if found.deeper}
+    if deeper:
+        shown = ", ".join(f"{number} of {name}" for name, number in list(deeper.items())[:5])
+        shown += f" and so on ({len(deeper)} classes)" if len(deeper) > 5 else ""
+        warnings.warn(
+            f"{folder}: images in folders below a class folder belong to that class ({shown}). Are those folders classes "
+            "themselves? Then move them up.",
+            stacklevel=4,
+        )
+
+
+def _check_classes(folders: dict[str, Path], classes: dict[str, dict[str, _Contents]]) -> None:
     train = set(classes["train"])
     if len(train) < 2:
         raise ValueError(f"{folders['train']} needs at least 2 class folders with images, it has {len(train)}.")

@@ -19,6 +19,7 @@ from hf_ltsam.runs.card.citations import bibtex
 from hf_ltsam.runs.card.metadata import METRICS
 from hf_ltsam.runs.card.tables import groups_table
 from hf_ltsam.runs.class_curve import curve_png
+from hf_ltsam.runs.escaping import markdown_text
 from hf_ltsam.runs.hub import Upload, in_words, send
 
 
@@ -85,10 +86,10 @@ def publish(draw: Draw, repo: str, data_dir: str | Path | None = None, private: 
     card.text = described.text
     files = {
         "README.md": str(card).encode(),
-        "eval.yaml": leaderboard(draw).encode(),
         FIGURE: curve_png(draw.statistics, draw.title),
     }
-    send(Upload(repo, files, "Data card and leaderboard", repo_type="dataset"))
+    entries = {"eval.yaml": leaderboard(draw).encode()}
+    send(Upload(repo, files, "Data card", repo_type="dataset", entries=entries))
     return f"{constants.ENDPOINT}/datasets/{repo}"
 
 
@@ -125,7 +126,7 @@ def _text(draw: Draw, splits: DatasetDict, repo: str) -> str:
     drawn, tail, statistics = draw.drawn, draw.tail, draw.statistics
     column = class_label_column_of(splits["train"])
     names = splits["train"].features[column].names
-    rows = "\n".join(f"| {name} | {count} |" for name, count in zip(names, statistics.counts))
+    rows = "\n".join(f"| {markdown_text(name)} | {count} |" for name, count in zip(names, statistics.counts))
     return f"""# {draw.title}
 
 {len(splits["train"]):,} training images of {statistics.num_classes} classes, {max(statistics.counts):,} down to \

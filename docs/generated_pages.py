@@ -36,7 +36,7 @@ MODULES = (
     "hf_ltsam.training.weight_averaging",
     "hf_ltsam.models",
     "hf_ltsam.models.spectral_norm",
-    "hf_ltsam.models.views",
+    "hf_ltsam.data.preprocessing",
     "hf_ltsam.adapters",
     "hf_ltsam.data.transforms",
     "hf_ltsam.data.decoding",

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVarTuple
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 FILE_NAME = "class_statistics.json"
+SHOWN = 10  # classes that a message names
 
 
 def check_label_range(labels: Tensor, num_classes: int) -> None:
@@ -94,6 +96,7 @@ class ClassStatistics:
         values = _label_tensor(labels)
         num_classes = int(values.max()) + 1 if num_classes is None else num_classes
         check_label_range(values, num_classes)
+        _check_no_gaps(values, num_classes)
         return cls(counts=tuple(torch.bincount(values.long(), minlength=num_classes).tolist()), **settings)
 
     @property
@@ -172,6 +175,21 @@ class ClassStatistics:
             f"smallest {min(self.counts)}; counts: {shown}."
         )
 
+    def contradicted_by(self, seen: Sequence[int], risk: float = 1e-6) -> int | None:
+        """The class whose number among labels drawn at random fits its count least, if it does not fit at all.
+
+        Args:
+            seen: labels of each class (C,), drawn from the training set with or without replacement.
+            risk: probability of naming a class although they were drawn from it; Bernstein's inequality for every class.
+        """
+        n, (prior, drawn) = sum(seen), (np.asarray(values, dtype=np.float64) for values in (self.prior, seen))
+        if not n:
+            return None
+        log = np.log(2 * self.num_classes / risk)
+        bound = np.sqrt(2 * n * prior * (1 - prior) * log) + 2 * log / 3
+        excess = np.abs(drawn - n * prior) / bound
+        return int(excess.argmax()) if excess.max() > 1 else None
+
     def tensor(self, name: str, like: Tensor) -> Tensor:
         """A per-class quantity (C,) as a tensor, on the device of `like` and in its floating-point type.
 
@@ -234,6 +252,20 @@ class ClassStatistics:
             raise ValueError(f"{path} does not hold class statistics: {error}") from error
 
 
+def _check_no_gaps(labels: Tensor, num_classes: int) -> None:
+    """Refuse more classes than labels before anything of their number is made: a label of 1e9 would take minutes."""
+    if num_classes <= labels.numel():
+        return
+    present = set(labels.tolist())
+    missing = list(islice((c for c in range(num_classes) if c not in present), SHOWN + 1))
+    largest = int(labels.max())
+    raise ValueError(
+        f"{_classes_have(missing, num_classes - len(present))} no training image: {labels.numel()} labels, the largest is "
+        f"{largest} (first at position {int((labels == largest).nonzero()[0, 0])}), for {num_classes} classes. Number the "
+        "labels from 0 without gaps, or correct that one."
+    )
+
+
 def _whole_number(argument: str, value: Any) -> int:
     try:
         number = int(value)
@@ -259,9 +291,10 @@ def _label_tensor(labels: Iterable[int] | Tensor) -> Tensor:
     return labels
 
 
-def _classes_have(classes: Sequence[int]) -> str:
-    shown = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
-    return f"class {shown} has" if len(classes) == 1 else f"classes {shown} ({len(classes)} in all) have"
+def _classes_have(classes: Sequence[int], total: int | None = None) -> str:
+    total = len(classes) if total is None else total
+    shown = ", ".join(map(str, classes[:SHOWN])) + (", ..." if len(classes) > SHOWN else "")
+    return f"class {shown} has" if total == 1 else f"classes {shown} ({total} in all) have"
 
 
 Settings = TypeVarTuple("Settings")

@@ -7,7 +7,7 @@ import difflib
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar
@@ -47,6 +47,32 @@ def require(domain: Domain, owner: str | object, **values: Any) -> None:
         is_number = isinstance(value, Real) and not isinstance(value, bool)
         if not is_number or not domain.contains(float(value)):
             raise ValueError(f"{name}({argument}=...) must be {domain.words}, got {value!r}.")
+
+
+def require_finite(owner: str | object, values: Mapping[str, Any], unbounded: Iterable[str] = ()) -> None:
+    """Refuse NaN and infinity, also inside lists and mappings: every comparison with NaN is false, so bounds let it pass.
+
+    Args:
+        owner: as in `require`.
+        values: argument name -> value; what is no number is passed over.
+        unbounded: arguments that may be infinite.
+
+    Raises:
+        ValueError: naming owner, argument and value.
+    """
+    for argument, value in values.items():
+        for number in _floats(value):
+            if not math.isfinite(number) and not (number == math.inf and argument in unbounded):
+                require(FINITE, owner, **{argument: number})
+
+
+def _floats(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from itertools.chain.from_iterable(map(_floats, value.values()))
+    elif isinstance(value, list | tuple):
+        yield from itertools.chain.from_iterable(map(_floats, value))
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -48,7 +48,7 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What goes wrong with the next `times` requests whose "METHOD path" contains `where`."""
+    """What goes wrong with the next `times` requests whose "METHOD path" contains `where`, after `after` of them."""
 
     where: str
     status: int | None = None
@@ -56,6 +56,7 @@ class Fault:
     headers: dict = field(default_factory=dict)
     cut_after: int | None = None  # bytes of the body
     delay: float = 0.0
+    after: int = 0
 
 
 class HubServer:
@@ -142,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
         with hub.lock:
             hub.requests.append(request)
             fault = next((f for f in hub.faults if f.where in request and f.times > 0), None)
+            if fault and fault.after > 0:
+                fault.after, fault = fault.after - 1, None
             if fault is not None:
                 fault.times -= 1
         if fault is not None and self.broken(fault):

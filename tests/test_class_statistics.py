@@ -3,6 +3,7 @@
 import collections
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -251,3 +252,22 @@ def test_per_class_keeps_settings_apart():
     assert power(statistics, like, 2.0).tolist() == [16, 4] and power(statistics, like, 3.0).tolist() == [64, 8]
     assert power(statistics, like, 2.0).dtype == torch.float32
     assert calls == [2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        lambda: ClassStatistics.from_labels([0, 1, 10**9]),
+        lambda: ClassStatistics.from_labels(torch.tensor([0, 10**12, 1])),
+        lambda: ClassStatistics.from_labels([0, 1, 1], num_classes=10**9),
+        lambda: ClassStatistics.from_labels([0, 1, 10**9], num_classes=2),
+    ],
+)
+def test_a_wild_label_is_refused_at_once(count):
+    """A table of so many classes would take minutes and gigabytes."""
+    begun = time.monotonic()
+    with pytest.raises(
+        ValueError, match=r"1000000000 \(first at position 2\)|1000000000000 \(first at position 1\)|for 1000000000 "
+    ):
+        count()
+    assert time.monotonic() - begun < 1

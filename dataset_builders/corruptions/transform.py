@@ -13,8 +13,9 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from dataset_builders.corruptions.apply import SMALLEST, check_settings, corrupt
-from hf_ltsam.data.decoding import centre_crop, decode_image, image_column_of, scale_short_side
+from hf_ltsam.data.decoding import decode_image, image_column_of
 from hf_ltsam.data.keys import random_key
+from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.data.transforms import short_side_of
 
 ROW = "corruption_row"  # column that numbers the rows: a transform of `datasets` is not told which rows it gets
@@ -55,7 +56,8 @@ class CorruptImage:
 
 def as_in_imagenet_c(image: Image.Image, size: int) -> Image.Image:
     """The centre of an image scaled to a short side of size * 256 / 224 pixels (Hendrycks & Dietterich 2019)."""
-    return centre_crop(scale_short_side(image, short_side_of(size)), size, size)
+    crop = Preprocessing(size, size, short_side_of(size), (0.0,) * 3, (1.0,) * 3, by_pil=True)
+    return Image.fromarray(crop.levels(image).permute(1, 2, 0).numpy())
 
 
 def corrupted(

@@ -104,9 +104,10 @@ def table_of_own_lists(lists: Mapping[str, SplitList], known: ClassTable) -> Cla
             key = class_folder(path)
             if key_of.setdefault(label, key) != key:
                 raise ValueError(f"{listed.origin} gives label {label} to {key_of[label]} and to {key}.")
-    keys = tuple(key_of.get(label, "") for label in range(max(key_of) + 1))
-    if "" in keys:
-        raise ValueError(f"The labels of the lists skip {keys.index('')}: number the classes from 0 without gaps.")
+    skipped = next((label for label in range(len(key_of)) if not key_of.get(label)), None)
+    if skipped is not None:  # seen before a table of all labels is made: the largest may be 1e9
+        raise ValueError(f"The labels of the lists skip {skipped}: number the classes from 0 without gaps.")
+    keys = tuple(key_of[label] for label in range(len(key_of)))
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"The lists give {twice} several labels.")

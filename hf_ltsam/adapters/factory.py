@@ -18,6 +18,7 @@ from hf_ltsam.adapters.ssf import SSFConfig
 from hf_ltsam.adapters.vpt import VPTConfig
 from hf_ltsam.hyperparameters import build, nearest
 from hf_ltsam.models.classifier import classifier_name
+from hf_ltsam.models.trained_weights import train_in_single
 
 
 def _query_value(encoder: Encoder) -> dict[str, str]:
@@ -96,6 +97,8 @@ def make_adapter(
 ) -> nn.Module:
     """The model, prepared for a kind of fine-tuning: all other weights are frozen.
 
+    What is trained is float32. A model in half precision stays so where it is frozen.
+
     Args:
         model: changed in place. Its encoder is listed in `encoders.py`, unless `args` name the modules.
         name: a key of `ADAPTERS`; "linear_probe" for the classifier alone; "none" for full fine-tuning of blocks and
@@ -119,8 +122,10 @@ def make_adapter(
     if name in (FULL, LINEAR_PROBE):
         if args:
             raise ValueError(f"The adapter {name!r} has no arguments, got {', '.join(args)}.")
-        return _full_fine_tuning(model, trained) if name == FULL else _linear_probe(model, trained)
-    return get_peft_model(model, _configuration(model, name, args, num_classes, trained))
+        prepared = _full_fine_tuning(model, trained) if name == FULL else _linear_probe(model, trained)
+    else:
+        prepared = get_peft_model(model, _configuration(model, name, args, num_classes, trained))
+    return train_in_single(prepared)
 
 
 def _configuration(

@@ -23,7 +23,7 @@ from transformers.utils import logging
 from hf_ltsam.cli.train.arguments import options_of, read_options, run_of, with_recipe
 from hf_ltsam.cli.train.checks import check, mapping, resume_point
 from hf_ltsam.cli.train.data import TrainingData, prepare
-from hf_ltsam.cli.train.model import image_format, image_processor
+from hf_ltsam.cli.train.model import image_format
 from hf_ltsam.cli.train.results import print_results, save_recipe
 from hf_ltsam.cli.train.saved_run import SavedRun, open_run
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run
@@ -134,7 +134,11 @@ def make_second_stage_run(
         raise ValueError("Which second stage? --second_stage crt, lws, tau_norm or cc_sam (`ltsam decouple --help`).")
     default = f"runs/{Path(recipe).stem}/seed{seed}" if recipe else f"{root}_{everything['second_stage']}"
     everything.setdefault("output_dir", default)
-    return run_of(everything, options_of(settings, recipe, "decouple") if words is None else words, "decouple")
+    run = run_of(everything, options_of(settings, recipe, "decouple") if words is None else words, "decouple")
+    record = RunFolder(root).record
+    if record is None or record.hub is None:
+        return run
+    return dataclasses.replace(run, hub=record.hub)  # names may mean something else by now
 
 
 def first_stage_folder(value: str | None, seed: int) -> Path:
@@ -190,7 +194,6 @@ def build_trainer(run: Run, first: FirstStage, stage: SecondStage) -> SecondStag
     train_dataset = data.train
     if run.stage.cache_features and stage.is_trained:
         train_dataset = _features(run, first, data.plain_train)
-    height, width = data.test[0]["pixel_values"].shape[-2:]
     return SecondStageTrainer(
         first.model,
         stage,
@@ -198,7 +201,7 @@ def build_trainer(run: Run, first: FirstStage, stage: SecondStage) -> SecondStag
         train_dataset,
         data.test,
         first.saved.statistics,
-        image_processor(height, width, data.short_side, data.mean, data.std),
+        data.preprocessing.image_processor(),
     )
 
 

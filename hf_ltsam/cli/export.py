@@ -11,8 +11,9 @@ from typing import Any
 
 from peft import PeftModel
 from torch import nn
-from transformers import AutoImageProcessor
 
+from hf_ltsam.data.preprocessing import saved_image_processor
+from hf_ltsam.models.timm_config import state_image_processor
 from hf_ltsam.runs.folder import CONFIG, RECIPE, RECORD, STATISTICS, RunFolder
 from hf_ltsam.runs.model import load_run
 
@@ -45,8 +46,10 @@ def export(run: Path, out: Path) -> None:
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: name a new folder.")
     model: Any = merged(load_run(run), run)
+    processor = saved_image_processor(run)
+    state_image_processor(model.config, processor)
     model.save_pretrained(out)
-    AutoImageProcessor.from_pretrained(run).save_pretrained(out)
+    processor.save_pretrained(out)
     for name in FACTS:
         if (run / name).is_file():
             shutil.copy2(run / name, out / name)

@@ -9,7 +9,7 @@ from huggingface_hub import CommitInfo
 from huggingface_hub.utils import validate_repo_id
 
 from hf_ltsam.cli.card import NOTHING_STATED, facts_of, run_parser, stated_by
-from hf_ltsam.runs.card import Stated, card_files
+from hf_ltsam.runs.card import Stated, card_files, leaderboard_files
 from hf_ltsam.runs.folder import EVALUATION, SHARPNESS
 from hf_ltsam.runs.hub import Upload, check_publishable, require_network, run_files, send
 
@@ -61,7 +61,8 @@ def push(
     of_the_run = {EVALUATION: facts.evaluation, SHARPNESS: facts.sharpness}
     results = [name for name, values in of_the_run.items() if values is not None]
     files = {**run_files(run, results), **card_files(facts, repo, stated)}
-    return send(Upload(repo, files, message, revision, private))
+    entries = leaderboard_files(facts, repo, stated)
+    return send(Upload(repo, files, message, revision, private, entries=entries))
 
 
 def check_repo_name(name: str) -> None:

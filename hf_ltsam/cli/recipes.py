@@ -27,6 +27,7 @@ from rich.text import Text
 
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.recipe_tables import (
     GROUPS,
     TABLES,
@@ -39,6 +40,7 @@ from hf_ltsam.runs.recipe_tables import (
     table_names,
 )
 from hf_ltsam.runs.recipes import Expanded, expand, recipe_names
+from hf_ltsam.runs.secrets import without_secrets
 
 _PART = "parts/"  # before the name of a part, which would hide the rows that have it as a word
 _WIDTH = 80
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.json:
             if recipe is None:
                 raise ValueError("--json prints the settings of one recipe: ltsam recipes NAME --json")
-            sys.stdout.write(json.dumps(expand(recipe).settings, indent=2) + "\n")
+            sys.stdout.write(json.dumps(without_secrets(expand(recipe).settings), indent=2) + "\n")
         elif recipe is not None:
             _print_recipe(recipe)
         else:
@@ -100,9 +102,9 @@ def _print_recipe(recipe: Path | RecipeRow | str) -> None:
 def _facts(recipe: Path | RecipeRow | str, expanded: Expanded) -> Grid:
     grid = Grid.grid(padding=(0, 2, 0, 0))
     for name, value in _described(recipe) if isinstance(recipe, RecipeRow) else [("recipe", str(recipe))]:
-        grid.add_row(name, Text(value))
+        grid.add_row(name, Text(visible(value)))
     for setting, words in expanded.assumptions.items():
-        grid.add_row("assumed", Text(f"{setting}: {words}"))
+        grid.add_row("assumed", Text(visible(f"{setting}: {words}")))
     return grid
 
 
@@ -139,8 +141,8 @@ def _numbers(published: Published) -> str:
 
 def _settings(expanded: Expanded) -> Grid:
     grid = Grid("setting", "value", "where it comes from", box=None, pad_edge=False, header_style="")
-    for name, value in _flat(expanded.settings):
-        grid.add_row(name, Text(_shown(value)), Text(_origin(expanded, name)))
+    for name, value in _flat(without_secrets(expanded.settings)):
+        grid.add_row(*(Text(visible(text)) for text in (name, _shown(value), _origin(expanded, name))))
     return grid
 
 

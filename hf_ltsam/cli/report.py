@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.files import check_folders
 
 
@@ -28,9 +29,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         page, damaged = report(options.runs, options.output)
         console = Console()
         for sentence in damaged:
-            console.print(f"damaged: {sentence}", soft_wrap=True, highlight=False, markup=False)
+            console.print(f"damaged: {terminal(sentence)}", soft_wrap=True, highlight=False)
         console.print(
-            f"{page} ({page.stat().st_size / 1e6:.1f} MB; figures beside it)", soft_wrap=True, highlight=False
+            f"{terminal(str(page))} ({page.stat().st_size / 1e6:.1f} MB; figures beside it)",
+            soft_wrap=True,
+            highlight=False,
         )
 
 

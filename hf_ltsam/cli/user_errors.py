@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
+import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.runs.escaping import visible
+from hf_ltsam.runs.secrets import without_secrets
 
 TRACEBACK = "LTSAM_TRACEBACK"  # environment variable: set to 1, errors come with their traceback
 # Dataclasses whose fields are options: "LTSamConfig(swa_start=...)" in a message is --swa_start on the command line.
-_FIELD = re.compile(r"\b(?:LTSamConfig|CurvatureSettings|EvaluationSettings)\((\w+)=(?:\.\.\.|([^()]*))\)")
+_SETTINGS = "LTSamConfig|ModelArguments|DataArguments|SecondStageArguments|CurvatureSettings|EvaluationSettings"
+_FIELD = re.compile(rf"\b(?:{_SETTINGS})\((\w+)=(?:\.\.\.|([^()]*))\)")
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Print a bad value, a missing file or a refusal as one message and exit with status 2; Ctrl-C exits with 130."""
+    """Print a bad value, a missing file or a refusal as one message and exit with status 2; Ctrl-C exits with 130.
+
+    No message, log, warning or traceback shows a secret.
+    """
     try:
-        yield
+        with _without_secrets():
+            yield
     except KeyboardInterrupt as interrupt:
-        print(f"\nInterrupted. {interrupt}".rstrip(), file=sys.stderr)
+        print(without_secrets(f"\nInterrupted. {interrupt}").rstrip(), file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         from hf_ltsam.runs.files import without_room
@@ -37,8 +48,31 @@ def user_errors() -> Iterator[None]:
             *_advice(error, full),
             f"({TRACEBACK}=1 shows where it was raised.)",
         ]
-        print("\n".join(lines), file=sys.stderr)
+        print(without_secrets(visible("\n".join(lines), lines=True)), file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def _without_secrets() -> Iterator[None]:
+    """For everything that is logged meanwhile, and for the traceback that a process may end with."""
+    record, warning = logging.getLogRecordFactory(), warnings.formatwarning
+    logging.setLogRecordFactory(_CleanRecord)
+    warnings.formatwarning = lambda *args, **kwargs: without_secrets(warning(*args, **kwargs))
+    sys.excepthook = _print_traceback
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(record)
+        warnings.formatwarning = warning
+
+
+class _CleanRecord(logging.LogRecord):
+    def getMessage(self) -> str:
+        return without_secrets(super().getMessage())
+
+
+def _print_traceback(*raised: Any) -> None:
+    print(without_secrets("".join(traceback.format_exception(*raised))), end="", file=sys.stderr)
 
 
 def _advice(error: Exception, full: BaseException | None) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -38,12 +41,59 @@ class Hessian(SymmetricOperator):
     def __init__(self, loss: MeanLoss) -> None:
         self._loss = loss
         self._parameters = loss.weights.parameters
+        self._looked_at = False
         self.size = sum(p.numel() for p in self._parameters)
         self.dtype, self.device = self._parameters[0].dtype, self._parameters[0].device
 
     def __call__(self, vector: Tensor) -> Tensor:
         product = torch.zeros(self.size, dtype=self.dtype, device=self.device)
-        for part in self._loss.parts():
-            gradient = flat_gradient(part, self._parameters, create_graph=True)
-            product += flat_gradient(gradient @ vector, self._parameters)
+        with _second_derivatives():
+            for part in self._loss.parts():
+                gradient = flat_gradient(part, self._parameters, create_graph=True)
+                if not self._looked_at:
+                    _check_twice_differentiable(gradient)
+                    self._looked_at = True
+                product += flat_gradient(gradient @ vector, self._parameters)
         return product
+
+
+def _check_twice_differentiable(gradient: Tensor) -> None:
+    """Refuse a graph with a function marked `once_differentiable`.
+
+    Torch puts a node that raises in its place, which no path to the weights leads through: what the function adds to the
+    Hessian would be missing without a word.
+
+    Raises:
+        ValueError: there is one.
+    """
+    seen: set[Any] = set()
+    nodes: list[Any] = [gradient.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name().endswith("Error"):
+            raise _without_second_derivative("a function of one of its layers", "it is marked once_differentiable")
+        nodes += [following for following, _ in node.next_functions]
+
+
+@contextmanager
+def _second_derivatives() -> Iterator[None]:
+    """Name an operation of torch that has none."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = re.search(
+            r"derivative for (?:aten::)?(\w+?)(?:_backward)? is not implemented|[Dd]ouble backward", str(error)
+        )
+        if said is None:
+            raise
+        raise _without_second_derivative(said[1] or "one of its operations", str(error)) from error
+
+
+def _without_second_derivative(name: str, reason: str) -> ValueError:
+    return ValueError(
+        f"This model has no Hessian: {name} has no second derivative ({reason}). Replace the layer that uses it, as "
+        "Hardsigmoid by Sigmoid, or measure sharpness alone, which needs no Hessian."
+    )

@@ -7,19 +7,20 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from hf_ltsam.data.bad_images import BadImageError
+from hf_ltsam.data.preprocessing import MODES, Preprocessing
 from hf_ltsam.data.tar_members import is_member_address, read_member
 
 if TYPE_CHECKING:
     import datasets
 
-MODES = {1: "L", 3: "RGB"}  # channels -> PIL's mode
+
+LONGEST = 500  # long side / short side: with a short side of 256 pixels 100 MB
 
 
 def decode_images(
@@ -35,7 +36,7 @@ def decode_images(
         dataset: with an `Image` column; its transform and format are ignored.
         image_column: None: the only `Image` column.
         size: side in pixels. The short side is scaled to it (bilinear, antialiased) and the centre `size` x `size` is
-            kept. None: all images have the same size already.
+            kept, as `Preprocessing` does. None: all images have the same size already.
         channels: 3 (grey, palette and CMYK images are converted; transparency is dropped) or 1 (all become grey).
         progress: whether to show a progress bar.
 
@@ -50,19 +51,19 @@ def decode_images(
     rows = encoded_images(dataset, image_column)
     if not len(rows):
         raise ValueError("The data set has no rows to decode.")
-    pixels: np.ndarray[Any, Any] | None = None  # (N, H, W, C)
+    pixels = torch.empty(0, dtype=torch.uint8)  # (N, C, H, W)
     for row, entry in enumerate(_with_progress(rows, "decoding images", progress)):
         image = decode_image(entry, channels, row)
-        image = image if size is None else centre_crop(scale_short_side(image, size), size, size)
-        if pixels is None:
-            pixels = np.empty((len(rows), image.height, image.width, channels), dtype=np.uint8)
-        if (image.height, image.width) != pixels.shape[1:3]:
+        height, width = (image.height, image.width) if size is None else (size, size)
+        if row == 0:
+            pixels = torch.empty(len(rows), channels, height, width, dtype=torch.uint8)
+        if (height, width) != pixels.shape[2:]:
             raise ValueError(
-                f"{_name(entry, row)} is {image.width} x {image.height} pixels, the first one {pixels.shape[2]} x "
-                f"{pixels.shape[1]}: pass size=... to bring all images to one size."
+                f"{_name(entry, row)} is {width} x {height} pixels, the first one {pixels.shape[3]} x "
+                f"{pixels.shape[2]}: pass size=... to bring all images to one size."
             )
-        pixels[row] = np.asarray(image).reshape(pixels.shape[1:])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+        pixels[row] = Preprocessing(height, width, size, (0.0,) * channels, (1.0,) * channels).levels(image)
+    return pixels
 
 
 def unreadable_images(dataset: datasets.Dataset, image_column: str | None = None, progress: bool = True) -> list[str]:
@@ -92,13 +93,16 @@ def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | Non
         row: for the error message.
 
     Raises:
-        BadImageError: it cannot be decoded; the message names the file and the row.
+        BadImageError: it cannot be decoded, or is a strip that nobody could scale; the message names the file and the row.
     """
     if entry is None or (entry["bytes"] is None and entry["path"] is None):
         raise BadImageError(f"{_name(entry, row)} holds no image.")
     try:
         with Image.open(_source(entry)) as image:
+            _refuse_strip(image, _name(entry, row))
             image.load()
+    except BadImageError:
+        raise
     except Exception as error:  # PIL's readers raise nearly anything on broken input
         raise BadImageError(f"{_name(entry, row)} cannot be decoded ({error}). Repair or remove it.") from error
     if image.mode.startswith(("I", "F")):
@@ -108,27 +112,13 @@ def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | Non
     return ImageOps.exif_transpose(image).convert(MODES[channels])
 
 
-def scale_short_side(
-    image: Image.Image, size: int, resample: Image.Resampling = Image.Resampling.BILINEAR
-) -> Image.Image:
-    """The image with a short side of `size` pixels, antialiased; sizes are rounded as in torchvision's Resize."""
-    short = min(image.size)
-    if short == size:
-        return image
-    width, height = (size if side == short else int(size * side / short) for side in image.size)
-    return image.resize((width, height), resample)  # PIL antialiases when it shrinks
-
-
-def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
-    """The centre of an image, height x width pixels; rounded as in torchvision's CenterCrop.
-
-    Raises:
-        ValueError: the image is smaller than that.
-    """
-    if image.height < height or image.width < width:
-        raise ValueError(f"An image of {image.width} x {image.height} pixels holds no centre of {width} x {height}.")
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))
+def _refuse_strip(image: Image.Image, name: str) -> None:
+    """Refuse what takes gigabytes when its short side is scaled: 1 x 60,000 pixels, a file of 200 bytes."""
+    if max(image.size) > LONGEST * min(image.size):
+        raise BadImageError(
+            f"{name} is {image.width} x {image.height} pixels, more than {LONGEST} times as long as wide: scaled to what a "
+            "model sees it would take gigabytes. Crop or remove it."
+        )
 
 
 def _source(entry: dict[str, Any]) -> str | io.BytesIO:

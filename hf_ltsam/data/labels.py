@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
-from hf_ltsam.data.keyed_randomness import KeyedRandomness
+from hf_ltsam.data.keyed_randomness import KeyedRandomness, undisturbed
 from hf_ltsam.hyperparameters import nearest
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ WAY_OUT = "Pass class_statistics=ClassStatistics.from_labels(labels) instead."
 def training_labels(dataset: Any, label_name: str = "labels") -> Tensor:
     """The labels (N,) of a training set, int64, in its order.
 
-    No image is decoded, no transform called, no random number drawn.
+    No image is decoded, no transform of images called, no random number drawn. `labels_trained_on` reads samples too.
 
     Args:
         dataset: a `datasets.Dataset` with any transform, format and selection; a `Subset`, `ConcatDataset` or
             `KeyedRandomness` of data sets listed here; a `TensorDataset` whose last tensor holds the labels; a list of
-            mappings; or any object with labels in an attribute `labels` or `targets`, torchvision's convention.
+            mappings; or any object with labels in an attribute `labels` or `targets`, torchvision's convention. Its
+            `target_transform` is applied to them.
         label_name: the first candidate; then "label", "labels" and "label_ids" and, in a `datasets.Dataset`, the only
             `ClassLabel` column.
 
@@ -97,6 +98,14 @@ def class_label_column_of(dataset: datasets.Dataset, name: str | None = None) ->
     return name
 
 
+def training_label_column(dataset: datasets.Dataset, names: Sequence[str]) -> str | None:
+    """The first of these columns that there is, or the only `ClassLabel`; None: there is no such column."""
+    class_labels = class_label_columns(dataset)
+    return next((name for name in names if name in dataset.column_names), None) or (
+        class_labels[0] if len(class_labels) == 1 else None
+    )
+
+
 def read_label_column(dataset: datasets.Dataset, name: str) -> Tensor:
     """One integer column (N,) as int64, for any format and transform of the data set.
 
@@ -120,12 +129,10 @@ def read_label_column(dataset: datasets.Dataset, name: str) -> Tensor:
 
 
 def _labels_of_arrow(dataset: datasets.Dataset, names: Sequence[str]) -> Tensor:
-    candidates = [name for name in names if name in dataset.column_names]
-    if candidates:
-        return read_label_column(dataset, candidates[0])
+    column = training_label_column(dataset, names)
+    if column is not None:
+        return read_label_column(dataset, column)
     class_labels = class_label_columns(dataset)
-    if len(class_labels) == 1:
-        return read_label_column(dataset, class_labels[0])
     present = ", ".join(class_labels) or f"none among {', '.join(dataset.column_names) or 'no columns'}"
     usual = " or ".join(map(repr, dict.fromkeys(names)))
     raise _unreadable(dataset, f"it has no column {usual}, and its ClassLabel columns are {present}")
@@ -148,8 +155,21 @@ def _labels_of_attribute(dataset: Any) -> Tensor:
     for name in ("labels", "targets"):
         values = getattr(dataset, name, None)  # torchvision's convention
         if values is not None and not isinstance(dataset, IterableDataset):
-            return _as_labels(values, f"its attribute {name!r}")
+            source = f"its attribute {name!r}"
+            return _as_labels(_transformed(values, getattr(dataset, "target_transform", None), source), source)
     raise _unreadable(dataset, "it has no labels that can be read without loading its samples")
+
+
+def _transformed(values: Any, target_transform: Any, source: str) -> Any:
+    """Labels as torchvision's data sets give them with a sample."""
+    if target_transform is None:
+        return values
+    plain = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
+    try:
+        with undisturbed(target_transform):
+            return [operator.index(target_transform(value)) for value in plain]
+    except Exception as error:  # of the caller's function
+        raise _unreadable(values, f"target_transform makes no integers of {source}") from error
 
 
 def _as_labels(values: Any, source: str) -> Tensor:

@@ -15,6 +15,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.decoding import decode_image, image_column_of
 from hf_ltsam.data.labels import class_label_column_of
+from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.hyperparameters import UNIT_INTERVAL, nearest, require
 
@@ -44,23 +45,21 @@ def image_transform(
         mean: per channel, of pixels in [0, 1].
         std: per channel.
         train: random resized crop and flip, with random numbers of torch's global generator (`KeyedRandomness` makes
-            them resumable); otherwise the short side is scaled and the centre is kept.
+            them resumable); otherwise `Preprocessing`: the short side is scaled and the centre is kept.
         short_side: of a test image after scaling, in pixels; None: size * 256 / 224.
         color_jitter: c in [0, 1]: brightness, contrast and saturation of a training image are each multiplied by a
             factor from [1 - c, 1 + c], in random order; 0 is off.
 
     Raises:
-        ValueError: color_jitter outside [0, 1].
+        ValueError: color_jitter outside [0, 1], or a short side that is less than `size`.
     """
     from torchvision.transforms import v2
 
     require(UNIT_INTERVAL, "image_transform", color_jitter=color_jitter)
+    if not train:
+        return Preprocessing(size, size, short_side or short_side_of(size), tuple(mean), tuple(std))
     jitter = [v2.ColorJitter(color_jitter, color_jitter, color_jitter)] if color_jitter else []
-    crop = (
-        [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *jitter]
-        if train
-        else [v2.Resize(short_side or short_side_of(size)), v2.CenterCrop(size)]
-    )
+    crop = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *jitter]
     to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
     composed: Callable[[Any], Tensor] = v2.Compose([*crop, *to_tensor])
     return composed
@@ -183,6 +182,11 @@ class _Decoding:
                 raise
             raise BadImageError(f"{error} unreadable_images(dataset) gives its row.") from error
         return self.transform(image)
+
+
+def decodes_alone(dataset: datasets.Dataset) -> bool:
+    """Whether the transform of a data set is that of `on_the_fly`, which leaves labels as they are stored."""
+    return isinstance(dataset.format["format_kwargs"].get("transform"), _Decoding)
 
 
 @dataclass(frozen=True)

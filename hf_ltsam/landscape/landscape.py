@@ -26,7 +26,7 @@ from hf_ltsam.landscape.reduction import sum_gradients, sum_over_processes
 from hf_ltsam.landscape.sharded import are_sharded, ready_for_passes
 from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.vector import WeightVector
-from hf_ltsam.landscape.weights import TrainableWeights
+from hf_ltsam.landscape.weights import StoredOffset, TrainableWeights
 from hf_ltsam.models.classifier import classifier_of
 
 T = TypeVar("T")
@@ -36,6 +36,11 @@ __all__ = ["LossLandscape", "MicroBatch", "PassObserver"]
 
 class PassObserver(Protocol):
     """Told of every perturbed pass; see `telemetry.py`."""
+
+    def measures(self, half_precision: bool) -> bool:
+        """Whether the next perturbed pass is to say what the weights made of its offset."""
+
+    def stored_offset(self, offset: StoredOffset) -> None: ...
 
     def perturbed_pass(self, norm: Tensor, cosine: Tensor | None, gap: Tensor | None) -> None: ...
 
@@ -126,8 +131,18 @@ class LossLandscape:
         return self.first_losses.mean()
 
     def classifier(self, num_classes: int) -> list[bool]:
-        """For each trainable parameter, whether it belongs to the classifier (see `classifier.py`)."""
-        return self._weights.of_module(classifier_of(self._weights.model, num_classes))
+        """For each trainable parameter, whether it belongs to the classifier (see `classifier.py`).
+
+        Raises:
+            ValueError: the optimizer does not hold it.
+        """
+        members = self._weights.of_module(classifier_of(self._weights.model, num_classes))
+        if not any(members):
+            raise ValueError(
+                f"The classifier of {type(self._weights.model).__name__} is to be perturbed, and the optimizer does not "
+                "hold it: give it to the optimizer, or perturb all weights (cc_sam with parameters='all')."
+            )
+        return members
 
     def shards(self, count: int) -> list[LossLandscape]:
         """The mini-batch dealt out in order to at most `count` landscapes, whose G(1, 0) add up to G(1, 0) of the whole.
@@ -194,16 +209,21 @@ class LossLandscape:
         sums: list[Gradient] = [[None] * len(self._weights.parameters) for _ in weightings]
         gaps: list[Tensor] = []  # of the micro-batches where they are known
         at = self._weights.unless_infinite(at)
-        with self._weights.moved(at):
+        observer = None if at is None else self._observer
+        measured = observer is not None and observer.measures(self._weights.are_half)
+        with self._weights.moved(at, measured) as stored:
             for passes, samples in self._samples(self._passes):
                 of_batch = [None if a is None else a[samples] for a in weightings]
                 gradients, gaps_here = passes.gradients(of_batch, perturbed=at is not None)
                 gaps += [] if gaps_here is None else [gaps_here]
                 sums = [reduce(_plus, new, total) for total, new in zip(sums, gradients)]
         vectors = [self._vector(gradient) for gradient in sums]
-        if at is not None and self._observer is not None:
+        if at is not None and observer is not None:
             all_gaps = torch.cat(gaps) if gaps and len(gaps) == len(self._passes) else None
-            self._report(at.norm(), at.cosine(vectors[0]), all_gaps)
+            if stored is not None:
+                observer.stored_offset(stored)
+            norm = at.norm() if stored is None else stored.wanted
+            self._report(norm, at.cosine(vectors[0]), all_gaps)
         return vectors
 
     def mean_loss_at(self, at: WeightVector) -> Tensor:
@@ -273,7 +293,8 @@ class LossLandscape:
     def _opened(self, head: nn.Module) -> OpenPass | None:
         """One pass over the trunk that serves all classes, where a linear or cosine classifier comes last."""
         alone = len(self._passes) == 1 and self._joint is None
-        if self._shortcuts is None or not alone or not may_be_opened(head):
+        trained = sum(self._weights.of_module(head)) == sum(p.requires_grad for p in head.parameters())
+        if self._shortcuts is None or not alone or not trained or not may_be_opened(head):
             return None
         verdict = self._shortcuts.may_open(head)
         if verdict is False:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_ltsam.landscape.sharded import are_sharded, sharded_like, whole
+from hf_ltsam.models.trained_weights import is_half
 
 Scalar: TypeAlias = float | Tensor  # a number, or a 0-dimensional tensor that stays on its device
 
@@ -112,8 +113,16 @@ class WeightVector:
     def norm(self) -> Tensor:
         """The Euclidean norm over all P numbers: a 0-dimensional tensor, summed in float32 or wider."""
         if self._raw_norm is None:
-            self._raw_norm = whole(torch.linalg.vector_norm(torch.stack(_norms(self._tensors))))
+            self._raw_norm = whole(torch.linalg.vector_norm(torch.stack(tensor_norms(self._tensors))))
         return self._raw_norm * _magnitude(self.scale)
+
+    def length(self) -> Tensor:
+        """The norm, computed anew and not remembered: whether somebody measures must not change what follows."""
+        return WeightVector(self._tensors, self.scale).norm()
+
+    def count_nonzero(self) -> Tensor:
+        """How many of the P numbers are not zero, whatever the scalar: a 0-dimensional tensor."""
+        return whole(torch.stack([(t != 0).sum() for t in self._tensors]).sum())
 
     def unit(self) -> WeightVector:
         """The vector over its norm (plus 1e-12): the zero vector stays zero."""
@@ -162,11 +171,12 @@ class WeightVector:
     def become_offset(self, point: Sequence[Tensor]) -> None:
         """Undo `become`, up to rounding."""
         torch._foreach_sub_(self._tensors, list(point))
-        self._raw_norm = None if self._raw_norm is None else self.norm()
+        is_same = self._raw_norm is not None and not any(map(is_half, self._tensors))  # half precision rounds much away
+        self._raw_norm = self.norm() if is_same else None
         self.scale = 1.0
 
 
-def _norms(tensors: list[Tensor]) -> list[Tensor]:
+def tensor_norms(tensors: list[Tensor]) -> list[Tensor]:
     """Each one's Euclidean norm, summed in float32 or wider."""
     wide = _wide(tensors[0].dtype)
     if are_sharded(tensors):  # for shards torch has no such sum in another type than their own

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hf_ltsam.landscape.sharded import own_shards
-from hf_ltsam.landscape.vector import WeightVector, number_on_host
+from hf_ltsam.landscape.sharded import own_shards, whole
+from hf_ltsam.landscape.vector import WeightVector, number_on_host, tensor_norms
+from hf_ltsam.models.trained_weights import is_half, trained_parameters
+
+
+@dataclass(frozen=True)
+class StoredOffset:
+    """What an offset became when it was added to weights that are stored in few digits; 0-dimensional tensors.
+
+    Args:
+        wanted: norm of the offset itself.
+        norm: of the difference that it made to the weights.
+        unmoved: share of the weights with an offset that stayed where they were.
+    """
+
+    wanted: Tensor
+    norm: Tensor
+    unmoved: Tensor
 
 
 class TrainableWeights:
-    """The parameters that require a gradient, with the means to move them by an offset and back.
+    """The parameters that are trained, with the means to move them by an offset and back.
+
+    These are the ones that require a gradient, and of them those that the optimizer holds, once there is one.
 
     They come back bit for bit: the offset's memory holds w + eps in the meantime where nobody else needs the offset, and
     one saved copy, which serves every step, holds w where somebody does. Whoever asks the model for its state while it is
@@ -32,7 +51,7 @@ class TrainableWeights:
     def __init__(self, model: nn.Module, reads_norms: bool = False) -> None:
         self.model = model
         self._reads_norms = reads_norms
-        self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+        self.parameters: list[Tensor] = trained_parameters(model)
         if not self.parameters:
             raise ValueError(
                 f"{type(model).__name__} has no parameter with requires_grad=True: nothing can be trained."
@@ -45,6 +64,11 @@ class TrainableWeights:
     def are_moved(self) -> bool:
         """Whether an offset is added at the moment."""
         return bool(self._unmoved)
+
+    @property
+    def are_half(self) -> bool:
+        """Whether any of them is stored in less than 32 bits."""
+        return any(map(is_half, self.parameters))
 
     @property
     def wide_dtype(self) -> torch.dtype:
@@ -61,11 +85,18 @@ class TrainableWeights:
         members = {id(p) for p in module.parameters()}
         return [id(p) in members for p in self.parameters]
 
-    def follow_frozen(self) -> None:
-        """Look again which parameters require a gradient: callbacks may freeze and thaw between steps."""
-        current: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
+    def follow(self, optimizer: Any = None) -> None:
+        """Look again which parameters are trained: between steps callbacks may freeze, thaw, and make another optimizer."""
+        current = trained_parameters(self.model, optimizer)
         if len(current) != len(self.parameters) or any(a is not b for a, b in zip(current, self.parameters)):
             self.parameters, self._copies = current, []
+
+    def drop_other_gradients(self) -> None:
+        """Of weights in shards that the optimizer does not hold: backward passes through shards leave them everywhere."""
+        trained = set(map(id, self.parameters))
+        for p in self.model.parameters():
+            if id(p) not in trained:
+                p.grad = None
 
     def unless_infinite(self, offset: WeightVector | None) -> WeightVector | None:
         """The offset; None where it is known not to be finite, as after an overflow in half precision: nothing is perturbed.
@@ -77,10 +108,14 @@ class TrainableWeights:
         return None if offset is not None and is_read and not bool(offset.norm().isfinite()) else offset
 
     @contextmanager
-    def moved(self, offset: WeightVector | None) -> Iterator[None]:
-        """Add an offset to the weights for the duration of a `with` block; None moves nothing."""
+    def moved(self, offset: WeightVector | None, measured: bool = False) -> Iterator[StoredOffset | None]:
+        """Add an offset to the weights for the duration of a `with` block; None moves nothing.
+
+        Args:
+            measured: whether what the weights make of it is given to the block. It takes four passes over the weights.
+        """
         if offset is None:
-            yield
+            yield None
             return
         if self._unmoved:
             raise RuntimeError("The weights are moved already: one offset at a time.")
@@ -89,8 +124,9 @@ class TrainableWeights:
         handles = [m.register_state_dict_post_hook(hook) for m in self.model.modules()]  # type: ignore[no-untyped-call]
         try:
             swap = offset.can_become(self.parameters)
+            before = (offset.length(), offset.count_nonzero()) if measured else None
             self._swap(offset) if swap else self._move(offset)
-            yield
+            yield None if before is None else self._stored(*before)
         finally:
             self.restore()
             for handle in handles:
@@ -107,6 +143,22 @@ class TrainableWeights:
         elif self._unmoved:
             torch._foreach_copy_(own_shards(self.parameters), own_shards(self._unmoved))
         self._unmoved, self._swapped = [], False
+
+    @torch.no_grad()
+    def _stored(self, wanted: Tensor, count: Tensor) -> StoredOffset:
+        """One parameter after another, so that no second copy of the weights is needed.
+
+        Args:
+            wanted: norm of the offset.
+            count: of its numbers that are not zero.
+        """
+        norms, counts = [], []
+        for parameter, unmoved in zip(self.parameters, self._unmoved):
+            difference = parameter.detach() - unmoved
+            norms += tensor_norms([difference])
+            counts.append((difference != 0).sum())
+        norm, moved = whole(torch.linalg.vector_norm(torch.stack(norms))), whole(torch.stack(counts).sum())
+        return StoredOffset(wanted, norm, 1 - moved / count.clamp_min(1))
 
     @torch.no_grad()
     def _move(self, offset: WeightVector) -> None:

@@ -17,6 +17,7 @@ from datasets import Features, List, Value
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.metrics import long_tail
 from hf_ltsam.metrics.corruption import Baseline, corruption_summary, error_table
+from hf_ltsam.metrics.long_tail import ConfidenceBins
 
 _CLASSES = {"predictions": Value("int64"), "references": Value("int64")}
 _CORRUPTED = {**_CLASSES, "corruption": Value("string"), "severity": Value("int64")}
@@ -91,7 +92,7 @@ class LongTailAccuracy(GroupAccuracy):
 
 
 class CalibrationError(_InMemory):
-    """`{"ece": ...}` of probabilities (N, C) and true classes (N,).
+    """`{"ece": ...}` of probabilities (N, C) and true classes (N,). Sums are kept, not the probabilities.
 
     Args:
         num_bins: equally wide bins of confidence.
@@ -103,9 +104,34 @@ class CalibrationError(_InMemory):
     def __init__(self, num_bins: int = 15, cache_dir: str | None = None) -> None:
         super().__init__(cache_dir)
         self.num_bins = num_bins
+        self._bins: ConfidenceBins | None = None
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        return {"ece": long_tail.expected_calibration_error(predictions, references, self.num_bins)}
+    def add(self, *, prediction: Any = None, reference: Any = None) -> None:
+        """One sample, as `add_batch`."""
+        self.add_batch(predictions=[prediction], references=[reference])
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None) -> None:
+        """Add samples.
+
+        Raises:
+            ValueError: as `expected_calibration_error`.
+        """
+        bins = ConfidenceBins.empty(self.num_bins) if self._bins is None else self._bins
+        long_tail.add_probabilities(bins, predictions, references)
+        self._bins = bins
+
+    def compute(self, *, predictions: Any = None, references: Any = None) -> dict[str, float]:
+        """The error of the samples added since the last time, and of these.
+
+        Raises:
+            ValueError: as `add_batch`; there are no samples.
+        """
+        if predictions is not None or references is not None:
+            self.add_batch(predictions=predictions, references=references)
+        if self._bins is None:
+            raise ValueError("CalibrationError has no samples: add_batch(predictions=..., references=...) first.")
+        error, self._bins = self._bins.error, None
+        return {"ece": error}
 
 
 class CorruptionErrors(_InMemory):

@@ -5,19 +5,27 @@ Inputs are NumPy arrays, tensors or lists. Shapes: N test samples, C classes, B 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.metrics.decisions import Decisions, as_array, parts_of
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
 
 Floats = NDArray[np.float64]
+
+LOWER_IS_BETTER = ("loss", "ece", "nll", "brier", "error", "mce")  # how the names of such metrics end
+
+
+def greater_is_better(metric: str) -> bool:
+    """Whether a larger value is better, by the end of a metric's name: `eval_` and a data set's name may precede."""
+    return not (metric.endswith("loss") or f"_{metric}".endswith(tuple(f"_{name}" for name in LOWER_IS_BETTER)))
 
 
 def per_class_accuracy(predictions: Any, labels: Any, num_classes: int) -> Floats:
@@ -31,11 +39,8 @@ def per_class_accuracy(predictions: Any, labels: Any, num_classes: int) -> Float
     Raises:
         ValueError: no samples, different lengths, or a label outside [0, C).
     """
-    predictions, labels = _paired(predictions, labels)
-    _check_range(labels, num_classes)
-    samples = np.bincount(labels, minlength=num_classes)
-    right = np.bincount(labels[predictions == labels], minlength=num_classes)
-    return np.divide(right, samples, out=np.full(num_classes, np.nan), where=samples > 0)
+    samples, right = _counted(predictions, labels, num_classes)
+    return _shares(right, samples)
 
 
 def overall_accuracy(predictions: Any, labels: Any) -> float:
@@ -68,7 +73,7 @@ def group_accuracies(per_class: Any, statistics: ClassStatistics) -> dict[str, f
     Raises:
         ValueError: not C accuracies.
     """
-    accuracies = _array(per_class).astype(np.float64)
+    accuracies = as_array(per_class).astype(np.float64)
     if accuracies.shape != (statistics.num_classes,):
         raise ValueError(
             f"group_accuracies(per_class=...) must have one entry for each of the {statistics.num_classes} classes, "
@@ -80,7 +85,7 @@ def group_accuracies(per_class: Any, statistics: ClassStatistics) -> dict[str, f
 
 def softmax(logits: Any) -> Floats:
     """Probabilities (N, C) of logits (N, C), in float64."""
-    values = _array(logits).astype(np.float64)
+    values = as_array(logits).astype(np.float64)
     exponentials = np.exp(values - values.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
@@ -101,19 +106,14 @@ def expected_calibration_error(probabilities: Any, labels: Any, num_bins: int = 
 
     Source: Guo et al. 2017 Eq. 3, with 15 bins as in Sec. 5.
     """
-    if num_bins < 1:
-        raise ValueError(f"expected_calibration_error(num_bins=...) must be at least 1, got {num_bins}.")
-    values, classes = _scored(probabilities, labels)
-    if np.isnan(values).any():
-        return float("nan")
-    _check_probabilities(values)
-    bins = confidence_bins(values.max(axis=1), values.argmax(axis=1) == classes, num_bins)
-    return float(np.abs(bins.right - bins.confidence).sum() / len(classes))
+    bins = ConfidenceBins.empty(num_bins)
+    add_probabilities(bins, probabilities, labels)
+    return bins.error
 
 
 @dataclass(frozen=True)
 class ConfidenceBins:
-    """Sums over the samples in every bin of confidence.
+    """Sums over the samples in every bin of confidence, ((b - 1)/B, b/B].
 
     Args:
         samples: their number (B,).
@@ -125,22 +125,60 @@ class ConfidenceBins:
     confidence: Floats
     right: Floats
 
+    @classmethod
+    def empty(cls, num_bins: int = 15) -> ConfidenceBins:
+        """Without samples.
+
+        Raises:
+            ValueError: fewer than one bin.
+        """
+        if num_bins < 1:
+            raise ValueError(f"ConfidenceBins(num_bins=...) must be at least 1, got {num_bins}.")
+        return cls(np.zeros(num_bins), np.zeros(num_bins), np.zeros(num_bins))
+
+    def add(self, confidence: Any, right: Any) -> None:
+        """Add samples one after another: batches give the same sums, to the last digit, as all samples at once.
+
+        Args:
+            confidence: the largest probability of every sample (n,).
+            right: whether its prediction is correct (n,).
+        """
+        values, num_bins = as_array(confidence).astype(np.float64), len(self.samples)
+        bins = np.digitize(values, np.linspace(0, 1, num_bins + 1)[1:-1], right=True)
+        for sums, added in ((self.samples, 1.0), (self.confidence, values), (self.right, as_array(right))):
+            np.add.at(sums, bins, added)
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error; NaN if a confidence is."""
+        return float(np.abs(self.right - self.confidence).sum() / self.samples.sum())
+
 
 def confidence_bins(confidence: Any, right: Any, num_bins: int = 15) -> ConfidenceBins:
-    """The contents of a reliability diagram, in bins ((b - 1)/num_bins, b/num_bins].
+    """The contents of a reliability diagram.
 
     Args:
-        confidence: the largest probability of every sample (N,).
-        right: whether its prediction is correct (N,).
+        confidence, right: as in `ConfidenceBins.add` (N,).
         num_bins: B.
     """
-    values = _array(confidence).astype(np.float64)
-    bins = np.digitize(values, np.linspace(0, 1, num_bins + 1)[1:-1], right=True)
-    samples = np.bincount(bins, minlength=num_bins).astype(np.float64)
-    sums = (
-        np.bincount(bins, weights=weights, minlength=num_bins).astype(np.float64) for weights in (values, _array(right))
-    )
-    return ConfidenceBins(samples, *sums)
+    bins = ConfidenceBins.empty(num_bins)
+    bins.add(confidence, right)
+    return bins
+
+
+def add_probabilities(bins: ConfidenceBins, probabilities: Any, labels: Any) -> None:
+    """Add samples, some at a time.
+
+    Args:
+        bins: are changed in place.
+        probabilities, labels: as in `expected_calibration_error`.
+
+    Raises:
+        ValueError: as `expected_calibration_error`.
+    """
+    scores, classes = _scored(probabilities, labels)
+    for rows in parts_of(scores):
+        bins.add(*_judged(as_array(scores[rows]), classes[rows]))
 
 
 def predicted_classes(logits: Any) -> NDArray[np.int64]:
@@ -149,7 +187,7 @@ def predicted_classes(logits: Any) -> NDArray[np.int64]:
     Args:
         logits: (N, C).
     """
-    values = _array(logits)
+    values = as_array(logits)
     return np.where(np.isnan(values).any(axis=1), -1, values.argmax(axis=1))
 
 
@@ -164,44 +202,102 @@ def long_tail_metrics(logits: Any, labels: Any, statistics: ClassStatistics) -> 
     Raises:
         ValueError: shapes that do not fit, or a label outside [0, C).
     """
-    values, classes = _scored(logits, labels)
-    if values.shape[1] != statistics.num_classes:
-        raise ValueError(f"{values.shape[1]} logits do not fit class statistics of {statistics.num_classes} classes.")
-    predictions = predicted_classes(values)
-    per_class = per_class_accuracy(predictions, classes, statistics.num_classes)
-    return {
-        "overall": overall_accuracy(predictions, classes),
-        "balanced": float(np.nanmean(per_class)),
-        **group_accuracies(per_class, statistics),
-        "ece": expected_calibration_error(softmax(values), classes),
-    }
+    counts = LongTailCounts(statistics)
+    counts.add(*_scored(logits, labels))
+    return counts.metrics
+
+
+class LongTailCounts:
+    """Counts of predictions, batch by batch, that the metrics follow from.
+
+    Args:
+        statistics: of the training set.
+    """
+
+    def __init__(self, statistics: ClassStatistics) -> None:
+        self._statistics = statistics
+        self._samples, self._right = (np.zeros(statistics.num_classes, np.int64) for _ in range(2))  # (C,)
+        self._bins: ConfidenceBins | None = ConfidenceBins.empty()  # None: classes without probabilities
+
+    def add(self, outputs: Any, labels: Any) -> None:
+        """Add a batch.
+
+        Args:
+            outputs: as in `Decisions.of`.
+            labels: true classes (n,).
+
+        Raises:
+            ValueError: shapes that do not fit, or a label outside [0, C).
+        """
+        decisions, classes = Decisions.of(outputs, self._statistics.num_classes), as_array(labels)
+        samples, right = _counted(decisions.predicted, classes, self._statistics.num_classes)
+        self._samples += samples
+        self._right += right
+        if decisions.confidence is None or self._bins is None:
+            self._bins = None
+        else:
+            self._bins.add(decisions.confidence, decisions.probable == classes)
+
+    @property
+    def per_class(self) -> Floats:
+        """As `per_class_accuracy` (C,)."""
+        return _shares(self._right, self._samples)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """As `long_tail_metrics`; "ece" is left out where there were no probabilities."""
+        return {
+            "overall": float(self._right.sum() / self._samples.sum()),
+            "balanced": float(np.nanmean(self.per_class)),
+            **group_accuracies(self.per_class, self._statistics),
+            **({} if self._bins is None else {"ece": self._bins.error}),
+        }
 
 
 @dataclass(frozen=True)
 class LongTailMetrics:
-    """`long_tail_metrics` as the `compute_metrics` of a Trainer.
+    """`long_tail_metrics` as the `compute_metrics` of a Trainer, with "accuracy" (the same as "overall") beside them.
+
+    With `batch_eval_metrics` it is called for every batch, and keeps counts.
 
     Args:
         statistics: of the training set.
     """
 
     statistics: ClassStatistics
+    _begun: list[LongTailCounts] = field(default_factory=list, init=False, repr=False, compare=False)
 
-    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        outputs = prediction.predictions  # further outputs of the model, if any, follow the logits
-        logits = outputs[0] if isinstance(outputs, tuple | list) else outputs
-        return long_tail_metrics(logits, prediction.label_ids, self.statistics)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the metrics, where every class has a test sample."""
+        groups = (name for name, classes in self.statistics.groups.items() if classes)
+        return ("accuracy", "overall", "balanced", *groups, "ece")
 
+    def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
+        """The metrics of all samples so far.
 
-def _array(values: Any) -> NDArray[Any]:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy has no bfloat16
-    return np.asarray(values)
+        Args:
+            prediction: of all samples or of a batch; lists are batches, as `eval_do_concat_batches=False` leaves them.
+                Its predictions are logits (n, C), whatever follows them, predicted classes (n,), or what is kept of
+                logits (`Decisions.columns`).
+            compute_result: whether this is the last batch; otherwise nothing is returned yet.
+
+        Raises:
+            ValueError: as `long_tail_metrics`.
+        """
+        outputs, labels = prediction.predictions, prediction.label_ids
+        if not self._begun:
+            self._begun.append(LongTailCounts(self.statistics))
+        for of_batch, classes in zip(outputs, labels) if isinstance(labels, list) else [(outputs, labels)]:
+            self._begun[0].add(of_batch, classes)
+        if not compute_result:
+            return {}
+        metrics = self._begun.pop().metrics
+        return {"accuracy": metrics["overall"], **metrics}
 
 
 def _paired(predictions: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    predictions, labels = _array(predictions), _array(labels)
+    predictions, labels = as_array(predictions), as_array(labels)
     if predictions.shape != labels.shape or labels.ndim != 1 or labels.size == 0:
         raise ValueError(
             "Predicted and true classes must be two lists of the same length, not empty, "
@@ -210,11 +306,24 @@ def _paired(predictions: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     return predictions, labels
 
 
-def _scored(scores: Any, labels: Any) -> tuple[Floats, NDArray[Any]]:
-    """Scores (N, C) in float64 and labels (N,), checked."""
-    values, classes = _array(scores).astype(np.float64), _array(labels)
+def _counted(predictions: Any, labels: Any, num_classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Samples and correct predictions of every class (C,)."""
+    predictions, labels = _paired(predictions, labels)
+    _check_range(labels, num_classes)
+    samples = np.bincount(labels, minlength=num_classes)
+    return samples, np.bincount(labels[predictions == labels], minlength=num_classes)
+
+
+def _shares(right: NDArray[np.int64], samples: NDArray[np.int64]) -> Floats:
+    return np.divide(right, samples, out=np.full(len(samples), np.nan), where=samples > 0)
+
+
+def _scored(scores: Any, labels: Any) -> tuple[Any, NDArray[Any]]:
+    """Scores (N, C) and labels (N,), checked."""
+    values, classes = scores if isinstance(scores, Tensor) else np.asarray(scores), as_array(labels)
     if values.ndim != 2 or classes.shape != (len(values),) or classes.size == 0:
-        raise ValueError(f"Expected scores (N, C) and labels (N,) with N > 0, got {values.shape} and {classes.shape}.")
+        shape = tuple(values.shape)
+        raise ValueError(f"Expected scores (N, C) and labels (N,) with N > 0, got {shape} and {classes.shape}.")
     _check_range(classes, values.shape[1])
     return values, classes
 
@@ -225,6 +334,15 @@ def _check_range(labels: NDArray[Any], num_classes: int) -> None:
     if labels.min() < 0 or labels.max() >= num_classes:
         wrong = labels[(labels < 0) | (labels >= num_classes)][0]
         raise ValueError(f"Label {wrong} is outside the class range 0 to {num_classes - 1}.")
+
+
+def _judged(probabilities: NDArray[Any], labels: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
+    """The largest probabilities (n,), in float64, and whether they are the true classes'."""
+    values = probabilities.astype(np.float64)
+    confidence = values.max(axis=1)
+    if not np.isnan(confidence).any():
+        _check_probabilities(values)
+    return confidence, values.argmax(axis=1) == labels
 
 
 def _check_probabilities(values: Floats) -> None:

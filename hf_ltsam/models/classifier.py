@@ -46,6 +46,16 @@ def classifier_name(model: nn.Module, num_classes: int, way_out: str = _ALL_WEIG
     )
 
 
+def frozen_head(model: nn.Module, num_classes: int) -> str | None:
+    """The name of the classifier that an adapter of peft leaves frozen; None where anything with C outputs is trained."""
+    if not hasattr(model, "peft_config"):
+        return None
+    layers = {name: module for name, module in model.named_modules() if num_outputs(module) == num_classes}
+    if not layers or any(map(_is_trained, layers.values())):
+        return None
+    return list(layers)[-1].removeprefix("base_model.model.")
+
+
 def num_outputs(module: nn.Module) -> int | None:
     """C for a layer that can be a classifier, None for any other."""
     if isinstance(module, nn.Linear):

@@ -98,12 +98,12 @@ class ClipForLongTail(PreTrainedModel):
     def on_tower(
         cls, tower: PreTrainedModel, config: ClipForLongTailConfig, attn_implementation: str | None = None
     ) -> ClipForLongTail:
-        """A random classifier on the weights of this image tower, in evaluation mode.
+        """A random classifier on the weights of this image tower and in their type, in evaluation mode.
 
         Raises:
             RuntimeError: the sizes of the tower are not those of `config.vision_config`.
         """
-        model = cls._from_config(config, attn_implementation=attn_implementation)
+        model = cls._from_config(config, attn_implementation=attn_implementation, dtype=tower.dtype)
         model.vision_model.load_state_dict(tower.state_dict())
         return model.eval()
 

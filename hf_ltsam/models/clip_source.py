@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
+from hf_ltsam.data.preprocessing import saved_image_processor
 from hf_ltsam.models.clip_config import CLIP_MEAN, CLIP_STD, TOWERS
 from hf_ltsam.models.clip_towers import ClipTowers, TextTower
 
@@ -71,7 +72,7 @@ class _Tokenizer:
 def _pixel_statistics(name: str, kind: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and std of the image processor beside the weights, or else of the published models of this kind."""
     try:
-        processor = AutoImageProcessor.from_pretrained(name).to_dict()
+        processor = saved_image_processor(name).to_dict()
     except OSError:
         return (CLIP_MEAN, CLIP_STD) if kind.startswith("clip") else ((0.5,) * 3, (0.5,) * 3)
     return processor["image_mean"], processor["image_std"]

@@ -68,7 +68,7 @@ class CosineHeadForImageClassification(PreTrainedModel):
     def of(
         cls, model: PreTrainedModel, cosine_scale: float = 25.0, learnable_scale: bool = False
     ) -> CosineHeadForImageClassification:
-        """The features of `model` with a new, random cosine classifier.
+        """The features of `model` with a new, random cosine classifier, in the type of its weights.
 
         Raises:
             ValueError: no linear layer, or several, could be the classifier.
@@ -85,7 +85,7 @@ class CosineHeadForImageClassification(PreTrainedModel):
         last, _ = _last_layer(model, config.num_labels)
         trunk = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(f"{last}.")}
         wrapped.model.load_state_dict(trunk, strict=False)  # all but the classifier, which is new
-        return wrapped
+        return wrapped.to(model.dtype)
 
     # No **kwargs: transformers' Trainer takes them as a promise to scale the loss itself (transformers#47688).
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ImageClassifierOutput:

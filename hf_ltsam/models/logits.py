@@ -1,11 +1,12 @@
-"""The logits in the output of a classifier, and checks of logits, labels and losses."""
+"""The logits in the output of a classifier, their means over views, and checks of logits, labels and losses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 def logits_of(outputs: Any) -> Tensor:
@@ -26,6 +27,20 @@ def logits_of(outputs: Any) -> Tensor:
         return logits
     kind = f"a mapping with {sorted(outputs)}" if isinstance(outputs, Mapping) else type(outputs).__name__
     raise TypeError(f"The model must return logits (n, C), as a tensor or under the key 'logits'; it returned {kind}.")
+
+
+def averaged_logits(model: nn.Module, views: Tensor) -> Tensor:
+    """Mean of the logits over the views of every image (n, C), in float32 or wider.
+
+    One pass for every view, each over n images, takes as much memory as a test without views.
+
+    Args:
+        model: called with `pixel_values=`.
+        views: (n, V, channels, height, width), as `Preprocessing.views` makes them.
+    """
+    per_view = [logits_of(model(pixel_values=view)) for view in views.unbind(dim=1)]
+    wide = [logits.to(torch.promote_types(logits.dtype, torch.float32)) for logits in per_view]
+    return torch.stack(wide).mean(dim=0)
 
 
 def check_num_classes(num_logits: int, num_classes: int) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import open_clip
 
 PREFIX = "open_clip:"
+QUICK_GELU = "-quickgelu"  # at the end of open_clip's names of models with that activation
 
 # Fields that may differ from open_clip's defaults; every other field changes the computation in a way that transformers'
 # CLIP has no counterpart for. The tokenizer reads its own fields.
@@ -50,6 +51,7 @@ def load_open_clip(name: str) -> ClipTowers:
     architecture = {**_architecture(model_name, name), **_activation(model_name, weights)}
     config = None if is_siglip(architecture) else clip_config(architecture, name)  # refuses, before weights are read
     _check_weights(model_name, weights, name)
+    _warn_of_activation(model_name, weights)
     model = _create(model_name, weights, name)
     clip = to_transformers(model, config) if config else siglip_to_transformers(model, architecture)
     pixels = model.visual.preprocess_cfg
@@ -197,6 +199,20 @@ def _activation(model_name: str, weights: str | None) -> dict[str, bool]:
     if weights not in open_clip.list_pretrained_tags_by_model(model_name):
         return {}
     return {"quick_gelu": open_clip.get_pretrained_cfg(model_name, weights).get("quick_gelu", False)}
+
+
+def _warn_of_activation(model_name: str, weights: str | None) -> None:
+    """A file of weights does not say whether they were trained with GELU or, as OpenAI's, with QuickGELU."""
+    import open_clip
+
+    other = model_name + QUICK_GELU
+    published = weights is None or weights in open_clip.list_pretrained_tags_by_model(model_name)
+    if not published and other in open_clip.list_models():
+        warnings.warn(
+            f"{weights} is read as trained with GELU, as {model_name} is; a file does not say. Weights of OpenAI, DFN and "
+            f"MetaCLIP, and what was fine-tuned from them, have QuickGELU: {PREFIX}{other}/{weights} reads those.",
+            stacklevel=4,
+        )
 
 
 def _check_weights(model_name: str, weights: str | None, name: str) -> None:

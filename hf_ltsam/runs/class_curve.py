@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.runs.escaping import figure_text
 from hf_ltsam.runs.report.style import GROUP_COLOURS
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -57,7 +58,7 @@ def curve_png(statistics: ClassStatistics, title: str) -> bytes:
     axes.set_ylim(bottom=max(counts.min() / 2, 0.5))
     axes.set_xlabel("classes, the largest first")
     axes.set_ylabel("training images")
-    axes.set_title(title)
+    axes.set_title(figure_text(title))
     axes.legend(frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=150)

@@ -1,4 +1,4 @@
-"""Text files of a run: written whole or not at all, and named when they are damaged."""
+"""Text files of a run: written whole or not at all, without secrets, and named when they are damaged."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import yaml
+
+from hf_ltsam.runs.secrets import without_secrets
 
 T = TypeVar("T")
 
@@ -42,7 +44,7 @@ def read_text(path: Path, parse: Callable[[str], T], advice: str = "") -> T | No
     if not path.is_file():
         return None
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(without_secrets(path.read_text(encoding="utf-8")))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, yaml.YAMLError) as error:
         raise DamagedFileError(f"{path} is damaged: {_reason(error)}. {advice}".rstrip()) from error
 
@@ -83,8 +85,8 @@ def write_whole(path: str | Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}"
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(without_secrets(text))
             file.flush()
             os.fsync(file.fileno())
         return temporary.replace(path)
@@ -116,13 +118,17 @@ def not_written(path: Path, error: BaseException) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Containers and numbers as JSON knows them."""
+    """Containers and numbers as JSON knows them, and no secret."""
+    return without_secrets(_plain(value))
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
+        return _plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -27,9 +27,12 @@ import yaml
 
 from hf_ltsam.class_statistics import FILE_NAME as STATISTICS
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.files import check_folders, mapping, read_json, read_text, write_json, write_whole
 from hf_ltsam.runs.predictions import Predictions
+from hf_ltsam.runs.recipe_files import parse_mapping
 from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.secrets import without_secrets
 from hf_ltsam.runs.sharpness.parts import check_sharpness
 from hf_ltsam.runs.shift.results import check_results
 
@@ -81,7 +84,9 @@ class Recipe:
 
     @classmethod
     def from_text(cls, text: str) -> Recipe:
-        return cls(mapping(yaml.safe_load(text)), text)
+        if not text.strip():
+            raise ValueError("it is empty")
+        return cls(parse_mapping(text, RECIPE), text)
 
 
 @dataclass(frozen=True)
@@ -264,8 +269,8 @@ class RunFolder:
 
     def write_recipe(self, settings: Mapping[str, Any], comments: tuple[str, ...] = ()) -> Path:
         """Write `recipe.yaml`: the comments, one on each line, and the settings."""
-        text = "".join(f"# {comment}\n" for comment in comments)
-        return write_whole(self.path / RECIPE, text + yaml.safe_dump(dict(settings), sort_keys=False))
+        text = "".join(f"# {visible(comment)}\n" for comment in comments)
+        return write_whole(self.path / RECIPE, text + yaml.safe_dump(without_secrets(dict(settings)), sort_keys=False))
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:

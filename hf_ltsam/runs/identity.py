@@ -15,6 +15,7 @@ from torch import nn
 
 from hf_ltsam.runs.files import plain
 from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.record import hub_name
 from hf_ltsam.schedules import SCHEDULES, schedule_to_config
 
 
@@ -41,9 +42,10 @@ def _written(value: Any) -> Any:
     return f"{value.__module__}.{value.__qualname__}" if inspect.isroutine(value) else value
 
 
-def save_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
-    """Write down beside the weights what they were trained with."""
-    RunFolder(Path(folder)).write_identity(_plain(identity))
+def save_identity(folder: str | Path, identity: Mapping[str, Any], start: str | None = None) -> None:
+    """Write down beside the weights what they were trained with, and what the name of the model they started from means."""
+    name = hub_name(start)
+    RunFolder(Path(folder)).write_identity({**_plain(identity), "hub": {} if name is None else {"model": name}})
 
 
 def check_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:

@@ -18,6 +18,8 @@ from hf_ltsam.runs.files import DamagedFileError
 def load_run(folder: str | os.PathLike[str], trainable: bool = False) -> nn.Module:
     """The trained classifier in evaluation mode: a plain model, or an adapter on the model it was trained on.
 
+    Its weights are float32, also where they are stored in half precision; `load_run(folder).bfloat16()` for the latter.
+
     Args:
         folder: the output folder of a run, one of its checkpoints, or its name on the Hub. An adapter's folder holds
             `config.json` and the adapter; the model below it is loaded from where the training loaded it.
@@ -35,7 +37,7 @@ def load_run(folder: str | os.PathLike[str], trainable: bool = False) -> nn.Modu
 
 def _load(name: str, trainable: bool) -> nn.Module:
     if find_adapter_config_file(name) is None:
-        return AutoModelForImageClassification.from_pretrained(name).eval()
+        return AutoModelForImageClassification.from_pretrained(name, dtype=torch.float32).eval()
     from peft import PeftConfig, PeftModel
 
     import hf_ltsam.adapters  # noqa: F401  teaches peft our methods
@@ -58,4 +60,6 @@ def _base(config: PreTrainedConfig, trunk: str) -> PreTrainedModel:
 
 
 def _pretrained(name: str, config: PreTrainedConfig) -> PreTrainedModel:
-    return AutoModelForImageClassification.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
+    return AutoModelForImageClassification.from_pretrained(
+        name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+    )

@@ -1,4 +1,4 @@
-"""Label, predicted class and confidence of every test image of a run.
+"""Label, predicted class and confidence of every test image of a run: what is kept of its logits.
 
 Confusion, calibration and paired comparisons of two runs follow from them. In JSON 50,000 images of 1,000 classes take
 0.9 MB.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_ltsam.metrics.long_tail import predicted_classes, softmax
+from hf_ltsam.metrics.decisions import Decisions
 
 SCHEMA_VERSION = 1
 DECIMALS = 4  # of a confidence
@@ -69,7 +69,14 @@ class Predictions:
         return cls(tuple(map(str, values["class_names"])), labels, predicted, confidence)
 
 
-def predictions_of(logits: Any, labels: Any, class_names: Sequence[str]) -> Predictions:
-    """Predictions from logits (N, C) and labels (N,)."""
-    confidence = np.round(softmax(logits).max(axis=1), DECIMALS)
-    return Predictions(tuple(class_names), np.asarray(labels, dtype=np.int64), predicted_classes(logits), confidence)
+def predictions_of(outputs: Any, labels: Any, class_names: Sequence[str]) -> Predictions:
+    """Predictions from logits (N, C), or what is kept of them (`Decisions`), and labels (N,).
+
+    Raises:
+        ValueError: classes without probabilities.
+    """
+    decisions = Decisions.of(outputs)
+    if decisions.confidence is None:
+        raise ValueError("Predictions need the probability of the predicted class: give logits (N, C).")
+    confidence = np.round(decisions.confidence, DECIMALS)
+    return Predictions(tuple(class_names), np.asarray(labels, dtype=np.int64), decisions.predicted, confidence)

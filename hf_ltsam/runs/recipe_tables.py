@@ -20,52 +20,33 @@ A row has any of `label` (its name in the source), `detail`, `parts`, `published
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.runs.recipe_files import load_mapping
 
 T = TypeVar("T")
 RECIPES = Path(__file__).parents[1] / "recipes"
 TABLES = RECIPES / "tables"
 GROUPS = ("overall", "many", "medium", "few")
-_OF_A_BLOCK = ("title", "detail", "parts", "unpublished", "assumed", "rows")
-_OF_A_ROW = ("label", "detail", "parts", "published", "unpublished", "compare", "assumed")
-_OF_A_TABLE = (
-    "title", "source", "without", "measured", "settings", "unpublished", "assumed", "rows", "blocks", "first_stages",
-)  # fmt: skip
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the fast one where libyaml is there
-    """YAML 1.2 numbers: YAML 1.1, PyYAML's language, takes 1e-3 for a word."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def load_mapping(path: Path) -> dict[str, Any]:
-    """What a YAML file sets, without what it inherits.
-
-    Raises:
-        ValueError: not a YAML mapping.
-    """
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a YAML file: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold settings, `name: value` on each line, got a {type(values).__name__}.")
-    return values
+_TEXT, _LIST, _MAPPING = (str, "text"), (list, "a list"), (dict, "`name: value` on lines of their own")
+_OF_A_BLOCK = {
+    "title": _TEXT, "detail": _TEXT, "parts": _LIST, "unpublished": _TEXT, "assumed": _MAPPING, "rows": _LIST,
+}  # fmt: skip
+_OF_A_ROW = {
+    "label": _TEXT, "detail": _TEXT, "parts": _LIST, "published": _MAPPING, "unpublished": _TEXT, "compare": _LIST,
+    "assumed": _MAPPING,
+}  # fmt: skip
+_OF_A_TABLE = {
+    "title": _TEXT, "source": _TEXT, "without": _TEXT, "measured": _MAPPING, "settings": _MAPPING, "unpublished": _TEXT,
+    "assumed": _MAPPING, "rows": _LIST, "blocks": _LIST, "first_stages": _LIST,
+}  # fmt: skip
+_MEASURED = {"metric": _TEXT, "evaluation": _TEXT, "note": _TEXT}
+_NAMES = ("parts", "compare")  # lists of them
 
 
 @dataclass(frozen=True)
@@ -200,6 +181,8 @@ def load_table(path: Path) -> Table:
     unknown = sorted(set(values) - set(_OF_A_TABLE))
     if unknown:
         raise ValueError(f"{path} sets {unknown[0]!r}, which no table has.{nearest(unknown[0], _OF_A_TABLE)}")
+    _check_types(str(path), values, _OF_A_TABLE)
+    _check_types(f"{path}, measured", values.get("measured") or {}, _MEASURED)
     if "rows" in values and "blocks" in values:
         raise ValueError(
             f"{path} sets both 'rows' and 'blocks': put the rows into a block, `- {{rows: [...]}}`, or take the blocks away."
@@ -220,20 +203,23 @@ def load_table(path: Path) -> Table:
         name=path.stem,
         title=values["title"],
         source=values["source"],
-        without=values.get("without", ""),
-        measured=values.get("measured", {}),
+        without=values.get("without") or "",
+        measured=values.get("measured") or {},
         settings=_settings(path, values.get("settings")),
         rows=rows,
-        first_stages=tuple(_rows(path, values, values.get("first_stages", []))),
+        first_stages=tuple(_rows(path, values, values.get("first_stages") or [])),
     )
 
 
 def _rows(path: Path, table: Mapping[str, Any], blocks: list[dict[str, Any]]) -> Iterator[RecipeRow]:
     for block in blocks:
+        if not isinstance(block, dict) or "rows" not in block:
+            raise ValueError(f"{path} has the block {block!r}; a block has rows: `- {{title: ..., rows: [...]}}`.")
+        _check_types(f"{path}, a block", block, _OF_A_BLOCK)
         unknown = sorted(set(block) - set(_OF_A_BLOCK))
         if unknown:
             raise ValueError(f"{path} sets {unknown[0]!r}, which no block has.{nearest(unknown[0], _OF_A_BLOCK)}")
-        for row in block["rows"]:
+        for row in block["rows"] or []:
             yield _row(path, table, block, *_named(path, row))
 
 
@@ -242,7 +228,23 @@ def _named(path: Path, row: Any) -> tuple[str, dict[str, Any]]:
     name, values = next(iter(row.items())) if isinstance(row, dict) and len(row) == 1 else (row, None)
     if not isinstance(name, str):
         raise ValueError(f"{path} has the row {row!r}; a row is the name of a recipe, or `NAME: {{setting: value}}`.")
-    return name, _settings(path, values)
+    settings = _settings(path, values)
+    _check_types(f"{path}, row {name}", settings, {key: kind for key, kind in _OF_A_ROW.items() if key != "published"})
+    return name, settings
+
+
+def _check_types(place: str, values: Mapping[str, Any], kinds: Mapping[str, tuple[type, str]]) -> None:
+    """Refuse what a table cannot mean.
+
+    Raises:
+        ValueError: naming the place, the key and the value.
+    """
+    for name, (kind, words) in kinds.items():
+        value = values.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"{place} sets {name} to {value!r}; it must be {words}.")
+        if name in _NAMES and isinstance(value, list) and not all(isinstance(item, str) for item in value):
+            raise ValueError(f"{place} sets {name} to {value!r}; it must list names.")
 
 
 def _row(
@@ -254,14 +256,16 @@ def _row(
     return RecipeRow(
         name=str(beside) if beside.is_file() else name,
         table=path.stem,
-        title=block.get("title", ""),
-        label=values.get("label", ""),
-        parts=(*block.get("parts", ()), *values["parts"]) if is_new else (),
+        title=block.get("title") or "",
+        label=values.get("label") or "",
+        parts=(*(block.get("parts") or ()), *(values["parts"] or ())) if is_new else (),
         settings={setting: value for setting, value in values.items() if setting not in _OF_A_ROW},
         published=_published(path, table, block, name, values),
-        unpublished=values.get("unpublished", above.get("unpublished", "")),
-        compare=tuple(values.get("compare", ())),
-        assumed={**table.get("assumed", {}), **block.get("assumed", {}), **values.get("assumed", {})},
+        unpublished=values.get("unpublished") or above.get("unpublished") or "",
+        compare=tuple(values.get("compare") or ()),
+        assumed={
+            name: words for place in (table, block, values) for name, words in (place.get("assumed") or {}).items()
+        },
     )
 
 
@@ -271,7 +275,7 @@ def _published(
     if "published" not in row:
         return None
     place = [table["source"], f'"{row["label"]}"' if "label" in row else "", row.get("detail"), block.get("detail")]
-    measured = table.get("measured", {})
+    measured = table.get("measured") or {}
     remarks = [", ".join(filter(None, place)), measured.get("evaluation"), measured.get("note")]
     numbers = row["published"]
     if not isinstance(numbers, dict) or "overall" not in numbers or set(numbers) - set(GROUPS):

@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from hf_ltsam.hyperparameters import nearest
-from hf_ltsam.runs.recipe_tables import RecipeRow, load_mapping, parts, published_rows
+from hf_ltsam.runs.recipe_files import load_mapping
+from hf_ltsam.runs.recipe_tables import RecipeRow, parts, published_rows
 
 __all__ = [
     "Expanded", "Origin", "RecipeRow", "assumptions", "expand", "find_recipe", "load_mapping", "nearest_recipes",
     "read_recipe", "recipe_names", "row_of",
 ]  # fmt: skip
 
+DEEPEST = 20  # recipes that inherit from each other
 _KINDS = ("source", "assumed", "ours")
 _CONDITIONS = ("stated_with", "used_by")
 _SPLIT = "split"
@@ -131,11 +133,11 @@ def expand(recipe: Path | RecipeRow | str) -> Expanded:
         ValueError, FileNotFoundError: as `read_recipe`.
     """
     if isinstance(recipe, Path):
-        return _expand(_file(recipe), ())
+        return _expand(_file(recipe), (), {})
     layer = _row(recipe) if isinstance(recipe, RecipeRow) else _of_ours(recipe)
     if layer is None:
         raise FileNotFoundError(f"{recipe}: there is no recipe or part of that name.{nearest_recipes(str(recipe))}")
-    return _expand(layer, ())
+    return _expand(layer, (), {})
 
 
 def find_recipe(name: str) -> Path | RecipeRow:
@@ -213,19 +215,33 @@ def _argument(settings: Mapping[str, Any], name: str) -> Any:
     return value.get(argument) if argument and isinstance(value, Mapping) else value
 
 
-def _expand(layer: _Layer, below: tuple[str, ...]) -> Expanded:
+def _expand(layer: _Layer, below: tuple[str, ...], expanded: dict[tuple[Path | None, str], Expanded]) -> Expanded:
+    """A recipe over what it inherits.
+
+    Args:
+        below: names of those that inherit it.
+        expanded: (folder, name) -> what has been read before, so that a file that many inherit is read once.
+    """
+    if len(below) > DEEPEST:
+        raise ValueError(
+            f"{layer.name} is inherited through more than {DEEPEST} recipes: {Path(below[0]).name} <- ...."
+        )
     if layer.name in below:
         raise ValueError(
             f"{layer.name} inherits from itself: {' <- '.join(Path(name).name for name in (*below, layer.name))}."
         )
     inherited = layer.values.get("inherits") or []
-    if not isinstance(inherited, str | list):
+    names_of = [inherited] if isinstance(inherited, str) else inherited
+    if not isinstance(names_of, list) or not all(isinstance(name, str) for name in names_of):
         raise ValueError(f"{layer.name} sets inherits to {inherited!r}; it must name one recipe or a list of them.")
     settings: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     names, assumed = frozenset([layer.name]), dict[str, str]()
-    for name in [inherited] if isinstance(inherited, str) else inherited:
-        above = _expand(_inherited(layer, name), (*below, layer.name))
+    for name in names_of:
+        key = (layer.folder, name)
+        if key not in expanded:
+            expanded[key] = _expand(_inherited(layer, name), (*below, layer.name), expanded)
+        above = expanded[key]
         _lay(settings, origins, above.settings, above.origins)
         names, assumed = names | above.names, {**assumed, **above.assumed}
     _lay(settings, origins, *_read({name: value for name, value in layer.values.items() if name != "inherits"}))

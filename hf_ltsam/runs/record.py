@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.metrics.long_tail import long_tail_metrics, per_class_accuracy, predicted_classes
+from hf_ltsam.metrics.long_tail import LongTailCounts
 
 SCHEMA_VERSION = 1
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+DIVERGED = 1.5  # times the first loss that was logged
 _PACKAGES = ("hf_ltsam", "torch", "transformers", "accelerate", "datasets", "numpy")
 
 
@@ -34,6 +39,8 @@ class RunRecord:
         weight_averaging: `{"start": ..., "interval": ...}` where the results are those of averaged weights, else empty.
         model: whatever names it, such as `{"model": "cifar_resnet", "depth": 32, "head": "linear"}`.
         data: whatever names it, such as `{"name": "cifar10", "imbalance_ratio": 100, "fingerprint": ...}`.
+        hub: `{"dataset": OWNER/NAME, "model": OWNER/NAME}`: what the names of data and model meant on the Hub when the run
+            was made; a name that meant a folder is not in it. None where that is not known.
         timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`.
         resumed: whether training went on from a checkpoint, so that `timing` counts from there on.
         hardware: in words.
@@ -53,6 +60,7 @@ class RunRecord:
     weight_averaging: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    hub: dict[str, str] | None = None
     timing: dict[str, float] = field(default_factory=dict)
     resumed: bool = False
     hardware: str = ""
@@ -87,19 +95,61 @@ class RunRecord:
         return cls(**given)
 
 
-def split_results(logits: Any, labels: Any, statistics: ClassStatistics) -> dict[str, Any]:
-    """One entry of `RunRecord.results`, from logits (N, C) and labels (N,)."""
-    metrics = long_tail_metrics(logits, labels, statistics)
+def hub_name(name: str | None) -> str | None:
+    """OWNER/NAME that a name means on the Hub, seen from here and now; None for a folder and for anything else."""
+    name = str(name).removeprefix("hf-hub:")
+    return name if _HUB_NAME.fullmatch(name) and not Path(name).exists() else None
+
+
+def split_results(outputs: Any, labels: Any, statistics: ClassStatistics) -> dict[str, Any]:
+    """One entry of `RunRecord.results`, from logits (N, C), or what is kept of them (`Decisions`), and labels (N,)."""
+    counts = LongTailCounts(statistics)
+    counts.add(outputs, labels)
+    metrics = counts.metrics
     groups = {name: metrics[name] for name in statistics.groups if name in metrics}
-    per_class = per_class_accuracy(predicted_classes(logits), labels, statistics.num_classes)
     return {
         "overall": metrics["overall"],
         "balanced": metrics["balanced"],
         "groups": groups,
-        "per_class": per_class.tolist(),
+        "per_class": counts.per_class.tolist(),
         "ece": metrics["ece"],
         "samples": len(labels),
     }
+
+
+def chance_level(num_classes: int) -> float:
+    """The accuracy of guesses, 1/C: the expected one of every class, and so of every group and of all."""
+    return 1 / num_classes
+
+
+def shortcomings(record: RunRecord, losses: Sequence[float] = ()) -> list[str]:
+    """What says that a training has failed, in sentences; none for one that has not.
+
+    Args:
+        losses: of the training, as they were logged.
+    """
+    result = record.results["test"]
+    per_class = [accuracy for accuracy in result["per_class"] if accuracy is not None and accuracy == accuracy]
+    chance, balanced = chance_level(len(result["per_class"])), result["balanced"]
+    remarks = []
+    if balanced is not None and balanced <= chance + 2 * math.sqrt(chance * (1 - chance) / max(result["samples"], 1)):
+        where = (
+            "every test image was taken for one class"
+            if sorted(per_class)[-2:] == [0.0, 1.0]
+            else "no better than guesses"
+        )
+        remarks.append(
+            f"The mean accuracy over classes, {100 * balanced:.2f} %, is at chance ({100 * chance:.2f} %, within the error "
+            f"of {result['samples']} test images): {where}. Nothing was learned; look at learning rate and labels."
+        )
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    changes = record.loss.get("start") or record.reweighting.get("start")  # of the loss itself in mid-training
+    if len(finite) < len(losses) or (len(finite) > 1 and not changes and finite[-1] > DIVERGED * finite[0]):
+        remarks.append(
+            f"The training has diverged: its loss went from {losses[0]:.4g} to {losses[-1]:.4g}. A smaller learning rate, "
+            "or a longer warm-up, is the way out."
+        )
+    return remarks
 
 
 def installed_versions() -> dict[str, str]:

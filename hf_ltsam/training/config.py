@@ -4,25 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer_utils import SchedulerType
 
 from hf_ltsam.data.bad_images import POLICIES
 from hf_ltsam.data.sampling.class_sampling import SAMPLINGS, UNIFORM, check_sampling
-from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, POSITIVE, SHARE, nearest, require
+from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, POSITIVE, SHARE, nearest, require, require_finite
 from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.reweighting import Reweighting
 from hf_ltsam.methods import METHODS, Method, make_method
+from hf_ltsam.metrics.long_tail import greater_is_better
+from hf_ltsam.runs.secrets import without_secrets
 from hf_ltsam.schedules import epochs_to_shares
 from hf_ltsam.training.interruption import check_launched, join_processes
 
 # Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
 _STOCK_LEARNING_RATE = 5e-5
+STANDS_STILL = (
+    "learning_rate=5e-05 is transformers' default for AdamW; SGD usually needs 0.01 to 0.1: set learning_rate."
+)
 
 ASCENT_SCOPES = ("micro", "step")
+
+# trackers whose package has another name
+_PACKAGES = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml", "dagshub": "dagshub mlflow"}
 
 _CHOICES = "_choices"  # attribute: how a choice is made -> (its settings, the object)
 
@@ -180,14 +191,22 @@ class LTSamConfig(TrainingArguments):
             self.optim_args: str | None = (
                 given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
             )
+        self._check_numbers()
         self._check_learning_rate()
         self._check_data()
         self._check_ascent()
         self._check_averaging()
         require(SHARE, self, loss_start=self.loss_start)
+        self._check_optimizer()
+        says_which_is_better = self.greater_is_better is not None
         join_processes(self)
         super().__post_init__()
         check_launched(self)
+        self._check_numbers()  # those in what was JSON text until here
+        if self.metric_for_best_model is not None and not says_which_is_better:
+            self.greater_is_better: bool | None = greater_is_better(self.metric_for_best_model)
+        self._follow_the_metric()
+        check_reports(self.report_to)
         for name in ("method_args", "loss_args"):
             if not isinstance(getattr(self, name), dict | None):
                 raise ValueError(
@@ -203,6 +222,31 @@ class LTSamConfig(TrainingArguments):
         """
         return self.update_rule, self.sample_loss, self.class_weighting
 
+    def _check_numbers(self) -> None:
+        """Of all settings, stock's too, which takes NaN."""
+        require_finite(self, vars(self), unbounded=("max_grad_norm", "eval_delay"))
+        optimizer = dict(pair.split("=", 1) for pair in (self.optim_args or "").split(",") if "=" in pair)
+        if any(value.strip().lstrip("+-").lower() in ("nan", "inf", "infinity") for value in optimizer.values()):
+            raise ValueError(f"LTSamConfig(optim_args=...) must hold finite numbers, got {self.optim_args!r}.")
+        if isinstance(self.learning_rate, float):
+            require(NON_NEGATIVE, self, learning_rate=self.learning_rate)
+
+    def _check_optimizer(self) -> None:
+        """Refuse settings of Adam's without its name: transformers' default is AdamW, ours SGD."""
+        stock = {f.name: f.default for f in fields(TrainingArguments) if f.name.startswith("adam_")}
+        given = [f"{name}={getattr(self, name)}" for name, value in stock.items() if getattr(self, name) != value]
+        if self.names_no_optimizer and given:
+            raise ValueError(
+                f"LTSamConfig({given[0]}) belongs to Adam, but no optimizer is named, and that means SGD here: set "
+                "LTSamConfig(optim='adamw_torch'), or leave it out."
+            )
+
+    def _follow_the_metric(self) -> None:
+        """Schedules that wait for a better metric are told which is better: both take a smaller one for it by default."""
+        if self.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY) and self.greater_is_better:
+            given: Any = self.lr_scheduler_kwargs
+            self.lr_scheduler_kwargs: Any = {"mode": "max", **(given or {})}
+
     def _check_learning_rate(self) -> None:
         for share in self.lr_milestones or []:
             if not 0 < share < 1:
@@ -210,8 +254,12 @@ class LTSamConfig(TrainingArguments):
                     f"LTSamConfig(lr_milestones=...) are shares of the training in (0, 1), got {share}: "
                     "epoch 160 of 200 is 0.8."
                 )
-        if self.lr_gamma <= 0:
-            raise ValueError(f"LTSamConfig(lr_gamma=...) must be positive, got {self.lr_gamma}.")
+        if self.lr_milestones and self.lr_scheduler_kwargs:
+            raise ValueError(
+                f"LTSamConfig(lr_scheduler_kwargs={self.lr_scheduler_kwargs!r}) belongs to lr_scheduler_type, whose place "
+                "lr_milestones take: leave one of them out."
+            )
+        require(POSITIVE, self, lr_gamma=self.lr_gamma)
 
     def _check_data(self) -> None:
         if self.on_bad_image not in POLICIES:
@@ -256,7 +304,11 @@ class LTSamConfig(TrainingArguments):
     def __getstate__(self) -> dict[str, Any]:
         """Settings alone, without tokens: `training_args.bin`, a pickle of this, may go anywhere. Copies ask HF_TOKEN."""
         settings = {name: value for name, value in self.__dict__.items() if name != _CHOICES}
-        return {name: None if name.endswith("_token") else value for name, value in settings.items()}
+        return without_secrets({name: None if name.endswith("_token") else value for name, value in settings.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As stock, without secrets in nested arguments either: loggers such as TensorBoard's write it down."""
+        return {name: without_secrets(value) for name, value in super().to_dict().items()}
 
     @property
     def update_rule(self) -> Method:
@@ -296,6 +348,24 @@ class LTSamConfig(TrainingArguments):
     def learning_rate_stands_still(self) -> bool:
         """Whether our SGD meets transformers' default learning rate, which was made for AdamW."""
         return self.names_no_optimizer and self.learning_rate == _STOCK_LEARNING_RATE
+
+
+def check_reports(report_to: list[str]) -> None:
+    """Refuse a tracker that does not exist or is not installed, before model and data are loaded.
+
+    Raises:
+        ValueError: naming the package.
+    """
+    installed = get_available_reporting_integrations()
+    for name in map(str, report_to):
+        if name not in INTEGRATION_TO_CALLBACK:
+            close = nearest(name, [*INTEGRATION_TO_CALLBACK, "none"])
+            raise ValueError(f"LTSamConfig(report_to={name!r}) does not exist.{close}")
+        if name not in installed and name != "flyte":  # which looks for itself
+            raise ValueError(
+                f"LTSamConfig(report_to={name!r}) needs a package that is not installed: "
+                f"`pip install {_PACKAGES.get(name, name)}`, or take {' or '.join([*installed, 'none'])} instead."
+            )
 
 
 def by_name_or_object(given: Any, kind: str, arguments: Any, make: Callable[..., Any]) -> Any:

@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import EvalPrediction, Trainer
 from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
 
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.metrics.decisions import Decisions, parts_of
+from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.logits import logits_of
 from hf_ltsam.training.objective import LabelledBatches
 
+logger = logging.get_logger(__name__)
+
 
 class Evaluation:
-    """Loss and logits of an evaluation.
+    """Loss and outputs of an evaluation.
 
     Args:
         batches: inputs and labels apart.
-        context: in which the model is called where there is no loss.
     """
 
-    def __init__(self, batches: LabelledBatches, context: Callable[[], AbstractContextManager[None]]) -> None:
-        self._batches, self._context = batches, context
+    def __init__(self, batches: LabelledBatches) -> None:
+        self._batches = batches
+        self.for_prediction = False  # which needs no labels
+
+    def without_missing_labels(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch as it is, or without its labels where all stand for none (-1).
+
+        Raises:
+            ValueError: there are no labels and they are needed, or some are there and some are not.
+        """
+        name = self._batches.label_name
+        labels = batch.get(name)
+        if not isinstance(labels, Tensor) or labels.is_floating_point() or not bool((labels < 0).any()):
+            return batch
+        if not self.for_prediction or not bool((labels < 0).all()):
+            missing = int(labels[labels < 0][0])
+            raise ValueError(
+                f"The batch has samples without a label (label {missing}): nothing can be measured on them. Leave them out; "
+                "predict() takes a data set in which no sample has one."
+            )
+        return {key: value for key, value in batch.items() if key != name}
 
     def loss(
         self, module: nn.Module, model: nn.Module, batch: dict[str, Any], return_outputs: bool
-    ) -> Tensor | tuple[Tensor, Mapping[str, Any]]:
+    ) -> Tensor | tuple[Tensor, Any]:
         """The plain cross-entropy (a mean) of the raw logits, with the outputs behind them on demand.
 
         Args:
@@ -38,17 +63,15 @@ class Evaluation:
         """
         micro_batch = self._batches.split(batch, model)
         outputs = module(**micro_batch.inputs)
-        logits = logits_of(outputs)
-        loss = F.cross_entropy(logits, micro_batch.labels)
+        loss = F.cross_entropy(logits_of(outputs), micro_batch.labels)
         if not return_outputs:
             return loss
-        others = outputs if isinstance(outputs, Mapping) else {}
-        return loss, {"logits": logits, **{k: v for k, v in others.items() if k != "logits"}}  # metrics take the first
+        outputs = logits_first(outputs)
+        return loss, outputs if isinstance(outputs, Mapping) else (loss, *outputs)  # the stock step drops the first
 
-    def logits(self, module: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Of a batch without labels (n, C)."""
-        with torch.no_grad(), self._context():
-            return logits_of(module(**inputs)).detach()
+    def outputs(self, module: nn.Module, **inputs: Any) -> Any:
+        """Of a batch without labels, in an order and a form that the stock prediction step keeps."""
+        return logits_first(module(**inputs))
 
     def with_mean_loss(self, output: EvalLoopOutput, prefix: str) -> EvalLoopOutput:
         """The loss as the mean over the samples, whatever the batches and the number of processes.
@@ -62,8 +85,111 @@ class Evaluation:
         return output
 
 
+def beside_groups(
+    own: Callable[..., Any] | None, statistics: ClassStatistics | None, prefix: str
+) -> Callable[..., Any] | None:
+    """The metrics of an evaluation: one's own `compute_metrics`, and the accuracies by group beside them.
+
+    Where a name is in both, one's own value counts, and a warning says so once if they differ. So it does where the
+    predictions are neither logits nor classes, and there are no accuracies by group.
+    """
+    if isinstance(own, LongTailMetrics):
+        return LongTailMetrics(own.statistics)  # without batches of an evaluation that was cut short
+    if own is None or statistics is None:
+        return own
+    groups = LongTailMetrics(statistics)
+
+    def metrics(prediction: EvalPrediction, compute_result: bool | None = None) -> Any:
+        ours = _or_warning(groups, prediction, compute_result is not False)
+        given = own(prediction) if compute_result is None else own(prediction, compute_result=compute_result)
+        if not isinstance(given, Mapping):
+            return given
+        names = {name: name if name in given else f"{prefix}_{name}" for name in ours}
+        clashes = [name for name, other in names.items() if other in given and not _equal(given[other], ours[name])]
+        if clashes:
+            logger.warning_once(f"compute_metrics has {', '.join(clashes)} of its own, which take the place of ours.")
+        return {**{name: value for name, value in ours.items() if names[name] not in given}, **given}
+
+    return metrics
+
+
+def _or_warning(groups: LongTailMetrics, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
+    try:
+        return groups(prediction, compute_result)
+    except (TypeError, ValueError) as error:
+        logger.warning_once(f"There are no accuracies by group beside those of compute_metrics: {error}")
+        return {}
+
+
+def _equal(value: Any, other: float) -> bool:
+    try:
+        return abs(float(value) - other) < 1e-6
+    except (TypeError, ValueError):
+        return False
+
+
+def logits_first(outputs: Any) -> Mapping[str, Any] | tuple[Any, ...]:
+    """All outputs of a model, the logits before the others.
+
+    A bare tensor becomes a mapping: the stock prediction step would take one of a single row for a tuple of one output.
+    """
+    logits = logits_of(outputs)
+    if isinstance(outputs, tuple):
+        return outputs
+    others = outputs if isinstance(outputs, Mapping) else {}
+    return {"logits": logits, **{name: value for name, value in others.items() if name != "logits"}}
+
+
+@contextmanager
+def decisions_alone(trainer: Trainer, wanted: bool = True) -> Iterator[None]:
+    """The trainer keeps `decisions_of_batch` of the logits: of 200,000 samples and 8,142 classes 6 MB, not 6 GB.
+
+    A `preprocess_logits_for_metrics` of the user's stays in its place.
+    """
+    given = trainer.preprocess_logits_for_metrics
+    trainer.preprocess_logits_for_metrics = decisions_of_batch if wanted and given is None else given
+    try:
+        yield
+    finally:
+        trainer.preprocess_logits_for_metrics = given
+
+
+def keeps_logits(trainer: Trainer) -> bool:
+    """Or `decisions_of_batch` of them; otherwise what the user makes of them."""
+    return trainer.preprocess_logits_for_metrics in (None, decisions_of_batch)
+
+
+def decisions_of_batch(outputs: Any, labels: Any) -> Any:
+    """As `preprocess_logits_for_metrics` of a Trainer: `Decisions.columns`, and the log-likelihood of the labels, (n,) each.
+
+    What is not logits (n, C) and class indices (n,) stays as it is.
+    """
+    logits = outputs[0] if isinstance(outputs, tuple | list) else outputs
+    if not isinstance(logits, Tensor) or not isinstance(labels, Tensor) or logits.ndim != 2:
+        return outputs
+    if labels.shape != logits.shape[:1] or labels.is_floating_point():
+        return outputs
+    # on the CPU, where it is the same on every machine; in one copy, because what follows would wait for the device too
+    here = logits.detach().cpu()
+    columns = (*map(torch.from_numpy, Decisions.of(here).columns), _log_likelihood(here, labels.cpu()))
+    device = logits.device if logits.device.type != "mps" else torch.device("cpu")  # which has no float64
+    return tuple(column.to(device) for column in columns)
+
+
+def _log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
+    """log softmax(z)_y (n,), in float64, of some rows at a time."""
+    rows = [logits[part].double().log_softmax(1).gather(1, labels[part, None].long()) for part in parts_of(logits)]
+    return torch.cat(rows)[:, 0]
+
+
 def _mean_cross_entropy(predictions: Any, labels: Any) -> float | None:
-    """Of logits (N, C), or a tuple that begins with them, and class indices (N,); None where they are something else."""
+    """Of logits (N, C), or a tuple that begins with them, or what `decisions_of_batch` keeps, and class indices (N,).
+
+    None where they are something else.
+    """
+    if isinstance(predictions, tuple) and len(predictions) == 4 and np.ndim(predictions[0]) == 1:
+        log_likelihood = torch.as_tensor(predictions[3])  # summed as `cross_entropy` sums
+        return float(F.nll_loss(log_likelihood[:, None], torch.zeros(len(log_likelihood), dtype=torch.long)))
     predictions = predictions[0] if isinstance(predictions, tuple) else predictions
     if not isinstance(predictions, np.ndarray) or not isinstance(labels, np.ndarray) or predictions.ndim != 2:
         return None

@@ -24,7 +24,6 @@ from hf_ltsam.data.keyed_randomness import KeyedDataset, keyed
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM, ClassSampler, full_batches
 from hf_ltsam.training.config import LTSamConfig
-from hf_ltsam.training.training_set import readable_labels
 
 logger = logging.get_logger(__name__)
 
@@ -98,23 +97,33 @@ class ImageLoaders(Loaders):
         args: of the trainer.
         label_name: gives the key of the labels.
         statistics: gives those of the training set.
+        labels: gives its labels (N,), as batches carry them, or None.
     """
 
     args: LTSamConfig
 
     def __init__(
-        self, args: LTSamConfig, label_name: Callable[[], str], statistics: Callable[[], ClassStatistics | None]
+        self,
+        args: LTSamConfig,
+        label_name: Callable[[], str],
+        statistics: Callable[[], ClassStatistics | None],
+        labels: Callable[[], Tensor | None],
     ) -> None:
         super().__init__(args)
-        self._label_name, self._statistics = label_name, statistics
+        self._label_name, self._statistics, self._labels = label_name, statistics, labels
         self.stores: WeakKeyDictionary[InMemoryImages, ImageStore] = WeakKeyDictionary()  # on `args.device`
         self.good_images: GoodImages | None = None
+        self.serves_training = False  # whether a loader of the training set was made here
 
     def source(self, dataset: Any, sampler: Sampler | None, collator: Callable[..., Any], is_training: bool) -> Source:
         source = super().source(dataset, sampler, collator, is_training)
+        self.serves_training |= is_training
+        by_default = collator is default_data_collator
+        if by_default:
+            source = replace(source, collator=collated)
         if is_training and self.keyed is None:
             return replace(source, dataset=class_sampled(self.args, dataset, self._label_name(), self._statistics()))
-        batches = self._whole_batches(source.dataset) if collator is default_data_collator else None
+        batches = self._whole_batches(source.dataset) if by_default else None
         if batches is None:
             return replace(source, dataset=self._readable(source.dataset)) if is_training else source
         return Source(
@@ -127,7 +136,7 @@ class ImageLoaders(Loaders):
 
     def class_sampler(self) -> ClassSampler:
         """Of the training set of the last loader, whose classes come in the shares that `sampling` asks for."""
-        return class_sampler(self.args, self.keyed, self._label_name())
+        return class_sampler(self.args, self.keyed, self._labels())
 
     def bad_images(self, accelerator: Accelerator) -> dict[str, int]:
         """For the logs: the number of training images that could not be read so far, each counted once."""
@@ -175,6 +184,21 @@ class ImageLoaders(Loaders):
         return source.store
 
 
+def collated(samples: list[Any]) -> dict[str, Any]:
+    """As transformers' default collator.
+
+    Raises:
+        ValueError: the samples have no names for their parts.
+    """
+    if samples and not isinstance(samples[0], Mapping) and not hasattr(samples[0], "__dict__"):
+        raise ValueError(
+            f"A sample of the data set is a {type(samples[0]).__name__}, whose parts have no names. Pass a data_collator "
+            "that gives them: lambda samples: {'pixel_values': torch.stack([x for x, _ in samples]), 'labels': "
+            "torch.tensor([y for _, y in samples])}, where 'pixel_values' is what the model's forward calls its input."
+        )
+    return default_data_collator(samples)
+
+
 def _of(sampler: Sampler | None, dataset: Any) -> Sampler | None:
     """A sampler of this data set, whatever wraps it."""
     return None if sampler is None else lambda _: sampler(dataset)
@@ -212,13 +236,12 @@ def data_seed(args: TrainingArguments) -> int:
     return args.seed if args.data_seed is None else args.data_seed
 
 
-def class_sampler(args: LTSamConfig, dataset: Any, label_name: str) -> ClassSampler:
+def class_sampler(args: LTSamConfig, dataset: Any, labels: Tensor | None) -> ClassSampler:
     """The sampler of a training set whose classes come in other shares than its own.
 
     Raises:
-        ValueError: its labels cannot be read without loading its samples.
+        ValueError: its labels are unknown.
     """
-    labels = readable_labels(dataset, label_name)
     if labels is None:
         raise ValueError(
             f"sampling={args.sampling!r} needs the labels of the training set, which shows none without loading its "

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.landscape.batches import MicroBatch
-from hf_ltsam.losses import CrossEntropy, FeatureLoss, Loss
+from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss
 from hf_ltsam.losses.features import classifier_inputs, losses_of
 from hf_ltsam.losses.reweighting import Reweighting
-from hf_ltsam.methods import Method
+from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.models.logits import check_logits, check_losses, logits_of
+from hf_ltsam.runs.identity import describe
 from hf_ltsam.training.refusals import check_columns
 
 _EARLY_LOSS = CrossEntropy()
@@ -38,6 +39,17 @@ class Objective:
     loss_start: float
     reweighting: Reweighting
     statistics: ClassStatistics
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint records; a run that differs must not resume it."""
+        return {
+            "method": describe(METHODS, self.method),
+            "loss": describe(LOSSES, self.loss),
+            "loss_start": self.loss_start,
+            "reweighting": {"scheme": self.reweighting.scheme, "start": self.reweighting.start},
+            "class_counts": list(self.statistics.counts),
+            "tail_threshold": self.statistics.tail_threshold if self.method.needs_split else None,
+        }
 
     def loss_at(self, progress: float) -> Loss | FeatureLoss:
         """The loss at completed steps / total steps."""
@@ -96,6 +108,10 @@ class LabelledBatches:
     def __init__(self, label_name: Callable[[], str]) -> None:
         self._label_name = label_name
         self._accepted: set[frozenset[str]] = set()  # columns that the model was seen to take
+
+    @property
+    def label_name(self) -> str:
+        return self._label_name()
 
     def split(self, batch: dict[str, Any], model: nn.Module) -> MicroBatch:
         """The micro-batch of what a loader gives.

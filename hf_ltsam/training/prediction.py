@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +15,8 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, require
-from hf_ltsam.models.views import averaged_logits
+from hf_ltsam.metrics.decisions import Decisions
+from hf_ltsam.models.logits import averaged_logits
 
 # Two leading logits closer than this share of the largest are a tie within rounding. In float32 the same image's logits
 # differ between batch sizes by some 1e-6 of the largest, so the margin is wide; what falls into it is computed alone.
@@ -48,30 +50,30 @@ def predict_classes(
     """
     device = next((weights.device for weights in model.parameters()), torch.device("cpu"))
     predicted = torch.zeros(len(images), dtype=torch.long, device=device)
-    return _filled(predicted, lambda views: _classes(model, views), images, batch_size, num_workers, progress)
+    return _filled(model, predicted, partial(_classes, model), images, batch_size, num_workers, progress)
 
 
-def predict_logits(
-    model: nn.Module,
-    images: Views,
-    num_classes: int,
-    batch_size: int = 64,
-    num_workers: int = 0,
-    progress: str | None = None,
-) -> Tensor:
-    """The logits of every image (N, C), means over its views, float32 on the CPU, in every process.
+def predict_decisions(
+    model: nn.Module, images: Views, batch_size: int = 64, num_workers: int = 0, progress: str | None = None
+) -> Decisions:
+    """What is kept of the logits of every image, means over its views, in every process.
 
     Batches, precision and arguments as in `predict_classes`.
-
-    Args:
-        num_classes: C.
     """
+
+    def columns(views: Tensor) -> Tensor:
+        decisions = Decisions.of(averaged_logits(model, views))
+        return torch.stack([torch.from_numpy(column).double() for column in decisions.columns], dim=1)
+
     device = next((weights.device for weights in model.parameters()), torch.device("cpu"))
-    logits = torch.zeros(len(images), num_classes, device=device)
-    return _filled(logits, lambda views: averaged_logits(model, views), images, batch_size, num_workers, progress)
+    # MPS has no float64, nor several processes
+    kept = torch.zeros(len(images), 3, dtype=torch.float64, device="cpu" if device.type == "mps" else device)
+    predicted, probable, confidence = _filled(model, kept, columns, images, batch_size, num_workers, progress).unbind(1)
+    return Decisions(predicted.long().numpy(), probable.long().numpy(), confidence.numpy())
 
 
 def _filled(
+    model: nn.Module,
     values: Tensor,
     of_views: Callable[[Tensor], Tensor],
     images: Views,
@@ -79,7 +81,8 @@ def _filled(
     num_workers: int,
     progress: str | None,
 ) -> Tensor:
-    """Zeros (N, ...) of the device, filled with what is made of every image's views."""
+    """Zeros (N, ...), filled with what is made of every image's views on the device of the model."""
+    device = next((weights.device for weights in model.parameters()), values.device)
     require(COUNT, "prediction", batch_size=batch_size)
     require(NON_NEGATIVE, "prediction", num_workers=num_workers)
     state = PartialState()
@@ -87,7 +90,7 @@ def _filled(
     bar = tqdm(batches, desc=progress, unit="batch", leave=False, disable=None if progress else True)
     with torch.no_grad(), full_precision():
         for rows, views in zip(bar, _load(images, batches, num_workers)):
-            values[rows.to(values.device)] = of_views(views.to(values.device)).to(values.dtype)
+            values[rows.to(values.device)] = of_views(views.to(device)).to(values.device, values.dtype)
     if state.num_processes > 1:  # every row was written by one process, the others hold zeros
         values = reduce(values, reduction="sum")
     return values.cpu()

@@ -14,7 +14,8 @@ from huggingface_hub import CommitInfo
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
 
-from hf_ltsam.runs.card import Stated, card_files, model_card, read_facts
+from hf_ltsam.runs.card import Stated, card_files, leaderboard_files, model_card, read_facts
+from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import CARD, RECIPE
 from hf_ltsam.runs.hub import (
     BackgroundUploads,
@@ -88,21 +89,27 @@ class HubTrainer(DurableTrainer):
         revision: str | None = None,
         private: bool | None = None,
         *,
-        model_name: str | None = None,
-        license: str | None = None,
         language: str | None = None,
+        license: str | None = None,
         tags: str | list[str] | None = None,
-        dataset_tags: str | list[str] | None = None,
+        model_name: str | None = None,
         finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
     ) -> Any:
         """Save the model and send it with its card, statistics, metrics.json, recipe and figures.
+
+        The card is that of an override of `create_model_card`, where there is one.
 
         Args:
             commit_message, token, revision, private: as in `transformers.Trainer`.
             blocking: wait until it is sent; otherwise a `Future` is returned at once.
             model_name: title of the card; the name of the repository where it is None.
             license: an identifier of the Hub's; None: the card says that none is stated.
-            language, tags, dataset_tags, finetuned_from: metadata that the run itself does not know.
+            language, tags, finetuned_from, tasks, dataset_tags, dataset, dataset_args: what the run itself does not know,
+                as in `transformers.Trainer`.
 
         Returns:
             `huggingface_hub.CommitInfo`, or a `Future` of it; None in all processes but the first.
@@ -113,15 +120,32 @@ class HubTrainer(DurableTrainer):
         require_network("push_to_hub()")
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.save_model(_internal_call=True)
-        stated = Stated(license, language, _several(tags), _several(dataset_tags), finetuned_from)
+        words: dict[str, Any] = {
+            "language": language,
+            "license": license,
+            "tags": [*_several(tags), *(getattr(self.model, "model_tags", None) or ())] or None,
+            "model_name": model_name,
+            "finetuned_from": finetuned_from,
+            "tasks": tasks,
+            "dataset_tags": dataset_tags,
+            "dataset": dataset,
+            "dataset_args": dataset_args,
+        }
+        if type(self).create_model_card is not HubTrainer.create_model_card and self.is_world_process_zero():
+            words["model_name"] = model_name or self._repository(token, private).rpartition("/")[2]
+            self.create_model_card(**{name: value for name, value in words.items() if value is not None})
+            card: Path | None = Path(self.args.output_dir) / CARD
+        else:
+            card = None
         return self.publish_saved(
             commit_message or "End of training",
             blocking,
             token,
             revision,
             private,
-            stated=stated,
+            stated=_stated(**words),
             model_name=model_name,
+            card=card,
         )
 
     def publish_saved(
@@ -133,14 +157,19 @@ class HubTrainer(DurableTrainer):
         private: bool | None = None,
         stated: Stated | None = None,
         model_name: str | None = None,
+        card: Path | None = None,
     ) -> Any:
-        """`push_to_hub` of what is saved in `output_dir` already."""
+        """`push_to_hub` of what is saved in `output_dir` already, with our card or the one in a file."""
         if not self.is_world_process_zero():
             return None
         folder = Path(self.args.output_dir)
         repo, token = self._repository(token, private), token or self.args.hub_token
-        files = {**run_files(folder), **card_files(read_facts(folder), repo, stated, model_name)}
-        upload = Upload(repo, files, commit_message, revision or self.args.hub_revision, self._private(private))
+        facts = read_facts(folder)
+        files = {**run_files(folder), **card_files(facts, repo, stated, model_name)}
+        files |= {} if card is None else {CARD: card}
+        entries = leaderboard_files(facts, repo, stated)
+        revision = revision or self.args.hub_revision
+        upload = Upload(repo, files, commit_message, revision, self._private(private), entries=entries)
         self._uploads.drop()
         if not blocking:
             return self._uploads.submit(partial(send, upload, token))
@@ -153,16 +182,21 @@ class HubTrainer(DurableTrainer):
         tags: str | list[str] | None = None,
         model_name: str | None = None,
         finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
         dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
     ) -> None:
         """Write the card that `push_to_hub` would send to `README.md` in `output_dir`."""
         if not self.is_world_process_zero():
             return
         folder = Path(self.args.output_dir)
-        stated = Stated(license, language, _several(tags), _several(dataset_tags), finetuned_from)
+        stated = _stated(
+            language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
+        )
         name = self.hub_model_id or self.args.hub_model_id or folder.as_posix()
         card = model_card(read_facts(folder), name, stated, model_name)
-        (folder / CARD).write_text(str(card), encoding="utf-8")
+        write_whole(folder / CARD, str(card))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As stock; where `push_to_hub` is set and the upload fails, a warning says so and how to try again."""
@@ -244,6 +278,33 @@ class HubTrainer(DurableTrainer):
 
 
 update_wrapper(HubTrainer.__init__, DurableTrainer.__init__)
+
+
+_Words = str | list[str] | None
+
+
+def _stated(
+    language: str | None,
+    license: str | None,
+    tags: _Words,
+    model_name: str | None,
+    finetuned_from: str | None,
+    tasks: _Words,
+    dataset_tags: _Words,
+    dataset: _Words,
+    dataset_args: _Words,
+) -> Stated:
+    """What `create_model_card` is told; the name of the model is a title, and not part of it."""
+    return Stated(
+        license,
+        language,
+        _several(tags),
+        _several(dataset_tags),
+        _several(tasks),
+        _several(dataset),
+        _several(dataset_args),
+        finetuned_from,
+    )
 
 
 def _several(given: str | list[str] | None) -> tuple[str, ...]:

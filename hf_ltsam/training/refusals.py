@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.losses import LDAM, FeatureLoss, Loss
 from hf_ltsam.methods import Method
-from hf_ltsam.models.classifier import classifier_of
+from hf_ltsam.models.classifier import classifier_of, frozen_head
 from hf_ltsam.models.cosine_classifier import CosineClassifier
 from hf_ltsam.training.config import LTSamConfig
 
@@ -30,28 +30,24 @@ _FIELDS = {
     "use_liger_kernel": "Liger's kernels fuse the loss into the model, but every method needs the loss per sample.",
 }
 
-_OPTIMIZERS = {
+# part of the name of an optimizer -> why it does not go with perturbed passes
+OPTIMIZERS = {
     "layerwise": "it steps inside the backward pass, so a first pass would already be an update",
     "lomo": "it steps inside the backward pass, so a first pass would already be an update",
     "schedule_free": "it keeps its weights in two places, and the perturbation would reach only one",
 }
 
 
-def check_types(args: Any, method: Any, compute_loss_func: Any) -> None:
-    """Refuse what is not an `LTSamConfig` or not a method, and a loss function of the stock Trainer's kind.
+def check_types(args: Any, method: Any) -> None:
+    """Refuse what is not an `LTSamConfig` or not a method.
 
     Raises:
-        TypeError, ValueError: naming the argument and the way out.
+        TypeError: naming the argument and the way out.
     """
     if not isinstance(args, LTSamConfig):
         raise TypeError(
             f"LTSamTrainer(args=...) must be an LTSamConfig, got {type(args).__name__}. It takes the same arguments: "
             "replace the class name."
-        )
-    if compute_loss_func is not None:
-        raise ValueError(
-            "compute_loss_func is refused: every method needs the loss of each sample. Pass "
-            "loss=<function (logits (n, C), labels (n,), statistics) -> losses (n,)>."
         )
     if method is not None and not isinstance(method, str | Method):
         raise TypeError(
@@ -82,7 +78,7 @@ def check_arguments(args: TrainingArguments) -> None:
     for name, reason in _FIELDS.items():
         if getattr(args, name):
             raise ValueError(f"{name}={getattr(args, name)!r} does not go with LTSamTrainer: {reason}")
-    for fragment, reason in _OPTIMIZERS.items():
+    for fragment, reason in OPTIMIZERS.items():
         if fragment in args.optim.value:
             raise ValueError(
                 f"optim={args.optim.value!r} does not go with LTSamTrainer: {reason}. Use sgd, adamw_torch, or any "
@@ -123,6 +119,17 @@ def check_launcher(trainer: Trainer) -> None:
         raise ValueError("fsdp is set, but accelerate shards weights on several accelerators only: leave it out here.")
     if trainer.is_fsdp_enabled and trainer.args.swa_start is not None:
         raise ValueError("swa_start does not go with fsdp: its mean is not kept in shards. Leave one of them out.")
+    split = trainer.accelerator.parallelism_config
+    if split is not None and (split.cp_enabled or split.sp_enabled or split.tp_enabled):
+        raise ValueError(
+            "parallelism_config splits samples or layers over processes (cp_size, sp_size or tp_size above 1), which the "
+            "passes of a method do not know. Leave it out: use DDP, or fsdp with version 2."
+        )
+    if getattr(trainer.model, "is_distributed_loading_by_transformers", False):
+        raise ValueError(
+            "The model was split over processes when it was loaded (distributed_config=...), which the passes of a method "
+            "do not know. Load it whole: use DDP, or fsdp with version 2."
+        )
     size, processes = trainer.args.ascent_size, trainer.accelerator.num_processes
     together = trainer.args.ascent_scope == "step" or trainer.is_fsdp_enabled
     if size is not None and together and size % processes:
@@ -135,16 +142,6 @@ def check_launcher(trainer: Trainer) -> None:
             "torch_compile=True does not go with several processes yet: their passes run on the bare module. Set it to "
             "False, or use one process."
         )
-
-
-def check_optimizer(optimizer: Any) -> None:
-    """Refuse an optimizer object that keeps its weights in two places.
-
-    Raises:
-        ValueError: it has the train() and eval() of schedule-free ones.
-    """
-    if hasattr(optimizer, "train") and hasattr(optimizer, "eval"):  # schedule-free's convention
-        raise ValueError(f"{type(optimizer).__name__} does not go with LTSamTrainer: {_OPTIMIZERS['schedule_free']}.")
 
 
 def check_schedule(schedule: Any, args: LTSamConfig) -> None:
@@ -160,18 +157,26 @@ def check_schedule(schedule: Any, args: LTSamConfig) -> None:
         )
 
 
-def check_eval_labels(labels: Tensor | None, num_classes: int) -> None:
+def check_eval_labels(labels: Tensor | None, num_classes: int, argument: str = "eval_dataset") -> None:
     """Refuse evaluation labels outside the class range before training, not after it.
+
+    Args:
+        argument: the data set's name in the message.
 
     Raises:
         ValueError: naming the label.
     """
-    if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+    if labels is None or not len(labels) or 0 <= labels.min() <= labels.max() < num_classes:
+        return
+    if int(labels.max()) < 0:
         raise ValueError(
-            f"eval_dataset: label {wrong} is outside the class range 0 to {num_classes - 1} of the training set. Map its "
-            "labels to the training classes, or leave those samples out."
+            f"{argument} is not labelled (label {int(labels[0])}): nothing can be measured on it. predict() takes it."
         )
+    wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+    raise ValueError(
+        f"{argument}: label {wrong} is outside the class range 0 to {num_classes - 1} of the training set. Map its "
+        "labels to the training classes, or leave those samples out."
+    )
 
 
 def check_split(method: Method, statistics: ClassStatistics) -> str | None:
@@ -209,13 +214,45 @@ def check_classifier(method: Method, model: nn.Module, statistics: ClassStatisti
         classifier_of(model, statistics.num_classes)
 
 
+def check_frozen_head(model: nn.Module, num_classes: int) -> str | None:
+    """A warning of a classifier that an adapter of peft leaves frozen, or None."""
+    name = frozen_head(model, num_classes)
+    return name and (
+        f"The classifier {name!r} stays as it is: the adapter freezes all that it does not name. If it is new, its "
+        f"{num_classes} classes are at random: modules_to_save=[{name!r}] in the adapter's configuration trains it."
+    )
+
+
+def check_forward(model: nn.Module, label_name: str) -> None:
+    """Refuse a model whose forward cannot do without the labels.
+
+    Raises:
+        ValueError: naming the way out.
+    """
+    labels = inspect.signature(model.forward).parameters.get(label_name)
+    if labels is not None and labels.default is labels.empty and labels.kind is not labels.VAR_KEYWORD:
+        raise ValueError(
+            f"{type(model).__name__}.forward asks for {label_name!r}, and is called without: the loss is made of logits and "
+            f"labels outside of the model. Give it a default ({label_name}=None) and return plain logits; margins belong to "
+            "the loss (loss='logit_adjustment', 'ldam' or your own function)."
+        )
+
+
 def check_columns(model: nn.Module, names: Collection[str]) -> None:
-    """Refuse a batch with columns that the model's forward does not take.
+    """Refuse a batch that does not have what the model's forward asks for, or has columns that it does not take.
 
     Raises:
         ValueError: naming the columns, what forward takes, and the way out.
     """
     parameters = inspect.signature(model.forward).parameters
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    missing = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in several and n not in names]
+    if missing:
+        raise ValueError(
+            f"{type(model).__name__}.forward asks for {', '.join(map(repr, missing))}, which the batch does not have: "
+            f"beside the labels it has {', '.join(map(repr, sorted(names))) or 'nothing'}. Rename the columns of the data "
+            "set, or name them in a data_collator."
+        )
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
     foreign = sorted(set(names) - set(parameters))
@@ -250,6 +287,26 @@ def check_head(loss: Loss | FeatureLoss, model: nn.Module) -> None:
         )
 
 
+def check_num_labels(labels: Tensor, num_logits: int | None) -> None:
+    """Refuse a model with more outputs than the training set has classes, as one that keeps its pretrained head.
+
+    Args:
+        labels: of the training set (N,), N > 0.
+        num_logits: of the model; None: it does not say.
+
+    Raises:
+        ValueError: naming both numbers and the way out.
+    """
+    needed = int(labels.max()) + 1
+    if num_logits is not None and needed < num_logits:
+        missing = f"class {needed} has" if needed == num_logits - 1 else f"classes {needed} to {num_logits - 1} have"
+        raise ValueError(
+            f"The model has {num_logits} outputs, but the labels of the training set end at {needed - 1}: {missing} no "
+            f"training image. Build the model with num_labels={needed} (and ignore_mismatched_sizes=True, if it is "
+            "pretrained), or look for the missing classes."
+        )
+
+
 def check_not_empty(dataset: Any) -> None:
     """Refuse a training set without samples.
 
@@ -273,15 +330,18 @@ def check_stream(dataset: Any, args: LTSamConfig) -> None:
         )
 
 
-def check_batches(num_samples: int, batch_size: int, processes: int, drop_last: bool, model: nn.Module) -> str | None:
-    """A warning of a last batch that batch norm cannot normalise, or None.
+def check_batches(dataset: Any, args: TrainingArguments, model: nn.Module) -> str | None:
+    """A warning of a last batch of a training set that batch norm cannot normalise, or None; also for a stream.
 
-    Args:
-        batch_size: of one process. Several processes fill their last batches up.
+    Several processes fill their last batches up.
 
     Raises:
         ValueError: `dataloader_drop_last` drops the only batch.
     """
+    if not isinstance(dataset, Sized) or isinstance(dataset, IterableDataset):
+        return None
+    num_samples, batch_size, processes = len(dataset), args.train_batch_size, args.world_size
+    drop_last = args.dataloader_drop_last
     if drop_last and num_samples < batch_size * processes:
         raise ValueError(
             f"dataloader_drop_last=True leaves nothing of {num_samples} training samples in batches of "

@@ -16,6 +16,7 @@ from transformers.utils import logging
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.landscape.sharded import memory_like, whole_memory
 from hf_ltsam.landscape.vector import WeightVector
+from hf_ltsam.models.trained_weights import trained_parameters
 from hf_ltsam.training.checkpoint_folders import load_tensors
 from hf_ltsam.training.durable_trainer import CheckpointedCallback
 
@@ -27,10 +28,14 @@ class MethodMemory(CheckpointedCallback):
 
     Every process has its own, since it saw other samples. Resumed by more processes than there were, the others begin with
     that of the first one.
+
+    Args:
+        optimizer: gives the one that trains the weights.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, optimizer: Callable[[], Any] = lambda: None) -> None:
         self.values: dict[str, Any] = {}
+        self._optimizer = optimizer
 
     def save_state(self, folder: Path, args: TrainingArguments) -> None:
         if self.values:
@@ -40,8 +45,8 @@ class MethodMemory(CheckpointedCallback):
         self.values.clear()
         files = [] if folder is None else [folder / _memory_file(process) for process in (args.process_index, 0)]
         for file in [file for file in files if file.is_file()][:1]:
-            trainable: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-            self.values.update(memory_like(load_tensors(file, args.device), trainable))
+            trained = trained_parameters(model, self._optimizer())
+            self.values.update(memory_like(load_tensors(file, args.device), trained))
 
 
 def _memory_file(process: int) -> str:
@@ -71,6 +76,11 @@ class SkippedSteps(TrainerCallback):
         self._before: dict[str, Any] | None = None  # the method's memory before the step
         self._buffers: list[tuple[Tensor, Tensor]] = []  # each with its copy
         self._passes: list[tuple[Sequence[MicroBatch], Tensor]] = []  # of the step: micro-batches and their mean loss
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the method has begun the present step."""
+        return self._before is not None
 
     def begin(self, model: nn.Module) -> bool:
         """Keep what the step may move, with its first micro-batch; whether this is the first."""

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 from transformers import TrainerCallback
+from transformers.utils import logging
 
 from hf_ltsam.landscape.batches import JointBatch, MicroBatch, in_groups
 from hf_ltsam.landscape.landscape import LossLandscape
@@ -21,10 +23,13 @@ from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import FeatureLoss, Loss
 from hf_ltsam.methods.context import StepContext
+from hf_ltsam.models.trained_weights import check_optimizer_of, check_types_of, trained_parameters
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.objective import BatchLoss, Objective
 from hf_ltsam.training.skipped_steps import SkippedSteps
 from hf_ltsam.training.telemetry import GRADIENTS_EVERY, ClassGroups, Telemetry
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class TrainingStep(TrainerCallback):
         context: in which the model is called.
         samples_in_words: (number of micro-batches before, micro-batches) -> which samples they hold, for messages.
         sharded: whether weights lie in shards (FSDP).
+        optimizer: gives the one that trains the weights; None: there is none yet.
 
     Raises:
         ValueError: the model has no trainable weights.
@@ -83,11 +89,12 @@ class TrainingStep(TrainerCallback):
         context: Callable[[], AbstractContextManager[None]],
         samples_in_words: Callable[[int, Sequence[MicroBatch]], str],
         sharded: bool,
+        optimizer: Callable[[], Any] = lambda: None,
     ) -> None:
         self._args, self._accelerator = args, accelerator
         self._telemetry, self._skipped, self._memory = telemetry, skipped, memory
         self._context, self._samples_in_words = context, samples_in_words
-        self._sharded = sharded
+        self._sharded, self._optimizer = sharded, optimizer
         self._weights = TrainableWeights(model, reads_norms=accelerator.scaler is not None)
         self._shortcuts: Shortcuts | None = None
         self._tried_with: Loss | FeatureLoss | None = None  # the loss that the shortcuts were tried with
@@ -103,9 +110,13 @@ class TrainingStep(TrainerCallback):
         """Whether all samples of an optimizer step are perturbed together."""
         return self._args.ascent_scope == "step"
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, *, model: nn.Module, **_: Any) -> None:
         self._telemetry.reset()
         self._waiting = []
+        optimizer = self._optimizer()
+        of_types = check_types_of(trained_parameters(model, optimizer), self._accelerator.scaler is not None)
+        for remark in [*check_optimizer_of(optimizer, model), *([of_types] if of_types else [])]:
+            logger.warning(remark)
 
     def __call__(self, batch: MicroBatch, objective: Objective, moment: Moment) -> Tensor:
         """Add the vector to `.grad` as soon as its samples are there; the loss as the stock Trainer counts it."""
@@ -121,6 +132,9 @@ class TrainingStep(TrainerCallback):
         self._skipped.add(batches, loss)
         if self._accelerator.sync_gradients:
             self._finish(moment, weights)
+        every = self._args.torch_empty_cache_steps
+        if every is not None and moment.step % every == 0:
+            clear_device_cache()
         return loss / parts
 
     def _add_gradient(
@@ -172,6 +186,8 @@ class TrainingStep(TrainerCallback):
 
     def _finish(self, moment: Moment, weights: TrainableWeights) -> None:
         """After the step's last micro-batch: the processes agree, and see whether the step has a finite gradient."""
+        if self._sharded:
+            weights.drop_other_gradients()
         if self._accelerator.num_processes > 1:
             if not self._once_per_step and not are_sharded(weights.parameters):
                 average_gradients(weights.parameters)
@@ -210,7 +226,7 @@ class TrainingStep(TrainerCallback):
             self._weights = TrainableWeights(model, reads_norms=self._accelerator.scaler is not None)
         if self._sharded:
             ready_for_passes(model)
-        self._weights.follow_frozen()
+        self._weights.follow(self._optimizer())
         return self._weights
 
 

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.landscape.weights import StoredOffset
 from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.runs.identity import describe
 
@@ -18,10 +19,15 @@ logger = logging.get_logger(__name__)
 
 # Steps between two looks at the gradients of head and tail: at most two more passes, below 1 % of what 250 steps cost.
 GRADIENTS_EVERY = 250
+# Passes between two looks at what float32 weights make of an offset: four passes over the weights, and no waiting.
+MEASURED_EVERY = 250
+ROUNDING = 1e-3  # of the norm: what float32 does to an offset of a usual length
+SIZEABLE = 0.1  # share of the weights that do not move
 
 HEAD_TAIL = ("head", "tail")
 GROUPS = ("many", "medium", "few")
 LOSSES = tuple(f"loss_{name}" for name in GROUPS)
+STORED = ("wanted", "norm", "unmoved")  # of the offsets that were measured
 GAPS = tuple(f"sam_sharpness_gap_{name}" for name in HEAD_TAIL)
 
 
@@ -32,6 +38,10 @@ class Telemetry:
     `sam_sharpness_gap`, the sum over these passes of (1/n) sum_i a_i (l_i(w + eps) - l_i(w));
     `sam_gradient_cosine`, the cosine between the ascent direction eps and the gradient found at w + eps (mean), where
     the pass has one of each: CC-SAM's pass for all classes at once has not.
+    Half-precision weights round offsets away, and so does float32 where they are tiny: then `sam_eps_norm` is the norm of
+    what was really added, and `sam_unmoved_share` the share of the weights with an offset that did not move, where it is a
+    tenth or more. It is measured in every pass of half-precision weights; of float32 ones in one of `MEASURED_EVERY`, and
+    in all as long as much is lost.
     A micro-batch counts as a step, and so does a group of `ascent_size`, but with `ascent_scope="step"` the whole step is
     one. Of several processes, the first one logs its own values.
 
@@ -54,6 +64,8 @@ class Telemetry:
         statistics = self._statistics()
         self._groups = None if statistics is None else ClassGroups(statistics)
         self.acted = False  # whether any logged perturbation was longer than nothing
+        self.lost: str | None = None  # what was lost of the offsets of the last log, in words
+        self._passes = 0
         self._norms: list[Tensor] = []
         self._gaps: list[Tensor] = []
         self._cosines: list[Tensor] = []
@@ -63,6 +75,13 @@ class Telemetry:
         self._perturbed_steps = 0
         self._sums: dict[tuple[str, ...], Tensor] = {}  # of several values (k,) under their names
         self._counts: dict[tuple[str, ...], Tensor] = {}  # of what was summed (k,)
+
+    def measures(self, half_precision: bool) -> bool:
+        self._passes += 1
+        return half_precision or self.lost is not None or self._passes % MEASURED_EVERY == 1
+
+    def stored_offset(self, offset: StoredOffset) -> None:
+        self._add(STORED, torch.stack([offset.wanted.float(), offset.norm.float(), offset.unmoved.float()]))
 
     def perturbed_pass(self, norm: Tensor, cosine: Tensor | None, gap: Tensor | None) -> None:
         self._norms.append(norm)
@@ -109,11 +128,29 @@ class Telemetry:
         """The means since the last call, in one read from the device, and `sam_step_share`; empty if no step was made."""
         if self._steps == 0:
             return {}
-        means = self._means()
+        means = self._as_stored(self._means())
         self.acted = self.acted or means.get("sam_eps_norm", 0.0) > 0
         logs = {"sam_step_share": self._perturbed_steps / self._steps, **means}
         self._sums, self._counts, self._steps, self._perturbed_steps = {}, {}, 0, 0
         return logs
+
+    def _as_stored(self, means: dict[str, float]) -> dict[str, float]:
+        """The means, with the norm of what was really added where that is another one."""
+        wanted, norm, unmoved = (means.pop(name, None) for name in STORED)
+        if wanted is None or norm is None or unmoved is None or "sam_eps_norm" not in means:
+            return means
+        made = norm / wanted if wanted else 1.0
+        self.lost = None
+        if abs(made - 1) > ROUNDING:
+            means["sam_eps_norm"] *= made
+        if unmoved >= SIZEABLE:
+            means["sam_unmoved_share"] = unmoved
+        if unmoved >= 0.5 or (unmoved >= SIZEABLE and abs(made - 1) > 0.01):
+            self.lost = (
+                f"{unmoved:.1%} of the weights that an offset was added to did not move, and its norm became {norm:.3g} in "
+                f"place of {wanted:.3g}"
+            )
+        return means
 
     def _means(self) -> dict[str, float]:
         """Of everything that was summed, in one read from the device."""
@@ -176,7 +213,7 @@ class ClassGroups:
 
 
 class PerturbationWarning(TrainerCallback):
-    """Warns at the end of a training with a method that perturbs, if no step was perturbed.
+    """Warns once if the weights round offsets away, and at the end of a training if a method that perturbs did not.
 
     Args:
         telemetry: of the training; nothing is known where `args.telemetry` is off.
@@ -186,18 +223,33 @@ class PerturbationWarning(TrainerCallback):
     def __init__(self, telemetry: Telemetry, method: Callable[[], Method]) -> None:
         self._telemetry, self._method = telemetry, method
         self._from_the_start = False
+        self._has_warned = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._from_the_start = state.global_step == 0
+        self._has_warned = False
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._warn_of_rounding()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._telemetry.pop()  # what was not logged
+        self._warn_of_rounding()
         observed = args.telemetry and self._from_the_start and state.global_step > 0
         if observed and self._method().perturbs and not self._telemetry.acted:
             logger.warning(
                 f"{_in_words(self._method())} perturbed nothing in all {state.global_step} steps: this was plain training. "
                 "Look at its radius and at start, stop and interval."
             )
+
+    def _warn_of_rounding(self) -> None:
+        if self._telemetry.lost is None or self._has_warned:
+            return
+        self._has_warned = True
+        logger.warning(
+            f"{_in_words(self._method())}: {self._telemetry.lost}, since the weights are stored in too few digits for it. "
+            "Train float32 weights (dtype=torch.float32 where the model is loaded); if they are, enlarge the radius."
+        )
 
 
 def _in_words(method: Method) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +16,31 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
-from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
+from hf_ltsam.losses import FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.features import check_features
-from hf_ltsam.methods import METHODS, Method, make_method
+from hf_ltsam.methods import Method, make_method
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import check_checkpointing, normalised_layers
+from hf_ltsam.models.timm_config import state_image_processor
+from hf_ltsam.models.trained_weights import check_optimizer_of
 from hf_ltsam.runs.files import check_output_folder
-from hf_ltsam.runs.identity import check_identity, describe, save_identity
-from hf_ltsam.training.config import LTSamConfig, by_name_or_object
-from hf_ltsam.training.evaluation import Evaluation
+from hf_ltsam.runs.identity import check_identity, save_identity
+from hf_ltsam.training.config import STANDS_STILL, LTSamConfig, by_name_or_object
+from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_alone, keeps_logits
+from hf_ltsam.training.hooks import HookWatch, check_best_metric, check_hooks, check_optimizer, is_overridden
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
-from hf_ltsam.training.loaders import ImageLoaders, in_channels_last
+from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
 from hf_ltsam.training.objective import LabelledBatches, Objective
 from hf_ltsam.training.publishing import HubTrainer
 from hf_ltsam.training.refusals import (
     check_arguments,
     check_batches,
     check_classifier,
-    check_eval_labels,
+    check_forward,
+    check_frozen_head,
     check_head,
     check_launcher,
-    check_optimizer,
     check_schedule,
     check_split,
     check_stream,
@@ -48,19 +51,16 @@ from hf_ltsam.training.skipped_steps import MethodMemory, SkippedSteps
 from hf_ltsam.training.step import Moment, TrainingStep
 from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
 from hf_ltsam.training.training_set import (
-    readable_labels,
+    LabelReader,
+    LabelWatch,
+    TrainingSet,
     require_statistics,
     samples_in_words,
-    statistics_of,
     without_adapter,
 )
 from hf_ltsam.training.weight_averaging import WeightAveraging
 
 logger = logging.get_logger(__name__)
-
-_STANDS_STILL = (
-    "learning_rate=5e-05 is transformers' default for AdamW; SGD usually needs 0.01 to 0.1: set learning_rate."
-)
 
 
 class LTSamTrainer(HubTrainer):
@@ -78,14 +78,14 @@ class LTSamTrainer(HubTrainer):
     Args:
         model, args, data_collator, train_dataset, eval_dataset, processing_class, model_init, compute_metrics,
             callbacks, optimizers, optimizer_cls_and_kwargs, preprocess_logits_for_metrics: as in `transformers.Trainer`.
-            The model returns logits (n, C) as a tensor or under the key `logits`; `compute_metrics` defaults to the
-            accuracies by group.
+            The model returns logits (n, C) as a tensor or under the key `logits`; `compute_metrics` is given the
+            accuracies by group beside its own metrics.
         compute_loss_func: refused; `loss` takes its place.
         method: a registry name of `hf_ltsam.methods` or an object; `args.method` where it is None.
         loss: a registry name of `hf_ltsam.losses`, or any function (logits (n, C), labels (n,), statistics) ->
             losses (n,), or a `FeatureLoss`, which also reads the classifier's input; `args.loss` where it is None.
-        class_statistics: of the training set; counted from the label column of `train_dataset` where it is None. They
-            are trusted and need not equal the counts of `train_dataset`.
+        class_statistics: of the training set; where it is None the labels that are trained on are counted. They are
+            trusted and need not equal the counts of `train_dataset`; a warning tells of clearly other shares.
 
     Raises:
         ValueError: a setting that cannot work, named with the reason and the way out.
@@ -116,9 +116,11 @@ class LTSamTrainer(HubTrainer):
         class_statistics: ClassStatistics | None = None,
     ) -> None:
         args = LTSamConfig() if args is None else args
-        check_types(args, method, compute_loss_func)
+        check_types(args, method)
         check_arguments(args)
-        check_optimizer(optimizers[0])
+        self.compute_loss_func = compute_loss_func
+        check_hooks(self, LTSamTrainer)
+        check_optimizer((optimizer_cls_and_kwargs or optimizers)[0])
         check_schedule(optimizers[1], args)
         check_stream(train_dataset, args)
         self.method = (
@@ -131,7 +133,7 @@ class LTSamTrainer(HubTrainer):
         if args.should_save:
             check_output_folder(args.output_dir)
         made_by_us = optimizers[0] is None and optimizer_cls_and_kwargs is None
-        _warn(_STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
+        _warn(STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
         super().__init__(
             model=model,
             args=args,
@@ -147,6 +149,8 @@ class LTSamTrainer(HubTrainer):
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
         self.model: Any = self.memory_layout(self.model)
+        if optimizers[0] is not None:
+            check_optimizer_of(self.optimizer, self.model)  # its warnings come when the training begins
         check_launcher(self)
         if args.torch_compile:
             # Compiled backward passes free their buffers after use; a second weighting of the same losses needs them.
@@ -154,37 +158,52 @@ class LTSamTrainer(HubTrainer):
 
             compilation.donated_buffer = False
         self.label_names = args.label_names or ["labels"]  # also for modules whose forward takes no labels
-        self.class_statistics = statistics_of(
-            train_dataset, self.label_names[0], self.model, class_statistics, args.tail_threshold
-        )
+        self.label_reader = LabelReader(lambda: self.label_names[0], lambda: self.data_collator, args)
+        self.training_set = TrainingSet.of(train_dataset, self.label_reader, self.model, class_statistics)
+        self.class_statistics = self.training_set.statistics
         self._check_problem(eval_dataset)
-        if compute_metrics is None and self.class_statistics is not None and not args.batch_eval_metrics:
+        if compute_metrics is None and self.class_statistics is not None:
             self.compute_metrics = LongTailMetrics(self.class_statistics)
         self._identity: dict[str, Any] | None = None  # of the training; it hashes all labels, so it is made once
         self._make_parts()
 
     def _check_problem(self, eval_dataset: Any) -> None:
         """Whether method and loss go with the model, the classes and the labels."""
+        check_forward(self.model, self.label_names[0])
         check_head(self.loss, self.model)
         check_checkpointing(self.model, bool(self.args.gradient_checkpointing))
         if self.class_statistics is None:
             return
         num_classes = self.class_statistics.num_classes
         _warn(check_split(self.method, self.class_statistics))
+        _warn(check_frozen_head(self.model, num_classes))
         check_classifier(self.method, self.model, self.class_statistics)
         check_features(self.loss, self.model, num_classes, self.args.torch_compile)
-        for dataset in eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]:
-            check_eval_labels(readable_labels(dataset, self.label_names[0]), num_classes)
+        self.training_set.check_model_names(self.label_reader, self.model)
+        self.training_set.check_evaluated(eval_dataset, self.label_reader, self.model)
+
+    def _follow_training_set(self) -> None:
+        """Statistics, and all that follows from them, of the training set that the trainer has now."""
+        before, statistics = self.training_set, self.class_statistics
+        self.training_set = before.renewed(self.train_dataset, self.label_reader, self.model, statistics)
+        if self.training_set is before:
+            return
+        self.class_statistics = self.training_set.statistics
+        if isinstance(self.compute_metrics, LongTailMetrics) and self.compute_metrics.statistics is statistics:
+            self.compute_metrics = LongTailMetrics(require_statistics(self.class_statistics))
+        self._check_problem(self.eval_dataset)
 
     def make_loaders(self) -> ImageLoaders:
-        return ImageLoaders(self.args, lambda: self.label_names[0], lambda: self.class_statistics)
+        statistics, labels = lambda: self.class_statistics, lambda: self.training_set.labels
+        return ImageLoaders(self.args, lambda: self.label_names[0], statistics, labels)
 
     def _make_parts(self) -> None:
         """The parts of the trainer, each given what it needs."""
         args = self.args
         self.labelled_batches = LabelledBatches(lambda: self.label_names[0])
-        self.logit_evaluation = Evaluation(self.labelled_batches, self.compute_loss_context_manager)
-        self.method_memory, self.telemetry = MethodMemory(), Telemetry(lambda: self.class_statistics)
+        self.logit_evaluation = Evaluation(self.labelled_batches)
+        self.method_memory = MethodMemory(lambda: self.optimizer)
+        self.telemetry = Telemetry(lambda: self.class_statistics)
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, args.max_skipped_steps)
         self.gradient_step = TrainingStep(
             model=self.model,
@@ -193,12 +212,16 @@ class LTSamTrainer(HubTrainer):
             telemetry=self.telemetry,
             skipped=self.skipped_steps,
             memory=self.method_memory.values,
-            context=self.compute_loss_context_manager,
+            context=lambda: self.compute_loss_context_manager(),  # asked anew: it may be replaced on the object
             samples_in_words=self._samples_in_words,
             sharded=self.is_fsdp_enabled,
+            optimizer=lambda: self.optimizer,
         )
         warning = PerturbationWarning(self.telemetry, lambda: self.method)
-        for callback in (self.method_memory, self.gradient_step, self.skipped_steps, warning):
+        watch = HookWatch(self, lambda: self.skipped_steps.in_step)
+        self.label_watch = LabelWatch(lambda: self.class_statistics, lambda: self.train_dataset)
+        callbacks = (watch, self.method_memory, self.gradient_step, self.skipped_steps, self.label_watch, warning)
+        for callback in callbacks:
             self.add_callback(callback)
         if args.swa_start is not None:
             self._add_averaging(WeightAveraging(args.swa_start, args.swa_interval))
@@ -227,6 +250,10 @@ class LTSamTrainer(HubTrainer):
             ValueError: there is no such checkpoint, or it is another training's; or this is a trial of a search.
         """
         check_trial(trial)
+        check_arguments(self.args)  # they and the hooks may have changed since the trainer was made
+        check_hooks(self, LTSamTrainer)
+        check_best_metric(self, LTSamTrainer)
+        self._follow_training_set()
         self._identity = self.identity()
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
@@ -251,6 +278,7 @@ class LTSamTrainer(HubTrainer):
         """
         model.train()  # before `_prepare_inputs`, which a subclass may let the model take part in
         batch = self.labelled_batches.split(self.memory_layout(self._prepare_inputs(inputs)), self.model)
+        self.label_watch.add(batch.labels)
         return self.gradient_step(batch, self.training_objective, self._moment(model))
 
     def _moment(self, module: nn.Module) -> Moment:
@@ -290,8 +318,8 @@ class LTSamTrainer(HubTrainer):
         return {**telemetry, **skipped, **self.batch_loaders.bad_images(self.accelerator)}
 
     def _samples_in_words(self, before: int, batches: Any) -> str:
-        labels = readable_labels(self.train_dataset, self.label_names[0])
-        return samples_in_words(before, batches, self.state, self.callback_handler.train_dataloader, labels)
+        loader = self.callback_handler.train_dataloader
+        return samples_in_words(before, batches, self.state, loader, self.training_set.labels)
 
     # Model, batches and evaluation.
 
@@ -314,10 +342,8 @@ class LTSamTrainer(HubTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """As `DurableTrainer`, with a warning of a last batch that batch norm cannot normalise."""
-        args, dataset = self.args, self.train_dataset
-        if isinstance(dataset, Sized) and not isinstance(dataset, IterableDataset):
-            drops_last = args.dataloader_drop_last
-            _warn(check_batches(len(dataset), args.train_batch_size, args.world_size, drops_last, self.model))
+        self._follow_training_set()
+        _warn(check_batches(self.train_dataset, self.args, self.model))
         return super().get_train_dataloader()
 
     def compute_loss(
@@ -330,6 +356,12 @@ class LTSamTrainer(HubTrainer):
         """The plain cross-entropy (a mean) of the raw logits; of evaluations, since `training_step` has its own."""
         return self.logit_evaluation.loss(model, self.model, inputs, return_outputs)
 
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """As stock; the logits of all samples are kept for metrics of the user's alone."""
+        ours = type(self).evaluation_loop is LTSamTrainer.evaluation_loop
+        with decisions_alone(self, ours and isinstance(self.compute_metrics, LongTailMetrics)):
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
     def evaluation_loop(
         self,
         dataloader: DataLoader,
@@ -338,10 +370,16 @@ class LTSamTrainer(HubTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """As stock, with the loss as the mean over the samples, where it is the one of `compute_loss` above."""
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        is_ours = type(self).compute_loss is LTSamTrainer.compute_loss and self.preprocess_logits_for_metrics is None
-        return self.logit_evaluation.with_mean_loss(output, metric_key_prefix) if is_ours else output
+        """As stock, with the loss as the mean over the samples, and the accuracies by group beside metrics of the user's."""
+        for_prediction = self.logit_evaluation.for_prediction = description == "Prediction"  # as `predict` calls it
+        self.training_set.check_evaluated(dataloader.dataset, self.label_reader, self.model, for_prediction)
+        metrics = beside_groups(self.compute_metrics, self.class_statistics, metric_key_prefix)
+        with replaced(self, compute_metrics=metrics):
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        ours = not is_overridden(self, "prediction_step", LTSamTrainer) and keeps_logits(self)
+        return self.logit_evaluation.with_mean_loss(output, metric_key_prefix) if ours else output
 
     def prediction_step(
         self,
@@ -350,27 +388,21 @@ class LTSamTrainer(HubTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        if self.label_names[0] in inputs or isinstance(self.model, PreTrainedModel):
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        # Without labels the stock step would take a bare tensor of one row for a tuple of one output.
-        return None, self.logit_evaluation.logits(model, self._prepare_inputs(inputs)), None
+        """As stock: all outputs of the model, the logits first."""
+        inputs = self.logit_evaluation.without_missing_labels(inputs)
+        called = model if self.label_names[0] in inputs else partial(self.logit_evaluation.outputs, model)
+        return super().prediction_step(called, inputs, prediction_loss_only, ignore_keys)
 
     # What a checkpoint says of its training.
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint of this run is made with; a run that differs must not resume it."""
-        labels, objective = readable_labels(self.train_dataset, self.label_names[0]), self.training_objective
         return {
-            "method": describe(METHODS, self.method),
-            "loss": describe(LOSSES, self.loss),
-            "loss_start": self.args.loss_start,
-            "reweighting": {"scheme": self.reweighting.scheme, "start": self.reweighting.start},
-            "class_counts": list(objective.statistics.counts),
-            "tail_threshold": objective.statistics.tail_threshold if self.method.needs_split else None,
+            **self.training_objective.identity(),
             "spectral_norm": {name: norm.n_power_iterations for name, norm in normalised_layers(self.model).items()},
             "weight_averaging": self.averaging and self.averaging.settings,
             "sampling": self.args.sampling,
-            "training_labels_sha256": None if labels is None else label_fingerprint(labels),
+            "training_labels_sha256": self.training_set.fingerprint,
         }
 
     def check_checkpoint(self, folder: Path) -> None:
@@ -379,11 +411,14 @@ class LTSamTrainer(HubTrainer):
     def save_companions(self, folder: Path) -> None:
         """What the model was trained on and with, and under an adapter its configuration."""
         inner = without_adapter(self.model)
-        if inner is not self.model and isinstance(inner, PreTrainedModel):
-            inner.config.save_pretrained(folder)  # classes and sizes, for load_run
+        config: Any = getattr(inner, "config", None)
+        is_stated = state_image_processor(config, self.processing_class)
+        if is_stated or (inner is not self.model and isinstance(inner, PreTrainedModel)):
+            config.save_pretrained(folder)  # classes and sizes, for load_run
         if self.class_statistics is not None:
             self.class_statistics.save(folder)
-            save_identity(folder, self._identity or self.identity())
+            start = inner.config.name_or_path if isinstance(inner, PreTrainedModel) else None
+            save_identity(folder, self._identity or self.identity(), start)
 
 
 def _warn(message: str | None) -> None:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerState
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer_utils import has_length
-from transformers.utils import is_peft_available
+from transformers.utils import is_peft_available, logging
 
-from hf_ltsam.class_statistics import ClassStatistics, check_label_range
-from hf_ltsam.data.labels import training_labels
+from hf_ltsam.class_statistics import SHOWN, ClassStatistics, check_label_range
+from hf_ltsam.data.class_names import Names, compare_names, names_of_dataset, names_of_model
+from hf_ltsam.data.labels import label_fingerprint, training_labels
+from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_trained_on
+from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
+from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with_labels
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
-from hf_ltsam.training.refusals import check_not_empty
+from hf_ltsam.training.config import LTSamConfig
+from hf_ltsam.training.refusals import check_eval_labels, check_not_empty, check_num_labels
+
+logger = logging.get_logger(__name__)
+_WAITING = 64  # micro-batches whose labels are counted at once
+_RENUMBER = (
+    "Renumber a data set by dataset.align_labels_with_mapping(label2id, COLUMN), or by target_transform; a new classifier "
+    "is given its names with id2label=... when the model is made."
+)
 
 
 def readable_labels(dataset: Any, label_name: str) -> Tensor | None:
@@ -45,33 +57,248 @@ def without_adapter(model: nn.Module) -> nn.Module:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def statistics_of(
-    dataset: Any, label_name: str, model: nn.Module, given: ClassStatistics | None, tail_threshold: int | None
-) -> ClassStatistics | None:
-    """The statistics that were given, or those counted from the label column; None where there is neither.
+@dataclass(frozen=True)
+class LabelReader:
+    """How labels are read.
 
-    Raises:
-        TypeError: the labels cannot be read without the samples.
-        ValueError: a training set without samples, a label outside the class range, a class without a training image,
-            two different tail thresholds, or a number of classes that is not the model's.
+    Args:
+        label_name: gives their key in a batch.
+        collator: gives what makes batches of samples.
+        args: the settings of the run.
     """
-    if given is None and dataset is None:
-        return None
-    check_not_empty(dataset)
-    if given is None:
-        counted = training_labels(dataset, label_name)
-        return ClassStatistics.from_labels(counted, num_logits(model), tail_threshold=tail_threshold)
-    logits = num_logits(model)
-    if logits is not None:
-        check_num_classes(logits, given.num_classes)
-    labels = readable_labels(dataset, label_name)
-    if labels is not None and len(labels):
-        check_label_range(labels, given.num_classes)
-    return _with_threshold(given, tail_threshold)
+
+    label_name: Callable[[], str]
+    collator: Callable[[], Collator]
+    args: LTSamConfig
+
+    def stated(self, dataset: Any) -> Tensor | None:
+        """The labels (N,) that a data set states, or None."""
+        return readable_labels(dataset, self.label_name())
+
+    def carried(self, dataset: Any) -> Tensor:
+        """The labels (N,) that its batches carry; all samples are read where it states none, or others.
+
+        Raises:
+            TypeError: they cannot be read.
+        """
+        workers, progress = self.args.dataloader_num_workers, not self.args.disable_tqdm
+        return labels_trained_on(dataset, self.label_name(), self.collator(), workers, progress)
+
+    def disagrees(self, dataset: Any, labels: Tensor) -> bool:
+        """Whether one of a few samples has another label than these say (N,)."""
+        return bool(disagreeing_rows(dataset, labels, self.label_name(), self.collator()))
+
+    def class_names(self, dataset: Any) -> Names | None:
+        return names_of_dataset(dataset, self.label_name())
 
 
-def _with_threshold(given: ClassStatistics, tail_threshold: int | None) -> ClassStatistics:
-    if tail_threshold is None or tail_threshold == given.tail_threshold:
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """What was read of a training set.
+
+    Args:
+        dataset: the training set itself.
+        stated: the labels that it states (N,); None: it states none.
+        labels: those that its batches carry (N,); None: unknown, and the statistics were given.
+        statistics: given, or counted; None: there is neither.
+        are_given: whether they were given.
+    """
+
+    dataset: Any
+    stated: Tensor | None
+    labels: Tensor | None
+    statistics: ClassStatistics | None
+    are_given: bool
+
+    @classmethod
+    def of(cls, dataset: Any, reader: LabelReader, model: nn.Module, given: ClassStatistics | None) -> TrainingSet:
+        """Read a training set. Its labels are counted, unless their statistics are given.
+
+        Raises:
+            TypeError: the labels cannot be read.
+            ValueError: a training set without samples, a label outside the class range, a class without a training image,
+                two different tail thresholds, or a number of classes that is not the model's.
+        """
+        threshold = reader.args.tail_threshold
+        if dataset is None:
+            return cls(None, None, None, _with_threshold(given, threshold), given is not None)
+        check_not_empty(dataset)
+        stated, logits = reader.stated(dataset), num_logits(model)
+        if given is None:
+            carried = reader.carried(dataset)
+            check_num_labels(carried, logits)
+            counted = ClassStatistics.from_labels(carried, logits, tail_threshold=threshold)
+            return cls(dataset, stated, carried, counted, False)
+        if logits is not None:
+            check_num_classes(logits, given.num_classes)
+        labels = None if stated is None or reader.disagrees(dataset, stated) else stated
+        if labels is not None and len(labels):
+            check_label_range(labels, given.num_classes)
+        return cls(dataset, stated, labels, _with_threshold(given, threshold), True)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """SHA-256 (hex) of the labels; None where they are unknown."""
+        return None if self.labels is None else label_fingerprint(self.labels)
+
+    def renewed(
+        self, dataset: Any, reader: LabelReader, model: nn.Module, statistics: ClassStatistics | None
+    ) -> TrainingSet:
+        """This one, or what is read of the data set that took its place; also where the same one has other labels now.
+
+        Args:
+            statistics: of the trainer. Those that were counted here are counted anew, others kept, with a warning.
+        """
+        if self._is_still(dataset, reader):
+            return self
+        kept = statistics if self.are_given or statistics is not self.statistics else None
+        new = TrainingSet.of(dataset, reader, model, kept)
+        new._tell_of_renewal()
+        return new
+
+    def _tell_of_renewal(self) -> None:
+        """Say what became of the statistics when the data set was replaced, or its labels changed."""
+        if self.statistics is None or self.labels is None:
+            return
+        counts = torch.bincount(self.labels, minlength=self.statistics.num_classes).tolist()
+        shown = ", ".join(map(str, counts[:SHOWN])) + (", ..." if len(counts) > SHOWN else "")
+        if self.are_given and tuple(counts) != self.statistics.counts:
+            logger.warning(
+                "train_dataset was replaced, or its labels changed, and class_statistics were given for another one: labels "
+                f"of each class are now {shown}. Unless that is meant, set trainer.class_statistics = "
+                "ClassStatistics.from_labels(labels)."
+            )
+        elif not self.are_given:
+            logger.warning(f"train_dataset was replaced, or its labels changed: {self.statistics.describe_counts()}")
+
+    def _is_still(self, dataset: Any, reader: LabelReader) -> bool:
+        if dataset is not self.dataset:
+            return False
+        stated = reader.stated(dataset)
+        if (stated is None) != (self.stated is None):
+            return False
+        if stated is not None and self.stated is not None and not torch.equal(stated, self.stated):
+            return False
+        return self.labels is None or not reader.disagrees(dataset, self.labels)
+
+    def class_names(self, reader: LabelReader) -> Names | None:
+        """The names of the labels, where the data set names those that its batches carry."""
+        as_stated = self.labels is not None and self.stated is not None and torch.equal(self.labels, self.stated)
+        return reader.class_names(self.dataset) if as_stated or self.stated is None else None
+
+    def check_model_names(self, reader: LabelReader, model: nn.Module) -> None:
+        """Compare the model's id2label with the class names of the training set; a warning where no name is in both.
+
+        Raises:
+            ValueError: they number the same classes differently.
+        """
+        first, second = _names_of_model(model), self.class_names(reader)
+        if first is not None and second is not None:
+            _warn(compare_names(first, second, ("the model's id2label", "train_dataset"), _RENUMBER))
+
+    def check_evaluated(
+        self, dataset: Any, reader: LabelReader, model: nn.Module, for_prediction: bool = False
+    ) -> None:
+        """Compare labels and class names of an evaluated data set, or of several by name, with those of the training.
+
+        Args:
+            for_prediction: whether it is `test_dataset`, which need not have labels (-1).
+
+        Raises:
+            ValueError: a label outside the class range, or the same classes numbered differently.
+        """
+        if isinstance(dataset, dict):
+            for part in dataset.values():
+                self.check_evaluated(part, reader, model, for_prediction)
+            return
+        argument = "test_dataset" if for_prediction else "eval_dataset"
+        labels = reader.stated(dataset)
+        if labels is not None and for_prediction and len(labels) and int(labels.max()) < 0:
+            return
+        try:
+            if self.statistics is not None:
+                check_eval_labels(labels, self.statistics.num_classes, argument)
+            whose, first = "train_dataset", self.class_names(reader)
+            if first is None:
+                whose, first = "the model's id2label", _names_of_model(model)
+            second = reader.class_names(dataset)
+            if first is not None and second is not None:
+                _warn(compare_names(first, second, (whose, argument), _RENUMBER))
+        except ValueError:
+            if labels is None or not reader.disagrees(dataset, labels):
+                raise  # otherwise its samples have other labels than it states
+
+
+def _names_of_model(model: nn.Module) -> Names | None:
+    inner = without_adapter(model)
+    return names_of_model(inner.config.id2label) if isinstance(inner, PreTrainedModel) else None
+
+
+def _warn(message: str | None) -> None:
+    if message:
+        logger.warning(message)
+
+
+class LabelWatch(TrainerCallback):
+    """Warns once where the labels of the first epoch are not distributed as the training set was counted.
+
+    Args:
+        statistics: gives those of the training set.
+        dataset: gives the training set; one that is sampled by class is not watched.
+    """
+
+    def __init__(self, statistics: Callable[[], ClassStatistics | None], dataset: Callable[[], Any]) -> None:
+        self._statistics, self._dataset = statistics, dataset
+        self._waiting: list[Tensor] = []  # not copied to the host yet, which would wait for the device
+        self._seen: Tensor | None = None  # labels of each class (C,); None: nothing is watched
+
+    def add(self, labels: Tensor) -> None:
+        """The labels (n,) of a micro-batch of this process, inside the class range."""
+        if self._seen is not None:
+            self._waiting.append(labels)
+            if len(self._waiting) == _WAITING:
+                self._count(self._seen)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        statistics, self._waiting = self._statistics(), []
+        by_class = args.sampling != UNIFORM or isinstance(self._dataset(), ClassSampledStream)
+        watched = statistics is not None and (state.epoch or 0) < 1 and not by_class
+        self._seen = torch.zeros(statistics.num_classes, dtype=torch.long) if statistics and watched else None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step.bit_count() == 1:  # steps 1, 2, 4, 8 ...
+            self._compare()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._compare()
+        self._seen = None
+
+    def _count(self, seen: Tensor) -> None:
+        seen += torch.bincount(torch.cat(self._waiting).cpu(), minlength=len(seen))
+        self._waiting = []
+
+    def _compare(self) -> None:
+        statistics = self._statistics()
+        if self._seen is None or statistics is None or not self._waiting:
+            return
+        self._count(self._seen)
+        wrong = statistics.contradicted_by(self._seen.tolist())
+        if wrong is None:
+            return
+        seen, total = int(self._seen[wrong]), int(self._seen.sum())
+        logger.warning(
+            f"{seen} of the {total} labels trained on so far are {wrong}; by the class statistics, which have "
+            f"{statistics.counts[wrong]} of {statistics.total} in that class, it would be about "
+            f"{total * statistics.prior[wrong]:.0f}. Losses, groups, head and tail follow the statistics. Either those are "
+            "of other labels (a transform or collator changes labels, class_statistics are of another set): pass "
+            "class_statistics of the labels trained on. Or the order is not random: shuffle the stream. Or a sampler of "
+            "your own means it: then all is well."
+        )
+        self._seen = None
+
+
+def _with_threshold(given: ClassStatistics | None, tail_threshold: int | None) -> ClassStatistics | None:
+    if given is None or tail_threshold is None or tail_threshold == given.tail_threshold:
         return given
     if given.tail_threshold is None:
         return replace(given, tail_threshold=tail_threshold)

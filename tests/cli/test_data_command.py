@@ -216,7 +216,7 @@ def test_a_failing_push_is_told_in_words(capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("dataset_builders.publish.DrawnSet.load", lambda *_, **__: Splits())
     status, _, err = run(capsys, "data", "push", "cifar10_lt", "me/x")
-    assert status == 2 and "me/x was not uploaded: Client error for https://cdn.example/x with ***" in err
+    assert status == 2 and "me/x was not uploaded: Client error for https://cdn.example/x with (secret)" in err
 
 
 def test_the_leaderboard_has_the_tasks_that_a_model_reports():

@@ -2,52 +2,15 @@
 
 import json
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from transformers import AutoImageProcessor, CLIPImageProcessor
+from transformers import CLIPImageProcessor
 
 from hf_ltsam import METHODS
 from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import parse
-from hf_ltsam.cli.train.model import image_processor, wanted_format
+from hf_ltsam.cli.train.model import wanted_format
 from hf_ltsam.cli.train.settings import ModelArguments
-from hf_ltsam.data.decoding import decode_images
-from hf_ltsam.data.transforms import image_transform, short_side_of
 from hf_ltsam.runs.folder import RunFolder
-
-MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
-
-
-def picture(width, height):
-    """Smooth, so that a crop that is off by one pixel differs little, and a squashed image a lot."""
-    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    return Image.fromarray(np.stack([x, y, 255 - x], axis=-1).astype(np.uint8))
-
-
-@pytest.mark.parametrize("size", [(140, 90), (90, 140), (300, 200)])
-def test_the_saved_processor_sees_what_the_test_saw_of_larger_images(size, tmp_path):
-    image_processor(96, 96, short_side_of(96), MEAN, STD).save_pretrained(tmp_path)
-    image = picture(*size)
-    ours = AutoImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt")["pixel_values"][0]
-    test = image_transform(96, MEAN, STD, train=False)(image)
-    assert ours.shape == test.shape == (3, 96, 96)
-    assert (ours - test).abs().mean() < 0.06  # two libraries' rounding: one pixel of the crop at most
-
-
-def test_the_saved_processor_sees_what_the_test_saw_of_small_images(tmp_path):
-    import datasets
-
-    image = picture(40, 30)
-    rows = datasets.Dataset.from_dict({"image": [image]}, features=datasets.Features({"image": datasets.Image()}))
-    test = decode_images(rows, size=24, progress=False)[0]
-    image_processor(24, 24, 24, [0.0] * 3, [1.0] * 3).save_pretrained(tmp_path)
-    ours = AutoImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt")["pixel_values"][0]
-    assert (255 * ours - test.float()).abs().mean() < 2
-
-    as_it_is = image_processor(30, 40, None, [0.0] * 3, [1.0] * 3)(image, return_tensors="pt")["pixel_values"][0]
-    torch.testing.assert_close(255 * as_it_is, torch.from_numpy(np.array(image)).permute(2, 0, 1).float())
 
 
 def test_the_side_is_that_of_the_crop(tmp_path):

@@ -155,6 +155,33 @@ def test_half_precision_is_refused():
         pass
 
 
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return g.clone()
+
+
+class OnceDifferentiable(nn.Module):
+    def forward(self, x):
+        return Once.apply(x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "named"), [(nn.Hardsigmoid(), "hardsigmoid"), (OnceDifferentiable(), "a function of one of its layers")]
+)
+def test_a_layer_without_second_derivative_is_named(layer, named):
+    model, (x, y) = softmax_regression(), samples()
+    model.inner = nn.Sequential(model.inner, layer)
+    hessian = Hessian(mean_loss(model, x, y, 12))
+    with pytest.raises(ValueError, match=rf"no Hessian: .*{named} has no second derivative.*sharpness"):
+        hessian(torch.ones(hessian.size, dtype=hessian.dtype))
+
+
 def test_a_loss_that_reduces_is_refused():
     model, (x, y) = small_net(), samples()
     losses = sample_losses_of(model, lambda z, y, s: nn.functional.cross_entropy(z, y), ClassStatistics.from_labels(y))

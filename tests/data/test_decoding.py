@@ -1,5 +1,6 @@
 """Decoding: modes, sizes, and the names of unreadable files."""
 
+import functools
 import io
 
 import numpy as np
@@ -9,7 +10,10 @@ from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
+from dataset_builders.corruptions import corrupted
+from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.decoding import decode_images, unreadable_images
+from hf_ltsam.data.transforms import image_transform, on_the_fly
 
 
 def encoded(image: Image.Image, form: str = "PNG", **settings) -> bytes:
@@ -150,3 +154,29 @@ def test_a_column_by_name():
 def test_invalid_columns_and_settings_are_refused(dataset, settings, message):
     with pytest.raises(ValueError, match=message):
         decode_images(dataset, **settings)
+
+
+@functools.cache
+def one_colour(size) -> bytes:
+    return encoded(Image.new("1", size))
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (2, 1001), (15_000, 15_000)])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda dataset: decode_images(dataset, size=32, progress=False),
+        lambda dataset: on_the_fly(dataset, image_transform(224, [0.5] * 3, [0.5] * 3, train=False))[0],
+        lambda dataset: on_the_fly(dataset, image_transform(224, [0.5] * 3, [0.5] * 3, train=True))[0],
+        lambda dataset: corrupted(dataset, "contrast", 1, size=224)[0],
+    ],
+)
+def test_a_small_file_takes_no_gigabytes(size, read):
+    file = one_colour(size)
+    assert len(file) < 200_000
+    with pytest.raises(
+        BadImageError, match=r"(\d+ x \d+ pixels, more than 500 times as long as wide.*Crop)|decompression bomb"
+    ):
+        read(dataset_of(file))
+    (message,) = unreadable_images(dataset_of(one_colour((1, 500)), file), progress=False)
+    assert "(row 1)" in message

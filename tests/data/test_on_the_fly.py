@@ -38,8 +38,8 @@ def make(*images, labels=None) -> Dataset:
 def test_evaluation_is_resize_and_centre_crop():
     image = noise(60, 90)
     sample = on_the_fly(make(png(image)), transform=image_transform(28, MEAN, STD, train=False))[0]
-    resized = reference.resize(image, 32)  # 28 * 256 / 224
-    expected = reference.normalize(reference.to_tensor(reference.center_crop(resized, 28)), MEAN, STD)
+    resized = reference.resize(reference.pil_to_tensor(image), 32, antialias=True)  # 28 * 256 / 224
+    expected = reference.normalize(reference.center_crop(resized, 28) / 255, MEAN, STD)
     assert torch.allclose(sample["pixel_values"], expected, atol=1e-6)
     assert sample["labels"] == 0
     assert set(sample) == {"pixel_values", "labels"}

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from datasets import Image as ImageFeature
+from datasets import load_dataset
 from PIL import Image
 
 from dataset_builders.folders import load_image_folder
@@ -20,9 +22,8 @@ def write(folder, **classes):
 
 
 @pytest.fixture
-def load(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-    return lambda path, **settings: load_image_folder(path, cache_dir=cache, **settings)
+def load():
+    return load_image_folder
 
 
 @pytest.mark.parametrize(("on_disk", "split"), [("validation", "validation"), ("val", "validation"), ("test", "test")])
@@ -116,3 +117,128 @@ def test_real_folder(shared, load):
     held_out = next(part for name, part in splits.items() if name != "train")
     assert np.bincount(training_labels(held_out)).tolist() == [20] * 29
     assert decode_images(held_out.select(range(0, 580, 29)), progress=False).shape == (20, 3, 64, 64)
+
+
+# Less than what lies in the folder is taken only with a word.
+
+FORMATS = ["JPG", "jpeg", "webp", "AVIF", "bmp", "tif", "tiff", "gif", "ppm", "qoi", "png"]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_suffixes_that_are_taken(tmp_path, load, recwarn, suffix):
+    write(tmp_path, cat=1, dog=1)
+    try:
+        Image.new("RGB", (4, 4)).save(tmp_path / "cat" / f"other.{suffix}")
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow cannot write {suffix}")
+    train = load(tmp_path, held_out_per_class=0)["train"]
+    assert np.bincount(training_labels(train)).tolist() == [2, 1] and not recwarn
+    assert decode_images(train, progress=False).shape == (3, 3, 4, 4)
+
+
+def broken_link(folder):
+    (folder / "lost.png").symlink_to(folder / "nowhere.png")
+
+
+@pytest.mark.parametrize(
+    ("add", "images", "said"),
+    [
+        (
+            lambda cat: (cat / "a.heic").write_bytes(b"x"),
+            2,
+            r"1 files that are no images by their suffix \(\.heic: 1\)",
+        ),
+        (lambda cat: [(cat / f"{i}.CR2").write_bytes(b"x") for i in range(3)], 2, r"3 files .*\(\.CR2: 3\)"),
+        (lambda cat: (cat / "without").write_bytes(b"x"), 2, r"\(no suffix: 1\)"),
+        (broken_link, 2, r"1 broken links, the first .*cat/lost\.png"),
+        (lambda cat: write(cat, deep=2), 4, r"below a class folder belong to that class \(2 of cat\)"),
+        (lambda cat: write(cat / "a", b=1), 3, r"\(1 of cat\)"),
+        (lambda cat: Image.new("L", (4, 4)).save(cat.parent / "loose.png"), 2, r"left out 1 images in no class folder"),
+    ],
+)
+def test_what_is_left_out_is_counted(tmp_path, load, add, images, said):
+    write(tmp_path, cat=2, dog=1)
+    add(tmp_path / "cat")
+    with pytest.warns(UserWarning, match=said) as told:
+        train = load(tmp_path, held_out_per_class=0)["train"]
+    assert len(told) == 1 and np.bincount(training_labels(train)).tolist() == [images, 1]
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda cat: (cat / ".hidden.png").write_bytes(b"x"),
+        lambda cat: (cat / "Thumbs.db").write_bytes(b"x"),
+        lambda cat: (cat / "notes.txt").write_text("x"),
+        lambda cat: write(cat, **{".ipynb_checkpoints": 1}),
+        lambda cat: write(cat.parent, __MACOSX=1),
+        lambda cat: (cat / "round").symlink_to(cat.parent),  # not without end
+    ],
+)
+def test_hidden_and_system_files_are_no_loss(tmp_path, load, add):
+    write(tmp_path, cat=2)
+    write(tmp_path, dog=1)
+    add(tmp_path / "cat")
+    if (tmp_path / "cat" / "round").is_symlink():
+        (tmp_path / "cat" / "round").unlink()
+        (tmp_path / "cat" / "round").symlink_to(tmp_path / "cat")
+    train = load(tmp_path, held_out_per_class=0)["train"]
+    assert np.bincount(training_labels(train)).tolist() == [2, 1]
+
+
+def test_formats_that_cannot_be_read_at_all(tmp_path, load):
+    write(tmp_path, cat=2, dog=0)
+    (tmp_path / "dog" / "a.heic").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"dog \(1 files .*\.heic: 1\).*no image inside.*PNG or JPEG"):
+        load(tmp_path, held_out_per_class=0)
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "split"),
+    [
+        ("Train", "Test", "test"),
+        ("TRAIN", "Val", "validation"),
+        ("training", "valid", "validation"),
+        ("train", "dev", "validation"),
+    ],
+)
+def test_split_folders_by_other_names(tmp_path, load, train, held_out, split):
+    write(tmp_path / train, cat=2, dog=1)
+    write(tmp_path / held_out, cat=1, dog=1)
+    splits = load(tmp_path)
+    assert {name: len(part) for name, part in splits.items()} == {"train": 3, split: 2}
+
+
+def test_two_folders_of_one_split(tmp_path, load):
+    for name in ("train", "Train", "test"):
+        write(tmp_path / name, cat=1, dog=1)
+    with pytest.raises(ValueError, match="both Train and train: keep one"):
+        load(tmp_path)
+
+
+def test_classes_that_are_called_like_splits(tmp_path, load):
+    write(tmp_path, train=2, bus=1)  # images right inside: vehicles
+    assert load(tmp_path, held_out_per_class=0)["train"].features["label"].names == ["bus", "train"]
+
+
+def test_images_beside_the_splits_are_told(tmp_path, load):
+    write(tmp_path / "train", cat=1, dog=1)
+    write(tmp_path / "test", cat=1, dog=1)
+    write(tmp_path / "unlabelled", part=3)
+    with pytest.warns(UserWarning, match=r"images in unlabelled are no part of a split"):
+        load(tmp_path)
+
+
+def test_order_is_that_of_the_imagefolder_builder(tmp_path, load):
+    names = ["10.png", "2.png", "b.JPG", "a.jpeg", "_x.png", "Z.png", "é.png"]
+    for folder in ("zeta", "alpha", "Beta"):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+        for name in names:
+            Image.new("RGB", (4, 4)).save(tmp_path / "train" / folder / name, format="PNG")
+    ours = load(tmp_path, held_out_per_class=0)["train"]
+    theirs = load_dataset("imagefolder", data_dir=str(tmp_path), cache_dir=tmp_path / "cache", drop_labels=False)[
+        "train"
+    ]
+    assert ours.features == theirs.features and ours["label"][:] == theirs["label"][:]
+    paths = [part.cast_column("image", ImageFeature(decode=False))["image"][:] for part in (ours, theirs)]
+    assert paths[0] == paths[1]

@@ -124,6 +124,7 @@ def test_own_lists_define_their_classes(tmp_path):
     for text, message in (
         ("t/n1/a.jpg 0\nt/n2/b.jpg 0\n", "gives label 0 to n1 and to n2"),
         ("t/n1/a.jpg 0\nt/n2/b.jpg 2\n", "skip 1"),
+        ("t/n1/a.jpg 0\nt/n2/b.jpg 1000000000\n", "skip 1"),
         ("t/n1/a.jpg 0\nt/n1/b.jpg 1\n", "give n1 several labels"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -302,6 +302,9 @@ def test_the_observer_is_told_the_weighted_gap():
     told, of_samples = [], []
 
     class Observer:
+        def measures(self, half_precision):
+            return False
+
         def perturbed_pass(self, norm, cosine, gap):
             told.append((norm, cosine, gap))
 
@@ -332,6 +335,9 @@ def test_the_gaps_of_rows_that_were_left_out_are_zero():
     of_samples = []
 
     class Observer:
+        def measures(self, half_precision):
+            return False
+
         def perturbed_pass(self, *values): ...
 
         def sample_gaps(self, gaps, labels):

@@ -244,6 +244,9 @@ def test_the_observer_is_told_the_same():
         def __init__(self):
             self.told = []
 
+        def measures(self, half_precision):
+            return False
+
         def perturbed_pass(self, *values):
             self.told.append(values)
 
@@ -263,6 +266,9 @@ def test_a_first_pass_at_moved_weights_tells_no_gap():
     told = []
 
     class Observer:
+        def measures(self, half_precision):
+            return False
+
         def perturbed_pass(self, norm, cosine, gap):
             told.append(gap)
 
@@ -429,6 +435,9 @@ def test_cc_sam_for_cosines_tells_the_same_gaps():
     class Observer:
         def __init__(self):
             self.norms, self.gaps = [], torch.zeros(8, dtype=torch.float64)
+
+        def measures(self, half_precision):
+            return False
 
         def perturbed_pass(self, norm, cosine, gap):
             self.norms.append(norm)

@@ -62,7 +62,7 @@ def test_rare_classes_are_perturbed_more():
     for images in (10_001, 1_001, 101):
         norms = []
 
-        def spy(self, offset, norms=norms):
+        def spy(self, offset, measured=False, norms=norms):
             norms.append(None if offset is None else offset.norm().item())
             return moved(self, offset)
 

@@ -1,6 +1,7 @@
 """Accuracies against scikit-learn and by hand, calibration by hand, and test sets that lack classes."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hf_ltsam.metrics.long_tail import (
     LongTailMetrics,
     balanced_accuracy,
     expected_calibration_error,
+    greater_is_better,
     group_accuracies,
     long_tail_metrics,
     overall_accuracy,
@@ -145,7 +147,55 @@ def test_a_diverged_model_is_not_credited_with_class_0():
 def test_as_compute_metrics_of_a_trainer(wrap):
     logits, labels = a_test_set()
     prediction = EvalPrediction(predictions=wrap(logits), label_ids=labels)
-    assert LongTailMetrics(STATISTICS)(prediction) == long_tail_metrics(logits, labels, STATISTICS)
+    expected = long_tail_metrics(logits, labels, STATISTICS)
+    assert LongTailMetrics(STATISTICS)(prediction) == {"accuracy": expected["overall"], **expected}
+
+
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_in_batches(rows, monkeypatch):
+    """As `eval_do_concat_batches=False` gives them, as `batch_eval_metrics` does, and as memory asks for."""
+    logits, labels = a_test_set()
+    whole = LongTailMetrics(STATISTICS)(EvalPrediction(predictions=logits, label_ids=labels))
+    pieces = [slice(i, i + rows) for i in range(0, len(labels), rows)]
+    batches = [(logits[p], np.zeros((1, 7))) for p in pieces], [labels[p] for p in pieces]
+    assert LongTailMetrics(STATISTICS)(EvalPrediction(*batches)) == whole
+    metrics, seen = LongTailMetrics(STATISTICS), []
+    for p in pieces:
+        of_batch = EvalPrediction(torch.tensor(logits[p]), torch.tensor(labels[p]))
+        seen.append(metrics(of_batch, compute_result=p is pieces[-1]))
+    assert seen == [{}] * (len(pieces) - 1) + [whole]
+    other = EvalPrediction(logits[:100], labels[:100])  # of which nothing is left of the first evaluation
+    assert metrics(other, compute_result=True) == LongTailMetrics(STATISTICS)(other) != whole
+    monkeypatch.setattr("hf_ltsam.metrics.decisions.VALUES", rows * logits.shape[1])
+    assert long_tail_metrics(logits, labels, STATISTICS) == {k: v for k, v in whole.items() if k != "accuracy"}
+
+
+def test_of_predicted_classes():
+    logits, labels = a_test_set()
+    expected = long_tail_metrics(logits, labels, STATISTICS)
+    del expected["ece"]
+    classes = EvalPrediction(predictions=predicted_classes(logits), label_ids=labels)
+    assert LongTailMetrics(STATISTICS)(classes) == {"accuracy": expected["overall"], **expected}
+
+
+def test_memory_does_not_grow_with_the_logits():
+    """80 MB of logits, and less than them beside them; it was nine times as much."""
+    logits, labels = np.zeros((200_000, 100), dtype=np.float32), np.arange(200_000) % 100
+    tracemalloc.start()
+    long_tail_metrics(logits, labels, ClassStatistics([30] * 100))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 0.9 * logits.nbytes
+
+
+@pytest.mark.parametrize("prefix", ["", "eval_", "eval_sketch_", "test_"])
+@pytest.mark.parametrize(
+    ("name", "larger"),
+    [("overall", True), ("accuracy", True), ("balanced", True), ("many", True), ("few", True), ("ece", False), ("loss", False),
+     ("nll", False), ("brier", False), ("mean_error", False), ("mce", False), ("my_loss", False), ("piece", True)],
+)  # fmt: skip
+def test_which_value_of_a_metric_is_better(prefix, name, larger):
+    assert greater_is_better(prefix + name) is larger
 
 
 @pytest.mark.parametrize(

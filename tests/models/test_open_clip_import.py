@@ -156,3 +156,22 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Harmful()))
     with pytest.raises(ValueError, match="tiny-harm"):
         load_clip(f"open_clip:tiny-harm/{tmp_path / 'plain.pt'}")
+
+
+@pytest.mark.parametrize(
+    "sibling, name, said",
+    [
+        (True, "plain", True),  # nothing says which activation the file was trained with
+        (True, "quick", False),  # stated by the name
+        (False, "plain", False),  # there is no other one
+    ],
+)
+def test_a_file_under_a_plain_name_may_have_another_activation(sibling, name, said, tmp_path, recwarn):
+    names = {"plain": f"tiny-act-{sibling}", "quick": f"tiny-act-{sibling}-quickgelu"}
+    _, plain = open_clip_checkpoint(tmp_path, names["plain"], architecture())
+    if sibling:
+        open_clip_checkpoint(tmp_path, names["quick"], architecture(quick_gelu=True))
+    file = plain.partition("/")[2]
+    load_clip(f"open_clip:{names[name]}/{file}")
+    warned = [str(w.message) for w in recwarn if "QuickGELU" in str(w.message)]
+    assert len(warned) == said and all(f"open_clip:{names['quick']}/{file}" in text for text in warned)

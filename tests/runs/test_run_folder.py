@@ -166,7 +166,7 @@ def test_what_is_written_is_read_again(run, tmp_path):
 
 def test_a_recipe_must_be_names_and_values():
     assert Recipe.from_text("# x\nseed: 3\n").settings == {"seed": 3}
-    with pytest.raises(TypeError, match="expected names and values, got list"):
+    with pytest.raises(ValueError, match=r"must hold settings.*got a list"):
         Recipe.from_text("- seed")
 
 
@@ -176,8 +176,16 @@ def test_a_recipe_must_be_names_and_values():
 def test_checkpoints_are_in_the_order_of_the_training(run):
     for step in (1000, 20, 300):
         checkpoint(run, step)
-    for name in ("checkpoint-best", "checkpoint-old1", "checkpoint-20-copy", "checkpoint-"):
+    for name in (
+        "checkpoint-best",
+        "checkpoint-old1",
+        "checkpoint-old-1",
+        "checkpoint-",
+        "checkpoint-1a",
+        "checkpoint-1.5",
+    ):
         (run.path / name).mkdir()
+        write(run.path / name / "trainer_state.json", "not even JSON")
     write(run.path / "checkpoint-7", "a file")
     assert list(run.checkpoints) == [20, 300, 1000]
     middle = run.checkpoints[300]

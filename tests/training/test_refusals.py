@@ -53,6 +53,7 @@ SETTINGS = [
     ({"optim": "galore_adamw_layerwise", "optim_target_modules": ["all"]}, ["galore_adamw_layerwise", "adamw_torch"]),
     ({"optim": "lomo"}, ["lomo", "sgd"]),
     ({"optim": "schedule_free_sgd"}, ["schedule_free_sgd", "two places"]),
+    ({"use_liger_kernel": True}, ["use_liger_kernel", "loss per sample"]),
     ({"label_names": ["a", "b"]}, ["label_names", "exactly one"]),
     ({"lr_milestones": [160, 180]}, ["160", "0.8"]),
     ({"lr_gamma": 0.0}, ["lr_gamma", "0.0"]),
@@ -132,6 +133,52 @@ def test_counts_that_do_not_match_the_logits(tmp_path):
         trainer(tmp_path, model, statistics=ClassStatistics([6, 3, 1]))
     with pytest.raises(ValueError, match=r"2 logits .* 3 classes"):  # known only from the first forward pass
         trainer(tmp_path, nn.Linear(4, 2)).train()
+
+
+def test_a_pretrained_head_of_other_classes(tmp_path):
+    model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=1000))
+    with pytest.raises(ValueError, match=r"1000 outputs.*classes 3 to 999.*num_labels=3.*ignore_mismatched_sizes=True"):
+        trainer(tmp_path, model)
+
+
+class Margin(nn.Linear):
+    def forward(self, input, labels):
+        return super().forward(input)
+
+
+class TwoInputs(nn.Linear):
+    def forward(self, input, mask):
+        return super().forward(input)
+
+
+def test_what_forward_asks_for(tmp_path):
+    with pytest.raises(ValueError, match=r"Margin\.forward asks for 'labels'.*labels=None.*margins belong to the loss"):
+        trainer(tmp_path, Margin(4, 3))
+    with pytest.raises(ValueError, match=r"TwoInputs\.forward asks for 'mask'.*it has 'input'.*data_collator"):
+        trainer(tmp_path, TwoInputs(4, 3)).train()
+
+
+PAIRS = {
+    "tensors": torch.utils.data.TensorDataset(
+        torch.stack([d["input"] for d in DATA]), torch.tensor([d["labels"] for d in DATA])
+    ),
+    "tuples": [(d["input"], d["labels"]) for d in DATA],
+}
+
+
+@pytest.mark.parametrize("data", PAIRS.values(), ids=PAIRS)
+def test_samples_without_names(data, tmp_path):
+    """As torchvision's data sets give them; the collator that the message proposes works."""
+    with pytest.raises(ValueError, match=r"A sample .* is a tuple.*data_collator.*'pixel_values'"):
+        trainer(tmp_path, data=data, statistics=ClassStatistics([6, 3, 1])).train()
+    with pytest.raises(ValueError, match="is a tuple"):
+        trainer(tmp_path).evaluate(data)
+    made = trainer(tmp_path, data=data, statistics=ClassStatistics([6, 3, 1]))
+    made.data_collator = lambda samples: {
+        "input": torch.stack([x for x, _ in samples]),
+        "labels": torch.tensor([y for _, y in samples]),
+    }
+    made.train()
 
 
 def test_soft_labels_are_refused(tmp_path):
@@ -257,6 +304,8 @@ def test_numbers_as_text(tmp_path):
 def test_what_only_the_launcher_says():
     from types import SimpleNamespace
 
+    from accelerate.parallelism_config import ParallelismConfig
+
     from hf_ltsam.training.refusals import check_launcher
 
     def launched(
@@ -269,12 +318,18 @@ def test_what_only_the_launcher_says():
         swa=None,
         wanted=None,
         last=False,
+        parallel=None,
+        split_model=False,
     ):
         plugin = SimpleNamespace(fsdp_version=fsdp)
+        accelerator = SimpleNamespace(
+            num_processes=processes, parallelism_config=parallel, state=SimpleNamespace(fsdp_plugin=plugin)
+        )
         return SimpleNamespace(
             is_deepspeed_enabled=deepspeed,
             is_fsdp_enabled=bool(fsdp),
-            accelerator=SimpleNamespace(num_processes=processes, state=SimpleNamespace(fsdp_plugin=plugin)),
+            accelerator=accelerator,
+            model=SimpleNamespace(is_distributed_loading_by_transformers=split_model),
             args=SimpleNamespace(
                 torch_compile=compiled,
                 ascent_size=size,
@@ -290,12 +345,16 @@ def test_what_only_the_launcher_says():
     check_launcher(launched(fsdp=2, processes=2, size=8))
     check_launcher(launched(processes=2, size=7))
     check_launcher(launched(processes=2, last=True))
+    check_launcher(launched(processes=2, parallel=ParallelismConfig(dp_replicate_size=2)))
     for setting, named in [
         ({"deepspeed": True}, "deepspeed"),
         ({"fsdp": 1}, "fsdp_version: 2"),
         ({"fsdp": 2, "swa": 0.5}, "swa_start"),
         ({"wanted": True}, "fsdp is set, but"),
         ({"fsdp": 2, "last": True}, "channels_last=True"),
+        ({"parallel": ParallelismConfig(cp_size=2)}, "cp_size"),
+        ({"parallel": ParallelismConfig(tp_size=2)}, "tp_size"),
+        ({"split_model": True}, "distributed_config"),
         ({"compiled": True, "processes": 2}, "torch_compile"),
         ({"processes": 2, "size": 7, "scope": "step"}, "ascent_size=7.*multiple of 2"),
         ({"processes": 2, "size": 7, "fsdp": 2}, "ascent_size=7.*multiple of 2"),

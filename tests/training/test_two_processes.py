@@ -8,7 +8,7 @@ import pytest
 import torch
 from methods import references
 from methods.references import Problem
-from training.two_processes import METHODS, evaluated, model, run
+from training.two_processes import METHODS, OfTheHead, Recording, evaluated, logs_of_unusual, model, run
 from training.two_ranks import results_of_two_ranks
 
 from hf_ltsam.class_statistics import ClassStatistics
@@ -112,6 +112,19 @@ def test_sharded_micro_batches_have_perturbations_of_their_own(ranks, tmp_path):
     one = run(tmp_path, False, 2, "focal_sam", per_device_train_batch_size=8, rho=0.3)
     for name, value in one["state"].items():
         torch.testing.assert_close(ranks[0]["sharded", "micro"]["state"][name], value, rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case, dtype, kind", [("narrow", torch.bfloat16, Recording), ("head", torch.float32, OfTheHead)]
+)
+def test_sharded_weights_in_few_digits_and_those_that_no_optimizer_holds(case, dtype, kind, ranks, tmp_path):
+    """The norm of what was added, over all shards, and no gradient of what is not trained: as one process has them."""
+    one = logs_of_unusual(tmp_path, dtype, kind, 8)
+    assert all(logs.keys() == ours.keys() for logs, ours in zip(one, ranks[0][case]))
+    for logs, ours in zip(one, ranks[0][case], strict=True):
+        assert ours == pytest.approx(logs, rel=1e-2 if case == "narrow" else 1e-5)
+    assert ("sam_unmoved_share" in one[0]) == (case == "narrow")
 
 
 @pytest.mark.slow

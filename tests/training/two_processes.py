@@ -61,7 +61,8 @@ class _Gradients(TrainerCallback):
         self.trainer = trainer
 
     def on_pre_optimizer_step(self, args, state, control, **_):
-        self.trainer.gradients.append([whole(p.grad).clone() for p in self.trainer.model.parameters()])
+        gradients = [p.grad for p in self.trainer.model.parameters() if p.grad is not None]
+        self.trainer.gradients.append([whole(g).clone() for g in gradients])
 
 
 class Sharded(Recording):
@@ -77,6 +78,54 @@ class Sharded(Recording):
             cpu_ram_efficient_loading=False,
         )
         self.is_fsdp_enabled = True
+
+
+class OfTheHead(Recording):
+    """Its optimizer holds the last layer alone."""
+
+    def create_optimizer(self, model=None):
+        self.optimizer = torch.optim.SGD((self.model if model is None else model).head.parameters(), lr=0.1)
+        return self.optimizer
+
+
+class ShardedOfTheHead(OfTheHead, Sharded):
+    """The same with shards."""
+
+
+class Narrow(nn.Module):
+    """Weights of another type than the samples."""
+
+    def __init__(self, dtype: torch.dtype):
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk, self.head = nn.Linear(6, 7, dtype=dtype), nn.Linear(7, 4, dtype=dtype)
+
+    def forward(self, input):
+        return self.head(torch.tanh(self.trunk(input.to(self.head.weight.dtype))))
+
+
+def logs_of_unusual(folder: Path, dtype: torch.dtype, kind: type[LTSamTrainer], batch: int) -> list[dict[str, float]]:
+    """Norms in the logs of two steps with SAM and a small radius."""
+    args = LTSamConfig(
+        output_dir=str(folder),
+        max_steps=2,
+        per_device_train_batch_size=batch,
+        learning_rate=0.1,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        ddp_backend="gloo" if "RANK" in os.environ else None,
+        method="sam",
+        max_grad_norm=0.5,  # over all gradients there are
+        method_args={"rho": 0.002},
+        tail_threshold=4,
+    )
+    trainer = kind(Narrow(dtype), args, train_dataset=Points())
+    trainer.train()
+    kept = ("sam_eps_norm", "sam_unmoved_share", "grad_norm")
+    return [{name: log[name] for name in kept if name in log} for log in trainer.state.log_history[:2]]
 
 
 # Every method, with what makes its gradient differ from the others'; LPF-SGD's shards would be other samples on each process
@@ -224,6 +273,8 @@ if __name__ == "__main__":
         )
     results["sharded", "micro"] = run(folder, False, 2, "focal_sam", kind=Sharded, rho=0.3)
     results["sharded", "focal_sam", 2] = run(folder, False, 2, "focal_sam", kind=Sharded, ascent_scope="step", rho=0.3)
+    results["narrow"] = logs_of_unusual(folder, torch.bfloat16, Sharded, 4)
+    results["head"] = logs_of_unusual(folder, torch.float32, ShardedOfTheHead, 4)
     results["resumed"] = {method: resumed(folder, method) for method in ("sam", "msam", "looksam", "friendly_sam")}
     torch.save(results, folder / f"rank{torch.distributed.get_rank()}.pt")
     torch.distributed.destroy_process_group()

@@ -31,6 +31,7 @@ from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.cli.train.train import build_trainer, finish, train
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.curvature import CurvatureSettings
+from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.folder import EVALUATION, RECORD, SHARPNESS, RunFolder
 from hf_ltsam.runs.record import RunRecord
@@ -103,10 +104,12 @@ def run_demo(folder: Path, seeds: int, epochs: int | None = None) -> dict[str, l
         page = write_report([read_run(run) for seeds_of in runs.values() for run in seeds_of], folder / "report")
     print_table(console, records, errors)
     checkpoint = run_folder(folder, title, 0)
-    console.print(f"report      {page}")
-    console.print(f"checkpoint  {checkpoint} (loaded again with AutoModelForImageClassification: the same logits)")
-    console.print(f"metrics     {checkpoint / RECORD}, and one for every other run")
-    console.print(f"corruptions {folder / 'digits_c.json'} (error of every run under each)")
+    console.print(f"report      {terminal(str(page))}")
+    console.print(
+        f"checkpoint  {terminal(str(checkpoint))} (loaded again with AutoModelForImageClassification: the same logits)"
+    )
+    console.print(f"metrics     {terminal(str(checkpoint / RECORD))}, and one for every other run")
+    console.print(f"corruptions {terminal(str(folder / 'digits_c.json'))} (error of every run under each)")
     console.print(f"time        {time.perf_counter() - started:.0f} s")
     print_next_commands(console, folder / "digits", checkpoint)
     return records

@@ -19,8 +19,8 @@ from hf_ltsam.cli.evaluate.images import Corruption, TestImages
 from hf_ltsam.cli.evaluate.sets import DIGITS, SUFFIX, Places, find_sets
 from hf_ltsam.data.decoding import encoded_images
 from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.metrics.corruption import mean_error
-from hf_ltsam.models.views import Preprocessing
 from hf_ltsam.runs.files import write_json
 from hf_ltsam.runs.folder import EVALUATION_RESULTS
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, load_checkpoint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from dataset_builders.sources.class_table import class_table
 from hf_ltsam.class_statistics import check_label_range
+from hf_ltsam.data.class_columns import class_names_in, with_classes
+from hf_ltsam.data.class_names import comparable, some
 from hf_ltsam.data.labels import LABEL_NAMES, class_label_columns, read_label_column
 
 
@@ -64,7 +66,12 @@ def match_classes(
         return LabelMap(tuple(range(num_classes)), "labels taken by number: the model names no classes")
     if tuple(model_names) == tuple(set_names):
         return LabelMap(tuple(range(num_classes)))
-    canonical = _comparable(model_names, set_names, keys or {})
+    canonical = comparable(model_names, set_names, keys)
+    if canonical is None:
+        twice = next(name for several in (model_names, set_names) for name in several if several.count(name) > 1)
+        raise ValueError(
+            f"Two classes are called {twice!r}, so classes cannot be matched by name: give them different names."
+        )
     where = {canonical(name): c for c, name in enumerate(model_names)}
     model_class = tuple(where.get(canonical(name), -1) for name in set_names)
     _check_known(model_class, model_names, set_names, only_known)
@@ -83,14 +90,17 @@ def labels_of(dataset: Dataset, model_names: Sequence[str] | None, name: str) ->
         columns = matching or columns
     if len(columns) > 1:
         raise ValueError(f"{name} has several columns of classes ({', '.join(columns)}): keep one of them.")
+    names: tuple[str, ...] | None
     if columns:
         names = tuple(dataset.features[columns[0]].names)
         labels = read_label_column(dataset, columns[0])
     else:
-        numbers = [column for column in LABEL_NAMES if column in dataset.column_names]
-        if not numbers:
+        plain = [column for column in LABEL_NAMES if column in dataset.column_names]
+        if not plain:
             raise ValueError(f"{name} has no column of labels among {', '.join(dataset.column_names)}: name it label.")
-        names, labels = None, read_label_column(dataset, numbers[0])
+        are_numbers_alone = "int" in str(getattr(dataset.features[plain[0]], "dtype", ""))
+        names = None if are_numbers_alone else class_names_in(dataset, plain[0])
+        labels = read_label_column(dataset if names is None else with_classes(dataset, plain[0], names), plain[0])
     if len(labels) and int(labels.min()) < 0:
         raise ValueError(f"{name} is not labelled (it has the label -1): nothing can be measured on it.")
     return labels, names
@@ -123,39 +133,20 @@ def imagenet_keys() -> dict[str, str]:
     return dict(zip(table.names, table.keys))
 
 
-def _comparable(model_names: Sequence[str], set_names: Sequence[str], keys: Mapping[str, str]) -> Callable[[str], str]:
-    """A spelling that does not tell apart what people write for one class, unless that mixes up two classes."""
-
-    def plain(name: str) -> str:
-        return keys.get(name, name)
-
-    def loose(name: str) -> str:
-        return plain(name).casefold().replace("_", " ").replace("-", " ").strip()
-
-    names = (model_names, set_names)
-    for spelling in (loose, plain):
-        if all(len({spelling(name) for name in several}) == len(several) for several in names):
-            return spelling
-    twice = next(name for several in names for name in several if several.count(name) > 1)
-    raise ValueError(
-        f"Two classes are called {twice!r}, so classes cannot be matched by name: give them different names."
-    )
-
-
 def _check_known(
     model_class: Sequence[int], model_names: Sequence[str], set_names: Sequence[str], only_known: bool
 ) -> None:
     unknown = [name for name, c in zip(set_names, model_class) if c < 0]
     if not unknown or (only_known and len(unknown) < len(model_class)):
         return
-    counts = f"The model has {len(model_names)} classes ({_some(model_names)}), the set {len(set_names)}"
+    counts = f"The model has {len(model_names)} classes ({some(model_names)}), the set {len(set_names)}"
     if len(unknown) == len(model_class):
         raise ValueError(
-            f"{counts} ({_some(set_names)}), and no name is in both. If they are the same classes, give the model's "
+            f"{counts} ({some(set_names)}), and no name is in both. If they are the same classes, give the model's "
             "id2label (config.json) the set's names; otherwise this model cannot be tested on this set."
         )
     raise ValueError(
-        f"{counts}, of which it does not know {len(unknown)}: {_some(unknown)}. "
+        f"{counts}, of which it does not know {len(unknown)}: {some(unknown)}. "
         "--only_known_classes leaves their images out; or correct the names in the model's id2label (config.json)."
     )
 
@@ -176,7 +167,3 @@ def _note(model_class: Sequence[int], model_names: Sequence[str], set_names: Seq
             f"{len(present)} of the model's {len(model_names)} classes occur; predictions range over all of them"
         )
     return "; ".join(notes)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")

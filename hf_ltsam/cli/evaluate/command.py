@@ -23,8 +23,9 @@ from dataset_builders.corruptions import CORRUPTIONS, SEVERITIES
 from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings, evaluate, process_device
 from hf_ltsam.cli.evaluate.sets import Places, TestSet, find_sets, set_names
 from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.data.preprocessing import TEST_TIME
 from hf_ltsam.metrics.corruption import Baseline
-from hf_ltsam.models.views import TEST_TIME
+from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.folder import EVALUATION, EVALUATION_RESULTS
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, check_model_name, load_checkpoint
@@ -166,13 +167,13 @@ def _show(results: Results, names: Sequence[str], files: Sequence[Path]) -> None
         fractions = [overall, *(entry["groups"].get(group) for group in GROUPS), entry.get("mean_error")]
         shown = ["-" if fraction is None else f"{100 * fraction:.1f}" for fraction in fractions]
         mce = entry.get("mce")
-        table.add_row(short(name), *shown, "-" if mce is None else f"{mce:.1f}")
+        table.add_row(terminal(short(name)), *shown, "-" if mce is None else f"{mce:.1f}")
         relative |= {entry["relative_to"]} if mce is not None else set()
     console = Console()
     console.print(table)
     if relative:
-        console.print(f"mCE is relative to {', '.join(sorted(relative))}.", highlight=False)
+        console.print(f"mCE is relative to {terminal(', '.join(sorted(relative)))}.", highlight=False)
     if results.header["class_statistics"] is None:
         console.print("No class statistics lie beside the model, so there are no accuracies by group.")
     for file in files:
-        console.print(f"  {file}", soft_wrap=True, highlight=False)
+        console.print(f"  {terminal(str(file))}", soft_wrap=True, highlight=False)

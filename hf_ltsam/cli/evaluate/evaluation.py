@@ -20,9 +20,9 @@ from hf_ltsam.cli.evaluate.sets import TestSet
 from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.decoding import encoded_images
 from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.data.preprocessing import check_test_time
 from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, require
 from hf_ltsam.metrics.corruption import ALEXNET, SEVERITIES, Baseline, corruption_summary
-from hf_ltsam.models.views import check_test_time
 from hf_ltsam.runs.shift.checkpoint import Checkpoint
 from hf_ltsam.runs.shift.results import Cell, Results, measured
 from hf_ltsam.training.prediction import predict_classes
@@ -37,7 +37,7 @@ class EvaluationSettings:
     Args:
         corruptions, severities: of -C sets.
         seed: of corruptions that are made on the fly.
-        test_time: a name in `hf_ltsam.models.views.TEST_TIME`.
+        test_time: a name in `hf_ltsam.data.preprocessing.TEST_TIME`.
         only_known_classes: leave out images of classes that the model does not know.
         batch_size, num_workers: of every process; they change no number. `num_workers` None: by the cores there are.
     """

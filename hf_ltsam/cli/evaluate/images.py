@@ -14,7 +14,7 @@ from dataset_builders.corruptions import corrupt
 from dataset_builders.corruptions.transform import as_in_imagenet_c
 from hf_ltsam.data.decoding import decode_image
 from hf_ltsam.data.keys import random_key
-from hf_ltsam.models.views import Preprocessing
+from hf_ltsam.data.preprocessing import Preprocessing
 
 LARGE = 224  # pixels; of the images of ImageNet-C: Hendrycks & Dietterich 2019
 
@@ -49,7 +49,7 @@ class TestImages:
         encoded: one column, "image", not decoded.
         rows: those that count, in this order.
         see: the model's preprocessing.
-        test_time: a name in `hf_ltsam.models.views.TEST_TIME`.
+        test_time: a name in `hf_ltsam.data.preprocessing.TEST_TIME`.
         corruption: made here; None: none.
         cropped: whether the images come as ImageNet-C's do, at the size that a model sees.
     """

@@ -15,7 +15,8 @@ from dataset_builders.catalogue import SETS, evaluation_sets
 from dataset_builders.corruptions.manifest import FILE_NAME as MANIFEST
 from dataset_builders.corruptions.manifest import read_manifest
 from dataset_builders.corruptions.reader import load_corrupted
-from dataset_builders.folders import load_image_folder
+from dataset_builders.folders import load_class_folders, load_image_folder, split_folders
+from hf_ltsam.data.class_names import check_parquet_names
 from hf_ltsam.hyperparameters import nearest
 
 SUFFIX = "_c"  # of a name: the corruptions of what stands before it
@@ -194,9 +195,15 @@ def _load_folder(folder: Path) -> Dataset:
     parquet = (sorted(folder.rglob(f"{split}*.parquet")) for split in ("test", "validation", "val", ""))
     files = next((found for found in parquet if found), None)
     if files:
+        check_parquet_names(files)
         return load_dataset("parquet", data_files=[str(file) for file in files], split="train")
-    splits = load_image_folder(folder, None if (folder / "train").is_dir() else 0)
-    return next(splits[split] for split in ("test", "validation", "train") if split in splits)
+    folders = split_folders(folder)
+    if folders == {"train": folder}:
+        return load_class_folders(folder)
+    if "train" not in folders:
+        return load_class_folders(folders.get("test") or folders["validation"])
+    splits = load_image_folder(folder)
+    return splits["test" if "test" in splits else "validation"]
 
 
 def _load_from_hub(name: str) -> Dataset:

@@ -26,6 +26,7 @@ from hf_ltsam.cli.reproduce.results import ended_runs, shown, write_table
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns, read_table
 from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.recipe_tables import table_names
 from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.report import write_report
@@ -87,7 +88,7 @@ def reproduce(
     failed = _run(chosen, runs, jobs, root, options)
     page = _report(chosen, root)
     write_table(root, chosen, options)  # with the figure
-    Console().print(f"{root / 'table.md'}, {page}", soft_wrap=True, highlight=False)
+    Console().print(terminal(f"{root / 'table.md'}, {page}"), soft_wrap=True, highlight=False)
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(str(run.log) for run in failed)}.")
 
@@ -202,7 +203,7 @@ def _run(table: TableOfRuns, runs: list[RowRun], jobs: int, root: Path, options:
     console, failed = Console(), list[RowRun]()
     waiting = [run for run in runs if run.result is None]
     left = len(waiting)
-    console.print(f"{table.title}: {len(runs)} runs, {left} to go", soft_wrap=True, highlight=False)
+    console.print(f"{terminal(table.title)}: {len(runs)} runs, {left} to go", soft_wrap=True, highlight=False)
 
     def ended(run: RowRun, status: int) -> None:
         nonlocal left
@@ -210,7 +211,9 @@ def _run(table: TableOfRuns, runs: list[RowRun], jobs: int, root: Path, options:
         result = run.result if status == 0 else None
         failed.extend([] if result else [run])
         outcome = shown(result) if result else f"failed with status {status}: {run.last_words()}"
-        console.print(f"{run.row.name} seed {run.seed}: {outcome} ({left} to go)", soft_wrap=True, highlight=False)
+        console.print(
+            terminal(f"{run.row.name} seed {run.seed}: {outcome} ({left} to go)"), soft_wrap=True, highlight=False
+        )
         write_table(root, table, options)
 
     signal.signal(signal.SIGTERM, _stop)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns
+from hf_ltsam.runs.escaping import markdown_code, markdown_text
 from hf_ltsam.runs.files import write_json, write_whole
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.recipe_tables import GROUPS
@@ -77,7 +78,7 @@ def _percent(record: RunRecord, name: str) -> float | None:
 def _markdown(
     table: TableOfRuns, rows: Sequence[Mapping[str, Any]], records: Sequence[RunRecord], options: Sequence[str]
 ) -> list[str]:
-    lines = [f"# {table.title}", "", f"Published: {table.source}", ""]
+    lines = [f"# {markdown_text(table.title)}", "", f"Published: {markdown_text(table.source)}", ""]
     lines += [
         "Accuracy in %, mean ± standard deviation over seeds, after the last epoch; in brackets what was published.",
         "Seconds: of one training.",
@@ -86,8 +87,8 @@ def _markdown(
     lines += [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
     lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
     facts = {
-        "Given to every training": [shlex.join(options)] if options else [],
-        "Hardware": sorted({record.hardware for record in records}),
+        "Given to every training": [markdown_code(shlex.join(options))] if options else [],
+        "Hardware": sorted({markdown_text(record.hardware) for record in records}),
         "Versions": sorted({_versions(record) for record in records}),
     }
     return [*lines, "", *(f"{name}: {'; '.join(values)}" for name, values in facts.items() if values)]
@@ -96,7 +97,7 @@ def _markdown(
 def _cells(row: Mapping[str, Any]) -> list[str]:
     published = row["published"] or {}
     accuracies = [_beside(_spread(row["accuracies"][name], 2), published.get(name)) for name in GROUPS]
-    return [f"`{row['row']}`", *accuracies, str(len(row["seeds"])), _spread(row["seconds"], 0)]
+    return [markdown_code(row["row"], cell=True), *accuracies, str(len(row["seeds"])), _spread(row["seconds"], 0)]
 
 
 def _beside(ours: str, published: float | None) -> str:
@@ -109,4 +110,4 @@ def _spread(values: Sequence[float | None], digits: int) -> str:
 
 
 def _versions(record: RunRecord) -> str:
-    return ", ".join(f"{name} {record.versions[name]}" for name in _PACKAGES if name in record.versions)
+    return ", ".join(f"{name} {markdown_text(record.versions[name])}" for name in _PACKAGES if name in record.versions)

@@ -20,6 +20,7 @@ from hf_ltsam.runs.folder import RECIPE, RunFolder
 from hf_ltsam.runs.processes import PARENT
 from hf_ltsam.runs.recipes import find_recipe
 from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.secrets import without_secrets
 from hf_ltsam.training.checkpoint_folders import last_checkpoint
 from hf_ltsam.training.folder_lock import FolderInUseError, folder_lock
 
@@ -124,7 +125,16 @@ class RowRun:
         if not self.row.settings and not self.row.parts:
             return self.row.recipe
         path = self.root / "recipes" / f"{self.row.name}.yaml"
-        text = yaml.safe_dump({"inherits": self._inherited(), **self.row.settings}, sort_keys=False)
+        settings = {"inherits": self._inherited(), **self.row.settings}
+        secret = next(
+            (name for name, value in settings.items() if without_secrets({name: value}) != {name: value}), None
+        )
+        if secret is not None:
+            raise ValueError(
+                f"The table sets {secret} to a secret, which would be copied beside the runs: set HF_TOKEN, or the "
+                "variable of whatever needs it, in the environment in its place."
+            )
+        text = yaml.safe_dump(settings, sort_keys=False)
         if not path.is_file() or path.read_text() != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)

@@ -18,6 +18,7 @@ from rich.table import Table
 from hf_ltsam.cli.sharpness.analysis import analyse
 from hf_ltsam.cli.sharpness.options import parse_options
 from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.files import mapping, read_json
 from hf_ltsam.runs.sharpness.figures import save_figures
 from hf_ltsam.runs.sharpness.records import summary
@@ -41,15 +42,15 @@ def show(path: Path, figures: Sequence[Path]) -> None:
     if results.get("spectra"):
         table = Table("", "images", "loss", "lam_max", "lam_min", "min/max", "max/min", "trace")
         for name, record in results["spectra"].items():
-            table.add_row(name, *summary(record))
+            table.add_row(terminal(name), *summary(record))
         console.print(table)
         console.print("min/max: |lam_min / lam_max| (Rangwani et al. 2022); max/min: its inverse (Lyu et al. 2025).")
     for record in results.get("sharpness", {}).values():
         low, high = (record["suggested"][end] for end in ("low", "high"))
         console.print(f"rho to try: {_radius(low)} to {_radius(high)}")
-    console.print(f"Results: {path}", soft_wrap=True)
+    console.print(f"Results: {terminal(str(path))}", soft_wrap=True)
     for figure in figures:
-        console.print(f"Figure:  {figure}", soft_wrap=True)
+        console.print(f"Figure:  {terminal(str(figure))}", soft_wrap=True)
 
 
 def _radius(rho: float | None) -> str:

@@ -24,6 +24,8 @@ from hf_ltsam.cli.option_names import underscored
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
+from hf_ltsam.runs.record import hub_name
+from hf_ltsam.runs.secrets import without_secrets
 
 HELP = "`ltsam train --help` lists all options."
 CHOSEN_BY_NAME = ("method", "loss", "adapter", "second_stage")
@@ -113,10 +115,12 @@ def with_recipe(
 
 
 def run_of(settings: Mapping[str, Any], words: Sequence[str], program: str = "train") -> Run:
-    """The dataclasses that settings become; from here on a token for the Hub is nowhere but in the configuration."""
+    """The dataclasses that settings become; from here on a secret is nowhere but in them."""
     model, data, stage, config = _parser(program).parse_dict({"hub_token": None, **settings})
-    shown = {name: value for name, value in settings.items() if name != "hub_token"}
-    return Run(model, data, stage, config, shown, _without_token(words), program)
+    shown = without_secrets({name: value for name, value in settings.items() if name != "hub_token"})
+    names = {"dataset": hub_name(data.dataset), "model": hub_name(model.model) if model.pretrained else None}
+    hub = {kind: name for kind, name in names.items() if name is not None}
+    return Run(model, data, stage, config, shown, _without_token(words), program, hub)
 
 
 def options_of(settings: Mapping[str, Any], recipe: str | Path | None = None, program: str = "train") -> list[str]:
@@ -244,12 +248,12 @@ def _without_token(words: Sequence[str]) -> tuple[str, ...]:
     """The command line as it may be shown to anybody: whoever repeats it uses a token of their own."""
     kept: list[str] = []
     skip = False
-    for word in words:
-        name, equals, _ = underscored(word).partition("=")
+    for word in map(underscored, words):
+        name, equals, _ = word.partition("=")
         if not skip and name != "--hub_token":
             kept.append(word)
         skip = name == "--hub_token" and not equals
-    return tuple(kept)
+    return tuple(without_secrets(kept))
 
 
 def _refuse(word: str, options: Iterable[str]) -> NoReturn:

@@ -11,11 +11,11 @@ from hf_ltsam.cli.train.model import OURS
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import check_data
 from hf_ltsam.cli.user_errors import check_choice
+from hf_ltsam.data.preprocessing import check_test_time
 from hf_ltsam.models.class_vectors import STARTS
 from hf_ltsam.models.clip_source import OPEN_CLIP
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.models.resnet_cifar import HEADS
-from hf_ltsam.models.views import check_test_time
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.folder import RECORD, RunFolder
 from hf_ltsam.runs.hub import check_token, require_network

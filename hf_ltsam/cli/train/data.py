@@ -13,8 +13,10 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from hf_ltsam.cli.train.model import ImageFormat, Normalisation
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import Splits
+from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.decoding import decode_image, decode_images, encoded_images, unreadable_images
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
+from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.data.transforms import image_transform, on_the_fly, short_side_of
 
 SMALL = 64  # pixels: images up to this side are decoded once and kept in memory
@@ -22,14 +24,12 @@ SMALL = 64  # pixels: images up to this side are decoded once and kept in memory
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Data sets of `{"pixel_values": float32 (C, H, W), "labels": int}`, normalised by mean and std per channel."""
+    """Data sets of `{"pixel_values": float32 (C, H, W), "labels": int}`."""
 
     train: Any
     test: Any
-    mean: Sequence[float]
-    std: Sequence[float]
     plain_train: Any  # the training images as the test would see them, not augmented
-    short_side: int | None  # to which test images are scaled before the centre is kept; None: they are not scaled
+    preprocessing: Preprocessing  # of the test
 
 
 def prepare(
@@ -48,13 +48,18 @@ def prepare(
         ValueError: images that cannot be decoded (named), or that need a size and have none.
     """
     size = wanted.size if arguments.image_size is None else arguments.image_size
-    if size is None:
-        _require_small(splits.train, arguments.image_column)
     pixels = wanted.normalisation
     if arguments.normalisation != "auto":
         pixels = CUSTOMARY_NORMALISATION[arguments.normalisation]
     if size is None or size <= SMALL:
-        return _in_memory(splits, arguments, ImageFormat(size, pixels), seed, progress)
+        try:
+            if size is None:
+                _require_small(splits.train, arguments.image_column)
+            return _in_memory(splits, arguments, ImageFormat(size, pixels), seed, progress)
+        except BadImageError:  # the first of perhaps many
+            way_on = "it needs --check_images true."
+            _refuse_unreadable([splits.train, splits.test], arguments.image_column, progress, way_on)
+            raise
     imagenet = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD))
     return _on_the_fly(splits, arguments, size, pixels or imagenet, progress)
 
@@ -70,6 +75,7 @@ def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed
         for split in (splits.train, splits.test)
     )
     mean, std = form.normalisation or normalisation(train)
+    height, width = test.shape[2:]
     train = train.contiguous(memory_format=torch.channels_last)  # as `InMemoryImages` keeps them: one copy for both
     return TrainingData(
         InMemoryImages(
@@ -85,10 +91,8 @@ def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed
             arguments.operations,
         ),
         InMemoryImages(test, splits.test_labels, mean, std, augment=False),
-        mean,
-        std,
         InMemoryImages(train, splits.train_labels, mean, std, augment=False),
-        form.size,
+        Preprocessing(height, width, form.size or min(height, width), tuple(mean), tuple(std)),
     )
 
 
@@ -114,17 +118,19 @@ def _on_the_fly(
         )
     if arguments.check_images:
         unchecked = [splits.test] if splits.train_is_readable else [splits.train, splits.test]
-        _refuse_unreadable(unchecked, arguments.image_column, progress)
-    train, plain_train, test = (
-        on_the_fly(
-            split,
-            image_column=arguments.image_column,
-            label_column=splits.label_column,
-            transform=image_transform(size, mean, std, augment, short_side, arguments.color_jitter),
+        way_on = "--check_images false skips this check."
+        _refuse_unreadable(unchecked, arguments.image_column, progress, way_on)
+    augmented = image_transform(size, mean, std, True, short_side, arguments.color_jitter)
+    preprocessing = Preprocessing(size, size, short_side, mean, std)
+    train, test, plain_train = (
+        on_the_fly(split, transform, arguments.image_column, splits.label_column)
+        for split, transform in (
+            (splits.train, augmented),
+            (splits.test, preprocessing),
+            (splits.train, preprocessing),
         )
-        for split, augment in ((splits.train, True), (splits.train, False), (splits.test, False))
     )
-    return TrainingData(train, test, mean, std, plain_train, short_side)
+    return TrainingData(train, test, plain_train, preprocessing)
 
 
 def _require_small(split: Dataset, image_column: str | None) -> None:
@@ -137,11 +143,11 @@ def _require_small(split: Dataset, image_column: str | None) -> None:
         )
 
 
-def _refuse_unreadable(splits: Sequence[Dataset], image_column: str | None, progress: bool) -> None:
+def _refuse_unreadable(splits: Sequence[Dataset], image_column: str | None, progress: bool, way_on: str) -> None:
     messages = [message for split in splits for message in unreadable_images(split, image_column, progress)]
     if messages:
         total = (
             f"Unreadable images in all: {len(messages)}. --on_bad_image skip trains without those of the training split; "
-            "--check_images false skips this check."
+            f"{way_on}"
         )
         raise ValueError("\n".join([*messages[:10], total]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +12,23 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModelForImageClassification,
-    CLIPImageProcessor,
     PreTrainedModel,
 )
-from transformers.image_utils import PILImageResampling
+from transformers.utils import logging
 
 from hf_ltsam import CifarResNetConfig
 from hf_ltsam.cli.train.settings import ModelArguments
+from hf_ltsam.data.class_names import Names, comparable, contradiction, names_of_model
+from hf_ltsam.data.preprocessing import saved_image_processor
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.class_vectors import FROM_IMAGES
-from hf_ltsam.models.clip_source import is_clip
+from hf_ltsam.models.classifier import classifier_of
+from hf_ltsam.models.clip_source import OPEN_CLIP, is_clip
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.training.training_set import without_adapter
+
+logger = logging.get_logger(__name__)
 
 OURS = "cifar_resnet"
 SCALE = 25.0  # of a cosine head on a pretrained model; LIFT (Shi et al. 2024)
@@ -89,16 +93,56 @@ def _cifar_resnet(arguments: ModelArguments, labels: dict[str, Any], num_channel
 
 
 def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: dict[str, Any]) -> PreTrainedModel:
-    is_timm = AutoConfig.from_pretrained(arguments.model).model_type == "timm_wrapper"
+    stored = AutoConfig.from_pretrained(arguments.model)
+    is_timm, before = stored.model_type == "timm_wrapper", names_of_model(stored.id2label)
     if is_timm:
         labels = {**labels, "num_labels": len(class_names)}  # others count id2label
     if arguments.pretrained:
-        model = AutoModelForImageClassification.from_pretrained(arguments.model, ignore_mismatched_sizes=True, **labels)
+        _tell_dtype(arguments.model, stored.dtype)
+        model = AutoModelForImageClassification.from_pretrained(
+            arguments.model, dtype=torch.float32, ignore_mismatched_sizes=True, **labels
+        )
     else:
-        model = AutoModelForImageClassification.from_config(AutoConfig.from_pretrained(arguments.model, **labels))
+        config = AutoConfig.from_pretrained(arguments.model, **labels)
+        model = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     if is_timm:
         model.config.label_names = list(class_names)  # which it saves in place of id2label
+    if arguments.pretrained and before is not None and len(before) == len(class_names):
+        _follow_names(model, before, class_names, arguments.model)
     return model
+
+
+def _tell_dtype(name: str, stored: torch.dtype | None) -> None:
+    if stored not in (None, torch.float32):
+        logger.warning(
+            f"{name} is stored in {str(stored).removeprefix('torch.')}. Its weights are trained and saved in float32: in "
+            "less, small updates and perturbations vanish. --bf16 true keeps the passes fast."
+        )
+
+
+def _follow_names(model: PreTrainedModel, before: Names, class_names: Sequence[str], name: str) -> None:
+    """Put the rows of a pretrained classifier into the order of the data set's names; rows of other names fill up."""
+    c, spelling = contradiction(before, class_names), comparable(before, class_names)
+    if c is None or spelling is None:
+        return
+    difference = (
+        f"--model {name} numbers classes otherwise than the data set: class {c} is {before[c]!r} there and "
+        f"{class_names[c]!r} here"
+    )
+    try:
+        classifier = classifier_of(model, len(class_names))
+    except ValueError:
+        warnings.warn(f"{difference}. Its classifier starts from rows of other classes.", stacklevel=2)
+        return
+    warnings.warn(f"{difference}. The rows of its classifier follow the names.", stacklevel=2)
+    row = {spelling(known): k for k, known in enumerate(before)}
+    rows = [row.get(spelling(wanted)) for wanted in class_names]
+    left_over = iter(sorted(set(row.values()) - set(rows)))
+    order = torch.tensor([next(left_over) if k is None else k for k in rows])
+    with torch.no_grad():
+        for weights in classifier.parameters():
+            if weights.ndim and len(weights) == len(order):  # the scale of a cosine head is one number
+                weights.copy_(weights[order])
 
 
 def _clip(
@@ -109,6 +153,8 @@ def _clip(
         raise ValueError(
             f"--pretrained false: without its weights {arguments.model} is a plain ViT, without text features."
         )
+    if not arguments.model.startswith(OPEN_CLIP):  # whose files do not say
+        _tell_dtype(arguments.model, AutoConfig.from_pretrained(arguments.model).dtype)
     init = arguments.init or "text"
     names = list(class_names) if arguments.prompt_names is None else _lines(arguments.prompt_names, len(class_names))
     model = ClipForLongTail.from_clip(
@@ -194,7 +240,7 @@ def wanted_format(arguments: ModelArguments) -> ImageFormat:
     """
     if arguments.model == OURS:
         return ImageFormat()
-    stated = AutoImageProcessor.from_pretrained(arguments.model).to_dict()
+    stated = saved_image_processor(arguments.model).to_dict()
     if "data_config" in stated:  # timm's
         timm = stated["data_config"]
         return ImageFormat(timm["input_size"][-1], (tuple(timm["mean"]), tuple(timm["std"])))
@@ -203,27 +249,6 @@ def wanted_format(arguments: ModelArguments) -> ImageFormat:
             f"The image processor of {arguments.model} states no mean and deviation: choose another model."
         )
     return ImageFormat(_side(stated, arguments.model), (tuple(stated["image_mean"]), tuple(stated["image_std"])))
-
-
-def image_processor(
-    height: int, width: int, short_side: int | None, mean: Sequence[float], std: Sequence[float]
-) -> CLIPImageProcessor:
-    """The image processor beside the saved weights: `pipeline("image-classification", model=FOLDER)` sees what the test saw.
-
-    Pipelines make colour images: a model of one channel needs images of one channel from elsewhere.
-
-    Args:
-        height, width: of what the model sees, in pixels: the centre of the image.
-        short_side: to which images are scaled before that; None: to the height or width, whichever is less, which leaves
-            images as large as those of the training as they are.
-    """
-    return CLIPImageProcessor(
-        size={"shortest_edge": short_side or min(height, width)},
-        resample=PILImageResampling.BILINEAR,
-        crop_size={"height": height, "width": width},
-        image_mean=list(mean),
-        image_std=list(std),
-    )
 
 
 def _side(stated: dict[str, Any], model: str) -> int:

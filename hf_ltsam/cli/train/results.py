@@ -18,9 +18,10 @@ from hf_ltsam.cli.train.checks import resume_point
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.identity import describe
-from hf_ltsam.runs.record import RunRecord, installed_versions, split_results
+from hf_ltsam.runs.record import RunRecord, chance_level, installed_versions, shortcomings, split_results
 
 
 def save_recipe(run: Run) -> Path:
@@ -41,7 +42,7 @@ def record_of(
     """The content of `metrics.json`.
 
     Args:
-        test: logits and labels of the test split.
+        test: of the test split, as `predict_test` gives it.
         train: the metrics that training returned; its times are kept. Of a resumed run they count from the resume on.
         second_stage: its name, hyper-parameters and first stage, of a second stage.
     """
@@ -58,6 +59,7 @@ def record_of(
         weight_averaging=trainer.averaging.settings if trainer.averaging else {},
         model=asdict(run.model),
         data={**asdict(run.data), "training_labels_sha256": label_fingerprint(splits.train_labels)},
+        hub=dict(run.hub),
         timing=timing(train),
         resumed=bool(resume_point(run.config)),
         hardware=hardware(trainer),
@@ -88,10 +90,14 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     accuracies = {"overall": result["overall"], **result["groups"]}
     table.add_row(*(f"{100 * accuracies[c.header]:.2f}" if c.header in accuracies else "-" for c in table.columns))
     console = Console()
-    what = f"{record.method['name']} with {record.loss['name']}"
+    what = terminal(f"{record.method['name']} with {record.loss['name']}")
     if record.second_stage:
-        what = f"{record.second_stage['name']} on {record.second_stage['first_stage']['folder']}"
+        what = terminal(f"{record.second_stage['name']} on {record.second_stage['first_stage']['folder']}")
     when = "with the averaged weights" if record.weight_averaging else "after the last epoch"
     console.print(f"{what}, accuracy in % on {result['samples']} test images {when}:")
     console.print(table)
-    console.print(f"Weights, metrics.json, predictions.json and recipe.yaml are in {folder}")
+    console.print(f"Chance level: {100 * chance_level(len(result['per_class'])):.2f}")
+    losses = [entry["loss"] for entry in RunFolder(Path(folder)).log_history if "loss" in entry]
+    for remark in shortcomings(record, losses):
+        console.print(f"Warning: {terminal(remark)}", soft_wrap=True, highlight=False)
+    console.print(f"Weights, metrics.json, predictions.json and recipe.yaml are in {terminal(str(folder))}")

@@ -16,8 +16,10 @@ from hf_ltsam.cli.train.data import prepare
 from hf_ltsam.cli.train.model import adapted, image_format
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits
+from hf_ltsam.data.class_names import compare_names, names_of_model
 from hf_ltsam.runs.folder import CHECKPOINT, RECIPE, RunFolder
 from hf_ltsam.runs.model import load_run
+from hf_ltsam.training.training_set import without_adapter
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,17 @@ class SavedRun:
         return prepare(self.splits, settings, wanted, self.run.config.seed, progress).plain_train
 
     def model(self, folder: Path | None = None) -> nn.Module:
-        """The model of this folder, or of another checkpoint of the run; what was trained requires gradients."""
+        """The model of this folder, or of another checkpoint of the run; what was trained requires gradients.
+
+        Raises:
+            ValueError: it numbers the same classes otherwise than the data.
+        """
         model = load_run(self.folder.path if folder is None else folder, trainable=True)
+        config = getattr(without_adapter(model), "config", None)
+        names = names_of_model(getattr(config, "id2label", None))
+        if names is not None:
+            whose = (f"the model in {self.folder.path}", "the data set")
+            compare_names(names, self.splits.class_names, whose, "--dataset PATH names the data of the training.")
         return adapted(model, self.run.model) if self.run.model.adapter == FULL else model
 
     def checkpoints(self) -> list[RunFolder]:

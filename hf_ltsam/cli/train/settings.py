@@ -12,7 +12,8 @@ from typing import Any
 
 from hf_ltsam import LTSamConfig
 from hf_ltsam.data.in_memory.randaugment import RandAugment
-from hf_ltsam.models.views import TEST_TIME
+from hf_ltsam.data.preprocessing import TEST_TIME
+from hf_ltsam.hyperparameters import require_finite
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ class ModelArguments:
         default=5, metadata={"help": "Power iterations for that in every training step (Zhou et al. 2023b: 5)."}
     )
 
+    def __post_init__(self) -> None:
+        require_finite(self, vars(self))
+
 
 @dataclass(frozen=True)
 class DataArguments:
@@ -106,7 +110,12 @@ class DataArguments:
     )
     own_lists: bool = field(default=False, metadata={"help": "Take lists that are not the published ones."})
     image_column: str | None = field(default=None, metadata={"help": "None: the only column of images."})
-    label_column: str | None = field(default=None, metadata={"help": "None: the only ClassLabel column."})
+    label_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Classes, numbers from 0, or names. None: the only ClassLabel column, or else label or labels."
+        },
+    )
     train_split: str = field(default="train", metadata={"help": "The split to train on."})
     test_split: str | None = field(
         default=None, metadata={"help": "The split to test on, after the last epoch. None: test, or else validation."}
@@ -189,6 +198,9 @@ class DataArguments:
         default=True, metadata={"help": "Large images: look for corrupt ones first. Small ones are all decoded anyway."}
     )
 
+    def __post_init__(self) -> None:
+        require_finite(self, vars(self))
+
     @property
     def operations(self) -> RandAugment | None:
         """RandAugment as `randaugment` and `randaugment_magnitude` state it; None where it is off.
@@ -229,6 +241,9 @@ class SecondStageArguments:
         },
     )
 
+    def __post_init__(self) -> None:
+        require_finite(self, vars(self))
+
 
 @dataclass(frozen=True)
 class Run:
@@ -238,6 +253,7 @@ class Run:
         settings: those that a recipe, the command line or a caller stated, by name; the others have their defaults.
         words: the options after `ltsam PROGRAM` that repeat the run.
         program: the command that they belong to: train or decouple.
+        hub: what the names of data and model mean on the Hub, as `RunRecord` keeps it.
     """
 
     model: ModelArguments
@@ -247,6 +263,7 @@ class Run:
     settings: Mapping[str, Any]
     words: tuple[str, ...]
     program: str = "train"
+    hub: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def command(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
@@ -21,9 +21,11 @@ from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.bad_images import NAMED
+from hf_ltsam.data.class_columns import class_names_in, with_classes
+from hf_ltsam.data.class_names import check_parquet_names, contradiction
 from hf_ltsam.data.decoding import unreadable_rows
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION
-from hf_ltsam.data.labels import class_label_column_of, read_label_column
+from hf_ltsam.data.labels import LABEL_NAMES, class_label_columns, read_label_column
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.training.second_stage.tau import hold_out
 
@@ -70,8 +72,9 @@ def load_splits(arguments: DataArguments) -> Splits:
     """
     splits = builders()[_builder(arguments)](arguments)
     train = _named(splits, arguments.train_split)
+    column = _label_column(train, arguments.label_column)
     test = _named(splits, arguments.test_split or ("test" if "test" in splits else "validation"))
-    column = class_label_column_of(train, arguments.label_column)
+    test = _numbered_alike(test, column, train.features[column].names)
     test_labels = read_label_column(test, column)
     if int(test_labels.min()) < 0:
         raise ValueError("The test split is not labelled (it has the label -1): name another one with --test_split.")
@@ -136,11 +139,36 @@ def _check_lists(arguments: DataArguments) -> None:
 def _from_hub(arguments: DataArguments) -> DatasetDict:
     """Also a local folder of Parquet files, in the Hub's layout."""
     try:
-        return _with_tail(load_dataset(arguments.dataset), arguments)
+        _check_names(str(arguments.dataset))
+        return _with_tail(_with_classes(load_dataset(arguments.dataset), arguments), arguments)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"--dataset {arguments.dataset} is neither a folder here nor a data set on the Hub that can be reached."
         ) from error
+
+
+def _check_names(dataset: str) -> None:
+    """Of Parquet files in a folder, as `datasets` will read them."""
+    if Path(dataset).is_dir():
+        files = load_dataset_builder(dataset).config.data_files or {}
+        check_parquet_names(file for of_split in files.values() for file in of_split if str(file).endswith(".parquet"))
+
+
+def _with_classes(splits: DatasetDict, arguments: DataArguments) -> DatasetDict:
+    """The training split's label column as a `ClassLabel`, also where it holds numbers or words."""
+    train = _named(splits, arguments.train_split)
+    column = _label_column(train, arguments.label_column)
+    return DatasetDict({**splits, arguments.train_split: with_classes(train, column, class_names_in(train, column))})
+
+
+def _numbered_alike(test: Dataset, column: str, names: list[str]) -> Dataset:
+    """The test split with the class numbers of the training split."""
+    if column not in test.column_names:
+        raise ValueError(f"The test split has no column {column!r}, only {', '.join(test.column_names)}.")
+    before = getattr(test.features[column], "names", None)
+    if before is not None and contradiction(names, before) is not None:
+        warnings.warn("The test split numbers classes otherwise than the training split: taken by name.", stacklevel=2)
+    return with_classes(test, column, names)
 
 
 def _from_image_folder(arguments: DataArguments) -> DatasetDict:
@@ -190,11 +218,28 @@ def _with_tail(splits: DatasetDict, arguments: DataArguments) -> DatasetDict:
     if arguments.imbalance_ratio is None:
         return splits
     train = _named(splits, arguments.train_split)
-    column = class_label_column_of(train, arguments.label_column)
+    column = _label_column(train, arguments.label_column)
     drawn = long_tailed(
         train, arguments.imbalance_ratio, arguments.profile, arguments.split_seed, column, arguments.largest_class
     )
     return DatasetDict({**splits, arguments.train_split: drawn})
+
+
+def _label_column(dataset: Dataset, name: str | None = None) -> str:
+    """The named column, the only `ClassLabel`, or where there is none a column called `label`, `labels` or `label_ids`.
+
+    Raises:
+        ValueError: there is no such column, or several could be meant.
+    """
+    if name is not None:
+        if name not in dataset.column_names:
+            raise ValueError(f"The data set has no column {name!r}.{nearest(name, dataset.column_names)}")
+        return name
+    columns = class_label_columns(dataset) or [c for c in LABEL_NAMES if c in dataset.column_names][:1]
+    if len(columns) == 1:
+        return columns[0]
+    what = f"several columns of classes ({', '.join(columns)})" if columns else "no column of classes"
+    raise ValueError(f"The data set has {what} among {', '.join(dataset.column_names)}: name one by --label_column.")
 
 
 def _named(splits: DatasetDict, name: str) -> Dataset:

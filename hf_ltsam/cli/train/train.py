@@ -22,22 +22,23 @@ from hf_ltsam.cli.evaluate.images import TestImages
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.checks import check, resume_point, warn_of_tiny_last_batch
 from hf_ltsam.cli.train.data import prepare
-from hf_ltsam.cli.train.model import adapted, build_model, image_format, image_processor
+from hf_ltsam.cli.train.model import adapted, build_model, image_format
 from hf_ltsam.cli.train.results import print_results, record_of, save_recipe
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.decoding import encoded_images
+from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.models.class_vectors import FROM_IMAGES, start_from_images
 from hf_ltsam.models.spectral_norm import normalise_spectrally
-from hf_ltsam.models.views import Preprocessing
 from hf_ltsam.runs.files import is_of_the_disk, not_written
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.predictions import predictions_of
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_checkpoint
-from hf_ltsam.training.prediction import predict_logits
+from hf_ltsam.training.evaluation import decisions_alone
+from hf_ltsam.training.prediction import predict_decisions
 from hf_ltsam.training.refusals import check_head, check_split
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
@@ -95,13 +96,12 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
             config.dataloader_num_workers,
             show_bar,
         )
-    height, width = data.test[0]["pixel_values"].shape[-2:]
     trainer = LTSamTrainer(
         model=adapted(model, run.model),
         args=config,
         train_dataset=data.train,
         eval_dataset=data.test,
-        processing_class=image_processor(height, width, data.short_side, data.mean, data.std),
+        processing_class=data.preprocessing.image_processor(),
         class_statistics=statistics,
     )
     if trainer.is_fsdp_enabled and run.data.test_time != "none":
@@ -136,9 +136,8 @@ def finish(
         OSError: the disk is full; says what is on it, and how to go on.
     """
     with _end_told(run.config):
-        trainer.save_model(
-            _internal_call=True
-        )  # first: they took the time; not pushed yet: the card needs metrics.json
+        # First: they took the time, and --bf16_full_eval rounds them. Not pushed yet: the card needs metrics.json.
+        trainer.save_model(_internal_call=True)
         trainer.save_state()
         test = predict_test(run, splits, trainer)
         record = record_of(run, trainer, splits, test, train_metrics, second_stage)
@@ -165,22 +164,25 @@ def _end_told(config: LTSamConfig) -> Iterator[None]:
 
 
 def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionOutput:
-    """Logits and labels of the test images; logits are means over each image's views, where `--test_time` asks for them."""
+    """Labels of the test images and `Decisions.columns`: of their logits, which are not kept, because nothing reads them.
+
+    Logits are means over each image's views, where `--test_time` asks for them.
+    """
     if run.data.test_time == "none":
-        return trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
+        with decisions_alone(trainer):
+            return trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
     see = Preprocessing.from_image_processor(trainer.processing_class)
     encoded = encoded_images(splits.test, run.data.image_column)
     config = run.config
     model = trainer.put_into_model() if isinstance(trainer, SecondStageTrainer) else trainer.model
-    logits = predict_logits(
+    decisions = predict_decisions(
         model.eval(),
         TestImages(encoded, range(len(splits.test)), see, run.data.test_time),
-        len(splits.class_names),
         config.per_device_eval_batch_size,
         config.dataloader_num_workers,
         None if config.disable_tqdm else f"test, {run.data.test_time}",
     )
-    return PredictionOutput(logits.numpy(), splits.test_labels.numpy(), {})
+    return PredictionOutput(decisions.columns, splits.test_labels.numpy(), {})
 
 
 def _way_back(config: LTSamConfig) -> str:

@@ -15,6 +15,7 @@ from hf_ltsam.runs.card.metadata import Stated, card_data, leaderboard_entries, 
 from hf_ltsam.runs.card.sentences import (
     construction,
     cost,
+    data_as_stated,
     data_sentence,
     limits,
     loading,
@@ -33,6 +34,7 @@ from hf_ltsam.runs.card.tables import (
     shifted_table,
 )
 from hf_ltsam.runs.class_curve import curve_png
+from hf_ltsam.runs.escaping import markdown_block, markdown_code, markdown_text, visible
 from hf_ltsam.runs.folder import (
     CARD,
     EVALUATION,
@@ -43,9 +45,10 @@ from hf_ltsam.runs.folder import (
     SHARPNESS_RESULTS,
     RunFolder,
 )
-from hf_ltsam.runs.hub.failures import without_secrets
+from hf_ltsam.runs.secrets import without_secrets
 
 FIGURE = "class_counts.png"
+ENTRIES = ".eval_results/results.yaml"
 
 
 def model_card(facts: RunFacts, repo: str, stated: Stated | None = None, model_name: str | None = None) -> ModelCard:
@@ -62,45 +65,50 @@ def model_card(facts: RunFacts, repo: str, stated: Stated | None = None, model_n
     data = card_data(facts, name, stated)
     template = files(__package__).joinpath("template.md").read_text(encoding="utf-8")
     values = _values(facts, repo, stated)
-    content = _filled(template, card_data=data.to_yaml(), model_name=name, **values)
-    return ModelCard(without_secrets(content))
+    content = _filled(template, card_data=data.to_yaml(), model_name=markdown_text(name), **values)
+    return ModelCard(without_secrets(visible(content, lines=True)))
 
 
 def card_files(
     facts: RunFacts, repo: str, stated: Stated | None = None, model_name: str | None = None
 ) -> dict[str, Path | bytes]:
-    """path in the repository -> content: the card, its figure, leaderboard entries, the other seeds' records, the recipe."""
+    """path in the repository -> content: the card, its figure, the other seeds' records, the recipe."""
     stated = Stated() if stated is None else stated
     content: dict[str, Path | bytes] = {CARD: str(model_card(facts, repo, stated, model_name)).encode()}
     if facts.statistics is not None and _can_draw():
         content[FIGURE] = curve_png(facts.statistics, "Training images per class")
-    entries = leaderboard_entries(facts, repo, stated)
-    if entries is not None:
-        content[".eval_results/results.yaml"] = entries.encode()
     for record in facts.other_seeds:
         seed = f"seed{record.seed}"
         content[f"other_seeds/{seed}/{RECORD}"] = facts.folder.resolve().parent / seed / RECORD
     return content
 
 
+def leaderboard_files(facts: RunFacts, repo: str, stated: Stated | None = None) -> dict[str, Path | bytes]:
+    """path in the repository -> content: the entries of a leaderboard, where there is a data set that they belong to."""
+    entries = leaderboard_entries(facts, repo, Stated() if stated is None else stated)
+    return {} if entries is None else {ENTRIES: entries.encode()}
+
+
 def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
     record, statistics = facts.record, facts.statistics
     adapter = facts.adapter or {}
     versions = record.versions if record else {}
+    measured_loss = (facts.sharpness or {}).get("loss") or {}
     return {
         "record": record is not None,
         "in_progress": record is None and RunFolder(facts.folder).has(RECIPE),
         "summary": summary(facts),
-        "loading": loading(facts, repo),
+        "loading": markdown_block(loading(facts, repo), "python"),
         "needs_import": needs_import(facts),
-        "kind": adapter.get("peft_type") or facts.config.get("model_type"),
+        "kind": markdown_code(str(adapter.get("peft_type") or facts.config.get("model_type"))),
         "library": "peft" if adapter else "transformers",
         "adapter": bool(adapter),
-        "trunk": facts.trained_from,
+        "trunk": markdown_code(facts.trained_from) if facts.trained_from else "",
         "one_channel": facts.config.get("num_channels") == 1,
         "statistics": statistics is not None,
         "figure": FIGURE if _can_draw() else None,
         "data_sentence": data_sentence(facts, statistics) if statistics else "",
+        "data_as_stated": data_as_stated(stated.dataset_names, stated.dataset_args),
         "groups_table": groups_table(statistics) if statistics else "",
         "construction": construction(record),
         "second_stage": second_stage(facts),
@@ -114,11 +122,11 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
         "shifted_table": shifted_table(facts.evaluation),
         "corrupted": corrupted_tables(facts.evaluation),
         "curvature_table": curvature_table(facts.sharpness),
-        "curvature_loss": ((facts.sharpness or {}).get("loss") or {}).get("name", "the loss").replace("_", " "),
+        "curvature_loss": markdown_code(measured_loss.get("name", "the loss").replace("_", " ")),
         "cost": cost(facts),
-        "command": record.command if record else "",
+        "command": markdown_block(record.command) if record and record.command else "",
         "program": "decouple" if facts.second_stage else "train",
-        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
+        "versions": markdown_text(", ".join(f"{package} {version}" for package, version in versions.items())),
         "limits": limits(facts, stated.license),
         "other_files": _other_files(facts),
     }

@@ -13,11 +13,9 @@ from transformers.utils import logging
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.folder import RECORD, RunFolder
-from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.record import RunRecord, hub_name
 
 logger = logging.get_logger(__name__)
-
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -82,20 +80,19 @@ class RunFacts:
 
     @property
     def trained_from(self) -> str | None:
-        """Name on the Hub of the model from which the training started."""
-        if self.adapter is not None:
-            name = str(self.adapter.get("base_model_name_or_path"))
-        else:
-            start = self.record.model if self.record else {}
-            name = str(start.get("model")) if start.get("pretrained", True) else ""
-        name = name.removeprefix("hf-hub:")
-        return name if on_hub(name) else None
+        """Name on the Hub of the model from which the training started, as it was recorded then.
+
+        Of an adapter that nobody recorded, what the name of its base means now, since it is loaded by that.
+        """
+        recorded = self.record.hub if self.record else self.identity.get("hub")
+        if recorded is not None:
+            return recorded.get("model")
+        return None if self.adapter is None else hub_name(self.adapter.get("base_model_name_or_path"))
 
     @property
     def data_set(self) -> str | None:
-        """The name of the training data on the Hub."""
-        name = str(self.record.data.get("dataset")) if self.record else ""
-        return name if on_hub(name) else None
+        """The name of the training data on the Hub, as it was recorded when the run was made."""
+        return (self.record.hub or {}).get("dataset") if self.record else None
 
 
 def read_facts(
@@ -133,11 +130,6 @@ def _record(run: RunFolder) -> RunRecord | None:
         )
         return None
     return record
-
-
-def on_hub(name: str) -> bool:
-    """Whether a name has the form OWNER/NAME and is no folder here."""
-    return _HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
 
 
 def _other_seeds(run: RunFolder, record: RunRecord) -> tuple[RunRecord, ...]:

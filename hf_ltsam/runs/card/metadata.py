@@ -36,6 +36,8 @@ class Stated:
     Args:
         license: an identifier of the Hub's, such as apache-2.0; None: none is stated.
         language, tags, datasets: further metadata; data sets by their names on the Hub.
+        tasks: as the Hub names them; none: the task that the model's configuration shows.
+        dataset_names, dataset_args: of the training data, in words, for data sets that have no name on the Hub.
         base_model: where the run itself does not say what it started from.
         benchmark: OWNER/NAME of a data set with an `eval.yaml` of ours, whose leaderboard the results belong to.
     """
@@ -44,6 +46,9 @@ class Stated:
     language: str | None = None
     tags: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    dataset_names: tuple[str, ...] = ()
+    dataset_args: tuple[str, ...] = ()
     base_model: str | None = None
     benchmark: str | None = None
 
@@ -64,18 +69,18 @@ def card_data(facts: RunFacts, model_name: str, stated: Stated) -> ModelCardData
         license=stated.license,
         language=stated.language,
         library_name=library,
-        pipeline_tag=facts.task,
+        pipeline_tag=stated.tasks[0] if stated.tasks else facts.task,
         base_model=stated.base_model or facts.trained_from,
         datasets=datasets or None,
-        tags=["hf_ltsam", "long-tailed", *sharpness_aware, method, *stated.tags],
+        tags=["hf_ltsam", "long-tailed", *sharpness_aware, method, *stated.tags, *stated.tasks[1:]],
         model_name=model_name,
-        eval_results=eval_results(facts) or None,
+        eval_results=eval_results(facts, stated) or None,
     )
 
 
-def eval_results(facts: RunFacts) -> list[EvalResult]:
+def eval_results(facts: RunFacts, stated: Stated) -> list[EvalResult]:
     """The model index: the numbers of the record and of the evaluation, fractions in [0, 1]."""
-    results, task = [], facts.task or "classification"
+    results, task = [], stated.tasks[0] if stated.tasks else facts.task or "classification"
     if facts.record is not None:
         data = facts.record.data
         drawn = {key: data[key] for key in ("imbalance_ratio", "profile", "split_seed") if data.get("imbalance_ratio")}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_ltsam.class_statistics import ClassStatistics
@@ -12,6 +13,7 @@ from hf_ltsam.methods import METHODS
 from hf_ltsam.runs.card.citations import bibtex
 from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.card.metadata import data_name, needs_import
+from hf_ltsam.runs.escaping import markdown_block, markdown_code, markdown_text, visible
 from hf_ltsam.runs.record import RunRecord
 
 
@@ -29,7 +31,7 @@ def summary(facts: RunFacts) -> str:
             f"{min(counts):,} of the smallest, imbalance ratio {facts.statistics.imbalance_ratio:.4g})"
         )
     how = f" with {_training(facts)}" if facts.method else ""
-    start = f", starting from `{facts.trained_from}`" if facts.trained_from else ""
+    start = f", starting from {markdown_code(facts.trained_from)}" if facts.trained_from else ""
     return f"{kind}{classes},{data}{how}{start}." if data or how else f"{kind}{classes}."
 
 
@@ -44,12 +46,12 @@ def _training(facts: RunFacts) -> str:
 
 def _method_and_loss(method: Mapping[str, Any] | None, loss: Mapping[str, Any] | None) -> str:
     name = _name(method)
-    shown = "plain gradients" if name == "sgd" else title_of(METHODS, name)
-    return f"{shown} and the loss {(_name(loss) or 'cross_entropy').replace('_', ' ')}"
+    shown = "plain gradients" if name == "sgd" else markdown_text(title_of(METHODS, name))
+    return f"{shown} and the loss {markdown_text((_name(loss) or 'cross_entropy').replace('_', ' '))}"
 
 
 def _stage_title(stage: Mapping[str, Any]) -> str:
-    return str(stage.get("title", stage["name"]))
+    return markdown_text(str(stage.get("title", stage["name"])))
 
 
 def second_stage(facts: RunFacts) -> str:
@@ -57,7 +59,7 @@ def second_stage(facts: RunFacts) -> str:
     stage = facts.second_stage
     if not stage:
         return ""
-    source = f" ({stage['source']})" if stage.get("source") else ""
+    source = f" ({markdown_text(stage['source'])})" if stage.get("source") else ""
     first = stage.get("first_stage") or {}
     before = f", trained with {_method_and_loss(first['method'], first.get('loss'))}" if "method" in first else ""
     return (
@@ -68,34 +70,42 @@ def second_stage(facts: RunFacts) -> str:
 
 def loading(facts: RunFacts, repo: str) -> str:
     """Lines that load it; a test runs them."""
+    place = json.dumps(repo, ensure_ascii=False)  # a literal of Python, too
     if facts.adapter is not None:
         return (
             "from hf_ltsam import load_run\n"
             "from transformers import AutoImageProcessor, pipeline\n"
-            f'classify = pipeline("image-classification", model=load_run("{repo}"), '
-            f'image_processor=AutoImageProcessor.from_pretrained("{repo}"))'
+            f'classify = pipeline("image-classification", model=load_run({place}), '
+            f"image_processor=AutoImageProcessor.from_pretrained({place}))"
         )
     first = "import hf_ltsam.models\n" if needs_import(facts) else ""
     if facts.config.get("num_channels") == 1:
         return (
             f"{first}from transformers import AutoModelForImageClassification\n"
-            f'model = AutoModelForImageClassification.from_pretrained("{repo}")'
+            f"model = AutoModelForImageClassification.from_pretrained({place})"
         )
     if facts.task is None:
         return (
             "from huggingface_hub import hf_hub_download\nfrom safetensors.torch import load_file\n"
-            f'model.load_state_dict(load_file(hf_hub_download("{repo}", "model.safetensors")))'
+            f'model.load_state_dict(load_file(hf_hub_download({place}, "model.safetensors")))'
         )
-    return f'{first}from transformers import pipeline\nclassify = pipeline("{facts.task}", model="{repo}")'
+    return f'{first}from transformers import pipeline\nclassify = pipeline("{facts.task}", model={place})'
 
 
 def data_sentence(facts: RunFacts, statistics: ClassStatistics) -> str:
-    where = f"`{data_name(facts)}`: " if facts.record else ""
+    where = f"{markdown_code(data_name(facts))}: " if facts.record else ""
     link = f" ([on the Hub](https://huggingface.co/datasets/{facts.data_set}))" if facts.data_set else ""
     return (
         f"{where}{statistics.total:,} training images of {statistics.num_classes:,} classes, {max(statistics.counts):,} "
         f"down to {min(statistics.counts):,} images (imbalance ratio {statistics.imbalance_ratio:.4g}){link}."
     )
+
+
+def data_as_stated(names: Sequence[str], arguments: Sequence[str]) -> str:
+    """The names of the training data in the author's words; empty where there are none."""
+    arguments = [*arguments, *[""] * len(names)]
+    named = (f"{name} ({argument})" if argument else name for name, argument in zip(names, arguments))
+    return f"Trained on {', '.join(named)}." if names else ""
 
 
 def construction(record: RunRecord | None) -> str:
@@ -104,9 +114,9 @@ def construction(record: RunRecord | None) -> str:
     if not data.get("imbalance_ratio"):
         return ""
     return (
-        f"The tail was drawn from the original training split: {data.get('profile')}, imbalance ratio "
+        f"The tail was drawn from the original training split: {markdown_text(str(data.get('profile')))}, imbalance ratio "
         f"{data['imbalance_ratio']:g}, seed {data.get('split_seed')}. SHA-256 of the training labels: "
-        f"`{data.get('training_labels_sha256')}`."
+        f"{markdown_code(str(data.get('training_labels_sha256')))}."
     )
 
 
@@ -114,12 +124,12 @@ def method_words(facts: RunFacts) -> dict[str, Any]:
     """Title, equation and source of method and loss, and the papers to cite."""
     method, loss = METHODS.get(_name(facts.method)), LOSSES.get(_name(facts.loss))
     return {
-        "method_title": title_of(METHODS, _name(facts.method)),
-        "equation": method.equation if method else "",
-        "method_source": f"{method.source}." if method and method.source else "",
-        "loss_equation": f"`{loss.equation}`" if loss else _name(facts.loss),
-        "loss_source": loss.source if loss else "",
-        "bibtex": bibtex(_citations(facts)),
+        "method_title": markdown_text(title_of(METHODS, _name(facts.method))),
+        "equation": visible(method.equation) if method else "",
+        "method_source": f"{markdown_text(method.source)}." if method and method.source else "",
+        "loss_equation": markdown_code(loss.equation) if loss else markdown_text(_name(facts.loss)),
+        "loss_source": markdown_text(loss.source) if loss else "",
+        "bibtex": markdown_block(cited, "bibtex") if (cited := bibtex(_citations(facts))) else "",
     }
 
 
@@ -156,7 +166,7 @@ def cost(facts: RunFacts) -> str:
     if record.train_seconds is not None:
         each = record.timing.get("seconds_per_step")
         step = f", {each:.3g} seconds per step" if each is not None else ""
-        on = f" on {record.hardware}" if record.hardware else ""
+        on = f" on {markdown_text(record.hardware)}" if record.hardware else ""
         parts.append(f"Training took {_duration(record.train_seconds)}{step}{on}.")
     method = METHODS.get(_name(facts.method))
     if method and method.cost:
@@ -183,7 +193,15 @@ def limits(facts: RunFacts, licence: str | None) -> str:
         points.append(
             f"Its rarest class had {fewest:,} training {images}: what it knows of such classes rests on no more."
         )
+    test_time = (facts.record.data.get("test_time") if facts.record else None) or "none"
+    if test_time != "none":
+        points.append(
+            f"The results are means over views of each image ({test_time.replace('_', ' ')}). A pipeline sees the centre of "
+            f"an image once, and scores differently: `ltsam evaluate --test_time {test_time}` repeats the views."
+        )
     if facts.record is not None and facts.evaluation is None:
         points.append("It was tested on the test split of its data only, not under shift or corruption.")
-    points.append(f"Licence: {licence}." if licence else "No licence is stated: ask the publisher before using it.")
+    points.append(
+        f"Licence: {markdown_text(licence)}." if licence else "No licence is stated: ask the publisher before using it."
+    )
     return "\n".join(f"- {point}" for point in points)

@@ -10,6 +10,7 @@ import numpy as np
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.card.facts import RunFacts
+from hf_ltsam.runs.escaping import markdown_code, markdown_text
 from hf_ltsam.runs.record import RunRecord
 
 GROUPS = ("many", "medium", "few")
@@ -70,7 +71,7 @@ def classes_table(facts: RunFacts) -> str:
         return ""
     names = facts.class_names or [str(c) for c in range(facts.statistics.num_classes)]
     tested = facts.record.results["test"].get("per_class") if facts.record else None
-    rows = [[name, f"{count:,}"] for name, count in zip(names, facts.statistics.counts)]
+    rows = [[markdown_text(name), f"{count:,}"] for name, count in zip(names, facts.statistics.counts)]
     if tested is None:
         return markdown(["class", "training images"], rows)
     for row, accuracy in zip(rows, tested):
@@ -83,14 +84,16 @@ def hyperparameters_table(facts: RunFacts) -> str:
     rows = []
     for what, described in (("method", facts.method), ("loss", facts.loss)):
         if described is not None:
-            rows.append([what, f"`{described['name']}`", _arguments(described)])
+            rows.append([what, markdown_code(str(described["name"]), cell=True), _arguments(described)])
     if stage := facts.second_stage:
         chosen = {"tau": stage["tau"]} if "tau" in stage else {}
         described = {"name": stage["name"], "args": {**stage.get("args", {}), **chosen}}
-        rows.append(["second stage", f"`{stage['name']}`", _arguments(described)])
+        rows.append(["second stage", markdown_code(str(stage["name"]), cell=True), _arguments(described)])
     scheme = facts.reweighting.get("scheme", "none")
     if scheme != "none":
-        rows.append(["class weights", f"`{scheme}`", f"`start`: {facts.reweighting.get('start')}"])
+        rows.append(
+            ["class weights", markdown_code(str(scheme), cell=True), f"`start`: {facts.reweighting.get('start')}"]
+        )
     return markdown(["", "name", "hyper-parameters"], rows) if rows else ""
 
 
@@ -98,7 +101,11 @@ def _arguments(described: Mapping[str, Any]) -> str:
     always = {"interval": 1, "start": 0.0, "stop": 1.0}  # a method that is applied on every step
     given = {key: value for key, value in described["args"].items() if key not in always or value != always[key]}
     given |= {key: value for key, value in described.items() if key not in ("name", "args")}
-    return ", ".join(f"`{key}`: {json.dumps(value)}" for key, value in given.items()) or "none"
+    return ", ".join(f"{markdown_code(key, cell=True)}: {_shown(value)}" for key, value in given.items()) or "none"
+
+
+def _shown(value: Any) -> str:
+    return markdown_text(json.dumps(value, ensure_ascii=False))
 
 
 def shifted_table(evaluation: Mapping[str, Any] | None) -> str:
@@ -111,7 +118,7 @@ def shifted_table(evaluation: Mapping[str, Any] | None) -> str:
     for name, result in plain.items():
         fractions = accuracies(result)
         shown = [_percent(fractions.get(column)) for column in columns]
-        rows.append([name + views(result.get("identity", {})), f"{result['samples']:,}", *shown])
+        rows.append([markdown_text(name) + views(result.get("identity", {})), f"{result['samples']:,}", *shown])
     return markdown(["test set", "images", *columns], rows)
 
 
@@ -126,7 +133,7 @@ def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any
         header = ["corruption", "error in %", *(["CE in %"] if relative else [])]
         rows = [
             [
-                c.replace("_", " "),
+                markdown_text(c.replace("_", " ")),
                 _percent(error),
                 *([f"{relative[c]:.1f}" if c in relative else "-"] if relative else []),
             ]
@@ -134,12 +141,12 @@ def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any
         ]
         sets.append(
             {
-                "name": name,
+                "name": markdown_code(name),
                 "table": markdown(header, rows),
                 "severities": ", ".join(map(str, summary["severities"])),
                 "mean_error": _percent(summary["mean_error"]),
                 "mce": None if summary.get("mce") is None else f"{summary['mce']:.1f}",
-                "relative_to": summary.get("relative_to"),
+                "relative_to": markdown_text(summary.get("relative_to") or ""),
             }
         )
     return sets
@@ -152,7 +159,13 @@ def curvature_table(sharpness: Mapping[str, Any] | None) -> str:
     for name, record in spectra.items():
         ratio = record["ratios"].get("abs_min_over_max")
         row = [record["lam_max"]["value"], record["lam_min"]["value"], ratio, record["trace"]["value"]]
-        rows.append([name, f"{record['samples']:,}", *("-" if value is None else f"{value:.3g}" for value in row)])
+        rows.append(
+            [
+                markdown_text(name),
+                f"{record['samples']:,}",
+                *("-" if value is None else f"{value:.3g}" for value in row),
+            ]
+        )
     header = ["training images of", "images", "largest eigenvalue", "smallest", "abs(smallest / largest)", "trace"]
     return markdown(header, rows) if rows else ""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+
+from hf_ltsam.runs.secrets import without_secrets
 
 LONGEST_WAIT = 60  # seconds that a server may ask us to wait before we rather give up
 
@@ -22,8 +22,6 @@ _MEANING = {
     422: "it finds fault with the content",
     429: "it has had too many requests",
 }
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")  # those of the Hub have 34 characters behind the underscore
-_QUERY = re.compile(r"(https?://[^\s'\"?]+)\?[^\s'\"]*")  # signed addresses are keys for whoever holds them
 
 
 class HubError(OSError):
@@ -54,12 +52,6 @@ def require_network(what: str) -> None:
             f"{what} needs the Hub, but HF_HUB_OFFLINE=1 forbids the network. Unset it, or leave this out and upload later: "
             "ltsam push RUN OWNER/NAME."
         )
-
-
-def without_secrets(text: str, token: str | None = None) -> str:
-    """A text without tokens and without the signed part of addresses."""
-    cleaned = _QUERY.sub(r"\1", _TOKEN.sub("***", text))
-    return cleaned.replace(token, "***") if token else cleaned
 
 
 def in_words(error: Exception, what: str, token: str | None = None) -> HubError:

@@ -1,10 +1,10 @@
-"""One commit to a repository of the Hub, tried again where that may help."""
+"""One commit to a repository of the Hub, tried again where that may help, and one of what the Hub may refuse."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,12 +13,14 @@ from huggingface_hub.errors import HTTPError
 from transformers.utils import logging
 
 from hf_ltsam.runs.hub.background import within
-from hf_ltsam.runs.hub.failures import HubError, in_words, without_secrets
+from hf_ltsam.runs.hub.failures import HubError, in_words
+from hf_ltsam.runs.secrets import without_secrets
 
 logger = logging.get_logger(__name__)
 
 WAITS = (1.0, 5.0)  # seconds before the second and the third try; the client tries single requests again itself
 SLOWEST = 1e5  # bytes per second: an upload that takes longer is given up
+TEXTS = (".json", ".jsonl", ".md", ".txt", ".yaml", ".yml")
 GRACE = 600.0  # seconds on top, for the requests around it
 
 T = TypeVar("T")
@@ -35,6 +37,8 @@ class Upload:
         revision: branch; None: main.
         private: whether a repository that is made is private; None: as the owner's settings say.
         repo_type: "model" or "dataset".
+        entries: files that the Hub checks by lists of its own, such as those of leaderboards: sent in a commit of their own
+            after the others, and where it is refused, that is a hint.
     """
 
     repo: str
@@ -43,6 +47,7 @@ class Upload:
     revision: str | None = None
     private: bool | None = None
     repo_type: str = "model"
+    entries: Mapping[str, Path | bytes] = field(default_factory=dict)
 
     @property
     def patience(self) -> float:
@@ -88,18 +93,36 @@ def send(upload: Upload, token: str | None = None) -> CommitInfo:
     Raises:
         HubError: the Hub did not do it; nothing local has changed.
     """
-    return _patiently(lambda: _commit(upload, token))
+    commit = _patiently(lambda: _commit(upload, token))
+    if upload.entries:
+        try:
+            _commit(replace(upload, files=upload.entries, message="Entries of leaderboards"), token)
+        except HubError as error:
+            names = ", ".join(upload.entries)
+            logger.warning(
+                f"Everything else is on the Hub; {names}, with which results enter leaderboards, is not: {error}"
+            )
+    return commit
 
 
 def _commit(upload: Upload, token: str | None) -> CommitInfo:
     repo = create_repository(upload.repo, token, upload.private, upload.repo_type)
-    operations = [CommitOperationAdd(name, file) for name, file in sorted(upload.files.items())]
+    operations = [CommitOperationAdd(name, _publishable(name, file)) for name, file in sorted(upload.files.items())]
     try:
         return HfApi(token=token).create_commit(
             repo, operations, commit_message=upload.message, revision=upload.revision, repo_type=upload.repo_type
         )
     except (OSError, ValueError, HTTPError) as error:
         raise in_words(error, f"{repo} was not uploaded", token) from None
+
+
+def _publishable(name: str, file: Path | bytes) -> Path | bytes:
+    """A text without secrets, also one that somebody else has written; anything else as it is."""
+    if Path(name).suffix not in TEXTS:
+        return file
+    content = file if isinstance(file, bytes) else file.read_bytes()
+    cleaned = without_secrets(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    return file if cleaned == content else cleaned
 
 
 def _patiently(call: Callable[[], T]) -> T:

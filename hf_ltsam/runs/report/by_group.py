@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.runs.record import chance_level, shortcomings
 from hf_ltsam.runs.report.configurations import Configuration, spread
 from hf_ltsam.runs.report.content import Figure, Section, Table, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
@@ -20,7 +21,12 @@ NAMES = {"balanced": "all classes", "many": "many", "medium": "medium", "few": "
 def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     if not any(c.tested for c in configurations):
         return Section("Accuracy by group", notes=["There are no test results."])
-    notes = ["Accuracy of a group: the mean of its per-class accuracies.", *group_bounds(configurations)]
+    notes = [
+        "Accuracy of a group: the mean of its per-class accuracies.",
+        *group_bounds(configurations),
+        *other_bounds(configurations),
+        *chance(configurations),
+    ]
     return Section("Accuracy by group", [_figure(configurations, folder)], [table(configurations)], notes=notes)
 
 
@@ -63,6 +69,35 @@ def group_bounds(configurations: Sequence[Configuration]) -> list[str]:
     if len({c.statistics for c in configurations if c.statistics is not None}) > 1:
         sentences["Not all runs have the same training set: their accuracies are not to be compared."] = None
     return list(sentences)
+
+
+def other_bounds(configurations: Sequence[Configuration]) -> list[str]:
+    """Of runs that were recorded by other bounds than those of the report."""
+    sentences: dict[str, None] = {}
+    for c in configurations:
+        for metrics in (run.metrics for run in c.runs if run.metrics is not None):
+            stated = metrics.record.class_statistics
+            low, high = stated["few_below"], stated["many_above"]
+            if (low, high) != (metrics.statistics.few_below, metrics.statistics.many_above):
+                text = (
+                    f"{c.title} was recorded with many above {high:,} and few below {low:,}: its groups are computed anew "
+                    "from its accuracies by class. Groups in its log and in its evaluations are left out, and those of its "
+                    "curvature are its own."
+                )
+                sentences[text] = None
+    return list(sentences)
+
+
+def chance(configurations: Sequence[Configuration]) -> list[str]:
+    """The level of chance, and the runs that are no better or have diverged."""
+    levels = {chance_level(c.statistics.num_classes) for c in configurations if c.statistics is not None}
+    level = ", ".join(f"{100 * value:.3g} %" for value in sorted(levels))
+    remarks = [
+        f"{c.title}, seed {run.seed}: {remark}"
+        for c in configurations for run in c.runs if run.metrics is not None
+        for remark in shortcomings(run.metrics.record, [entry["loss"] for entry in run.history if "loss" in entry])
+    ]  # fmt: skip
+    return [f"Chance, one class in C, gives {level} in all of these columns but the ECE.", *remarks] if levels else []
 
 
 def _figure(configurations: Sequence[Configuration], folder: Path) -> Figure:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.runs.escaping import figure_text
 from hf_ltsam.runs.folder import RECIPE
 from hf_ltsam.runs.report.by_group import NAMES
 from hf_ltsam.runs.report.configurations import Configuration
@@ -202,5 +203,5 @@ def _paint(figure: Any, base: Configuration, compared: Sequence[Compared], names
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(f"accuracy minus that of {base.title} (percentage points)")
+    axes.set_xlabel(f"accuracy minus that of {figure_text(base.title)} (percentage points)")
     legend_above(figure, [c.configuration.title for c in compared], [c.position for c in compared])

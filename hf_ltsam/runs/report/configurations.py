@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,10 @@ from hf_ltsam.runs.folder import RECIPE
 from hf_ltsam.runs.recipes import assumptions
 from hf_ltsam.runs.report.content import Listing, Missing, Section, Table
 from hf_ltsam.runs.report.reading import ReportedRun
-from hf_ltsam.runs.report.saved_parts import TestResult
+from hf_ltsam.runs.report.saved_parts import GROUPS, Bounds, TestResult
 
 NAN = float("nan")
+_LONGEST = 60  # characters of the settings in a title
 TITLE = "Configurations and commands"
 
 
@@ -66,7 +67,9 @@ def spread(values: Iterable[float]) -> tuple[float, float]:
 
 
 def configurations(runs: Sequence[ReportedRun]) -> list[Configuration]:
-    """Runs of the same experiment together, in the order of their first runs."""
+    """Runs of the same experiment together, in the order of their first runs; all groups by the bounds of the first."""
+    bounds = bounds_of(runs)
+    runs = runs if bounds is None else [with_bounds(run, bounds) for run in runs]
     grouped: list[tuple[dict[str, Any], list[ReportedRun]]] = []
     for run in runs:
         experiment = facts(run)
@@ -77,6 +80,27 @@ def configurations(runs: Sequence[ReportedRun]) -> list[Configuration]:
             members.append(run)
     titles = _titles([members[0] for _, members in grouped])
     return [Configuration(title, tuple(members)) for title, (_, members) in zip(titles, grouped)]
+
+
+def bounds_of(runs: Sequence[ReportedRun]) -> Bounds | None:
+    """Of the groups in a report: those of the first run, and the first split into head and tail that any run has."""
+    statistics = [run.metrics.statistics for run in runs if run.metrics is not None]
+    if not statistics:
+        return None
+    tail = next((s.tail_threshold for s in statistics if s.tail_threshold is not None), None)
+    return Bounds(statistics[0].many_above, statistics[0].few_below, tail)
+
+
+def with_bounds(run: ReportedRun, bounds: Bounds) -> ReportedRun:
+    """A run whose groups are by these bounds; what was saved by others alone is left out."""
+    if run.metrics is None:
+        return run
+    own = run.metrics.statistics
+    shifted = {name: of_set.with_bounds(bounds) for name, of_set in run.shifted.items()}
+    history = run.history
+    if (own.many_above, own.few_below) != bounds[:2]:
+        history = [{k: v for k, v in entry.items() if k.rpartition("_")[2] not in GROUPS} for entry in history]
+    return replace(run, metrics=run.metrics.with_bounds(bounds), shifted=shifted, history=history)
 
 
 def facts(run: ReportedRun) -> dict[str, Any]:
@@ -97,16 +121,45 @@ def setting(configuration: Configuration, name: str) -> str:
 
 
 def title(facts: Mapping[str, Any]) -> str:
-    """CE + SGD, or CE-DRW + SAM for deferred re-weighting.
+    """CE + SGD, or CE-DRW + SAM for deferred re-weighting; then second stage, adapter, averaged weights and the like.
 
     Args:
-        facts: may hold `loss`, `method`, `reweighting` and `reweighting_start`.
+        facts: may hold any setting.
     """
     loss = title_of(LOSSES, str(facts.get("loss", "cross_entropy")))
     method = title_of(METHODS, str(facts.get("method", "sam")))
     weighted = facts.get("reweighting", "none") != "none"
     suffix = ("-DRW" if facts.get("reweighting_start") else "-RW") if weighted else ""
-    return f"{loss}{suffix} + {method}"
+    return ", ".join([_with_second_stage(f"{loss}{suffix} + {method}", facts), *_particulars(facts)])
+
+
+def _with_second_stage(trained: str, facts: Mapping[str, Any]) -> str:
+    """The first stage, then the second, with what it was trained by where that is not plain."""
+    stage = facts.get("second_stage")
+    if stage is None:
+        return trained
+    first = facts.get("first_stage")
+    first = first if isinstance(first, Mapping) else {"folder": first}
+    described = {name: first[name]["name"] for name in ("method", "loss") if name in first}
+    before = title(described) if described else str(first.get("folder"))
+    by = "" if trained == title({"method": "sgd"}) else f" by {trained}"
+    return f"{before}, then {stage}{by}"
+
+
+def _particulars(facts: Mapping[str, Any]) -> list[str]:
+    """What else a run has that others do not."""
+    adapter, sampling = facts.get("adapter"), facts.get("sampling") or "uniform"
+    averaged = facts.get("weight_averaging") or facts.get("swa_start") is not None
+    test_time = facts.get("test_time") or "none"
+    named = {
+        str(adapter): adapter is not None,
+        "cosine head": facts.get("head") == "cosine",
+        "spectral norm": bool(facts.get("spectral_norm")),
+        f"{sampling.replace('_', '-')} sampling": sampling != "uniform",
+        "averaged weights": averaged,
+        test_time.replace("_", " "): test_time != "none",
+    }
+    return [words for words, holds in named.items() if holds]
 
 
 def section(configurations: Sequence[Configuration]) -> Section:
@@ -176,8 +229,9 @@ def _titles(runs: Sequence[ReportedRun]) -> list[str]:
 def _with_differences(name: str, experiment: Mapping[str, Any], namesakes: Sequence[Mapping[str, Any]]) -> str:
     flat = _flat(experiment)
     shown = [f"{key} {flat[key]}" for key in _differing([_flat(other) for other in namesakes]) if key in flat]
-    words = ", ".join(shown[:3])
-    return f"{name} ({words})" if 0 < len(words) <= 60 else name
+    fitting = [words for k, words in enumerate(shown) if len(", ".join(shown[: k + 1])) <= _LONGEST]
+    more = f" and {len(shown) - len(fitting)} more" if len(fitting) < len(shown) else ""
+    return f"{name} ({', '.join(fitting)}{more})" if fitting else name
 
 
 def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.runs.escaping import figure_text, visible
 from hf_ltsam.runs.report.by_frequency import class_names
 from hf_ltsam.runs.report.configurations import Configuration
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, percent
@@ -121,7 +122,7 @@ def _paint(
     columns: int,
 ) -> None:
     panels = grid_of_panels(figure, len(configurations), columns)
-    ticks = [_shortened(names[c]) for c in classes]
+    ticks = [figure_text(_shortened(visible(names[c]))) for c in classes]
     rotation = 0 if max(map(len, ticks)) <= 2 else 90
     for place, (axes, c, share) in enumerate(zip(panels, configurations, shares)):
         values = 100 * share[np.ix_(classes, classes)]
@@ -136,7 +137,7 @@ def _paint(
         axes.tick_params(length=0)
         axes.spines[:].set(visible=True, color=GRID)
         axes.grid(visible=False)
-        axes.set_title(c.title)
+        axes.set_title(figure_text(c.title))
     figure.supxlabel("taken for class", fontsize=9)
     figure.supylabel("true class", fontsize=9)
     figure.colorbar(image, ax=panels, label="share of the class (%)", shrink=0.8, aspect=30)

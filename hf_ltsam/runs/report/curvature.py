@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.runs.escaping import figure_text
 from hf_ltsam.runs.report.configurations import Configuration
 from hf_ltsam.runs.report.content import Missing, Section, Table
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
@@ -105,9 +106,9 @@ def _paint_spectra(figure: Any, measured: Measured, subsets: Sequence[str]) -> N
             if name in curvature.spectra:
                 _density(axes, curvature.spectra[name], series_style(k).colour)
             if row == 0:
-                axes.set_title(curvature.labels.get(name, name).replace(" (", "\n("), fontsize=8.5)
+                axes.set_title(figure_text(curvature.labels.get(name, name)).replace(" (", "\n("), fontsize=8.5)
             if column == 0:
-                axes.set_ylabel(configuration.title)
+                axes.set_ylabel(figure_text(configuration.title))
     panels[0, 0].set_ylim(FLOOR, 3e3 * highest)
     figure.supxlabel("eigenvalue of the Hessian", fontsize=9)
     figure.supylabel("density (log scale)", fontsize=9)
@@ -142,7 +143,7 @@ def _paint_evolution(figure: Any, measured: Measured, subsets: Sequence[str]) ->
             panels[0, column].plot(x, [point.ratio for point in points], **style)
             panels[1, column].plot(x, [point.lam_min for point in points], **style)
         label = next(c.labels[name] for _, _, _, c in measured if name in c.labels)
-        panels[0, column].set_title(label.replace(" (", "\n("), fontsize=8.5)
+        panels[0, column].set_title(figure_text(label).replace(" (", "\n("), fontsize=8.5)
         panels[1, column].axhline(0, color=GRID, linewidth=0.8)
         panels[1, column].set_xlabel(_clock(measured))
         panels[1, column].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

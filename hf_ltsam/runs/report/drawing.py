@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from hf_ltsam.runs.escaping import figure_text, visible
 from hf_ltsam.runs.report.content import Figure
 from hf_ltsam.runs.report.style import PALETTE, RC, SeriesStyle, series_style
 
@@ -80,8 +81,9 @@ def legend_above(
     from matplotlib.lines import Line2D
 
     styles = [series_style(k) for k in positions]
-    handles = [Line2D([], [], label=t, **look(s)) for t, s in zip(titles, styles)]
-    longest = max(map(len, titles))
+    labels = [figure_text(title) for title in titles]
+    handles = [Line2D([], [], label=label, **look(s)) for label, s in zip(labels, styles)]
+    longest = max(map(len, labels))
     columns = max(1, min(len(titles), int(100 / (longest + 9))))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=3.2)
 
@@ -108,7 +110,7 @@ def inline_svg(text: str, name: str, title: str, description: str) -> str:
     root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title {name}-description"}
     for tag, content in (("desc", description), ("title", title)):
         words = ET.Element(tag, {"id": f"{name}-{'title' if tag == 'title' else 'description'}"})
-        words.text = content
+        words.text = visible(content)
         root.insert(0, words)
     return ET.tostring(root, encoding="unicode", short_empty_elements=True)
 

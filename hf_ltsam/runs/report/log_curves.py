@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.runs.escaping import figure_text, visible
 from hf_ltsam.runs.report.configurations import Configuration
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
@@ -65,7 +66,7 @@ def telemetry_section(configurations: Sequence[Configuration], folder: Path) -> 
     missing = _missing(configurations, keys or [PREFIX], "Telemetry", "--logging_strategy epoch")
     if not keys:
         return Section(title, missing=missing)
-    labels = {key: TELEMETRY.get(key, key.removeprefix(PREFIX).replace("_", " ")) for key in keys}
+    labels = {key: TELEMETRY.get(key, visible(key.removeprefix(PREFIX).replace("_", " "))) for key in keys}
     caption = (
         "The perturbation of the weights in training: means over the steps since the last log, and over seeds; shaded "
         f"{_DEVIATION}."
@@ -126,9 +127,9 @@ class _Curves:
                 if line is not None:
                     self._line(axes, line, k)
             if self.unit is None:
-                axes.set_ylabel(self.labels[key])
+                axes.set_ylabel(self._label(key))
             else:
-                axes.set_title(self.labels[key])
+                axes.set_title(self._label(key))
                 axes.set_ylabel(self.unit)
             axes.tick_params(labelbottom=True)
             _widen(axes, 100 if self.scale == 100 else None)
@@ -136,6 +137,9 @@ class _Curves:
             axes.set_xlabel(self._time())
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         legend_above(figure, [c.title for _, c in shown], [k for k, _ in shown])
+
+    def _label(self, key: str) -> str:
+        return "\n".join(map(figure_text, self.labels[key].split("\n")))
 
     def _line(self, axes: Any, line: Curve, position: int) -> None:
         style, mean, deviation = series_style(position), self.scale * line.mean, self.scale * line.deviation

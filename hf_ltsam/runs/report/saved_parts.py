@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,8 @@ class TestResult:
 
     Args:
         per_class: (C,); NaN for a class without test image.
-        groups: of many, medium, few, and of head and tail where the training set is split; an empty one is left out.
+        groups: of many, medium, few, and of head and tail where the training set is split, from `per_class` by the bounds of
+            the statistics; an empty one is left out.
     """
 
     __test__ = False  # for pytest, which takes the name for a test
@@ -57,12 +58,21 @@ class TestResult:
         per_class = floats(values["per_class"])
         if len(per_class) != statistics.num_classes:
             raise ValueError(f"per_class has {len(per_class)} entries for {statistics.num_classes} classes")
-        groups = {name: float(value) for name, value in values["groups"].items()}
-        for name, classes in head_and_tail(statistics).items():
-            if not np.isnan(per_class[list(classes)]).all():
-                groups[name] = float(np.nanmean(per_class[list(classes)]))
+        groups = {
+            name: float(np.nanmean(per_class[list(classes)]))
+            for name, classes in all_groups(statistics).items()
+            if not np.isnan(per_class[list(classes)]).all()
+        }
         ece = float("nan") if values["ece"] is None else float(values["ece"])
         return cls(float(values["overall"]), float(values["balanced"]), groups, per_class, ece, int(values["samples"]))
+
+
+class Bounds(NamedTuple):
+    """What makes classes many, medium and few, head and tail: numbers of training images, as in `ClassStatistics`."""
+
+    many_above: int
+    few_below: int
+    tail_threshold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,11 @@ class Recorded:
         record = RunRecord.from_json(values)
         statistics = ClassStatistics.from_dict(record.class_statistics)
         return cls(record, statistics, TestResult.from_json(record.results["test"], statistics))
+
+    def with_bounds(self, bounds: Bounds) -> Recorded:
+        """The same with groups by other bounds."""
+        statistics = replace(self.statistics, **bounds._asdict())
+        return replace(self, statistics=statistics, test=TestResult.from_json(self.record.results["test"], statistics))
 
 
 def head_and_tail(statistics: ClassStatistics) -> dict[str, tuple[int, ...]]:
@@ -203,6 +218,7 @@ class ShiftedSet:
         errors: corruption -> severity -> error, a fraction; empty for a set without corruptions.
         mce: in percent; NaN where there is none.
         relative_to: what mCE is relative to.
+        bounds: of its groups; None where they are not known.
     """
 
     accuracy: dict[str, float]
@@ -210,12 +226,20 @@ class ShiftedSet:
     errors: dict[str, dict[int, float]]
     mce: float = float("nan")
     relative_to: str = ""
+    bounds: Bounds | None = None
+
+    def with_bounds(self, bounds: Bounds) -> ShiftedSet:
+        """Without groups where they are by other bounds: nothing is saved from which they could be computed."""
+        if self.bounds is None or self.bounds[:2] == bounds[:2]:
+            return self
+        return replace(self, accuracy={"overall": self.accuracy["overall"]})
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> ShiftedSet:
+    def from_json(cls, values: Mapping[str, Any], bounds: Bounds | None = None) -> ShiftedSet:
         if "summary" not in values:
             result = values["result"]
-            return cls({"overall": float(result["overall"]), **_groups(result)}, int(result["samples"]), {})
+            accuracy = {"overall": float(result["overall"]), **_groups(result)}
+            return cls(accuracy, int(result["samples"]), {}, bounds=bounds)
         summary, cells = values["summary"], values["cells"]
         errors = {
             corruption: {int(s): 1 - float(cells[corruption][str(s)]["overall"]) for s in summary["severities"]}
@@ -230,14 +254,17 @@ class ShiftedSet:
             errors,
             float("nan") if mce is None else float(mce),
             summary.get("relative_to") or "",
+            bounds,
         )
 
 
 def shifted_sets(values: Any) -> dict[str, ShiftedSet]:
     """The test sets of an evaluation that are finished, by name."""
     sets = check_results(values)["sets"]
+    statistics = values.get("class_statistics")
+    bounds = None if statistics is None else Bounds(statistics["many_above"], statistics["few_below"])
     finished = {name: of_set for name, of_set in sets.items() if "result" in of_set or "summary" in of_set}
-    return {name: ShiftedSet.from_json(of_set) for name, of_set in finished.items()}
+    return {name: ShiftedSet.from_json(of_set, bounds) for name, of_set in finished.items()}
 
 
 def _groups(result: Mapping[str, Any]) -> dict[str, float]:

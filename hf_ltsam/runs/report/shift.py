@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.runs.escaping import figure_text, file_name
 from hf_ltsam.runs.report.configurations import Configuration, spread
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation, percent
 from hf_ltsam.runs.report.drawing import WIDTH, draw
@@ -124,7 +124,7 @@ def _figure(
     folder: Path,
 ) -> Figure:
     worst = rows[int(np.nanargmax(np.nanmean(errors, axis=1)))]
-    file = "corruptions_" + re.sub(r"[^A-Za-z0-9]+", "_", name)[-60:].strip("_")
+    file = f"corruptions_{file_name(name, 60)}"
     over = "by severity" if columns[0].startswith("severity ") else "means over severities and seeds"
     return draw(
         folder, file, (min(WIDTH, 2.9 + 1.15 * len(columns)), 1.5 + 0.24 * len(rows)),
@@ -144,9 +144,10 @@ def _paint(figure: Any, rows: Sequence[str], columns: Sequence[str], errors: Flo
             axes.text(column, row, f"{error:.1f}", ha="center", va="center", fontsize=8, fontweight=weight,
                       color=ON_DARK if error > DARK_FROM else INK)  # fmt: skip
     axes.axhline(len(rows) - 1.5, color=INK, linewidth=0.8)
-    long = max(map(len, columns)) * len(columns) > 60
-    axes.set_xticks(range(len(columns)), columns, rotation=30 if long else 0, ha="right" if long else "center")
-    axes.set_yticks(range(len(rows)), [row.replace("_", " ") for row in rows])
+    shown = [figure_text(column) for column in columns]
+    long = max(map(len, shown)) * len(shown) > 60
+    axes.set_xticks(range(len(columns)), shown, rotation=30 if long else 0, ha="right" if long else "center")
+    axes.set_yticks(range(len(rows)), [figure_text(row.replace("_", " ")) for row in rows])
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)

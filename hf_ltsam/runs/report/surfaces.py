@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.runs.escaping import figure_text, file_name
 from hf_ltsam.runs.report.configurations import Configuration
 from hf_ltsam.runs.report.content import Figure, Section, Table
 from hf_ltsam.runs.report.curvature import COLUMNS, ROWS, Measured, sharpness_missing, with_curvature
@@ -30,7 +31,7 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
 def _figure(name: str, measured: Measured, folder: Path) -> Figure:
     subsets = list(dict.fromkeys(s for _, _, _, c in measured for s in c.surfaces[name].loss))
     shown, rows = subsets[:1] + subsets[1:][-(COLUMNS - 1) :], measured[:ROWS]
-    file, first = f"surface_{name.replace(' ', '_')}", measured[0][3].surfaces[name]
+    file, first = f"surface_{file_name(name)}", measured[0][3].surfaces[name]
     what = f"Mean {measured[0][3].loss} on training images around the weights: {' and '.join(first.directions)}."
     if len(first.coordinates) == 1:
         return draw(
@@ -56,9 +57,9 @@ def _paint_lines(figure: Any, measured: Measured, name: str, subsets: Sequence[s
                 axes.plot(surface.coordinates[0], np.maximum(surface.loss[subset], FLOOR), **series_style(k).line)
         axes.axvline(0, color=GRID, linewidth=0.8)
         axes.set_yscale("log")
-        axes.set_title(measured[0][3].labels.get(subset, subset).replace(" (", "\n("), fontsize=8.5)
+        axes.set_title(figure_text(measured[0][3].labels.get(subset, subset)).replace(" (", "\n("), fontsize=8.5)
         axes.set_xlabel("step along the direction")
-    panels[0].set_ylabel(f"mean loss ({measured[0][3].loss})")
+    panels[0].set_ylabel(f"mean loss ({figure_text(measured[0][3].loss)})")
     legend_above(figure, [c.title for _, c, _, _ in measured], [k for k, _, _, _ in measured], lambda style: style.line)
 
 
@@ -80,9 +81,9 @@ def _paint_contours(figure: Any, measured: Measured, name: str, subsets: Sequenc
             axes.set_box_aspect(1)
             axes.grid(visible=False)
             if row == 0:
-                axes.set_title(curvature.labels.get(subset, subset).replace(" (", "\n("), fontsize=8.5)
-        panels[row, 0].set_ylabel(configuration.title)
-    label = f"mean loss ({measured[0][3].loss}, log scale)"
+                axes.set_title(figure_text(curvature.labels.get(subset, subset)).replace(" (", "\n("), fontsize=8.5)
+        panels[row, 0].set_ylabel(figure_text(configuration.title))
+    label = f"mean loss ({figure_text(measured[0][3].loss)}, log scale)"
     figure.colorbar(filled, ax=panels, ticks=LogLocator(), format=LogFormatterSciNotation(), label=label, aspect=30)
     figure.supxlabel("step along direction 1", fontsize=9)
     figure.supylabel("step along direction 2", fontsize=9)

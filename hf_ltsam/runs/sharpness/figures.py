@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.runs.escaping import figure_text, file_name
 from hf_ltsam.runs.files import mapping, read_json
 from hf_ltsam.runs.report.style import GRID, INK, PALETTE, series_style, subset_colours
 
@@ -32,9 +32,7 @@ def save_figures(path: Path) -> list[Path]:
     for name, surface in results.get("surface", {}).items():
         draw = _draw_lines if len(surface["coordinates"]) == 1 else _draw_contours
         drawn[f"surface {name}"] = partial(draw, surface=surface)
-    return [
-        _save(path.parent / f"{re.sub('[^a-z0-9]+', '_', name)}.png", draw, results) for name, draw in drawn.items()
-    ]
+    return [_save(path.parent / f"{file_name(name)}.png", draw, results) for name, draw in drawn.items()]
 
 
 def _save(path: Path, draw: Callable[[Any, dict[str, Any]], None], results: dict[str, Any]) -> Path:
@@ -63,8 +61,12 @@ def subset_label(name: str, results: Mapping[str, Any]) -> str:
     return f"{name} classes" if name != "all" else "all classes"
 
 
+def _label(name: str, results: Mapping[str, Any]) -> str:
+    return figure_text(subset_label(name, results))
+
+
 def _loss(results: Mapping[str, Any]) -> str:
-    return results["loss"]["name"].replace("_", " ")
+    return figure_text(results["loss"]["name"].replace("_", " "))
 
 
 def _draw_spectra(figure: Any, results: dict[str, Any]) -> None:
@@ -81,7 +83,7 @@ def _draw_spectra(figure: Any, results: dict[str, Any]) -> None:
         axes.plot(grid, np.maximum(values, FLOOR), color=colours[name], linewidth=1)
         axes.axvline(0, color=INK, linewidth=0.6, linestyle=DOTTED)
         axes.set_yscale("log")
-        axes.set_title(subset_label(name, results), fontsize=9)
+        axes.set_title(_label(name, results), fontsize=9)
         axes.text(0.97, 0.96, _eigenvalues(record), transform=axes.transAxes, ha="right", va="top", fontsize=8)
         axes.tick_params(labelsize=8)
     for axes in panels.flat[len(spectra) :]:
@@ -115,9 +117,7 @@ def _draw_evolution(figure: Any, results: dict[str, Any]) -> None:
         style = {**series_style(k).marked, "color": colours[name], "markersize": 4, "linewidth": 1.2}
         style["markevery"] = max(1, len(of_subset) // 12)
         x = [p[key] for p in of_subset]
-        panels[0].plot(
-            x, [p["ratios"]["abs_min_over_max"] for p in of_subset], label=subset_label(name, results), **style
-        )
+        panels[0].plot(x, [p["ratios"]["abs_min_over_max"] for p in of_subset], label=_label(name, results), **style)
         panels[1].plot(x, [p["lam_min"]["value"] for p in of_subset], **style)
         panels[2].plot(x, [p["lam_max"]["value"] for p in of_subset], **style)
     for axes, symbol in zip(panels, ("|\\lambda_{\\min}/\\lambda_{\\max}|", "\\lambda_{\\min}", "\\lambda_{\\max}")):
@@ -147,7 +147,7 @@ def _draw_sharpness(figure: Any, results: dict[str, Any]) -> None:
             **{**series_style(k).marked, "color": colours[f"class {c}"]},
             markersize=3,
             linewidth=1.2,
-            label=subset_label(f"class {c}", results),
+            label=_label(f"class {c}", results),
         )
     axes.plot(rhos, gaps, color=INK, linewidth=1.8, label="all images")
     axes.plot(
@@ -183,7 +183,7 @@ def _draw_lines(figure: Any, results: dict[str, Any], surface: dict[str, Any]) -
             values,
             **{**series_style(k).line, "color": colours[name]},
             linewidth=1.5,
-            label=subset_label(name, results),
+            label=_label(name, results),
         )
     axes.axvline(0, color=INK, linewidth=0.6, linestyle=DOTTED)
     axes.set_xlabel(_axis(surface, 0))
@@ -210,7 +210,7 @@ def _draw_contours(figure: Any, results: dict[str, Any], surface: dict[str, Any]
         filled = axes.contourf(x, y, values.T, levels=levels, norm=LogNorm(levels[0], levels[-1]), cmap="viridis")
         axes.contour(x, y, values.T, levels=levels, colors="white", linewidths=0.3)
         axes.plot(0, 0, marker="+", color="white", markersize=9)
-        axes.set_title(subset_label(name, results), fontsize=9)
+        axes.set_title(_label(name, results), fontsize=9)
         axes.set_box_aspect(1)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_major_formatter("{x:g}")
@@ -227,5 +227,7 @@ def _draw_contours(figure: Any, results: dict[str, Any], surface: dict[str, Any]
 def _axis(surface: Mapping[str, Any], k: int) -> str:
     to = surface["directions"][k]
     return (
-        f"0: these weights, 1: {Path(to[3:]).name}" if to.startswith("to ") else f"step along random direction {k + 1}"
+        f"0: these weights, 1: {figure_text(Path(to[3:]).name)}"
+        if to.startswith("to ")
+        else f"step along random direction {k + 1}"
     )

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.models.logits import check_num_classes
-from hf_ltsam.models.views import Preprocessing
 from hf_ltsam.runs.folder import CONFIG, STATISTICS, WEIGHTS, RunFolder
 from hf_ltsam.runs.model import load_run
 
@@ -70,7 +70,7 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
     """
     model = load_run(name).float()
     config = AutoConfig.from_pretrained(name)
-    preprocessing = Preprocessing.from_image_processor(AutoImageProcessor.from_pretrained(name))
+    preprocessing = Preprocessing.beside(name)
     statistics = _statistics(name)
     if statistics is not None:
         check_num_classes(config.num_labels, statistics.num_classes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hf_ltsam.runs.escaping import figure_text, file_name, markdown_text
+from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import EVALUATION_PAGE
 
 GROUPS = ("many", "medium", "few")
@@ -22,7 +23,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     """
     checkpoint = results["checkpoint"]
     lines = [
-        f"# {checkpoint['name']} on other test sets",
+        f"# {markdown_text(checkpoint['name'])} on other test sets",
         "",
         f"Weights `{checkpoint['fingerprint'][:12]}`, {checkpoint['num_classes']} classes. Accuracies and errors in %.",
         _about_groups(results["class_statistics"]),
@@ -33,7 +34,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     if plain:
         lines += [*_accuracy_table(plain), ""]
     for name, of_set in corrupted.items():
-        lines += [f"## {name}", "", *_corruption_table(of_set), "", *_corruption_notes(of_set), ""]
+        lines += [f"## {markdown_text(name)}", "", *_corruption_table(of_set), "", *_corruption_notes(of_set), ""]
     return "\n".join(lines)
 
 
@@ -43,10 +44,11 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> list[Path]:
     Returns:
         The files.
     """
-    page = folder / EVALUATION_PAGE
-    page.write_text(markdown(results), encoding="utf-8")
+    page = write_whole(folder / EVALUATION_PAGE, markdown(results))
     corrupted = {name: of_set for name, of_set in results["sets"].items() if "summary" in of_set}
-    maps = [save_heat_map(folder / f"{_file_name(name)}.png", name, of_set) for name, of_set in corrupted.items()]
+    maps = [
+        save_heat_map(folder / f"heat_map_{file_name(name)}.png", name, of_set) for name, of_set in corrupted.items()
+    ]
     return [page, *maps]
 
 
@@ -75,14 +77,16 @@ def save_heat_map(path: Path, name: str, of_set: Mapping[str, Any]) -> Path:
         axes.text(column, row, f"{error:.1f}", ha="center", va="center", color=colour, fontsize=9, fontweight=weight)
     axes.axvline(len(severities) - 0.5, color="white", linewidth=3)
     axes.set_xticks(range(shown.shape[1]), [*map(str, severities), "mean"])
-    axes.set_yticks(range(len(corruptions)), [c.replace("_", " ") for c in corruptions])
+    axes.set_yticks(range(len(corruptions)), [figure_text(c.replace("_", " ")) for c in corruptions])
     axes.set_xlabel("severity")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, label="error (%)", shrink=0.9)
     mce = summary.get("mce")
     beside = f", mCE {mce:.1f}" if mce is not None else ""
-    axes.set_title(f"{short(name)}: mean error {100 * summary['mean_error']:.1f} %{beside}", fontsize=11, loc="left")
+    axes.set_title(
+        f"{figure_text(short(name))}: mean error {100 * summary['mean_error']:.1f} %{beside}", fontsize=11, loc="left"
+    )
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return path
@@ -96,7 +100,7 @@ def short(name: str) -> str:
 def _accuracy_table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows = [
         [
-            name,
+            markdown_text(name),
             f"{r['samples']:,}",
             _percent(r["overall"]),
             _percent(r["balanced"]),
@@ -113,7 +117,7 @@ def _corruption_table(of_set: Mapping[str, Any]) -> list[str]:
     relative = "ce" in summary
     rows = [
         [
-            corruption.replace("_", " "),
+            markdown_text(corruption.replace("_", " ")),
             *(_percent(_error(of_set, corruption, severity)) for severity in summary["severities"]),
             _percent(mean),
             *([f"{summary['ce'][corruption]:.1f}" if corruption in summary["ce"] else "-"] if relative else []),
@@ -132,7 +136,9 @@ def _corruption_notes(of_set: Mapping[str, Any]) -> list[str]:
     if summary.get("mce") is not None:
         notes.append(f"mCE: {summary['mce']:.1f} %.")
     if summary["relative_to"]:
-        notes.append(f"CE: error relative to {summary['relative_to']}'s under the same corruption, in %.")
+        notes.append(
+            f"CE: error relative to {markdown_text(summary['relative_to'])}'s under the same corruption, in %."
+        )
     else:
         notes.append("No CE: it needs `--baseline`, or for ImageNet's classes all five severities (AlexNet's errors).")
     if summary["groups"]:
@@ -145,7 +151,7 @@ def _remark(result: Mapping[str, Any]) -> str:
     identity = result["identity"]
     test_time = "" if identity["test_time"] == "none" else f"test time: {identity['test_time']}"
     seed = f"corruptions made with seed {identity['seed']}" if "seed" in identity else ""
-    return "; ".join(part for part in (test_time, seed, result["note"]) if part)
+    return "; ".join(part for part in (test_time, seed, markdown_text(result["note"])) if part)
 
 
 def _about_groups(statistics: Mapping[str, Any] | None) -> str:
@@ -169,7 +175,3 @@ def _percent(fraction: float) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
-
-
-def _file_name(name: str) -> str:
-    return "heat_map_" + re.sub(r"[^A-Za-z0-9.]+", "_", name)[-100:].strip("_")

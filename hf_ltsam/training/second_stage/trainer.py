@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import default_data_collator
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.losses import LOSSES
@@ -21,7 +22,7 @@ from hf_ltsam.training.second_stage.heads import Head
 from hf_ltsam.training.second_stage.stages import SECOND_STAGES, SecondStage
 from hf_ltsam.training.second_stage.trunk import Trunk
 from hf_ltsam.training.trainer import LTSamTrainer
-from hf_ltsam.training.training_set import statistics_of
+from hf_ltsam.training.training_set import LabelReader, TrainingSet
 
 _HEAD_FILE = "second_stage_head.safetensors"  # what is trained, beside the whole model
 FEATURES = "features"
@@ -57,7 +58,10 @@ class SecondStageTrainer(LTSamTrainer):
         callbacks: list[Any] | None = None,
     ) -> None:
         label_name = (args.label_names or ["labels"])[0]
-        statistics = statistics_of(train_dataset, label_name, first_stage, class_statistics, args.tail_threshold)
+        reader = LabelReader(lambda: label_name, lambda: default_data_collator, args)
+        training_set = TrainingSet.of(train_dataset, reader, first_stage, class_statistics)
+        training_set.check_model_names(reader, first_stage)
+        statistics = training_set.statistics
         if statistics is None:
             raise ValueError(
                 "There are no class statistics: pass train_dataset, or class_statistics=ClassStatistics(...)."

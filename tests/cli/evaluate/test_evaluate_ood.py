@@ -19,8 +19,8 @@ from hf_ltsam.cli import main as cli
 from hf_ltsam.cli.evaluate import command as evaluate_ood
 from hf_ltsam.cli.evaluate import evaluation as ood_evaluation
 from hf_ltsam.cli.evaluate.images import large_as_in_imagenet_c
-from hf_ltsam.cli.train.model import image_processor
 from hf_ltsam.data.keys import random_key
+from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.runs.shift.results import read_results
 
 SCRIPT = Path(__file__).parents[3] / "training_scripts" / "evaluate_ood.py"
@@ -39,7 +39,7 @@ def save_checkpoint(folder, names=CLASSES, counts=(12, 6, 3), size=12, seed=1):
         logits = model.eval()(torch.randn(64, 3, size, size)).logits
         model.classifier.bias.sub_(logits.mean(0))
     model.save_pretrained(folder)
-    image_processor(size, size, None, MEAN, STD).save_pretrained(folder)
+    Preprocessing(size, size, size, tuple(MEAN), tuple(STD)).image_processor().save_pretrained(folder)
     if counts:
         ClassStatistics(counts, many_above=6, few_below=6).save(folder)
     return folder

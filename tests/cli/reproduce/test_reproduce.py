@@ -459,6 +459,12 @@ def test_what_the_command_refuses(table, capsys, tmp_path):
     assert not list(out.glob("*/*"))
 
 
+def test_a_table_with_a_secret_is_refused(table, capsys, tmp_path):
+    secret = written(table, settings={"hub_token": "hf_" + "a1" * 16})
+    said = refused(capsys, secret, "--output_dir", tmp_path / "out")
+    assert "sets hub_token to a secret" in said and "a1a1" not in said and not list(tmp_path.glob("out/**/*.yaml"))
+
+
 def test_from_python_with_values(table, tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(reproduce, "run_all", lambda runs, jobs, _: started.extend((run.folder, jobs) for run in runs))

@@ -32,6 +32,25 @@ def test_the_command_line_overrides_the_recipe(write):
     assert (run.data.flip, run.data.many_above, run.config.use_cpu) == (False, 7, True)
 
 
+@pytest.mark.parametrize(
+    ("metric", "larger"), [("ece", False), ("eval_ece", False), ("balanced", True), ("loss", False)]
+)
+def test_which_metric_is_better(metric, larger, write):
+    words = [
+        "--metric_for_best_model",
+        metric,
+        "--load_best_model_at_end",
+        "--eval_strategy",
+        "epoch",
+        "--save_strategy",
+        "epoch",
+    ]
+    assert parse(words).config.greater_is_better is larger
+    path = write(f"metric_for_best_model: {metric}\n")
+    assert parse(["--config", path]).config.greater_is_better is larger
+    assert parse(["--config", path, "--greater_is_better", "true"]).config.greater_is_better
+
+
 def test_settings_hold_what_was_set_and_nothing_else(write):
     run = parse(
         ["--config", write("learning_rate: 0.5\nloss_args: {tau: 0.5}\n"), "--seed", "3", "--output_dir", "out"]
@@ -57,7 +76,7 @@ def test_a_recipe_is_read_in_the_types_of_the_options(write):
     path = write(
         'num_train_epochs: 3\nmax_steps: "5"\nflip: "no"\nuse_cpu: true\nsave_steps: 0.5\nreport_to: none\n'
         "resume_from_checkpoint: true\nspectral_norm: classifier\nlr_milestones: [1e-1, 0.5]\n"
-        "lr_scheduler_kwargs: {num_cycles: 1}\nmethod_args: {rho: 1}\ndataset: 5\n"
+        "gradient_checkpointing_kwargs: {use_reentrant: false}\nmethod_args: {rho: 1}\ndataset: 5\n"
     )
     settings = parse(["--config", path, "--output_dir", "out"]).settings
     assert {name: (value, type(value)) for name, value in settings.items()} == {
@@ -70,7 +89,7 @@ def test_a_recipe_is_read_in_the_types_of_the_options(write):
         "resume_from_checkpoint": ("True", str),
         "spectral_norm": (["classifier"], list),
         "lr_milestones": ([0.1, 0.5], list),
-        "lr_scheduler_kwargs": ({"num_cycles": 1}, dict),
+        "gradient_checkpointing_kwargs": ({"use_reentrant": False}, dict),
         "method_args": ({"rho": 1}, dict),
         "dataset": ("5", str),
         "output_dir": ("out", str),

@@ -1,6 +1,7 @@
 """CLIP, ViTs with a cosine head and adapters through the training script; what it saves, loads and exports."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ from cli.picture_folders import CLASSES, draw_images
 from models.clips import architecture, open_clip_checkpoint, transformers_clip
 from peft import PeftModel
 from PIL import Image
+from safetensors.torch import load_file
 from torchvision.transforms.functional import resize, to_tensor
 from transformers import (
     AutoImageProcessor,
@@ -276,6 +278,22 @@ def test_a_vit_with_a_cosine_head_a_start_from_images_and_an_adapter(images, vit
 def test_a_vit_with_its_linear_head_and_an_adapter(images, vit, tmp_path):
     train.main(words(images, tmp_path / "run", vit, "--adapter", "lora"))
     assert load_run(tmp_path / "run")(pixel_values=torch.randn(1, 3, 12, 12)).logits.shape == (1, 3)
+
+
+def test_a_stored_half_precision_is_trained_saved_and_analysed_in_float32(images, vit, tmp_path):
+    """Also where tests run in half precision, which leaves the model so; a run that was saved in it can be analysed."""
+    half, out = tmp_path / "half", tmp_path / "run"
+    shutil.copytree(vit, half)
+    AutoModelForImageClassification.from_pretrained(vit).bfloat16().save_pretrained(half)
+    train.main(words(images, out, str(half), "--method", "sam", "--bf16_full_eval", "true"))
+    before, after = (load_file(folder / "model.safetensors") for folder in (half, out))
+    assert {t.dtype for t in before.values()} == {torch.bfloat16} and {t.dtype for t in after.values()} == {
+        torch.float32
+    }
+    assert all((before[name].float() != t).any() for name, t in after.items() if name.endswith("query.weight"))
+    AutoModelForImageClassification.from_pretrained(out).bfloat16().save_pretrained(out)
+    analyze_sharpness.main([str(out), "--groups", "all", "--lanczos_steps", "2", "--trace_probes", "1"])
+    assert (out / "sharpness" / "sharpness.json").is_file()
 
 
 # --- export -----------------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from markdown_it import MarkdownIt
 from runs.hub.digits_run import EVALUATION, METRICS, SHARPNESS, metrics, write, write_seeds
 
 from hf_ltsam import METHODS, ClassStatistics
+from hf_ltsam.cli.train.arguments import make_run
 from hf_ltsam.methods import SAM
-from hf_ltsam.runs.card import Stated, card_files, model_card, read_facts
+from hf_ltsam.runs.card import Stated, card_files, leaderboard_files, model_card, read_facts
 
 GOLDEN = Path(__file__).parent / "golden_digits_card.md"
 
@@ -128,7 +129,8 @@ def test_the_metadata_is_valid_and_complete(tmp_path):
 
 def test_a_run_from_the_hub_names_model_and_data(tmp_path):
     values = metrics(model={"model": "microsoft/resnet-18", "pretrained": True}, data={**METRICS["data"], "dataset": "uoft-cs/cifar100",
-                     "imbalance_ratio": 100.0, "profile": "exponential", "split_seed": 0})  # fmt: skip
+                     "imbalance_ratio": 100.0, "profile": "exponential", "split_seed": 0},
+                     hub={"model": "microsoft/resnet-18", "dataset": "uoft-cs/cifar100"})  # fmt: skip
     made = card(write(tmp_path / "run", values))
     assert made.data.base_model == "microsoft/resnet-18" and made.data.datasets == ["uoft-cs/cifar100"]
     assert made.data.eval_results[0].dataset_args == {
@@ -145,19 +147,49 @@ def test_a_run_from_the_hub_names_model_and_data(tmp_path):
     assert card(write(tmp_path / "scratch", scratch)).data.base_model is None
 
 
-def test_a_folder_here_is_not_taken_for_a_name_on_the_hub(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data" / "mine").mkdir(parents=True)
-    values = metrics(data={"dataset": "data/mine"})
-    made = card(write(tmp_path / "run", values))
-    assert made.data.datasets is None and made.data.eval_results[0].dataset_name == "mine"
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_is_not_taken_for_a_name_on_the_hub(tmp_path, monkeypatch, there):
+    """What a name meant is recorded when the run is made: the card is written anywhere, and later."""
+    for place in ("here", "elsewhere"):
+        (tmp_path / place).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("data/mine", "model/mine") if there else ():
+        (tmp_path / "here" / name).mkdir(parents=True)
+    run = make_run({"dataset": "data/mine", "model": "model/mine", "output_dir": "x"})
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    values = metrics(
+        data={"dataset": "data/mine"}, model={"model": "model/mine", "pretrained": True}, hub=dict(run.hub)
+    )
+    adapter = {"base_model_name_or_path": "model/mine", "peft_type": "LORA"}
+    for is_adapter in (False, True):
+        folder = write(tmp_path / f"run{is_adapter}", values)
+        if is_adapter:
+            (folder / "adapter_config.json").write_text(json.dumps(adapter))
+        made = card(folder)
+        found = (
+            made.data.base_model,
+            made.data.datasets,
+            "huggingface.co/datasets" in made.text,
+            "model/mine" in made.text,
+        )
+        assert found == ((None, None, False, False) if there else ("model/mine", ["data/mine"], True, True))
+        assert made.data.eval_results[0].dataset_name == ("mine" if there else "data/mine")
+    assert make_run({"model": "model/mine", "pretrained": False, "output_dir": "x"}).hub == {}
+
+
+def test_a_run_of_which_nobody_recorded_it_claims_nothing(tmp_path):
+    values = metrics(data={"dataset": "data/mine"}, model={"model": "model/mine", "pretrained": True})
+    assert (made := card(write(tmp_path / "run", values))).data.base_model is None and made.data.datasets is None
 
 
 def test_leaderboard_entries(tmp_path):
     folder = write_seeds(tmp_path)
-    assert ".eval_results/results.yaml" not in card_files(read_facts(folder), "me/digits")  # no data set on the Hub
-    files = card_files(read_facts(folder), "me/digits", Stated(benchmark="me/digits-lt"))
-    found = parse_eval_result_entries(yaml.safe_load(files[".eval_results/results.yaml"]))
+    assert leaderboard_files(read_facts(folder), "me/digits") == {}  # no data set on the Hub
+    stated = Stated(benchmark="me/digits-lt")
+    files = card_files(read_facts(folder), "me/digits", stated)
+    assert ".eval_results/results.yaml" not in files, "a commit of its own: the Hub may refuse it"
+    entries = leaderboard_files(read_facts(folder), "me/digits", stated)
+    found = parse_eval_result_entries(yaml.safe_load(entries[".eval_results/results.yaml"]))
     assert {e.task_id: e.value for e in found} == {
         "accuracy": 95.4, "balanced_accuracy": 95.4, "accuracy_many": 99.33, "accuracy_medium": 96.67, "accuracy_few": 91.5
     }  # fmt: skip
@@ -213,6 +245,8 @@ def test_means_over_views_are_told(tmp_path):
     }
     text = card(write(tmp_path / "run", values), evaluation=evaluation).text
     assert "after the last epoch, mean over views (five crops):" in text and "| usps, mean over views (flip) |" in text
+    assert "A pipeline sees the centre of an image once" in text and "--test_time five_crops` repeats the views" in text
+    assert "A pipeline sees" not in card(write(tmp_path / "one_view", metrics())).text
 
 
 def test_something_of_ones_own(tmp_path):

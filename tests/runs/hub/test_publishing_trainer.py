@@ -27,12 +27,12 @@ def data():
     return InMemoryImages(pixels, LABELS, [0.5] * 3, [0.2] * 3, augment=False)
 
 
-def trainer(folder, **settings):
+def trainer(folder, kind=LTSamTrainer, **settings):
     torch.manual_seed(0)
     model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, width=2, num_labels=3, id2label=NAMES))
     args = {"output_dir": str(folder), "max_steps": 3, "save_strategy": "steps", "save_steps": 1, "use_cpu": True, "report_to": "none",
             "learning_rate": 0.1, "disable_tqdm": True, "per_device_train_batch_size": 12, "method": "sam", "logging_strategy": "no"}  # fmt: skip
-    return LTSamTrainer(model, LTSamConfig(**{**args, **settings}), train_dataset=data())
+    return kind(model, LTSamConfig(**{**args, **settings}), train_dataset=data())
 
 
 def published(folder, **settings):
@@ -67,6 +67,47 @@ def test_push_to_hub_after_a_training(hub, tmp_path):
     assert "## Results" not in card and "model-index" not in card  # nothing was measured, nothing is claimed
     assert hub.messages == ["End of training"]
     assert (tmp_path / "run" / "training_args.bin").is_file() and "training_args.bin" not in files
+
+
+def test_what_transformers_scripts_say_of_a_model(hub, tmp_path):
+    """All that the stock `push_to_hub` and `create_model_card` take; its example scripts pass most of it."""
+    run = trainer(tmp_path / "run", save_strategy="no")
+    run.model.model_tags = ["of-the-model"]
+    words = {"language": "en", "license": "mit", "tags": "owls", "model_name": "Owls", "finetuned_from": "me/start",
+             "tasks": ["image-classification", "other-task"], "dataset_tags": "me/owls", "dataset": ["Owls at night", "More"],
+             "dataset_args": ["large"]}  # fmt: skip
+    run.push_to_hub(**words)
+    card = hub.files("me/run")["README.md"].decode()
+    for part in ("language: en", "- owls", "- of-the-model", "# Owls", "base_model: me/start", "- me/owls", "- other-task",
+                 "pipeline_tag: image-classification", "Trained on Owls at night (large), More."):  # fmt: skip
+        assert part in card
+    run.create_model_card(*words.values())  # in transformers' order
+    assert (tmp_path / "run" / "README.md").read_text() == card.replace("- of-the-model\n", "").replace(
+        "- owls\n", "- owls\n"
+    )
+
+
+def test_overrides_are_called_where_the_stock_trainer_calls_them(hub, tmp_path):
+    called = []
+
+    class Mine(LTSamTrainer):
+        def init_hf_repo(self, token=None, private=None):
+            called.append("init_hf_repo")
+            super().init_hf_repo(token, private)
+
+        def push_to_hub(self, *args, **kwargs):
+            called.append("push_to_hub")
+            return super().push_to_hub(*args, **kwargs)
+
+        def create_model_card(self, model_name=None, license=None):
+            called.append((model_name, license))
+            (tmp_path / "run" / "README.md").write_text(f"---\nlicense: {license}\n---\n# {model_name}, by me")
+
+    run = trainer(tmp_path / "run", Mine, push_to_hub=True, save_strategy="no")
+    run.save_model()
+    run.push_to_hub(license="mit")
+    assert called == ["init_hf_repo", "push_to_hub", ("run", None), "push_to_hub", ("run", "mit")]
+    assert hub.files("me/run")["README.md"] == b"---\nlicense: mit\n---\n# run, by me"
 
 
 def test_every_save_is_uploaded_while_the_training_goes_on(hub, tmp_path):

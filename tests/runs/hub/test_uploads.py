@@ -7,8 +7,9 @@ import pytest
 from hub_server import READ_ONLY, TOKEN
 from time_limits import PATIENCE
 
-from hf_ltsam.runs.hub import HubError, Upload, check_token, require_network, send, within, without_secrets
+from hf_ltsam.runs.hub import HubError, Upload, check_token, require_network, send, within
 from hf_ltsam.runs.hub.upload import GRACE, SLOWEST, WAITS
+from hf_ltsam.runs.secrets import without_secrets
 
 BIG = os.urandom(3_000_000)
 
@@ -22,6 +23,19 @@ def test_everything_arrives_in_one_commit(hub):
     commit = send(upload(private=True))
     assert hub.files("me/model") == dict(upload().files)
     assert hub.messages == ["all of it"] and commit.commit_url.endswith(commit.oid) and hub.repo("me/model").private
+
+
+@pytest.mark.parametrize("status", [None, 400, 403, 422, 500])
+def test_entries_of_leaderboards_are_apart_and_optional(hub, caplog, status):
+    entries = {".eval_results/results.yaml": b"- dataset: {}"}
+    if status is not None:
+        hub.fail("/commit/", status, times=99, after=1)  # of the second commit
+    commit = send(upload(entries=entries))
+    sent = dict(upload().files) | (entries if status is None else {})
+    assert hub.files("me/model") == sent and commit.commit_message == "all of it"
+    assert hub.messages == ["all of it"] + (["Entries of leaderboards"] if status is None else [])
+    assert (f"results.yaml, with which results enter leaderboards, is not: me/model was not uploaded: the Hub answers {status}"
+            in caplog.text) == (status is not None)  # fmt: skip
 
 
 def test_a_second_upload_sends_only_what_has_changed(hub):
@@ -174,4 +188,4 @@ def test_offline_is_said_at_once(hub, monkeypatch):
 def test_secrets_are_taken_out():
     text = f"PUT https://cdn.example/x?X-Amz-Signature=abc&b=1 failed with {TOKEN} and pass-word; hf_ltsam stays"
     cleaned = without_secrets(text, "pass-word")
-    assert cleaned == "PUT https://cdn.example/x failed with *** and ***; hf_ltsam stays"
+    assert cleaned == "PUT https://cdn.example/x failed with (secret) and (secret); hf_ltsam stays"

@@ -1,12 +1,20 @@
 """Which runs are one configuration, and what it is called."""
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 from runs.report.made_runs import metrics, write_run
+from runs.report.made_runs import test_result as made_result
 
 from hf_ltsam.runs.recipes import read_recipe
+from hf_ltsam.runs.report.by_group import chance, other_bounds
+from hf_ltsam.runs.report.calibration import group_gaps
+from hf_ltsam.runs.report.comparison import compare
 from hf_ltsam.runs.report.configurations import configurations, differing, section, setting, spread
 from hf_ltsam.runs.report.reading import read_run
+from hf_ltsam.runs.report.saved_parts import Bounds, ShiftedSet
 
 ACCURACIES = [0.9, 0.8, 0.7, 0.4, 0.2]
 
@@ -92,3 +100,67 @@ def test_what_a_published_row_assumes_is_in_the_report(made):
     assert [row[1] for row in table.rows] == ["method_args.rho", "method_args.gamma", "method_args.lam"]
     assert all("imbalance_ratio 200" in row[0] and "stated for other recipes only" in row[2] for row in table.rows)
     assert not [t for t in section(configurations(runs[:1])).tables if t.caption.startswith("Assumed")]
+
+
+STAGE = {
+    "name": "crt", "args": {}, "title": "cRT", "source": "", "citations": [],
+    "first_stage": {"folder": "runs/x/seed0", "method": {"name": "sam", "args": {}}, "loss": {"name": "logit_adjustment", "args": {}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("record, recipe, title", [
+    ({"second_stage": STAGE}, {}, "LA + SAM, then crt"),
+    ({"second_stage": STAGE, "method": "sam"}, {}, "LA + SAM, then crt by CE + SAM"),
+    ({"second_stage": {**STAGE, "first_stage": {"folder": "runs/x/seed0"}}}, {}, "runs/x/seed*, then crt"),
+    ({"model": {"adapter": "lora"}}, {}, "CE + SGD, lora"),
+    ({"model": {"head": "cosine", "spectral_norm": ["*"]}}, {}, "CE + SGD, cosine head, spectral norm"),
+    ({"weight_averaging": {"start": 0.75, "interval": 1}}, {}, "CE + SGD, averaged weights"),
+    ({"sampling": "class_aware"}, {}, "CE + SGD, class-aware sampling"),
+    ({"data": {"test_time": "five_crops", "training_labels_sha256": "00"}}, {}, "CE + SGD, five crops"),
+    ({"reweighting": {"scheme": "inverse", "start": 0.0}}, {}, "CE-RW + SGD"),
+    ({}, {"swa_start": 0.5}, "CE + SGD, averaged weights"),
+])  # fmt: skip
+def test_a_title_carries_what_makes_a_run_different(made, record, recipe, title):
+    assert titles(made(recipe, **record)) == [(title, 1)]
+
+
+def test_many_differences_are_counted(made):
+    other = {f"setting{k}": "x" * 10 for k in range(8)}
+    (_, first), (_, second) = [(c.runs, c.title) for c in configurations([made(), made(other, seed=1)])]
+    assert first == "CE + SGD" or first.startswith("CE + SGD (")
+    assert second.endswith(" more)") and len(second) < 80
+
+
+def test_all_groups_are_by_one_set_of_bounds(made):
+    """Recorded by other bounds, the same accuracies by class give the same groups, and differences inside their intervals."""
+    first, second = made(), made(method="sam")
+    bounds = {"counts": [40, 30, 12, 5, 2], "tail_threshold": 5, "many_above": 35, "few_below": 30}
+    results = {"test": {**metrics(ACCURACIES)["results"]["test"], "groups": {"many": 0.9, "medium": 0.8, "few": 0.43}}}
+    other = made(method="sam", class_statistics=bounds, results=results)
+    shifted = {"x": ShiftedSet({"overall": 0.5, "many": 0.9}, 10, {}, bounds=Bounds(35, 30))}
+    history = [{"epoch": 1.0, "eval_many": 0.9, "eval_overall": 0.5}]
+    other = dataclasses.replace(other, shifted=shifted, history=history)
+    base, same, apart = configurations([first, second, other])
+    for group in ("overall", "balanced", "many", "medium", "few", "head", "tail"):
+        assert base.accuracies(group) == same.accuracies(group) == apart.accuracies(group) != []
+    (compared,) = [c for c in compare([base, apart]) if c.configuration is apart]
+    assert all(i.low <= i.difference <= i.high and i.difference == 0 for i in compared.intervals.values())
+    assert apart.runs[0].shifted["x"].accuracy == {"overall": 0.5} and "eval_many" not in apart.runs[0].history[0]
+    assert other_bounds([base, same]) == [] and "many above 35 and few below 30" in other_bounds([base, apart])[0]
+    assert group_gaps(apart.runs[0]) == {} and apart.statistics == base.statistics
+
+
+@pytest.mark.parametrize("per_class, losses, said", [
+    (ACCURACIES, [2.0, 1.0], []),
+    ([1.0, 0.0, 0.0, 0.0, 0.0], [1.6, 1.6], ["at chance (20.00 %.*taken for one class"]),
+    ([0.2, 0.3, 0.2, 0.2, 0.1], [1.6, 1.6], ["at chance.*no better than guesses"]),
+    ([0.0] * 5, [1.6, float("nan")], ["at chance", "diverged: its loss went from 1.6 to nan"]),
+    (ACCURACIES, [1.0, 9.0], ["diverged: its loss went from 1 to 9"]),
+])  # fmt: skip
+def test_chance_and_divergence_are_said(made, per_class, losses, said):
+    run = dataclasses.replace(
+        made(results={"test": made_result(per_class)}), history=[{"loss": loss, "step": 1} for loss in losses]
+    )
+    level, *remarks = chance(configurations([run]))
+    assert "gives 20 % in all" in level and len(remarks) == len(said)
+    assert all(re.search(words.replace("(", r"\("), remark) for words, remark in zip(said, remarks))

@@ -1,0 +1,161 @@
+"""Label columns of the command line's data sets, and class names that meet there."""
+
+import numpy as np
+import pytest
+import torch
+from cli.picture_folders import CLASSES, draw_images
+from cli.train.test_train_script import refused, words
+from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Image as ImageColumn
+from transformers import ViTConfig, ViTForImageClassification
+
+from hf_ltsam.cli.evaluate.classes import labels_of, match_classes
+from hf_ltsam.cli.evaluate.sets import Places, find_sets
+from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.cli.train.model import build_model
+from hf_ltsam.cli.train.saved_run import SavedRun
+from hf_ltsam.cli.train.splits import load_splits
+from hf_ltsam.runs.folder import RunFolder
+
+PIXELS = np.zeros((8, 8, 3), dtype=np.uint8)
+NUMBERS, WORDS, NAMES = Value("int64"), Value("string"), ClassLabel(names=list(CLASSES))
+
+
+def parquet(folder, column="label", **splits):
+    """`parquet(folder, train=(values, feature))`: a file for each split."""
+    folder.mkdir()
+    for split, (values, feature) in splits.items():
+        rows = {"image": [PIXELS] * len(values), column: values}
+        Dataset.from_dict(rows, features=Features({"image": ImageColumn(), column: feature})).to_parquet(
+            folder / f"{split}-00000.parquet"
+        )
+    return folder
+
+
+def tiny_vit(id2label):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    return ViTConfig(**sizes, image_size=8, patch_size=8, id2label=id2label)
+
+
+def load(folder, *more):
+    return load_splits(parse(["--dataset", str(folder), "--use_cpu", "true", *more]).data)
+
+
+@pytest.mark.parametrize("column, more", [("label", []), ("labels", []), ("kind", ["--label_column", "kind"])])
+@pytest.mark.parametrize(
+    ("feature", "values", "names"),
+    [
+        (NUMBERS, [0, 1, 2, 0], ["0", "1", "2"]),
+        (WORDS, ["cat", "dog", "owl", "cat"], [*CLASSES]),
+        (NAMES, [0, 1, 2, 0], [*CLASSES]),
+    ],
+)
+def test_numbers_and_words_are_classes(tmp_path, column, more, feature, values, names):
+    folder = parquet(tmp_path / "data", column, train=(values, feature), test=(values[::-1], feature))
+    splits = load(folder, *more)
+    assert splits.class_names == names and splits.label_column == column
+    assert splits.train_labels.tolist() == [0, 1, 2, 0] and splits.test_labels.tolist() == [0, 2, 1, 0]
+    assert splits.train.features[column].names == splits.test.features[column].names == names
+
+
+@pytest.mark.parametrize(
+    ("column", "train", "test", "more", "said"),
+    [
+        (
+            "kind",
+            ([0, 1], NUMBERS),
+            ([0, 1], NUMBERS),
+            [],
+            ["no column of classes among image, kind", "--label_column"],
+        ),
+        ("label", ([0, 1, 10**9], NUMBERS), ([0, 1], NUMBERS), [], ["the largest is 1000000000 (first at position 2)"]),
+        ("label", ([0, 1], NUMBERS), ([0, 2], NUMBERS), [], ["classes that the training set has not ('2')"]),
+        ("label", (["cat", "dog"], WORDS), (["cat", "emu"], WORDS), [], ["the training set has not ('emu')"]),
+        (
+            "label",
+            ([0.5, 1], Value("float32")),
+            ([0, 1], Value("float32")),
+            [],
+            ["classes are numbers from 0, or names"],
+        ),
+        ("label", ([0, 1], NUMBERS), ([0, 1], NUMBERS), ["--label_column", "lable"], ["no column 'lable'", "'label'"]),
+    ],
+)
+def test_what_is_no_column_of_classes(tmp_path, capsys, column, train, test, more, said):
+    folder = parquet(tmp_path / "data", column, train=train, test=test)
+    message = refused(capsys, *words(folder, tmp_path / "run", *more))
+    assert all(part in message for part in said)
+
+
+def test_files_encoded_apart_are_refused(tmp_path, capsys):
+    other = ClassLabel(names=["dog", "cat", "owl"])
+    folder = parquet(tmp_path / "data", train=([0, 1, 2], NAMES), test=([0, 1, 2], other))
+    message = refused(capsys, *words(folder, tmp_path / "run"))
+    assert "class 0 of the column 'label' is 'cat' in" in message and "'dog' in" in message and "train-00000" in message
+    (test_set,) = find_sets([str(folder)], Places())
+    assert labels_of(test_set.load(), CLASSES, "set")[1] == ("dog", "cat", "owl")  # the test file alone, by name
+    parts = parquet(tmp_path / "parts", **{"test-a": ([0], NAMES), "test-b": ([0], other)})
+    (test_set,) = find_sets([str(parts)], Places())
+    with pytest.raises(ValueError, match=r"class 0 of the column 'label' is 'cat' in .*test-a"):
+        test_set.load()
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "model", "labels"),
+    [
+        (NUMBERS, [2, 0], CLASSES, [2, 0]),
+        (WORDS, ["owl", "cat"], CLASSES, [2, 0]),
+        (ClassLabel(names=["owl", "cat"]), [0, 1], CLASSES, [2, 0]),
+        (ClassLabel(names=["0", "1", "10", "2"]), [2, 3], tuple(map(str, range(11))), [10, 2]),
+    ],
+)
+def test_labels_of_an_evaluated_set(tmp_path, feature, values, model, labels):
+    (test_set,) = find_sets([str(parquet(tmp_path / "data", test=(values, feature)))], Places())
+    found, names = labels_of(test_set.load(), model, "set")
+    assert match_classes(model, len(model), names)(found).tolist() == labels
+
+
+def test_a_test_folder_without_a_training_folder(tmp_path):
+    draw_images(tmp_path / "shifted" / "Test", (2, 3, 1), 8)
+    (whole,), (part,) = (
+        find_sets([str(folder)], Places()) for folder in (tmp_path / "shifted", tmp_path / "shifted/Test")
+    )
+    assert whole.load()["label"][:] == part.load()["label"][:] == [0, 0, 1, 1, 1, 2]
+    draw_images(tmp_path / "alone" / "train", (2, 3, 1), 8)
+    with pytest.raises(ValueError, match="no held-out images"):
+        find_sets([str(tmp_path / "alone")], Places())[0].load()
+
+
+def test_every_corrupt_image_is_named(tmp_path, capsys):
+    draw_images(tmp_path / "small" / "train", (3, 2, 2), 12)
+    draw_images(tmp_path / "small" / "test", (2, 2, 2), 12)
+    broken = [tmp_path / "small" / place for place in ("train/cat/0.png", "train/owl/1.png", "test/dog/1.png")]
+    for file in broken:
+        file.write_bytes(b"no image")
+    message = refused(capsys, *words(tmp_path / "small", tmp_path / "run"))
+    assert all(str(file) in message for file in broken) and "Unreadable images in all: 3." in message
+
+
+def test_rows_of_an_earlier_classifier_go_with_their_names(tmp_path):
+    """A run whose classes came in another order is a start by name, not by number."""
+    earlier = ViTForImageClassification(tiny_vit({0: "owl", 1: "Cat", 2: "emu"}))
+    earlier.save_pretrained(tmp_path / "earlier")
+    arguments = parse(["--dataset", "x", "--model", str(tmp_path / "earlier")]).model
+    with pytest.warns(UserWarning, match=r"numbers classes otherwise .*class 0 is 'owl' .* and 'cat'"):
+        model = build_model(arguments, CLASSES)
+    assert model.config.id2label == dict(enumerate(CLASSES))
+    rows = torch.tensor([1, 2, 0])  # cat, the row that is left over, owl
+    assert torch.equal(model.classifier.weight, earlier.classifier.weight[rows])
+    assert torch.equal(model.classifier.bias, earlier.classifier.bias[rows])
+
+
+def test_a_run_and_data_that_number_classes_otherwise(tmp_path, monkeypatch):
+    folder = parquet(tmp_path / "data", train=([0, 1, 2, 0], NAMES), test=([0, 1], NAMES))
+    splits = load(folder)
+    saved = SavedRun(RunFolder(tmp_path / "run"), None, None, splits, None)
+    model = ViTForImageClassification(tiny_vit({0: "dog", 1: "cat", 2: "owl"}))
+    monkeypatch.setattr("hf_ltsam.cli.train.saved_run.load_run", lambda *_, **__: model)
+    with pytest.raises(
+        ValueError, match=r"class 0 is 'dog' in the model in .*run and 'cat' in the data set.*--dataset PATH"
+    ):
+        saved.model()

@@ -1,0 +1,44 @@
+"""What `ltsam train` says at its end of a training that has failed."""
+
+import json
+
+import pytest
+
+from hf_ltsam.cli.train.results import print_results
+from hf_ltsam.runs.record import RunRecord
+
+
+def record(per_class, samples=1000, **more):
+    mean = sum(per_class) / len(per_class)
+    test = {
+        "overall": mean,
+        "balanced": mean,
+        "groups": {"many": mean},
+        "per_class": list(per_class),
+        "ece": None,
+        "samples": samples,
+    }
+    described = {"name": "sam", "args": {}}
+    statistics = {"counts": [9] * len(per_class), "tail_threshold": None, "many_above": 5, "few_below": 2}
+    return RunRecord(0, described, {"name": "cross_entropy", "args": {}}, statistics, {"test": test}, **more)
+
+
+GOOD, ONE_CLASS, GUESSES = (0.9, 0.8, 0.5, 0.6), (0.0, 1.0, 0.0, 0.0), (0.2, 0.3, 0.24, 0.27)
+
+
+@pytest.mark.parametrize("per_class, losses, more, said", [
+    (GOOD, [1.4, 0.3], {}, []),
+    (ONE_CLASS, [1.4, 1.4], {}, ["at chance (25.00 %", "every test image was taken for one class"]),
+    (GUESSES, [1.4, 1.4], {}, ["at chance (25.00 %", "no better than guesses"]),
+    ((0.0,) * 4, [1.4, float("nan")], {}, ["at chance", "The training has diverged: its loss went from 1.4 to nan"]),
+    (GOOD, [1.0, 2.0], {}, ["The training has diverged: its loss went from 1 to 2"]),
+    (GOOD, [1.0, 2.0], {"reweighting": {"scheme": "inverse", "start": 0.8}}, []),
+    (GOOD, [], {}, []),
+])  # fmt: skip
+def test_chance_and_divergence(per_class, losses, more, said, tmp_path, capsys):
+    log = [{"loss": loss, "step": k} for k, loss in enumerate(losses)]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+    print_results(record(per_class, **more), tmp_path)
+    shown = capsys.readouterr().out
+    assert "Chance level: 25.00" in shown and all(words in shown for words in said)
+    assert shown.count("Warning:") == (1 if said else 0) + ("diverged" in shown and "at chance" in shown)

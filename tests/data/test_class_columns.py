@@ -1,0 +1,62 @@
+"""Columns of numbers and words as classes, numbered by a list of names."""
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
+
+from hf_ltsam.data.class_columns import class_names_in, with_classes
+
+PETS = ["cat", "dog", "owl"]
+
+
+def column(values, feature):
+    rows = {"image": [{"bytes": b"broken", "path": None}] * len(values), "label": values}
+    return Dataset.from_dict(rows, features=Features({"image": Image(), "label": feature}))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "names", "labels"),
+    [
+        (column([2, 0, 1], ClassLabel(names=PETS)), PETS, [2, 0, 1]),
+        (column([2, 0, 1], Value("int64")), ["0", "1", "2"], [2, 0, 1]),
+        (column([2, 0, 1], Value("uint8")), ["0", "1", "2"], [2, 0, 1]),
+        (column(["owl", "cat", "dog"], Value("string")), PETS, [2, 0, 1]),
+        (column(["owl", "cat", "dog"], Value("large_string")), PETS, [2, 0, 1]),
+    ],
+)
+def test_what_a_column_of_labels_may_hold(dataset, names, labels):
+    assert list(class_names_in(dataset, "label")) == names
+    classes = with_classes(dataset, "label", names)  # images are not decoded
+    assert classes.features["label"].names == names
+    assert classes["label"][:] == labels and set(classes.column_names) == {"image", "label"}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "labels"),
+    [
+        (column([0, 1, -1], ClassLabel(names=["owl", "cat"])), [2, 0, -1]),
+        (column(["Owl", "cat"], Value("string")), [2, 0]),
+        (column([-1, -1], Value("int64")), [-1, -1]),
+    ],
+)
+def test_classes_are_looked_up_by_name(dataset, labels):
+    assert with_classes(dataset, "label", PETS)["label"][:] == labels
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (column([0, 1_000_000_000], Value("int64")), r"the largest is 1000000000 \(first at position 1\)"),
+        (column([0, -1], Value("int64")), r"label -1, which stands for no class"),
+        (column([0.5, 1.0], Value("float32")), r"'label' has values of Value\('float32'\)"),
+        (column([None, 1], Value("int64")), r"'label' has 1 missing labels"),
+        (column([[1], [0]], List(Value("int64"))), r"'label' has values of List"),
+    ],
+)
+def test_what_it_may_not_hold(dataset, message):
+    with pytest.raises(ValueError, match=message):
+        class_names_in(dataset, "label")
+
+
+def test_classes_that_the_training_set_has_not():
+    with pytest.raises(ValueError, match=r"1 classes that the training set has not \('emu'\)"):
+        with_classes(column(["emu", "cat"], Value("string")), "label", PETS)
