@@ -68,6 +68,8 @@ def test_the_power_iteration_moves_in_the_first_pass_only(name):
     """As in one ordinary forward pass in training mode, for any number of passes."""
     if name == "lpf_sgd":
         pytest.skip("each of its shards is a separate batch with a first pass")
+    if name == "gnm":
+        pytest.skip("its first and only pass is at moved weights")
     given = normalised_problem()
     start, ordinary = vectors(given.model), copy.deepcopy(given.model)
     ordinary(given.x)
@@ -174,7 +176,8 @@ def test_without_the_originals_a_resumed_run_goes_elsewhere(tmp_path):
     """Guards the test above."""
     whole, resumed = trainer_of(tmp_path, normalised()), trainer_of(tmp_path, normalised())
     whole.train()
-    (tmp_path / "checkpoint-3" / "spectral_norm.pt").unlink()
+    for name in ("spectral_norm.pt", "manifest.json"):  # with the manifest, the missing file would be named
+        (tmp_path / "checkpoint-3" / name).unlink()
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert not torch.equal(resumed.model.body[0].weight, whole.model.body[0].weight)
 
