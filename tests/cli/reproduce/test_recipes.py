@@ -108,8 +108,13 @@ TRAININGS = {
     "rangwani2022": (200, 128, 0.1, 5 / 200, [0.8, 0.9], 0.01),
     "park2021": (200, 128, 0.1, 5 / 200, [0.5, 0.8, 0.9], 0.01),
     "zhou2023b": (200, 64, 0.1, 5 / 200, [0.8, 0.9], 0.1),
+    "alshammari2022": (200, 64, 0.01, 0, None, 0.1),
 }
-DECAY = {"li2025": {"cifar10": 2e-4, "cifar100": 1e-3}, "lyu2025": {"cifar10": 1e-3, "cifar100": 1e-3}}
+DECAY = {
+    "li2025": {"cifar10": 2e-4, "cifar100": 1e-3},
+    "lyu2025": {"cifar10": 1e-3, "cifar100": 1e-3},
+    "alshammari2022": {"cifar100": 5e-3},
+}
 # model, optimizer: the same in all sources
 SGD = ("sgd", "momentum=0.9", True, 0)
 
@@ -121,11 +126,10 @@ def test_trainings_on_cifar():
             epochs, warmup, milestones = 300, 5 / 300, [160 / 300, 180 / 300]
         if row.method == "swa":  # cosine, then constant
             milestones, factor = None, 0.1
+        decay = 0 if row.decay == "no_decay" else DECAY.get(row.source, {}).get(row.data, 2e-4)
         config, model, data = row.run.config, row.run.model, row.run.data
         assert (config.num_train_epochs, config.per_device_train_batch_size) == (row.epochs or epochs, batch), row.name
-        assert (config.learning_rate, config.weight_decay) == (rate, DECAY.get(row.source, {}).get(row.data, 2e-4)), (
-            row.name
-        )
+        assert (config.learning_rate, config.weight_decay) == (rate, decay), row.name
         assert config.lr_scheduler_type == "cosine" or milestones, row.name
         assert config.warmup_steps == pytest.approx(warmup, rel=1e-6), row.name
         assert (config.lr_milestones, config.lr_gamma) == (milestones and pytest.approx(milestones), factor), row.name
@@ -257,9 +261,12 @@ def test_seed_and_checkpoints_are_the_same_for_all():
         ), row.name
 
 
+_OTHER_NAMES = {"swa": "sgd", "spectral_norm": "sgd", "focal_sam_reuse": "focal_sam", "late_sam": "sam"}
+
+
 def test_the_method_is_that_of_the_name():
     for row in ROWS:
-        expected = {"swa": "sgd", "spectral_norm": "sgd", "focal_sam_reuse": "focal_sam"}.get(row.method, row.method)
+        expected = _OTHER_NAMES.get(row.method, row.method)
         assert row.run.config.method == expected, row.name
         assert row.run.model.spectral_norm == (["*"] if row.method == "spectral_norm" else None), row.name
         assert row.run.config.swa_start == (0.75 if row.method == "swa" else None), row.name

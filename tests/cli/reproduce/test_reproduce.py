@@ -119,7 +119,7 @@ def test_a_killed_table_goes_on_and_ended_runs_are_left_alone(table, tmp_path, c
     assert re.search(
         r"\| `sharp` \| [\d.]+ \(44.25\) \| .*\| 1 \| - \|\n", page
     )  # the time of a resumed run is not known
-    assert "Given to every training: --num_train_epochs 60" in page
+    assert "Given to every training: `--num_train_epochs 60" in page
     assert (root / "report" / "report.html").is_file()
     figure = re.search(r"!\[.*\]\((.*)\)", page)
     assert (root / figure[1]).is_file()

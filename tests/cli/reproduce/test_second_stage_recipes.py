@@ -27,11 +27,26 @@ def name_of(data, ratio, first, stage):
     return f"second_stage/cifar{data}_lt_ir{ratio}_ce_{first}_then_{stage}"
 
 
+MAX_NORM = [f"cifar100_lt_ir100_ce_{first}_decay_then_maxnorm" for first in ("sgd", "sam", "late_sam", "focal_sam")]
+
+
 def test_there_is_a_recipe_for_every_row_and_every_stage():
     firsts = {f"cifar{data}_lt_ir{ratio}_ce_sgd_zhou2023b" for data in (10, 100) for ratio in (50, 100, 200)}
     names = {name.removeprefix("second_stage/") for name in recipe_names() if name.startswith("second_stage/")}
-    assert names == {name_of(*row).split("/")[1] for row in ROWS} | firsts
-    assert {stage for *_, stage in ROWS} == set(SECOND_STAGES)
+    assert names == {name_of(*row).split("/")[1] for row in ROWS} | firsts | set(MAX_NORM)
+    assert {stage for *_, stage in ROWS} | {"maxnorm"} == set(SECOND_STAGES)
+
+
+@pytest.mark.parametrize("name", MAX_NORM)
+def test_a_row_of_weight_balancing(name):
+    """Alshammari et al. 2022 Sec. 4.1 and its code, whose loss is a mean over the classes too."""
+    recipe = read_recipe(f"second_stage/{name}")
+    assert recipe["first_stage"] == name.removesuffix("_then_maxnorm")
+    assert (recipe["second_stage"], recipe["second_stage_args"]) == ("maxnorm", {"share": 0.1})
+    assert (recipe["learning_rate"], recipe["weight_decay"]) == (0.01 / 100, 0.1 * 100)
+    assert (recipe["num_train_epochs"], recipe["per_device_train_batch_size"]) == (10, 64)
+    assert (recipe["loss"], recipe["loss_args"], recipe["sampling"]) == ("class_balanced", {"beta": 0.9999}, "uniform")
+    assert (recipe["method"], recipe["decay_all_parameters"], recipe["max_grad_norm"]) == ("sgd", True, 0)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: name_of(*row).split("/")[1])
