@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,18 @@ def write_manifest(folder: Path) -> Path:
     return write_json(folder / MANIFEST, {"files": listed})
 
 
-def damage(folder: Path) -> list[str]:
-    """What has become of the files since they were listed, one sentence part each; nothing without a manifest."""
+def damage(folder: Path, patterns: Collection[str] = ("*",)) -> list[str]:
+    """What has become of the files since they were listed, one sentence part each; nothing without a manifest.
+
+    Args:
+        patterns: of the names of the files that are looked at.
+    """
     try:
         listed = read_json(folder / MANIFEST, _listed)
     except DamagedFileError:
         return [f"{MANIFEST} is damaged"]
-    return [reason for name, entry in (listed or {}).items() if (reason := _change(folder / name, name, entry))]
+    chosen = {name: entry for name, entry in (listed or {}).items() if any(fnmatch(name, p) for p in patterns)}
+    return [reason for name, entry in chosen.items() if (reason := _change(folder / name, name, entry))]
 
 
 def _entry(file: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from transformers.trainer_utils import sort_checkpoints
 from transformers.utils import logging
 
+from hf_ltsam.models.spectral_norm import FILE_NAME as ORIGINALS
 from hf_ltsam.runs.files import DamagedFileError, mapping, not_written
 from hf_ltsam.runs.folder import MANIFEST, STATE, WEIGHTS, RunFolder
 from hf_ltsam.runs.manifest import damage, write_manifest
@@ -33,6 +34,9 @@ _PARTS = {
     STATE: (STATE,),
 }
 _OF_DEEPSPEED = "latest"
+
+# Files that hold weights, whoever wrote them: a model is loaded from these, however the training's other parts are
+_OF_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "*adapter_config.json", ORIGINALS, "pytorch_model_fsdp*")
 
 ASIDE = "_writing"  # transformers pushes nothing with a leading underscore to the Hub
 _REPLACED = "replaced-"
@@ -123,6 +127,19 @@ def defects(folder: Path) -> list[str]:
         or [f"{name} is missing" for name, patterns in _PARTS.items() if not _has(folder, patterns)]
         or _of_the_state(folder)
     )
+
+
+def check_best(folder: Path) -> None:
+    """Refuse to load the best model from damaged files; what only a resumed training reads may be gone.
+
+    Raises:
+        ValueError: naming the files.
+    """
+    if reasons := damage(folder, _OF_WEIGHTS):
+        raise ValueError(
+            f"The best model cannot be loaded from {folder}: {'; '.join(reasons)}. The training is at its end: resumed "
+            "with load_best_model_at_end=False, it keeps its last weights."
+        )
 
 
 def checkpoint_folder(resume_from_checkpoint: str | os.PathLike[str] | bool, output_dir: str) -> Path:

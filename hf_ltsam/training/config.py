@@ -197,14 +197,13 @@ class LTSamConfig(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        self.names_no_optimizer = self.optim is None
+        self.names_no_optimizer, self.given_optim_args = self.optim is None, self.optim_args
         if self.names_no_optimizer:
             self.optim = "sgd"
             given = self.optim_args or ""
             self.optim_args: str | None = (
                 given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
             )
-        self._name_choices()
         self.check()
         says_which_is_better = self.greater_is_better is not None
         join_processes(self)
@@ -223,11 +222,12 @@ class LTSamConfig(TrainingArguments):
                 )
 
     def check(self) -> None:
-        """Refuse numbers and names of ours that cannot work; a search calls it again for every trial.
+        """Take names as they are meant, and refuse what cannot work; a search calls it again for every trial.
 
         Raises:
             ValueError: naming the setting, the reason and the way out.
         """
+        self._name_choices()
         self._check_numbers()
         self._check_learning_rate()
         self._check_data()

@@ -28,10 +28,10 @@ from transformers.utils import is_datasets_available, logging
 from hf_ltsam.models.renamed_weights import load_renamed
 from hf_ltsam.models.spectral_norm import folded_state, load_originals, normalised_layers, save_originals
 from hf_ltsam.runs.files import is_of_the_disk
-from hf_ltsam.runs.manifest import damage
 from hf_ltsam.training.checkpoint_folders import (
     ASIDE,
     RANDOM_STATES,
+    check_best,
     check_complete,
     checkpoint_error,
     checkpoint_folder,
@@ -312,11 +312,7 @@ class DurableTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         best = str(self.state.best_model_checkpoint)
-        if reasons := damage(Path(best)):
-            raise ValueError(
-                f"The best model cannot be loaded from {best}: {'; '.join(reasons)}. The training is at its end: resumed "
-                "with load_best_model_at_end=False, it keeps its last weights."
-            )
+        check_best(Path(best))
         if not load_renamed(self.model, best):
             super()._load_best_model()
         load_originals(self.model, best)

@@ -166,12 +166,12 @@ class LTSamTrainer(Trials, HubTrainer):
 
     def _follow_training_set(self) -> None:
         """Statistics, and all that follows from them, of the training set that the trainer has now."""
-        before, statistics = self.training_set, self.class_statistics
+        before, statistics, metrics = self.training_set, self.class_statistics, self.compute_metrics
         self.training_set = before.renewed(self.train_dataset, self.label_reader, self.model, statistics)
         if self.training_set is before:
             return
         self.class_statistics = self.training_set.statistics
-        if isinstance(self.compute_metrics, LongTailMetrics) and self.compute_metrics.statistics is statistics:
+        if isinstance(metrics, LongTailMetrics | None) and getattr(metrics, "statistics", None) is statistics:
             self.compute_metrics = LongTailMetrics(require_statistics(self.class_statistics))
         self._check_problem(self.eval_dataset)
 
@@ -181,15 +181,14 @@ class LTSamTrainer(Trials, HubTrainer):
 
     def _make_parts(self) -> None:
         """The parts of the trainer, each given what it needs."""
-        args = self.args
         self.labelled_batches = LabelledBatches(lambda: self.label_names[0])
         self.logit_evaluation = Evaluation(self.labelled_batches)
         self.method_memory = MethodMemory(lambda: self.optimizer)
         self.telemetry = Telemetry(lambda: self.class_statistics)
-        self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, args.max_skipped_steps)
+        self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, self.args.max_skipped_steps)
         self.gradient_step = TrainingStep(
             model=self.model,
-            args=args,
+            args=self.args,
             accelerator=self.accelerator,
             telemetry=self.telemetry,
             skipped=self.skipped_steps,
@@ -205,8 +204,8 @@ class LTSamTrainer(Trials, HubTrainer):
         self._part_callbacks = [*kept, PerturbationWarning(self.telemetry, lambda: self.method)]
         for callback in self._part_callbacks:
             self.add_callback(callback)
-        if args.swa_start is not None:
-            averaging = WeightAveraging(args.swa_start, args.swa_interval)
+        if self.args.swa_start is not None:
+            averaging = WeightAveraging(self.args.swa_start, self.args.swa_interval)
             averaging.put_among(self.callback_handler.callbacks)
             self._part_callbacks.append(averaging)
 
@@ -253,8 +252,9 @@ class LTSamTrainer(Trials, HubTrainer):
         """
         model.train()  # before `_prepare_inputs`, which a subclass may let the model take part in
         batch = self.labelled_batches.split(self.memory_layout(self._prepare_inputs(inputs)), self.model)
-        self.label_watch.add(batch.labels)
-        return self.gradient_step(batch, self.training_objective, self._moment(model))
+        loss = self.gradient_step(batch, self.training_objective, self._moment(model))
+        self.label_watch.add(batch.labels)  # which are in their range: the step has looked
+        return loss
 
     def _moment(self, module: nn.Module) -> Moment:
         micro_batches = self.current_gradient_accumulation_steps
@@ -293,8 +293,8 @@ class LTSamTrainer(Trials, HubTrainer):
         return {**telemetry, **skipped, **self.batch_loaders.bad_images(self.accelerator)}
 
     def _samples_in_words(self, before: int, batches: Any) -> str:
-        of_epoch = self.callback_handler.train_dataloader
-        return samples_in_words(before, batches, self.state, of_epoch, self.training_set.labels)
+        loader, labels = self.callback_handler.train_dataloader, self.training_set.labels
+        return samples_in_words(before, batches, self.state, loader, labels)
 
     # Model, batches and evaluation.
 

@@ -266,7 +266,8 @@ class LabelWatch(TrainerCallback):
         self._seen = torch.zeros(statistics.num_classes, dtype=torch.long) if statistics and watched else None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step.bit_count() == 1:  # steps 1, 2, 4, 8 ...
+        by_length = args.train_sampling_strategy not in ("random", "sequential")  # which may tell of the class
+        if state.global_step.bit_count() == 1 and not by_length:  # steps 1, 2, 4, 8 ...
             self._compare()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -15,8 +15,9 @@ from transformers.hyperparameter_search import OptunaBackend
 from transformers.trainer_utils import HPSearchBackend, default_compute_objective, default_hp_space_optuna
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.losses import LOSSES
+from hf_ltsam.losses.reweighting import without_drw
 from hf_ltsam.methods import METHODS
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.training.config import LTSamConfig
@@ -24,11 +25,17 @@ from hf_ltsam.training.refusals.settings import check_arguments
 
 REGISTRIES: dict[str, Mapping[str, Any]] = {"method": METHODS, "loss": LOSSES}
 _OF_REGISTRIES = ("method", "method_args", "loss", "loss_args")
+_FROM_NAMES = ("reweighting", "reweighting_start")  # which the name of a loss sets as well, as "ldam_drw"
+
+
+def registered(kind: str, name: str) -> str:
+    """The key of a method or a loss, however `LTSamConfig` lets it be written: LDAM-DRW is "ldam"."""
+    return canonical(REGISTRIES[kind], (without_drw(name) if kind == "loss" else None) or name)
 
 
 def arguments_of(kind: str, name: str) -> list[str]:
     """The arguments that a method or a loss takes; none of one that is not registered."""
-    registry = REGISTRIES[kind]
+    registry, name = REGISTRIES[kind], registered(kind, name)
     return [field.name for field in fields(registry[name]) if field.init] if name in registry else []
 
 
@@ -79,7 +86,8 @@ def with_values(base: Mapping[str, Any], values: Mapping[str, Any], settings: Co
     changed: dict[str, Any] = {}
     for kind in REGISTRIES:
         if kind in values:
-            changed |= {kind: values[kind], f"{kind}_args": {} if values[kind] != base[kind] else base[f"{kind}_args"]}
+            same = registered(kind, chosen[kind]) == registered(kind, base[kind])
+            changed |= {kind: values[kind], f"{kind}_args": base[f"{kind}_args"] if same else {}}
     for name, value in values.items():
         setting, argument = place_of(name, chosen, settings)
         if argument is None:
@@ -188,12 +196,17 @@ class TrialSettings:
         self.restore()
         for name, value in self._start.items():
             self._set(name, value)
+        for name in _FROM_NAMES:
+            self._set(name, getattr(self._args, name))
         changed = with_values(self._start, self._space(trial), self._names)
         for kind in set(self._own) & {name.removesuffix("_args") for name in changed}:
             raise ValueError(
                 f"hp_space sets the {kind}, and an object of a class without a name was passed "
                 f"({type(self._own[kind]).__name__}): search over settings alone, or over the names of {kind}s."
             )
+        if "optim" in changed and self._args.names_no_optimizer:
+            self._set("names_no_optimizer", False)
+            self._set("optim_args", self._args.given_optim_args)
         for name, value in changed.items():
             self._set(
                 name, {} if isinstance(value, dict) else getattr(self._args, name)

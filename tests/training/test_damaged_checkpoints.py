@@ -136,7 +136,16 @@ def test_what_is_added_to_a_checkpoint_does_no_harm(interrupted, whole):
     assert_same(resumed.model.state_dict(), whole.model.state_dict())
 
 
-def test_a_damaged_best_model_is_not_loaded(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("fault", "name", "loads"),
+    [
+        (flipped, "model.safetensors", False),
+        (removed, "optimizer.pt", True),  # as people delete it to save room
+        (flipped, "rng_state.pth", True),
+        (removed, "scheduler.pt", True),
+    ],
+)
+def test_a_damaged_best_model_is_not_loaded(fault, name, loads, tmp_path, monkeypatch):
     from training.noisy_run import Noisy
 
     trainer = noisy_trainer(
@@ -145,10 +154,13 @@ def test_a_damaged_best_model_is_not_loaded(tmp_path, monkeypatch):
     load = type(trainer)._load_best_model
 
     def after_a_fault(self):
-        flipped(tmp_path / self.state.best_model_checkpoint / "model.safetensors")
+        fault(tmp_path / self.state.best_model_checkpoint / name)
         load(self)
 
     monkeypatch.setattr(type(trainer), "_load_best_model", after_a_fault)
+    if loads:
+        trainer.train()
+        return
     with pytest.raises(ValueError, match=r"model.safetensors has other content .*load_best_model_at_end=False"):
         trainer.train()
 

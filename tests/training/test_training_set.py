@@ -216,6 +216,47 @@ def test_labels_of_the_first_epoch_are_watched(tmp_path, caplog, labels, given, 
     assert caplog.text.count("labels trained on so far are") <= 1
 
 
+@pytest.mark.parametrize(("strategy", "warned"), [("sequential", True), ("group_by_length", False)])
+def test_an_order_by_length_is_no_contradiction(tmp_path, caplog, strategy, warned):
+    """Texts of one class may be longer than those of the other."""
+    labels = [1] * 1500 + [0] * 1500
+    dataset = Dataset.from_dict(
+        {"x": torch.randn(3000, 4).tolist(), "labels": labels, "length": [9 + y for y in labels]}
+    )
+
+    def collator(rows):
+        return default_data_collator([{"x": row["x"], "labels": row["labels"]} for row in rows])
+
+    settings = {
+        "method": "sgd",
+        "tail_threshold": None,
+        "train_sampling_strategy": strategy,
+        "per_device_train_batch_size": 64,
+    }
+    make(tmp_path, dataset, data_collator=collator, **settings).train()
+    assert ("labels trained on so far are" in caplog.text) == warned
+
+
+def test_a_label_outside_the_range_is_told_as_such_whenever_it_comes(tmp_path):
+    """Labels of the first epoch are counted after 64 micro-batches: not before they were looked at."""
+    labels = [0, 1] * 31 + [0, 7]
+    settings = {"method": "sgd", "tail_threshold": None, "max_steps": 64, "per_device_train_batch_size": 1}
+    trainer = make(tmp_path, Stream(labels), class_statistics=ClassStatistics((31, 31)), **settings)
+    trainer.remove_callback(trainer.label_watch)  # whose looks at steps 1, 2, 4 ... count earlier
+    trainer.label_watch.on_epoch_begin(trainer.args, trainer.state, trainer.control)
+    with pytest.raises(ValueError, match="Labels from 7 to 7 are outside the class range 0 to 1"):
+        trainer.train()
+
+
+def test_metrics_follow_a_training_set_that_comes_later(tmp_path):
+    rows = [{"x": torch.randn(4), "labels": y} for y in STATED]
+    trainer = make(tmp_path, None, eval_dataset=rows)
+    assert trainer.compute_metrics is None and "eval_balanced" not in trainer.evaluate()
+    trainer.train_dataset = rows
+    trainer.train()
+    assert "eval_balanced" in trainer.evaluate()
+
+
 def test_chance_is_no_contradiction():
     statistics = ClassStatistics((900, 90, 9, 1))
     rng = np.random.default_rng(0)

@@ -72,6 +72,11 @@ TRIALS = [
     {"loss": "cross_entropy"},
     {"per_device_train_batch_size": 8, "swa_start": 0.5},
     {"method": "focal_sam", "rho": 0.2, "loss": "focal", "loss_args.gamma": 1.0},
+    {"loss": "LA-DRW", "tau": 2.0},
+    {"method": "SAM", "rho": 0.3},
+    {"method": "Focal-SAM", "method_args.gamma": 1.0, "loss": "ce"},
+    {"optim": "adamw_torch", "adam_beta2": 0.9, "learning_rate": 0.01},
+    {"optim": "rmsprop", "learning_rate": 0.01},
     {},
 ]
 ALONE = [  # the same as settings of a trainer of its own
@@ -84,6 +89,11 @@ ALONE = [  # the same as settings of a trainer of its own
     {"loss": "cross_entropy", "loss_args": None},
     {"per_device_train_batch_size": 8, "swa_start": 0.5},
     {"method": "focal_sam", "method_args": {"rho": 0.2}, "loss": "focal", "loss_args": {"gamma": 1.0}},
+    {"loss": "LA-DRW", "loss_args": {"tau": 2.0}},
+    {"method_args": {"rho": 0.3}},
+    {"method": "focal_sam", "method_args": {"gamma": 1.0}, "loss": "ce", "loss_args": None},
+    {"optim": "adamw_torch", "adam_beta2": 0.9, "learning_rate": 0.01},
+    {"optim": "rmsprop", "learning_rate": 0.01},
     {},
 ]
 BASE = {"method": "sam", "method_args": {"rho": 0.05}, "loss": "logit_adjustment", "loss_args": {"tau": 0.5}}
@@ -110,6 +120,7 @@ def test_the_trainer_is_afterwards_as_it_was(searched, tmp_path):
     made, _, trained = searched
     assert made.args.method == "sam" and made.args.method_args == {"rho": 0.05} and made.args.learning_rate == 0.5
     assert made.method == SAM(rho=0.05) and made.loss == LogitAdjustment(tau=0.5) and made.args.swa_start is None
+    assert made.args.reweighting == "none" and made.args.optim == "sgd" and made.args.optim_args == "momentum=0.9"
     made.train()
     unchanged = TRIALS.index({})
     assert torch.equal(made.model.weight, trained[unchanged][3]) and made.averaging is None

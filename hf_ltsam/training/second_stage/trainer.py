@@ -17,6 +17,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.methods import SGD
 from hf_ltsam.runs.identity import describe, fingerprint
+from hf_ltsam.training.checkpoint_folders import check_best
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.second_stage.heads import Head
 from hf_ltsam.training.second_stage.stages import SECOND_STAGES, SecondStage
@@ -130,7 +131,9 @@ class SecondStageTrainer(LTSamTrainer):
         self._load_head(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        self._load_head(str(self.state.best_model_checkpoint))
+        best = Path(str(self.state.best_model_checkpoint))
+        check_best(best)
+        self._load_head(best)
 
     @torch.no_grad()
     def _load_head(self, folder: str | os.PathLike[str]) -> None:
