@@ -109,7 +109,8 @@ def _same_without_half(
         random_numbers_of(before, device),
         running_statistics_at_rest(weights.model),
     ):
-        whole = losses(batch)
+        with torch.enable_grad():  # as in training: a loss may draw its random numbers only then
+            whole = losses(batch).detach()
         if not same_random_state(before, random_state(device)):
             return False
         spread = whole.max() - whole.min()

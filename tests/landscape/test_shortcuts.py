@@ -8,9 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.landscape.landscape import LossLandscape, MicroBatch
 from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.weights import TrainableWeights
+from hf_ltsam.losses import GaussianClouded
 from hf_ltsam.methods import make_method
 from hf_ltsam.models.cosine_classifier import CosineClassifier
 
@@ -575,6 +577,19 @@ def test_the_size_of_the_losses_does_not_matter(scale):
     for model, verdict in ((given.model, False), (plain().double(), True)):
         batch_loss = lambda b, m=model: scale * F.cross_entropy(m(b.inputs["x"]), b.labels, reduction="none")  # noqa: E731
         assert Shortcuts(model).may_leave_out_rows(TrainableWeights(model), batch, batch_loss) == verdict
+
+
+def test_a_loss_that_draws_only_where_a_gradient_is_asked_for_leaves_no_row_out():
+    given = given_with(plain)
+    batch, weights = MicroBatch({"x": given.x}, given.y), TrainableWeights(given.model)
+    statistics, loss = ClassStatistics(COUNTS), GaussianClouded()
+    state = torch.get_rng_state()
+
+    def losses(batch):
+        return loss(given.model(batch.inputs["x"]), batch.labels, statistics)
+
+    assert not Shortcuts(given.model).may_leave_out_rows(weights, batch, losses)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_losses_that_are_not_finite_decide_nothing():
