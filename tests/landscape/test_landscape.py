@@ -44,7 +44,8 @@ def test_running_statistics_move_once(name):
     given = problem("batch norm")
     ordinary = copy.deepcopy(given.model)
     ordinary(given.x)
-    gradient_of(make_method(name), given)
+    still = {"sigma": 0.0} if name == "gnm" else {}  # whose only pass is at moved weights
+    gradient_of(make_method(name, **still), given)
     for ours, theirs in zip(given.model.buffers(), ordinary.buffers(), strict=True):
         assert torch.equal(ours, theirs)
     assert given.model[1].track_running_stats

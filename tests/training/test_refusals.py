@@ -47,6 +47,7 @@ SETTINGS = [
     ({"method": "imbsam"}, ["tail_threshold", "6, 3, 1", "tail_threshold=3"]),
     ({"method": "sse_sam"}, ["tail_threshold", "6, 3, 1"]),
     ({"loss": "ldam"}, ["LDAM", "cosine head", "CosineClassifier"]),
+    ({"loss": "gaussian_clouded"}, ["GaussianClouded", "cosine head", "CosineClassifier"]),
     ({"label_smoothing_factor": 0.1}, ["label_smoothing_factor=0.1", "loss="]),
     ({"auto_find_batch_size": True}, ["auto_find_batch_size", "gradient_accumulation_steps"]),
     ({"neftune_noise_alpha": 5.0}, ["neftune_noise_alpha=5.0", "NEFTune"]),

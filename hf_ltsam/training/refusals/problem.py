@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.losses import LDAM, FeatureLoss, Loss
+from hf_ltsam.losses import LDAM, FeatureLoss, GaussianClouded, Loss
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.methods import Method
 from hf_ltsam.models.classifier import classifier_of, frozen_head
@@ -130,12 +130,12 @@ def check_columns(model: nn.Module, names: Collection[str]) -> None:
 
 
 def check_head(loss: Loss | FeatureLoss, model: nn.Module) -> None:
-    """Refuse a loss of cosine logits (LDAM) on a model without a cosine head of the same scale.
+    """Refuse a loss of cosine logits (LDAM, GCL) on a model without a cosine head of the same scale.
 
     Raises:
         ValueError: there is no `CosineClassifier`, or its scale is not the loss's `s`.
     """
-    if not isinstance(loss, LDAM):
+    if not isinstance(loss, LDAM | GaussianClouded):
         return
     name = type(loss).__name__
     heads = [m for m in model.modules() if isinstance(m, CosineClassifier)]
