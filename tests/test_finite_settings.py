@@ -8,9 +8,10 @@ import pytest
 from hf_ltsam import LOSSES, METHODS, LTSamConfig
 from hf_ltsam.adapters import ADAPTERS
 from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings
+from hf_ltsam.cli.options.parser import OptionParser
+from hf_ltsam.cli.options.wording import in_options
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, SecondStageArguments
-from hf_ltsam.cli.user_errors import in_options
 from hf_ltsam.curvature.analysis import CurvatureSettings
 from hf_ltsam.data.in_memory.randaugment import RandAugment
 from hf_ltsam.losses.reweighting import Reweighting
@@ -80,6 +81,6 @@ def test_on_the_command_line(name, value, tmp_path):
     words = [f"--{name}", *(value if isinstance(value, list) else [value])]
     with pytest.raises(ValueError) as refused:
         parse(["--output_dir", str(tmp_path), "--method", "sam", *words]).config.make_choices()
-    said = in_options(str(refused.value))
+    said = in_options(str(refused.value), OptionParser.declared)
     assert f"--{name} must" in said or name in ("lr_milestones", "method_args", "loss_args", "second_stage_args")
     assert any(word in said for word in ("nan", "inf", "-1"))

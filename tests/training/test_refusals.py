@@ -36,7 +36,7 @@ def trainer(folder, model=None, data=DATA, method=None, loss=None, statistics=No
 
 # settings of the config -> what the message must contain
 SETTINGS = [
-    ({"method": "focalsam"}, ["'focalsam'", "focal_sam"]),
+    ({"method": "focal_smm"}, ["'focal_smm'", "focal_sam"]),
     ({"loss": "logit_adjusment"}, ["'logit_adjusment'", "logit_adjustment"]),
     ({"method": "sam", "method_args": {"roh": 0.1}}, ["'sam'", "'roh'", "rho"]),
     ({"method": "sam", "method_args": '{"rho": -0.05}'}, ["SAM(rho=...)", "-0.05"]),

@@ -80,6 +80,7 @@ class SecondStageTrainer(LTSamTrainer):
             processing_class=processing_class,
             callbacks=callbacks,
         )
+        self.training_set = training_set  # whose labels may have been counted, while its statistics were given above
         # before weights are averaged, logged or saved
         self.callback_handler.callbacks[1:1] = second_stage.callbacks(self.head)
         self._base_loss = self.loss

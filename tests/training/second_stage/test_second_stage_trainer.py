@@ -11,7 +11,8 @@ from torch import nn
 from training.second_stage.problem import COUNTS, STATISTICS, images, network, second_stage
 from transformers.trainer_utils import get_last_checkpoint
 
-from hf_ltsam import CifarResNetForImageClassification
+from hf_ltsam import CifarResNetForImageClassification, LTSamConfig
+from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.models.frozen_features import frozen_features
 from hf_ltsam.runs.model import load_run
 from hf_ltsam.training.second_stage import CachedFeatures, SecondStageTrainer, make_second_stage
@@ -127,6 +128,41 @@ def test_crt_starts_anew_by_the_seed_and_cc_sam_where_the_first_stage_ended(tmp_
     assert torch.equal(start("cc_sam"), first) and torch.equal(start("crt", stage_args={"reinitialise": False}), first)
     assert not torch.equal(start("crt"), first) and torch.equal(start("crt"), start("crt"))
     assert not torch.equal(start("crt"), start("crt", seed=4))
+
+
+class Untold(torch.utils.data.Dataset):
+    """Images that state no labels."""
+
+    def __init__(self):
+        self.rows = images(augment=False)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+def test_labels_that_were_counted_are_known_to_the_sampler_and_the_checkpoint(tmp_path):
+    args = LTSamConfig(
+        str(tmp_path), method="sgd", sampling="class_balanced", max_steps=2, report_to="none", use_cpu=True
+    )
+    trainer = SecondStageTrainer(network(), make_second_stage("crt"), args, Untold())
+    trainer.train()
+    assert trainer.class_statistics.counts == COUNTS
+    assert trainer.identity()["training_labels_sha256"] == label_fingerprint(images().labels)
+
+
+def test_a_damaged_best_head_is_not_loaded(tmp_path):
+    trainer = second_stage(network(), tmp_path, save_strategy="steps", eval_strategy="steps", eval_steps=5)
+    trainer.train()
+    trainer.state.best_model_checkpoint = str(tmp_path / "checkpoint-5")
+    (tmp_path / "checkpoint-5" / "optimizer.pt").unlink()
+    trainer._load_best_model()
+    head = tmp_path / "checkpoint-5" / "second_stage_head.safetensors"
+    head.write_bytes(head.read_bytes()[:-4] + bytes(4))
+    with pytest.raises(ValueError, match=r"best model cannot be loaded from .*second_stage_head.safetensors has other"):
+        trainer._load_best_model()
 
 
 def test_the_loss_of_cc_sam_is_told_the_epoch(tmp_path):
