@@ -141,11 +141,12 @@ class Telemetry:
             return means
         made = norm / wanted if wanted else 1.0
         self.lost = None
-        if abs(made - 1) > ROUNDING:
+        rounded = abs(made - 1) > ROUNDING  # otherwise the weights that stayed had next to nothing of the offset
+        if rounded:
             means["sam_eps_norm"] *= made
         if unmoved >= SIZEABLE:
             means["sam_unmoved_share"] = unmoved
-        if unmoved >= 0.5 or (unmoved >= SIZEABLE and abs(made - 1) > 0.01):
+        if rounded and (unmoved >= 0.5 or (unmoved >= SIZEABLE and abs(made - 1) > 0.01)):
             self.lost = (
                 f"{unmoved:.1%} of the weights that an offset was added to did not move, and its norm became {norm:.3g} in "
                 f"place of {wanted:.3g}"

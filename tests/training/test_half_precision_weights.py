@@ -23,8 +23,10 @@ from hf_ltsam.adapters import make_adapter
 from hf_ltsam.adapters.factory import ADAPTERS
 from hf_ltsam.cli.train.model import build_model
 from hf_ltsam.cli.train.settings import ModelArguments
+from hf_ltsam.landscape.weights import StoredOffset
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.trained_weights import check_types_of, is_half
+from hf_ltsam.training.telemetry import Telemetry
 
 CLASSES = [f"class{c}" for c in range(NUM_CLASSES)]
 
@@ -210,6 +212,19 @@ def test_radii_below_the_resolution_of_float32(rho, lost, tmp_path, caplog):
     for log, k in zip(logs, (0, 2)):
         expected = offset_of(seen[k], seen[k + 1])[0] if lost else rho
         assert log["sam_eps_norm"] == pytest.approx(expected, rel=1e-3, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "norm, unmoved, lost", [(0.05, 0.9, False), (0.04, 0.9, True), (0.04, 0.2, True), (0.04, 0.0, False)]
+)
+def test_weights_with_next_to_nothing_of_the_offset_are_no_loss(norm, unmoved, lost):
+    """Below many layers whose gradients vanish most weights stay, and the offset is whole all the same."""
+    telemetry = Telemetry()
+    telemetry.stored_offset(StoredOffset(*map(torch.tensor, (0.05, norm, unmoved))))
+    telemetry.perturbed_pass(torch.tensor(0.05), None, None)
+    telemetry.end_step()
+    assert telemetry.pop()["sam_eps_norm"] == pytest.approx(norm)
+    assert (telemetry.lost is not None) == lost
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
