@@ -209,6 +209,9 @@ def test_places_of_every_argument_of_every_method():
         for argument in [field.name for field in dataclasses.fields(kind) if field.init]:
             chosen = {"method": method, "loss": "cross_entropy"}
             assert place_of(f"method_args.{argument}", chosen, ["seed"]) == ("method_args", argument)
+    as_in_papers = {"method": "Focal-SAM", "loss": "LA-DRW"}
+    assert place_of("rho", as_in_papers, []) == ("method_args", "rho")
+    assert place_of("tau", as_in_papers, []) == ("loss_args", "tau")
     base = {"method": "sam", "method_args": {"rho": 0.1, "start": 0.8}, "loss": "focal", "loss_args": None}
     assert with_values(base, {"rho": 0.2}, []) == {"method_args": {"rho": 0.2, "start": 0.8}}
     assert with_values(base, {"method": "asam", "rho": 0.2}, ["method"]) == {
