@@ -1,6 +1,7 @@
 """What the command line says when something is wrong: in its own words, in one message, without a traceback."""
 
 import ast
+import errno
 import re
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from hf_ltsam.cli import model_names
 from hf_ltsam.cli.main import COMMANDS
 from hf_ltsam.cli.options.wording import in_options
 from hf_ltsam.cli.train import train
-from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.cli.train.arguments import parse, run_of
 from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.hyperparameters import _letters, canonical
+from hf_ltsam.runs.files import without_room, write_whole
 from hf_ltsam.training.second_stage import SECOND_STAGES
 
 PYTHON = re.compile(r"(?<!-)\b[a-z]\w*=(?!=)|\b[A-Z]\w+\(\w+=|Traceback|<class|\bself\.|\w\(\.\.\.\)")
@@ -73,6 +75,7 @@ WRONG_OPTIONS = [  # words of every command that has options of its own, and wha
     (("train", "--dataset", "x", "--output_dir", ""), "--output_dir is empty: name a place, or leave it out."),
     (("sharpness", "run", "--points", "1"), "--points must be at least 2, got 1"),
     (("corrupt", "--dataset", __file__, "--output", "x"), f"--dataset {__file__} cannot be read: "),
+    (("tune", "--trials", "x"), "--trials x must be a whole number."),
     (("trian",), "Unknown command 'trian'. Did you mean 'train'"),
 ]
 
@@ -147,9 +150,9 @@ WRONG_SETTINGS = [  # more than one layer deep: words after --dataset images, an
     ("--reweighting nope", "--reweighting does not know 'nope'."),
     ("--swa_interval 3", "--swa_interval 3 says how weights are averaged, but not from when on: set --swa_start"),
     ("--report_to nope", "--report_to nope does not exist."),
-    ("--report_to dvclive", "--report_to dvclive needs a package that is not installed: pip install dvclive."),
+    ("--report_to dvclive", "--report_to dvclive needs a package that is not installed: `pip install dvclive`"),
     ("--torch_compile_backend inductr", "--torch_compile_backend inductr does not exist. Did you mean 'inductor'"),
-    ("--learning_rate nan", "--learning_rate must be non-negative and finite, got nan."),
+    ("--learning_rate nan", "--learning_rate must be a finite number, got nan."),
     ("--weight_decay -1", "--weight_decay must be non-negative and finite, got -1.0."),
     ("--gradient_accumulation_steps 0", "--gradient_accumulation_steps must be a whole number of at least 1, got 0."),
     ("--per_device_eval_batch_size 0", "--per_device_eval_batch_size must be a whole number of at least 1, got 0."),
@@ -193,6 +196,21 @@ def test_a_wrong_setting_is_told_in_options(words, said, capsys, images, tmp_pat
     message = refusal(capsys, "train", *quick, *given)
     assert said in message
     assert not PYTHON.search(message.replace("momentum=", "")), message
+
+
+def test_no_error_is_its_own_cause():
+    """`raise error from error` makes a chain without an end, which whoever looks for its start follows for ever."""
+    with pytest.raises(ValueError, match="learning_rate") as raised:
+        run_of({"learning_rate": float("nan")}, [])
+    assert raised.value.__cause__ is not raised.value
+    with pytest.raises(OSError, match="folder") as raised:
+        write_whole(Path("/dev/null/folder/file.txt"), "")
+    assert raised.value.__cause__ is not raised.value
+    endless, full = ValueError("x"), OSError(errno.ENOSPC, "No space left on device")
+    endless.__cause__ = endless
+    assert without_room(endless) is None
+    endless.__cause__ = full
+    assert without_room(endless) is full
 
 
 # Errors that are not refusals
@@ -250,7 +268,7 @@ def test_a_fault_of_ours_says_so_before_its_traceback(fault, capsys, monkeypatch
 def test_a_type_error_that_we_raise_is_a_refusal(capsys, monkeypatch):
     from hf_ltsam.training.refusals.settings import check_types
 
-    monkeypatch.setattr(train, "main", lambda _: check_types("no config", None, None))
+    monkeypatch.setattr(train, "main", lambda _: check_types("no config", None))
     assert "must be an LTSamConfig" in refusal(capsys, "train")
 
 
