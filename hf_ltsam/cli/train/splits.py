@@ -13,7 +13,7 @@ from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
 from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, sets_of
-from dataset_builders.folders import load_image_folder
+from dataset_builders.folders import load_image_folder, refuse_table
 from dataset_builders.long_tail import check_imbalance_ratio, long_tailed, profile_named
 from dataset_builders.sets.cifar_lt import load_cifar_lt
 from dataset_builders.sources.published_set import ListedSet
@@ -83,6 +83,11 @@ def load_splits(arguments: DataArguments) -> Splits:
     if int(test_labels.min()) < 0:
         raise ValueError("The test split is not labelled (it has the label -1): name another one with --test_split.")
     labels, names = read_label_column(train, column), train.features[column].names
+    if int(labels.min()) > 0:
+        raise ValueError(
+            f"The smallest label of the training split is {int(labels.min())}, and classes are numbered from 0: subtract "
+            f"{int(labels.min())} from the column {column!r}, or store names in it."
+        )
     if arguments.reserve is None:
         return Splits(train, test, labels, test_labels, column, names)
     out = hold_out(labels, arguments.reserve, arguments.split_seed)
@@ -113,6 +118,7 @@ def check_data(arguments: DataArguments) -> None:
     if source is None:
         raise ValueError("No data set: give --dataset (a name on the Hub, or a folder), or --config with a recipe.")
     if Path(source).is_file():
+        refuse_table(source)
         raise ValueError(f"--dataset {source} is a file: give the folder that it lies in.")
     if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
         raise FileNotFoundError(
