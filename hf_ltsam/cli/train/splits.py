@@ -23,7 +23,7 @@ from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.bad_images import NAMED
 from hf_ltsam.data.class_columns import class_names_in, with_classes
 from hf_ltsam.data.class_names import check_parquet_names, contradiction
-from hf_ltsam.data.decoding import unreadable_rows
+from hf_ltsam.data.decoding import unreadable_rows, with_images
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import LABEL_NAMES, class_label_columns, read_label_column
 from hf_ltsam.hyperparameters import nearest
@@ -83,11 +83,6 @@ def load_splits(arguments: DataArguments) -> Splits:
     if int(test_labels.min()) < 0:
         raise ValueError("The test split is not labelled (it has the label -1): name another one with --test_split.")
     labels, names = read_label_column(train, column), train.features[column].names
-    if int(labels.min()) > 0:
-        raise ValueError(
-            f"The smallest label of the training split is {int(labels.min())}, and classes are numbered from 0: subtract "
-            f"{int(labels.min())} from the column {column!r}, or store names in it."
-        )
     if arguments.reserve is None:
         return Splits(train, test, labels, test_labels, column, names)
     out = hold_out(labels, arguments.reserve, arguments.split_seed)
@@ -151,11 +146,15 @@ def _from_hub(arguments: DataArguments) -> DatasetDict:
     """Also a local folder of Parquet files, in the Hub's layout."""
     try:
         _check_names(str(arguments.dataset))
-        return _with_tail(_with_classes(load_dataset(arguments.dataset), arguments), arguments)
+        return _with_tail(_with_classes(_load(str(arguments.dataset)), arguments), arguments)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"--dataset {arguments.dataset} is neither a folder here nor a data set on the Hub that can be reached."
         ) from error
+
+
+def _load(dataset: str) -> DatasetDict:
+    return DatasetDict({name: with_images(split) for name, split in load_dataset(dataset).items()})
 
 
 def _check_names(dataset: str) -> None:
