@@ -8,8 +8,7 @@ runs/mine/seed0/
     trainer_state.json              the log
     predictions.json                label, predicted class and confidence of every test image
     metrics.json                    what the run was and what it reached; written last
-    checkpoint-500/                 the same but for recipe, predictions and metrics
-        manifest.json               size and checksum of every file in it
+    checkpoint-500/                 the first five of them, and manifest.json with their checksums
     evaluation/ood_results.json     other test sets, by `ltsam evaluate`
     sharpness/sharpness.json        curvature, by `ltsam sharpness`
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib
 import inspect
@@ -58,14 +57,15 @@ def _sharpness(words, _):
 
 def _options(words, monkeypatch):
     from hf_ltsam.cli.main import COMMANDS
+    from hf_ltsam.cli.options.parser import OptionParser
 
-    real = argparse.ArgumentParser.parse_args
+    real = OptionParser.parse_args
 
     def parse_and_leave(self, args=None, namespace=None):
         raise _Parsed(real(self, args, namespace))
 
     with monkeypatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_leave)
+        patch.setattr(OptionParser, "parse_args", parse_and_leave)
         with pytest.raises(_Parsed):
             COMMANDS[words[0]](words[1:])
 
