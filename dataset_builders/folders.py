@@ -23,6 +23,8 @@ from hf_ltsam.data.labels import read_label_column
 SPLIT_FOLDERS = {keyword: str(split) for split, keywords in SPLIT_KEYWORDS.items() for keyword in keywords}
 _SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin"}
 _NOTES = {".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".log", ".py", ".ini"}
+_TABLES = {".csv", ".tsv", ".json", ".jsonl", ".xlsx"}
+_NO_TABLES = "images are read from class folders, or from Parquet files with the columns image and label"
 _STUBS = {".h5", ".hdf"}  # which PIL knows by name and cannot read
 
 
@@ -90,6 +92,31 @@ def split_folders(root: Path) -> dict[str, Path]:
     if folders:
         _tell_of_strangers(root, list(folders.values()))
     return {split: folders[split] for split in ("train", "validation", "test") if split in folders} or {"train": root}
+
+
+def _splits_in(folder: Path) -> list[str]:
+    return [entry.name for entry in sorted(folder.iterdir()) if _is_split(entry)]
+
+
+def _elsewhere(folder: Path) -> str:
+    """Where the images seem to be if not in class folders of this one; or empty."""
+    inner = [entry for entry in sorted(folder.iterdir()) if _is_class_folder(entry)]
+    if len(inner) == 1 and sum(map(_is_class_folder, inner[0].iterdir())) > 1:
+        return f" {inner[0]} has {len(list(filter(_is_class_folder, inner[0].iterdir())))} folders: name that one."
+    if any(map(_is_image, folder.iterdir())):
+        return " Its own images are in no class folder: name the folder above a class, or sort them into class folders."
+    tables = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _TABLES)
+    return f" {tables[0]} is not read: {_NO_TABLES}." if tables else ""
+
+
+def refuse_table(file: str | Path) -> None:
+    """Refuse a table of file names and labels in the place of a folder.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if Path(file).suffix.lower() in _TABLES:
+        raise ValueError(f"{file} is a table: {_NO_TABLES}.")
 
 
 def _is_split(folder: Path) -> bool:
@@ -223,11 +250,15 @@ def _tell_what_is_left_out(folder: Path, contents: dict[str, _Contents]) -> None
 def _check_classes(folders: dict[str, Path], classes: dict[str, dict[str, _Contents]]) -> None:
     train = set(classes["train"])
     if len(train) < 2:
-        raise ValueError(f"{folders['train']} needs at least 2 class folders with images, it has {len(train)}.")
+        place = folders["train"]
+        raise ValueError(f"{place} needs at least 2 class folders with images, it has {len(train)}.{_elsewhere(place)}")
     for split, names in classes.items():
         unknown, missing = sorted(set(names) - train), sorted(train - set(names))
         if unknown:
-            raise ValueError(f"{folders[split]} has classes with no training images: {', '.join(unknown)}.")
+            raise ValueError(
+                f"{folders[split]} has classes with no training images: {', '.join(unknown)}. Class folders have the same "
+                f"names in {folders['train'].name} and {folders[split].name}."
+            )
         if missing:
             warnings.warn(f"{', '.join(missing)}: no image in {split}, so no accuracy there.", stacklevel=3)
 
@@ -236,6 +267,10 @@ def _check_held_out(root: Path, splits: list[str], held_out_per_class: int | Non
     if held_out_per_class is not None and held_out_per_class < 0:
         raise ValueError(f"held_out_per_class must be non-negative, got {held_out_per_class}.")
     if splits == ["train"] and held_out_per_class is None:
+        if root.name.lower() in SPLIT_FOLDERS and len(_splits_in(root.parent)) > 1:
+            raise ValueError(
+                f"{root} is one of the splits {' and '.join(_splits_in(root.parent))} of {root.parent}: name that folder."
+            )
         raise ValueError(
             f"{root} has no held-out images, so nothing could be measured. Put them into validation/<class>/ beside "
             "train/<class>/, or pass held_out_per_class=k to set k images of every class aside (0: train without)."

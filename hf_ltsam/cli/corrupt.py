@@ -14,6 +14,7 @@ from dataset_builders.corruptions.apply import check_settings
 from dataset_builders.corruptions.parameters import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from dataset_builders.corruptions.writer import write_corrupted
 from hf_ltsam.cli.options.parser import OptionParser
+from hf_ltsam.data.decoding import with_images
 
 
 def main(words: Sequence[str]) -> None:
@@ -104,7 +105,7 @@ def _load(source: str, split: str) -> Dataset:
     files = [path] if path.is_file() else sorted(f for p in (f"{split}-*", split) for f in path.glob(f"**/{p}.parquet"))
     try:
         if files:
-            return load_dataset("parquet", data_files={split: [str(file) for file in files]}, split=split)
+            return with_images(load_dataset("parquet", data_files={split: [str(file) for file in files]}, split=split))
         splits = load_dataset(source)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
@@ -114,4 +115,4 @@ def _load(source: str, split: str) -> Dataset:
         raise ValueError(f"--dataset {source} cannot be read: {error}") from error
     if split not in splits:
         raise ValueError(f"--split {split}: {source} has {', '.join(splits)}.")
-    return splits[split]
+    return with_images(splits[split])

@@ -28,7 +28,8 @@ def main(words: Sequence[str]) -> None:
     arguments = parser.parse_args(words)
     export(arguments.run, arguments.out)
     print(
-        f"{arguments.out} holds the whole model: AutoModelForImageClassification.from_pretrained, after import hf_ltsam."
+        f"{arguments.out} holds the whole model: AutoModelForImageClassification.from_pretrained, "
+        "after import hf_ltsam.models."
     )
 
 

@@ -87,7 +87,10 @@ def _ask_hub(name: str, finished: bool) -> None:
         if not isinstance(try_to_load_from_cache(name, CONFIG), str):
             HfApi().model_info(name, timeout=SECONDS)
     except OfflineModeIsEnabled as error:
-        raise FileNotFoundError(f"{absent}HF_HUB_OFFLINE=1 forbids the network.{_close(name, finished)}") from error
+        way_out = "unset it, or name a folder that holds config.json and weights"
+        raise FileNotFoundError(
+            f"{absent}HF_HUB_OFFLINE=1 forbids the network: {way_out}.{_close(name, finished)}"
+        ) from error
     except GatedRepoError as error:
         page = f"{constants.ENDPOINT}/{name}"
         raise OSError(f"--model {name} is gated: accept its terms at {page}, and set HF_TOKEN or log in.") from error
@@ -102,7 +105,8 @@ def _ask_hub(name: str, finished: bool) -> None:
 
 def _close(name: str, finished: bool) -> str:
     """The nearest of the names that are known here: ours, those of models on this machine, and timm's."""
-    names = [*([] if finished else [OURS]), *_on_this_machine()]
+    beside = [str(file.parent) for file in Path(name).parent.glob(f"*/{CONFIG}")]
+    names = [*([] if finished else [OURS]), *_on_this_machine(), *beside]
     architecture = timm_architecture(name)
     if importlib.util.find_spec("timm") is not None:
         import timm
@@ -111,7 +115,7 @@ def _close(name: str, finished: bool) -> str:
     variants = [
         known for known in names if architecture and known.startswith(f"{TIMM}{architecture.partition('.')[0]}.")
     ]
-    close = variants[:3] or difflib.get_close_matches(name, names, 3, 0.8)
+    close = [] if name in variants else variants[:3] or difflib.get_close_matches(name, names, 3, 0.8)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     without = " --pretrained false builds it without the Hub, from random weights."
     return hint + (without if architecture and not finished else "")

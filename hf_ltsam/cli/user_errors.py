@@ -91,7 +91,7 @@ def _end(error: Exception) -> NoReturn:
     if os.environ.get(TRACEBACK) == "1":
         raise error
     message = _foreign(error) or _of_the_system(error) or in_options(str(error), OptionParser.declared)
-    notes = vars(error).get("__notes__", [])  # of whoever knew more on its way
+    notes = [in_options(note, OptionParser.declared) for note in getattr(error, "__notes__", [])]  # added on its way
     advice = _advice(str(error), error)
     lines = [f"error: {message}", *notes, *advice, f"({TRACEBACK}=1 shows where it was raised.)"]
     print(without_secrets(visible("\n".join(lines), lines=True)), file=sys.stderr)

@@ -30,6 +30,11 @@ def class_names_in(dataset: datasets.Dataset, column: str) -> Names:
         raise ValueError(
             f"The column {column!r} has the label {min(values)}, which stands for no class: leave such rows out."
         )
+    if min(values) > 0:
+        raise ValueError(
+            f"The smallest label in the column {column!r} is {min(values)}, and classes are numbered from 0: subtract "
+            f"{min(values)}, or store names."
+        )
     return tuple(map(str, range(ClassStatistics.from_labels(values).num_classes)))
 
 

@@ -146,6 +146,21 @@ def encoded_images(dataset: datasets.Dataset, image_column: str | None = None) -
     return alone if column == "image" else alone.rename_column(column, "image")
 
 
+def with_images(dataset: datasets.Dataset) -> datasets.Dataset:
+    """The same rows with `Image` columns: encoded images as other programs than `datasets` write them into Parquet, as
+    {"bytes", "path"} or as bytes alone, are none to `datasets` until they are called so.
+    """
+    from datasets import Image as ImageFeature
+
+    if any(isinstance(feature, ImageFeature) for feature in dataset.features.values()):
+        return dataset
+    for column, feature in dataset.features.items():
+        parts = set(feature) if isinstance(feature, dict) else {getattr(feature, "dtype", None)}
+        if parts in ({"bytes", "path"}, {"bytes"}, {"binary"}, {"large_binary"}):
+            dataset = dataset.cast_column(column, ImageFeature())
+    return dataset
+
+
 def image_column_of(dataset: datasets.Dataset, name: str | None = None) -> str:
     """The named `Image` column, or the only one.
 
@@ -157,7 +172,10 @@ def image_column_of(dataset: datasets.Dataset, name: str | None = None) -> str:
     valid = [column for column, feature in dataset.features.items() if isinstance(feature, ImageFeature)]
     if name is None and len(valid) != 1:
         several = f"several Image columns ({', '.join(valid)}): name one by image_column=..."
-        none = f"no Image column among {', '.join(dataset.column_names)}: dataset.cast_column(..., Image()) makes one."
+        none = (
+            f"no Image column among {', '.join(dataset.column_names)}. Encoded images are one in a column of bytes, or of "
+            "bytes and path; dataset.cast_column(..., Image()) calls it so."
+        )
         raise ValueError(f"The data set has {several if valid else none}")
     if name is not None and name not in valid:
         raise ValueError(f"{name!r} is not an Image column of the data set. There are: {', '.join(valid) or 'none'}.")

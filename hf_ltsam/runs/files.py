@@ -91,7 +91,9 @@ def write_whole(path: str | Path, text: str) -> Path:
             os.fsync(file.fileno())
         return temporary.replace(path)
     except OSError as error:  # which names no file where the disk is full
-        raise error if error.filename else OSError(error.errno, error.strerror, str(path)) from error
+        if error.filename:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)  # still there after an exception or Ctrl-C only
 
@@ -103,9 +105,11 @@ def is_of_the_disk(error: BaseException) -> bool:
 
 def without_room(error: BaseException | None) -> BaseException | None:
     """The error of a disk that is full, or of a file that may not grow: this one, or the one that it was raised from."""
-    while error is not None:
+    seen: list[BaseException] = []  # an error that was raised from itself is its own cause
+    while error is not None and not any(error is before for before in seen):
         if getattr(error, "errno", None) in _WITHOUT_ROOM or any(words in str(error) for words in _WORDS_OF_THE_DISK):
             return error
+        seen.append(error)
         error = error.__cause__
     return None
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers.trainer_utils import sort_checkpoints
 from transformers.utils import logging
 
@@ -193,12 +194,40 @@ def readable(folder: str | os.PathLike[str] | None) -> Iterator[None]:
         ) from error
 
 
+class OtherModelError(ValueError):
+    """A checkpoint that is of another model than the one that is to go on from it."""
+
+    def __init__(self, folder: str | os.PathLike[str], difference: str) -> None:
+        super().__init__(
+            f"{folder} is a checkpoint of another model: {difference}. Resume with the model that it was saved from, or "
+            "start a new run."
+        )
+
+
+def check_all_loaded(model: nn.Module, missing: Iterable[str], folder: str | os.PathLike[str]) -> None:
+    """Refuse a checkpoint that left weights of the model as they were.
+
+    Args:
+        model: after the loading.
+        missing: names that the checkpoint does not have; those of tied weights may be among them.
+
+    Raises:
+        OtherModelError: weights that are under no other name in it, either.
+    """
+    state, missing = model.state_dict(), set(missing)
+    loaded = {tensor.data_ptr() for name, tensor in state.items() if name not in missing and tensor.numel()}
+    ignored = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+    left = [name for name in state if name in missing - ignored and state[name].data_ptr() not in loaded]
+    if left:
+        raise OtherModelError(folder, f"it has none of {len(left)} tensors of this one, such as {left[0]}")
+
+
 @contextmanager
 def way_back_noted(output_dir: str) -> Iterator[None]:
     """Every error that ends the training says which checkpoint it can be resumed from."""
     try:
         yield
-    except DamagedFileError:  # of a checkpoint, which says so
+    except (DamagedFileError, OtherModelError):  # of a checkpoint, which says so
         raise
     except Exception as error:
         complete = last_complete_checkpoint(output_dir)

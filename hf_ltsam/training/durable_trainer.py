@@ -31,6 +31,8 @@ from hf_ltsam.runs.files import is_of_the_disk
 from hf_ltsam.training.checkpoint_folders import (
     ASIDE,
     RANDOM_STATES,
+    OtherModelError,
+    check_all_loaded,
     check_best,
     check_complete,
     checkpoint_error,
@@ -297,10 +299,22 @@ class DurableTrainer(Trainer):
             self.save_companions(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._loaded_from = resume_from_checkpoint
         with readable(resume_from_checkpoint):
-            if not load_renamed(self.model, resume_from_checkpoint):
-                super()._load_from_checkpoint(resume_from_checkpoint, model)
+            try:
+                if not load_renamed(self.model, resume_from_checkpoint):
+                    super()._load_from_checkpoint(resume_from_checkpoint, model)
+            except RuntimeError as error:
+                if not str(error).startswith("Error(s) in loading state_dict"):
+                    raise
+                first = str(error).splitlines()[1:2] or [str(error)]
+                raise OtherModelError(resume_from_checkpoint, first[0].strip().rstrip(".")) from error
             load_originals(self.model if model is None else model, resume_from_checkpoint)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Of a model that was resumed; stock warns, and trains on with weights that are partly new."""
+        check_all_loaded(self.model, load_result.missing_keys, self._loaded_from)
+        super()._issue_warnings_after_load(load_result)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with readable(checkpoint):
@@ -311,7 +325,7 @@ class DurableTrainer(Trainer):
             super()._load_rng_state(checkpoint)
 
     def _load_best_model(self) -> None:
-        best = str(self.state.best_model_checkpoint)
+        best = self._loaded_from = str(self.state.best_model_checkpoint)
         check_best(Path(best))
         if not load_renamed(self.model, best):
             super()._load_best_model()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -148,6 +149,7 @@ def by_name_or_object(given: Any, kind: str, arguments: Any) -> Any:
 
     Raises:
         ValueError: an object and arguments, or a name that does not exist.
+        TypeError: a class in the place of an object, or a loss that does not take logits, labels and statistics.
     """
     if isinstance(given, str):
         make: Callable[..., Any] = make_method if kind == "method" else make_loss
@@ -156,4 +158,22 @@ def by_name_or_object(given: Any, kind: str, arguments: Any) -> Any:
         raise ValueError(
             f"{kind} was passed as an object ({type(given).__name__}) and {kind}_args={arguments} as well: use one."
         )
+    if isinstance(given, type):  # of a loss; a method's has been refused
+        raise TypeError(f"{kind}={given.__name__} is a class: pass an object, {given.__name__}(...), or a name.")
+    if kind == "loss" and not isinstance(given, FeatureLoss | None):
+        _check_signature(given)
     return given
+
+
+def _check_signature(loss: Any) -> None:
+    """Refuse a loss of two arguments, such as torch's, whose mean over the batch no method could weight either."""
+    try:
+        inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).bind(None, None, None)
+    except ValueError:  # written in C, it shows no signature
+        return
+    except TypeError as error:
+        raise TypeError(
+            f"loss={getattr(loss, '__name__', type(loss).__name__)} cannot be called as loss(logits (n, C), labels (n,), "
+            "statistics), which returns the loss of each sample (n,). Pass a name such as 'cross_entropy', or a function: "
+            "lambda logits, labels, statistics: torch.nn.functional.cross_entropy(logits, labels, reduction='none')."
+        ) from error

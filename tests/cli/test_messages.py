@@ -1,6 +1,7 @@
 """What the command line says when something is wrong: in its own words, in one message, without a traceback."""
 
 import ast
+import errno
 import re
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from hf_ltsam.cli import model_names
 from hf_ltsam.cli.main import COMMANDS
 from hf_ltsam.cli.options.wording import in_options
 from hf_ltsam.cli.train import train
-from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.cli.train.arguments import parse, run_of
 from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.hyperparameters import _letters, canonical
+from hf_ltsam.runs.files import without_room, write_whole
 from hf_ltsam.training.second_stage import SECOND_STAGES
 
 PYTHON = re.compile(r"(?<!-)\b[a-z]\w*=(?!=)|\b[A-Z]\w+\(\w+=|Traceback|<class|\bself\.|\w\(\.\.\.\)")
@@ -73,6 +75,13 @@ WRONG_OPTIONS = [  # words of every command that has options of its own, and wha
     (("train", "--dataset", "x", "--output_dir", ""), "--output_dir is empty: name a place, or leave it out."),
     (("sharpness", "run", "--points", "1"), "--points must be at least 2, got 1"),
     (("corrupt", "--dataset", __file__, "--output", "x"), f"--dataset {__file__} cannot be read: "),
+    (("train", "--lr", "0.1"), "Unknown option --lr. Did you mean --learning_rate?"),
+    (("train", "--batch-size", "4"), "Unknown option --batch_size. Did you mean --per_device_train_batch_size?"),
+    (("train", "--rho", "0.1"), "Unknown option --rho. It goes into --method_args: --method_args '{\"rho\": 0.1}'."),
+    (("train", "--rho=1e-2"), "Unknown option --rho. It goes into --method_args: --method_args '{\"rho\": 1e-2}'."),
+    (("train", "--gamma", "x"), "Unknown option --gamma. It goes into --method_args or --loss_args: "),
+    (("report", "--rho", "0.1", "run"), "Unknown option --rho. `ltsam report --help`"),
+    (("tune", "--trials", "x"), "--trials x must be a whole number."),
     (("trian",), "Unknown command 'trian'. Did you mean 'train'"),
 ]
 
@@ -147,9 +156,9 @@ WRONG_SETTINGS = [  # more than one layer deep: words after --dataset images, an
     ("--reweighting nope", "--reweighting does not know 'nope'."),
     ("--swa_interval 3", "--swa_interval 3 says how weights are averaged, but not from when on: set --swa_start"),
     ("--report_to nope", "--report_to nope does not exist."),
-    ("--report_to dvclive", "--report_to dvclive needs a package that is not installed: pip install dvclive."),
+    ("--report_to dvclive", "--report_to dvclive needs a package that is not installed: `pip install dvclive`"),
     ("--torch_compile_backend inductr", "--torch_compile_backend inductr does not exist. Did you mean 'inductor'"),
-    ("--learning_rate nan", "--learning_rate must be non-negative and finite, got nan."),
+    ("--learning_rate nan", "--learning_rate must be a finite number, got nan."),
     ("--weight_decay -1", "--weight_decay must be non-negative and finite, got -1.0."),
     ("--gradient_accumulation_steps 0", "--gradient_accumulation_steps must be a whole number of at least 1, got 0."),
     ("--per_device_eval_batch_size 0", "--per_device_eval_batch_size must be a whole number of at least 1, got 0."),
@@ -175,6 +184,7 @@ WRONG_SETTINGS = [  # more than one layer deep: words after --dataset images, an
     ("--model EMPTY", "holds no model: there is no config.json in it."),
     ("--model JUNK", "its config.json describes no model ("),
     ("--dataset EMPTY", "needs at least 2 class folders with images, it has 0."),
+    ("--dataset TABLE", "labels.csv is a table: images are read from class folders, or from Parquet files"),
     ("--dataset FILE", "is a file: give the folder that it lies in."),
     ("--config EMPTY", ""),
     ("--adapter vpt", "--adapter vpt does not exist. Did you mean 'vpt_deep'"),
@@ -184,7 +194,9 @@ WRONG_SETTINGS = [  # more than one layer deep: words after --dataset images, an
 @pytest.mark.parametrize(("words", "said"), WRONG_SETTINGS)
 def test_a_wrong_setting_is_told_in_options(words, said, capsys, images, tmp_path):
     places = {"FILE": tmp_path / "file.txt", "EMPTY": tmp_path / "empty", "JUNK": tmp_path / "junk"}
+    places["TABLE"] = tmp_path / "labels.csv"
     places["FILE"].write_text("x")
+    places["TABLE"].write_text("x")
     places["EMPTY"].mkdir()
     places["JUNK"].mkdir()
     (places["JUNK"] / "config.json").write_text("{}")
@@ -193,6 +205,21 @@ def test_a_wrong_setting_is_told_in_options(words, said, capsys, images, tmp_pat
     message = refusal(capsys, "train", *quick, *given)
     assert said in message
     assert not PYTHON.search(message.replace("momentum=", "")), message
+
+
+def test_no_error_is_its_own_cause():
+    """`raise error from error` makes a chain without an end, which whoever looks for its start follows for ever."""
+    with pytest.raises(ValueError, match="learning_rate") as raised:
+        run_of({"learning_rate": float("nan")}, [])
+    assert raised.value.__cause__ is not raised.value
+    with pytest.raises(OSError, match="folder") as raised:
+        write_whole(Path("/dev/null/folder/file.txt"), "")
+    assert raised.value.__cause__ is not raised.value
+    endless, full = ValueError("x"), OSError(errno.ENOSPC, "No space left on device")
+    endless.__cause__ = endless
+    assert without_room(endless) is None
+    endless.__cause__ = full
+    assert without_room(endless) is full
 
 
 # Errors that are not refusals
@@ -250,7 +277,7 @@ def test_a_fault_of_ours_says_so_before_its_traceback(fault, capsys, monkeypatch
 def test_a_type_error_that_we_raise_is_a_refusal(capsys, monkeypatch):
     from hf_ltsam.training.refusals.settings import check_types
 
-    monkeypatch.setattr(train, "main", lambda _: check_types("no config", None, None))
+    monkeypatch.setattr(train, "main", lambda _: check_types("no config", None))
     assert "must be an LTSamConfig" in refusal(capsys, "train")
 
 
@@ -344,7 +371,8 @@ HUB = [
     (lambda: of_hub(huggingface_hub.errors.RepositoryNotFoundError), "resnet18", True, "Did you mean timm/resnet18.* --pretrained false builds it"),
     (lambda: of_hub(huggingface_hub.errors.RepositoryNotFoundError), "cifar_resnt", True, "Did you mean cifar_resnet?"),
     (lambda: of_hub(huggingface_hub.errors.GatedRepoError), "a/gated", True, "--model a/gated is gated: accept its terms at http"),
-    (lambda: huggingface_hub.errors.OfflineModeIsEnabled("x"), "a/b", True, "is not on this machine, and HF_HUB_OFFLINE=1 forbids the network"),
+    (lambda: huggingface_hub.errors.OfflineModeIsEnabled("x"), "a/b", True, "is not on this machine, and HF_HUB_OFFLINE=1 forbids the network: unset it, or name a folder"),
+    (lambda: huggingface_hub.errors.OfflineModeIsEnabled("x"), "timm/resnet18.a1_in1k", True, r"config.json and weights\. --pretrained false builds"),
     (lambda: huggingface_hub.errors.HTTPError("refused"), "a/b", True, r"not on this machine, and the Hub cannot be reached \(refused\)\."),
     (lambda: huggingface_hub.errors.HTTPError("refused"), "timm/resnet18.a1_in1k", False, None),
     (lambda: huggingface_hub.errors.HTTPError("refused"), "resnet18", False, None),
@@ -362,6 +390,15 @@ def test_a_model_that_is_not_there_is_one_question_and_one_line(error, name, pre
         with pytest.raises(OSError, match=said) as refused:
             model_names.check_model(name, pretrained)
         assert answers.asked == 1 and "\n" not in str(refused.value)
+
+
+def test_a_mistyped_folder_of_a_model_is_told_from_a_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(model_names, "HfApi", lambda: Answers(huggingface_hub.errors.OfflineModeIsEnabled("x")))
+    (tmp_path / "models" / "resnet").mkdir(parents=True)
+    (tmp_path / "models" / "resnet" / "config.json").write_text("{}")
+    with pytest.raises(OSError, match="Did you mean models/resnet"):
+        model_names.check_model("models/resnt")
 
 
 @pytest.mark.parametrize("name", ["timm/resnet18.a1_in1k", "resnet18"])

@@ -86,6 +86,26 @@ def test_what_is_missing_is_named_before_anything_is_read(tmp_path, load):
         load(tmp_path / "e")
 
 
+OTHER_FOLDERS = [  # below a folder with owls/train, owls/val: what is named, and the folder or way that is shown
+    ("", r"at least 2 class folders with images, it has 1\. .*owls has 2 folders: name that one"),
+    ("owls/train", r"train is one of the splits train and val of .*owls: name that folder"),
+    ("owls/train/cat", "has 0. Its own images are in no class folder: name the folder above a class"),
+    ("tables", r"labels\.csv is not read: images are read from class folders, or from Parquet files"),
+]
+
+
+@pytest.mark.parametrize(("named", "said"), OTHER_FOLDERS)
+def test_a_folder_one_level_too_high_or_too_low(tmp_path, load, named, said):
+    root = tmp_path / "data"
+    write(root / "owls" / "train", cat=2, dog=2)
+    write(root / "owls" / "val", cat=1, dog=1)
+    if named == "tables":
+        (root / "tables").mkdir()
+        (root / "tables" / "labels.csv").write_text("file,label\n")
+    with pytest.raises(ValueError, match=said):
+        load(root / named)
+
+
 def test_held_out_images_are_not_held_out_twice(tmp_path, load):
     write(tmp_path / "train", cat=2, dog=2)
     write(tmp_path / "val", cat=2, dog=2)

@@ -8,6 +8,7 @@ import torch
 from training.noisy_run import noisy_trainer
 from training.test_killed import assert_same
 
+from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, LTSamConfig, LTSamTrainer
 from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_checkpoint
 
 FILES = (
@@ -163,6 +164,38 @@ def test_a_damaged_best_model_is_not_loaded(fault, name, loads, tmp_path, monkey
         return
     with pytest.raises(ValueError, match=r"model.safetensors has other content .*load_best_model_at_end=False"):
         trainer.train()
+
+
+OTHER_MODELS = [  # built on 3 classes: the one that was saved, the one that is resumed, what is said
+    ({"depth": 8}, {"depth": 14}, "it has none of 30 tensors of this one, such as stages.0.1.conv1.weight"),
+    ({"depth": 14}, {"depth": 8}, "Unexpected key"),
+    ({"depth": 8}, {"depth": 8, "head": "cosine"}, 'Unexpected key.*"classifier.bias"'),
+    ({"depth": 8, "head": "cosine"}, {"depth": 8}, "it has none of 1 tensors of this one, such as classifier.bias"),
+    ({"depth": 8}, {"depth": 8, "num_channels": 1}, "size mismatch for conv.*weight"),
+]
+
+
+@pytest.mark.parametrize(("saved", "resumed", "said"), OTHER_MODELS)
+def test_a_checkpoint_of_another_model_is_not_trained_on(saved, resumed, said, tmp_path):
+    def trainer(**model):
+        channels = model.get("num_channels", 3)
+        data = [{"pixel_values": torch.zeros(channels, 8, 8), "labels": c} for c in (0, 0, 1, 2)]
+        args = LTSamConfig(
+            str(tmp_path),
+            learning_rate=0.1,
+            max_steps=1,
+            save_steps=1,
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        config = CifarResNetConfig(**{"num_labels": 3, **model})
+        return LTSamTrainer(CifarResNetForImageClassification(config), args, train_dataset=data)
+
+    trainer(**saved).train()
+    with pytest.raises(ValueError, match=rf"checkpoint-1 is a checkpoint of another model: .*{said}") as refused:
+        trainer(**resumed).train(resume_from_checkpoint=True)
+    assert not getattr(refused.value, "__notes__", [])  # that it could be resumed, say
 
 
 def test_another_number_of_processes_is_said(interrupted, caplog):

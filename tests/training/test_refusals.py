@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics, LTSamConfig, LTSamTrainer
+from hf_ltsam.losses import LogitAdjustment
+from hf_ltsam.methods import SAM
 
 DATA = [{"input": torch.randn(4), "labels": c} for c, n in enumerate([6, 3, 1]) for _ in range(n)]
 
@@ -36,7 +38,7 @@ def trainer(folder, model=None, data=DATA, method=None, loss=None, statistics=No
 
 # settings of the config -> what the message must contain
 SETTINGS = [
-    ({"method": "focal_smm"}, ["'focal_smm'", "focal_sam"]),
+    ({"method": "focalsamm"}, ["'focalsamm'", "focal_sam"]),
     ({"loss": "logit_adjusment"}, ["'logit_adjusment'", "logit_adjustment"]),
     ({"method": "sam", "method_args": {"roh": 0.1}}, ["'sam'", "'roh'", "rho"]),
     ({"method": "sam", "method_args": '{"rho": -0.05}'}, ["SAM(rho=...)", "-0.05"]),
@@ -263,6 +265,23 @@ def test_a_loss_that_reduces_or_broadcasts(shape, tmp_path):
 
     with pytest.raises(ValueError, match=r"one value per sample.*reduction='none'"):
         trainer(tmp_path, loss=loss).train()
+
+
+NO_OBJECTS = [  # what people pass, and what is said
+    (
+        {"loss": nn.CrossEntropyLoss()},
+        "loss=CrossEntropyLoss cannot be called as loss.*lambda logits, labels, statistics",
+    ),
+    ({"loss": lambda logits, labels: 0}, "loss=<lambda> cannot be called as loss"),
+    ({"loss": LogitAdjustment}, "loss=LogitAdjustment is a class: pass an object, LogitAdjustment"),
+    ({"method": SAM}, "method.*SAM is a class: pass an object, SAM"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), NO_OBJECTS)
+def test_a_class_or_a_loss_of_two_arguments(given, said, tmp_path):
+    with pytest.raises(TypeError, match=said):
+        trainer(tmp_path, **given)
 
 
 def test_evaluation_labels_outside_the_range_are_found_before_training(tmp_path):

@@ -17,6 +17,7 @@ from dataset_builders.corruptions.manifest import read_manifest
 from dataset_builders.corruptions.reader import load_corrupted
 from dataset_builders.folders import load_class_folders, load_image_folder, split_folders
 from hf_ltsam.data.class_names import check_parquet_names
+from hf_ltsam.data.decoding import with_images
 from hf_ltsam.hyperparameters import nearest
 
 SUFFIX = "_c"  # of a name: the corruptions of what stands before it
@@ -196,7 +197,7 @@ def _load_folder(folder: Path) -> Dataset:
     files = next((found for found in parquet if found), None)
     if files:
         check_parquet_names(files)
-        return load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+        return with_images(load_dataset("parquet", data_files=[str(file) for file in files], split="train"))
     folders = split_folders(folder)
     if folders == {"train": folder}:
         return load_class_folders(folder)
@@ -215,5 +216,5 @@ def _load_from_hub(name: str) -> Dataset:
         ) from error
     for split in ("test", "validation"):
         if split in splits:
-            return splits[split]
+            return with_images(splits[split])
     raise ValueError(f"--sets {name} has neither a test nor a validation split, only {', '.join(splits)}.")

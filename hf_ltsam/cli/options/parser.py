@@ -9,6 +9,7 @@ from enum import EnumMeta
 from typing import Any, ClassVar, NoReturn
 
 from hf_ltsam.cli.options.names import underscored
+from hf_ltsam.cli.options.wording import holders_of
 from hf_ltsam.hyperparameters import nearest
 
 KINDS = {  # name of a type -> what its values are
@@ -18,6 +19,16 @@ KINDS = {  # name of a type -> what its values are
     "_positive": "a whole number of at least 1",
 }
 PLACES = ("config", "dataset", "model", "output", "output_dir", "run")  # an empty text would be the present folder
+_CUSTOMARY = {  # names of other programs, which no letter brings near ours
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "epochs": "num_train_epochs",
+    "bs": "per_device_train_batch_size",
+    "batch_size": "per_device_train_batch_size",
+    "workers": "dataloader_num_workers",
+    "data": "dataset",
+    "arch": "model",
+}
 _SAID = {  # argparse's findings in our words
     r"^(--\w+)/--[\w-]+": r"\1",  # one of the two spellings
     r"^COMMAND: ": "",
@@ -44,7 +55,7 @@ class OptionParser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         stated, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            self._refuse(unknown[0])
+            self._refuse(*unknown[:2])
         return stated
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
@@ -91,16 +102,27 @@ class OptionParser(argparse.ArgumentParser):
     def _help(self) -> str:
         return f"`{self.prog} --help` lists all options."
 
-    def _refuse(self, word: str) -> NoReturn:
+    def _refuse(self, word: str, following: str = "") -> NoReturn:
         if word.startswith("-"):
-            option = word.partition("=")[0]
-            close = nearest(option.strip("-"), {name[2:] for name in self._options() if "-" not in name[2:]})
-            close = close.partition(" Valid:")[0]
-            close = re.sub(r"'(\w+)'", r"--\1", close)
+            option, equals, value = word.partition("=")
+            close = self._argument(option.strip("-"), value if equals else following) or self._near(option.strip("-"))
             raise ValueError(f"Unknown option {option}.{close} {self._help}")
         if any(not action.option_strings for action in self._actions):
             raise ValueError(f"{word!r} is one word too many. {self._help}")
         raise ValueError(f"{word!r} is not an option: every value follows an option's name. {self._help}")
+
+    def _near(self, name: str) -> str:
+        """The options that may be meant."""
+        options = {option[2:] for option in self._options() if "-" not in option[2:]}
+        if _CUSTOMARY.get(name) in options:
+            return f" Did you mean --{_CUSTOMARY[name]}?"
+        return re.sub(r"'(\w+)'", r"--\1", nearest(name, options).partition(" Valid:")[0])
+
+    def _argument(self, name: str, value: str) -> str:
+        """Where an argument of a method or a loss goes, which is no option of its own; or empty."""
+        holders = [f"--{option}" for option in holders_of(name) if f"--{option}" in self._options()]
+        shown = value if re.fullmatch(r"[\d.]+(e-?\d+)?", value) else "..."
+        return f""" It goes into {" or ".join(holders)}: {holders[0]} '{{"{name}": {shown}}}'.""" if holders else ""
 
 
 def _called(action: argparse.Action) -> str:

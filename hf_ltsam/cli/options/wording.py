@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections.abc import Collection
+from importlib import import_module
 from typing import Any
 
 # Registries whose classes are chosen by name: the option that holds their arguments, and where they are registered.
@@ -49,6 +51,17 @@ def in_options(message: str, options: Collection[str]) -> str:
     if long_names:
         message = re.sub(rf"{_BEFORE}(`?)({long_names})\1(?![\w(=/'\"]|[.-]\w)", r"--\2", message)
     return message.replace(" in LTSamConfig", "")
+
+
+def holders_of(argument: str) -> list[str]:
+    """The options that hold arguments of classes chosen by name of which one has an argument of this name."""
+    holders = []
+    for option in ("method_args", "loss_args"):
+        module, registry = _CHOSEN[option]
+        entries = getattr(import_module(module), registry).values()
+        if any(argument == field.name for entry in entries for field in dataclasses.fields(entry) if field.init):
+            holders.append(option)
+    return holders
 
 
 def _of_owner(found: re.Match[str], options: Collection[str]) -> str:

@@ -46,12 +46,16 @@ def show(path: Path, figures: Sequence[Path]) -> None:
         console.print(table)
         console.print("min/max: |lam_min / lam_max| (Rangwani et al. 2022); max/min: its inverse (Lyu et al. 2025).")
     for record in results.get("sharpness", {}).values():
-        low, high = (record["suggested"][end] for end in ("low", "high"))
-        console.print(f"rho to try: {_radius(low)} to {_radius(high)}")
+        console.print(f"rho to try: {_radii(record['suggested']['low'], record['suggested']['high'])}")
     console.print(f"Results: {terminal(str(path))}", soft_wrap=True)
     for figure in figures:
         console.print(f"Figure:  {terminal(str(figure))}", soft_wrap=True)
 
 
-def _radius(rho: float | None) -> str:
-    return "(not among the radii measured)" if rho is None else f"{rho:.2g}"
+def _radii(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f"{low:.2g} to {high:.2g}"
+    if low is None and high is None:
+        return "none of the radii measured"
+    end = f"from {low:.2g} on" if high is None else f"up to {high:.2g}"
+    return f"{end}; the other end is not among the radii measured"

@@ -126,19 +126,22 @@ def run_of(settings: Mapping[str, Any], words: Sequence[str], program: str = "tr
     try:
         model, data, stage, config = _parser(program).parse_dict({"hub_token": None, **settings})
     except ValueError as error:
-        raise _in_nearest_words(error, settings) from error
+        nearest_words = _in_nearest_words(error, settings)
+        if nearest_words is None:
+            raise
+        raise nearest_words from error
     shown = without_secrets({name: value for name, value in settings.items() if name != "hub_token"})
     names = {"dataset": hub_name(data.dataset), "model": hub_name(model.model) if model.pretrained else None}
     hub = {kind: name for kind, name in names.items() if name is not None}
     return Run(model, data, stage, config, shown, _without_token(words), program, hub)
 
 
-def _in_nearest_words(error: ValueError, settings: Mapping[str, Any]) -> ValueError:
-    """The refusal of a value by one of transformers' enums, which does not know of which setting; others as they are."""
+def _in_nearest_words(error: ValueError, settings: Mapping[str, Any]) -> ValueError | None:
+    """For the refusal of a value by one of transformers' enums, which does not know of which setting; None for others."""
     refused = re.match(r"(.+) is not a valid \w+, please select one of \[(.*)\]", str(error))
     names = [name for name, value in settings.items() if refused and str(value) == refused[1]]
     if refused is None or not names:
-        return error
+        return None
     valid = re.findall(r"'([^']+)'", refused[2])
     return ValueError(f"--{names[0]} {refused[1]} does not exist.{nearest(refused[1], valid)}")
 

@@ -13,7 +13,7 @@ from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
 from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, sets_of
-from dataset_builders.folders import load_image_folder
+from dataset_builders.folders import load_image_folder, refuse_table
 from dataset_builders.long_tail import check_imbalance_ratio, long_tailed, profile_named
 from dataset_builders.sets.cifar_lt import load_cifar_lt
 from dataset_builders.sources.published_set import ListedSet
@@ -23,7 +23,7 @@ from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.bad_images import NAMED
 from hf_ltsam.data.class_columns import class_names_in, with_classes
 from hf_ltsam.data.class_names import check_parquet_names, contradiction
-from hf_ltsam.data.decoding import unreadable_rows
+from hf_ltsam.data.decoding import unreadable_rows, with_images
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import LABEL_NAMES, class_label_columns, read_label_column
 from hf_ltsam.hyperparameters import nearest
@@ -113,6 +113,7 @@ def check_data(arguments: DataArguments) -> None:
     if source is None:
         raise ValueError("No data set: give --dataset (a name on the Hub, or a folder), or --config with a recipe.")
     if Path(source).is_file():
+        refuse_table(source)
         raise ValueError(f"--dataset {source} is a file: give the folder that it lies in.")
     if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
         raise FileNotFoundError(
@@ -145,11 +146,15 @@ def _from_hub(arguments: DataArguments) -> DatasetDict:
     """Also a local folder of Parquet files, in the Hub's layout."""
     try:
         _check_names(str(arguments.dataset))
-        return _with_tail(_with_classes(load_dataset(arguments.dataset), arguments), arguments)
+        return _with_tail(_with_classes(_load(str(arguments.dataset)), arguments), arguments)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"--dataset {arguments.dataset} is neither a folder here nor a data set on the Hub that can be reached."
         ) from error
+
+
+def _load(dataset: str) -> DatasetDict:
+    return DatasetDict({name: with_images(split) for name, split in load_dataset(dataset).items()})
 
 
 def _check_names(dataset: str) -> None:

@@ -220,13 +220,15 @@ def _parser() -> argparse.ArgumentParser:
         "recipes", nargs="*", metavar="RECIPE", help="names or files; none: the options behind -- alone"
     )
     parser.add_argument("--search", nargs="+", default=[], metavar="'NAME: [LOW, HIGH]'", help="what is searched")
-    parser.add_argument("--trials", type=int, default=20, metavar="N", help="of every recipe (20)")
+    parser.add_argument("--trials", type=int, default=20, metavar="N", help="of every recipe (%(default)s)")
     parser.add_argument(
-        "--reserve", type=float, default=0.2, metavar="SHARE", help="of every class's training images (0.2)"
+        "--reserve", type=float, default=0.2, metavar="SHARE", help="of every class's training images (%(default)s)"
     )
     parser.add_argument("--metric", default="balanced", metavar="NAME", help=f"accuracy on them: {', '.join(METRICS)}")
     parser.add_argument("--no_prune", action="store_true", help="run every trial to its end")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trials at a time, which share the device (1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the values that are tried (0)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="trials at a time, which share the device (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the values that are tried (%(default)s)")
     parser.add_argument("--output_dir", type=Path, metavar="FOLDER", help="runs/tune_RECIPE")
     return parser

@@ -44,6 +44,10 @@ def check_types(args: Any, method: Any) -> None:
             f"LTSamTrainer(args=...) must be an LTSamConfig, got {type(args).__name__}. It takes the same arguments: "
             "replace the class name."
         )
+    if isinstance(method, type) and issubclass(method, Method):
+        raise TypeError(
+            f"LTSamTrainer(method=...): {method.__name__} is a class: pass an object, {method.__name__}(...)."
+        )
     if method is not None and not isinstance(method, str | Method):
         raise TypeError(
             f"LTSamTrainer(method=...) must be a name of hf_ltsam.methods.METHODS or a Method, got {type(method).__name__}."

@@ -1,12 +1,16 @@
 """Label columns of the command line's data sets, and class names that meet there."""
 
+import io
+
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from cli.picture_folders import CLASSES, draw_images
 from cli.train.test_train_script import refused, words
 from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Image as ImageColumn
+from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification
 
 from hf_ltsam.cli.evaluate.classes import labels_of, match_classes
@@ -41,6 +45,24 @@ def load(folder, *more):
     return load_splits(parse(["--dataset", str(folder), "--use_cpu", "true", *more]).data)
 
 
+AS_BYTES = [pyarrow.binary(), pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})]
+
+
+@pytest.mark.parametrize("kind", AS_BYTES, ids=str)
+def test_images_that_other_programs_encoded(tmp_path, kind):
+    """pandas and pyarrow write what `datasets` writes, without its word that it is images."""
+    encoded = io.BytesIO()
+    Image.fromarray(PIXELS).save(encoded, "PNG")
+    image = encoded.getvalue() if pyarrow.types.is_binary(kind) else {"bytes": encoded.getvalue(), "path": None}
+    for split in ("train", "test"):
+        rows = pyarrow.table({"image": pyarrow.array([image] * 3, kind), "label": ["cat", "dog", "owl"]})
+        pyarrow.parquet.write_table(rows, tmp_path / f"{split}.parquet")
+    splits = load(tmp_path)
+    assert splits.train[0]["image"].size == (8, 8) and splits.class_names == ["cat", "dog", "owl"]
+    (found,) = find_sets([str(tmp_path)], Places())
+    assert found.load()[0]["image"].size == (8, 8)
+
+
 @pytest.mark.parametrize("column, more", [("label", []), ("labels", []), ("kind", ["--label_column", "kind"])])
 @pytest.mark.parametrize(
     ("feature", "values", "names"),
@@ -67,6 +89,13 @@ def test_numbers_and_words_are_classes(tmp_path, column, more, feature, values, 
             ([0, 1], NUMBERS),
             [],
             ["no column of classes among image, kind", "--label_column"],
+        ),
+        (
+            "label",
+            ([1, 2], NUMBERS),
+            ([1, 2], NUMBERS),
+            [],
+            ["The smallest label in the column 'label' is 1, and", "from 0"],
         ),
         ("label", ([0, 1, 10**9], NUMBERS), ([0, 1], NUMBERS), [], ["the largest is 1000000000 (first at position 2)"]),
         ("label", ([0, 1], NUMBERS), ([0, 2], NUMBERS), [], ["classes that the training set has not ('2')"]),
