@@ -95,7 +95,9 @@ def _write(path: Path, text: str) -> Path:
             os.fsync(file.fileno())
         return temporary.replace(path)
     except OSError as error:  # which names no file where the disk is full
-        raise error if error.filename else OSError(error.errno, error.strerror, str(path)) from error
+        if error.filename:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)  # still there after an exception or Ctrl-C only
 
@@ -107,9 +109,11 @@ def is_of_the_disk(error: BaseException) -> bool:
 
 def without_room(error: BaseException | None) -> BaseException | None:
     """The error of a disk that is full, or of a file that may not grow: this one, or the one that it was raised from."""
-    while error is not None:
+    looked_at = list[BaseException]()
+    while error is not None and error not in looked_at:  # an error may be its own cause
         if getattr(error, "errno", None) in _WITHOUT_ROOM or any(words in str(error) for words in _WORDS_OF_THE_DISK):
             return error
+        looked_at.append(error)
         error = error.__cause__
     return None
 

@@ -103,7 +103,15 @@ def test_files_are_written_and_read_without(tmp_path):
     assert read_json(tmp_path / "b.json") == {"command": f"ltsam train --hub-token {MASK}", "args": {"password": MASK}}
 
 
-QUOTED = ('token="{}"', '--hub_token="{}"', '--hub_token "{}"', 'see "https://a.b/c?sig={}"', '{{"token": "{}"}}', "password={}\\", "--api_key=")
+QUOTED = (
+    'token="{}"',
+    '--hub_token="{}"',
+    '--hub_token "{}"',
+    'see "https://a.b/c?sig={}"',
+    '{{"token": "{}"}}',
+    "password={}\\",
+    "--api_key=",
+)
 
 
 @pytest.mark.parametrize("place", ["value", "word", "key", "nested"])
@@ -113,7 +121,9 @@ def test_json_stays_json(tmp_path, text, place):
     from hf_ltsam.runs.hub import upload
 
     text = text.format(SECRET)
-    values = {"value": {"a": text}, "word": [text, "b"], "key": {text: 1}, "nested": {"a": json.dumps({"b": text})}}[place]
+    values = {"value": {"a": text}, "word": [text, "b"], "key": {text: 1}, "nested": {"a": json.dumps({"b": text})}}[
+        place
+    ]
     written = write_json(tmp_path / "a.json", values)
     assert json.loads(written.read_text()) == read_json(written) == without_secrets(values)
     written.write_text(json.dumps(values))  # by somebody else

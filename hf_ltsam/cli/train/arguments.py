@@ -126,7 +126,10 @@ def run_of(settings: Mapping[str, Any], words: Sequence[str], program: str = "tr
     try:
         model, data, stage, config = _parser(program).parse_dict({"hub_token": None, **settings})
     except ValueError as error:
-        raise _in_nearest_words(error, settings) from error
+        told = _in_nearest_words(error, settings)
+        if told is error:  # which must not be its own cause
+            raise
+        raise told from error
     shown = without_secrets({name: value for name, value in settings.items() if name != "hub_token"})
     names = {"dataset": hub_name(data.dataset), "model": hub_name(model.model) if model.pretrained else None}
     hub = {kind: name for kind, name in names.items() if name is not None}
