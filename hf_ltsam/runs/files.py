@@ -50,7 +50,7 @@ def read_text(path: Path, parse: Callable[[str], T], advice: str = "") -> T | No
 
 
 def read_json(path: Path, parse: Callable[[Any], T] = lambda values: values, advice: str = "") -> T | None:
-    """The content of a JSON file, without secrets; None where there is no such file. Arguments and errors as in `read_text`."""
+    """The content of a JSON file, without secrets; None where there is none. Arguments and errors as in `read_text`."""
     return read_text(path, lambda text: parse(without_secrets(json.loads(text))), advice)
 
 

@@ -138,8 +138,7 @@ def finish(
     with _end_told(run.config):
         # first: they took the time, and --bf16_full_eval rounds them; not pushed yet: the card needs metrics.json
         trainer.save_model(_internal_call=True)
-    test = predict_test(run, splits, trainer)  # not within: a test image that cannot be read is no full disk
-    with _end_told(run.config):
+        test = predict_test(run, splits, trainer)
         trainer.save_state()
         record = record_of(run, trainer, splits, test, train_metrics, second_stage)
         if trainer.is_world_process_zero():
