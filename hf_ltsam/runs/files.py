@@ -44,14 +44,14 @@ def read_text(path: Path, parse: Callable[[str], T], advice: str = "") -> T | No
     if not path.is_file():
         return None
     try:
-        return parse(without_secrets(path.read_text(encoding="utf-8")))
+        return parse(path.read_text(encoding="utf-8"))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, yaml.YAMLError) as error:
         raise DamagedFileError(f"{path} is damaged: {_reason(error)}. {advice}".rstrip()) from error
 
 
 def read_json(path: Path, parse: Callable[[Any], T] = lambda values: values, advice: str = "") -> T | None:
-    """The content of a JSON file; None where there is no such file. Arguments and errors as in `read_text`."""
-    return read_text(path, lambda text: parse(json.loads(text)), advice)
+    """The content of a JSON file, without secrets; None where there is none. Arguments and errors as in `read_text`."""
+    return read_text(path, lambda text: parse(without_secrets(json.loads(text))), advice)
 
 
 def mapping(values: Any) -> dict[str, Any]:
@@ -76,17 +76,21 @@ def write_json(path: str | Path, values: Any, indent: int | None = 2) -> Path:
     Raises:
         TypeError: a value that JSON cannot hold.
     """
-    return write_whole(path, json.dumps(plain(values), indent=indent, allow_nan=False) + "\n")
+    # not as a text: what is taken out of the source may leave no JSON
+    return _write(Path(path), json.dumps(plain(values), indent=indent, allow_nan=False) + "\n")
 
 
 def write_whole(path: str | Path, text: str) -> Path:
     """Write a text file, all of it or nothing: a crash leaves the previous one. Missing folders are made."""
-    path = Path(path)
+    return _write(Path(path), without_secrets(text))
+
+
+def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}"
     try:
         with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(without_secrets(text))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         return temporary.replace(path)

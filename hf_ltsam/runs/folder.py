@@ -85,7 +85,7 @@ class Recipe:
     def from_text(cls, text: str) -> Recipe:
         if not text.strip():
             raise ValueError("it is empty")
-        return cls(parse_mapping(text, RECIPE), text)
+        return cls(without_secrets(parse_mapping(text, RECIPE)), without_secrets(text))
 
 
 @dataclass(frozen=True)

@@ -16,32 +16,42 @@ MASK = "(secret)"  # plain text in YAML, JSON, Markdown and HTML
 SHORTEST = 8  # characters of a secret in the environment: shorter ones stand in half of all words
 
 _NAME = (
-    r"(?!(?:bos|cls|eos|image|mask|pad|sep|unk)_?token\b)"  # tokens of text and transformers
+    # tokens of texts and of transformers
+    r"(?!(?:\w*special|audio|bos|class|cls|dist|eos|image|mask|pad|pool|sep|unk|video)_?token\b)"
     r"[\w-]*(?:token|secret|passw(?:or)?d|passphrase|(?:access|account|api|private|secret|shared)[_-]?key)"
 )
 _IS_NAME = re.compile(_NAME, re.IGNORECASE)
 _OPTION = re.compile(rf"--{_NAME}", re.IGNORECASE)
-_NO_SECRET = r"(?!(?:true|false|none|null)\b|\(secret\))"
+_QUOTE = r"""\\*["']"""  # escaped too, as it stands in JSON
+_NO_SECRET = (  # words and numbers of settings, placeholders, special tokens
+    r"(?!(?:true|false|none|null)\b|\(secret\)|\.\.\.|<[^<>\s]*>|\[\w+\]|-?\d{1,3}(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.+-]))"
+)
+_MAY_BE_SECRET = re.compile(_NO_SECRET, re.IGNORECASE)
+_LETTER = rf"(?:(?!{_QUOTE})\S)"  # no part of an escaped quote: what is left must still be JSON
 _PAIRS = [
     re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
-        # "name": "value", also where the quotes are escaped
-        rf"""(?P<before>(?P<name>\\?["']){_NAME}(?P=name)\s*[:=]\s*(?P<quote>\\?["']))(?P<value>(?:(?!(?P=quote)).)+)""",
+        # "name": "value"
+        rf"""(?P<before>(?P<name>{_QUOTE}){_NAME}(?P=name)\s*[:=]\s*(?P<quote>{_QUOTE})){_NO_SECRET}"""
+        r"""(?P<value>(?:(?!(?P=quote))(?:\\.|[^\\\n]))+)""",
         # --name=value, and --name value, where the next word is none of a sentence
-        rf"""(?P<before>(?<![\w-])--{_NAME}=["']?){_NO_SECRET}(?P<value>[^\s"']+)""",
-        rf"""(?P<before>(?<![\w-])--{_NAME}\s+["']?){_NO_SECRET}(?!-)(?P<value>(?=\S*\d|\S{{12}})[^\s"']+)""",
+        rf"""(?P<before>(?<![\w-])--{_NAME}=(?:{_QUOTE})?){_NO_SECRET}(?P<value>{_LETTER}+)""",
+        rf"""(?P<before>(?<![\w-])--{_NAME}\s+(?:{_QUOTE})?){_NO_SECRET}(?!-)"""
+        rf"""(?P<value>(?={_LETTER}*\d|{_LETTER}{{12}}){_LETTER}+)""",
         # name=value
-        rf"""(?P<before>(?<![\w-]){_NAME}=["']?){_NO_SECRET}(?P<value>[^\s"'&,;)\]}}]+)""",
+        rf"""(?P<before>(?<![\w-]){_NAME}=(?:{_QUOTE})?){_NO_SECRET}(?P<value>(?:(?![&,;)\]}}]){_LETTER})+)""",
         # name: value, a line of YAML
-        rf"""(?P<before>^\s*(?:- )?{_NAME}:[ \t]+["']?){_NO_SECRET}(?P<value>[^\s"'#][^\n"']*)""",
+        rf"""(?P<before>^\s*(?:- )?{_NAME}:[ \t]+["']?){_NO_SECRET}(?P<value>(?!\#){_LETTER}(?:(?!{_QUOTE}).)*)""",
     )
 ]
 _TOKEN = re.compile(  # those of the Hub have 34 characters behind the underscore
-    r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|wandb_v\d_\w{16,})"
+    r"(?<![A-Za-z0-9])(?:hf_(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|wandb_v\d_\w{16,})"
 )
-_USER = re.compile(r"(?<=://)[^/\s@'\"]+@")
+_USER = re.compile(r"(?<=://)(?!git@)[^/\s@'\"]+@")
 _QUERY = re.compile(  # signed addresses are keys for whoever holds them
-    r"(https?://[^\s'\"?]+)\?(?=[^\s'\"]*(?:auth|credential|expires|key|passw|policy|secret|sig|token))[^\s'\"]*",
+    r"(https?://[^\s'\"?]+)"
+    rf"\?(?={_LETTER}*?(?<=[?&])(?:sig|[\w.-]*(?:auth|credential|expires|key|passwd|password|policy|secret|signature|token))=)"
+    rf"{_LETTER}*",
     re.IGNORECASE,
 )
 _HINT = re.compile(r"token|secret|passw|passphrase|key|://|hf_|gh[pousr]_|github_pat_|wandb_v", re.IGNORECASE)
@@ -82,7 +92,7 @@ def _cleaned(value: Any, exact: re.Pattern[str] | None) -> Any:
 def _of_name(name: Any, value: Any, exact: re.Pattern[str] | None) -> Any:
     """The value of a key: masked where the key says so."""
     is_secret = isinstance(name, str) and _IS_NAME.fullmatch(name) is not None
-    if is_secret and value and isinstance(value, str):
+    if is_secret and value and isinstance(value, str) and _MAY_BE_SECRET.match(value):
         return MASK
     return _cleaned(value, exact)
 

@@ -17,7 +17,7 @@ from hf_ltsam.cli import model_names
 from hf_ltsam.cli.main import COMMANDS
 from hf_ltsam.cli.options.wording import in_options
 from hf_ltsam.cli.train import train
-from hf_ltsam.cli.train.arguments import parse, run_of
+from hf_ltsam.cli.train.arguments import make_run, parse, run_of
 from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.hyperparameters import _letters, canonical
 from hf_ltsam.runs.files import without_room, write_whole
@@ -451,3 +451,16 @@ def test_the_old_name_of_both_cifar_sets_is_read_and_not_listed(capsys):
     with pytest.raises(ValueError, match=r"Did you mean .*Valid: auto, cifar100_lt, cifar10_lt, hub"):
         check_data(DataArguments(dataset="x", builder="cifar_ltt"))
     assert "Did you mean 'cifar10_lt' or 'cifar100_lt'" in refusal(capsys, "data", "info", "cifar_lt")
+
+
+def test_an_error_that_is_its_own_cause():
+    """`raise error from error` makes one: whoever follows causes must come to an end."""
+    error = ValueError("no disk has a part in it")
+    error.__cause__ = error
+    assert without_room(error) is None
+
+
+def test_a_refused_value_has_no_cause_of_its_own():
+    with pytest.raises(ValueError, match="finite") as raised:
+        make_run({"output_dir": "x", "lr_gamma": float("nan")})
+    assert raised.value.__cause__ is not raised.value

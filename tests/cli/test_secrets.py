@@ -44,6 +44,9 @@ HARMLESS = (
     "the token may not write there", "hf_ltsam and hf_ltsam_cifar_resnet", "average_tokens_across_devices: true", "hub_token: null",
     '"mask_token": "[MASK]"', "cls_token=8", "https://openreview.net/forum?id=6Tm1mposlrM", "me@example.org", "use_auth_token=True",
     "--push_to_hub true --seed 1", "secrets stand in no file", "vit.embeddings.cls_token: (1, 1, 768)", "key: value", "--hub_token would be seen in lists of processes", '{"token": 3}',
+    "class_token: cls", '{"audio_token": "<|audio|>"}', '{"x_token": "[X]"}', "HF_TOKEN=... ltsam push", "--hub_token=<TOKEN>", "{'password': '0.53'}",
+    "- secret: 3", "https://openreview.net/forum?id=6sigKEYx", "https://x.org/?page=2&keyword=owl", "https://x.org/?author=me",
+    "git+ssh://git@github.com/a/b", "models/hf_classificationmodels", "data/token_set/secret", "max_tokens=5", "token_type_ids", "class password",
 )  # fmt: skip
 
 
@@ -98,6 +101,35 @@ def test_files_are_written_and_read_without(tmp_path):
     assert SECRET not in "".join(f.read_text() for f in (tmp_path / "a.json", tmp_path / "c.md"))
     assert read_json(tmp_path / "a.json") == read_json(tmp_path / "b.json")
     assert read_json(tmp_path / "b.json") == {"command": f"ltsam train --hub-token {MASK}", "args": {"password": MASK}}
+
+
+QUOTED = (
+    'token="{}"',
+    '--hub_token="{}"',
+    '--hub_token "{}"',
+    'see "https://a.b/c?sig={}"',
+    '{{"token": "{}"}}',
+    "password={}\\",
+    "--api_key=",
+)
+
+
+@pytest.mark.parametrize("place", ["value", "word", "key", "nested"])
+@pytest.mark.parametrize("text", QUOTED)
+def test_json_stays_json(tmp_path, text, place):
+    """Also where a secret stands in quotes, which JSON escapes."""
+    from hf_ltsam.runs.hub import upload
+
+    text = text.format(SECRET)
+    values = {"value": {"a": text}, "word": [text, "b"], "key": {text: 1}, "nested": {"a": json.dumps({"b": text})}}[
+        place
+    ]
+    written = write_json(tmp_path / "a.json", values)
+    assert json.loads(written.read_text()) == read_json(written) == without_secrets(values)
+    written.write_text(json.dumps(values))  # by somebody else
+    sent = upload._publishable("a.json", written)
+    content = sent if isinstance(sent, bytes) else sent.read_bytes()
+    assert json.loads(content) == read_json(written) == without_secrets(values) and SECRET.encode() not in content
 
 
 NESTED = ("adapter_args", "loss_args", "lr_scheduler_kwargs", "gradient_checkpointing_kwargs")

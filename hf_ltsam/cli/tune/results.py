@@ -15,6 +15,7 @@ from hf_ltsam.cli.tune.space import Parameter
 from hf_ltsam.cli.tune.study import BEST, Ended, Study
 from hf_ltsam.cli.tune.trial import METRICS
 from hf_ltsam.hyperparameters import title_of
+from hf_ltsam.runs.escaping import figure_text, markdown_code, markdown_text
 from hf_ltsam.runs.files import plain, write_json, write_whole
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels
 from hf_ltsam.runs.report.style import series_style
@@ -120,9 +121,9 @@ def _panel(axes: Any, position: int, parameter: Parameter, study: Study, trials:
     if parameter.log:
         axes.set_xscale("log")
     if not parameter.is_range:
-        axes.set_xticks(list(places.values()), list(places))
-    axes.set_title(f"{study.plan.name}", loc="left")
-    axes.set_xlabel(parameter.name)
+        axes.set_xticks(list(places.values()), list(map(figure_text, places)))
+    axes.set_title(figure_text(study.plan.name), loc="left")
+    axes.set_xlabel(figure_text(parameter.name))
     axes.set_ylabel(f"{metric} accuracy in %")
 
 
@@ -134,7 +135,7 @@ def _row(study: Study, trials: Sequence[Ended]) -> list[str]:
     method = title_of(METHODS, study.plan.method)
     values = "-" if best is None else _values(best.values)
     counts = [f"{len(trials)} of {study.plan.trials}", str(states.count("pruned")), str(states.count("failed"))]
-    return [f"`{study.plan.name}`", method, *counts, values, *numbers]
+    return [markdown_code(study.plan.name, cell=True), method, *counts, markdown_text(values), *numbers]
 
 
 def _markdown(studies: Sequence[Study], rows: Sequence[Sequence[str]], reserve: Reserve | None) -> list[str]:
@@ -153,7 +154,7 @@ def _markdown(studies: Sequence[Study], rows: Sequence[Sequence[str]], reserve: 
         "",
     ]
     searched = dict.fromkeys(str(parameter) for study in studies for parameter in study.plan.parameters)
-    return [*lines, f"Searched: {'; '.join(searched)}.", ""]
+    return [*lines, f"Searched: {markdown_text('; '.join(searched))}.", ""]
 
 
 def _all(studies: Sequence[Study], ended: Sequence[Sequence[Ended]]) -> list[str]:
@@ -161,13 +162,13 @@ def _all(studies: Sequence[Study], ended: Sequence[Sequence[Ended]]) -> list[str
     for study, trials in zip(studies, ended):
         names = [parameter.name for parameter in study.plan.parameters]
         head = ["trial", *names, "", study.plan.metric, "seconds"]
-        lines += [f"## {study.plan.name}", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+        lines += [f"## {markdown_text(study.plan.name)}", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
         for trial in trials:
             seconds = "-" if trial.seconds is None else f"{trial.seconds:.0f}"
             what = trial.reason.splitlines()[0] if trial.reason else trial.state
-            values = [_value(trial.values.get(name, "-")) for name in names]
+            values = [markdown_text(_value(trial.values.get(name, "-"))) for name in names]
             accuracy = _percent(trial.accuracies.get(study.plan.metric))
-            lines.append(f"| {' | '.join([str(trial.number), *values, what, accuracy, seconds])} |")
+            lines.append(f"| {' | '.join([str(trial.number), *values, markdown_text(what), accuracy, seconds])} |")
         lines.append("")
     return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -121,8 +122,19 @@ def _publishable(name: str, file: Path | bytes) -> Path | bytes:
     if Path(name).suffix not in TEXTS:
         return file
     content = file if isinstance(file, bytes) else file.read_bytes()
-    cleaned = without_secrets(content.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
-    return file if cleaned == content else cleaned
+    text = content.decode("utf-8", "surrogateescape")
+    cleaned = _json(text) if Path(name).suffix == ".json" else without_secrets(text)
+    return file if cleaned == text else cleaned.encode("utf-8", "surrogateescape")
+
+
+def _json(text: str) -> str:
+    """As values: what is taken out of the source may leave no JSON. What is none is a text."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return without_secrets(text)
+    cleaned = without_secrets(values)
+    return text if cleaned == values else json.dumps(cleaned, indent=2) + "\n"
 
 
 def _patiently(call: Callable[[], T]) -> T:

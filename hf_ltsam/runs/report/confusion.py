@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,7 @@ def _paint(
         axes.tick_params(length=0)
         axes.spines[:].set(visible=True, color=GRID)
         axes.grid(visible=False)
-        axes.set_title(figure_text(c.title))
+        axes.set_title("\n".join(map(figure_text, wrap(visible(c.title), 30))))
     figure.supxlabel("taken for class", fontsize=9)
     figure.supylabel("true class", fontsize=9)
     figure.colorbar(image, ax=panels, label="share of the class (%)", shrink=0.8, aspect=30)
