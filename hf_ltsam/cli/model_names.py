@@ -31,13 +31,15 @@ def check_model(name: str, pretrained: bool = True, finished: bool = False) -> N
         FileNotFoundError: no such folder, or no such model on the Hub, with the nearest names.
         OSError: the Hub cannot be asked, and the model is not on this machine.
     """
+    if name.startswith(OPEN_CLIP) and not finished:
+        return  # a name of open_clip's, and its file, are judged where they are read
     if Path(name).exists():
         _check_folder(Path(name))
     elif name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(
             f"--model {name}: there is no such folder, and names on the Hub have the form OWNER/NAME."
         )
-    elif finished or not (name == OURS or name.startswith(OPEN_CLIP) or (not pretrained and timm_architecture(name))):
+    elif finished or not (name == OURS or (not pretrained and timm_architecture(name))):
         _ask_hub(name, finished)
 
 

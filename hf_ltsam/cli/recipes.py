@@ -241,7 +241,8 @@ def _decimals(table: Table) -> dict[str, int]:
 def _line(row: RecipeRow, decimals: Mapping[str, int]) -> str:
     numbers = row.published.accuracies if row.published else dict.fromkeys(GROUPS)
     cells = ["-" if value is None else f"{value:.{decimals[group]}f}" for group, value in numbers.items()]
-    return f"  {row.name:{_NAME_WIDTH}}" + "".join(f"{cell:>6}" for cell in cells)
+    too_long = max(0, len(row.name) - _NAME_WIDTH)  # takes from the space before the first number
+    return f"  {row.name:{_NAME_WIDTH}}" + "".join(f"{cell:>6}" for cell in cells)[too_long:]
 
 
 if __name__ == "__main__":

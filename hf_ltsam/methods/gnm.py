@@ -31,7 +31,7 @@ class GNM(Method):
     title: ClassVar = "GNM"
     citations: ClassVar = ("li2024b",)
 
-    sigma: float | Schedule = 0.05 * 0.1 / 3  # rho 0.05 times dis_mul 0.1 times N(0, 1/3) in the published code
+    sigma: float | Schedule = 1.67e-3  # rho 0.05 times dis_mul 0.1 times N(0, 1/3) in the published code
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -56,6 +56,14 @@ def markdown_code(text: str, cell: bool = False) -> str:
     return code.replace("|", "\\|") if cell else code
 
 
+def markdown_docstring(text: str) -> str:
+    """Text as docstrings have it, where backquotes mark code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return markdown_text(text)
+    return "".join(markdown_code(part) if i % 2 else markdown_text(part) for i, part in enumerate(parts))
+
+
 def markdown_block(text: str, language: str = "") -> str:
     """Code on lines of its own."""
     shown = visible(text, lines=True)

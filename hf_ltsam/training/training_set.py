@@ -152,7 +152,16 @@ class TrainingSet:
         if self._is_still(dataset, reader):
             return self
         kept = statistics if self.are_given or statistics is not self.statistics else None
-        new = TrainingSet.of(dataset, reader, model, kept)
+        try:
+            new = TrainingSet.of(dataset, reader, model, kept)
+        except TypeError:
+            if statistics is None:
+                raise
+            logger.warning(
+                f"train_dataset was replaced by a {type(dataset).__name__}, whose labels cannot be read: class_statistics "
+                "are those of the one before. Unless that is meant, set trainer.class_statistics."
+            )
+            return TrainingSet.of(dataset, reader, model, statistics)
         new._tell_of_renewal()
         return new
 

@@ -202,7 +202,7 @@ def test_the_next_commands_work(finished, capsys, tmp_path):
 @pytest.mark.parametrize("words", [["--seeds", "0"], ["--epochs", "-1"], ["--sees", "1"]])
 def test_bad_options(words, capsys):
     with pytest.raises(SystemExit, match="2"):
-        demo.main(words)
+        cli.main(["demo", *words])
     assert words[0] in capsys.readouterr().err
 
 

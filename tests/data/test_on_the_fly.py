@@ -40,7 +40,8 @@ def test_evaluation_is_resize_and_centre_crop():
     sample = on_the_fly(make(png(image)), transform=image_transform(28, MEAN, STD, train=False))[0]
     resized = reference.resize(reference.pil_to_tensor(image), 32, antialias=True)  # 28 * 256 / 224
     expected = reference.normalize(reference.center_crop(resized, 28) / 255, MEAN, STD)
-    assert torch.allclose(sample["pixel_values"], expected, atol=1e-6)
+    grey_level = 1 / 255 / min(STD)  # transformers' resize and torchvision's round apart
+    assert torch.allclose(sample["pixel_values"], expected, atol=1.01 * grey_level)
     assert sample["labels"] == 0
     assert set(sample) == {"pixel_values", "labels"}
 

@@ -35,11 +35,14 @@ def test_resumes_bit_for_bit(method, step, tmp_path):
 
 
 @pytest.mark.parametrize("method", STATEFUL)
-def test_without_its_memory_a_resumed_run_goes_elsewhere(method, tmp_path):
-    """Guards the test above."""
+def test_without_its_memory_a_resumed_run_goes_elsewhere(method, tmp_path, monkeypatch):
+    """Guards the test above; such a checkpoint is refused otherwise."""
     whole, resumed = noisy_trainer(tmp_path, method=method), noisy_trainer(tmp_path, method=method)
     whole.train()
     (tmp_path / "checkpoint-12" / "method_memory.pt").unlink()
+    with pytest.raises(ValueError, match=r"method_memory\.pt is missing"):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
+    monkeypatch.setattr("hf_ltsam.training.durable_trainer.check_complete", lambda *_, **__: None)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
     assert not torch.equal(resumed.model.body[0].weight, whole.model.body[0].weight)
 

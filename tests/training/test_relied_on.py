@@ -33,6 +33,10 @@ OVERRIDDEN = {
     "_get_grad_norm": (["model", "grad_norm"], "the gradient's norm is not computed twice"),
     "_prepare_inputs": (["inputs"], "images in channels-last order; features in their place: `SecondStageTrainer`"),
     "_get_train_sampler": (["train_dataset"], "sampling by class"),
+    "_hp_search_setup": (["trial"], "a trial's method, loss and memory are made of its settings"),
+    "_load_rng_state": (["checkpoint"], "a checkpoint of fewer processes is resumed, with a word"),
+    "_load_optimizer_and_scheduler": (["checkpoint"], "a checkpoint without them is refused, not passed over"),
+    "_issue_warnings_after_load": (["load_result"], "a checkpoint of another model is refused, not warned of"),
 }
 
 # where the stock Trainer calls them -> otherwise the overrides are there in vain
@@ -48,6 +52,10 @@ CALLED_BY = {
     "_get_grad_norm": ["_run_epoch"],
     "_prepare_inputs": ["prediction_step"],
     "_get_train_sampler": ["get_train_dataloader"],
+    "_hp_search_setup": ["train"],
+    "_load_rng_state": ["_run_epoch"],
+    "_load_optimizer_and_scheduler": ["_prepare_for_training"],
+    "_issue_warnings_after_load": ["_load_best_model", "_load_from_checkpoint"],
 }
 
 # private attribute or method that we set, read or call -> what depends on it, a line of the stock Trainer that must be there

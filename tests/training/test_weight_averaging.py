@@ -239,7 +239,7 @@ def test_the_mean_comes_back_from_its_file_bit_for_bit(tmp_path):
 def test_without_its_file_a_resumed_run_is_refused(tmp_path):
     noisy_trainer(tmp_path, swa_start=0.0, max_steps=8).train()
     (tmp_path / "checkpoint-8" / "weight_average.pt").unlink()
-    with pytest.raises(ValueError, match="step 8, where 1 models should have been averaged, but its mean is of 0"):
+    with pytest.raises(ValueError, match=r"weight_average\.pt is missing"):
         noisy_trainer(tmp_path, swa_start=0.0, max_steps=8).train(resume_from_checkpoint=True)
 
 

@@ -13,7 +13,7 @@ from hf_ltsam.methods import METHODS
 from hf_ltsam.runs.card.citations import bibtex
 from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.card.metadata import data_name, needs_import
-from hf_ltsam.runs.escaping import markdown_block, markdown_code, markdown_text, visible
+from hf_ltsam.runs.escaping import markdown_block, markdown_code, markdown_docstring, markdown_text, visible
 from hf_ltsam.runs.record import RunRecord
 
 
@@ -59,7 +59,7 @@ def second_stage(facts: RunFacts) -> str:
     stage = facts.second_stage
     if not stage:
         return ""
-    source = f" ({markdown_text(stage['source'])})" if stage.get("source") else ""
+    source = f" ({markdown_docstring(stage['source'])})" if stage.get("source") else ""
     first = stage.get("first_stage") or {}
     before = f", trained with {_method_and_loss(first['method'], first.get('loss'))}" if "method" in first else ""
     return (
@@ -126,9 +126,9 @@ def method_words(facts: RunFacts) -> dict[str, Any]:
     return {
         "method_title": markdown_text(title_of(METHODS, _name(facts.method))),
         "equation": visible(method.equation) if method else "",
-        "method_source": f"{markdown_text(method.source)}." if method and method.source else "",
+        "method_source": f"{markdown_docstring(method.source)}." if method and method.source else "",
         "loss_equation": markdown_code(loss.equation) if loss else markdown_text(_name(facts.loss)),
-        "loss_source": markdown_text(loss.source) if loss else "",
+        "loss_source": markdown_docstring(loss.source) if loss else "",
         "bibtex": markdown_block(cited, "bibtex") if (cited := bibtex(_citations(facts))) else "",
     }
 

@@ -150,7 +150,7 @@ def _particulars(facts: Mapping[str, Any]) -> list[str]:
     """What else a run has that others do not."""
     adapter, sampling = facts.get("adapter"), facts.get("sampling") or "uniform"
     averaged = facts.get("weight_averaging") or facts.get("swa_start") is not None
-    test_time = facts.get("test_time") or "none"
+    test_time = str(facts.get("test_time") or "none")
     named = {
         str(adapter): adapter is not None,
         "cosine head": facts.get("head") == "cosine",

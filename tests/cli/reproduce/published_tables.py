@@ -175,6 +175,6 @@ TABLES = {
     "alshammari2022_table1": [
         ("cifar100_lt_ir100_ce_sgd_no_decay", 38.38, 64.05, 35.80, 11.43),
         ("cifar100_lt_ir100_ce_sgd_decay", 46.08, 76.94, 44.28, 12.17),
-        ("second_stage/cifar100_lt_ir100_ce_sgd_decay_then_maxnorm", 53.35, 72.60, 51.86, 32.63),
+        ("second_stage/cifar100_lt_ir100_ce_sgd_then_maxnorm", 53.35, 72.60, 51.86, 32.63),
     ],
 }
