@@ -148,8 +148,8 @@ class Trials(Trainer):
             self.hp_search_backend = None
             self._trial_settings.restore()
             self.method, self.loss = before
-        self.model = self.model_wrapped = self.call_model_init()  # stock leaves none
-        self._move_model_to_device(self.model, self.args.device)
+        model = self.call_model_init()  # stock leaves none
+        self.model = self.model_wrapped = model.to(self.args.device) if self.place_model_on_device else model
         self._make_anew(*before)
         return best
 
