@@ -100,7 +100,7 @@ def _end(error: Exception) -> NoReturn:
 
 def _without_room(error: Exception) -> BaseException | None:
     """What says that a disk is full, here or among the causes: torch, safetensors and datasets have types of their own."""
-    from hf_ltsam.runs.files import without_room  # which brings torch with it
+    from hf_ltsam.runs.files import without_room  # which brings numpy, and is needed after an error alone
 
     return without_room(error)
 

@@ -28,3 +28,12 @@ def images(tmp_path):
     draw_images(tmp_path / "images" / "train", (12, 6, 3), 12)
     draw_images(tmp_path / "images" / "test", (4, 4, 4), 12, seed=1)
     return tmp_path / "images"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Those of `images`, drawn once for all tests of a module."""
+    folder = tmp_path_factory.mktemp("pictures")
+    draw_images(folder / "train", (12, 6, 3), 12)
+    draw_images(folder / "test", (4, 4, 4), 12, seed=1)
+    return folder

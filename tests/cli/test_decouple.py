@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from cli.picture_folders import draw_images
 
 from hf_ltsam.cli import decouple
 from hf_ltsam.cli import main as cli
@@ -31,14 +30,6 @@ QUICK = [
     "6",
 ]
 STAGE = ["--use_cpu", "true", "--num_train_epochs", "2", "--learning_rate", "0.1", "--per_device_train_batch_size", "6"]
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    draw_images(folder / "train", (12, 6, 3), 12)
-    draw_images(folder / "test", (4, 4, 4), 12, seed=1)
-    return folder
 
 
 @pytest.fixture(scope="module")

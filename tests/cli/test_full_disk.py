@@ -7,7 +7,6 @@ import resource
 import sys
 
 import pytest
-from cli.picture_folders import draw_images
 from cli.train.test_train_script import words
 from safetensors import SafetensorError
 
@@ -17,14 +16,6 @@ from hf_ltsam.cli.train import train
 FULL = OSError(28, "No space left on device")
 OF_SAFETENSORS = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 OF_TORCH = RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 64 vs 0")
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    draw_images(folder / "train", (12, 6, 3), 12)
-    draw_images(folder / "test", (4, 4, 4), 12, seed=1)
-    return folder
 
 
 @pytest.fixture(scope="module")

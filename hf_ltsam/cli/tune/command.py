@@ -214,7 +214,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="ltsam tune",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "recipes", nargs="*", metavar="RECIPE", help="names or files; none: the options behind -- alone"

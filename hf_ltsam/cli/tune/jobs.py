@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from hf_ltsam.cli.tune.reserve import Reserve
 from hf_ltsam.cli.tune.study import Study, alone_in
+from hf_ltsam.runs.processes import end_with
 
 POLL = 0.2  # seconds between two looks at the processes
 _TEMPORARY = 75  # exit status of a trial that can be repeated: EX_TEMPFAIL
@@ -92,7 +92,9 @@ def _look_at(study: Study, trial: Any, status: int) -> None:
 
 def _work(folder: str, number: int, threads: int) -> None:
     """A trial in a process of its own, which ends with the one that has started it."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        end_with(parent.pid)
     log = os.open(_log(Path(folder), number), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -105,13 +107,6 @@ def _work(folder: str, number: int, threads: int) -> None:
     except OSError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         sys.exit(_TEMPORARY)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _log(folder: Path, number: int) -> Path:

@@ -128,9 +128,8 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder.mkdir(parents=True, exist_ok=True)
-        startup = min(_STARTUP, max(self.plan.trials // 2, 1))
         # the first third of a training is not compared: large radii and rates come from behind
-        median = optuna.pruners.MedianPruner(startup, n_warmup_steps=33)
+        median = optuna.pruners.MedianPruner(self._startup, n_warmup_steps=33)
         return optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(self.folder / JOURNAL))),
             study_name="tune",
@@ -239,12 +238,16 @@ class Study:
         else:
             self.optuna.tell(trial, outcome.accuracies[self.plan.metric])
 
+    @property
+    def _startup(self) -> int:
+        """Trials before values are proposed, or trials pruned, by what the others have shown."""
+        return min(_STARTUP, max(self.plan.trials // 2, 1))
+
     def _sampler(self, number: int) -> Any:
         import optuna
 
         seed = random_key(self.plan.seed, number) % 2**32
-        startup = min(_STARTUP, max(self.plan.trials // 2, 1))
-        return optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed, constant_liar=True)
+        return optuna.samplers.TPESampler(n_startup_trials=self._startup, seed=seed, constant_liar=True)
 
 
 _ATTRIBUTES: tuple[tuple[str, Any], ...] = (("accuracies", {}), ("seconds", None), ("reason", ""))

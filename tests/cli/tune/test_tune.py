@@ -31,14 +31,6 @@ QUICK = {"use_cpu": True, "depth": 8, "learning_rate": 0.1, "per_device_train_ba
 SEARCH = {"rho": [0.01, 0.5], "learning_rate": [0.01, 0.3]}
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    draw_images(folder / "train", (12, 6, 3), 12)
-    draw_images(folder / "test", (4, 4, 4), 12, seed=1)
-    return folder
-
-
 def settings(pictures, **others):
     return {**QUICK, "dataset": str(pictures), "method": "sam", "method_args": {"rho": 0.05}, **others}
 
