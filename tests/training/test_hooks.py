@@ -318,13 +318,6 @@ def test_the_cache_is_emptied_as_often_as_asked(tmp_path, monkeypatch):
     assert len(emptied) == 2
 
 
-@pytest.mark.parametrize("given", [{"adam_beta1": 0.95}, {"adam_epsilon": 1e-6}])
-def test_settings_of_an_optimizer_that_is_not_used(given, tmp_path):
-    with pytest.raises(ValueError, match=rf"{next(iter(given))}.*SGD here.*adamw_torch"):
-        LTSamConfig(str(tmp_path), **given)
-    LTSamConfig(str(tmp_path), optim="adamw_torch", **given)
-
-
 def test_settings_of_a_schedule_that_is_not_used(tmp_path):
     with pytest.raises(ValueError, match=r"lr_scheduler_kwargs.*lr_milestones"):
         LTSamConfig(str(tmp_path), lr_milestones=[0.5], lr_scheduler_kwargs={"num_cycles": 0.3})
