@@ -132,13 +132,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def describe(statistics: ClassStatistics, fingerprint: str) -> str:
     """Counts, groups, imbalance ratio and fingerprint, with the curve."""
-    bounds = {
-        "many": f"more than {statistics.many_above}",
-        "medium": f"{statistics.few_below} to {statistics.many_above}",
-        "few": f"fewer than {statistics.few_below}",
-    }
+    ranges = statistics.group_ranges
     groups = (
-        f"{name:17}{len(classes):,} classes ({bounds[name]}) with {sum(statistics.counts[c] for c in classes):,} images"
+        f"{name:17}{len(classes):,} classes ({ranges[name]}) with {sum(statistics.counts[c] for c in classes):,} images"
         for name, classes in statistics.groups.items()
     )
     largest, smallest = max(statistics.counts), min(statistics.counts)

@@ -55,14 +55,13 @@ def _mean_and_deviation(values: Sequence[float | None]) -> str:
 
 def groups_table(statistics: ClassStatistics) -> str:
     """Classes and images of every reporting group that has any."""
-    low, high = statistics.few_below, statistics.many_above
-    bounds = {"many": f"more than {high}", "medium": f"{low} to {high}", "few": f"fewer than {low}"}
+    ranges = statistics.group_ranges
     rows = [
-        [name, bounds[name], f"{len(classes):,}", f"{sum(statistics.counts[c] for c in classes):,}"]
+        [name, ranges[name], f"{len(classes):,}", f"{sum(statistics.counts[c] for c in classes):,}"]
         for name, classes in statistics.groups.items()
         if classes
     ]
-    return markdown(["group", "training images per class", "classes", "training images"], rows)
+    return markdown(["group", statistics.group_criterion, "classes", "training images"], rows)
 
 
 def classes_table(facts: RunFacts) -> str:
