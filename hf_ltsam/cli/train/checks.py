@@ -152,6 +152,11 @@ def _check_model(run: Run) -> None:
         from hf_ltsam.adapters.factory import adapter_names
 
         check_choice("adapter", model.adapter, adapter_names())
+        if model.train_only is not None:
+            raise ValueError(
+                f"--train_only {' '.join(model.train_only)} and --adapter {model.adapter}: both say what is trained. Leave "
+                "one out."
+            )
     elif model.adapter_args:
         raise ValueError(f"--adapter_args {model.adapter_args} without --adapter: name the adapter that they are for.")
     if name == OURS:
