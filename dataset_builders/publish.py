@@ -21,6 +21,7 @@ from hf_ltsam.runs.card.tables import groups_table
 from hf_ltsam.runs.class_curve import curve_png
 from hf_ltsam.runs.escaping import markdown_text
 from hf_ltsam.runs.hub import Upload, in_words, send
+from hf_ltsam.runs.reporting_groups import describe_groups
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def leaderboard(draw: Draw) -> str:
     description = (
         f"Image classification after training on the long-tailed split ({tail.profile}, imbalance ratio "
         f"{tail.imbalance_ratio:g}, seed {tail.seed}); accuracy in percent on the balanced test split after the last epoch, "
-        f"over all images and by group. {statistics.describe_groups()}"
+        f"over all images and by group. {describe_groups(statistics)}"
     )
     groups = [name for name, classes in statistics.groups.items() if classes]
     tasks = [

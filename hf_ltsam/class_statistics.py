@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVarTuple
 
@@ -129,8 +129,7 @@ class ClassStatistics:
     def groups(self) -> dict[str, tuple[int, ...]]:
         """Class indices of the reporting groups "many", "medium" and "few"; a group may be empty."""
         if self.group_sizes is not None:
-            by_frequency = sorted(range(self.num_classes), key=lambda c: -self.counts[c])
-            ranked = iter(by_frequency)
+            ranked = iter(sorted(range(self.num_classes), key=lambda c: -self.counts[c]))
             return {name: tuple(sorted(islice(ranked, size))) for name, size in zip(GROUPS, self.group_sizes)}
         indexed = list(enumerate(self.counts))
         return {
@@ -138,38 +137,6 @@ class ClassStatistics:
             "medium": tuple(c for c, n in indexed if self.few_below <= n <= self.many_above),
             "few": tuple(c for c, n in indexed if n < self.few_below),
         }
-
-    @property
-    def group_ranges(self) -> dict[str, str]:
-        """What puts a class into a group, in words, by group."""
-        if self.group_sizes is not None:
-            ends = list(accumulate(self.group_sizes, initial=1))
-            return {name: _ranks(low, high - 1) for name, low, high in zip(GROUPS, ends, ends[1:])}
-        low, high = self.few_below, self.many_above
-        return {"many": f"more than {high}", "medium": f"{low} to {high}", "few": f"fewer than {low}"}
-
-    @property
-    def group_criterion(self) -> str:
-        """What `group_ranges` are ranges of."""
-        return "training images per class" if self.group_sizes is None else "rank of the class by frequency"
-
-    def describe_groups(self, sizes: bool = False) -> str:
-        """One sentence for reports and cards.
-
-        Args:
-            sizes: whether it states the number of classes of each group.
-        """
-        numbers = {
-            name: f" ({len(classes)}{' classes' * (name == 'many')})" * sizes for name, classes in self.groups.items()
-        }
-        if self.group_sizes is not None:
-            ranges = ", ".join(f"{name} {words}{numbers[name]}" for name, words in self.group_ranges.items())
-            return f"Groups by rank of a class in order of frequency: {ranges}."
-        low, high = f"{self.few_below:,}", f"{self.many_above:,}"
-        return (
-            f"Groups by training images of a class: many above {high}{numbers['many']}, medium {low} to {high}"
-            f"{numbers['medium']}, few below {low}{numbers['few']}."
-        )
 
     @property
     def tail_classes(self) -> tuple[int, ...]:
@@ -308,10 +275,6 @@ def _check_no_gaps(labels: Tensor, num_classes: int) -> None:
         f"{largest} (first at position {int((labels == largest).nonzero()[0, 0])}), for {num_classes} classes. Number the "
         "labels from 0 without gaps, or correct that one."
     )
-
-
-def _ranks(first: int, last: int) -> str:
-    return "none" if last < first else f"{first:,}" if last == first else f"{first:,} to {last:,}"
 
 
 def _group_sizes(sizes: Any, num_classes: int) -> tuple[int, int, int]:

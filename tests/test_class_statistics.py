@@ -280,12 +280,6 @@ def test_groups_by_rank_follow_the_frequency_and_ties_the_index():
     statistics = ClassStatistics(counts=(5, 90, 40, 40, 7), group_sizes=(2, 2, 1))
     assert statistics.groups == {"many": (1, 2), "medium": (3, 4), "few": (0,)}  # 90, 40, 40, 7, 5
     assert ClassStatistics(counts=(5, 90), group_sizes=[1, 0, 1]).groups == {"many": (1,), "medium": (), "few": (0,)}
-    assert statistics.group_ranges == {"many": "1 to 2", "medium": "3 to 4", "few": "5"}
-    assert statistics.group_criterion == "rank of the class by frequency"
-    assert (
-        statistics.describe_groups(sizes=True)
-        == "Groups by rank of a class in order of frequency: many 1 to 2 (2 classes), medium 3 to 4 (2), few 5 (1)."
-    )
 
 
 def test_groups_by_rank_survive_a_file_and_files_without_them_stay_as_they_were(tmp_path):

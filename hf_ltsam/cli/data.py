@@ -17,6 +17,7 @@ from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.hyperparameters import canonical
 from hf_ltsam.runs.class_curve import draw_curve, text_curve
 from hf_ltsam.runs.hub import require_network
+from hf_ltsam.runs.reporting_groups import group_ranges
 
 
 def main(words: Sequence[str]) -> None:
@@ -132,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def describe(statistics: ClassStatistics, fingerprint: str) -> str:
     """Counts, groups, imbalance ratio and fingerprint, with the curve."""
-    ranges = statistics.group_ranges
+    ranges = group_ranges(statistics)
     groups = (
         f"{name:17}{len(classes):,} classes ({ranges[name]}) with {sum(statistics.counts[c] for c in classes):,} images"
         for name, classes in statistics.groups.items()

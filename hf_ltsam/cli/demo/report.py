@@ -15,6 +15,7 @@ from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.demo.corruptions import SEVERITIES
 from hf_ltsam.metrics.corruption import BENCHMARK
 from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.reporting_groups import describe_groups
 
 COLUMNS = ("overall", "many", "medium", "few")
 
@@ -57,7 +58,7 @@ def _caption(records: Records) -> str:
         f"Mean ± standard deviation over {len(runs)} seeds, on {runs[0].results['test']['samples']} test images, as many of "
         "each digit.\n"
         f"Training images of digits 0 to 9: {', '.join(map(str, statistics.counts))}.\n"
-        f"{statistics.describe_groups()} Digits: many {many}; medium {medium}; few {few}.\n"
+        f"{describe_groups(statistics)} Digits: many {many}; medium {medium}; few {few}.\n"
         f"-C: mean error (lower is better) on the same images under {len(BENCHMARK)} corruptions at severity "
         f"{', '.join(map(str, SEVERITIES))} of 5, which no training saw.\n"
         "CE cross-entropy, LA logit adjustment: the first row differs from the others in loss and method."

@@ -12,6 +12,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.escaping import markdown_code, markdown_text
 from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.reporting_groups import group_criterion, group_ranges
 
 GROUPS = ("many", "medium", "few")
 SMALL = 20  # classes: a longer table would not be read
@@ -55,13 +56,13 @@ def _mean_and_deviation(values: Sequence[float | None]) -> str:
 
 def groups_table(statistics: ClassStatistics) -> str:
     """Classes and images of every reporting group that has any."""
-    ranges = statistics.group_ranges
+    ranges = group_ranges(statistics)
     rows = [
         [name, ranges[name], f"{len(classes):,}", f"{sum(statistics.counts[c] for c in classes):,}"]
         for name, classes in statistics.groups.items()
         if classes
     ]
-    return markdown(["group", statistics.group_criterion, "classes", "training images"], rows)
+    return markdown(["group", group_criterion(statistics), "classes", "training images"], rows)
 
 
 def classes_table(facts: RunFacts) -> str:

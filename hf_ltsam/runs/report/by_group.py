@@ -15,6 +15,7 @@ from hf_ltsam.runs.report.content import Figure, Section, Table, mean_and_deviat
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
 from hf_ltsam.runs.report.saved_parts import Bounds, head_and_tail
 from hf_ltsam.runs.report.style import GRID, series_style
+from hf_ltsam.runs.reporting_groups import describe_groups
 
 NAMES = {"balanced": "all classes", "many": "many", "medium": "medium", "few": "few", "head": "head", "tail": "tail"}
 
@@ -57,7 +58,7 @@ def group_bounds(configurations: Sequence[Configuration]) -> list[str]:
     """What many, medium and few, head and tail are; one sentence for each training set."""
     sentences: dict[str, None] = {}
     for statistics in (c.statistics for c in configurations if c.statistics is not None):
-        text = statistics.describe_groups(sizes=True)
+        text = describe_groups(statistics, sizes=True)
         if head_and_tail(statistics):
             tail = len(statistics.tail_classes)
             text += f" The tail that methods split off: at most {statistics.tail_threshold:,} ({tail})."

@@ -12,6 +12,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.escaping import figure_text, file_name, markdown_text
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import EVALUATION_PAGE
+from hf_ltsam.runs.reporting_groups import describe_groups
 
 GROUPS = ("many", "medium", "few")
 
@@ -158,7 +159,7 @@ def _remark(result: Mapping[str, Any]) -> str:
 def _about_groups(statistics: Mapping[str, Any] | None) -> str:
     if statistics is None:
         return "No class statistics lie beside the model, so there are no accuracies by group."
-    return ClassStatistics.from_dict(statistics).describe_groups()
+    return describe_groups(ClassStatistics.from_dict(statistics))
 
 
 def _error(of_set: Mapping[str, Any], corruption: str, severity: int) -> float:
