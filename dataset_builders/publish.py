@@ -18,10 +18,9 @@ from hf_ltsam.runs.card.card import FIGURE
 from hf_ltsam.runs.card.citations import bibtex
 from hf_ltsam.runs.card.metadata import METRICS
 from hf_ltsam.runs.card.tables import groups_table
-from hf_ltsam.runs.class_curve import curve_png
+from hf_ltsam.runs.class_frequencies import curve_png, describe_groups
 from hf_ltsam.runs.escaping import markdown_text
 from hf_ltsam.runs.hub import Upload, in_words, send
-from hf_ltsam.runs.reporting_groups import describe_groups
 
 
 @dataclass(frozen=True)

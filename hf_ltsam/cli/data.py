@@ -15,9 +15,8 @@ from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.hyperparameters import canonical
-from hf_ltsam.runs.class_curve import draw_curve, text_curve
+from hf_ltsam.runs.class_frequencies import draw_curve, group_ranges, text_curve
 from hf_ltsam.runs.hub import require_network
-from hf_ltsam.runs.reporting_groups import group_ranges
 
 
 def main(words: Sequence[str]) -> None:

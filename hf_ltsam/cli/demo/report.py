@@ -14,8 +14,8 @@ from rich.table import Table
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.demo.corruptions import SEVERITIES
 from hf_ltsam.metrics.corruption import BENCHMARK
+from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.record import RunRecord
-from hf_ltsam.runs.reporting_groups import describe_groups
 
 COLUMNS = ("overall", "many", "medium", "few")
 

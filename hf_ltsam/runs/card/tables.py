@@ -10,9 +10,9 @@ import numpy as np
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.card.facts import RunFacts
+from hf_ltsam.runs.class_frequencies import group_criterion, group_ranges
 from hf_ltsam.runs.escaping import markdown_code, markdown_text
 from hf_ltsam.runs.record import RunRecord
-from hf_ltsam.runs.reporting_groups import group_criterion, group_ranges
 
 GROUPS = ("many", "medium", "few")
 SMALL = 20  # classes: a longer table would not be read

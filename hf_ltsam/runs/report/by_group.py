@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.record import chance_level, shortcomings
 from hf_ltsam.runs.report.configurations import Configuration, spread
 from hf_ltsam.runs.report.content import Figure, Section, Table, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
 from hf_ltsam.runs.report.saved_parts import Bounds, head_and_tail
 from hf_ltsam.runs.report.style import GRID, series_style
-from hf_ltsam.runs.reporting_groups import describe_groups
 
 NAMES = {"balanced": "all classes", "many": "many", "medium": "medium", "few": "few", "head": "head", "tail": "tail"}
 

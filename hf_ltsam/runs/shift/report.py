@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.escaping import figure_text, file_name, markdown_text
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import EVALUATION_PAGE
-from hf_ltsam.runs.reporting_groups import describe_groups
 
 GROUPS = ("many", "medium", "few")
 

@@ -1,7 +1,7 @@
 """Groups of classes in words."""
 
 from hf_ltsam import ClassStatistics
-from hf_ltsam.runs.reporting_groups import describe_groups, group_criterion, group_ranges
+from hf_ltsam.runs.class_frequencies import describe_groups, group_criterion, group_ranges
 
 
 def test_groups_by_number_of_images():
