@@ -14,6 +14,8 @@ from hf_ltsam.methods import METHODS
 ARGS = {
     "max_steps": 8,
     "per_device_train_batch_size": 4,
+    "optim": "sgd",
+    "optim_args": "momentum=0.9",
     "learning_rate": 0.1,
     "lr_scheduler_type": "linear",
     "report_to": "none",

@@ -17,7 +17,17 @@ from hf_ltsam import LTSamConfig, LTSamTrainer
 
 PLAIN = ("--method", "sgd", "--loss", "cross_entropy")
 SHARP = ("--method", "sam", "--method_args", '{"rho": 0.5}')
-COMMON = ["--num_train_epochs", "2", "--per_device_train_batch_size", "4", "--use_cpu", "--disable_tqdm", "true", "--logging_steps", "1"]
+COMMON = [
+    "--num_train_epochs",
+    "2",
+    "--per_device_train_batch_size",
+    "4",
+    "--use_cpu",
+    "--disable_tqdm",
+    "true",
+    "--logging_steps",
+    "1",
+]
 SCRIPTS = {
     "images": (
         image_classification,
