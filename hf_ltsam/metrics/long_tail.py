@@ -1,11 +1,13 @@
-"""Accuracy by class and by group of classes, and calibration. Accuracies are fractions in [0, 1].
+"""Accuracy, precision, F1 and average precision by class and group of classes, and calibration: fractions in [0, 1].
 
 Inputs are NumPy arrays, tensors or lists. Shapes: N test samples, C classes, B bins.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.metrics.decisions import Decisions, as_array, parts_of
+from hf_ltsam.metrics.decisions import FEW_CLASSES, Decisions, as_array, label_ranks, logits_in, parts_of
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
 
 Floats = NDArray[np.float64]
 
+TOP = 5  # of the top-k accuracy, among more than twice as many classes
 LOWER_IS_BETTER = ("loss", "ece", "nll", "brier", "error", "mce")  # how the names of such metrics end
 
 
@@ -192,7 +195,11 @@ def predicted_classes(logits: Any) -> NDArray[np.int64]:
 
 
 def long_tail_metrics(logits: Any, labels: Any, statistics: ClassStatistics) -> dict[str, float]:
-    """Keys "overall", "balanced", "many", "medium", "few" and "ece"; an empty group is left out.
+    """"overall", "balanced" (the macro recall), "worst" (class), "many", "medium", "few", "macro_precision", "macro_f1",
+    "top5" of more than 10 classes, "macro_auprc" of up to 100, and "ece"; an empty group is left out.
+
+    Means are over the classes with a test sample. The precision of a class that is never predicted is 0; AUPRC is the
+    average precision of a class against all others, by its probability.
 
     Args:
         logits: (N, C).
@@ -202,56 +209,140 @@ def long_tail_metrics(logits: Any, labels: Any, statistics: ClassStatistics) -> 
     Raises:
         ValueError: shapes that do not fit, or a label outside [0, C).
     """
-    counts = LongTailCounts(statistics)
+    counts = LongTailCounts(statistics.num_classes)
     counts.add(*_scored(logits, labels))
-    return counts.metrics
+    return counts.metrics(statistics)
 
 
 class LongTailCounts:
     """Counts of predictions, batch by batch, that the metrics follow from.
 
     Args:
-        statistics: of the training set.
+        num_classes: C.
+        with_confusion: whether pairs of classes are counted too: C^2 numbers.
     """
 
-    def __init__(self, statistics: ClassStatistics) -> None:
-        self._statistics = statistics
-        self._samples, self._right = (np.zeros(statistics.num_classes, np.int64) for _ in range(2))  # (C,)
+    def __init__(self, num_classes: int, with_confusion: bool = False) -> None:
+        C = self._num_classes = num_classes
+        self.confusion = np.zeros((C, C), np.int64) if with_confusion else None  # samples of a class, taken for a class
+        self._samples, self._right, self._taken = (np.zeros(C, np.int64) for _ in range(3))  # (C,)
         self._bins: ConfidenceBins | None = ConfidenceBins.empty()  # None: classes without probabilities
+        self._top: int | None = 0 if C > 2 * TOP else None  # samples whose class is among the first; None: not known
+        self._scored: list[tuple[Any, Any]] | None = [] if C <= FEW_CLASSES else None  # logits and labels
 
     def add(self, outputs: Any, labels: Any) -> None:
         """Add a batch.
 
         Args:
-            outputs: as in `Decisions.of`.
+            outputs: as in `Decisions.of`; behind its columns there may be a log-likelihood and `label_ranks`.
             labels: true classes (n,).
 
         Raises:
             ValueError: shapes that do not fit, or a label outside [0, C).
         """
-        decisions, classes = Decisions.of(outputs, self._statistics.num_classes), as_array(labels)
-        samples, right = _counted(decisions.predicted, classes, self._statistics.num_classes)
+        decisions, classes = Decisions.of(outputs, self._num_classes), as_array(labels)
+        samples, right = _counted(decisions.predicted, classes, self._num_classes)
         self._samples += samples
         self._right += right
+        self._taken += np.bincount(decisions.predicted.clip(-1) + 1, minlength=len(samples) + 1)[1 : len(samples) + 1]
+        if self.confusion is not None:
+            valid = (decisions.predicted >= 0) & (decisions.predicted < len(samples))
+            np.add.at(self.confusion, (classes[valid], decisions.predicted[valid]), 1)
         if decisions.confidence is None or self._bins is None:
             self._bins = None
         else:
             self._bins.add(decisions.confidence, decisions.probable == classes)
+        self._add_scores(outputs, classes)
+
+    def _add_scores(self, outputs: Any, labels: NDArray[np.int64]) -> None:
+        logits = logits_in(outputs)
+        self._scored = None if self._scored is None or logits is None else [*self._scored, (logits, labels)]
+        if self._top is None:
+            return
+        if logits is not None:
+            ranks = label_ranks(logits, labels)
+        else:
+            ranks = as_array(outputs[4]) if isinstance(outputs, tuple) and len(outputs) == 5 else None
+        self._top = None if ranks is None else self._top + int((ranks < TOP).sum())
 
     @property
     def per_class(self) -> Floats:
-        """As `per_class_accuracy` (C,)."""
+        """As `per_class_accuracy` (C,): the recall."""
         return _shares(self._right, self._samples)
 
     @property
-    def metrics(self) -> dict[str, float]:
-        """As `long_tail_metrics`; "ece" is left out where there were no probabilities."""
+    def precision(self) -> Floats:
+        """Share of the samples taken for a class that are of it (C,): 0 where there are none; NaN as in `per_class`."""
+        return self._of_tested(self._right / np.maximum(self._taken, 1))
+
+    @property
+    def f1(self) -> Floats:
+        """Harmonic mean of precision and recall (C,); NaN as in `per_class`."""
+        return self._of_tested(2 * self._right / np.maximum(self._samples + self._taken, 1))
+
+    @cached_property
+    def auprc(self) -> Floats | None:
+        """Average precision of every class against all others, by its probability (C,); NaN as in `per_class`, and for a
+        model with a logit that is NaN. None where not all logits were given, or of too many classes.
+        """
+        return None if self._scored is None else average_precisions(self._scored)
+
+    @property
+    def of_classes(self) -> dict[str, list[float]]:
+        """"recall", "precision", "f1" and, as far as it is known, "auprc": a number of every class each."""
+        columns = {"recall": self.per_class, "precision": self.precision, "f1": self.f1}
+        return {name: values.tolist() for name, values in {**columns, "auprc": self.auprc}.items() if values is not None}
+
+    def _of_tested(self, values: Floats) -> Floats:
+        return np.where(self._samples > 0, values, np.nan)
+
+    def metrics(self, statistics: ClassStatistics | None = None) -> dict[str, float]:
+        """As `long_tail_metrics`; "top5", "macro_auprc" and "ece" are left out where there were no probabilities.
+
+        Args:
+            statistics: of the training set; None: there are no groups.
+        """
+        groups = {} if statistics is None else group_accuracies(self.per_class, statistics)
+        auprc = self.auprc
         return {
             "overall": float(self._right.sum() / self._samples.sum()),
             "balanced": float(np.nanmean(self.per_class)),
-            **group_accuracies(self.per_class, self._statistics),
+            "worst": float(np.nanmin(self.per_class)),
+            **groups,
+            "macro_precision": float(np.nanmean(self.precision)),
+            "macro_f1": float(np.nanmean(self.f1)),
+            **({} if self._top is None else {f"top{TOP}": float(self._top / self._samples.sum())}),
+            **({} if auprc is None else {"macro_auprc": float(np.mean(auprc[self._samples > 0]))}),
             **({} if self._bins is None else {"ece": self._bins.error}),
         }
+
+
+def average_precisions(scored: Sequence[tuple[Any, Any]]) -> Floats:
+    """Average precision of every class against all others (C,), by its probability; NaN for a class without a sample.
+
+    Args:
+        scored: batches of logits (n, C) and true classes (n,). Logits are read class by class, without a copy of them.
+    """
+    from sklearn.metrics import average_precision_score
+
+    labels = np.concatenate([as_array(classes) for _, classes in scored])
+    logits = [as_array(values) for values, _ in scored]
+    evidence = np.concatenate([_log_sums(values) for values in logits])  # (N,)
+    precisions = np.full(logits[0].shape[1], np.nan)
+    for c in [] if np.isnan(evidence).any() else np.unique(labels):
+        scores = np.exp(np.concatenate([values[:, c] for values in logits]).astype(np.float64) - evidence)
+        precisions[c] = average_precision_score(labels == c, scores)
+    return precisions
+
+
+def _log_sums(logits: NDArray[Any]) -> Floats:
+    """log sum_c exp z_c (n,), in float64."""
+    sums = np.empty(len(logits))
+    for rows in parts_of(logits):
+        values = logits[rows].astype(np.float64)
+        largest = values.max(axis=1)
+        sums[rows] = largest + np.log(np.exp(values - largest[:, None]).sum(axis=1))
+    return sums
 
 
 @dataclass(frozen=True)
@@ -262,18 +353,23 @@ class LongTailMetrics:
 
     Args:
         statistics: of the training set.
+        per_class: add lists: "recall_per_class", "precision_per_class", "f1_per_class", "auprc_per_class" (C,), and
+            "confusion" (C, C), the samples of a class (row) that are taken for a class (column).
     """
 
     statistics: ClassStatistics
+    per_class: bool = False
     _begun: list[LongTailCounts] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the metrics, where every class has a test sample."""
+        C = self.statistics.num_classes
         groups = (name for name, classes in self.statistics.groups.items() if classes)
-        return ("accuracy", "overall", "balanced", *groups, "ece")
+        top, area = [f"top{TOP}"] * (C > 2 * TOP), ["macro_auprc"] * (C <= FEW_CLASSES)
+        return ("accuracy", "overall", "balanced", "worst", *groups, "macro_precision", "macro_f1", *top, *area, "ece")
 
-    def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
+    def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, Any]:
         """The metrics of all samples so far.
 
         Args:
@@ -287,13 +383,18 @@ class LongTailMetrics:
         """
         outputs, labels = prediction.predictions, prediction.label_ids
         if not self._begun:
-            self._begun.append(LongTailCounts(self.statistics))
+            self._begun.append(LongTailCounts(self.statistics.num_classes, self.per_class))
         for of_batch, classes in zip(outputs, labels) if isinstance(labels, list) else [(outputs, labels)]:
             self._begun[0].add(of_batch, classes)
         if not compute_result:
             return {}
-        metrics = self._begun.pop().metrics
-        return {"accuracy": metrics["overall"], **metrics}
+        counts = self._begun.pop()
+        values = counts.metrics(self.statistics)
+        metrics: dict[str, Any] = {"accuracy": values["overall"], **values}
+        if counts.confusion is not None:
+            metrics |= {f"{name}_per_class": values for name, values in counts.of_classes.items()}
+            metrics["confusion"] = counts.confusion.tolist()
+        return metrics
 
 
 def _paired(predictions: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:

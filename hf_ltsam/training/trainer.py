@@ -172,7 +172,7 @@ class LTSamTrainer(Trials, HubTrainer):
             return
         self.class_statistics = self.training_set.statistics
         if isinstance(metrics, LongTailMetrics | None) and getattr(metrics, "statistics", None) is statistics:
-            self.compute_metrics = LongTailMetrics(require_statistics(self.class_statistics))
+            self.compute_metrics = LongTailMetrics(require_statistics(self.class_statistics), getattr(metrics, "per_class", False))
         self._check_problem(self.eval_dataset)
 
     def make_loaders(self) -> ImageLoaders:
