@@ -122,3 +122,30 @@ def as_array(values: Any) -> NDArray[Any]:
         values = values.detach().cpu()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy has no bfloat16
     return np.asarray(values)
+
+
+def checked_scores(scores: Any, labels: Any) -> tuple[Any, NDArray[Any]]:
+    """Scores (N, C) and labels (N,).
+
+    Raises:
+        ValueError: shapes that do not fit, or a label outside [0, C).
+    """
+    values, classes = scores if isinstance(scores, torch.Tensor) else np.asarray(scores), as_array(labels)
+    if values.ndim != 2 or classes.shape != (len(values),) or classes.size == 0:
+        shape = tuple(values.shape)
+        raise ValueError(f"Expected scores (N, C) and labels (N,) with N > 0, got {shape} and {classes.shape}.")
+    check_range(classes, values.shape[1])
+    return values, classes
+
+
+def check_range(labels: NDArray[Any], num_classes: int) -> None:
+    """Refuse labels that are no classes.
+
+    Raises:
+        ValueError: naming the first one.
+    """
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"Labels must be integers, got {labels.dtype}.")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        wrong = labels[(labels < 0) | (labels >= num_classes)][0]
+        raise ValueError(f"Label {wrong} is outside the class range 0 to {num_classes - 1}.")

@@ -12,10 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.metrics.decisions import FEW_CLASSES, Decisions, as_array, label_ranks, logits_in, parts_of
+from hf_ltsam.metrics.decisions import (
+    FEW_CLASSES,
+    Decisions,
+    as_array,
+    check_range,
+    checked_scores,
+    label_ranks,
+    logits_in,
+    parts_of,
+)
+from hf_ltsam.metrics.reliability import ConfidenceBins
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -93,97 +102,6 @@ def softmax(logits: Any) -> Floats:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def expected_calibration_error(probabilities: Any, labels: Any, num_bins: int = 15) -> float:
-    """Mean of |accuracy - confidence| over equally wide bins of confidence, weighted by their samples.
-
-    Args:
-        probabilities: (N, C), rows summing to 1 (`softmax(logits)`); the confidence is the largest of a row.
-        labels: true classes (N,).
-        num_bins: bins are ((b - 1)/num_bins, b/num_bins].
-
-    Returns:
-        A number in [0, 1]; NaN if a probability is NaN, as for a diverged model.
-
-    Raises:
-        ValueError: shapes that do not fit, a label outside [0, C), rows that are no probabilities, or fewer than one bin.
-
-    Source: Guo et al. 2017 Eq. 3, with 15 bins as in Sec. 5.
-    """
-    bins = ConfidenceBins.empty(num_bins)
-    add_probabilities(bins, probabilities, labels)
-    return bins.error
-
-
-@dataclass(frozen=True)
-class ConfidenceBins:
-    """Sums over the samples in every bin of confidence, ((b - 1)/B, b/B].
-
-    Args:
-        samples: their number (B,).
-        confidence: sum of their confidences (B,).
-        right: number of correct predictions (B,).
-    """
-
-    samples: Floats
-    confidence: Floats
-    right: Floats
-
-    @classmethod
-    def empty(cls, num_bins: int = 15) -> ConfidenceBins:
-        """Without samples.
-
-        Raises:
-            ValueError: fewer than one bin.
-        """
-        if num_bins < 1:
-            raise ValueError(f"ConfidenceBins(num_bins=...) must be at least 1, got {num_bins}.")
-        return cls(np.zeros(num_bins), np.zeros(num_bins), np.zeros(num_bins))
-
-    def add(self, confidence: Any, right: Any) -> None:
-        """Add samples one after another: batches give the same sums, to the last digit, as all samples at once.
-
-        Args:
-            confidence: the largest probability of every sample (n,).
-            right: whether its prediction is correct (n,).
-        """
-        values, num_bins = as_array(confidence).astype(np.float64), len(self.samples)
-        bins = np.digitize(values, np.linspace(0, 1, num_bins + 1)[1:-1], right=True)
-        for sums, added in ((self.samples, 1.0), (self.confidence, values), (self.right, as_array(right))):
-            np.add.at(sums, bins, added)
-
-    @property
-    def error(self) -> float:
-        """The expected calibration error; NaN if a confidence is."""
-        return float(np.abs(self.right - self.confidence).sum() / self.samples.sum())
-
-
-def confidence_bins(confidence: Any, right: Any, num_bins: int = 15) -> ConfidenceBins:
-    """The contents of a reliability diagram.
-
-    Args:
-        confidence, right: as in `ConfidenceBins.add` (N,).
-        num_bins: B.
-    """
-    bins = ConfidenceBins.empty(num_bins)
-    bins.add(confidence, right)
-    return bins
-
-
-def add_probabilities(bins: ConfidenceBins, probabilities: Any, labels: Any) -> None:
-    """Add samples, some at a time.
-
-    Args:
-        bins: are changed in place.
-        probabilities, labels: as in `expected_calibration_error`.
-
-    Raises:
-        ValueError: as `expected_calibration_error`.
-    """
-    scores, classes = _scored(probabilities, labels)
-    for rows in parts_of(scores):
-        bins.add(*_judged(as_array(scores[rows]), classes[rows]))
-
-
 def predicted_classes(logits: Any) -> NDArray[np.int64]:
     """The class with the largest logit (N,); -1, which is no class, for a sample with a NaN.
 
@@ -195,7 +113,7 @@ def predicted_classes(logits: Any) -> NDArray[np.int64]:
 
 
 def long_tail_metrics(logits: Any, labels: Any, statistics: ClassStatistics) -> dict[str, float]:
-    """"overall", "balanced" (the macro recall), "worst" (class), "many", "medium", "few", "macro_precision", "macro_f1",
+    """ "overall", "balanced" (the macro recall), "worst" (class), "many", "medium", "few", "macro_precision", "macro_f1",
     "top5" of more than 10 classes, "macro_auprc" of up to 100, and "ece"; an empty group is left out.
 
     Means are over the classes with a test sample. The precision of a class that is never predicted is 0; AUPRC is the
@@ -210,7 +128,7 @@ def long_tail_metrics(logits: Any, labels: Any, statistics: ClassStatistics) -> 
         ValueError: shapes that do not fit, or a label outside [0, C).
     """
     counts = LongTailCounts(statistics.num_classes)
-    counts.add(*_scored(logits, labels))
+    counts.add(*checked_scores(logits, labels))
     return counts.metrics(statistics)
 
 
@@ -260,7 +178,7 @@ class LongTailCounts:
         if self._top is None:
             return
         if logits is not None:
-            ranks = label_ranks(logits, labels)
+            ranks: NDArray[Any] | None = label_ranks(logits, labels)
         else:
             ranks = as_array(outputs[4]) if isinstance(outputs, tuple) and len(outputs) == 5 else None
         self._top = None if ranks is None else self._top + int((ranks < TOP).sum())
@@ -289,9 +207,11 @@ class LongTailCounts:
 
     @property
     def of_classes(self) -> dict[str, list[float]]:
-        """"recall", "precision", "f1" and, as far as it is known, "auprc": a number of every class each."""
+        """ "recall", "precision", "f1" and, as far as it is known, "auprc": a number of every class each."""
         columns = {"recall": self.per_class, "precision": self.precision, "f1": self.f1}
-        return {name: values.tolist() for name, values in {**columns, "auprc": self.auprc}.items() if values is not None}
+        return {
+            name: values.tolist() for name, values in {**columns, "auprc": self.auprc}.items() if values is not None
+        }
 
     def _of_tested(self, values: Floats) -> Floats:
         return np.where(self._samples > 0, values, np.nan)
@@ -410,46 +330,10 @@ def _paired(predictions: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
 def _counted(predictions: Any, labels: Any, num_classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Samples and correct predictions of every class (C,)."""
     predictions, labels = _paired(predictions, labels)
-    _check_range(labels, num_classes)
+    check_range(labels, num_classes)
     samples = np.bincount(labels, minlength=num_classes)
     return samples, np.bincount(labels[predictions == labels], minlength=num_classes)
 
 
 def _shares(right: NDArray[np.int64], samples: NDArray[np.int64]) -> Floats:
     return np.divide(right, samples, out=np.full(len(samples), np.nan), where=samples > 0)
-
-
-def _scored(scores: Any, labels: Any) -> tuple[Any, NDArray[Any]]:
-    """Scores (N, C) and labels (N,), checked."""
-    values, classes = scores if isinstance(scores, Tensor) else np.asarray(scores), as_array(labels)
-    if values.ndim != 2 or classes.shape != (len(values),) or classes.size == 0:
-        shape = tuple(values.shape)
-        raise ValueError(f"Expected scores (N, C) and labels (N,) with N > 0, got {shape} and {classes.shape}.")
-    _check_range(classes, values.shape[1])
-    return values, classes
-
-
-def _check_range(labels: NDArray[Any], num_classes: int) -> None:
-    if labels.dtype.kind not in "iu":
-        raise ValueError(f"Labels must be integers, got {labels.dtype}.")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        wrong = labels[(labels < 0) | (labels >= num_classes)][0]
-        raise ValueError(f"Label {wrong} is outside the class range 0 to {num_classes - 1}.")
-
-
-def _judged(probabilities: NDArray[Any], labels: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
-    """The largest probabilities (n,), in float64, and whether they are the true classes'."""
-    values = probabilities.astype(np.float64)
-    confidence = values.max(axis=1)
-    if not np.isnan(confidence).any():
-        _check_probabilities(values)
-    return confidence, values.argmax(axis=1) == labels
-
-
-def _check_probabilities(values: Floats) -> None:
-    # a row of bfloat16 probabilities sums to 1 within its 8 bits only
-    if values.min() < 0 or np.abs(values.sum(axis=1) - 1).max() > 0.02:
-        raise ValueError(
-            "expected_calibration_error(probabilities=...) needs rows of non-negative numbers that sum to 1. "
-            "For logits pass softmax(logits)."
-        )

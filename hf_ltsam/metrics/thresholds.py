@@ -65,7 +65,9 @@ def threshold_curve(probabilities: Any, positive: Any) -> ThresholdCurve:
     positive = np.asarray(positive, dtype=bool)
     if positive.all() or not positive.any():
         raise ValueError("A threshold curve needs samples of both classes.")
-    alarms, recall, thresholds = roc_curve(positive, np.asarray(probabilities, dtype=np.float64), drop_intermediate=False)
+    alarms, recall, thresholds = roc_curve(
+        positive, np.asarray(probabilities, dtype=np.float64), drop_intermediate=False
+    )
     alarms, recall, thresholds = (values[:0:-1] for values in (alarms, recall, thresholds))  # without the one above all
     true, false = recall * positive.sum(), alarms * (~positive).sum()
     precision, f1 = true / (true + false), 2 * true / (true + false + positive.sum())

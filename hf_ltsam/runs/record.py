@@ -102,7 +102,9 @@ def hub_name(name: str | None) -> str | None:
     return name if _HUB_NAME.fullmatch(name) and not Path(name).exists() else None
 
 
-def split_results(outputs: Any, labels: Any, statistics: ClassStatistics | None, num_classes: int = 0) -> dict[str, Any]:
+def split_results(
+    outputs: Any, labels: Any, statistics: ClassStatistics | None, num_classes: int = 0
+) -> dict[str, Any]:
     """One entry of `RunRecord.results`.
 
     Args:

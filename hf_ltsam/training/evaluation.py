@@ -115,7 +115,12 @@ def beside_groups(
     return metrics
 
 
-def _or_warning(groups: LongTailMetrics, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
+def renewed(metrics: LongTailMetrics | None, statistics: ClassStatistics) -> LongTailMetrics:
+    """The same metrics by the statistics of another training set; ours where there were none."""
+    return LongTailMetrics(statistics) if metrics is None else replace(metrics, statistics=statistics)
+
+
+def _or_warning(groups: LongTailMetrics, prediction: EvalPrediction, compute_result: bool) -> dict[str, Any]:
     try:
         return groups(prediction, compute_result)
     except (TypeError, ValueError) as error:

@@ -21,7 +21,6 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.metrics.long_tail import (
     LongTailMetrics,
     balanced_accuracy,
-    expected_calibration_error,
     greater_is_better,
     group_accuracies,
     long_tail_metrics,
@@ -30,6 +29,7 @@ from hf_ltsam.metrics.long_tail import (
     predicted_classes,
     softmax,
 )
+from hf_ltsam.metrics.reliability import expected_calibration_error
 
 STATISTICS = ClassStatistics(counts=(300, 101, 100, 20, 19, 2))  # many 0 1, medium 2 3, few 4 5
 

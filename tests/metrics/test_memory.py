@@ -11,7 +11,8 @@ from transformers import EvalPrediction
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.metrics.decisions import PARTS, Decisions
 from hf_ltsam.metrics.evaluate_metrics import CalibrationError
-from hf_ltsam.metrics.long_tail import LongTailMetrics, expected_calibration_error, long_tail_metrics, softmax
+from hf_ltsam.metrics.long_tail import LongTailMetrics, long_tail_metrics, softmax
+from hf_ltsam.metrics.reliability import expected_calibration_error
 from hf_ltsam.runs.predictions import predictions_of
 from hf_ltsam.runs.record import split_results
 from hf_ltsam.training.evaluation import _mean_cross_entropy, decisions_of_batch
@@ -82,9 +83,15 @@ def test_the_numbers_are_those_of_all_samples_at_once_to_the_last_digit(n, dtype
     for size in (1, 7, n):
         assert in_batches(metrics, lambda rows: (logits[rows], np.zeros((1, 1))), labels, size) == expected
         assert in_batches(metrics, lambda rows: torch.from_numpy(logits[rows]), labels, size) == expected
-        kept = [decisions_of_batch(*map(torch.tensor, (logits[i : i + size], labels[i : i + size]))) for i in range(0, n, size)]
+        kept = [
+            decisions_of_batch(*map(torch.tensor, (logits[i : i + size], labels[i : i + size])))
+            for i in range(0, n, size)
+        ]
         kept = tuple(torch.cat(column).numpy() for column in zip(*kept))
-        assert in_batches(metrics, lambda rows: tuple(column[rows] for column in kept), labels, size) == expected
+        assert (
+            in_batches(metrics, lambda rows, kept=kept: tuple(column[rows] for column in kept), labels, size)
+            == expected
+        )
     assert expected_calibration_error(softmax(logits), labels) == expected["ece"]
     result = split_results(Decisions.of(logits).columns, labels, STATISTICS)
     assert (result["overall"], result["balanced"], result["ece"]) == tuple(

@@ -61,7 +61,8 @@ def rarer_class_curve(configuration: Configuration) -> ThresholdCurve | None:
 def _means(configurations: Sequence[Configuration]) -> Table:
     shown = [name for name in MEANS if any(name in test.scores for c in configurations for test in c.tested)]
     rows = [
-        [c.title, *(mean_and_deviation(*spread(_values(c.tested, name)), 100) for name in shown)] for c in configurations
+        [c.title, *(mean_and_deviation(*spread(_values(c.tested, name)), 100) for name in shown)]
+        for c in configurations
     ]
     caption = "Means over classes in %: mean ± standard deviation over seeds"
     return Table(caption, ["configuration", *(MEANS[name] for name in shown)], rows)
@@ -96,7 +97,9 @@ def _thresholds(configurations: Sequence[Configuration], curves: Sequence[tuple[
     for k, curve in curves:
         for title, at in (("at 0.5", _at_half(curve)), ("largest F1", curve.best)):
             threshold = "0.5" if title == "at 0.5" else f"{curve.thresholds[at]:.4g}"
-            numbers = (curve.precision[at], curve.recall[at], curve.f1[at]) if at is not None else (float("nan"), 0.0, 0.0)
+            numbers = (
+                (curve.precision[at], curve.recall[at], curve.f1[at]) if at is not None else (float("nan"), 0.0, 0.0)
+            )
             rows.append([f"{configurations[k].title}, {title}", threshold, *(percent(float(v)) for v in numbers)])
     caption = "Thresholds of the rarer class's probability, chosen on these test images: choose yours on others"
     return Table(caption, ["configuration", "threshold", "precision (%)", "recall (%)", "F1 (%)"], rows)
@@ -111,12 +114,14 @@ def _at_half(curve: ThresholdCurve) -> int | None:
 def _figure(
     configurations: Sequence[Configuration], curves: Sequence[tuple[int, ThresholdCurve]], folder: Path
 ) -> Figure:
-    best = "; ".join(f"{configurations[k].title} {curve.f1.max():.2f} at {curve.thresholds[curve.best]:.2f}" for k, curve in curves)
+    best = "; ".join(
+        f"{configurations[k].title} {curve.f1.max():.2f} at {curve.thresholds[curve.best]:.2f}" for k, curve in curves
+    )
     return draw(
         folder, "thresholds", (WIDTH, 3.9), lambda figure: _paint(figure, configurations, curves), "Thresholds and costs",
-        "Left: precision against recall of the rarer class over all thresholds (dots: 0.5). Right: the least expected cost at "
-        "each share x of the rarer class in the costs, x = pi m / (pi m + (1 - pi) f) for its frequency pi, the cost m of "
-        "missing one and f of a false alarm; dotted: the cheaper of taking all or none for it. All seeds together.",
+        "Left: precision against recall of the rarer class over all thresholds (dots: 0.5). Right: the least expected cost "
+        "at each share x of the rarer class in the costs, x = pi m / (pi m + (1 - pi) f) for its frequency pi, the cost m "
+        "of missing one and f of a false alarm; dotted: the cheaper of taking all or none for it. All seeds together.",
         f"Largest F1 of the rarer class: {best}.",
     )  # fmt: skip
 
@@ -132,5 +137,7 @@ def _paint(figure: Any, configurations: Sequence[Configuration], curves: Sequenc
         right.plot(shares, curve.costs(shares), **style.line)
     right.plot(shares, np.minimum(shares, 1 - shares), color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
     left.set(xlabel="recall (%)", ylabel="precision (%)", xlim=(0, 102), ylim=(0, 102))
-    right.set(xlabel="share of the rarer class in the costs", ylabel="normalised expected cost", xlim=(0, 1), ylim=(0, 0.52))
+    right.set(
+        xlabel="share of the rarer class in the costs", ylabel="normalised expected cost", xlim=(0, 1), ylim=(0, 0.52)
+    )
     legend_above(figure, [configurations[k].title for k, _ in curves], [k for k, _ in curves], lambda style: style.line)

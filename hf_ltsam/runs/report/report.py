@@ -35,9 +35,9 @@ FILE_NAME = "report.html"
 TEMPLATE = "page.html.jinja"
 FOLDED = 12  # rows; longer tables can be unfolded
 SECTIONS = (
-    by_group.section, by_frequency.section, by_class.section, comparison.section, log_curves.accuracy_section, log_curves.telemetry_section,
-    confusion.section, calibration.section, shift.section, curvature.spectra_section, curvature.evolution_section,
-    surfaces.section, cost.section,
+    by_group.section, by_frequency.section, by_class.section, comparison.section, log_curves.accuracy_section,
+    log_curves.telemetry_section, confusion.section, calibration.section, shift.section, curvature.spectra_section,
+    curvature.evolution_section, surfaces.section, cost.section,
 )  # fmt: skip
 
 

@@ -70,7 +70,9 @@ class TestResult:
         ece = float("nan") if values["ece"] is None else float(values["ece"])
         scores = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
         of_classes = {name: floats(value) for name, value in values.items() if isinstance(value, list)}
-        return cls(scores["overall"], scores["balanced"], groups, per_class, ece, int(values["samples"]), scores, of_classes)
+        return cls(
+            scores["overall"], scores["balanced"], groups, per_class, ece, int(values["samples"]), scores, of_classes
+        )
 
 
 class Bounds(NamedTuple):

@@ -92,9 +92,7 @@ def accuracy_by_hand(checkpoint, folder, change=lambda pixels, row: pixels, flip
 @pytest.mark.parametrize("test_time, views", [("none", 1), ("flip", 2), ("five_crops", 5)])
 def test_the_model_sees_the_views_that_were_asked_for(checkpoint, test_images, test_time, views, monkeypatch):
     seen, true = [], ood_evaluation.predict_logits
-    monkeypatch.setattr(
-        ood_evaluation, "predict_logits", lambda *words: seen.append(words[1][0].shape) or true(*words)
-    )
+    monkeypatch.setattr(ood_evaluation, "predict_logits", lambda *words: seen.append(words[1][0].shape) or true(*words))
     evaluate(checkpoint, "--sets", test_images, "--test_time", test_time)
     assert seen == [(views, 3, 12, 12)]
 
