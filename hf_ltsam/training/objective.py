@@ -93,7 +93,8 @@ class BatchLoss:
         """l_i (b,) of the last pass's logits, or of what a moved classifier would have made of the same features."""
         statistics = self._objective.statistics
         check_logits(logits, batch.labels, self._num_classes)
-        losses = losses_of(self.loss, logits, batch.labels, statistics, self._features)
+        labels = self._objective.reweighting.within(self._progress, statistics, batch.labels)
+        losses = losses_of(self.loss, logits, labels, statistics, self._features)
         check_losses(losses, batch.labels)
         weights = self._objective.reweighting.weights(self._progress, statistics, batch.labels, losses)
         return losses if weights is None else weights * losses
