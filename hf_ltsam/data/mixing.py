@@ -118,8 +118,8 @@ def _mixup(values: Tensor, partners: Tensor, share: float) -> Tensor:
 def _cutmix(images: Tensor, partners: Tensor, share: float, middle: tuple[float, float]) -> tuple[Tensor, float]:
     """A rectangle of x_j in x_i, and the share of the pixels that stay.
 
-    Its sides are sqrt(1 - share) of the image's, its middle is uniform, and it is clipped at the border, after which the share
-    is counted anew. Source: Yun et al. 2019 Eq. 1 and 2, and their code.
+    Its sides are sqrt(1 - share) of the image's, its middle is uniform, and it is clipped at the border, after which the
+    share is counted anew. Source: Yun et al. 2019 Eq. 1 and 2, and their code.
     """
     height, width = images.shape[2:]
     side = (1 - share) ** 0.5
@@ -143,9 +143,9 @@ def _check_inputs(rows: Mapping[str, Tensor], images: bool) -> None:
                 f"{option} mixes images, and the model's input {name!r} is of {value.dtype}, which cannot be mixed: set "
                 f"{option}=0."
             )
-        if images and (value.ndim != 4 or len(rows) > 1):
-            shapes = ", ".join(f"{other!r} {tuple(tensor.shape)}" for other, tensor in rows.items())
-            raise ValueError(
-                f"{option} takes one input of images (n, channels, height, width); the batch has {shapes}: set {option}=0, or "
-                "take mixup_alpha."
-            )
+    if images and (len(rows) != 1 or any(value.ndim != 4 for value in rows.values())):
+        shapes = ", ".join(f"{name!r} {tuple(value.shape)}" for name, value in rows.items()) or "no tensor"
+        raise ValueError(
+            f"{option} takes one input of images (n, channels, height, width); the batch has {shapes}: set {option}=0, or "
+            "take mixup_alpha."
+        )

@@ -29,8 +29,8 @@ class CCSAM(Method):
 
     eps_c = scale sqrt(k) rho_c* unit(M g_c), with rho_c* = (||M w|| / (2 ||M g_c||))^(1/2) (k (n_c - 1))^(-1/4),
     g_c the gradient of the class's mean loss in the batch, M keeping the k perturbed parameters, n_c the number of training
-    images. Soft labels have their shares in 1_c and in that mean. A class without a gradient is not perturbed, and n_c - 1 is
-    at least 1.
+    images. Soft labels have their shares in 1_c and in that mean. A class without a gradient is not perturbed, and n_c - 1
+    is at least 1.
 
     Args:
         scale: factor of every radius, >= 0, or a schedule over training progress; 0 with `class_weighting="none"` is SGD.
