@@ -71,6 +71,13 @@ class ModelArguments:
     adapter_args: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"r\": 8}'."}
     )
+    train_only: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Weights that are trained, by name, * for any text, the rest frozen: classifier.* "
+            "'bert.encoder.layer.[45].*'. None: all that `adapter` leaves."
+        },
+    )
     spectral_norm: list[str] | None = field(
         default=None,
         metadata={

@@ -154,6 +154,7 @@ def _particulars(facts: Mapping[str, Any]) -> list[str]:
     named = {
         str(adapter): adapter is not None,
         "cosine head": facts.get("head") == "cosine",
+        "partly frozen": bool(facts.get("train_only")),
         "spectral norm": bool(facts.get("spectral_norm")),
         f"{sampling.replace('_', '-')} sampling": sampling != "uniform",
         "averaged weights": averaged,
