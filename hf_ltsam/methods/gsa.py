@@ -38,8 +38,8 @@ class GSA(Method):
         perturbation: "group" perturbs each group's loss by its own eps_k (the paper); "mean" perturbs the whole loss once,
             by the mean of the eps_k weighted by the groups' shares of the batch (the published code).
 
-    Cost: 1 + K_b forwards and 2 K_b backwards; K_b groups are in the batch, and rows are left out where samples do not interact;
-        with `perturbation="mean"` 2 forwards, K_b + 1 backwards.
+    Cost: 1 + K_b forwards and 2 K_b backwards; K_b groups are in the batch, and each needs its own rows alone where samples
+        do not interact; with `perturbation="mean"` 2 forwards, K_b + 1 backwards.
     Source: Chen et al. 2026 (GKP and GSA), eps_k at second hand, rho_k from the published code; the default scale is that of
         CC-SAM, whose radius it is for a class.
     Differs from the published code: the paper clusters classes by their best weights, which takes a copy of the model for
