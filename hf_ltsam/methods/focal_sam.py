@@ -96,7 +96,7 @@ class MomentumFocalSAM(Method):
         require_choice(self, PLAIN, plain=self.plain)
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
-        f = (1 - step.prior) ** self.gamma  # (n,)  Li et al. 2025 Eq. 5
+        f = step.of_samples(lambda pi: (1 - pi) ** self.gamma)  # (n,)  Li et al. 2025 Eq. 5
         m = step.recall(M, like=loss.weights)
         eps = None if m is None else value_at(self.rho, step.progress) * m.unit()
         if self.plain == "reuse":

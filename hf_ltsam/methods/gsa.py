@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.soft_labels import of_samples
 from hf_ltsam.hyperparameters import COUNT, require
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.vector import TINY, WeightVector
@@ -62,7 +63,10 @@ class GSA(Method):
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
         groups = classes_by_frequency(step.statistics, self.groups)
-        ones = {k: torch.isin(step.labels, torch.tensor(c)).to(step.like) for k, c in enumerate(groups)}  # 1_k (n,)
+        of_class = torch.zeros(len(groups), step.statistics.num_classes, dtype=step.like.dtype)
+        for k, classes in enumerate(groups):
+            of_class[k, classes] = 1
+        ones = {k: of_samples(of_group, step.labels) for k, of_group in enumerate(of_class)}  # 1_k (n,)
         ones = {k: of_group for k, of_group in ones.items() if of_group.any()}
         shares = [float(of_group.mean()) for of_group in ones.values()]  # of the batch
         g = loss.gradients([of_group / share for of_group, share in zip(ones.values(), shares)])  # g_k

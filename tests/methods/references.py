@@ -213,7 +213,7 @@ def gsa(problem: Problem, scale: float, groups: int, perturbation: str = "group"
         def own(label: int, part: list[int] = part) -> float:
             return 1.0 if label in part else 0.0
 
-        members = sum(int(own(label)) for label in problem.y.tolist())
+        members = sum(count for c, count in problem.members.items() if c in part)
         if members == 0:
             continue
         g_k = combine((len(problem.y) / members, G(problem, own)))
