@@ -15,6 +15,7 @@ from hf_ltsam.runs.escaping import markdown_code, markdown_text
 from hf_ltsam.runs.record import RunRecord
 
 GROUPS = ("many", "medium", "few")
+SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
 SMALL = 20  # classes: a longer table would not be read
 
 
@@ -46,6 +47,7 @@ def results_table(facts: RunFacts) -> str:
 def _percents(record: RunRecord) -> dict[str, float]:
     result = record.results["test"]
     percents = {name: 100 * value for name, value in accuracies(result).items()}
+    percents |= {title: 100 * result[name] for name, title in SCORES.items() if result.get(name) is not None}
     return percents if result.get("ece") is None else {**percents, "calibration error": 100 * result["ece"]}
 
 
