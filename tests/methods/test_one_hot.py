@@ -55,7 +55,10 @@ def vector(given, method, loss, head="linear", shortcuts=True):
 def test_every_method_with_every_loss(method, loss):
     hard, soft = problem(), problem()
     soft.y = F.one_hot(hard.y, 4).double()
-    vectors = [vector(p, make_method(method, **FIRST[method]), make_loss(loss)) for p in (hard, soft)]
+    replayed = loss != "gaussian_clouded"  # whose noise is drawn class by class where one pass serves all classes
+    vectors = [
+        vector(p, make_method(method, **FIRST[method]), make_loss(loss), shortcuts=replayed) for p in (hard, soft)
+    ]
     assert_equal(vectors[1], vectors[0], ROUNDING)
 
 

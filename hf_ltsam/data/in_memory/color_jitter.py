@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -16,7 +16,8 @@ from hf_ltsam.data.in_memory.augmentation import Keys, integers, uniform
 from hf_ltsam.data.in_memory.image_store import on_device
 from hf_ltsam.hyperparameters import UNIT_INTERVAL, require
 
-_OTHERS = (torch.zeros_like, images_of.mean_grey, images_of.grey)  # what brightness, contrast and saturation blend with
+# what brightness, contrast and saturation blend with
+_OTHERS: tuple[Callable[[Tensor], Tensor], ...] = (torch.zeros_like, images_of.mean_grey, images_of.grey)
 _ORDERS = np.array(list(permutations(range(len(_OTHERS)))))  # (6, 3)
 
 
