@@ -72,7 +72,7 @@ def test_images_of_a_subclass_are_in_channels_last_order(made_first, tmp_path):
             prepare = super()._prepare_inputs
             return prepare(images(inputs)) if made_first else images(prepare(inputs))
 
-    made = trainer(tmp_path, Images, Convolution, channels_last=True, method="sgd")
+    made = trainer(tmp_path, Images, Convolution, channels_last=True, method="sgd", remove_unused_columns=False)
     made.train()
     assert made.model.in_channels_last == [True, True]
 

@@ -92,11 +92,7 @@ def train(kind, folder, scale=None, data=None, norm=False, callbacks=(), **setti
     args = config(
         output_dir=str(folder),
         **{**ARGS, **settings},
-        **(
-            {"method_args": METHOD_ARGS.get(method), "tail_threshold": 4}
-            if method
-            else {"optim": "sgd", "optim_args": "momentum=0.9"}
-        ),
+        **({"method_args": METHOD_ARGS.get(method), "tail_threshold": 4} if method else {}),
     )
     trainer = kind(Net(norm=norm), args, train_dataset=data or Points(), callbacks=[watch, *callbacks])
     if scale is not None:

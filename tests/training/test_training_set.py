@@ -235,6 +235,7 @@ def test_an_order_by_length_is_no_contradiction(tmp_path, caplog, strategy, warn
         "tail_threshold": None,
         "train_sampling_strategy": strategy,
         "per_device_train_batch_size": 64,
+        "remove_unused_columns": False,
     }
     make(tmp_path, dataset, data_collator=collator, **settings).train()
     assert ("labels trained on so far are" in caplog.text) == warned

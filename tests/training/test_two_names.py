@@ -32,7 +32,8 @@ SCRIPTS = {
     "images": (
         image_classification,
         "--do_train --do_eval --learning_rate 1e-3 --weight_decay 0.1 --remove_unused_columns False "
-        "--eval_strategy epoch --save_strategy epoch --load_best_model_at_end --metric_for_best_model accuracy",
+        # by the loss the last epoch is the best: the stock Trainer loads a ViT of an earlier one in part
+        "--eval_strategy epoch --save_strategy epoch --load_best_model_at_end --metric_for_best_model loss",
     ),
     "label column": (
         image_classification,
@@ -72,7 +73,7 @@ def test_an_example_script_with_two_names_changed_trains_the_same_weights(script
         for name in set(theirs) & {"loss", "grad_norm", "learning_rate", "epoch", "eval_accuracy"}:
             assert mine[name] == pytest.approx(theirs[name], rel=1e-5), name
     if ours.args.save_strategy != "no":
-        assert ours.state.best_metric == stock.state.best_metric
+        assert ours.state.best_metric == pytest.approx(stock.state.best_metric)
 
 
 @pytest.mark.parametrize("script", ["images", "text", "lora"])
