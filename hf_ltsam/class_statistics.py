@@ -93,13 +93,15 @@ class ClassStatistics:
         """The statistics of labels.
 
         Args:
-            labels: class indices (N,), integers in [0, C).
+            labels: class indices (N,), integers in [0, C); or shares of the classes (N, C), whose sums are rounded.
             num_classes: C; None: the largest label plus one.
             settings: `tail_threshold`, `many_above`, `few_below`, `group_sizes`.
 
         Raises:
             ValueError: no labels, a label outside [0, C), or a class without a training image.
         """
+        if isinstance(labels, Tensor) and labels.ndim == 2:
+            return cls(counts=tuple(labels.double().sum(0).round().long().tolist()), **settings)
         values = _label_tensor(labels)
         num_classes = int(values.max()) + 1 if num_classes is None else num_classes
         check_label_range(values, num_classes)
