@@ -22,6 +22,7 @@ from dataset_builders.long_tail import hold_out_per_class
 SPLIT_FOLDERS = {keyword: str(split) for split, keywords in SPLIT_KEYWORDS.items() for keyword in keywords}
 _SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin"}
 _NOTES = {".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".log", ".py", ".ini"}
+_TABLES = {".csv", ".tsv", ".json", ".jsonl"}
 _STUBS = {".h5", ".hdf"}  # which PIL knows by name and cannot read
 
 
@@ -108,7 +109,8 @@ def _elsewhere(folder: Path) -> str:
         return f" {inner[0]} has {len(list(filter(_is_class_folder, inner[0].iterdir())))} folders: name that one."
     if any(map(_is_image, folder.iterdir())):
         return " Its own images are in no class folder: name the folder above a class, or sort them into class folders."
-    return ""
+    tables = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _TABLES)
+    return f" {tables[0]} is a table: load_tables reads it." if tables else ""
 
 
 def _is_split(folder: Path) -> bool:

@@ -130,6 +130,8 @@ def _read(files: Sequence[Path]) -> Dataset:
     if kind == "csv":
         options = {"sep": _separator(files[0]), "dtype": str, "keep_default_na": False, "na_values": [""]}
     read = load_dataset(kind, data_files={"train": [str(file) for file in files]}, split="train", **options)
+    if not len(read):
+        raise ValueError(f"{files[0]} has no rows.")
     if kind == "csv" and any(_is_image_name(name) for name in read.column_names):
         raise ValueError(
             f"The first line of {files[0]} names no columns ({', '.join(read.column_names)}): add a header."
@@ -248,7 +250,8 @@ class _Images:
             named = ", ".join(f"{paths[row]!r} (row {row})" for row in missing[:_SHOWN])
             raise FileNotFoundError(
                 f"{len(missing)} of {len(paths)} images that the column {column!r} names are not there: {named}. They "
-                f"were looked for in {', '.join(map(str, dict.fromkeys(self._places)))} and below: paths are relative to the table."
+                f"were looked for in {', '.join(map(str, dict.fromkeys(self._places)))} and below: paths "
+                "are relative to the table."
             )
         return [str(file) for file in found]
 

@@ -17,7 +17,8 @@ from transformers import (
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "ship", "grain", "gold", "price", "of", "the", "rose", "fell", "today"]
 SUBJECTS = {"crops": "grain", "metal": "gold", "trade": "ship"}  # class -> the word that tells it
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 13}
+SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 13}
+WIDE = {"initializer_range": 0.5}  # so that few steps teach them
 
 
 def tokenizer(**special):
@@ -29,8 +30,10 @@ def tokenizer(**special):
 def save_encoder(folder, kind="bert", positions=32):
     """A pretrained encoder without a classifier."""
     made = {
-        "bert": lambda: BertModel(BertConfig(**SIZES, max_position_embeddings=positions)),
-        "roberta": lambda: RobertaModel(RobertaConfig(**SIZES, max_position_embeddings=positions, pad_token_id=0)),
+        "bert": lambda: BertModel(BertConfig(**SIZES, **WIDE, max_position_embeddings=positions)),
+        "roberta": lambda: RobertaModel(
+            RobertaConfig(**SIZES, **WIDE, max_position_embeddings=positions, pad_token_id=0)
+        ),
         "distilbert": lambda: DistilBertModel(
             DistilBertConfig(
                 dim=16, n_layers=2, n_heads=2, hidden_dim=16, vocab_size=13, max_position_embeddings=positions
@@ -44,7 +47,9 @@ def save_encoder(folder, kind="bert", positions=32):
 
 def save_decoder(folder):
     """A GPT-2, whose tokenizer has no pad token."""
-    config = GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=13, n_positions=32, bos_token_id=3, eos_token_id=3)
+    config = GPT2Config(
+        **WIDE, n_embd=16, n_layer=1, n_head=2, vocab_size=13, n_positions=32, bos_token_id=3, eos_token_id=3
+    )
     GPT2Model(config).save_pretrained(folder)
     tokenizer(eos_token="[SEP]").save_pretrained(folder)
     return folder

@@ -125,7 +125,7 @@ def make_adapter(
             raise ValueError(f"The adapter {name!r} has no arguments, got {', '.join(args)}.")
         prepared = _full_fine_tuning(model, trained) if name == FULL else _linear_probe(model, trained)
     else:
-        prepared = get_peft_model(model, _configuration(model, name, args, num_classes, trained))
+        prepared = _adapted(model, name, _configuration(model, name, args, num_classes, trained))
     return train_in_single(prepared)
 
 
@@ -145,11 +145,23 @@ def _configuration(
     return config
 
 
+def _adapted(model: nn.Module, name: str, configuration: PeftConfig) -> nn.Module:
+    try:
+        return get_peft_model(model, configuration)
+    except ValueError as error:
+        if "specify `target_modules`" not in str(error):
+            raise
+        raise ValueError(
+            f"The adapter {name!r} of peft does not know the layers of {type(model).__name__}: name them, "
+            'adapter_args={"target_modules": [...]}, or take lora.'
+        ) from error
+
+
 def _of_peft(model: Any, name: str, config: type[PeftConfig], args: dict[str, Any]) -> PeftConfig:
     """For a text model, whose layers peft knows by its kind; of an unknown kind, all its linear layers."""
     made: Any = build("adapter", {name: config}, name, {"task_type": "SEQ_CLS", **args})
-    known = PEFT_TYPE_TO_TUNER_MAPPING[made.peft_type].target_module_mapping
-    if made.target_modules is None and model.config.model_type not in known:
+    known = getattr(PEFT_TYPE_TO_TUNER_MAPPING[made.peft_type], "target_module_mapping", None)
+    if made.target_modules is None and known is not None and model.config.model_type not in known:
         made.target_modules = "all-linear"
     return made
 

@@ -5,8 +5,8 @@
     ltsam evaluate --model runs/demo/la_focal_sam/seed0 --sets digits digits_c
 
 A set is one of the names below, a folder, a table, or OWNER/NAME on the Hub; `_c` behind any of them means the 15
-corruptions of ImageNet-C, made of its test images on the fly. The results are written to one JSON file after every part; the same command
-goes on with what is missing. They depend neither on --batch_size nor on the number of processes.
+corruptions of ImageNet-C, made of its test images on the fly. The results are written to one JSON file after every part; the
+same command goes on with what is missing. They depend neither on --batch_size nor on the number of processes.
 """
 
 from __future__ import annotations

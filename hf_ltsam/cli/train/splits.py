@@ -25,7 +25,7 @@ from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.bad_images import NAMED
 from hf_ltsam.data.class_columns import class_names_in, unknown_classes, with_classes
 from hf_ltsam.data.class_names import check_parquet_names, contradiction, some
-from hf_ltsam.data.decoding import unreadable_rows, with_images
+from hf_ltsam.data.decoding import image_column_of, unreadable_rows, with_images
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import LABEL_WORDS, class_label_columns, read_label_column
 from hf_ltsam.data.texts import text_columns_of
@@ -119,7 +119,10 @@ def _text_columns(train: Dataset, arguments: DataArguments, label_column: str) -
         ValueError: there is no such column, or several could be meant.
     """
     is_image = any(isinstance(feature, ImageColumn) for feature in train.features.values())
-    if arguments.task == IMAGE or (arguments.task == "auto" and arguments.text_column is None and is_image):
+    if arguments.task == IMAGE:
+        image_column_of(train, arguments.image_column)
+        return ()
+    if arguments.task == "auto" and arguments.text_column is None and is_image:
         return ()
     return text_columns_of(train, arguments.text_column, label_column)
 
@@ -160,7 +163,7 @@ def check_data(arguments: DataArguments) -> None:
             f"--dataset {source} is a file, and no table (CSV, TSV, JSON, JSON lines or Parquet): give the folder that it "
             "lies in."
         )
-    if not Path(source).is_dir() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
+    if not Path(source).exists() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
         raise FileNotFoundError(
             f"--dataset {source}: there is no such folder, and names on the Hub have the form OWNER/NAME."
         )
@@ -282,7 +285,8 @@ def _numbered_alike(test: Dataset, column: str, names: list[str], only_known: bo
             "and --held_out_per_class K draws one where --dataset names the file of the training split alone."
         )
     before = getattr(test.features[column], "names", None)
-    if before is not None and contradiction(names, before) is not None:
+    same_order = before is not None and [name for name in before if name in names] == names
+    if before is not None and not same_order and contradiction(names, before) is not None:
         warnings.warn("The test split numbers classes otherwise than the training split: taken by name.", stacklevel=2)
     unknown = unknown_classes(test, column, names)
     if not unknown:
@@ -291,7 +295,7 @@ def _numbered_alike(test: Dataset, column: str, names: list[str], only_known: bo
     if not only_known:
         raise ValueError(
             f"The test split has {len(unknown)} classes that the training set has not ({some(list(unknown))}; {len(rows)} "
-            f"rows): its classes are {some(names)}. Correct the names, or --only_known_classes true leaves these rows out."
+            f"of {len(test)} rows): its classes are {some(names)}. Correct the names, or --only_known_classes true leaves these rows out."
         )
     if len(rows) == len(test):
         raise ValueError(
