@@ -9,13 +9,14 @@ labels.csv              photos/                     news/
 
 from __future__ import annotations
 
+import csv
 import gzip
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict, Features, Value, load_dataset
 from datasets import Image as ImageFeature
 
 from dataset_builders.folders import SPLIT_FOLDERS, image_suffixes
@@ -128,27 +129,33 @@ def _read(files: Sequence[Path]) -> Dataset:
     kind = str(reader_of(files[0]))
     options: dict[str, Any] = {}
     if kind == "csv":
-        options = {"sep": _separator(files[0]), "dtype": str, "keep_default_na": False, "na_values": [""]}
+        separator, header = _header(files[0])
+        as_written = Features({name: Value("string") for name in header})
+        options = {"sep": separator, "features": as_written, "keep_default_na": False, "na_values": [""]}
     read = load_dataset(kind, data_files={"train": [str(file) for file in files]}, split="train", **options)
     if not len(read):
         raise ValueError(f"{files[0]} has no rows.")
-    if kind == "csv" and any(_is_image_name(name) for name in read.column_names):
-        raise ValueError(
-            f"The first line of {files[0]} names no columns ({', '.join(read.column_names)}): add a header."
-        )
     return read
 
 
-def _separator(file: Path) -> str:
-    """What parts the columns, by the first line."""
-    if ".tsv" in file.suffixes:
-        return "\t"
+def _header(file: Path) -> tuple[str, list[str]]:
+    """What parts the columns, by the first line, and their names.
+
+    Raises:
+        ValueError: it names no columns, or one twice, or is no UTF-8.
+    """
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as content:
-            header = content.readline().decode("utf-8")
+            line = content.readline().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no UTF-8 text: save it as UTF-8.") from error
-    return max(_SEPARATORS, key=header.count)
+    separator = "\t" if ".tsv" in file.suffixes else max(_SEPARATORS, key=line.count)
+    names = next(csv.reader([line], delimiter=separator), [])
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if not names or twice is not None or any(map(_is_image_name, names)):
+        reason = f"two columns {twice!r}" if twice is not None else f"no names of columns ({', '.join(names) or 'it is empty'})"
+        raise ValueError(f"The first line of {file} has {reason}: give every column a name there.")
+    return separator, names
 
 
 def _by_column(table: Dataset) -> dict[str, Dataset] | None:

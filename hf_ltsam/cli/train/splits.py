@@ -295,7 +295,8 @@ def _numbered_alike(test: Dataset, column: str, names: list[str], only_known: bo
     if not only_known:
         raise ValueError(
             f"The test split has {len(unknown)} classes that the training set has not ({some(list(unknown))}; {len(rows)} "
-            f"of {len(test)} rows): its classes are {some(names)}. Correct the names, or --only_known_classes true leaves these rows out."
+            f"of {len(test)} rows): its classes are {some(names)}. Correct the names, or --only_known_classes true leaves "
+            "these rows out."
         )
     if len(rows) == len(test):
         raise ValueError(
