@@ -153,7 +153,11 @@ def _header(file: Path) -> tuple[str, list[str]]:
     names = next(csv.reader([line], delimiter=separator), [])
     twice = next((name for name in names if names.count(name) > 1), None)
     if not names or twice is not None or any(map(_is_image_name, names)):
-        reason = f"two columns {twice!r}" if twice is not None else f"no names of columns ({', '.join(names) or 'it is empty'})"
+        reason = (
+            f"two columns {twice!r}"
+            if twice is not None
+            else f"no names of columns ({', '.join(names) or 'it is empty'})"
+        )
         raise ValueError(f"The first line of {file} has {reason}: give every column a name there.")
     return separator, names
 

@@ -47,7 +47,7 @@ class FocalSAM(Method):
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
         rho = value_at(self.rho, step.progress)
-        f = (1 - step.prior) ** self.gamma  # (n,)  Li et al. 2025 Eq. 5
+        f = step.of_samples(lambda pi: (1 - pi) ** self.gamma)  # (n,)  Li et al. 2025 Eq. 5
         g_plain, g_focal = (
             self._reused(loss, f, step) if self.plain == "reuse" else loss.gradients([1 - self.lam * f, f])
         )

@@ -33,6 +33,7 @@ class RunRecord:
             null], "ece", "samples"}, as `split_results` gives them. Accuracies are fractions in [0, 1].
         reweighting: `{"scheme": ..., "start": ...}`.
         sampling: which training images an epoch showed, as in `LTSamConfig`.
+        mixing: `{"mixup_alpha": ..., "cutmix_alpha": ...}`, those that are not 0.
         second_stage: `{"name", "args", "title", "source", "citations", "first_stage": {"folder", "method", "loss",
             "weights_sha256"}}` of a run that started from another one and changed its classifier alone, and whatever the
             stage chose (`tau`); else empty.
@@ -56,6 +57,7 @@ class RunRecord:
     results: dict[str, dict[str, Any]]
     reweighting: dict[str, Any] = field(default_factory=dict)
     sampling: str = "uniform"
+    mixing: dict[str, float] = field(default_factory=dict)
     second_stage: dict[str, Any] = field(default_factory=dict)
     weight_averaging: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)

@@ -235,7 +235,7 @@ class LTSamTrainer(Trials, HubTrainer):
     def training_objective(self) -> Objective:
         """What is minimised, and by which update rule."""
         statistics = require_statistics(self.class_statistics)
-        return Objective(self.method, self.loss, self.args.loss_start, self.reweighting, statistics)
+        return Objective(self.method, self.loss, self.args.loss_start, self.reweighting, statistics, self.args.mixing)
 
     @property
     def averaging(self) -> WeightAveraging | None:

@@ -24,6 +24,7 @@ LABELS = {
     "no head": [2, 3, 3, 2, 2, 3, 2, 3],
     "one class": [3, 3, 3, 3],
     "one sample": [2],
+    "soft": [[0.7, 0.3, 0, 0], [0, 0.25, 0.75, 0], [0.1, 0.2, 0.3, 0.4], [1, 0, 0, 0], [0, 0, 0, 1], [0.5, 0, 0, 0.5]],
 }
 
 
@@ -74,6 +75,7 @@ def problem(model: str = "plain", labels: str = "mixed", progress: float = 0.0, 
     torch.manual_seed(0)
     net = MODELS[model]().double()
     y = torch.tensor(LABELS[labels])
+    y = y.double() if y.ndim == 2 else y
     return Problem(net, torch.randn(len(y), 6, dtype=torch.float64), y, list(counts), TAIL_THRESHOLD, progress)
 
 
