@@ -190,7 +190,16 @@ OF_IMAGES = (
         "crop_padding",
         "flip",
     ),
-    *("color_jitter", "cutout", "randaugment", "randaugment_magnitude", "check_images", "on_bad_image"),
+    *(
+        "color_jitter",
+        "cutout",
+        "randaugment",
+        "randaugment_magnitude",
+        "mixup_alpha",
+        "cutmix_alpha",
+        "check_images",
+        "on_bad_image",
+    ),
 )
 OF_TEXTS = ("text_column", "max_length", "load_in_4bit")
 
