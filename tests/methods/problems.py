@@ -74,8 +74,8 @@ MODELS = {"plain": plain, "batch norm": batch_norm, "frozen": frozen, "tied": Ti
 def problem(model: str = "plain", labels: str = "mixed", progress: float = 0.0, counts: list[int] = COUNTS) -> Problem:
     torch.manual_seed(0)
     net = MODELS[model]().double()
-    y = torch.tensor(LABELS[labels])
-    y = y.double() if y.ndim == 2 else y
+    soft = isinstance(LABELS[labels][0], list)
+    y = torch.tensor(LABELS[labels], dtype=torch.float64 if soft else None)  # from float32 a row would not add up to 1
     return Problem(net, torch.randn(len(y), 6, dtype=torch.float64), y, list(counts), TAIL_THRESHOLD, progress)
 
 

@@ -171,6 +171,63 @@ def gradient_norm(problem: Problem, rho: float, alpha: float) -> Gradient:
     return combine((1 - alpha, sgd(problem)), (alpha, sam(problem, rho)))
 
 
+def wsam(problem: Problem, rho: float, gamma: float) -> Gradient:
+    """Yue et al. 2023: L + gamma/(1 - gamma) (L_SAM - L)."""
+    weight = gamma / (1 - gamma)
+    g = sgd(problem)
+    return combine((1.0, g), (weight, combine((1.0, sam(problem, rho)), (-1.0, g))))
+
+
+def momentum_focal_sam(problem: Problem, rho: float, gamma: float, momentum: float, plain: str = "exact") -> Gradient:
+    """One pass, at w + rho unit(m) with m = sum of momentum^k times the focal gradients of the steps before."""
+
+    def focal(c: int) -> float:
+        return (1 - problem.prior[c]) ** gamma
+
+    past = problem.memory.setdefault("focal", [])
+    eps = None
+    if past:
+        eps = combine((rho, unit(combine(*((momentum**k, g) for k, g in enumerate(reversed(past)))))))
+    g_focal = G(problem, focal, eps)
+    past.append(g_focal)
+    if plain == "reuse":
+        mean = sum(pi * focal(y) for y, pi in enumerate(problem.prior))
+        return combine((1 / mean, g_focal))
+    return G(problem, one, eps)
+
+
+def gsa(problem: Problem, scale: float, groups: int, perturbation: str = "group") -> Gradient:
+    """Chen et al. 2026 (GSA): each group's ascent without its projection on the whole gradient; CC-SAM's radius."""
+    order = sorted(range(len(problem.counts)), key=lambda c: -problem.counts[c])
+    parts, start = [], 0
+    for k in range(min(groups, len(order))):  # of nearly equal size, larger ones first
+        size = len(order) // min(groups, len(order)) + (k < len(order) % min(groups, len(order)))
+        parts.append(order[start : start + size])
+        start += size
+    w = [p.detach() for p in problem.model.parameters() if p.requires_grad]
+    d, length = sum(p.numel() for p in w), sum(float((p**2).sum()) for p in w) ** 0.5
+    u = unit(sgd(problem))
+    total, mean = None, None
+    for part in parts:
+
+        def own(label: int, part: list[int] = part) -> float:
+            return 1.0 if label in part else 0.0
+
+        members = sum(count for c, count in problem.members.items() if c in part)
+        if members == 0:
+            continue
+        g_k = combine((len(problem.y) / members, G(problem, own)))
+        r = combine((1.0, g_k), (-dot(g_k, u), u))
+        n_k = sum(problem.counts[c] for c in part)
+        rho = (length / (2 * norm(r) + TINY)) ** 0.5 * (d * max(n_k - 1, 1)) ** -0.25
+        eps = combine((0.0, r)) if norm(r) <= 1e-4 * norm(g_k) else combine((scale * d**0.5 * rho, unit(r)))
+        term = G(problem, own, eps)
+        total = term if total is None else combine((1.0, total), (1.0, term))
+        weighted = combine((members / len(problem.y), eps))
+        mean = weighted if mean is None else combine((1.0, mean), (1.0, weighted))
+    return total if perturbation == "group" else G(problem, one, mean)
+
+
 def dot(a: Gradient, b: Gradient) -> float:
     return float(sum((x * y).sum() for x, y in zip(a, b) if x is not None))
 
