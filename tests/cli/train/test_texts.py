@@ -107,7 +107,7 @@ def test_card_report_export_and_sharpness(trained, tmp_path, capsys):
     before, after = (pipeline("text-classification", model=str(place)) for place in (trained.path, tmp_path / "whole"))
     assert before("gold rose") == after("gold rose")
     sharpness(
-        [str(trained.path), "--output_dir", str(tmp_path / "sharpness"), "--lanczos_steps", "2", "--max_samples", "2"]
+        [str(trained.path), "--output", str(tmp_path / "sharpness"), "--lanczos_steps", "2", "--max_samples", "2"]
     )
     assert (tmp_path / "sharpness" / "sharpness.json").is_file()
 
