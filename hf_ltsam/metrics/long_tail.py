@@ -278,7 +278,8 @@ def average_precisions(scored: Sequence[tuple[Any, Any]]) -> Floats:
     evidence = np.concatenate([_log_sums(values) for values in logits])  # (N,)
     precisions = np.full(logits[0].shape[1], np.nan)
     soft = labels.ndim == 2
-    for c in [] if np.isnan(evidence).any() else labels.any(axis=0).nonzero()[0] if soft else np.unique(labels):
+    present = np.flatnonzero(labels.sum(axis=0)) if soft else np.unique(labels)
+    for c in [] if np.isnan(evidence).any() else present:
         scores = np.exp(np.concatenate([values[:, c] for values in logits]).astype(np.float64) - evidence)
         if soft:  # each sample counts as one of the class by its share, and as one of the others by the rest
             weights = np.concatenate([labels[:, c], 1 - labels[:, c]])
