@@ -41,6 +41,7 @@ from hf_ltsam.training.refusals.settings import (
     check_stream,
     check_types,
 )
+from hf_ltsam.training.run_saving import SavedRuns
 from hf_ltsam.training.skipped_steps import MethodMemory, SkippedSteps
 from hf_ltsam.training.step import Moment, TrainingStep, keep_buffers_of_backward_passes
 from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
@@ -59,7 +60,7 @@ from hf_ltsam.training.weight_averaging import WeightAveraging
 logger = logging.get_logger(__name__)
 
 
-class LTSamTrainer(Trials, HubTrainer):
+class LTSamTrainer(Trials, SavedRuns, HubTrainer):
     """`transformers.Trainer` with a method in the place of the gradient.
 
     The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging and evaluation stay what the stock
