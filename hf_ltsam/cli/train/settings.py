@@ -98,6 +98,10 @@ class DataArguments:
             "help": "A name on the Hub, a folder of Parquet files, or a folder of images in train/CLASS/ and test/CLASS/."
         },
     )
+    dataset_config_name: str | None = field(
+        default=None,
+        metadata={"help": "One of the configurations of such a data set, such as r100. None: its default one."},
+    )
     builder: str = field(
         default="auto",
         metadata={

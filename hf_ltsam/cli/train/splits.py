@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from datasets import Dataset, DatasetDict, load_dataset, load_dataset_builder
+from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
@@ -123,6 +123,11 @@ def check_data(arguments: DataArguments) -> None:
         check_choice("builder", arguments.builder, (*(name for name in builders() if name != CIFAR), "auto"))
     check_choice("normalisation", arguments.normalisation, (*CUSTOMARY_NORMALISATION, "auto"))
     profile_named(arguments.profile)
+    if arguments.dataset_config_name is not None and _builder(arguments) != "hub":
+        raise ValueError(
+            f"--dataset_config_name {arguments.dataset_config_name}: images of --builder {_builder(arguments)} have no "
+            "configurations. Leave it out."
+        )
     _check_lists(arguments)
     if arguments.imbalance_ratio is not None:
         check_imbalance_ratio(arguments.imbalance_ratio)
@@ -145,22 +150,32 @@ def _check_lists(arguments: DataArguments) -> None:
 def _from_hub(arguments: DataArguments) -> DatasetDict:
     """Also a local folder of Parquet files, in the Hub's layout."""
     try:
-        _check_names(str(arguments.dataset))
-        return _with_tail(_with_classes(_load(str(arguments.dataset)), arguments), arguments)
+        dataset, configuration = str(arguments.dataset), _configuration(arguments)
+        _check_names(dataset, configuration)
+        return _with_tail(_with_classes(_load(dataset, configuration), arguments), arguments)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"--dataset {arguments.dataset} is neither a folder here nor a data set on the Hub that can be reached."
         ) from error
 
 
-def _load(dataset: str) -> DatasetDict:
-    return DatasetDict({name: with_images(split) for name, split in load_dataset(dataset).items()})
+def _configuration(arguments: DataArguments) -> str | None:
+    name = arguments.dataset_config_name
+    if name is not None and name not in (names := get_dataset_config_names(str(arguments.dataset))):
+        raise ValueError(
+            f"--dataset_config_name: {arguments.dataset} has no configuration {name!r}.{nearest(name, names)}"
+        )
+    return name
 
 
-def _check_names(dataset: str) -> None:
+def _load(dataset: str, configuration: str | None) -> DatasetDict:
+    return DatasetDict({name: with_images(split) for name, split in load_dataset(dataset, configuration).items()})
+
+
+def _check_names(dataset: str, configuration: str | None) -> None:
     """Of Parquet files in a folder, as `datasets` will read them."""
     if Path(dataset).is_dir():
-        files = load_dataset_builder(dataset).config.data_files or {}
+        files = load_dataset_builder(dataset, configuration).config.data_files or {}
         check_parquet_names(file for of_split in files.values() for file in of_split if str(file).endswith(".parquet"))
 
 
