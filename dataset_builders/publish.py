@@ -20,7 +20,7 @@ from hf_ltsam.runs.card.card import FIGURE
 from hf_ltsam.runs.card.citations import bibtex
 from hf_ltsam.runs.card.metadata import METRICS
 from hf_ltsam.runs.card.tables import groups_table, markdown
-from hf_ltsam.runs.class_curve import curve_png
+from hf_ltsam.runs.class_frequencies import curve_png, describe_groups
 from hf_ltsam.runs.escaping import markdown_text
 from hf_ltsam.runs.hub import Upload, in_words, send
 
@@ -185,11 +185,10 @@ def leaderboard(draws: Sequence[Draw]) -> str:
         draws: the default configuration first. Its tasks have plain names too (accuracy beside r100_accuracy).
     """
     first = draws[0]
-    low, high = first.statistics.few_below, first.statistics.many_above
     description = (
         f"Image classification after training on a long-tailed split ({'; '.join(map(_in_short, draws))}); accuracy in "
-        "percent on the balanced test split after the last epoch, over all images and by training images of the class: "
-        f"many above {high}, medium {low} to {high}, few below {low}."
+        "percent on the balanced test split after the last epoch, over all images and by group. "
+        + describe_groups(first.statistics)
     )
     tasks = [{"id": task, "config": first.configuration, "split": "test"} for task in _tasks(first)]
     for draw in draws:

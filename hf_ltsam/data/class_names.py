@@ -73,10 +73,8 @@ def compare_names(first: Sequence[str], second: Sequence[str], whose: tuple[str,
     """
     c = contradiction(first, second)
     if c is not None:
-        there = repr(first[c]) if c < len(first) else "no class"
         raise ValueError(
-            f"Class names contradict each other: class {c} is {there} in {whose[0]} and {second[c]!r} in {whose[1]}. "
-            f"Labels of one would count as other classes in the other. {way_out}"
+            f"{_difference(c, first, second, whose)} Labels of one would count as other classes in the other. {way_out}"
         )
     spelling = comparable(first, second)
     shared = spelling is None or set(map(spelling, first)) & set(map(spelling, second))
@@ -123,11 +121,15 @@ def check_parquet_names(files: Iterable[str | Path]) -> None:
             earlier, before = first.setdefault(column, (file, names))
             c = contradiction(before, names)
             if c is not None:
-                there = repr(before[c]) if c < len(before) else "no class"
-                raise ValueError(
-                    f"Class names contradict each other: class {c} of the column {column!r} is {there} in {earlier} and "
-                    f"{names[c]!r} in {file}. Write both files with the names in one order."
-                )
+                difference = _difference(c, before, names, (earlier, file), f" of the column {column!r}")
+                raise ValueError(f"{difference} Write both files with the names in one order.")
+
+
+def _difference(c: int, first: Sequence[str], second: Sequence[str], whose: Sequence[object], where: str = "") -> str:
+    there = repr(first[c]) if c < len(first) else "no class"
+    return (
+        f"Class names contradict each other: class {c}{where} is {there} in {whose[0]} and {second[c]!r} in {whose[1]}."
+    )
 
 
 def some(names: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.metrics.decisions import Decisions, parts_of
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.logits import logits_of
+from hf_ltsam.training.loaders import replaced
 from hf_ltsam.training.objective import LabelledBatches
 
 logger = logging.get_logger(__name__)
@@ -147,11 +148,8 @@ def decisions_alone(trainer: Trainer, wanted: bool = True) -> Iterator[None]:
     A `preprocess_logits_for_metrics` of the user's stays in its place.
     """
     given = trainer.preprocess_logits_for_metrics
-    trainer.preprocess_logits_for_metrics = decisions_of_batch if wanted and given is None else given
-    try:
+    with replaced(trainer, preprocess_logits_for_metrics=decisions_of_batch if wanted and given is None else given):
         yield
-    finally:
-        trainer.preprocess_logits_for_metrics = given
 
 
 def keeps_logits(trainer: Trainer) -> bool:

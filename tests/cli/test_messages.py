@@ -152,6 +152,8 @@ WRONG_SETTINGS = [  # more than one layer deep: words after --dataset images, an
     ("--method imbsam", "ImbSAM splits head from tail: set --tail_threshold (classes"),
     ("--depth 7", "--depth must be 6n + 2"),
     ("--spectral_norm conv1 --spectral_norm_iterations 0", "--spectral_norm_iterations must be a whole number"),
+    ("--train_only classifier.* --model x/y --adapter lora", "--train_only classifier.* and --adapter lora: both say"),
+    ("--train_only clasifier.weight", "--train_only clasifier.weight matches no weight of CifarResNet"),
     ("--optim lomo", "--optim lomo does not go with"),
     ("--reweighting nope", "--reweighting does not know 'nope'."),
     ("--swa_interval 3", "--swa_interval 3 says how weights are averaged, but not from when on: set --swa_start"),

@@ -6,12 +6,10 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import DynamoBackend
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.model_names import OURS, check_model
@@ -30,11 +28,6 @@ from hf_ltsam.training.checkpoint_folders import check_complete, checkpoint_fold
 from hf_ltsam.training.folder_lock import folder_lock
 from hf_ltsam.training.refusals.settings import check_arguments
 
-LOGGERS = {  # --report_to -> its package
-    "azure_ml": "azureml-sdk", "clearml": "clearml", "codecarbon": "codecarbon", "comet_ml": "comet_ml",
-    "dagshub": "dagshub", "dvclive": "dvclive", "mlflow": "mlflow", "neptune": "neptune", "swanlab": "swanlab",
-    "tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb",
-}  # fmt: skip
 ANY_COUNT = Domain("a whole number of at least 0", lambda x: x >= 0 and float(x).is_integer())
 SEED = Domain("a whole number from 0 to 2^32 - 1", lambda x: 0 <= x < 2**32 and float(x).is_integer())
 DOMAINS = {  # of numbers that transformers takes as they come
@@ -73,7 +66,6 @@ def check(run: Run) -> None:
             "torch_compile_backend", config.torch_compile_backend.lower(), [b.value.lower() for b in DynamoBackend]
         )
     _check_optimizer(config.optim_args)
-    _check_loggers(config.report_to)
     check_test_time(run.data.test_time)
     _check_numbers(run)
     _check_memory(config, run.data.image_size)
@@ -134,15 +126,6 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _check_loggers(names: Sequence[str]) -> None:
-    """Refuse loggers whose packages are missing; the Trainer would, after data are loaded."""
-    available = get_available_reporting_integrations()
-    for name in names:
-        check_choice("report_to", name, (*INTEGRATION_TO_CALLBACK, "all", "none"))
-        if name not in available and name in LOGGERS:
-            raise ValueError(f"--report_to {name} needs a package that is not installed: pip install {LOGGERS[name]}.")
-
-
 def _check_augmentation(run: Run) -> None:
     if run.data.cutout < 0:
         raise ValueError(f"--cutout must be a side in pixels, or 0 for none, got {run.data.cutout}.")
@@ -169,6 +152,11 @@ def _check_model(run: Run) -> None:
         from hf_ltsam.adapters.factory import adapter_names
 
         check_choice("adapter", model.adapter, adapter_names())
+        if model.train_only is not None:
+            raise ValueError(
+                f"--train_only {' '.join(model.train_only)} and --adapter {model.adapter}: both say what is trained. Leave "
+                "one out."
+            )
     elif model.adapter_args:
         raise ValueError(f"--adapter_args {model.adapter_args} without --adapter: name the adapter that they are for.")
     if name == OURS:

@@ -71,6 +71,13 @@ class ModelArguments:
     adapter_args: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"r\": 8}'."}
     )
+    train_only: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Weights that are trained, by name, * for any text, the rest frozen: classifier.* "
+            "'bert.encoder.layer.[45].*'. None: all that `adapter` leaves."
+        },
+    )
     spectral_norm: list[str] | None = field(
         default=None,
         metadata={
@@ -142,6 +149,13 @@ class DataArguments:
     split_seed: int = field(default=0, metadata={"help": "Seed of that draw; 0 is the published one."})
     many_above: int = field(default=100, metadata={"help": "Classes with more training images are reported as many."})
     few_below: int = field(default=20, metadata={"help": "Classes with fewer training images are reported as few."})
+    group_sizes: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Numbers of classes that are reported as many, medium and few, in order of frequency, in the place of "
+            "both bounds: 36 35 29. They sum to the number of classes."
+        },
+    )
     image_size: int | None = field(
         default=None,
         metadata={"help": "Side in pixels. None: what the model asks for; cifar_resnet takes images as they are."},

@@ -31,6 +31,7 @@ from hf_ltsam.data.decoding import encoded_images
 from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.models.class_vectors import FROM_IMAGES, start_from_images
+from hf_ltsam.models.partial_training import train_only
 from hf_ltsam.models.spectral_norm import normalise_spectrally
 from hf_ltsam.runs.files import is_of_the_disk, not_written
 from hf_ltsam.runs.folder import RunFolder
@@ -81,6 +82,8 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     check_split(config.update_rule, statistics)
     show_bar = config.local_process_index == 0 and not config.disable_tqdm
     model = build_model(run.model, splits.class_names, run.data.num_channels, config.device, show_bar)
+    if run.model.train_only is not None:
+        train_only(model, run.model.train_only)
     normalise_spectrally(model, run.model.spectral_norm or [], run.model.spectral_norm_iterations)
     check_head(config.sample_loss, model)  # before images are decoded
     check_features(config.sample_loss, model, statistics.num_classes, config.torch_compile)
