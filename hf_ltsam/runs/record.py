@@ -30,9 +30,11 @@ class RunRecord:
         loss: likewise.
         class_statistics: of the training set, as `ClassStatistics.to_dict` gives them.
         results: split -> {"overall", "balanced", "groups": {"many", "medium", "few"}, "per_class": [C numbers or
-            null], "ece", "samples"}, as `split_results` gives them. Accuracies are fractions in [0, 1].
+            null], "ece", "samples"}, and in newer runs "worst", "macro_precision", "macro_f1", "top5", "macro_auprc" and of
+            every class "precision", "f1" and "auprc", as `split_results` gives them. Fractions in [0, 1].
         reweighting: `{"scheme": ..., "start": ...}`.
         sampling: which training images an epoch showed, as in `LTSamConfig`.
+        mixing: `{"mixup_alpha": ..., "cutmix_alpha": ...}`, those that are not 0.
         second_stage: `{"name", "args", "title", "source", "citations", "first_stage": {"folder", "method", "loss",
             "weights_sha256"}}` of a run that started from another one and changed its classifier alone, and whatever the
             stage chose (`tau`); else empty.
@@ -56,6 +58,7 @@ class RunRecord:
     results: dict[str, dict[str, Any]]
     reweighting: dict[str, Any] = field(default_factory=dict)
     sampling: str = "uniform"
+    mixing: dict[str, float] = field(default_factory=dict)
     second_stage: dict[str, Any] = field(default_factory=dict)
     weight_averaging: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
@@ -101,20 +104,24 @@ def hub_name(name: str | None) -> str | None:
     return name if _HUB_NAME.fullmatch(name) and not Path(name).exists() else None
 
 
-def split_results(outputs: Any, labels: Any, statistics: ClassStatistics) -> dict[str, Any]:
-    """One entry of `RunRecord.results`, from logits (N, C), or what is kept of them (`Decisions`), and labels (N,)."""
-    counts = LongTailCounts(statistics)
+def split_results(
+    outputs: Any, labels: Any, statistics: ClassStatistics | None, num_classes: int = 0
+) -> dict[str, Any]:
+    """One entry of `RunRecord.results`.
+
+    Args:
+        outputs: logits (N, C), or what is kept of them (`Decisions`).
+        labels: true classes (N,).
+        statistics: of the training set; None: there are no groups, and `num_classes` is C.
+    """
+    counts = LongTailCounts(num_classes if statistics is None else statistics.num_classes)
     counts.add(outputs, labels)
-    metrics = counts.metrics
-    groups = {name: metrics[name] for name in statistics.groups if name in metrics}
+    metrics, names = counts.metrics(statistics), () if statistics is None else statistics.groups
+    groups = {name: metrics.pop(name) for name in names if name in metrics}
+    of_classes = counts.of_classes
     return {
-        "overall": metrics["overall"],
-        "balanced": metrics["balanced"],
-        "groups": groups,
-        "per_class": counts.per_class.tolist(),
-        "ece": metrics["ece"],
-        "samples": len(labels),
-    }
+        "ece": None, **metrics, "groups": groups, "per_class": of_classes.pop("recall"), **of_classes, "samples": len(labels)
+    }  # fmt: skip
 
 
 def chance_level(num_classes: int) -> float:

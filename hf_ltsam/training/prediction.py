@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -15,10 +14,10 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, require
-from hf_ltsam.metrics.decisions import Decisions
+from hf_ltsam.metrics.long_tail import TOP
 from hf_ltsam.models.logits import averaged_logits
 
-# Two leading logits closer than this share of the largest are a tie within rounding. In float32 the same image's logits
+# Leading logits closer than this share of the largest are a tie within rounding. In float32 the same image's logits
 # differ between batch sizes by some 1e-6 of the largest, so the margin is wide; what falls into it is computed alone.
 TIE = 1e-4
 
@@ -31,14 +30,14 @@ class Views(Protocol):
     def __getitem__(self, index: int) -> Tensor: ...
 
 
-def predict_classes(
+def predict_logits(
     model: nn.Module, images: Views, batch_size: int = 64, num_workers: int = 0, progress: str | None = None
 ) -> Tensor:
-    """The class of every image (N,), int64 on the CPU, in every process; -1 where a logit is NaN.
+    """The logits of every image, means over its views (N, C), float32 on the CPU, in every process.
 
     Each process of `accelerate launch` takes whole batches, in turn, so no image is seen twice and none is made up to
     fill a batch: with one batch size the logits are the same bits for any number of processes. Between batch sizes
-    logits differ in their last bits; an image whose two leading logits are that close is predicted alone, which is the
+    logits differ in their last bits; an image whose leading logits are that close is predicted alone, which is the
     same computation whatever the batch was. On an accelerator float32 is float32 (no TF32) and kernels deterministic.
 
     Args:
@@ -49,48 +48,18 @@ def predict_classes(
         progress: title of a progress bar; None: no bar.
     """
     device = next((weights.device for weights in model.parameters()), torch.device("cpu"))
-    predicted = torch.zeros(len(images), dtype=torch.long, device=device)
-    return _filled(model, predicted, partial(_classes, model), images, batch_size, num_workers, progress)
-
-
-def predict_decisions(
-    model: nn.Module, images: Views, batch_size: int = 64, num_workers: int = 0, progress: str | None = None
-) -> Decisions:
-    """What is kept of the logits of every image, means over its views, in every process.
-
-    Batches, precision and arguments as in `predict_classes`.
-    """
-
-    def columns(views: Tensor) -> Tensor:
-        decisions = Decisions.of(averaged_logits(model, views))
-        return torch.stack([torch.from_numpy(column).double() for column in decisions.columns], dim=1)
-
-    device = next((weights.device for weights in model.parameters()), torch.device("cpu"))
-    # MPS has no float64, nor several processes
-    kept = torch.zeros(len(images), 3, dtype=torch.float64, device="cpu" if device.type == "mps" else device)
-    predicted, probable, confidence = _filled(model, kept, columns, images, batch_size, num_workers, progress).unbind(1)
-    return Decisions(predicted.long().numpy(), probable.long().numpy(), confidence.numpy())
-
-
-def _filled(
-    model: nn.Module,
-    values: Tensor,
-    of_views: Callable[[Tensor], Tensor],
-    images: Views,
-    batch_size: int,
-    num_workers: int,
-    progress: str | None,
-) -> Tensor:
-    """Zeros (N, ...), filled with what is made of every image's views on the device of the model."""
-    device = next((weights.device for weights in model.parameters()), values.device)
     require(COUNT, "prediction", batch_size=batch_size)
     require(NON_NEGATIVE, "prediction", num_workers=num_workers)
     state = PartialState()
     batches = torch.arange(len(images)).split(batch_size)[state.process_index :: state.num_processes]
     bar = tqdm(batches, desc=progress, unit="batch", leave=False, disable=None if progress else True)
     with torch.no_grad(), full_precision():
+        num_classes = averaged_logits(model, images[0][None].to(device)).shape[1] if state.num_processes > 1 else 0
+        values = torch.zeros(len(images), num_classes, device=device)
         for rows, views in zip(bar, _load(images, batches, num_workers)):
-            values[rows.to(values.device)] = of_views(views.to(device)).to(values.device, values.dtype)
+            logits = _logits(model, views.to(device)).float()
+            values = values if values.shape[1] else values.new_zeros(len(images), logits.shape[1])
+            values[rows.to(device)] = logits
     if state.num_processes > 1:  # every row was written by one process, the others hold zeros
         values = reduce(values, reduction="sum")
     return values.cpu()
@@ -113,16 +82,18 @@ def _load(images: Views, batches: Sequence[Tensor], num_workers: int) -> Any:
     return DataLoader(images, batch_sampler=[rows.tolist() for rows in batches], num_workers=workers)  # type: ignore[arg-type]
 
 
-def _classes(model: nn.Module, views: Tensor) -> Tensor:
-    """Predicted classes (n,) of views (n, V, channels, height, width)."""
+def _logits(model: nn.Module, views: Tensor) -> Tensor:
+    """Logits (n, C) of views (n, V, channels, height, width)."""
     logits = averaged_logits(model, views)
-    alone = [averaged_logits(model, views[row : row + 1])[0] for row in near_ties(logits).nonzero()[:, 0].tolist()]
-    if alone:
-        logits[near_ties(logits)] = torch.stack(alone)
-    return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
+    rows = near_ties(logits).nonzero()[:, 0]
+    for row in rows.tolist():
+        logits[row] = averaged_logits(model, views[row : row + 1])[0]
+    return logits
 
 
 def near_ties(logits: Tensor) -> Tensor:
-    """Whether the two leading logits of a row (n, C) may change places by rounding (n,)."""
-    first, second = logits.topk(2, dim=1).values.unbind(dim=1)
-    return first - second <= TIE * logits.abs().amax(dim=1)
+    """Whether rounding may change the leading class of a row (n, C), or which classes are the leading five (n,)."""
+    leading = logits.topk(min(TOP + 1, logits.shape[1]), dim=1).values
+    gaps = leading[:, :-1] - leading[:, 1:]  # between neighbours
+    decisive = gaps[:, [0, TOP - 1]] if logits.shape[1] > 2 * TOP else gaps[:, :1]
+    return (decisive <= TIE * logits.abs().amax(dim=1, keepdim=True)).any(dim=1)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.utils import logging
 
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.mixing import Mixture
 from hf_ltsam.landscape.batches import JointBatch, MicroBatch, in_groups
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.reduction import average_gradients, broadcast_buffers, joint_batch
@@ -99,6 +101,7 @@ class TrainingStep(TrainerCallback):
         self._shortcuts: Shortcuts | None = None
         self._tried_with: Loss | FeatureLoss | None = None  # the loss that the shortcuts were tried with
         self._loss_scale = 1.0
+        self._position = 0  # of the micro-batch in its step
         self._waiting: list[MicroBatch] = []  # for the last one of a step with one perturbation
 
     @property
@@ -120,9 +123,11 @@ class TrainingStep(TrainerCallback):
 
     def __call__(self, batch: MicroBatch, objective: Objective, moment: Moment) -> Tensor:
         """Add the vector to `.grad` as soon as its samples are there; the loss as the stock Trainer counts it."""
-        if self._skipped.begin(moment.model):
+        first = self._skipped.begin(moment.model)
+        self._position = 0 if first else self._position + 1
+        if first:
             self._loss_scale = self._scale_of_this_step()
-        self._waiting.append(batch)
+        self._waiting.append(self._mixed(batch, objective.statistics, moment.step))
         if self._once_per_step and not self._accelerator.sync_gradients:
             return torch.zeros((), device=batch.labels.device)
         batches, self._waiting = self._waiting, []
@@ -136,6 +141,16 @@ class TrainingStep(TrainerCallback):
         if every is not None and moment.step % every == 0:
             clear_device_cache()
         return loss / parts
+
+    def _mixed(self, batch: MicroBatch, statistics: ClassStatistics, step: int) -> MicroBatch:
+        """The micro-batch with its images mixed, where the settings ask for that."""
+        if not self._args.mixing:
+            return batch
+        # its number over processes and accumulation: 1 x 4 or 4 x 1 micro-batches of a step are mixed alike
+        number = step * self._args.gradient_accumulation_steps + self._position
+        number = number * self._accelerator.num_processes + self._accelerator.process_index
+        mixture = Mixture.drawn(self._args, self._args.seed, number, len(batch))
+        return MicroBatch(*mixture.of(batch.inputs, batch.labels, statistics.num_classes))
 
     def _add_gradient(
         self, batches: list[MicroBatch], objective: Objective, moment: Moment, weights: TrainableWeights, parts: int
@@ -181,7 +196,7 @@ class TrainingStep(TrainerCallback):
         """What a step tells besides its perturbed passes."""
         self._telemetry.losses(landscape.first_losses, landscape.labels)
         if (step + 1) % GRADIENTS_EVERY == 0 and not landscape.was_dealt_out:
-            tail = ClassGroups(objective.statistics).head_or_tail(labels).double()
+            tail = ClassGroups(objective.statistics).tail(labels)
             self._telemetry.gradient_norms(landscape.gradient(1 - tail).norm(), landscape.gradient(tail).norm())
 
     def _finish(self, moment: Moment, weights: TrainableWeights) -> None:
@@ -236,7 +251,7 @@ class AscentGroup:
 
     Args:
         batches: of this process.
-        labels: of all its samples (n,), on the host; of all processes where they share the perturbation.
+        labels: of all its samples, (n,) or soft (n, C), on the host; of all processes where they share the perturbation.
         joint: where this process's samples are among those of all processes; None: it perturbs on its own.
         share: of the samples that the training step is given.
     """

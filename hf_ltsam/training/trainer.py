@@ -26,7 +26,7 @@ from hf_ltsam.models.trained_weights import check_optimizer_of
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, save_identity
 from hf_ltsam.training.config import STANDS_STILL, LTSamConfig
-from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_alone, keeps_logits
+from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_alone, keeps_logits, renewed
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
 from hf_ltsam.training.objective import LabelledBatches, Objective, by_name_or_object
@@ -172,7 +172,7 @@ class LTSamTrainer(Trials, HubTrainer):
             return
         self.class_statistics = self.training_set.statistics
         if isinstance(metrics, LongTailMetrics | None) and getattr(metrics, "statistics", None) is statistics:
-            self.compute_metrics = LongTailMetrics(require_statistics(self.class_statistics))
+            self.compute_metrics = renewed(metrics, require_statistics(self.class_statistics))
         self._check_problem(self.eval_dataset)
 
     def make_loaders(self) -> ImageLoaders:
@@ -235,7 +235,7 @@ class LTSamTrainer(Trials, HubTrainer):
     def training_objective(self) -> Objective:
         """What is minimised, and by which update rule."""
         statistics = require_statistics(self.class_statistics)
-        return Objective(self.method, self.loss, self.args.loss_start, self.reweighting, statistics)
+        return Objective(self.method, self.loss, self.args.loss_start, self.reweighting, statistics, self.args.mixing)
 
     @property
     def averaging(self) -> WeightAveraging | None:

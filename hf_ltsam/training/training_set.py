@@ -19,6 +19,7 @@ from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_train
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with_labels
+from hf_ltsam.data.soft_labels import class_sums, present_classes
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
 from hf_ltsam.training.config import LTSamConfig
@@ -262,7 +263,7 @@ class LabelWatch(TrainerCallback):
         self._seen: Tensor | None = None  # labels of each class (C,); None: nothing is watched
 
     def add(self, labels: Tensor) -> None:
-        """The labels (n,) of a micro-batch of this process, inside the class range."""
+        """The labels of a micro-batch of this process, inside the class range."""
         if self._seen is not None:
             self._waiting.append(labels)
             if len(self._waiting) == _WAITING:
@@ -272,7 +273,7 @@ class LabelWatch(TrainerCallback):
         statistics, self._waiting = self._statistics(), []
         by_class = args.sampling != UNIFORM or isinstance(self._dataset(), ClassSampledStream)
         watched = statistics is not None and (state.epoch or 0) < 1 and not by_class
-        self._seen = torch.zeros(statistics.num_classes, dtype=torch.long) if statistics and watched else None
+        self._seen = torch.zeros(statistics.num_classes, dtype=torch.float64) if statistics and watched else None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         by_length = args.train_sampling_strategy not in ("random", "sequential")  # which may tell of the class
@@ -284,7 +285,7 @@ class LabelWatch(TrainerCallback):
         self._seen = None
 
     def _count(self, seen: Tensor) -> None:
-        seen += torch.bincount(torch.cat(self._waiting).cpu(), minlength=len(seen))
+        seen += class_sums(torch.cat(self._waiting).cpu(), len(seen))
         self._waiting = []
 
     def _compare(self) -> None:
@@ -346,4 +347,4 @@ def samples_in_words(
         first = round(((state.epoch or 0) - epoch) * len(loader)) + before
         indices = indices_of_batches(loader, epoch, first, len(batches))
     named = named_with_labels(indices, training_labels, labels)
-    return named or f"a batch of the classes {sorted(set(labels.tolist()))}"
+    return named or f"a batch of the classes {present_classes(labels)}"

@@ -23,9 +23,11 @@ from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.data.preprocessing import check_test_time
 from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, require
 from hf_ltsam.metrics.corruption import ALEXNET, SEVERITIES, Baseline, corruption_summary
+from hf_ltsam.runs.predictions import DECIMALS
+from hf_ltsam.runs.record import split_results
 from hf_ltsam.runs.shift.checkpoint import Checkpoint
-from hf_ltsam.runs.shift.results import Cell, Results, measured
-from hf_ltsam.training.prediction import predict_classes
+from hf_ltsam.runs.shift.results import Cell, Results
+from hf_ltsam.training.prediction import predict_logits
 
 WORTH_WORKERS = 2000  # images: below that, starting processes takes longer than it saves
 
@@ -86,6 +88,11 @@ def evaluate(
         results.summarise(test_set.name, summary_of(test_set.name, settings, results, baseline))
 
 
+def without_classes(result: dict[str, Any]) -> dict[str, Any]:
+    """A result without its lists of one number for each class."""
+    return {name: value for name, value in result.items() if not isinstance(value, list)}
+
+
 def identity_of(test_set: TestSet, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
     """The settings that a result follows from, beside the checkpoint."""
     made = {"seed": settings.seed} if test_set.corruptions == "made" else {}
@@ -116,10 +123,11 @@ def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: Eva
     images = _images(checkpoint, test_set, dataset, rows.tolist(), cell, settings)
     workers = _workers(len(images)) if settings.num_workers is None else settings.num_workers
     title = " ".join(map(str, (test_set.name, *(cell or ())))) if PartialState().is_main_process else None
-    predictions = predict_classes(checkpoint.model, images, settings.batch_size, workers, title)
-    result = measured(predictions, true, checkpoint.num_classes, checkpoint.statistics)
+    logits = predict_logits(checkpoint.model, images, settings.batch_size, workers, title)
+    result = split_results(logits, true, checkpoint.statistics, checkpoint.num_classes)
+    result["ece"] = round(result["ece"], DECIMALS)  # beyond that it depends on the size of the batches
     if cell is not None:
-        del result["per_class"]  # 75 times 1,000 numbers
+        result = without_classes(result)  # 75 times 1,000 numbers
     return {
         **result,
         "labels_sha256": label_fingerprint(labels),

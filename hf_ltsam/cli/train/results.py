@@ -55,6 +55,7 @@ def record_of(
         results={"test": split_results(test.predictions, test.label_ids, statistics)},
         reweighting={"scheme": run.config.reweighting, "start": run.config.reweighting_start},
         sampling=run.config.sampling,
+        mixing=run.config.mixing,
         second_stage=dict(second_stage or {}),
         weight_averaging=trainer.averaging.settings if trainer.averaging else {},
         model=asdict(run.model),

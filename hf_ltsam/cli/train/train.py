@@ -39,7 +39,7 @@ from hf_ltsam.runs.predictions import predictions_of
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_checkpoint
 from hf_ltsam.training.evaluation import decisions_alone
-from hf_ltsam.training.prediction import predict_decisions
+from hf_ltsam.training.prediction import predict_logits
 from hf_ltsam.training.refusals.problem import check_head, check_split
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
@@ -167,7 +167,7 @@ def _end_told(config: LTSamConfig) -> Iterator[None]:
 
 
 def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionOutput:
-    """Labels of the test images and `Decisions.columns`: of their logits, which are not kept, because nothing reads them.
+    """Labels of the test images and their logits, or `decisions_of_batch` of them.
 
     Logits are means over each image's views, where `--test_time` asks for them.
     """
@@ -178,14 +178,14 @@ def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionO
     encoded = encoded_images(splits.test, run.data.image_column)
     config = run.config
     model = trainer.put_into_model() if isinstance(trainer, SecondStageTrainer) else trainer.model
-    decisions = predict_decisions(
+    logits = predict_logits(
         model.eval(),
         TestImages(encoded, range(len(splits.test)), see, run.data.test_time),
         config.per_device_eval_batch_size,
         config.dataloader_num_workers,
         None if config.disable_tqdm else f"test, {run.data.test_time}",
     )
-    return PredictionOutput(decisions.columns, splits.test_labels.numpy(), {})
+    return PredictionOutput(logits.numpy(), splits.test_labels.numpy(), {})
 
 
 def _way_back(config: LTSamConfig) -> str:

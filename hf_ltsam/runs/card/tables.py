@@ -15,6 +15,7 @@ from hf_ltsam.runs.escaping import markdown_code, markdown_text
 from hf_ltsam.runs.record import RunRecord
 
 GROUPS = ("many", "medium", "few")
+SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
 SMALL = 20  # classes: a longer table would not be read
 
 
@@ -46,6 +47,7 @@ def results_table(facts: RunFacts) -> str:
 def _percents(record: RunRecord) -> dict[str, float]:
     result = record.results["test"]
     percents = {name: 100 * value for name, value in accuracies(result).items()}
+    percents |= {title: 100 * result[name] for name, title in SCORES.items() if result.get(name) is not None}
     return percents if result.get("ece") is None else {**percents, "calibration error": 100 * result["ece"]}
 
 
@@ -94,7 +96,20 @@ def hyperparameters_table(facts: RunFacts) -> str:
         rows.append(
             ["class weights", markdown_code(str(scheme), cell=True), f"`start`: {facts.reweighting.get('start')}"]
         )
+    if augmentation := _augmentation(facts.record):
+        rows.append(["augmentation", "", _arguments({"args": augmentation})])
     return markdown(["", "name", "hyper-parameters"], rows) if rows else ""
+
+
+def _augmentation(record: RunRecord | None) -> dict[str, Any]:
+    """What was done to training images beside crops and mirror images, and whether these were left out."""
+    if record is None:
+        return {}
+    data = record.data
+    names = ("color_jitter", "cutout", "randaugment", "random_erasing")
+    magnitude = {"randaugment_magnitude": data["randaugment_magnitude"]} if data.get("randaugment") else {}
+    without = {"flip": False} if data.get("flip") is False else {}
+    return {**without, **{name: data[name] for name in names if data.get(name)}, **magnitude, **record.mixing}
 
 
 def _arguments(described: Mapping[str, Any]) -> str:
