@@ -151,7 +151,7 @@ class LTSamTrainer(Trials, HubTrainer):
         self.class_statistics = self.training_set.statistics
         self._check_problem(eval_dataset)
         if compute_metrics is None and self.class_statistics is not None:
-            self.compute_metrics = LongTailMetrics(self.class_statistics)
+            self.compute_metrics = renewed(None, self.class_statistics, self.loss)
         self._identity: dict[str, Any] | None = None  # of the training; it hashes all labels, so it is made once
         self._make_parts()
 
@@ -172,7 +172,7 @@ class LTSamTrainer(Trials, HubTrainer):
             return
         self.class_statistics = self.training_set.statistics
         if isinstance(metrics, LongTailMetrics | None) and getattr(metrics, "statistics", None) is statistics:
-            self.compute_metrics = renewed(metrics, require_statistics(self.class_statistics))
+            self.compute_metrics = renewed(metrics, require_statistics(self.class_statistics), self.loss)
         self._check_problem(self.eval_dataset)
 
     def make_loaders(self) -> ImageLoaders:
@@ -182,7 +182,7 @@ class LTSamTrainer(Trials, HubTrainer):
     def _make_parts(self) -> None:
         """The parts of the trainer, each given what it needs."""
         self.labelled_batches = LabelledBatches(lambda: self.label_names[0])
-        self.logit_evaluation = Evaluation(self.labelled_batches)
+        self.logit_evaluation = Evaluation(self.labelled_batches, lambda: self.loss)
         self.method_memory = MethodMemory(lambda: self.optimizer)
         self.telemetry = Telemetry(lambda: self.class_statistics)
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, self.args.max_skipped_steps)
