@@ -130,7 +130,8 @@ class LabelledBatches:
             renamed = " (the default collator renames 'label' to 'labels')" if name == "label" else ""
             raise ValueError(
                 f"The batch has no {name!r}, only {sorted(batch)}{renamed}. Name the label column 'labels', or set "
-                "label_names=[...] in LTSamConfig to the name in the batch."
+                "label_names=[...] in LTSamConfig to its name (under remove_unused_columns=True a batch has those columns "
+                "alone that the model takes)."
             )
         inputs = {key: value for key, value in batch.items() if key != name}
         if frozenset(inputs) not in self._accepted:
