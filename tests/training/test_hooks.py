@@ -126,7 +126,7 @@ def test_a_hook_that_would_be_passed_over_is_refused(name, where, tmp_path):
 
 ATTRIBUTES = [
     ("compute_loss_func", print, "loss="),
-    ("label_smoother", print, "label_aware"),
+    ("label_smoother", print, "label_smoothing_factor"),
     ("loss_is_scaled_for_ga", True, "mean"),
 ]
 
@@ -201,7 +201,7 @@ def test_settings_that_change_after_the_trainer_is_made_are_looked_at(tmp_path):
 
 # field of TrainingArguments that is refused where it is set -> as in SETTINGS of test_refusals, or the test that has it
 REFUSED_FIELDS = {
-    "label_smoothing_factor", "auto_find_batch_size", "neftune_noise_alpha", "use_liger_kernel",
+    "use_liger_kernel", "auto_find_batch_size",  # without ascent_size
     "deepspeed",  # test_deepspeed_is_refused_from_the_settings_alone
     "parallelism_config",  # test_what_only_the_launcher_says
 }  # fmt: skip
@@ -234,7 +234,8 @@ HONOURED = {
     "dataloader_drop_last", "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers",
     "dataloader_prefetch_factor", "dataloader_multiprocessing_context", "dataloader_in_order", "remove_unused_columns",
     "label_names", "train_sampling_strategy", "length_column_name", "ddp_backend", "ddp_timeout", "fsdp", "fsdp_config",
-    "debug", "skip_memory_metrics",
+    "debug", "skip_memory_metrics", "neftune_noise_alpha",
+    "label_smoothing_factor",  # by the loss of a sample
 }  # fmt: skip
 OF_THE_TRAINER = {
     "model", "args", "data_collator", "train_dataset", "eval_dataset", "processing_class", "model_init", "compute_metrics",
@@ -408,11 +409,6 @@ class Lookahead(torch.optim.Optimizer):
         self.optimizer.step(closure)
 
 
-class ScheduleFree(torch.optim.SGD):
-    def train(self): ...
-    def eval(self): ...
-
-
 class Lomo(torch.optim.SGD):
     def fused_backward(self, loss, lr): ...
 
@@ -423,7 +419,6 @@ UNFIT = [
     (Raises, "closure"),
     (Asks, "closure"),
     (torch.optim.LBFGS, "closure"),
-    (ScheduleFree, "two places"),
     (Lomo, "inside the backward pass"),
 ]
 
