@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import datasets
 
 LABEL_NAMES = ("label", "labels", "label_ids")  # names that transformers' default collator accepts
+LABEL_WORDS = (*LABEL_NAMES, "class", "target", "category", "species")  # what tables call their labels
 WAY_OUT = "Pass class_statistics=ClassStatistics.from_labels(labels) instead."
 
 
