@@ -139,8 +139,8 @@ def check_weight_hooks(model: nn.Module) -> None:
         if getattr(parameter, "_post_accumulate_grad_hooks", None):
             raise ValueError(
                 f"A hook waits for the accumulated gradient of {name!r} (register_post_accumulate_grad_hook): the passes "
-                "of a method accumulate nothing, so an optimizer in it would never step. Remove it, and pass the optimizer of "
-                "all weights in optimizers=."
+                "of a method accumulate nothing, so an optimizer in it would never step. Remove it, and pass the optimizer "
+                "of all weights in optimizers=."
             )
 
 
