@@ -105,7 +105,7 @@ class TrainingStep(TrainerCallback):
         self._loss_scale = 1.0
         self._position = 0  # of the micro-batch in its step
         self._waiting: list[MicroBatch] = []  # for the last one of a step with one perturbation
-        self._compiled: nn.Module | None = None  # the bare module, where several processes pass through it
+        self._compiled: Any = None  # the bare module, where several processes pass through it
 
     @property
     def _observer(self) -> Telemetry | None:
@@ -200,15 +200,18 @@ class TrainingStep(TrainerCallback):
         return landscape.mean_loss
 
     def _module(self, moment: Moment) -> nn.Module:
-        """What is called. DDP's reduction would be set off by each of several passes: they run on the bare module, compiled
-        where that is asked for, and the result is reduced once."""
+        """What is called; of several processes the bare module, compiled where that is asked for.
+
+        Several passes would each set off DDP's reduction; the result is reduced once.
+        """
         if self._accelerator.num_processes == 1:
             return moment.module
         if not self._args.torch_compile:
             return moment.model
         if self._compiled is None or self._compiled._orig_mod is not moment.model:
             self._compiled = torch.compile(moment.model, **self._accelerator.state.dynamo_plugin.to_kwargs())
-        return self._compiled
+        compiled: nn.Module = self._compiled
+        return compiled
 
     def _observe(self, landscape: LossLandscape, labels: Tensor, objective: Objective, step: int) -> None:
         """What a step tells besides its perturbed passes."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import IterableDataset
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from hf_ltsam.hyperparameters import UNIT_INTERVAL, require
 from hf_ltsam.methods import Method
@@ -50,7 +50,7 @@ def check_types(args: Any, method: Any) -> None:
         )
 
 
-def check_arguments(args: LTSamConfig) -> None:
+def check_arguments(args: TrainingArguments) -> None:
     """Refuse settings that cannot work.
 
     Raises:
