@@ -305,7 +305,10 @@ class LabelWatch(TrainerCallback):
         statistics, self._waiting = self._statistics(), []
         by_class = args.sampling != UNIFORM or isinstance(self._dataset(), ClassSampledStream)
         watched = statistics is not None and (state.epoch or 0) < 1 and not by_class
-        self._seen = torch.zeros(statistics.num_classes, dtype=torch.float64) if statistics and watched else None
+        whole = statistics is not None and statistics.samples is None  # otherwise a sample may have several labels
+        self._seen = (
+            torch.zeros(statistics.num_classes, dtype=torch.float64) if statistics and watched and whole else None
+        )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         by_length = args.train_sampling_strategy not in ("random", "sequential")  # which may tell of the class
