@@ -128,7 +128,7 @@ def test_curvature_is_the_same(runs, capsys):
     root, _, _ = runs
     found = []
     for name in ("line", "python"):
-        words = ["--spectrum", "--iterations", "2", "--probes", "1", "--classes", "0", "--max_samples", "4"]
+        words = ["--lanczos_steps", "4", "--trace_probes", "1", "--classes", "0", "--max_samples", "4"]
         sharpness([str(root / name), "--dataset", str(root / "images"), *words])
         found.append(RunFolder(root / name).sharpness["spectra"])
     assert found[0] and found[0].keys() == found[1].keys()

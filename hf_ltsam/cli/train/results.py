@@ -17,7 +17,7 @@ from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.record import RunRecord, chance_level, shortcomings
-from hf_ltsam.training.run_saving import RunDescription
+from hf_ltsam.training.results.saved_runs import RunDescription
 
 
 def save_recipe(run: Run) -> Path:

@@ -40,7 +40,7 @@ from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.prediction import predict_logits
 from hf_ltsam.training.refusals.problem import check_head, check_split
-from hf_ltsam.training.run_saving import write_run
+from hf_ltsam.training.results.saved_runs import write_run
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
 
