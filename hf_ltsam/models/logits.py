@@ -93,9 +93,8 @@ def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> None:
         )
     if are_soft(labels):
         check_shares(labels, num_classes)
-        return check_num_classes(logits.shape[1], num_classes)
     # On an accelerator this would wait for the device; the label column was checked before the training.
-    if labels.device.type == "cpu" and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+    elif labels.device.type == "cpu" and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(
             f"Labels from {labels.min()} to {labels.max()} are outside the class range 0 to {num_classes - 1}."
         )

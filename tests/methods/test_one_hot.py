@@ -19,7 +19,7 @@ from hf_ltsam.losses.features import classifier_inputs, losses_of
 from hf_ltsam.methods import METHODS, make_method
 from hf_ltsam.models.cosine_classifier import CosineClassifier
 
-FIRST = {name: args for name, args in reversed(TABLE)}  # one row of each method
+FIRST = dict(reversed(TABLE))  # one row of each method
 ROUNDING = 1e-10  # of gradients of length 0.1 to 10 in float64, whose classes are added up in another order
 HEADS = {"linear": lambda: nn.Linear(7, 4), "cosine": lambda: CosineClassifier(7, 4, scale=30.0)}
 
@@ -55,7 +55,10 @@ def vector(given, method, loss, head="linear", shortcuts=True):
 def test_every_method_with_every_loss(method, loss):
     hard, soft = problem(), problem()
     soft.y = F.one_hot(hard.y, 4).double()
-    vectors = [vector(p, make_method(method, **FIRST[method]), make_loss(loss)) for p in (hard, soft)]
+    replayed = loss != "gaussian_clouded"  # whose noise is drawn class by class where one pass serves all classes
+    vectors = [
+        vector(p, make_method(method, **FIRST[method]), make_loss(loss), shortcuts=replayed) for p in (hard, soft)
+    ]
     assert_equal(vectors[1], vectors[0], ROUNDING)
 
 

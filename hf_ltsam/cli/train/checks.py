@@ -17,7 +17,7 @@ from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import check_data
 from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.preprocessing import check_test_time
-from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, Domain, require
+from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, UNIT_INTERVAL, Domain, require
 from hf_ltsam.models.class_vectors import STARTS
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.models.resnet_cifar import HEADS
@@ -129,6 +129,9 @@ def _is_number(text: str) -> bool:
 def _check_augmentation(run: Run) -> None:
     if run.data.cutout < 0:
         raise ValueError(f"--cutout must be a side in pixels, or 0 for none, got {run.data.cutout}.")
+    require(
+        UNIT_INTERVAL, "image_transform", color_jitter=run.data.color_jitter, random_erasing=run.data.random_erasing
+    )
     try:
         operations = run.data.operations
     except ValueError as error:

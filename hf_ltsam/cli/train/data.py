@@ -37,7 +37,7 @@ def prepare(
 ) -> TrainingData:
     """Decode small images at once, larger ones when they are needed.
 
-    Small training images are augmented by crops and flips, larger ones by random resized crops, flips and color_jitter.
+    Small training images are cropped after padding, larger ones by random resized crops; all else that augments is the same.
 
     Args:
         wanted: the format that the model takes; a size or normalisation in the settings comes first.
@@ -65,11 +65,6 @@ def prepare(
 
 
 def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed: int, progress: bool) -> TrainingData:
-    if arguments.color_jitter:
-        raise ValueError(
-            f"--color_jitter {arguments.color_jitter:g} needs images above {SMALL} pixels, got {form.size or 'small ones'}: "
-            f"leave it out, or train at --image_size {SMALL + 1} or more."
-        )
     train, test = (
         decode_images(split, arguments.image_column, form.size, arguments.num_channels, progress)
         for split in (splits.train, splits.test)
@@ -89,6 +84,8 @@ def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed
             arguments.flip,
             arguments.cutout,
             arguments.operations,
+            arguments.color_jitter,
+            arguments.random_erasing,
         ),
         InMemoryImages(test, splits.test_labels, mean, std, augment=False),
         InMemoryImages(train, splits.train_labels, mean, std, augment=False),
@@ -101,16 +98,11 @@ def _on_the_fly(
 ) -> TrainingData:
     """The Trainer keys the random numbers of the transforms by its own seed."""
     mean, std = pixels
-    for wish, is_for_small in {
-        "--flip false": not arguments.flip,
-        f"--num_channels {arguments.num_channels}": arguments.num_channels != 3,
-        f"--cutout {arguments.cutout}": arguments.cutout != 0,
-        f"--randaugment {arguments.randaugment}": arguments.randaugment != 0,
-    }.items():
-        if is_for_small:
-            raise ValueError(
-                f"{wish} needs images of at most {SMALL} pixels, got {size}: --image_size {SMALL} or less."
-            )
+    if arguments.num_channels != 3:
+        raise ValueError(
+            f"--num_channels {arguments.num_channels} needs images of at most {SMALL} pixels, got {size}: "
+            f"--image_size {SMALL} or less."
+        )
     short_side = short_side_of(size) if arguments.test_short_side is None else arguments.test_short_side
     if short_side < size:
         raise ValueError(
@@ -120,7 +112,18 @@ def _on_the_fly(
         unchecked = [splits.test] if splits.train_is_readable else [splits.train, splits.test]
         way_on = "--check_images false skips this check."
         _refuse_unreadable(unchecked, arguments.image_column, progress, way_on)
-    augmented = image_transform(size, mean, std, True, short_side, arguments.color_jitter)
+    augmented = image_transform(
+        size,
+        mean,
+        std,
+        True,
+        short_side,
+        arguments.color_jitter,
+        arguments.flip,
+        arguments.operations,
+        arguments.random_erasing,
+        arguments.cutout,
+    )
     preprocessing = Preprocessing(size, size, short_side, mean, std)
     train, test, plain_train = (
         on_the_fly(split, transform, arguments.image_column, splits.label_column)

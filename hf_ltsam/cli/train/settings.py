@@ -190,25 +190,32 @@ class DataArguments:
     color_jitter: float = field(
         default=0.0,
         metadata={
-            "help": "Images above 64 pixels: change brightness, contrast and saturation of each training image by a factor "
-            "from [1 - c, 1 + c], c in [0, 1]. 0: off."
+            "help": "Change brightness, contrast and saturation of each training image by a factor from [1 - c, 1 + c], c "
+            "in [0, 1]. 0: off."
         },
     )
     cutout: int = field(
         default=0,
         metadata={
-            "help": "Small images: hide a square of this side around a random pixel of each training image (DeVries and "
+            "help": "Hide a square of this side around a random pixel of each training image (DeVries and "
             "Taylor 2017: 16 for CIFAR-10, 8 for CIFAR-100). 0: none."
         },
     )
     randaugment: int = field(
         default=0,
         metadata={
-            "help": "Small images: the number of random operations applied in a row to each training image, for example 2 "
+            "help": "The number of random operations applied in a row to each training image, for example 2 "
             "(RandAugment, Cubuk et al. 2020). 0: none."
         },
     )
     randaugment_magnitude: int = field(default=9, metadata={"help": "The strength of these operations, 0 to 30."})
+    random_erasing: float = field(
+        default=0.0,
+        metadata={
+            "help": "Probability in [0, 1] that a rectangle of 2 to 33 percent of a training image is hidden (Zhong et al. "
+            "2020: 0.5; 0.25 in many recipes). 0: off."
+        },
+    )
     check_images: bool = field(
         default=True, metadata={"help": "Large images: look for corrupt ones first. Small ones are all decoded anyway."}
     )

@@ -96,7 +96,20 @@ def hyperparameters_table(facts: RunFacts) -> str:
         rows.append(
             ["class weights", markdown_code(str(scheme), cell=True), f"`start`: {facts.reweighting.get('start')}"]
         )
+    if augmentation := _augmentation(facts.record):
+        rows.append(["augmentation", "", _arguments({"args": augmentation})])
     return markdown(["", "name", "hyper-parameters"], rows) if rows else ""
+
+
+def _augmentation(record: RunRecord | None) -> dict[str, Any]:
+    """What was done to training images beside crops and mirror images, and whether these were left out."""
+    if record is None:
+        return {}
+    data = record.data
+    names = ("color_jitter", "cutout", "randaugment", "random_erasing")
+    magnitude = {"randaugment_magnitude": data["randaugment_magnitude"]} if data.get("randaugment") else {}
+    without = {"flip": False} if data.get("flip") is False else {}
+    return {**without, **{name: data[name] for name in names if data.get(name)}, **magnitude, **record.mixing}
 
 
 def _arguments(described: Mapping[str, Any]) -> str:
