@@ -186,7 +186,7 @@ def _adjusted(logits: Floats, log_prior: Floats, by: Adjustment) -> Floats:
 
 
 def _adjustment(z: Floats, y: NDArray[Any], log_prior: Floats, weights: Floats) -> Adjustment:
-    """The tau of the best weighted accuracy, of equally good ones the nearest to 0; then T of the least weighted log-loss."""
+    """The tau of the best weighted accuracy, of equally good ones the nearest to 0; T of the least weighted log-loss."""
     from scipy.optimize import minimize_scalar
 
     def accuracy(tau: float) -> float:

@@ -243,16 +243,22 @@ def average_precisions(scored: Sequence[tuple[Any, Any]]) -> Floats:
     Args:
         scored: batches of logits (n, C) and true classes (n,). Logits are read class by class, without a copy of them.
     """
-    from sklearn.metrics import average_precision_score
-
     labels = np.concatenate([as_array(classes) for _, classes in scored])
     logits = [as_array(values) for values, _ in scored]
     evidence = np.concatenate([_log_sums(values) for values in logits])  # (N,)
     precisions = np.full(logits[0].shape[1], np.nan)
     for c in [] if np.isnan(evidence).any() else np.unique(labels):
         scores = np.exp(np.concatenate([values[:, c] for values in logits]).astype(np.float64) - evidence)
-        precisions[c] = average_precision_score(labels == c, scores)
+        precisions[c] = _average_precision(labels == c, scores)
     return precisions
+
+
+def _average_precision(positive: NDArray[np.bool_], scores: Floats) -> float:
+    """sum_t (R_t - R_(t-1)) P_t over the distinct scores t, the largest first. As scikit-learn's, which is not loaded."""
+    order = np.argsort(-scores, kind="stable")
+    hits, ends = np.cumsum(positive[order]), np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    found = hits[ends]
+    return float(np.diff(found, prepend=0) @ (found / (ends + 1)) / hits[-1])
 
 
 def _log_sums(logits: NDArray[Any]) -> Floats:
