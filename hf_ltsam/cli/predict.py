@@ -1,11 +1,13 @@
-"""`ltsam predict`: classes and probabilities of image files by a finished run, as CSV or JSON.
+"""`ltsam predict`: classes and probabilities of image files or texts by a finished run, as CSV or JSON.
 
     ltsam predict runs/mine path/to/photos one_more.jpg --output predictions.csv
     ltsam predict runs/mine path/to/photos --top_k 3 --format json
+    ltsam predict runs/texts new_reviews.csv --text_column review
 
 A folder stands for all images in it and below. A file that cannot be read has a row with the reason in it, and is named; the
-others are done. A run whose training left out a reserve (`ltsam train --reserve 0.1`) has calibrated probabilities, and
-for each image the set of classes that are not excluded.
+others are done. A run of texts takes tables (CSV, JSON lines, Parquet) and text files with a text on each line. A run whose
+training left out a reserve (`ltsam train --reserve 0.1`) has calibrated probabilities, and for each sample the set of
+classes that are not excluded.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import AutoConfig
 
 from dataset_builders.folders import is_image
+from dataset_builders.tables import READERS, is_table, read_rows
 from hf_ltsam.cli.evaluate.evaluation import process_device, worker_count
 from hf_ltsam.cli.model_names import check_model
 from hf_ltsam.cli.options.parser import OptionParser
@@ -32,15 +36,18 @@ from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.decoding import decode_image
 from hf_ltsam.data.preprocessing import TEST_TIME, Preprocessing, check_test_time
+from hf_ltsam.data.texts import Texts, Tokenization, text_columns_of
 from hf_ltsam.hyperparameters import COUNT, require
 from hf_ltsam.metrics.calibration import COVERAGE, PRIORS
 from hf_ltsam.metrics.long_tail import softmax
+from hf_ltsam.models.text_classifier import is_of_texts
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, load_checkpoint
 from hf_ltsam.training.prediction import predict_logits
 
 FORMATS = ("csv", "json")
+TEXT_FILES = (".txt", ".text")  # a text on each line
 RAW = "none"  # the prior of probabilities that are left as the model gives them
 DECIMALS = 6
 
@@ -50,7 +57,7 @@ class FilePrediction:
     """What a run says of one file.
 
     Args:
-        file: as it was given, or found in a folder.
+        file: as it was given, or found in a folder; of texts with the number of the row behind it, from 1: `new.csv:3`.
         classes: the likeliest ones, in that order.
         probabilities: theirs.
         prediction_set: the classes that are not excluded, by class number; None without a calibration.
@@ -81,6 +88,7 @@ class PredictionSettings:
             in the training set), or "none": as the model gives them. None: "balanced" where the run has a calibration.
         coverage: of prediction sets, in (0, 1).
         test_time: a name in `hf_ltsam.data.preprocessing.TEST_TIME`: views whose logits are averaged.
+        text_column: of tables: the column of texts, or the two of pairs; None: the one that is called as texts are.
         batch_size: memory and speed only.
     """
 
@@ -88,6 +96,7 @@ class PredictionSettings:
     prior: str | None = None
     coverage: float = COVERAGE
     test_time: str = "none"
+    text_column: Sequence[str] | None = None
     batch_size: int = 64
 
     def __post_init__(self) -> None:
@@ -135,54 +144,87 @@ class FileViews:
 def predict(
     run: str | Path, inputs: Iterable[str | Path], use_cpu: bool = False, **settings: Any
 ) -> list[FilePrediction]:
-    """Classes and probabilities of image files.
+    """Classes and probabilities of image files or texts.
 
     Args:
         run: the folder of a run or of a checkpoint, or OWNER/NAME on the Hub.
-        inputs: image files, and folders that stand for all images in them.
+        inputs: image files, and folders that stand for all images in them; of a run of texts tables and text files.
         use_cpu: leave an accelerator alone.
         settings: of `PredictionSettings`.
 
     Raises:
         FileNotFoundError: no such run or input, or a folder without images.
-        ValueError: a setting out of its range, or a prior without a calibration.
+        ValueError: a setting out of its range, a prior without a calibration, or a table without texts.
     """
-    return predict_files(str(run), image_files(inputs), PredictionSettings(**settings), use_cpu)
-
-
-def predict_files(
-    run: str, files: Sequence[Path], settings: PredictionSettings, use_cpu: bool = False
-) -> list[FilePrediction]:
-    """As `predict`, of files that are there."""
-    if Path(run).is_dir():
-        RunFolder(Path(run)).require_weights()
+    chosen, name, given = PredictionSettings(**settings), str(run), [Path(path) for path in inputs]
+    for path in given:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: there is no such file or folder.")
+    if Path(name).is_dir():
+        RunFolder(Path(name)).require_weights()
     else:
-        check_model(run, finished=True)
-    checkpoint = load_checkpoint(run, process_device(use_cpu))
-    if checkpoint.calibration is None and settings.prior in PRIORS:
+        check_model(name, finished=True)
+    files = given if is_of_texts(AutoConfig.from_pretrained(name)) else image_files(given)
+    checkpoint = load_checkpoint(name, process_device(use_cpu))
+    if checkpoint.calibration is None and chosen.prior in PRIORS:
         raise ValueError(
-            f"--prior {settings.prior}: {run} has no calibration. It follows from images that the training left out "
+            f"--prior {chosen.prior}: {run} has no calibration. It follows from samples that the training left out "
             "(ltsam train --reserve 0.1); without --prior the model's own probabilities are given."
         )
-    views = FileViews(files, checkpoint.preprocessing, settings.test_time)
-    workers = worker_count(len(files))
-    logits = predict_logits(checkpoint.model, views, settings.batch_size, workers, "predicting").double().numpy()
-    return _named(checkpoint, views, logits, settings)
+    names, samples = _samples(checkpoint.preprocessing, files, chosen)
+    logits = predict_logits(checkpoint.model, samples, chosen.batch_size, worker_count(len(names)), "predicting")
+    return _predictions(checkpoint, names, samples, logits.double().numpy(), chosen)
+
+
+def _samples(
+    see: Preprocessing | Tokenization, files: Sequence[Path], settings: PredictionSettings
+) -> tuple[list[str], FileViews | Texts]:
+    """Names of samples, and what the model takes of each."""
+    if isinstance(see, Preprocessing):
+        return list(map(str, files)), FileViews(files, see, settings.test_time)
+    if settings.test_time != "none":
+        raise ValueError(f"--test_time {settings.test_time}: this run takes texts, which have no views.")
+    names: list[str] = []
+    parts: list[list[str | None]] = []
+    for file in files:
+        columns = _texts(file, settings.text_column)
+        parts = parts or [[] for _ in columns]
+        if len(columns) != len(parts):
+            raise ValueError(f"{file} has {len(columns)} texts in a row, the file before it {len(parts)}.")
+        for part, column in zip(parts, columns):
+            part += column
+        names += [f"{file}:{row + 1}" for row in range(len(columns[0]))]
+    if not names:
+        raise ValueError("There is no text in these files.")
+    return names, Texts(parts, range(len(names)), see)
+
+
+def _texts(file: Path, columns: Sequence[str] | None) -> list[list[str | None]]:
+    """The column of texts of a file, or the two of pairs.
+
+    Raises:
+        ValueError: a file of another kind, or no such column.
+    """
+    if is_table(file):
+        table = read_rows([file])
+        return [table[column][:] for column in text_columns_of(table, columns)]
+    if file.suffix.lower() not in TEXT_FILES:
+        kinds = ", ".join((*READERS, *TEXT_FILES))
+        raise ValueError(f"{file}: this run takes texts, from tables or text files ({kinds}).")
+    return [list(file.read_text(encoding="utf-8").splitlines())]
 
 
 def image_files(inputs: Iterable[str | Path]) -> list[Path]:
     """The files that inputs stand for, each once, those of a folder by name.
 
     Raises:
-        FileNotFoundError: no such file or folder, or no images in it.
+        FileNotFoundError: no images in a folder.
     """
     files: dict[Path, None] = {}
     for given in map(Path, inputs):
         if given.is_file():
             files[given] = None
             continue
-        if not given.is_dir():
-            raise FileNotFoundError(f"{given}: there is no such file or folder.")
         inside = list(filter(is_image, sorted(given.rglob("*"))))
         if not inside:
             raise FileNotFoundError(f"{given}: there are no images in this folder.")
@@ -190,8 +232,12 @@ def image_files(inputs: Iterable[str | Path]) -> list[Path]:
     return list(files)
 
 
-def _named(
-    checkpoint: Checkpoint, views: FileViews, logits: np.ndarray[Any, Any], settings: PredictionSettings
+def _predictions(
+    checkpoint: Checkpoint,
+    samples: Sequence[str],
+    views: FileViews | Texts,
+    logits: np.ndarray[Any, Any],
+    settings: PredictionSettings,
 ) -> list[FilePrediction]:
     calibration, names = checkpoint.calibration, checkpoint.class_names or tuple(map(str, range(logits.shape[1])))
     prior = settings.prior or ("balanced" if calibration else RAW)
@@ -204,20 +250,21 @@ def _named(
         if prior != RAW:
             probabilities[known] = calibration.probabilities(logits[known], prior)
     predictions = []
-    for row, file in enumerate(views.files):
+    for row, sample in enumerate(samples):
         if not known[row]:
-            predictions.append(FilePrediction(str(file), error=_error(views, row)))
+            predictions.append(FilePrediction(sample, error=_error(views, row)))
             continue
         top = np.argsort(-probabilities[row], kind="stable")[: settings.top_k]
         chosen = None if calibration is None else tuple(names[c] for c in np.flatnonzero(sets[row]))
         of_top = tuple(float(probabilities[row, c]) for c in top)
-        predictions.append(FilePrediction(str(file), tuple(names[c] for c in top), of_top, chosen))
+        predictions.append(FilePrediction(sample, tuple(names[c] for c in top), of_top, chosen))
     return predictions
 
 
-def _error(views: FileViews, row: int) -> str:
+def _error(views: FileViews | Texts, row: int) -> str:
     try:
-        views.read(row)
+        if isinstance(views, FileViews):
+            views.read(row)
     except BadImageError as error:
         return str(error)
     return "The model gives NaN for it: its weights have diverged."
@@ -247,9 +294,10 @@ def as_json(predictions: Sequence[FilePrediction]) -> str:
 def main(words: Sequence[str]) -> None:
     """`ltsam predict RUN INPUT [INPUT ...]`."""
     options = _parser().parse_args(words)
-    settings = PredictionSettings(options.top_k, options.prior, options.coverage, options.test_time, options.batch_size)
+    names = ("top_k", "prior", "coverage", "test_time", "text_column", "batch_size")
     check_choice("format", options.format or "csv", FORMATS)
-    predictions = predict_files(options.run, image_files(options.inputs), settings, options.use_cpu)
+    settings = {name: getattr(options, name) for name in names}
+    predictions = predict(options.run, options.inputs, options.use_cpu, **settings)
     wanted = options.format or ("json" if options.output and options.output.suffix.lower() == ".json" else "csv")
     text = as_json(predictions) if wanted == "json" else as_csv(predictions)
     if options.output is None:
@@ -269,15 +317,21 @@ def _tell(predictions: Sequence[FilePrediction], output: Path | None) -> None:
     kind = (
         "" if calibrated else " Probabilities are the model's own: the run has no calibration (ltsam train --reserve)."
     )
-    print(f"{len(predictions) - len(bad)} of {len(predictions)} files predicted{where}.{kind}", file=sys.stderr)
+    print(f"{len(predictions) - len(bad)} of {len(predictions)} predicted{where}.{kind}", file=sys.stderr)
 
 
 def _parser() -> OptionParser:
     parser = OptionParser(
-        prog="ltsam predict", description="Classes and probabilities of image files by a finished run."
+        prog="ltsam predict", description="Classes and probabilities of images or texts by a finished run."
     )
     parser.add_argument("run", metavar="RUN", help="the folder of a run or of a checkpoint, or OWNER/NAME on the Hub")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path, help="image files, and folders of them")
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        type=Path,
+        help="image files and folders of them, or tables and files of texts",
+    )
     parser.add_argument("--output", type=Path, help="a file; default: the screen")
     parser.add_argument("--format", help="csv or json; default: by the name of the file, or csv")
     parser.add_argument("--top_k", type=int, default=5, help="classes of every file (default: %(default)s)")
@@ -291,6 +345,7 @@ def _parser() -> OptionParser:
         help="how often the set of a file holds its class, class by class (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--test_time", default="none", help=f"views that are averaged: {', '.join(TEST_TIME)}")
+    parser.add_argument("--text_column", nargs="+", help="of tables: the column of texts, or the two of pairs")
     parser.add_argument("--batch_size", type=int, default=64, help="memory and speed only (default: %(default)s)")
     parser.add_argument("--use_cpu", action="store_true", help="leave an accelerator alone")
     return parser

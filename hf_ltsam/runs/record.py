@@ -76,6 +76,11 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
+    def samples(self) -> str:
+        """What was classified, in the plural."""
+        return "texts" if self.data.get("task") == "text" else "images"
+
+    @property
     def train_seconds(self) -> float | None:
         """Of the whole training; None for a resumed one, whose time is known from the resume on only."""
         return None if self.resumed else self.timing.get("train_seconds")
@@ -177,13 +182,13 @@ def shortcomings(record: RunRecord, losses: Sequence[float] = ()) -> list[str]:
     remarks = []
     if balanced is not None and balanced <= chance + 2 * math.sqrt(chance * (1 - chance) / max(result["samples"], 1)):
         where = (
-            "every test image was taken for one class"
+            f"every test {record.samples.removesuffix('s')} was taken for one class"
             if sorted(per_class)[-2:] == [0.0, 1.0]
             else "no better than guesses"
         )
         remarks.append(
             f"The mean accuracy over classes, {100 * balanced:.2f} %, is at chance ({100 * chance:.2f} %, within the error "
-            f"of {result['samples']} test images): {where}. Nothing was learned; look at learning rate and labels."
+            f"of {result['samples']} test {record.samples}): {where}. Nothing was learned; look at learning rate and labels."
         )
     finite = [loss for loss in losses if math.isfinite(loss)]
     changes = record.loss.get("start") or record.reweighting.get("start")  # of the loss itself in mid-training

@@ -16,6 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.losses.protocol import cross_entropy
 from hf_ltsam.metrics.decisions import FEW_CLASSES, Decisions, label_ranks, parts_of
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.logits import logits_of
@@ -65,7 +66,7 @@ class Evaluation:
         """
         micro_batch = self._batches.split(batch, model)
         outputs = module(**micro_batch.inputs)
-        loss = F.cross_entropy(logits_of(outputs), micro_batch.labels)
+        loss = cross_entropy(logits_of(outputs), micro_batch.labels).mean()
         if not return_outputs:
             return loss
         outputs = logits_first(outputs)
@@ -191,7 +192,8 @@ def _log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _mean_cross_entropy(predictions: Any, labels: Any) -> float | None:
-    """Of logits (N, C), or a tuple that begins with them, or what `decisions_of_batch` keeps, and class indices (N,).
+    """Of logits (N, C), or a tuple that begins with them, or what `decisions_of_batch` keeps, and class indices (N,) or
+    shares of classes (N, C).
 
     None where they are something else.
     """
@@ -201,6 +203,8 @@ def _mean_cross_entropy(predictions: Any, labels: Any) -> float | None:
     predictions = predictions[0] if isinstance(predictions, tuple) else predictions
     if not isinstance(predictions, np.ndarray) or not isinstance(labels, np.ndarray) or predictions.ndim != 2:
         return None
+    if labels.shape == predictions.shape and labels.dtype.kind == "f":
+        return float(F.cross_entropy(torch.as_tensor(predictions).double(), torch.as_tensor(labels).double()))
     if labels.shape != predictions.shape[:1] or labels.dtype.kind != "i":
         return None
     return float(F.cross_entropy(torch.as_tensor(predictions).double(), torch.as_tensor(labels).long()))

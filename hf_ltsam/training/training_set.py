@@ -19,7 +19,7 @@ from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_train
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with_labels
-from hf_ltsam.data.soft_labels import class_sums, present_classes
+from hf_ltsam.data.soft_labels import are_soft, class_sums, present_classes
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
 from hf_ltsam.training.config import LTSamConfig
@@ -133,7 +133,7 @@ class TrainingSet:
         if logits is not None:
             check_num_classes(logits, given.num_classes)
         labels = None if stated is None or reader.disagrees(dataset, stated) else stated
-        if labels is not None and len(labels):
+        if labels is not None and len(labels) and not are_soft(labels):
             check_label_range(labels, given.num_classes)
         return cls(dataset, stated, labels, _with_threshold(given, threshold), True)
 
@@ -170,7 +170,7 @@ class TrainingSet:
         """Say what became of the statistics when the data set was replaced, or its labels changed."""
         if self.statistics is None or self.labels is None:
             return
-        counts = torch.bincount(self.labels, minlength=self.statistics.num_classes).tolist()
+        counts = class_sums(self.labels, self.statistics.num_classes).round().long().tolist()
         shown = ", ".join(map(str, counts[:SHOWN])) + (", ..." if len(counts) > SHOWN else "")
         if self.are_given and tuple(counts) != self.statistics.counts:
             logger.warning(

@@ -9,6 +9,8 @@ import pytest
 import torch
 from cli.picture_folders import CLASSES, draw_images
 from PIL import Image
+from text_models import save_encoder, texts, write_lines
+from transformers import pipeline
 
 import hf_ltsam
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification
@@ -89,7 +91,7 @@ def test_the_table_has_every_file_and_what_the_model_says_by_hand(run, pictures,
         assert [float(row["probability"]), float(row["probability_2"])] == pytest.approx(p[order[:2]], abs=2e-6)
     broken = rows[str(pictures / CLASSES[0] / "broken.png")]
     assert "broken.png" in broken["error"] and "cannot be decoded" in broken["error"] and broken["class"] == ""
-    assert "broken.png" in said.err and "8 of 9 files predicted" in said.err and "no calibration" in said.err
+    assert "broken.png" in said.err and "8 of 9 predicted" in said.err and "no calibration" in said.err
 
 
 def test_json_into_a_file_and_from_python(run, pictures, tmp_path, capsys):
@@ -122,6 +124,49 @@ def test_probabilities_and_sets_are_those_of_the_calibration(run, pictures, cali
     thresholds = calibrated.thresholds(0.7)
     expected = [tuple(CLASSES[c] for c in range(3) if 1 - row[c] <= thresholds[c]) for row in raw]
     assert [row.prediction_set for row in predicted] == expected and len(set(map(len, expected))) > 1
+
+
+def test_texts_of_tables_and_of_lines(tmp_path, capsys):
+    """As a pipeline sees them; the reserve calibrates a run of texts too."""
+    torch.manual_seed(0)
+    save_encoder(tmp_path / "bert")
+    write_lines(tmp_path / "news", train=texts((12, 8, 6)), test=texts((4, 4, 4), seed=1))
+    words = (
+        "--use_cpu true --optim adamw_torch --learning_rate 0.02 --max_steps 3 --disable_tqdm true --save_strategy no"
+    )
+    places = [
+        "--dataset",
+        str(tmp_path / "news"),
+        "--model",
+        str(tmp_path / "bert"),
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
+    cli.main(["train", *places, *words.split(), "--reserve", "0.4"])
+    rows = texts((2, 2, 2), seed=2)
+    lines = [row["text"] for row in rows]
+    (tmp_path / "new.csv").write_text("id,review\n" + "".join(f"{k},{line}\n" for k, line in enumerate(lines)))
+    (tmp_path / "new.txt").write_text("\n".join(lines))
+    capsys.readouterr()
+    said = ltsam(capsys, tmp_path / "run", tmp_path / "new.csv", "--text_column", "review", "--prior", "none")
+    table = list(csv.DictReader(io.StringIO(said.out)))
+    assert [row["file"] for row in table] == [f"{tmp_path / 'new.csv'}:{k + 1}" for k in range(6)]
+    classify = pipeline("text-classification", model=str(tmp_path / "run"))
+    for row, expected in zip(table, classify(lines)):
+        assert row["class"] == expected["label"] and float(row["probability"]) == pytest.approx(
+            expected["score"], abs=1e-5
+        )
+    calibrated = hf_ltsam.predict(tmp_path / "run", [tmp_path / "new.txt"], use_cpu=True)
+    assert [row.file for row in calibrated] == [f"{tmp_path / 'new.txt'}:{k + 1}" for k in range(6)]
+    assert all(row.prediction_set is not None for row in calibrated)
+    for words, message in {
+        (tmp_path / "bert" / "model.safetensors",): "from tables or text files",
+        (tmp_path / "new.txt", "--test_time", "flip"): "texts, which have no views",
+        (tmp_path / "new.csv", "--text_column", "reviews"): "no column 'reviews'",
+    }.items():
+        with pytest.raises(SystemExit):
+            ltsam(capsys, tmp_path / "run", *words)
+        assert message in capsys.readouterr().err
 
 
 def test_what_is_refused(run, pictures, tmp_path, capsys):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -19,7 +20,6 @@ from hf_ltsam.cli.evaluate.images import Corruption, TestImages
 from hf_ltsam.cli.evaluate.sets import DIGITS, SUFFIX, Places, find_sets
 from hf_ltsam.data.decoding import encoded_images
 from hf_ltsam.data.labels import label_fingerprint
-from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.metrics.corruption import mean_error
 from hf_ltsam.runs.files import write_json
 from hf_ltsam.runs.folder import EVALUATION_RESULTS
@@ -59,9 +59,9 @@ def _error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) 
     test_set = find_sets([NAME], Places())[0]
     facts = {"labels_sha256": label_fingerprint(labels), "imagenet_classes": False, "note": ""}
     for corruption, severity in product(CORRUPTIONS, SEVERITIES):
-        seen: dict[Preprocessing, torch.Tensor] = {}  # all runs have the same, as they trained on the same images
+        seen: dict[Any, torch.Tensor] = {}  # all runs have the same, as they trained on the same images
         for folder, checkpoint in checkpoints.items():
-            see = checkpoint.preprocessing
+            see: Any = checkpoint.preprocessing
             if see not in seen:
                 images = TestImages(encoded, range(len(test)), see, corruption=Corruption(corruption, severity))
                 seen[see] = torch.stack([images[row] for row in range(len(images))])  # (N, 1, channels, 8, 8)

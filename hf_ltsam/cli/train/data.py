@@ -1,4 +1,4 @@
-"""The splits as the Trainer takes them: small images in memory, larger ones on the fly."""
+"""The splits as the Trainer takes them: small images in memory, larger ones on the fly, texts as tokens."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import default_data_collator
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from hf_ltsam.cli.train.model import ImageFormat, Normalisation
@@ -17,6 +18,7 @@ from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.decoding import decode_image, decode_images, encoded_images, unreadable_images
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
 from hf_ltsam.data.preprocessing import Preprocessing
+from hf_ltsam.data.texts import Tokenization, tokenised
 from hf_ltsam.data.transforms import image_transform, on_the_fly, short_side_of
 
 SMALL = 64  # pixels: images up to this side are decoded once and kept in memory
@@ -24,29 +26,46 @@ SMALL = 64  # pixels: images up to this side are decoded once and kept in memory
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Data sets of `{"pixel_values": float32 (C, H, W), "labels": int}`."""
+    """Data sets of `{"pixel_values": float32 (C, H, W), "labels": int}`, or of tokens and labels."""
 
     train: Any
     test: Any
     plain_train: Any  # the training images as the test would see them, not augmented
-    preprocessing: Preprocessing  # of the test
+    preprocessing: Preprocessing | Tokenization  # of the test
+
+    @property
+    def processor(self) -> Any:
+        """transformers' own, which is saved beside the weights."""
+        see = self.preprocessing
+        return see.tokenizer if isinstance(see, Tokenization) else see.image_processor()
+
+    @property
+    def collator(self) -> Any:
+        """Makes batches of samples."""
+        see = self.preprocessing
+        return see.collator if isinstance(see, Tokenization) else default_data_collator
 
 
 def prepare(
-    splits: Splits, arguments: DataArguments, wanted: ImageFormat, seed: int, progress: bool = True
+    splits: Splits, arguments: DataArguments, wanted: ImageFormat | Tokenization, seed: int, progress: bool = True
 ) -> TrainingData:
-    """Decode small images at once, larger ones when they are needed.
+    """Decode small images at once, larger ones when they are needed; cut texts into tokens.
 
     Small training images are cropped after padding, larger ones by random resized crops; all else that augments is the same.
 
     Args:
-        wanted: the format that the model takes; a size or normalisation in the settings comes first.
+        wanted: what the model takes; a size or normalisation in the settings comes first.
         seed: of the augmentation.
         progress: whether to show a bar while images are decoded or checked.
 
     Raises:
         ValueError: images that cannot be decoded (named), or that need a size and have none.
     """
+    if isinstance(wanted, Tokenization):
+        train, test = (
+            tokenised(split, splits.text_columns, splits.label_column, wanted) for split in (splits.train, splits.test)
+        )
+        return TrainingData(train, test, train, wanted)
     size = wanted.size if arguments.image_size is None else arguments.image_size
     pixels = wanted.normalisation
     if arguments.normalisation != "auto":

@@ -1,4 +1,4 @@
-"""Train an image classifier on long-tailed data, test it after the last epoch, and record the results.
+"""Train a classifier of images or texts on long-tailed data, test it after the last epoch, and record the results.
 
     accelerate launch training_scripts/train.py --config cifar100_lt_ir100_la_focal_sam
     ltsam train --dataset FOLDER --method focal_sam --method_args '{"rho": 0.1}' --loss logit_adjustment --learning_rate 0.1
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import set_seed
@@ -22,9 +23,9 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.cli.evaluate.images import TestImages
 from hf_ltsam.cli.train.arguments import parse
-from hf_ltsam.cli.train.checks import check, resume_point, warn_of_tiny_last_batch
+from hf_ltsam.cli.train.checks import check, check_task, resume_point, warn_of_tiny_last_batch
 from hf_ltsam.cli.train.data import prepare
-from hf_ltsam.cli.train.model import adapted, build_model, image_format
+from hf_ltsam.cli.train.model import adapted, build_model, build_text_model, input_format
 from hf_ltsam.cli.train.results import print_results, record_of, save_recipe
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
@@ -32,6 +33,7 @@ from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.decoding import encoded_images, unreadable_rows
 from hf_ltsam.data.labels import read_label_column
 from hf_ltsam.data.preprocessing import Preprocessing
+from hf_ltsam.data.texts import Texts, Tokenization
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.models.class_vectors import FROM_IMAGES, start_from_images
@@ -63,9 +65,11 @@ def run_training(run: Run) -> RunRecord:
     check(run)
     with run.config.main_process_first(desc="loading the data"):
         splits = load_splits(run.data)
-        if run.config.on_bad_image == "skip" and run.data.check_images:
+        check_task(run, bool(splits.text_columns))
+        if run.config.on_bad_image == "skip" and run.data.check_images and not splits.text_columns:
             splits = without_unreadable(splits, run.data.image_column, not run.config.disable_tqdm)
-    warn_of_tiny_last_batch(len(splits.train), run.config)
+    if not splits.text_columns:
+        warn_of_tiny_last_batch(len(splits.train), run.config)
     trainer = build_trainer(run, splits)
     trained = train(run, trainer)
     record = finish(run, splits, trainer, trained.metrics)
@@ -85,13 +89,16 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     statistics = splits.statistics(run.data, config.tail_threshold)
     check_split(config.update_rule, statistics)
     show_bar = config.local_process_index == 0 and not config.disable_tqdm
-    model = build_model(run.model, splits.class_names, run.data.num_channels, config.device, show_bar)
+    if splits.text_columns:
+        model = build_text_model(run.model, splits.class_names, torch.bfloat16 if config.bf16 else torch.float32)
+    else:
+        model = build_model(run.model, splits.class_names, run.data.num_channels, config.device, show_bar)
     if run.model.train_only is not None:
         train_only(model, run.model.train_only)
     normalise_spectrally(model, run.model.spectral_norm or [], run.model.spectral_norm_iterations)
     check_head(config.sample_loss, model)  # before images are decoded
     check_features(config.sample_loss, model, statistics.num_classes, config.torch_compile)
-    wanted = image_format(model, run.model, run.data.image_size)
+    wanted = input_format(model, run.model, run.data)
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted, seed, show_bar)
     if run.model.init in FROM_IMAGES and not resume_point(config):
@@ -108,7 +115,7 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
         args=config,
         train_dataset=data.train,
         eval_dataset=data.test,
-        processing_class=data.preprocessing.image_processor(),
+        processing_class=data.processor,
         class_statistics=statistics,
     )
     if trainer.is_fsdp_enabled and run.data.test_time != "none":
@@ -180,9 +187,9 @@ def calibrate(run: Run, splits: Splits, trainer: LTSamTrainer) -> Calibration | 
     """
     if splits.reserved is None or trainer.is_fsdp_enabled:
         return None
-    bad = unreadable_rows(splits.reserved, run.data.image_column, progress=False)
+    bad = {} if splits.text_columns else unreadable_rows(splits.reserved, run.data.image_column, progress=False)
     rows = [row for row in range(len(splits.reserved)) if row not in bad]
-    logits = _predicted(run, trainer, splits.reserved, rows, "reserve")
+    logits = _predicted(run, trainer, splits, splits.reserved, rows)
     labels = read_label_column(splits.reserved, splits.label_column)[rows]
     finite = not bool(logits.isnan().any(dim=1).all())
     return Calibration.fit(logits, labels, splits.statistics(run.data, None).counts) if finite else None
@@ -196,19 +203,23 @@ def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer, keep_logits: b
     if run.data.test_time == "none":
         with decisions_alone(trainer, wanted=not keep_logits):
             return trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
-    logits = _predicted(run, trainer, splits.test, range(len(splits.test)), "test")
+    logits = _predicted(run, trainer, splits, splits.test, range(len(splits.test)))
     return PredictionOutput(logits.numpy(), splits.test_labels.numpy(), {})
 
 
-def _predicted(run: Run, trainer: LTSamTrainer, dataset: Dataset, rows: Sequence[int], title: str) -> Tensor:
-    """Logits of images as the test sees them (M, C)."""
-    see = Preprocessing.from_image_processor(trainer.processing_class)
-    images = TestImages(encoded_images(dataset, run.data.image_column), rows, see, run.data.test_time)
+def _predicted(run: Run, trainer: LTSamTrainer, splits: Splits, dataset: Dataset, rows: Sequence[int]) -> Tensor:
+    """Logits of images or texts as the test sees them (M, C)."""
+    samples: Texts | TestImages
+    if splits.text_columns:
+        samples = Texts([dataset[c][:] for c in splits.text_columns], rows, Tokenization(trainer.processing_class))
+    else:
+        see = Preprocessing.from_image_processor(trainer.processing_class)
+        samples = TestImages(encoded_images(dataset, run.data.image_column), rows, see, run.data.test_time)
     model = trainer.put_into_model() if isinstance(trainer, SecondStageTrainer) else trainer.model
     config, training = run.config, model.training
-    progress = None if config.disable_tqdm else f"{title}, {run.data.test_time}"
+    progress = None if config.disable_tqdm else "predicting"
     logits = predict_logits(
-        model.eval(), images, config.per_device_eval_batch_size, config.dataloader_num_workers, progress
+        model.eval(), samples, config.per_device_eval_batch_size, config.dataloader_num_workers, progress
     )
     model.train(training)
     return logits

@@ -67,15 +67,16 @@ def _mean_and_deviation(values: Sequence[float | None]) -> str:
     return f"{np.mean(there):.1f} ± {np.std(there, ddof=1):.1f}" if len(there) == len(values) else "-"
 
 
-def groups_table(statistics: ClassStatistics) -> str:
-    """Classes and images of every reporting group that has any."""
+def groups_table(statistics: ClassStatistics, samples: str = "images") -> str:
+    """Classes and samples of every reporting group that has any."""
     ranges = group_ranges(statistics)
     rows = [
         [name, ranges[name], f"{len(classes):,}", f"{sum(statistics.counts[c] for c in classes):,}"]
         for name, classes in statistics.groups.items()
         if classes
     ]
-    return markdown(["group", group_criterion(statistics), "classes", "training images"], rows)
+    criterion = group_criterion(statistics).replace("images", samples)
+    return markdown(["group", criterion, "classes", f"training {samples}"], rows)
 
 
 def classes_table(facts: RunFacts) -> str:
@@ -86,10 +87,10 @@ def classes_table(facts: RunFacts) -> str:
     tested = facts.record.results["test"].get("per_class") if facts.record else None
     rows = [[markdown_text(name), f"{count:,}"] for name, count in zip(names, facts.statistics.counts)]
     if tested is None:
-        return markdown(["class", "training images"], rows)
+        return markdown(["class", f"training {facts.samples}"], rows)
     for row, accuracy in zip(rows, tested):
         row.append("-" if accuracy is None else f"{100 * accuracy:.1f}")
-    return markdown(["class", "training images", "accuracy in %"], rows)
+    return markdown(["class", f"training {facts.samples}", "accuracy in %"], rows)
 
 
 def hyperparameters_table(facts: RunFacts) -> str:
@@ -134,7 +135,7 @@ def _shown(value: Any) -> str:
     return markdown_text(json.dumps(value, ensure_ascii=False))
 
 
-def shifted_table(evaluation: Mapping[str, Any] | None) -> str:
+def shifted_table(evaluation: Mapping[str, Any] | None, samples: str = "images") -> str:
     """Accuracies on other test sets."""
     plain = {name: of_set["result"] for name, of_set in _sets(evaluation).items() if "result" in of_set}
     if not plain:
@@ -145,7 +146,7 @@ def shifted_table(evaluation: Mapping[str, Any] | None) -> str:
         fractions = accuracies(result)
         shown = [_percent(fractions.get(column)) for column in columns]
         rows.append([markdown_text(name) + views(result.get("identity", {})), f"{result['samples']:,}", *shown])
-    return markdown(["test set", "images", *columns], rows)
+    return markdown(["test set", samples, *columns], rows)
 
 
 def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -178,7 +179,7 @@ def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any
     return sets
 
 
-def curvature_table(sharpness: Mapping[str, Any] | None) -> str:
+def curvature_table(sharpness: Mapping[str, Any] | None, samples: str = "images") -> str:
     """Extreme eigenvalues and trace of the Hessian, of every subset that was measured."""
     spectra = (sharpness or {}).get("spectra") or {}
     rows = []
@@ -192,7 +193,7 @@ def curvature_table(sharpness: Mapping[str, Any] | None) -> str:
                 *("-" if value is None else f"{value:.3g}" for value in row),
             ]
         )
-    header = ["training images of", "images", "largest eigenvalue", "smallest", "abs(smallest / largest)", "trace"]
+    header = [f"training {samples} of", samples, "largest eigenvalue", "smallest", "abs(smallest / largest)", "trace"]
     return markdown(header, rows) if rows else ""
 
 
