@@ -180,6 +180,8 @@ class LongTailCounts:
         C, predicted, logits = self._num_classes, decisions.predicted, logits_in(outputs)
         if shares.shape != (len(predicted), C):
             raise ValueError(f"Shares of classes must be ({len(predicted)}, {C}), got {shares.shape}.")
+        if not (np.abs(shares.sum(axis=1) - 1) < 0.01).all():
+            raise ValueError("Shares of classes must add up to 1 in each row.")
         valid = (predicted >= 0) & (predicted < C)
         rows, classes = shares.nonzero()
         self._samples = self._samples + shares.sum(axis=0)
