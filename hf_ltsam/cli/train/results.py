@@ -14,6 +14,7 @@ from hf_ltsam.cli.train.checks import resume_point
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.record import RunRecord, chance_level, shortcomings
@@ -32,13 +33,18 @@ def _recipe(run: Run) -> tuple[dict[str, Any], tuple[str, str]]:
 
 
 def description_of(
-    run: Run, splits: Splits, train: Mapping[str, float], second_stage: Mapping[str, Any] | None = None
+    run: Run,
+    splits: Splits,
+    train: Mapping[str, float],
+    second_stage: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> RunDescription:
     """What the record and the recipe say of a run beside what its trainer knows.
 
     Args:
         train: the metrics that training returned; its times are kept. Of a resumed run they count from the resume on.
         second_stage: its name, hyper-parameters and first stage, of a second stage.
+        calibration: where there is one, the test's logits are kept.
     """
     return RunDescription(
         splits.class_names,
@@ -55,6 +61,7 @@ def description_of(
         command=run.command,
         second_stage=second_stage or {},
         resumed=bool(resume_point(run.config)),
+        calibration=calibration,
     )
 
 

@@ -16,11 +16,13 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import names_of_model
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.methods import METHODS
+from hf_ltsam.metrics.calibration import Calibration
+from hf_ltsam.metrics.decisions import logits_in
 from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_EXPERIMENT, OTHER_DEFAULTS
 from hf_ltsam.runs.folder import MADE_IN_PYTHON, RunFolder
 from hf_ltsam.runs.identity import describe
 from hf_ltsam.runs.predictions import predictions_of
-from hf_ltsam.runs.record import RunRecord, hub_name, installed_versions, split_results
+from hf_ltsam.runs.record import RunRecord, calibrated_results, hub_name, installed_versions, split_results
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.loaders import replaced
@@ -38,6 +40,7 @@ class RunDescription:
         comments: its first lines; the command that repeats the run, where there is one.
         model, data, hub, command, second_stage, resumed: as in `RunRecord`.
         train_metrics: that training returned; its times are kept.
+        calibration: of the probabilities; where there is one, the test's logits are kept.
     """
 
     class_names: Sequence[str]
@@ -51,6 +54,7 @@ class RunDescription:
     command: str = ""
     second_stage: Mapping[str, Any] = field(default_factory=dict)
     resumed: bool = False
+    calibration: Calibration | None = None
 
 
 def write_run(trainer: Any, test: PredictionOutput, description: RunDescription) -> RunRecord:
@@ -63,6 +67,8 @@ def write_run(trainer: Any, test: PredictionOutput, description: RunDescription)
     record = record_of(trainer, test, description)
     if trainer.is_world_process_zero():
         folder = RunFolder(Path(trainer.args.output_dir))
+        if description.calibration is not None:
+            folder.write_calibration(description.calibration)
         folder.write_predictions(predictions_of(test.predictions, test.label_ids, description.class_names))
         folder.write_recipe(description.settings, description.comments)
         folder.write_record(record)  # last: who finds it finds all
@@ -71,13 +77,16 @@ def write_run(trainer: Any, test: PredictionOutput, description: RunDescription)
 
 def record_of(trainer: Any, test: PredictionOutput, description: RunDescription) -> RunRecord:
     """The content of `metrics.json`."""
-    args, statistics = trainer.args, description.statistics
+    args, statistics, calibration = trainer.args, description.statistics, description.calibration
+    calibrated = {}
+    if calibration is not None:
+        calibrated = calibrated_results(calibration, logits_in(test.predictions), test.label_ids, statistics)
     return RunRecord(
         seed=args.seed,
         method=describe(METHODS, trainer.method),
         loss={**trainer.identity()["loss"], **({"start": args.loss_start} if args.loss_start else {})},
         class_statistics=statistics.to_dict(),
-        results={"test": split_results(test.predictions, test.label_ids, statistics)},
+        results={"test": split_results(test.predictions, test.label_ids, statistics), **calibrated},
         reweighting={"scheme": args.reweighting, "start": args.reweighting_start},
         sampling=args.sampling,
         mixing=args.mixing,
