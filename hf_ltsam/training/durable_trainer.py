@@ -194,12 +194,16 @@ class DurableTrainer(Trainer):
         gives: it may read columns that the model does not take, where the stock loader removes them and it fails.
         """
         is_table = is_datasets_available() and isinstance(dataset, import_module("datasets").Dataset)
-        if is_table and dataset.format["type"] != "custom":
+        transformed = is_table and dataset.format["type"] == "custom"
+        if is_table and not transformed:
             dataset = self._remove_unused_columns(dataset, description=description)
         source = self.batch_loaders.source(dataset, sampler_fn, self.data_collator, is_training)
-        drops_columns = self.args.remove_unused_columns and not source.whole_batches
+        removed = (
+            self._get_collator_with_removed_columns(source.collator, description) if transformed else source.collator
+        )
+        drops_columns = self.args.remove_unused_columns and not source.whole_batches and not transformed
         with (
-            replaced(self, data_collator=source.collator),
+            replaced(self, data_collator=removed),
             replaced(self.args, dataloader_pin_memory=source.pin_memory, remove_unused_columns=drops_columns),
         ):
             loader = super()._get_dataloader(
