@@ -8,11 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, DatasetInfo, SplitDict, SplitInfo
+from datasets import (
+    Dataset,
+    DatasetDict,
+    DatasetInfo,
+    SplitDict,
+    SplitInfo,
+    get_dataset_config_names,
+    load_dataset,
+    load_dataset_builder,
+)
 from datasets.info import DatasetInfosDict
 from datasets.table import embed_table_storage
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
+
+from hf_ltsam.data.class_names import check_parquet_names
+from hf_ltsam.data.decoding import with_images
+from hf_ltsam.hyperparameters import nearest
 
 CARD = "README.md"
 
@@ -40,6 +53,28 @@ def configuration_names(header: DatasetCardData) -> list[str]:
     files = MetadataConfigs.from_dataset_card_data(header)
     default = files.get_default_config_name()
     return sorted(files, key=lambda name: name != default)
+
+
+def load_configuration(dataset: str, dataset_config_name: str | None = None) -> DatasetDict:
+    """One of them, from a folder or the Hub, with its images as images.
+
+    Args:
+        dataset: the folder, or OWNER/NAME.
+        dataset_config_name: None: the default one.
+
+    Raises:
+        ValueError: no such configuration, or Parquet files that contradict each other in class names.
+        datasets.exceptions.DatasetNotFoundError, ConnectionError: no such data set, or the Hub cannot be reached.
+    """
+    if dataset_config_name is not None and dataset_config_name not in (names := get_dataset_config_names(dataset)):
+        raise ValueError(
+            f"dataset_config_name={dataset_config_name!r}: {dataset} has no such configuration."
+            f"{nearest(dataset_config_name, names)}"
+        )
+    if Path(dataset).is_dir():
+        files = load_dataset_builder(dataset, dataset_config_name).config.data_files or {}
+        check_parquet_names(file for of_split in files.values() for file in of_split if str(file).endswith(".parquet"))
+    return DatasetDict({name: with_images(split) for name, split in load_dataset(dataset, dataset_config_name).items()})
 
 
 def header_of(readme: Path) -> DatasetCardData:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.metrics.decisions import Decisions, parts_of
+from hf_ltsam.losses.protocol import cross_entropy, takes_several_labels
+from hf_ltsam.metrics.decisions import FEW_CLASSES, Decisions, label_ranks, parts_of
 from hf_ltsam.metrics.long_tail import LongTailMetrics
+from hf_ltsam.metrics.several_labels import SeveralLabelMetrics
 from hf_ltsam.models.logits import logits_of
 from hf_ltsam.training.loaders import replaced
 from hf_ltsam.training.objective import LabelledBatches
@@ -29,10 +32,11 @@ class Evaluation:
 
     Args:
         batches: inputs and labels apart.
+        loss: gives that of the training, which says what labels are.
     """
 
-    def __init__(self, batches: LabelledBatches) -> None:
-        self._batches = batches
+    def __init__(self, batches: LabelledBatches, loss: Callable[[], Any] = lambda: None) -> None:
+        self._batches, self._loss = batches, loss
         self.for_prediction = False  # which needs no labels
 
     def without_missing_labels(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +60,8 @@ class Evaluation:
     def loss(
         self, module: nn.Module, model: nn.Module, batch: dict[str, Any], return_outputs: bool
     ) -> Tensor | tuple[Tensor, Any]:
-        """The plain cross-entropy (a mean) of the raw logits, with the outputs behind them on demand.
+        """The plain cross-entropy (a mean) of the raw logits, binary for several labels of a sample, with the outputs behind
+        them on demand.
 
         Args:
             module: what is called: the model, or what wraps it.
@@ -64,7 +69,11 @@ class Evaluation:
         """
         micro_batch = self._batches.split(batch, model)
         outputs = module(**micro_batch.inputs)
-        loss = F.cross_entropy(logits_of(outputs), micro_batch.labels)
+        logits, labels = logits_of(outputs), micro_batch.labels
+        if takes_several_labels(self._loss()):
+            loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+        else:
+            loss = cross_entropy(logits, labels).mean()
         if not return_outputs:
             return loss
         outputs = logits_first(outputs)
@@ -81,7 +90,8 @@ class Evaluation:
         """
         name = f"{prefix}_loss"
         if name in (output.metrics or {}):
-            loss = _mean_cross_entropy(output.predictions, output.label_ids)
+            several = takes_several_labels(self._loss())
+            loss = _mean_cross_entropy(output.predictions, output.label_ids, several)
             output.metrics[name] = output.metrics[name] if loss is None else loss
         return output
 
@@ -95,7 +105,7 @@ def beside_groups(
     predictions are neither logits nor classes, and there are no accuracies by group.
     """
     if isinstance(own, LongTailMetrics):
-        return LongTailMetrics(own.statistics)  # without batches of an evaluation that was cut short
+        return replace(own)  # without batches of an evaluation that was cut short
     if own is None or statistics is None:
         return own
     groups = LongTailMetrics(statistics)
@@ -114,7 +124,13 @@ def beside_groups(
     return metrics
 
 
-def _or_warning(groups: LongTailMetrics, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
+def renewed(metrics: LongTailMetrics | None, statistics: ClassStatistics, loss: Any = None) -> LongTailMetrics:
+    """The same metrics by the statistics of another training set; where there were none, ours for that training loss."""
+    kind = SeveralLabelMetrics if takes_several_labels(loss) else LongTailMetrics
+    return kind(statistics) if metrics is None else replace(metrics, statistics=statistics)
+
+
+def _or_warning(groups: LongTailMetrics, prediction: EvalPrediction, compute_result: bool) -> dict[str, Any]:
     try:
         return groups(prediction, compute_result)
     except (TypeError, ValueError) as error:
@@ -143,7 +159,7 @@ def logits_first(outputs: Any) -> Mapping[str, Any] | tuple[Any, ...]:
 
 @contextmanager
 def decisions_alone(trainer: Trainer, wanted: bool = True) -> Iterator[None]:
-    """The trainer keeps `decisions_of_batch` of the logits: of 200,000 samples and 8,142 classes 6 MB, not 6 GB.
+    """The trainer keeps `decisions_of_batch` of the logits: of 200,000 samples and 8,142 classes 8 MB, not 6 GB.
 
     A `preprocess_logits_for_metrics` of the user's stays in its place.
     """
@@ -158,7 +174,8 @@ def keeps_logits(trainer: Trainer) -> bool:
 
 
 def decisions_of_batch(outputs: Any, labels: Any) -> Any:
-    """As `preprocess_logits_for_metrics` of a Trainer: `Decisions.columns`, and the log-likelihood of the labels, (n,) each.
+    """As `preprocess_logits_for_metrics` of a Trainer: `Decisions.columns`, the log-likelihood of the labels and their
+    `label_ranks`, (n,) each; of few classes the logits (n, C), from which all these follow, and areas under curves too.
 
     What is not logits (n, C) and class indices (n,) stays as it is.
     """
@@ -167,9 +184,12 @@ def decisions_of_batch(outputs: Any, labels: Any) -> Any:
         return outputs
     if labels.shape != logits.shape[:1] or labels.is_floating_point():
         return outputs
+    if logits.shape[1] <= FEW_CLASSES:
+        return logits
     # on the CPU, where it is the same on every machine; in one copy, because what follows would wait for the device too
     here = logits.detach().cpu()
-    columns = (*map(torch.from_numpy, Decisions.of(here).columns), _log_likelihood(here, labels.cpu()))
+    ranks = torch.from_numpy(label_ranks(here, labels.cpu().numpy()))
+    columns = (*map(torch.from_numpy, Decisions.of(here).columns), _log_likelihood(here, labels.cpu()), ranks)
     device = logits.device if logits.device.type != "mps" else torch.device("cpu")  # which has no float64
     return tuple(column.to(device) for column in columns)
 
@@ -180,17 +200,23 @@ def _log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.cat(rows)[:, 0]
 
 
-def _mean_cross_entropy(predictions: Any, labels: Any) -> float | None:
-    """Of logits (N, C), or a tuple that begins with them, or what `decisions_of_batch` keeps, and class indices (N,).
+def _mean_cross_entropy(predictions: Any, labels: Any, several: bool = False) -> float | None:
+    """Of logits (N, C), or a tuple that begins with them, or what `decisions_of_batch` keeps, and class indices (N,) or
+    shares of classes (N, C).
 
     None where they are something else.
     """
-    if isinstance(predictions, tuple) and len(predictions) == 4 and np.ndim(predictions[0]) == 1:
+    if isinstance(predictions, tuple) and len(predictions) == 5 and np.ndim(predictions[0]) == 1:
         log_likelihood = torch.as_tensor(predictions[3])  # summed as `cross_entropy` sums
         return float(F.nll_loss(log_likelihood[:, None], torch.zeros(len(log_likelihood), dtype=torch.long)))
     predictions = predictions[0] if isinstance(predictions, tuple) else predictions
     if not isinstance(predictions, np.ndarray) or not isinstance(labels, np.ndarray) or predictions.ndim != 2:
         return None
+    if labels.shape == predictions.shape and several:
+        logits, truth = (torch.as_tensor(values).double() for values in (predictions, labels))
+        return float(F.binary_cross_entropy_with_logits(logits, truth))
+    if labels.shape == predictions.shape and labels.dtype.kind == "f":
+        return float(F.cross_entropy(torch.as_tensor(predictions).double(), torch.as_tensor(labels).double()))
     if labels.shape != predictions.shape[:1] or labels.dtype.kind != "i":
         return None
     return float(F.cross_entropy(torch.as_tensor(predictions).double(), torch.as_tensor(labels).long()))

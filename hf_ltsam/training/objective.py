@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.soft_labels import shares_of, smoothed
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.features import classifier_inputs, losses_of
+from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.losses.reweighting import Reweighting
 from hf_ltsam.methods import METHODS, Method, make_method
 from hf_ltsam.models.logits import check_logits, check_losses, logits_of
@@ -33,6 +36,9 @@ class Objective:
         loss_start: share of the training from which it applies, in [0, 1]; before it, cross-entropy does.
         reweighting: class weights, from a share of the training of their own.
         statistics: of the training set.
+        mixing: how images are mixed, as `MixingSettings.mixing` states it.
+        label_smoothing: share of every label that is spread over all classes, in [0, 1]. It belongs to the loss alone: for
+            methods and class weights, a sample stays of its class.
     """
 
     method: Method
@@ -40,6 +46,8 @@ class Objective:
     loss_start: float
     reweighting: Reweighting
     statistics: ClassStatistics
+    mixing: Mapping[str, float] = field(default_factory=dict)
+    label_smoothing: float = 0.0
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint records; a run that differs must not resume it."""
@@ -50,6 +58,8 @@ class Objective:
             "reweighting": {"scheme": self.reweighting.scheme, "start": self.reweighting.start},
             "class_counts": list(self.statistics.counts),
             "tail_threshold": self.statistics.tail_threshold if self.method.needs_split else None,
+            "mixing": dict(self.mixing),
+            "label_smoothing": self.label_smoothing,
         }
 
     def loss_at(self, progress: float) -> Loss | FeatureLoss:
@@ -92,11 +102,20 @@ class BatchLoss:
     def losses(self, logits: Tensor, batch: MicroBatch) -> Tensor:
         """l_i (b,) of the last pass's logits, or of what a moved classifier would have made of the same features."""
         statistics = self._objective.statistics
-        check_logits(logits, batch.labels, self._num_classes)
-        losses = losses_of(self.loss, logits, batch.labels, statistics, self._features)
+        check_logits(logits, batch.labels, self._num_classes, takes_several_labels(self.loss))
+        labels = self._objective.reweighting.within(self._progress, statistics, batch.labels)
+        losses = losses_of(self.loss, logits, self._smoothed(labels, logits), statistics, self._features)
         check_losses(losses, batch.labels)
         weights = self._objective.reweighting.weights(self._progress, statistics, batch.labels, losses)
         return losses if weights is None else weights * losses
+
+    def _smoothed(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """The labels that the loss is given: shares in the type that losses are computed in, where they are smoothed."""
+        factor = self._objective.label_smoothing
+        if factor == 0:
+            return labels
+        shares = shares_of(labels, self._num_classes).to(torch.promote_types(logits.dtype, torch.float32))
+        return smoothed(shares, self._num_classes, factor)
 
 
 class LabelledBatches:
@@ -125,7 +144,8 @@ class LabelledBatches:
             renamed = " (the default collator renames 'label' to 'labels')" if name == "label" else ""
             raise ValueError(
                 f"The batch has no {name!r}, only {sorted(batch)}{renamed}. Name the label column 'labels', or set "
-                "label_names=[...] in LTSamConfig to the name in the batch."
+                "label_names=[...] in LTSamConfig to its name (under remove_unused_columns=True a batch has those columns "
+                "alone that the model takes)."
             )
         inputs = {key: value for key, value in batch.items() if key != name}
         if frozenset(inputs) not in self._accepted:

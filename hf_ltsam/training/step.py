@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.utils import logging
 
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.mixing import Mixture
+from hf_ltsam.data.soft_labels import are_soft, as_shares
 from hf_ltsam.landscape.batches import JointBatch, MicroBatch, in_groups
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.reduction import average_gradients, broadcast_buffers, joint_batch
@@ -22,6 +25,7 @@ from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import FeatureLoss, Loss
+from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.methods.context import StepContext
 from hf_ltsam.models.trained_weights import check_optimizer_of, check_types_of, trained_parameters
 from hf_ltsam.training.config import LTSamConfig
@@ -92,6 +96,8 @@ class TrainingStep(TrainerCallback):
         optimizer: Callable[[], Any] = lambda: None,
     ) -> None:
         self._args, self._accelerator = args, accelerator
+        if args.torch_compile:
+            keep_buffers_of_backward_passes()
         self._telemetry, self._skipped, self._memory = telemetry, skipped, memory
         self._context, self._samples_in_words = context, samples_in_words
         self._sharded, self._optimizer = sharded, optimizer
@@ -99,7 +105,9 @@ class TrainingStep(TrainerCallback):
         self._shortcuts: Shortcuts | None = None
         self._tried_with: Loss | FeatureLoss | None = None  # the loss that the shortcuts were tried with
         self._loss_scale = 1.0
+        self._position = 0  # of the micro-batch in its step
         self._waiting: list[MicroBatch] = []  # for the last one of a step with one perturbation
+        self._compiled: Any = None  # the bare module, where several processes pass through it
 
     @property
     def _observer(self) -> Telemetry | None:
@@ -109,6 +117,12 @@ class TrainingStep(TrainerCallback):
     def _once_per_step(self) -> bool:
         """Whether all samples of an optimizer step are perturbed together."""
         return self._args.ascent_scope == "step"
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The weights of a schedule-free optimizer become those that it was after: its mean."""
+        in_mode = getattr(self._optimizer(), "eval", None)
+        if callable(in_mode):
+            in_mode()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: nn.Module, **_: Any) -> None:
         self._telemetry.reset()
@@ -120,9 +134,11 @@ class TrainingStep(TrainerCallback):
 
     def __call__(self, batch: MicroBatch, objective: Objective, moment: Moment) -> Tensor:
         """Add the vector to `.grad` as soon as its samples are there; the loss as the stock Trainer counts it."""
-        if self._skipped.begin(moment.model):
+        first = self._skipped.begin(moment.model)
+        self._position = 0 if first else self._position + 1
+        if first:
             self._loss_scale = self._scale_of_this_step()
-        self._waiting.append(batch)
+        self._waiting.append(self._mixed(batch, objective.statistics, moment.step))
         if self._once_per_step and not self._accelerator.sync_gradients:
             return torch.zeros((), device=batch.labels.device)
         batches, self._waiting = self._waiting, []
@@ -136,6 +152,16 @@ class TrainingStep(TrainerCallback):
         if every is not None and moment.step % every == 0:
             clear_device_cache()
         return loss / parts
+
+    def _mixed(self, batch: MicroBatch, statistics: ClassStatistics, step: int) -> MicroBatch:
+        """The micro-batch with its images mixed, where the settings ask for that."""
+        if not self._args.mixing:
+            return batch
+        # its number over processes and accumulation: 1 x 4 or 4 x 1 micro-batches of a step are mixed alike
+        number = step * self._args.gradient_accumulation_steps + self._position
+        number = number * self._accelerator.num_processes + self._accelerator.process_index
+        mixture = Mixture.drawn(self._args, self._args.seed, number, len(batch))
+        return MicroBatch(*mixture.of(batch.inputs, batch.labels, statistics.num_classes))
 
     def _add_gradient(
         self, batches: list[MicroBatch], objective: Objective, moment: Moment, weights: TrainableWeights, parts: int
@@ -155,9 +181,7 @@ class TrainingStep(TrainerCallback):
         self, group: AscentGroup, objective: Objective, moment: Moment, weights: TrainableWeights, divisor: float
     ) -> Tensor:
         """The same for samples that are perturbed together."""
-        # Several passes would each set off DDP's reduction: they run on the bare module, and the result is reduced once.
-        module = moment.model if self._accelerator.num_processes > 1 else moment.module
-        loss = BatchLoss(module, moment.model, objective, moment.progress, self._context)
+        loss = BatchLoss(self._module(moment), moment.model, objective, moment.progress, self._context)
         landscape = LossLandscape(
             weights,
             group.batches,
@@ -169,19 +193,37 @@ class TrainingStep(TrainerCallback):
             joint=group.joint,
         )
         try:
-            gradient = objective.method.update(landscape, self._context_of(group.labels, objective, moment, weights))
+            labels = group.labels
+            if takes_several_labels(loss.loss) and are_soft(labels):
+                counts = objective.statistics.counts
+                labels = as_shares(labels, counts.index(max(counts)))
+            gradient = objective.method.update(landscape, self._context_of(labels, objective, moment, weights))
         finally:
             weights.restore()  # nothing to do unless an exception cut even the landscape's own restoring short
         accumulate(gradient / divisor, weights.parameters, landscape.reached)
         if self._observer is not None:
-            self._observe(landscape, group.labels, objective, moment.step)
+            self._observe(landscape, labels, objective, moment.step)
         return landscape.mean_loss
+
+    def _module(self, moment: Moment) -> nn.Module:
+        """What is called; of several processes the bare module, compiled where that is asked for.
+
+        Several passes would each set off DDP's reduction; the result is reduced once.
+        """
+        if self._accelerator.num_processes == 1:
+            return moment.module
+        if not self._args.torch_compile:
+            return moment.model
+        if self._compiled is None or self._compiled._orig_mod is not moment.model:
+            self._compiled = torch.compile(moment.model, **self._accelerator.state.dynamo_plugin.to_kwargs())
+        compiled: nn.Module = self._compiled
+        return compiled
 
     def _observe(self, landscape: LossLandscape, labels: Tensor, objective: Objective, step: int) -> None:
         """What a step tells besides its perturbed passes."""
         self._telemetry.losses(landscape.first_losses, landscape.labels)
         if (step + 1) % GRADIENTS_EVERY == 0 and not landscape.was_dealt_out:
-            tail = ClassGroups(objective.statistics).head_or_tail(labels).double()
+            tail = ClassGroups(objective.statistics).tail(labels)
             self._telemetry.gradient_norms(landscape.gradient(1 - tail).norm(), landscape.gradient(tail).norm())
 
     def _finish(self, moment: Moment, weights: TrainableWeights) -> None:
@@ -236,7 +278,7 @@ class AscentGroup:
 
     Args:
         batches: of this process.
-        labels: of all its samples (n,), on the host; of all processes where they share the perturbation.
+        labels: of all its samples, (n,) or soft (n, C), on the host; of all processes where they share the perturbation.
         joint: where this process's samples are among those of all processes; None: it perturbs on its own.
         share: of the samples that the training step is given.
     """
@@ -279,6 +321,13 @@ def accumulate(gradient: WeightVector, parameters: Sequence[Tensor], reached: li
         else:
             parameter.grad = g
             given.add(g.data_ptr())
+
+
+def in_training_mode(model: nn.Module, optimizer: Any) -> None:
+    """As stock: a schedule-free optimizer moves the weights to where gradients are taken."""
+    model.train()
+    if callable(getattr(optimizer, "train", None)):
+        optimizer.train()
 
 
 def keep_buffers_of_backward_passes() -> None:

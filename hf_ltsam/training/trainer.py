@@ -21,12 +21,12 @@ from hf_ltsam.losses import FeatureLoss, Loss
 from hf_ltsam.methods import Method
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import normalised_layers
-from hf_ltsam.models.timm_config import state_image_processor
 from hf_ltsam.models.trained_weights import check_optimizer_of
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, save_identity
-from hf_ltsam.training.config import STANDS_STILL, LTSamConfig
-from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_alone, keeps_logits
+from hf_ltsam.runs.model import save_configuration
+from hf_ltsam.training.config import LTSamConfig
+from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_alone, keeps_logits, renewed
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
 from hf_ltsam.training.objective import LabelledBatches, Objective, by_name_or_object
@@ -42,12 +42,13 @@ from hf_ltsam.training.refusals.settings import (
     check_types,
 )
 from hf_ltsam.training.skipped_steps import MethodMemory, SkippedSteps
-from hf_ltsam.training.step import Moment, TrainingStep, keep_buffers_of_backward_passes
+from hf_ltsam.training.step import Moment, TrainingStep, in_training_mode
 from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
 from hf_ltsam.training.training_set import (
     LabelReader,
     LabelWatch,
     TrainingSet,
+    label_name_of,
     require_statistics,
     samples_in_words,
     without_adapter,
@@ -123,35 +124,33 @@ class LTSamTrainer(Trials, HubTrainer):
         self.reweighting = args.class_weighting
         if args.should_save:
             check_output_folder(args.output_dir)
-        made_by_us = optimizers[0] is None and optimizer_cls_and_kwargs is None
-        _warn(STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            model_init=model_init,
-            compute_metrics=compute_metrics,
-            callbacks=callbacks,
-            optimizers=optimizers,
-            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
-            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
-        )
+        _warn(args.doubtful_learning_rate if optimizers[0] is optimizer_cls_and_kwargs is None else None)
+        with replaced(args, label_smoothing_factor=0.0):  # stock would smooth, in compute_loss
+            super().__init__(
+                model=model,
+                args=args,
+                data_collator=data_collator,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                model_init=model_init,
+                compute_metrics=compute_metrics,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+                preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+            )
         self.model: Any = self.memory_layout(self.model)
         if optimizers[0] is not None:
             check_optimizer_of(self.optimizer, self.model)  # its warnings come when the training begins
         check_launcher(self)
-        if args.torch_compile:
-            keep_buffers_of_backward_passes()
-        self.label_names = args.label_names or ["labels"]  # also for modules whose forward takes no labels
-        self.label_reader = LabelReader(lambda: self.label_names[0], lambda: self.data_collator, args)
+        self.label_names = args.label_names or [label_name_of(self)]
+        self.label_reader = LabelReader.of(self)
         self.training_set = TrainingSet.of(train_dataset, self.label_reader, self.model, class_statistics)
         self.class_statistics = self.training_set.statistics
         self._check_problem(eval_dataset)
         if compute_metrics is None and self.class_statistics is not None:
-            self.compute_metrics = LongTailMetrics(self.class_statistics)
+            self.compute_metrics = renewed(None, self.class_statistics, self.loss)
         self._identity: dict[str, Any] | None = None  # of the training; it hashes all labels, so it is made once
         self._make_parts()
 
@@ -172,7 +171,7 @@ class LTSamTrainer(Trials, HubTrainer):
             return
         self.class_statistics = self.training_set.statistics
         if isinstance(metrics, LongTailMetrics | None) and getattr(metrics, "statistics", None) is statistics:
-            self.compute_metrics = LongTailMetrics(require_statistics(self.class_statistics))
+            self.compute_metrics = renewed(metrics, require_statistics(self.class_statistics), self.loss)
         self._check_problem(self.eval_dataset)
 
     def make_loaders(self) -> ImageLoaders:
@@ -182,7 +181,7 @@ class LTSamTrainer(Trials, HubTrainer):
     def _make_parts(self) -> None:
         """The parts of the trainer, each given what it needs."""
         self.labelled_batches = LabelledBatches(lambda: self.label_names[0])
-        self.logit_evaluation = Evaluation(self.labelled_batches)
+        self.logit_evaluation = Evaluation(self.labelled_batches, lambda: self.loss)
         self.method_memory = MethodMemory(lambda: self.optimizer)
         self.telemetry = Telemetry(lambda: self.class_statistics)
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, self.args.max_skipped_steps)
@@ -234,8 +233,9 @@ class LTSamTrainer(Trials, HubTrainer):
     @property
     def training_objective(self) -> Objective:
         """What is minimised, and by which update rule."""
-        statistics = require_statistics(self.class_statistics)
-        return Objective(self.method, self.loss, self.args.loss_start, self.reweighting, statistics)
+        args, statistics = self.args, require_statistics(self.class_statistics)
+        of_labels = (args.mixing, args.label_smoothing_factor)
+        return Objective(self.method, self.loss, args.loss_start, self.reweighting, statistics, *of_labels)
 
     @property
     def averaging(self) -> WeightAveraging | None:
@@ -250,15 +250,13 @@ class LTSamTrainer(Trials, HubTrainer):
         `num_items_in_batch` is not used: the loss is a mean over samples, divided once by the number of accumulated
         micro-batches, before any backward pass (transformers#47688).
         """
-        model.train()  # before `_prepare_inputs`, which a subclass may let the model take part in
+        in_training_mode(model, self.optimizer)  # before `_prepare_inputs`, in which a subclass may call the model
         batch = self.labelled_batches.split(self.memory_layout(self._prepare_inputs(inputs)), self.model)
-        loss = self.gradient_step(batch, self.training_objective, self._moment(model))
+        micro_batches, state = self.current_gradient_accumulation_steps, self.state
+        moment = Moment(model, self.model, state.global_step, state.max_steps, micro_batches)
+        loss = self.gradient_step(batch, self.training_objective, moment)
         self.label_watch.add(batch.labels)  # which are in their range: the step has looked
         return loss
-
-    def _moment(self, module: nn.Module) -> Moment:
-        micro_batches = self.current_gradient_accumulation_steps
-        return Moment(module, self.model, self.state.global_step, self.state.max_steps, micro_batches)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """As stock, with the norm that `SkippedSteps.judge` has computed."""
@@ -285,7 +283,8 @@ class LTSamTrainer(Trials, HubTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As stock, with the telemetry of the method, skipped steps and unreadable images beside the training loss."""
-        super().log({**logs, **(self._observations() if "loss" in logs else {})}, start_time)
+        logs.update(self._observations() if "loss" in logs else {})  # itself: stock adds the epoch to what it is given
+        super().log(logs, start_time)
 
     def _observations(self) -> dict[str, float]:
         telemetry = self.telemetry.pop() if self.args.telemetry else {}
@@ -317,7 +316,7 @@ class LTSamTrainer(Trials, HubTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """As `DurableTrainer`, with a warning of a last batch that batch norm cannot normalise."""
         self._follow_training_set()
-        _warn(check_batches(self.train_dataset, self.args, self.model))
+        _warn(check_batches(self.train_dataset, self.args, self.model, self._train_batch_size))
         return super().get_train_dataloader()
 
     def compute_loss(
@@ -385,10 +384,7 @@ class LTSamTrainer(Trials, HubTrainer):
     def save_companions(self, folder: Path) -> None:
         """What the model was trained on and with, and under an adapter its configuration."""
         inner = without_adapter(self.model)
-        config: Any = getattr(inner, "config", None)
-        is_stated = state_image_processor(config, self.processing_class)
-        if is_stated or (inner is not self.model and isinstance(inner, PreTrainedModel)):
-            config.save_pretrained(folder)  # classes and sizes, for load_run
+        save_configuration(inner, folder, self.processing_class, inner is not self.model)
         if self.class_statistics is not None:
             self.class_statistics.save(folder)
             start = inner.config.name_or_path if isinstance(inner, PreTrainedModel) else None
