@@ -203,7 +203,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Share of every class's training images, in (0, 1), that is left out of the training for choices made "
-            "afterwards: tau of `ltsam decouple --second_stage tau_norm`."
+            "afterwards: calibrated probabilities of `ltsam predict`, tau of `ltsam decouple --second_stage tau_norm`."
         },
     )
     num_channels: int = field(
