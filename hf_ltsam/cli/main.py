@@ -45,6 +45,9 @@ COMMANDS = {
     "predict": Command(
         "predict", "Classes and probabilities of your images, as CSV or JSON: ltsam predict RUN FOLDER."
     ),
+    "mistakes": Command(
+        "predict.mistakes", "The most confident mistakes on the test set, with pictures, rare classes first."
+    ),
     "export": Command("export", "Write a run as one plain checkpoint, its adapter merged: ltsam export RUN OUT."),
     "push": Command("push", "Upload a finished run with its card: ltsam push RUN OWNER/NAME."),
     "card": Command("card", "Print the card of a run: ltsam card RUN."),
