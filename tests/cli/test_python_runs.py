@@ -209,6 +209,9 @@ def test_where_the_data_lie_can_be_said(tmp_path):
     assert record.data["dataset"] == "somewhere"
     run = make_run({}, tmp_path / "run" / "recipe.yaml")
     assert (run.data.dataset, run.data.label_column) == ("somewhere", "kind")
+    # transformers' defaults are stated, since the command line has others
+    assert run.config.optim.startswith("adamw") and run.config.lr_scheduler_type == "linear"
+    assert run.config.max_grad_norm == 1.0 and run.config.optim_args is None
 
 
 def test_a_run_without_a_test_set(tmp_path):

@@ -175,6 +175,7 @@ FORMS = {
     "numbers": lambda: (tokenized(names=False), {"processing_class": word_tokenizer()}),
     "torch format": lambda: (tokenized().with_format("torch"), {"processing_class": word_tokenizer()}),
     "torch data set": lambda: (Mapped(tokenized().to_list()), {}),
+    "torch data set of words too": lambda: (Mapped(tokenized().to_list()), {"processing_class": word_tokenizer()}),
     "any object": lambda: (Indexed(tokenized().to_list()), {}),
     "subset": lambda: (torch.utils.data.Subset(Mapped(tokenized().to_list()), range(1, 11)), {}),
     "list": lambda: ([{"input_ids": r["input_ids"][:2], "label": r["label"]} for r in tokenized().to_list()], {}),
