@@ -7,7 +7,15 @@ from hf_ltsam.cli.reproduce.tables import read_table
 from hf_ltsam.runs.recipe_tables import table_names
 from hf_ltsam.runs.recipes import find_recipe, read_recipe, recipe_names
 
-OURS = {"cifar100_lt_other_methods", "cifar_lt_other_second_stages", "places_lt", "demo", "weight_balancing"}
+OURS = {
+    "cifar100_lt_other_methods",
+    "cifar_lt_other_second_stages",
+    "places_lt",
+    "demo",
+    "weight_balancing",
+    "news",
+    "plankton",
+}
 AUTHORS = {
     "alshammari2022": "Alshammari et al. 2022",
     "li2025": "Li et al. 2025",
