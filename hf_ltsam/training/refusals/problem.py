@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sized
+from collections.abc import Collection, Sequence, Sized
 from typing import Any
 
 from torch import Tensor, nn
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.class_names import some
 from hf_ltsam.losses import LDAM, FeatureLoss, GaussianClouded, Loss
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.methods import Method
@@ -154,12 +155,13 @@ def check_head(loss: Loss | FeatureLoss, model: nn.Module) -> None:
         )
 
 
-def check_num_labels(labels: Tensor, num_logits: int | None) -> None:
+def check_num_labels(labels: Tensor, num_logits: int | None, names: Sequence[str] | None = None) -> None:
     """Refuse a model with more outputs than the training set has classes, as one that keeps its pretrained head.
 
     Args:
         labels: of the training set (N,), N > 0.
         num_logits: of the model; None: it does not say.
+        names: of the classes; None: they are called by number.
 
     Raises:
         ValueError: naming both numbers and the way out.
@@ -167,6 +169,8 @@ def check_num_labels(labels: Tensor, num_logits: int | None) -> None:
     needed = int(labels.max()) + 1
     if num_logits is not None and needed < num_logits:
         missing = f"class {needed} has" if needed == num_logits - 1 else f"classes {needed} to {num_logits - 1} have"
+        if names is not None and len(names) == num_logits:
+            missing = f"{some(names[needed:])} {'has' if needed == num_logits - 1 else 'have'}"
         raise ValueError(
             f"The model has {num_logits} outputs, but the labels of the training set end at {needed - 1}: {missing} no "
             f"training image. Build the model with num_labels={needed} (and ignore_mismatched_sizes=True, if it is "
