@@ -121,14 +121,14 @@ def long_tail_metrics(logits: Any, labels: Any, statistics: ClassStatistics) -> 
 
     Args:
         logits: (N, C).
-        labels: true classes (N,).
+        labels: true classes (N,), or shares of the classes (N, C), by which a sample counts in each.
         statistics: of the training set, whose groups apply to every test set, shifted ones included.
 
     Raises:
         ValueError: shapes that do not fit, or a label outside [0, C).
     """
     counts = LongTailCounts(statistics.num_classes)
-    counts.add(*checked_scores(logits, labels))
+    counts.add(*((logits, labels) if as_array(labels).ndim == 2 else checked_scores(logits, labels)))
     return counts.metrics(statistics)
 
 
@@ -145,7 +145,7 @@ class LongTailCounts:
         self.confusion = np.zeros((C, C), np.int64) if with_confusion else None  # samples of a class, taken for a class
         self._samples, self._right, self._taken = (np.zeros(C, np.int64) for _ in range(3))  # (C,)
         self._bins: ConfidenceBins | None = ConfidenceBins.empty()  # None: classes without probabilities
-        self._top: int | None = 0 if C > 2 * TOP else None  # samples whose class is among the first; None: not known
+        self._top: float | None = 0 if C > 2 * TOP else None  # samples whose class is among the first; None: not known
         self._scored: list[tuple[Any, Any]] | None = [] if C <= FEW_CLASSES else None  # logits and labels
 
     def add(self, outputs: Any, labels: Any) -> None:
@@ -153,15 +153,18 @@ class LongTailCounts:
 
         Args:
             outputs: as in `Decisions.of`; behind its columns there may be a log-likelihood and `label_ranks`.
-            labels: true classes (n,).
+            labels: true classes (n,), or shares of the classes (n, C), by which a sample counts in each.
 
         Raises:
             ValueError: shapes that do not fit, or a label outside [0, C).
         """
         decisions, classes = Decisions.of(outputs, self._num_classes), as_array(labels)
+        if classes.ndim == 2:
+            self._add_shares(outputs, decisions, classes.astype(np.float64))
+            return
         samples, right = _counted(decisions.predicted, classes, self._num_classes)
-        self._samples += samples
-        self._right += right
+        self._samples = self._samples + samples
+        self._right = self._right + right
         self._taken += np.bincount(decisions.predicted.clip(-1) + 1, minlength=len(samples) + 1)[1 : len(samples) + 1]
         if self.confusion is not None:
             valid = (decisions.predicted >= 0) & (decisions.predicted < len(samples))
@@ -171,6 +174,32 @@ class LongTailCounts:
         else:
             self._bins.add(decisions.confidence, decisions.probable == classes)
         self._add_scores(outputs, classes)
+
+    def _add_shares(self, outputs: Any, decisions: Decisions, shares: Floats) -> None:
+        """The same where a sample is of several classes: a mean over them."""
+        C, predicted, logits = self._num_classes, decisions.predicted, logits_in(outputs)
+        if shares.shape != (len(predicted), C):
+            raise ValueError(f"Shares of classes must be ({len(predicted)}, {C}), got {shares.shape}.")
+        if not (np.abs(shares.sum(axis=1) - 1) < 0.01).all():
+            raise ValueError("Shares of classes must add up to 1 in each row.")
+        valid = (predicted >= 0) & (predicted < C)
+        rows, classes = shares.nonzero()
+        self._samples = self._samples + shares.sum(axis=0)
+        right = shares[valid.nonzero()[0], predicted[valid]]
+        self._right = self._right + np.bincount(predicted[valid], right, minlength=C)
+        self._taken += np.bincount(predicted[valid], minlength=C)
+        if self.confusion is not None:
+            self.confusion = self.confusion.astype(np.float64)
+            pairs = valid[rows]
+            np.add.at(self.confusion, (classes[pairs], predicted[rows[pairs]]), shares[rows, classes][pairs])
+        if decisions.confidence is None or self._bins is None:
+            self._bins = None
+        else:
+            self._bins.add(decisions.confidence, shares[np.arange(len(shares)), decisions.probable])
+        self._scored = None if self._scored is None or logits is None else [*self._scored, (logits, shares)]
+        if self._top is not None:
+            first = None if logits is None else label_ranks(logits[rows], classes) < TOP
+            self._top = None if first is None else self._top + float(shares[rows, classes][first].sum())
 
     def _add_scores(self, outputs: Any, labels: NDArray[np.int64]) -> None:
         logits = logits_in(outputs)
@@ -241,7 +270,8 @@ def average_precisions(scored: Sequence[tuple[Any, Any]]) -> Floats:
     """Average precision of every class against all others (C,), by its probability; NaN for a class without a sample.
 
     Args:
-        scored: batches of logits (n, C) and true classes (n,). Logits are read class by class, without a copy of them.
+        scored: batches of logits (n, C) and true classes (n,), or shares of classes (n, C). Logits are read class by class,
+            without a copy of them.
     """
     from sklearn.metrics import average_precision_score
 
@@ -249,8 +279,16 @@ def average_precisions(scored: Sequence[tuple[Any, Any]]) -> Floats:
     logits = [as_array(values) for values, _ in scored]
     evidence = np.concatenate([_log_sums(values) for values in logits])  # (N,)
     precisions = np.full(logits[0].shape[1], np.nan)
-    for c in [] if np.isnan(evidence).any() else np.unique(labels):
+    soft = labels.ndim == 2
+    present = np.flatnonzero(labels.sum(axis=0)) if soft else np.unique(labels)
+    for c in [] if np.isnan(evidence).any() else present:
         scores = np.exp(np.concatenate([values[:, c] for values in logits]).astype(np.float64) - evidence)
+        if soft:  # each sample counts as one of the class by its share, and as one of the others by the rest
+            weights = np.concatenate([labels[:, c], 1 - labels[:, c]])
+            precisions[c] = average_precision_score(
+                np.arange(len(weights)) < len(scores), np.tile(scores, 2), sample_weight=weights
+            )
+            continue
         precisions[c] = average_precision_score(labels == c, scores)
     return precisions
 

@@ -14,6 +14,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_loss
 from hf_ltsam.losses.features import classifier_inputs, losses_of
+from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.losses.reweighting import Reweighting
 from hf_ltsam.methods import METHODS, Method, make_method
 from hf_ltsam.models.logits import check_logits, check_losses, logits_of
@@ -95,7 +96,7 @@ class BatchLoss:
     def losses(self, logits: Tensor, batch: MicroBatch) -> Tensor:
         """l_i (b,) of the last pass's logits, or of what a moved classifier would have made of the same features."""
         statistics = self._objective.statistics
-        check_logits(logits, batch.labels, self._num_classes)
+        check_logits(logits, batch.labels, self._num_classes, takes_several_labels(self.loss))
         labels = self._objective.reweighting.within(self._progress, statistics, batch.labels)
         losses = losses_of(self.loss, logits, labels, statistics, self._features)
         check_losses(losses, batch.labels)
@@ -129,7 +130,8 @@ class LabelledBatches:
             renamed = " (the default collator renames 'label' to 'labels')" if name == "label" else ""
             raise ValueError(
                 f"The batch has no {name!r}, only {sorted(batch)}{renamed}. Name the label column 'labels', or set "
-                "label_names=[...] in LTSamConfig to the name in the batch."
+                "label_names=[...] in LTSamConfig to its name (under remove_unused_columns=True a batch has those columns "
+                "alone that the model takes)."
             )
         inputs = {key: value for key, value in batch.items() if key != name}
         if frozenset(inputs) not in self._accepted:

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.mixing import Mixture
+from hf_ltsam.data.soft_labels import are_soft, as_shares
 from hf_ltsam.landscape.batches import JointBatch, MicroBatch, in_groups
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.reduction import average_gradients, broadcast_buffers, joint_batch
@@ -24,6 +25,7 @@ from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import FeatureLoss, Loss
+from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.methods.context import StepContext
 from hf_ltsam.models.trained_weights import check_optimizer_of, check_types_of, trained_parameters
 from hf_ltsam.training.config import LTSamConfig
@@ -184,12 +186,16 @@ class TrainingStep(TrainerCallback):
             joint=group.joint,
         )
         try:
-            gradient = objective.method.update(landscape, self._context_of(group.labels, objective, moment, weights))
+            labels = group.labels
+            if takes_several_labels(loss.loss) and are_soft(labels):
+                counts = objective.statistics.counts
+                labels = as_shares(labels, counts.index(max(counts)))
+            gradient = objective.method.update(landscape, self._context_of(labels, objective, moment, weights))
         finally:
             weights.restore()  # nothing to do unless an exception cut even the landscape's own restoring short
         accumulate(gradient / divisor, weights.parameters, landscape.reached)
         if self._observer is not None:
-            self._observe(landscape, group.labels, objective, moment.step)
+            self._observe(landscape, labels, objective, moment.step)
         return landscape.mean_loss
 
     def _observe(self, landscape: LossLandscape, labels: Tensor, objective: Objective, step: int) -> None:

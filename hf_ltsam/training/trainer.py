@@ -25,7 +25,7 @@ from hf_ltsam.models.trained_weights import check_optimizer_of
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, save_identity
 from hf_ltsam.runs.model import save_configuration
-from hf_ltsam.training.config import STANDS_STILL, LTSamConfig
+from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_alone, keeps_logits, renewed
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
@@ -48,6 +48,7 @@ from hf_ltsam.training.training_set import (
     LabelReader,
     LabelWatch,
     TrainingSet,
+    label_name_of,
     names_in,
     require_statistics,
     samples_in_words,
@@ -124,8 +125,7 @@ class LTSamTrainer(Trials, HubTrainer):
         self.reweighting = args.class_weighting
         if args.should_save:
             check_output_folder(args.output_dir)
-        made_by_us = optimizers[0] is None and optimizer_cls_and_kwargs is None
-        _warn(STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
+        _warn(args.doubtful_learning_rate if optimizers[0] is optimizer_cls_and_kwargs is None else None)
         super().__init__(
             model=model,
             args=args,
@@ -146,13 +146,13 @@ class LTSamTrainer(Trials, HubTrainer):
         check_launcher(self)
         if args.torch_compile:
             keep_buffers_of_backward_passes()
-        self.label_names = args.label_names or ["labels"]  # also for modules whose forward takes no labels
-        self.label_reader = LabelReader(lambda: self.label_names[0], lambda: self.data_collator, args)
+        self.label_names = args.label_names or [label_name_of(self)]
+        self.label_reader = LabelReader.of(self)
         self.training_set = TrainingSet.of(train_dataset, self.label_reader, self.model, class_statistics)
         self.class_statistics = self.training_set.statistics
         self._check_problem(eval_dataset)
         if compute_metrics is None and self.class_statistics is not None:
-            self.compute_metrics = LongTailMetrics(self.class_statistics)
+            self.compute_metrics = renewed(None, self.class_statistics, self.loss)
         self._identity: dict[str, Any] | None = None  # of the training; it hashes all labels, so it is made once
         self._make_parts()
 
@@ -173,7 +173,7 @@ class LTSamTrainer(Trials, HubTrainer):
             return
         self.class_statistics = self.training_set.statistics
         if isinstance(metrics, LongTailMetrics | None) and getattr(metrics, "statistics", None) is statistics:
-            self.compute_metrics = renewed(metrics, require_statistics(self.class_statistics))
+            self.compute_metrics = renewed(metrics, require_statistics(self.class_statistics), self.loss)
         self._check_problem(self.eval_dataset)
 
     def make_loaders(self) -> ImageLoaders:
@@ -183,7 +183,7 @@ class LTSamTrainer(Trials, HubTrainer):
     def _make_parts(self) -> None:
         """The parts of the trainer, each given what it needs."""
         self.labelled_batches = LabelledBatches(lambda: self.label_names[0])
-        self.logit_evaluation = Evaluation(self.labelled_batches)
+        self.logit_evaluation = Evaluation(self.labelled_batches, lambda: self.loss)
         self.method_memory = MethodMemory(lambda: self.optimizer)
         self.telemetry = Telemetry(lambda: self.class_statistics)
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, self.args.max_skipped_steps)
@@ -253,13 +253,11 @@ class LTSamTrainer(Trials, HubTrainer):
         """
         model.train()  # before `_prepare_inputs`, which a subclass may let the model take part in
         batch = self.labelled_batches.split(self.memory_layout(self._prepare_inputs(inputs)), self.model)
-        loss = self.gradient_step(batch, self.training_objective, self._moment(model))
+        micro_batches, state = self.current_gradient_accumulation_steps, self.state
+        moment = Moment(model, self.model, state.global_step, state.max_steps, micro_batches)
+        loss = self.gradient_step(batch, self.training_objective, moment)
         self.label_watch.add(batch.labels)  # which are in their range: the step has looked
         return loss
-
-    def _moment(self, module: nn.Module) -> Moment:
-        micro_batches = self.current_gradient_accumulation_steps
-        return Moment(module, self.model, self.state.global_step, self.state.max_steps, micro_batches)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """As stock, with the norm that `SkippedSteps.judge` has computed."""
@@ -286,7 +284,8 @@ class LTSamTrainer(Trials, HubTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As stock, with the telemetry of the method, skipped steps and unreadable images beside the training loss."""
-        super().log({**logs, **(self._observations() if "loss" in logs else {})}, start_time)
+        logs.update(self._observations() if "loss" in logs else {})  # itself: stock adds the epoch to what it is given
+        super().log(logs, start_time)
 
     def _observations(self) -> dict[str, float]:
         telemetry = self.telemetry.pop() if self.args.telemetry else {}

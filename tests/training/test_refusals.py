@@ -191,14 +191,16 @@ def test_labels_that_are_no_shares_of_classes(tmp_path):
 def test_a_column_that_the_model_does_not_take(tmp_path):
     data = [{**d, "file_name": torch.zeros(1)} for d in DATA]
     with pytest.raises(ValueError, match=r"'file_name'.*Linear.forward.*input.*remove_unused_columns=True"):
-        trainer(tmp_path, data=data).train()
-    trainer(tmp_path, data=data, remove_unused_columns=True).train()
+        trainer(tmp_path, data=data, remove_unused_columns=False).train()
+    trainer(tmp_path, data=data).train()
 
 
 def test_labels_under_another_name(tmp_path):
     data = [{"input": d["input"], "target": d["labels"]} for d in DATA]
-    with pytest.raises(ValueError, match=r"no 'labels', only \['input', 'target'\].*label_names"):
-        trainer(tmp_path, data=data, statistics=ClassStatistics([6, 3, 1])).train()
+    for kept, columns in ((True, r"\['input'\]"), (False, r"\['input', 'target'\]")):
+        with pytest.raises(ValueError, match=rf"no 'labels', only {columns}.*label_names.*remove_unused_columns"):
+            given = {"statistics": ClassStatistics([6, 3, 1]), "remove_unused_columns": kept}
+            trainer(tmp_path, data=data, **given).train()
     trainer(tmp_path, data=data, label_names=["target"]).train()
 
 
@@ -210,11 +212,21 @@ def test_a_split_with_an_empty_side_warns(threshold, empty, tmp_path, caplog):
     assert f"no class in the {empty}" in caplog.text and "6, 3, 1" in caplog.text and f"={threshold}" in caplog.text
 
 
-def test_the_learning_rate_of_adamw_under_sgd_warns(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"optim": "sgd"}, "learning_rate=5e-05 is transformers' default for AdamW"),
+        ({"learning_rate": 0.1}, "learning_rate=0.1 is one for SGD, and the optimizer is adamw"),
+        ({}, None),
+        ({"optim": "sgd", "learning_rate": 0.1}, None),
+        ({"optim": "adafactor", "learning_rate": 0.1}, None),
+    ],
+)
+def test_a_learning_rate_of_another_optimizer_warns(settings, words, tmp_path, caplog):
     logging.getLogger("transformers").propagate = True
     with caplog.at_level("WARNING"):
-        trainer(tmp_path, learning_rate=5e-5)
-    assert "learning_rate=5e-05" in caplog.text
+        trainer(tmp_path, **{"learning_rate": 5e-5, **settings})
+    assert words in caplog.text if words else "learning_rate" not in caplog.text
 
 
 def test_an_output_folder_that_cannot_be_written(tmp_path):

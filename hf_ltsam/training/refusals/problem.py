@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import some
+from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.losses import LDAM, FeatureLoss, GaussianClouded, Loss
 from hf_ltsam.losses.features import check_features
+from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.methods import Method
 from hf_ltsam.models.classifier import classifier_of, frozen_head
 from hf_ltsam.models.cosine_classifier import CosineClassifier
@@ -37,6 +39,7 @@ def check_problem(
     """
     check_forward(model, label_name)
     check_head(loss, model)
+    check_several_labels(loss, args)
     check_checkpointing(model, bool(args.gradient_checkpointing))
     if statistics is None:
         return []
@@ -44,6 +47,26 @@ def check_problem(
     check_classifier(method, model, statistics)
     check_features(loss, model, statistics.num_classes, args.torch_compile)
     return [warning for warning in warnings if warning is not None]
+
+
+def check_several_labels(loss: Loss | FeatureLoss, args: LTSamConfig) -> None:
+    """Refuse settings of one class for each sample beside a loss of several labels.
+
+    Raises:
+        ValueError: naming the setting and the way out.
+    """
+    if not takes_several_labels(loss):
+        return
+    if args.loss_start:
+        raise ValueError(
+            f"loss_start={args.loss_start} trains with cross-entropy first, which takes one class of each sample, and "
+            f"{type(loss).__name__} takes several: leave it out."
+        )
+    if args.reweighting != "none":
+        raise ValueError(
+            f"reweighting={args.reweighting!r} weights samples by their one class, and {type(loss).__name__} takes several: "
+            f"set loss_args={{'class_weighting': {args.reweighting!r}}} in its place."
+        )
 
 
 def check_split(method: Method, statistics: ClassStatistics) -> str | None:
@@ -166,7 +189,7 @@ def check_num_labels(labels: Tensor, num_logits: int | None, names: Sequence[str
     Raises:
         ValueError: naming both numbers and the way out.
     """
-    needed = int(labels.max()) + 1
+    needed = labels.shape[1] if are_soft(labels) else int(labels.max()) + 1
     if num_logits is not None and needed < num_logits:
         missing = f"class {needed} has" if needed == num_logits - 1 else f"classes {needed} to {num_logits - 1} have"
         if names is not None and len(names) == num_logits:
@@ -187,7 +210,7 @@ def check_eval_labels(labels: Tensor | None, num_classes: int, argument: str = "
     Raises:
         ValueError: naming the label.
     """
-    if labels is None or not len(labels) or 0 <= labels.min() <= labels.max() < num_classes:
+    if labels is None or not len(labels) or are_soft(labels) or 0 <= labels.min() <= labels.max() < num_classes:
         return
     if int(labels.max()) < 0:
         raise ValueError(
