@@ -48,12 +48,13 @@ def smoothed(labels: Tensor, num_classes: int, factor: float) -> Tensor:
     """(1 - factor) q + factor / C (n, C) of labels q, the target of label smoothing.
 
     Args:
-        labels: class indices (n,), or shares (n, C).
+        labels: class indices (n,), or shares (n, C); those of a row that adds up to w become (1 - factor) q + factor w / C.
         factor: in [0, 1].
 
     Source: Szegedy et al. 2016 Sec. 7; `label_smoothing_factor` of transformers.
     """
-    return (1 - factor) * shares_of(labels, num_classes) + factor / num_classes
+    shares = shares_of(labels, num_classes)
+    return (1 - factor) * shares + factor / num_classes * shares.sum(1, keepdim=True)
 
 
 def as_shares(labels: Tensor, most_frequent: int) -> Tensor:

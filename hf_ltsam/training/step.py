@@ -96,6 +96,8 @@ class TrainingStep(TrainerCallback):
         optimizer: Callable[[], Any] = lambda: None,
     ) -> None:
         self._args, self._accelerator = args, accelerator
+        if args.torch_compile:
+            keep_buffers_of_backward_passes()
         self._telemetry, self._skipped, self._memory = telemetry, skipped, memory
         self._context, self._samples_in_words = context, samples_in_words
         self._sharded, self._optimizer = sharded, optimizer
@@ -105,6 +107,7 @@ class TrainingStep(TrainerCallback):
         self._loss_scale = 1.0
         self._position = 0  # of the micro-batch in its step
         self._waiting: list[MicroBatch] = []  # for the last one of a step with one perturbation
+        self._compiled: Any = None  # the bare module, where several processes pass through it
 
     @property
     def _observer(self) -> Telemetry | None:
@@ -114,6 +117,12 @@ class TrainingStep(TrainerCallback):
     def _once_per_step(self) -> bool:
         """Whether all samples of an optimizer step are perturbed together."""
         return self._args.ascent_scope == "step"
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The weights of a schedule-free optimizer become those that it was after: its mean."""
+        in_mode = getattr(self._optimizer(), "eval", None)
+        if callable(in_mode):
+            in_mode()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: nn.Module, **_: Any) -> None:
         self._telemetry.reset()
@@ -172,9 +181,7 @@ class TrainingStep(TrainerCallback):
         self, group: AscentGroup, objective: Objective, moment: Moment, weights: TrainableWeights, divisor: float
     ) -> Tensor:
         """The same for samples that are perturbed together."""
-        # Several passes would each set off DDP's reduction: they run on the bare module, and the result is reduced once.
-        module = moment.model if self._accelerator.num_processes > 1 else moment.module
-        loss = BatchLoss(module, moment.model, objective, moment.progress, self._context)
+        loss = BatchLoss(self._module(moment), moment.model, objective, moment.progress, self._context)
         landscape = LossLandscape(
             weights,
             group.batches,
@@ -197,6 +204,20 @@ class TrainingStep(TrainerCallback):
         if self._observer is not None:
             self._observe(landscape, labels, objective, moment.step)
         return landscape.mean_loss
+
+    def _module(self, moment: Moment) -> nn.Module:
+        """What is called; of several processes the bare module, compiled where that is asked for.
+
+        Several passes would each set off DDP's reduction; the result is reduced once.
+        """
+        if self._accelerator.num_processes == 1:
+            return moment.module
+        if not self._args.torch_compile:
+            return moment.model
+        if self._compiled is None or self._compiled._orig_mod is not moment.model:
+            self._compiled = torch.compile(moment.model, **self._accelerator.state.dynamo_plugin.to_kwargs())
+        compiled: nn.Module = self._compiled
+        return compiled
 
     def _observe(self, landscape: LossLandscape, labels: Tensor, objective: Objective, step: int) -> None:
         """What a step tells besides its perturbed passes."""
@@ -300,6 +321,13 @@ def accumulate(gradient: WeightVector, parameters: Sequence[Tensor], reached: li
         else:
             parameter.grad = g
             given.add(g.data_ptr())
+
+
+def in_training_mode(model: nn.Module, optimizer: Any) -> None:
+    """As stock: a schedule-free optimizer moves the weights to where gradients are taken."""
+    model.train()
+    if callable(getattr(optimizer, "train", None)):
+        optimizer.train()
 
 
 def keep_buffers_of_backward_passes() -> None:

@@ -42,7 +42,7 @@ from hf_ltsam.training.refusals.settings import (
     check_types,
 )
 from hf_ltsam.training.skipped_steps import MethodMemory, SkippedSteps
-from hf_ltsam.training.step import Moment, TrainingStep, keep_buffers_of_backward_passes
+from hf_ltsam.training.step import Moment, TrainingStep, in_training_mode
 from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
 from hf_ltsam.training.training_set import (
     LabelReader,
@@ -126,26 +126,25 @@ class LTSamTrainer(Trials, HubTrainer):
         if args.should_save:
             check_output_folder(args.output_dir)
         _warn(args.doubtful_learning_rate if optimizers[0] is optimizer_cls_and_kwargs is None else None)
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            model_init=model_init,
-            compute_metrics=compute_metrics,
-            callbacks=callbacks,
-            optimizers=optimizers,
-            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
-            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
-        )
+        with replaced(args, label_smoothing_factor=0.0):  # stock would smooth, in compute_loss
+            super().__init__(
+                model=model,
+                args=args,
+                data_collator=data_collator,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                model_init=model_init,
+                compute_metrics=compute_metrics,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+                preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+            )
         self.model: Any = self.memory_layout(self.model)
         if optimizers[0] is not None:
             check_optimizer_of(self.optimizer, self.model)  # its warnings come when the training begins
         check_launcher(self)
-        if args.torch_compile:
-            keep_buffers_of_backward_passes()
         self.label_names = args.label_names or [label_name_of(self)]
         self.label_reader = LabelReader.of(self)
         self.training_set = TrainingSet.of(train_dataset, self.label_reader, self.model, class_statistics)
@@ -235,8 +234,9 @@ class LTSamTrainer(Trials, HubTrainer):
     @property
     def training_objective(self) -> Objective:
         """What is minimised, and by which update rule."""
-        statistics = require_statistics(self.class_statistics)
-        return Objective(self.method, self.loss, self.args.loss_start, self.reweighting, statistics, self.args.mixing)
+        args, statistics = self.args, require_statistics(self.class_statistics)
+        of_labels = (args.mixing, args.label_smoothing_factor)
+        return Objective(self.method, self.loss, args.loss_start, self.reweighting, statistics, *of_labels)
 
     @property
     def averaging(self) -> WeightAveraging | None:
@@ -251,7 +251,7 @@ class LTSamTrainer(Trials, HubTrainer):
         `num_items_in_batch` is not used: the loss is a mean over samples, divided once by the number of accumulated
         micro-batches, before any backward pass (transformers#47688).
         """
-        model.train()  # before `_prepare_inputs`, which a subclass may let the model take part in
+        in_training_mode(model, self.optimizer)  # before `_prepare_inputs`, in which a subclass may call the model
         batch = self.labelled_batches.split(self.memory_layout(self._prepare_inputs(inputs)), self.model)
         micro_batches, state = self.current_gradient_accumulation_steps, self.state
         moment = Moment(model, self.model, state.global_step, state.max_steps, micro_batches)
@@ -317,7 +317,7 @@ class LTSamTrainer(Trials, HubTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """As `DurableTrainer`, with a warning of a last batch that batch norm cannot normalise."""
         self._follow_training_set()
-        _warn(check_batches(self.train_dataset, self.args, self.model))
+        _warn(check_batches(self.train_dataset, self.args, self.model, self._train_batch_size))
         return super().get_train_dataloader()
 
     def compute_loss(

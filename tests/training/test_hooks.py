@@ -133,7 +133,7 @@ def test_a_hook_that_would_be_passed_over_is_refused(name, where, tmp_path):
 
 ATTRIBUTES = [
     ("compute_loss_func", print, "loss="),
-    ("label_smoother", print, "label_aware"),
+    ("label_smoother", print, "label_smoothing_factor"),
     ("loss_is_scaled_for_ga", True, "mean"),
 ]
 
@@ -225,7 +225,7 @@ def test_settings_that_change_after_the_trainer_is_made_are_looked_at(tmp_path):
 
 # field of TrainingArguments that is refused where it is set -> as in SETTINGS of test_refusals, or the test that has it
 REFUSED_FIELDS = {
-    "label_smoothing_factor", "auto_find_batch_size", "neftune_noise_alpha", "use_liger_kernel",
+    "use_liger_kernel", "auto_find_batch_size",  # without ascent_size
     "deepspeed",  # test_deepspeed_is_refused_from_the_settings_alone
     "parallelism_config",  # test_what_only_the_launcher_says
 }  # fmt: skip
@@ -402,11 +402,6 @@ class Lookahead(torch.optim.Optimizer):
         self.optimizer.step(closure)
 
 
-class ScheduleFree(torch.optim.SGD):
-    def train(self): ...
-    def eval(self): ...
-
-
 class Lomo(torch.optim.SGD):
     def fused_backward(self, loss, lr): ...
 
@@ -417,7 +412,6 @@ UNFIT = [
     (Raises, "closure"),
     (Asks, "closure"),
     (torch.optim.LBFGS, "closure"),
-    (ScheduleFree, "two places"),
     (Lomo, "inside the backward pass"),
 ]
 

@@ -137,6 +137,8 @@ TOGETHER = {
     "use_cpu": True,
 }
 ELSEWHERE = {
+    "label_smoothing_factor": "test_settings_of_passes",
+    "neftune_noise_alpha": "test_settings_of_passes",
     "output_dir": "every test", "dataloader_num_workers": "test_durable_trainer", "full_determinism": "read by the stock constructor alone",
     "torch_compile": "test_precision: a compiler takes longer than all other fields together",
     "torch_compile_backend": "the same",

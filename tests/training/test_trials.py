@@ -181,7 +181,7 @@ def own_loss(logits, labels, statistics):
         ({"loss": "focal"}, {"loss": "cross_entropy", "loss_args": None, "passed": {"loss": own_loss}}, "hp_space sets the loss.*class without a name"),
         ({"ascent_size": 0}, {}, "ascent_size"),
         ({"loss_start": 2.0}, {}, "loss_start"),
-        ({"label_smoothing_factor": 0.1}, {}, "label_smoothing_factor=0.1 does not go with"),
+        ({"auto_find_batch_size": True}, {}, "auto_find_batch_size=True does not go with"),
     ],
 )  # fmt: skip
 def test_a_trial_that_cannot_be_is_refused_before_a_step(values, given, message, tmp_path):

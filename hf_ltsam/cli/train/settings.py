@@ -113,6 +113,10 @@ class DataArguments:
             "(CSV, TSV, JSON, JSON lines) of texts or of paths of images; or one table."
         },
     )
+    dataset_config_name: str | None = field(
+        default=None,
+        metadata={"help": "One of the configurations of such a data set, such as r100. None: its default one."},
+    )
     task: str = field(
         default="auto",
         metadata={"help": "image or text. auto: image where there is a column of images, text otherwise."},
@@ -200,7 +204,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Share of every class's training images, in (0, 1), that is left out of the training for choices made "
-            "afterwards: tau of `ltsam decouple --second_stage tau_norm`."
+            "afterwards: calibrated probabilities of `ltsam predict`, tau of `ltsam decouple --second_stage tau_norm`."
         },
     )
     num_channels: int = field(

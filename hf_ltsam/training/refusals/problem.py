@@ -39,6 +39,7 @@ def check_problem(
     """
     check_forward(model, label_name)
     check_head(loss, model)
+    check_embeddings(model, args)
     check_several_labels(loss, args)
     check_checkpointing(model, bool(args.gradient_checkpointing))
     if statistics is None:
@@ -125,6 +126,25 @@ def check_forward(model: nn.Module, label_name: str) -> None:
             f"{type(model).__name__}.forward asks for {label_name!r}, and is called without: the loss is made of logits and "
             f"labels outside of the model. Give it a default ({label_name}=None) and return plain logits; margins belong to "
             "the loss (loss='logit_adjustment', 'ldam' or your own function)."
+        )
+
+
+def check_embeddings(model: nn.Module, args: LTSamConfig) -> None:
+    """Refuse NEFTune, noise on the embeddings of tokens or patches, for a model without any.
+
+    Raises:
+        ValueError: naming the setting and the model.
+    """
+    if args.neftune_noise_alpha is None:
+        return
+    try:
+        embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        embeddings = None
+    if embeddings is None:
+        raise ValueError(
+            f"neftune_noise_alpha={args.neftune_noise_alpha} puts noise on the input embeddings, and {type(model).__name__} "
+            "has none (get_input_embeddings): leave it out."
         )
 
 

@@ -145,6 +145,7 @@ def test_trainings_on_cifar():
             4,
             True,
         ), row.name
+        assert data.test_time == ("flip" if row.source == "lyu2025" else "none"), row.name  # its code
 
 
 def test_epochs_in_shares_fall_on_the_epoch():
@@ -232,6 +233,8 @@ LOSSES = {
     "ldam": ("ldam", {"max_m": 0.5, "s": 30}),
     "ldam_drw": ("ldam", {"max_m": 0.5, "s": 30}),
     "vs": ("vector_scaling", {"gamma": 0.05, "tau": 0.75}),
+    "gcl": ("gaussian_clouded", {"noise": 0.5, "m": 0.0, "s": 30}),
+    "cb": ("class_balanced", {"beta": 0.9999}),
     "ib": ("influence_balanced", {"alpha": 1000, "epsilon": 1e-3, "through_weight": True}),
 }
 
@@ -249,8 +252,9 @@ def test_losses():
         expected = ("effective_number", pytest.approx(start)) if row.loss.endswith("drw") else ("none", 0.0)
         assert (config.reweighting, config.reweighting_start) == expected, row.name
         assert config.loss_start == (0.5 if loss == "influence_balanced" else 0.0), row.name
-        assert (model.head, loss == "ldam" and model.cosine_scale) == (
-            ("cosine", 30) if loss == "ldam" else ("linear", False)
+        of_cosines = loss in ("ldam", "gaussian_clouded")
+        assert (model.head, of_cosines and model.cosine_scale) == (
+            ("cosine", 30) if of_cosines else ("linear", False)
         ), row.name
 
 
@@ -266,6 +270,7 @@ def test_seed_and_checkpoints_are_the_same_for_all():
 
 
 _OTHER_NAMES = {
+    "sgd_mixup": "sgd",
     "swa": "sgd",
     "spectral_norm": "sgd",
     "focal_sam_reuse": "focal_sam",
