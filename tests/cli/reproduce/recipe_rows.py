@@ -11,6 +11,7 @@ from hf_ltsam.runs.recipes import recipe_names
 NAME = re.compile(
     r"(?P<data>cifar10|cifar100|imagenet_lt|inaturalist2018|places_lt)(_(?P<kind>lt|step)_ir(?P<ratio>\d+))?"
     r"(_clip_(?P<clip>fft|lift))?_(?P<loss>ce_drw|ce|cb|gcl|la|ldam_drw|ldam|vs|ib)_(?P<method>[a-z_]+?)(_(?P<small>rho005))?(_(?P<decay>no_decay|decay))?"
+    r"(_(?P<mixed>mixup|cutmix))?"
     r"(_(?P<epochs>\d+)_epochs)?(_(?P<suffix>li2025|lyu2025|rangwani2022|zhou2023b))?"
 )
 SPECIAL = ("swa", "spectral_norm", "focal_sam_reuse", "model_perturbation")  # more than a loss and a method
@@ -28,6 +29,7 @@ class Row:
         self.data, self.kind, self.clip, self.loss, self.method, self.small, self.decay, self.suffix = found.group(
             "data", "kind", "clip", "loss", "method", "small", "decay", "suffix"
         )
+        self.mixed = found["mixed"]
         self.ratio = found["ratio"] and int(found["ratio"])
         self.epochs = found["epochs"] and int(found["epochs"])
         self.on_cifar = self.data.startswith("cifar")
@@ -41,7 +43,7 @@ class Row:
             return "park2021"
         if self.decay:
             return "alshammari2022"
-        if self.method == "sgd_mixup":
+        if self.mixed:
             return "rangwani2022"
         if self.data == "places_lt":
             return "li2025"

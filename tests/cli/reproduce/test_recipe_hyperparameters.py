@@ -64,7 +64,6 @@ EXPECTED = {
     "sam": lambda row: {"rho": sam_radius(row)},
     "imbsam": lambda row: {"rho": imbsam_radius(row), "tail_weight": 1.0},
     "cc_sam": lambda row: {"scale": 1e-2, **({"class_weighting": "none"} if row.source == "li2025" else {})},
-    "sgd_mixup": lambda row: None,
     "focal_sam": lambda row: dict(zip(("rho", "gamma", "lam"), (CLIP_FOCAL_SAM if row.clip else FOCAL_SAM)[row.data])),
     "focal_sam_reuse": lambda row: dict(zip(("rho", "gamma", "lam", "plain"), (*FOCAL_SAM[row.data], "reuse"))),
     "sse_sam": sse_sam,

@@ -270,7 +270,6 @@ def test_seed_and_checkpoints_are_the_same_for_all():
 
 
 _OTHER_NAMES = {
-    "sgd_mixup": "sgd",
     "swa": "sgd",
     "spectral_norm": "sgd",
     "focal_sam_reuse": "focal_sam",
@@ -285,5 +284,7 @@ def test_the_method_is_that_of_the_name():
         expected = _OTHER_NAMES.get(row.method, row.method)
         assert row.run.config.method == expected, row.name
         assert row.run.model.spectral_norm == (["*"] if row.method == "spectral_norm" else None), row.name
+        alpha = 1.0 if row.on_cifar else 0.2
+        assert row.run.config.mixing == ({f"{row.mixed}_alpha": alpha} if row.mixed else {}), row.name
         assert row.run.config.swa_start == (0.75 if row.method == "swa" else None), row.name
     assert set(SPECIAL) <= {row.method for row in ROWS}
