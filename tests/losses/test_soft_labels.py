@@ -116,3 +116,10 @@ def test_rows_that_are_no_shares():
         check_shares(torch.tensor([[1.0, 0]]), 3)
     with pytest.raises(ValueError, match="Label 3"):
         shares_of(torch.tensor([0, 3]), 3)
+
+
+def test_weighted_shares_are_smoothed_by_their_weight():
+    """A sample of weight w, its label smoothed, is w times the smoothed sample: of mixed images under class weights too."""
+    weights = torch.tensor([[0.5], [3.0]], dtype=torch.float64)
+    shares = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(smoothed(weights * shares, 3, 0.3), weights * (0.7 * shares + 0.1))
