@@ -91,11 +91,7 @@ class ClassStatistics:
 
     @classmethod
     def from_labels(
-        cls,
-        labels: Iterable[int] | Tensor,
-        num_classes: int | None = None,
-        class_names: Sequence[str] | None = None,
-        **settings: Any,
+        cls, labels: Iterable[int] | Tensor, num_classes: int | None = None, **settings: Any
     ) -> ClassStatistics:
         """The statistics of labels.
 
@@ -103,7 +99,6 @@ class ClassStatistics:
             labels: class indices (N,), integers in [0, C); or shares of the classes (N, C), whose sums are rounded; or 0 and
                 1 for every class (N, C), where an image may be of several.
             num_classes: C; None: the largest label plus one.
-            class_names: C names, for messages; None: classes are called by number.
             settings: `tail_threshold`, `many_above`, `few_below`, `group_sizes`.
 
         Raises:
@@ -116,10 +111,7 @@ class ClassStatistics:
         num_classes = int(values.max()) + 1 if num_classes is None else num_classes
         check_label_range(values, num_classes)
         _check_no_gaps(values, num_classes)
-        counts = torch.bincount(values.long(), minlength=num_classes)
-        if class_names is not None and not counts.all():
-            raise ValueError(_no_samples((counts == 0).nonzero().flatten().tolist(), class_names))
-        return cls(counts=tuple(counts.tolist()), **settings)
+        return cls(counts=tuple(torch.bincount(values.long(), minlength=num_classes).tolist()), **settings)
 
     @property
     def num_classes(self) -> int:
@@ -289,15 +281,6 @@ def _check_no_gaps(labels: Tensor, num_classes: int) -> None:
         f"{_classes_have(missing, num_classes - len(present))} no training image: {labels.numel()} labels, the largest is "
         f"{largest} (first at position {int((labels == largest).nonzero()[0, 0])}), for {num_classes} classes. Number the "
         "labels from 0 without gaps, or correct that one."
-    )
-
-
-def _no_samples(classes: Sequence[int], names: Sequence[str]) -> str:
-    shown = ", ".join(repr(names[c]) for c in classes[:SHOWN]) + (", ..." if len(classes) > SHOWN else "")
-    has = "has" if len(classes) == 1 else f"({len(classes)} classes) have"
-    return (
-        f"{shown} {has} no training image. Remove such classes and renumber the labels, or pass class_statistics with "
-        "counts of at least 1 if they come from another source."
     )
 
 

@@ -161,8 +161,7 @@ class TrainingSet:
             carried = reader.carried(dataset)
             names = names_in(model) or reader.class_names(dataset)
             check_num_labels(carried, logits, names)
-            named = names if names is not None and len(names) == (logits or int(carried.max()) + 1) else None
-            counted = ClassStatistics.from_labels(carried, logits, named, tail_threshold=threshold)
+            counted = ClassStatistics.from_labels(carried, logits, tail_threshold=threshold)
             return cls(dataset, stated, carried, counted, False)
         if logits is not None:
             check_num_classes(logits, given.num_classes)

@@ -219,6 +219,15 @@ def check_num_labels(labels: Tensor, num_logits: int | None, names: Sequence[str
             f"training image. Build the model with num_labels={needed} (and ignore_mismatched_sizes=True, if it is "
             "pretrained), or look for the missing classes."
         )
+    if names is None or are_soft(labels) or len(names) != needed:
+        return
+    present = set(labels.unique().tolist())
+    empty = [name for c, name in enumerate(names) if c not in present]
+    if empty:
+        raise ValueError(
+            f"{some(empty)} ({len(empty)} of {needed} classes) have no training image. Remove such classes and renumber the "
+            "labels, or pass class_statistics with counts of at least 1 if they come from another source."
+        )
 
 
 def check_eval_labels(labels: Tensor | None, num_classes: int, argument: str = "eval_dataset") -> None:
