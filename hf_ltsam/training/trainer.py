@@ -30,7 +30,6 @@ from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_al
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
 from hf_ltsam.training.objective import LabelledBatches, Objective, by_name_or_object
-from hf_ltsam.training.publishing import HubTrainer
 from hf_ltsam.training.refusals.hooks import HookWatch, check_best_metric, check_hooks, check_optimizer, is_overridden
 from hf_ltsam.training.refusals.problem import check_problem
 from hf_ltsam.training.refusals.settings import (
@@ -41,6 +40,8 @@ from hf_ltsam.training.refusals.settings import (
     check_stream,
     check_types,
 )
+from hf_ltsam.training.results.publishing import HubTrainer
+from hf_ltsam.training.results.saved_runs import SavedRuns
 from hf_ltsam.training.skipped_steps import MethodMemory, SkippedSteps
 from hf_ltsam.training.step import Moment, TrainingStep, in_training_mode
 from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
@@ -59,7 +60,7 @@ from hf_ltsam.training.weight_averaging import WeightAveraging
 logger = logging.get_logger(__name__)
 
 
-class LTSamTrainer(Trials, HubTrainer):
+class LTSamTrainer(Trials, SavedRuns, HubTrainer):
     """`transformers.Trainer` with a method in the place of the gradient.
 
     The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging and evaluation stay what the stock
