@@ -50,6 +50,7 @@ from hf_ltsam.training.training_set import (
     LabelWatch,
     TrainingSet,
     label_name_of,
+    names_in,
     require_statistics,
     samples_in_words,
     without_adapter,
@@ -294,7 +295,7 @@ class LTSamTrainer(Trials, SavedRuns, HubTrainer):
 
     def _samples_in_words(self, before: int, batches: Any) -> str:
         loader, labels = self.callback_handler.train_dataloader, self.training_set.labels
-        return samples_in_words(before, batches, self.state, loader, labels)
+        return samples_in_words(before, batches, self.state, loader, labels, names_in(self.model))
 
     # Model, batches and evaluation.
 
