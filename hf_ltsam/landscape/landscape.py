@@ -27,7 +27,7 @@ from hf_ltsam.landscape.sharded import are_sharded, ready_for_passes
 from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.landscape.weights import StoredOffset, TrainableWeights
-from hf_ltsam.models.classifier import classifier_of
+from hf_ltsam.models.classifier import classifier_of, output_layer
 
 T = TypeVar("T")
 
@@ -130,13 +130,19 @@ class LossLandscape:
         """
         return self.first_losses.mean()
 
-    def classifier(self, num_classes: int) -> list[bool]:
+    def classifier(self, num_classes: int | None) -> list[bool]:
         """For each trainable parameter, whether it belongs to the classifier (see `classifier.py`).
+
+        Args:
+            num_classes: C; None: of a model with a loss of its own, whose output layer is meant.
 
         Raises:
             ValueError: the optimizer does not hold it.
         """
-        members = self._weights.of_module(classifier_of(self._weights.model, num_classes))
+        model = self._weights.model
+        members = self._weights.of_module(
+            output_layer(model) if num_classes is None else classifier_of(model, num_classes)
+        )
         if not any(members):
             raise ValueError(
                 f"The classifier of {type(self._weights.model).__name__} is to be perturbed, and the optimizer does not "

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback, TrainerState
-from transformers.trainer_utils import has_length
 from transformers.utils import is_peft_available, logging
 
 from hf_ltsam.class_statistics import SHOWN, ClassStatistics, check_label_range
@@ -18,7 +17,7 @@ from hf_ltsam.data.labels import label_fingerprint, training_labels
 from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_trained_on
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
-from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with_labels
+from hf_ltsam.data.sampling.sample_indices import indices_of_step, named_with_labels
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
 from hf_ltsam.training.config import LTSamConfig
@@ -339,11 +338,7 @@ def samples_in_words(
         loader: of the training.
         training_labels: of the training set (N,); None: they cannot be read.
     """
-    epoch = int(state.epoch or 0)
     labels = torch.cat([b.labels.cpu() for b in batches])
-    indices = None
-    if has_length(loader):
-        first = round(((state.epoch or 0) - epoch) * len(loader)) + before
-        indices = indices_of_batches(loader, epoch, first, len(batches))
+    indices = indices_of_step(loader, state.epoch, before, len(batches))
     named = named_with_labels(indices, training_labels, labels)
     return named or f"a batch of the classes {sorted(set(labels.tolist()))}"

@@ -307,7 +307,7 @@ def test_the_replaced_methods_of_a_step_are_these():
 
 
 def test_the_cache_is_emptied_as_often_as_asked(tmp_path, monkeypatch):
-    import hf_ltsam.training.step as step
+    import hf_ltsam.training.steps.step as step
 
     emptied = []
     monkeypatch.setattr(step, "clear_device_cache", lambda: emptied.append(1))

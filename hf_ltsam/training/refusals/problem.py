@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.losses import LDAM, FeatureLoss, GaussianClouded, Loss
 from hf_ltsam.losses.features import check_features
-from hf_ltsam.methods import Method
-from hf_ltsam.models.classifier import classifier_of, frozen_head
+from hf_ltsam.methods import METHODS, Method
+from hf_ltsam.models.classifier import classifier_of, frozen_head, output_layer
 from hf_ltsam.models.cosine_classifier import CosineClassifier
 from hf_ltsam.models.spectral_norm import check_checkpointing
 from hf_ltsam.training.config import LTSamConfig
@@ -43,6 +43,28 @@ def check_problem(
     check_classifier(method, model, statistics)
     check_features(loss, model, statistics.num_classes, args.torch_compile)
     return [warning for warning in warnings if warning is not None]
+
+
+def check_own_loss(method: Method, model: nn.Module, statistics: ClassStatistics | None = None) -> None:
+    """Refuse a method that asks for more than a model's own loss says, and statistics that it has no use for.
+
+    Raises:
+        ValueError: it weights or perturbs classes, or the output layer where that cannot be told; or there are statistics.
+    """
+    if statistics is not None:
+        raise ValueError(
+            "class_statistics do not go with loss='model', which knows no classes: leave them out, or take a loss of each "
+            "sample such as loss='cross_entropy'."
+        )
+    if method.needs_classes or method.needs_split:
+        free = sorted(name for name, kind in METHODS.items() if not (kind.needs_classes or kind.needs_split))
+        raise ValueError(
+            f"{type(method).__name__} weights samples by their classes, and the model's own loss is one number for all of a "
+            f"micro-batch. Take a method that asks for no classes ({', '.join(free)}), or, with LTSamTrainer and one class "
+            "per sample, a loss of each sample such as loss='cross_entropy'."
+        )
+    if method.needs_classifier:
+        output_layer(model)
 
 
 def check_split(method: Method, statistics: ClassStatistics) -> str | None:

@@ -10,8 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainingArguments
 
+from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.methods import Method
 from hf_ltsam.training.config import LTSamConfig
+from hf_ltsam.training.steps.step import StepSettings
 
 # TrainingArguments field -> why, and what to do instead. A field is refused where its value is true.
 _FIELDS = {
@@ -23,6 +25,27 @@ _FIELDS = {
     "per_device_train_batch_size, and gradient_accumulation_steps to make up for it.",
     "neftune_noise_alpha": "NEFTune's noise differs between the passes of a step. Leave it out; SAM perturbs already.",
     "use_liger_kernel": "Liger's kernels fuse the loss into the model, but every method needs the loss per sample.",
+}
+
+# of these, what only losses of samples do not go with: a model's own loss takes it in, in every pass alike
+_OF_SAMPLE_LOSSES = ("label_smoothing_factor", "neftune_noise_alpha", "use_liger_kernel")
+
+_PER_SAMPLE = "leave it out, or take a loss of each sample such as loss='cross_entropy'."
+
+# setting that has no meaning for a model's own loss -> its value where nobody has set it, why and what to do instead
+_OF_CLASSES = {
+    "loss_start": (0.0, f"before it, cross-entropy would be minimised; {_PER_SAMPLE}"),
+    "reweighting": (
+        "none",
+        f"it weights the losses of samples by class, and there is one number for all; {_PER_SAMPLE}",
+    ),
+    "tail_threshold": (None, f"no classes are known, which it would split; {_PER_SAMPLE}"),
+    "sampling": (UNIFORM, f"no classes are known, whose shares it would change; {_PER_SAMPLE}"),
+    "ascent_size": (
+        None,
+        "there is one number for a micro-batch, so no part of it can be perturbed alone. Set per_device_train_batch_size to "
+        "that number, and gradient_accumulation_steps to make up for it.",
+    ),
 }
 
 # part of the name of an optimizer -> why it does not go with perturbed passes
@@ -54,15 +77,21 @@ def check_types(args: Any, method: Any) -> None:
         )
 
 
-def check_arguments(args: TrainingArguments) -> None:
+def check_arguments(args: TrainingArguments, own_loss: bool = False) -> None:
     """Refuse settings that cannot work.
+
+    Args:
+        own_loss: whether the loss is the model's own.
 
     Raises:
         ValueError: naming the setting, the reason and the way out.
     """
     for name, reason in _FIELDS.items():
-        if getattr(args, name):
+        if getattr(args, name) and not (own_loss and name in _OF_SAMPLE_LOSSES):
             raise ValueError(f"{name}={getattr(args, name)!r} does not go with LTSamTrainer: {reason}")
+    for name, (unset, reason) in (_OF_CLASSES if own_loss else {}).items():
+        if getattr(args, name, unset) != unset:
+            raise ValueError(f"{name}={getattr(args, name)!r} does not go with loss='model': {reason}")
     for fragment, reason in OPTIMIZERS.items():
         if fragment in args.optim.value:
             raise ValueError(
@@ -79,12 +108,15 @@ def check_arguments(args: TrainingArguments) -> None:
         raise ValueError(
             "activation_checkpointing_kwargs={'use_reentrant': True} works only with .backward(); set it to False."
         )
-    if args.label_names is not None and len(args.label_names) != 1:
+    if args.label_names is not None and not own_loss and len(args.label_names) != 1:
         raise ValueError(f"label_names={args.label_names}: there must be one label per sample, so exactly one name.")
 
 
-def check_launcher(trainer: Trainer) -> None:
+def check_launcher(trainer: Trainer, settings: StepSettings) -> None:
     """Refuse what only the launcher's environment says, and what its processes do not go together with.
+
+    Args:
+        settings: of a step.
 
     Raises:
         ValueError: naming the setting, the reason and the way out.
@@ -93,7 +125,7 @@ def check_launcher(trainer: Trainer) -> None:
         raise ValueError(
             f"The accelerate config switches deepspeed on. It does not go with LTSamTrainer: {_FIELDS['deepspeed']}"
         )
-    if trainer.is_fsdp_enabled and trainer.args.channels_last:
+    if trainer.is_fsdp_enabled and getattr(trainer.args, "channels_last", False):
         raise ValueError("channels_last=True does not go with sharded weights (FSDP): leave it out, or train with DDP.")
     if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.fsdp_version != 2:
         raise ValueError(
@@ -102,7 +134,7 @@ def check_launcher(trainer: Trainer) -> None:
         )
     if trainer.args.fsdp and not trainer.is_fsdp_enabled:
         raise ValueError("fsdp is set, but accelerate shards weights on several accelerators only: leave it out here.")
-    if trainer.is_fsdp_enabled and trainer.args.swa_start is not None:
+    if trainer.is_fsdp_enabled and getattr(trainer.args, "swa_start", None) is not None:
         raise ValueError("swa_start does not go with fsdp: its mean is not kept in shards. Leave one of them out.")
     split = trainer.accelerator.parallelism_config
     if split is not None and (split.cp_enabled or split.sp_enabled or split.tp_enabled):
@@ -115,8 +147,8 @@ def check_launcher(trainer: Trainer) -> None:
             "The model was split over processes when it was loaded (distributed_config=...), which the passes of a method "
             "do not know. Load it whole: use DDP, or fsdp with version 2."
         )
-    size, processes = trainer.args.ascent_size, trainer.accelerator.num_processes
-    together = trainer.args.ascent_scope == "step" or trainer.is_fsdp_enabled
+    size, processes = settings.ascent_size, trainer.accelerator.num_processes
+    together = settings.ascent_scope == "step" or trainer.is_fsdp_enabled
     if size is not None and together and size % processes:
         raise ValueError(
             f"ascent_size={size} cannot be shared by {processes} processes whose samples are perturbed together: make it a "

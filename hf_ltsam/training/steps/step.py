@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from hf_ltsam.landscape.batches import JointBatch, MicroBatch, in_groups
@@ -22,14 +21,16 @@ from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import FeatureLoss, Loss
-from hf_ltsam.methods.context import StepContext
+from hf_ltsam.methods.context import ClasslessContext, StepContext
 from hf_ltsam.models.trained_weights import check_optimizer_of, check_types_of, trained_parameters
-from hf_ltsam.training.config import LTSamConfig
-from hf_ltsam.training.objective import BatchLoss, Objective
-from hf_ltsam.training.skipped_steps import SkippedSteps
+from hf_ltsam.training.objective import Objective
+from hf_ltsam.training.steps.model_loss import ModelObjective
+from hf_ltsam.training.steps.skipped_steps import SkippedSteps
 from hf_ltsam.training.telemetry import GRADIENTS_EVERY, ClassGroups, Telemetry
 
 logger = logging.get_logger(__name__)
+
+AnyObjective: TypeAlias = Objective | ModelObjective
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,19 @@ class Moment:
         return self.step / max(self.total_steps, 1)
 
 
+class StepSettings(Protocol):
+    """What a step is told, as `LTSamConfig` has it."""
+
+    @property
+    def ascent_scope(self) -> str: ...
+    @property
+    def ascent_size(self) -> int | None: ...
+    @property
+    def exact_rows(self) -> bool: ...
+    @property
+    def telemetry(self) -> bool: ...
+
+
 class TrainingStep(TrainerCallback):
     """Micro-batches in, the method's vector in `.grad` out: for each micro-batch, or for all of a step with its last.
 
@@ -63,12 +77,13 @@ class TrainingStep(TrainerCallback):
 
     Args:
         model: whose trainable weights are moved; a later `Moment` may bring another one.
-        args: the settings of the run.
+        args: of the trainer.
+        settings: what is perturbed together, by which ways around the full computation, and whether the logs tell of it.
         accelerator: of the trainer.
         telemetry: what the logs tell of perturbed passes.
         skipped: steps without a finite gradient.
         memory: of the method.
-        context: in which the model is called.
+        context: gives that in which the model is called.
         samples_in_words: (number of micro-batches before, micro-batches) -> which samples they hold, for messages.
         sharded: whether weights lie in shards (FSDP).
         optimizer: gives the one that trains the weights; None: there is none yet.
@@ -81,7 +96,8 @@ class TrainingStep(TrainerCallback):
         self,
         *,
         model: nn.Module,
-        args: LTSamConfig,
+        args: TrainingArguments,
+        settings: StepSettings,
         accelerator: Accelerator,
         telemetry: Telemetry,
         skipped: SkippedSteps,
@@ -91,7 +107,7 @@ class TrainingStep(TrainerCallback):
         sharded: bool,
         optimizer: Callable[[], Any] = lambda: None,
     ) -> None:
-        self._args, self._accelerator = args, accelerator
+        self._args, self._settings, self._accelerator = args, settings, accelerator
         self._telemetry, self._skipped, self._memory = telemetry, skipped, memory
         self._context, self._samples_in_words = context, samples_in_words
         self._sharded, self._optimizer = sharded, optimizer
@@ -103,12 +119,12 @@ class TrainingStep(TrainerCallback):
 
     @property
     def _observer(self) -> Telemetry | None:
-        return self._telemetry if self._args.telemetry else None
+        return self._telemetry if self._settings.telemetry else None
 
     @property
     def _once_per_step(self) -> bool:
         """Whether all samples of an optimizer step are perturbed together."""
-        return self._args.ascent_scope == "step"
+        return self._settings.ascent_scope == "step"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: nn.Module, **_: Any) -> None:
         self._telemetry.reset()
@@ -118,8 +134,12 @@ class TrainingStep(TrainerCallback):
         for remark in [*check_optimizer_of(optimizer, model), *([of_types] if of_types else [])]:
             logger.warning(remark)
 
-    def __call__(self, batch: MicroBatch, objective: Objective, moment: Moment) -> Tensor:
-        """Add the vector to `.grad` as soon as its samples are there; the loss as the stock Trainer counts it."""
+    def __call__(self, batch: MicroBatch, objective: AnyObjective, moment: Moment) -> Tensor:
+        """Add the vector to `.grad` as soon as its samples are there.
+
+        Returns:
+            Their mean loss, of which the logs take the mean over the micro-batches of the step: a 0-dimensional tensor.
+        """
         if self._skipped.begin(moment.model):
             self._loss_scale = self._scale_of_this_step()
         self._waiting.append(batch)
@@ -132,18 +152,15 @@ class TrainingStep(TrainerCallback):
         self._skipped.add(batches, loss)
         if self._accelerator.sync_gradients:
             self._finish(moment, weights)
-        every = self._args.torch_empty_cache_steps
-        if every is not None and moment.step % every == 0:
-            clear_device_cache()
-        return loss / parts
+        return loss if parts == moment.micro_batches else loss * moment.micro_batches
 
     def _add_gradient(
-        self, batches: list[MicroBatch], objective: Objective, moment: Moment, weights: TrainableWeights, parts: int
+        self, batches: list[MicroBatch], objective: AnyObjective, moment: Moment, weights: TrainableWeights, parts: int
     ) -> Tensor:
         """Add the method's vector for these samples, one of `parts` equal parts of the gradient; the mean loss."""
         processes = self._accelerator.num_processes
         together = processes > 1 and (self._once_per_step or are_sharded(weights.parameters))
-        size = self._args.ascent_size
+        size = self._settings.ascent_size
         losses = []
         for group in ascent_groups(batches, size // processes if size and together else size, together):
             divisor = parts / group.share / self._loss_scale
@@ -152,12 +169,12 @@ class TrainingStep(TrainerCallback):
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
     def _add_group(
-        self, group: AscentGroup, objective: Objective, moment: Moment, weights: TrainableWeights, divisor: float
+        self, group: AscentGroup, objective: AnyObjective, moment: Moment, weights: TrainableWeights, divisor: float
     ) -> Tensor:
         """The same for samples that are perturbed together."""
         # Several passes would each set off DDP's reduction: they run on the bare module, and the result is reduced once.
         module = moment.model if self._accelerator.num_processes > 1 else moment.module
-        loss = BatchLoss(module, moment.model, objective, moment.progress, self._context)
+        loss = objective.of_batches(module, moment.model, moment.progress, self._context)
         landscape = LossLandscape(
             weights,
             group.batches,
@@ -177,10 +194,11 @@ class TrainingStep(TrainerCallback):
             self._observe(landscape, group.labels, objective, moment.step)
         return landscape.mean_loss
 
-    def _observe(self, landscape: LossLandscape, labels: Tensor, objective: Objective, step: int) -> None:
+    def _observe(self, landscape: LossLandscape, labels: Tensor, objective: AnyObjective, step: int) -> None:
         """What a step tells besides its perturbed passes."""
         self._telemetry.losses(landscape.first_losses, landscape.labels)
-        if (step + 1) % GRADIENTS_EVERY == 0 and not landscape.was_dealt_out:
+        due = (step + 1) % GRADIENTS_EVERY == 0 and not landscape.was_dealt_out
+        if due and objective.statistics is not None:
             tail = ClassGroups(objective.statistics).head_or_tail(labels).double()
             self._telemetry.gradient_norms(landscape.gradient(1 - tail).norm(), landscape.gradient(tail).norm())
 
@@ -195,11 +213,13 @@ class TrainingStep(TrainerCallback):
         self._skipped.judge(weights.parameters, moment.step, self._samples_in_words)
 
     def _context_of(
-        self, labels: Tensor, objective: Objective, moment: Moment, weights: TrainableWeights
+        self, labels: Tensor, objective: AnyObjective, moment: Moment, weights: TrainableWeights
     ) -> StepContext:
-        return StepContext(
+        statistics: Any = objective.statistics
+        kind = ClasslessContext if statistics is None else StepContext
+        return kind(
             labels,
-            objective.statistics,
+            statistics,
             moment.progress,
             torch.empty((), dtype=weights.wide_dtype),
             self._memory,
@@ -213,9 +233,9 @@ class TrainingStep(TrainerCallback):
         scaler = self._accelerator.scaler
         return 1.0 if scaler is None else float(scaler.scale(torch.ones((), device=self._accelerator.device)))
 
-    def _shortcuts_for(self, loss: Loss | FeatureLoss, weights: TrainableWeights) -> Shortcuts | None:
-        """What this model allows; none with shards, nor where every number of rows would be compiled anew."""
-        if are_sharded(weights.parameters) or not self._args.exact_rows or self._args.torch_compile:
+    def _shortcuts_for(self, loss: Loss | FeatureLoss | None, weights: TrainableWeights) -> Shortcuts | None:
+        """What this model allows; none with shards, a loss of its own, nor where each number of rows is compiled anew."""
+        if loss is None or are_sharded(weights.parameters) or not self._settings.exact_rows or self._args.torch_compile:
             return None
         if self._shortcuts is None or self._shortcuts.model is not weights.model or self._tried_with is not loss:
             self._shortcuts, self._tried_with = Shortcuts(weights.model), loss
