@@ -147,7 +147,7 @@ class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
         self.model: Any = self.memory_layout(self.model)
         if optimizers[0] is not None:
             check_optimizer_of(self.optimizer, self.model)  # its warnings come when the training begins
-        check_launcher(self, args)
+        check_launcher(self)
         if args.torch_compile:
             keep_buffers_of_backward_passes()
         if not self.takes_own_loss:
@@ -251,6 +251,7 @@ class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
         `num_items` counts for the model's own loss alone. Any other is a mean over samples, divided once by the number of
         accumulated micro-batches, before any backward pass (transformers#47688).
         """
+        inputs = self.memory_layout(inputs)  # a subclass may have prepared others
         if self.takes_own_loss:
             return super().micro_batch(inputs, num_items)
         return self.labelled_batches.split(inputs, self.model)
@@ -365,8 +366,6 @@ class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
         inputs = self.logit_evaluation.without_missing_labels(inputs)
         called = model if self.label_names[0] in inputs else partial(self.logit_evaluation.outputs, model)
         return super().prediction_step(called, inputs, prediction_loss_only, ignore_keys)
-
-    # What a checkpoint says of its training.
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint of this run is made with; a run that differs must not resume it."""

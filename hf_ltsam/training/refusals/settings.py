@@ -8,12 +8,11 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import IterableDataset
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.methods import Method
 from hf_ltsam.training.config import LTSamConfig
-from hf_ltsam.training.steps.step import StepSettings
 
 # TrainingArguments field -> why, and what to do instead. A field is refused where its value is true.
 _FIELDS = {
@@ -67,13 +66,23 @@ def check_types(args: Any, method: Any) -> None:
             f"LTSamTrainer(args=...) must be an LTSamConfig, got {type(args).__name__}. It takes the same arguments: "
             "replace the class name."
         )
+    check_method(method, "LTSamTrainer")
+
+
+def check_method(method: Any, trainer: str) -> None:
+    """Refuse what is not a method; None is in order.
+
+    Args:
+        trainer: the name of the class that is given it.
+
+    Raises:
+        TypeError: naming the argument and the way out.
+    """
     if isinstance(method, type) and issubclass(method, Method):
-        raise TypeError(
-            f"LTSamTrainer(method=...): {method.__name__} is a class: pass an object, {method.__name__}(...)."
-        )
+        raise TypeError(f"{trainer}(method=...): {method.__name__} is a class: pass an object, {method.__name__}(...).")
     if method is not None and not isinstance(method, str | Method):
         raise TypeError(
-            f"LTSamTrainer(method=...) must be a name of hf_ltsam.methods.METHODS or a Method, got {type(method).__name__}."
+            f"{trainer}(method=...) must be a name of hf_ltsam.methods.METHODS or a Method, got {type(method).__name__}."
         )
 
 
@@ -112,11 +121,8 @@ def check_arguments(args: TrainingArguments, own_loss: bool = False) -> None:
         raise ValueError(f"label_names={args.label_names}: there must be one label per sample, so exactly one name.")
 
 
-def check_launcher(trainer: Trainer, settings: StepSettings) -> None:
+def check_launcher(trainer: Any) -> None:
     """Refuse what only the launcher's environment says, and what its processes do not go together with.
-
-    Args:
-        settings: of a step.
 
     Raises:
         ValueError: naming the setting, the reason and the way out.
@@ -147,8 +153,8 @@ def check_launcher(trainer: Trainer, settings: StepSettings) -> None:
             "The model was split over processes when it was loaded (distributed_config=...), which the passes of a method "
             "do not know. Load it whole: use DDP, or fsdp with version 2."
         )
-    size, processes = settings.ascent_size, trainer.accelerator.num_processes
-    together = settings.ascent_scope == "step" or trainer.is_fsdp_enabled
+    size, processes = trainer.step_settings.ascent_size, trainer.accelerator.num_processes
+    together = trainer.step_settings.ascent_scope == "step" or trainer.is_fsdp_enabled
     if size is not None and together and size % processes:
         raise ValueError(
             f"ascent_size={size} cannot be shared by {processes} processes whose samples are perturbed together: make it a "

@@ -16,13 +16,13 @@ from hf_ltsam.hyperparameters import COUNT, require, require_choice
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.methods import Method
 from hf_ltsam.runs.identity import check_identity, save_identity
-from hf_ltsam.training.config import ASCENT_SCOPES
+from hf_ltsam.training.config import ASCENT_SCOPES, LTSamConfig
 from hf_ltsam.training.durable_trainer import DurableTrainer
 from hf_ltsam.training.loaders import replaced
 from hf_ltsam.training.objective import Objective, by_name_or_object
 from hf_ltsam.training.refusals.hooks import HookWatch, check_optimizer
 from hf_ltsam.training.refusals.problem import check_own_loss
-from hf_ltsam.training.refusals.settings import check_arguments, check_launcher
+from hf_ltsam.training.refusals.settings import check_arguments, check_launcher, check_method
 from hf_ltsam.training.steps.model_loss import (
     ComputeLoss,
     ModelObjective,
@@ -52,6 +52,7 @@ class MethodTrainer(DurableTrainer):
 
     def _make_parts(self) -> None:
         """The parts of the trainer, each given what it needs."""
+        self._find_passes()
         self.method_memory = MethodMemory(lambda: self.optimizer)
         self.telemetry = Telemetry(lambda: self.class_statistics)
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, self.max_skipped_steps)
@@ -96,12 +97,16 @@ class MethodTrainer(DurableTrainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """As stock, with the method's vector in `p.grad`."""
-        self._compute_loss: ComputeLoss = self.compute_loss  # asked anew: both may be replaced on the object
-        self._pass_context: Callable[[], AbstractContextManager[None]] = self.compute_loss_context_manager
+        self._find_passes()
         # autocast belongs to each pass: around them all, the second would meet weights that the first has cast
         with replaced(self, compute_loss=self._method_step, compute_loss_context_manager=nullcontext):
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
+
+    def _find_passes(self) -> None:
+        """How a pass is made, asked anew for every step: both may be replaced on the object."""
+        self._compute_loss: ComputeLoss = self.compute_loss
+        self._pass_context: Callable[[], AbstractContextManager[None]] = self.compute_loss_context_manager
 
     def _method_step(
         self,
@@ -183,6 +188,7 @@ class SamTrainerMixin(MethodTrainer):
 
     Raises:
         ValueError: a setting that cannot work, named with the reason and the way out.
+        TypeError: `args` of ours, whose method and loss would not be read, or a class in the place of a method.
     """
 
     def __init__(
@@ -195,13 +201,19 @@ class SamTrainerMixin(MethodTrainer):
         max_skipped_steps: int = 10,
         **kwargs: Any,
     ) -> None:
+        if any(isinstance(given, LTSamConfig) for given in (*args, *kwargs.values())):
+            raise TypeError(
+                f"{type(self).__name__}(args=...) must be the class's own arguments, got an LTSamConfig, whose method and loss "
+                "nobody would read. Pass method= to the trainer, or take LTSamTrainer(..., loss='model')."
+            )
         require(COUNT, type(self).__name__, max_skipped_steps=max_skipped_steps)
+        check_method(method, type(self).__name__)
         self.method = by_name_or_object(method, "method", method_args)
         self.step_settings, self.max_skipped_steps = MixinSettings(ascent_scope, telemetry), max_skipped_steps
         check_optimizer((kwargs.get("optimizer_cls_and_kwargs") or kwargs.get("optimizers") or (None,))[0])
         super().__init__(*args, **kwargs)
         check_arguments(self.args, own_loss=True)
-        check_launcher(self, self.step_settings)
+        check_launcher(self)
         check_own_loss(self.method, self.model)
         if self.args.torch_compile:
             keep_buffers_of_backward_passes()
