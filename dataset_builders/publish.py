@@ -18,7 +18,7 @@ from hf_ltsam.runs.card.card import FIGURE
 from hf_ltsam.runs.card.citations import bibtex
 from hf_ltsam.runs.card.metadata import METRICS
 from hf_ltsam.runs.card.tables import groups_table
-from hf_ltsam.runs.class_curve import curve_png
+from hf_ltsam.runs.class_frequencies import curve_png, describe_groups
 from hf_ltsam.runs.escaping import markdown_text
 from hf_ltsam.runs.hub import Upload, in_words, send
 
@@ -96,11 +96,10 @@ def publish(draw: Draw, repo: str, data_dir: str | Path | None = None, private: 
 def leaderboard(draw: Draw) -> str:
     """`eval.yaml`: what makes the data set a benchmark of the Hub, where models' `.eval_results` are gathered."""
     statistics, tail = draw.statistics, draw.tail
-    low, high = statistics.few_below, statistics.many_above
     description = (
         f"Image classification after training on the long-tailed split ({tail.profile}, imbalance ratio "
         f"{tail.imbalance_ratio:g}, seed {tail.seed}); accuracy in percent on the balanced test split after the last epoch, "
-        f"over all images and by training images of the class: many above {high}, medium {low} to {high}, few below {low}."
+        f"over all images and by group. {describe_groups(statistics)}"
     )
     groups = [name for name, classes in statistics.groups.items() if classes]
     tasks = [

@@ -16,6 +16,7 @@ from torch import Tensor
 
 FILE_NAME = "class_statistics.json"
 SHOWN = 10  # classes that a message names
+GROUPS = ("many", "medium", "few")
 
 
 def check_label_range(labels: Tensor, num_classes: int) -> None:
@@ -45,17 +46,21 @@ class ClassStatistics:
         many_above: classes with more training images are reported as "many".
         few_below: classes with fewer training images are reported as "few"; those between are "medium".
             The defaults 100 and 20 are those of Liu et al. 2019; CIFAR-10-LT uses 1,000 and 200.
+        group_sizes: numbers of classes in "many", "medium" and "few" in order of frequency, in the place of both bounds, as
+            Rangwani et al. 2022 report. They sum to C; of equally large classes the lower index comes first.
 
     The reporting groups are independent of the head/tail split and never share a threshold with it.
 
     Raises:
-        ValueError: fewer than 2 classes, an empty class, or a threshold that is negative or no whole number.
+        ValueError: fewer than 2 classes, an empty class, a threshold that is negative or no whole number, or group sizes
+            that are not three or do not sum to C.
     """
 
     counts: tuple[int, ...]
     tail_threshold: int | None = None
     many_above: int = 100
     few_below: int = 20
+    group_sizes: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "counts", tuple(_whole_number("counts", n) for n in self.counts))
@@ -78,6 +83,8 @@ class ClassStatistics:
                 "ClassStatistics needs 0 <= few_below <= many_above + 1, "
                 f"got few_below={self.few_below} and many_above={self.many_above}."
             )
+        if self.group_sizes is not None:
+            object.__setattr__(self, "group_sizes", _group_sizes(self.group_sizes, len(self.counts)))
 
     @classmethod
     def from_labels(
@@ -88,7 +95,7 @@ class ClassStatistics:
         Args:
             labels: class indices (N,), integers in [0, C).
             num_classes: C; None: the largest label plus one.
-            settings: `tail_threshold`, `many_above`, `few_below`.
+            settings: `tail_threshold`, `many_above`, `few_below`, `group_sizes`.
 
         Raises:
             ValueError: no labels, a label outside [0, C), or a class without a training image.
@@ -121,6 +128,9 @@ class ClassStatistics:
     @property
     def groups(self) -> dict[str, tuple[int, ...]]:
         """Class indices of the reporting groups "many", "medium" and "few"; a group may be empty."""
+        if self.group_sizes is not None:
+            ranked = iter(sorted(range(self.num_classes), key=lambda c: -self.counts[c]))
+            return {name: tuple(sorted(islice(ranked, size))) for name, size in zip(GROUPS, self.group_sizes)}
         indexed = list(enumerate(self.counts))
         return {
             "many": tuple(c for c, n in indexed if n > self.many_above),
@@ -216,7 +226,8 @@ class ClassStatistics:
         raise ValueError(f"No per-class quantity {name!r}. Valid: counts, prior, log_prior, head, tail.")
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "counts": list(self.counts)}
+        values = {**asdict(self), "counts": list(self.counts), "group_sizes": list(self.group_sizes or ())}
+        return {name: value for name, value in values.items() if name != "group_sizes" or value}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ClassStatistics:
@@ -264,6 +275,20 @@ def _check_no_gaps(labels: Tensor, num_classes: int) -> None:
         f"{largest} (first at position {int((labels == largest).nonzero()[0, 0])}), for {num_classes} classes. Number the "
         "labels from 0 without gaps, or correct that one."
     )
+
+
+def _group_sizes(sizes: Any, num_classes: int) -> tuple[int, int, int]:
+    statement = f"ClassStatistics(group_sizes={sizes!r})"
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or len(sizes) != len(GROUPS):
+        raise ValueError(f"{statement} must be three numbers of classes: many, medium and few.")
+    many, medium, few = (_whole_number("group_sizes", size) for size in sizes)
+    if min(many, medium, few) < 0:
+        raise ValueError(f"{statement} must not be negative.")
+    if many + medium + few != num_classes:
+        raise ValueError(
+            f"{statement} must sum to the number of classes, and sums to {many + medium + few} for {num_classes}."
+        )
+    return many, medium, few
 
 
 def _whole_number(argument: str, value: Any) -> int:

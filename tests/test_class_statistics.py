@@ -271,3 +271,36 @@ def test_a_wild_label_is_refused_at_once(count):
     ):
         count()
     assert time.monotonic() - begun < 1
+
+
+# --- groups by rank --------------------------------------------------------------------------------------------------
+
+
+def test_groups_by_rank_follow_the_frequency_and_ties_the_index():
+    statistics = ClassStatistics(counts=(5, 90, 40, 40, 7), group_sizes=(2, 2, 1))
+    assert statistics.groups == {"many": (1, 2), "medium": (3, 4), "few": (0,)}  # 90, 40, 40, 7, 5
+    assert ClassStatistics(counts=(5, 90), group_sizes=[1, 0, 1]).groups == {"many": (1,), "medium": (), "few": (0,)}
+
+
+def test_groups_by_rank_survive_a_file_and_files_without_them_stay_as_they_were(tmp_path):
+    plain = ClassStatistics(counts=(9, 3))
+    assert set(plain.to_dict()) == {"counts", "tail_threshold", "many_above", "few_below"}
+    ranked = ClassStatistics(counts=(9, 3, 1), group_sizes=(1, 1, 1))
+    ranked.save(tmp_path)
+    assert ClassStatistics.load(tmp_path) == ranked and hash(ranked) == hash(ClassStatistics.load(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "sizes, words",
+    [
+        ((1, 1, 2), r"group_sizes=\(1, 1, 2\)\) must sum to the number of classes, and sums to 4 for 3"),
+        ((1, 2), "must be three numbers of classes"),
+        ("111", "must be three numbers of classes"),
+        (3, "must be three numbers of classes"),
+        ((4, -1, 0), "must not be negative"),
+        ((1, 1.5, 0.5), "must be made of whole numbers"),
+    ],
+)
+def test_group_sizes_that_cannot_be_are_refused(sizes, words):
+    with pytest.raises(ValueError, match=words):
+        ClassStatistics(counts=(9, 3, 1), group_sizes=sizes)

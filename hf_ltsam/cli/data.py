@@ -15,7 +15,7 @@ from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.hyperparameters import canonical
-from hf_ltsam.runs.class_curve import draw_curve, text_curve
+from hf_ltsam.runs.class_frequencies import draw_curve, group_ranges, text_curve
 from hf_ltsam.runs.hub import require_network
 
 
@@ -132,13 +132,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def describe(statistics: ClassStatistics, fingerprint: str) -> str:
     """Counts, groups, imbalance ratio and fingerprint, with the curve."""
-    bounds = {
-        "many": f"more than {statistics.many_above}",
-        "medium": f"{statistics.few_below} to {statistics.many_above}",
-        "few": f"fewer than {statistics.few_below}",
-    }
+    ranges = group_ranges(statistics)
     groups = (
-        f"{name:17}{len(classes):,} classes ({bounds[name]}) with {sum(statistics.counts[c] for c in classes):,} images"
+        f"{name:17}{len(classes):,} classes ({ranges[name]}) with {sum(statistics.counts[c] for c in classes):,} images"
         for name, classes in statistics.groups.items()
     )
     largest, smallest = max(statistics.counts), min(statistics.counts)

@@ -33,7 +33,7 @@ _EXPERIMENT = {
     "model": "model pretrained depth head cosine_scale learnable_scale init templates prompt_names max_per_class adapter "
     "adapter_args train_only spectral_norm spectral_norm_iterations",
     "data and test": "builder image_column label_column train_split test_split held_out_per_class imbalance_ratio profile "
-    "largest_class split_seed many_above few_below image_size test_short_side test_time reserve num_channels "
+    "largest_class split_seed many_above few_below group_sizes image_size test_short_side test_time reserve num_channels "
     "normalisation crop_padding flip color_jitter cutout randaugment randaugment_magnitude",
     "second stage": "second_stage second_stage_args first_stage cache_features",
 }

@@ -24,7 +24,7 @@ from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import check_data, load_splits
 from hf_ltsam.runs.card.metadata import METRICS
-from hf_ltsam.runs.class_curve import text_curve
+from hf_ltsam.runs.class_frequencies import text_curve
 
 
 def test_list_names_every_set(capsys):

@@ -16,7 +16,8 @@ from hf_ltsam.cli.evaluate.command import evaluate_model
 from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings
 from hf_ltsam.cli.methods import method_page
 from hf_ltsam.cli.report import report
-from hf_ltsam.cli.train.arguments import make_run
+from hf_ltsam.cli.train.arguments import make_run, parse
+from hf_ltsam.cli.train.splits import load_splits
 from hf_ltsam.cli.train.train import run_training
 from hf_ltsam.runs.folder import RunFolder
 
@@ -95,3 +96,14 @@ def test_a_namespace_goes_no_further_than_the_reader_of_the_command_line():
                 annotations = [a.annotation for a in function.args.args if a.annotation is not None]
                 seen = [ast.unparse(annotation) for annotation in annotations]
                 assert not any("Namespace" in text for text in seen), f"{file.name}: {function.name}"
+
+
+def test_groups_by_rank(finished):
+    """`--group_sizes` and the argument of Python are the same, and bounds are not looked at."""
+    root, record = finished
+    words = ["--dataset", str(root / "images"), "--group_sizes", "1", "2", "0", "--many_above", "6", "--few_below", "6"]
+    run = parse(words)
+    assert run == make_run(run.settings, words=words)
+    statistics = load_splits(run.data).statistics(run.data, None)
+    assert [len(classes) for classes in statistics.groups.values()] == [1, 2, 0]
+    assert list(statistics.counts) == record.class_statistics["counts"]

@@ -20,7 +20,7 @@ from runs.report.made_runs import metrics as reported
 from runs.report.made_runs import sharpness as curvature
 
 from hf_ltsam.runs.card import Stated, card_files, model_card, read_facts
-from hf_ltsam.runs.class_curve import curve_png
+from hf_ltsam.runs.class_frequencies import curve_png
 from hf_ltsam.runs.escaping import (
     figure_text,
     file_name,

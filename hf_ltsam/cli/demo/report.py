@@ -14,6 +14,7 @@ from rich.table import Table
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.demo.corruptions import SEVERITIES
 from hf_ltsam.metrics.corruption import BENCHMARK
+from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.record import RunRecord
 
 COLUMNS = ("overall", "many", "medium", "few")
@@ -53,12 +54,11 @@ def _caption(records: Records) -> str:
     runs = next(iter(records.values()))
     statistics = _statistics(records)
     many, medium, few = (", ".join(map(str, classes)) for classes in statistics.groups.values())
-    low, high = statistics.few_below, statistics.many_above
     return (
         f"Mean ± standard deviation over {len(runs)} seeds, on {runs[0].results['test']['samples']} test images, as many of "
         "each digit.\n"
         f"Training images of digits 0 to 9: {', '.join(map(str, statistics.counts))}.\n"
-        f"many: above {high} (digits {many}); medium: {low} to {high} ({medium}); few: below {low} ({few}).\n"
+        f"{describe_groups(statistics)} Digits: many {many}; medium {medium}; few {few}.\n"
         f"-C: mean error (lower is better) on the same images under {len(BENCHMARK)} corruptions at severity "
         f"{', '.join(map(str, SEVERITIES))} of 5, which no training saw.\n"
         "CE cross-entropy, LA logit adjustment: the first row differs from the others in loss and method."

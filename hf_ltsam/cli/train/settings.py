@@ -145,6 +145,13 @@ class DataArguments:
     split_seed: int = field(default=0, metadata={"help": "Seed of that draw; 0 is the published one."})
     many_above: int = field(default=100, metadata={"help": "Classes with more training images are reported as many."})
     few_below: int = field(default=20, metadata={"help": "Classes with fewer training images are reported as few."})
+    group_sizes: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Numbers of classes that are reported as many, medium and few, in order of frequency, in the place of "
+            "both bounds: 36 35 29. They sum to the number of classes."
+        },
+    )
     image_size: int | None = field(
         default=None,
         metadata={"help": "Side in pixels. None: what the model asks for; cifar_resnet takes images as they are."},

@@ -64,6 +64,7 @@ class Splits:
             tail_threshold=tail_threshold,
             many_above=arguments.many_above,
             few_below=arguments.few_below,
+            group_sizes=arguments.group_sizes,
         )
 
 

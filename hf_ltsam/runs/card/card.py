@@ -33,7 +33,7 @@ from hf_ltsam.runs.card.tables import (
     results_table,
     shifted_table,
 )
-from hf_ltsam.runs.class_curve import curve_png
+from hf_ltsam.runs.class_frequencies import curve_png
 from hf_ltsam.runs.escaping import markdown_block, markdown_code, markdown_text, visible
 from hf_ltsam.runs.folder import (
     CARD,

@@ -10,6 +10,7 @@ import numpy as np
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.card.facts import RunFacts
+from hf_ltsam.runs.class_frequencies import group_criterion, group_ranges
 from hf_ltsam.runs.escaping import markdown_code, markdown_text
 from hf_ltsam.runs.record import RunRecord
 
@@ -55,14 +56,13 @@ def _mean_and_deviation(values: Sequence[float | None]) -> str:
 
 def groups_table(statistics: ClassStatistics) -> str:
     """Classes and images of every reporting group that has any."""
-    low, high = statistics.few_below, statistics.many_above
-    bounds = {"many": f"more than {high}", "medium": f"{low} to {high}", "few": f"fewer than {low}"}
+    ranges = group_ranges(statistics)
     rows = [
-        [name, bounds[name], f"{len(classes):,}", f"{sum(statistics.counts[c] for c in classes):,}"]
+        [name, ranges[name], f"{len(classes):,}", f"{sum(statistics.counts[c] for c in classes):,}"]
         for name, classes in statistics.groups.items()
         if classes
     ]
-    return markdown(["group", "training images per class", "classes", "training images"], rows)
+    return markdown(["group", group_criterion(statistics), "classes", "training images"], rows)
 
 
 def classes_table(facts: RunFacts) -> str:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.record import chance_level, shortcomings
 from hf_ltsam.runs.report.configurations import Configuration, spread
 from hf_ltsam.runs.report.content import Figure, Section, Table, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
-from hf_ltsam.runs.report.saved_parts import head_and_tail
+from hf_ltsam.runs.report.saved_parts import Bounds, head_and_tail
 from hf_ltsam.runs.report.style import GRID, series_style
 
 NAMES = {"balanced": "all classes", "many": "many", "medium": "medium", "few": "few", "head": "head", "tail": "tail"}
@@ -56,12 +58,7 @@ def group_bounds(configurations: Sequence[Configuration]) -> list[str]:
     """What many, medium and few, head and tail are; one sentence for each training set."""
     sentences: dict[str, None] = {}
     for statistics in (c.statistics for c in configurations if c.statistics is not None):
-        low, high = statistics.few_below, statistics.many_above
-        sizes = {name: len(classes) for name, classes in statistics.groups.items()}
-        text = (
-            f"Groups by training images of a class: many above {high:,} ({sizes['many']} classes), medium {low:,} to "
-            f"{high:,} ({sizes['medium']}), few below {low:,} ({sizes['few']})."
-        )
+        text = describe_groups(statistics, sizes=True)
         if head_and_tail(statistics):
             tail = len(statistics.tail_classes)
             text += f" The tail that methods split off: at most {statistics.tail_threshold:,} ({tail})."
@@ -76,13 +73,16 @@ def other_bounds(configurations: Sequence[Configuration]) -> list[str]:
     sentences: dict[str, None] = {}
     for c in configurations:
         for metrics in (run.metrics for run in c.runs if run.metrics is not None):
-            stated = metrics.record.class_statistics
-            low, high = stated["few_below"], stated["many_above"]
-            if (low, high) != (metrics.statistics.few_below, metrics.statistics.many_above):
+            stated = ClassStatistics.from_dict(metrics.record.class_statistics)
+            if Bounds.of(stated).groups != Bounds.of(metrics.statistics).groups:
+                recorded = (
+                    f"many above {stated.many_above:,} and few below {stated.few_below:,}"
+                    if stated.group_sizes is None
+                    else f"groups of {', '.join(map(str, stated.group_sizes))} classes"
+                )
                 text = (
-                    f"{c.title} was recorded with many above {high:,} and few below {low:,}: its groups are computed anew "
-                    "from its accuracies by class. Groups in its log and in its evaluations are left out, and those of its "
-                    "curvature are its own."
+                    f"{c.title} was recorded with {recorded}: its groups are computed anew from its accuracies by class. "
+                    "Groups in its log and in its evaluations are left out, and those of its curvature are its own."
                 )
                 sentences[text] = None
     return list(sentences)

@@ -88,7 +88,7 @@ def bounds_of(runs: Sequence[ReportedRun]) -> Bounds | None:
     if not statistics:
         return None
     tail = next((s.tail_threshold for s in statistics if s.tail_threshold is not None), None)
-    return Bounds(statistics[0].many_above, statistics[0].few_below, tail)
+    return Bounds.of(statistics[0])._replace(tail_threshold=tail)
 
 
 def with_bounds(run: ReportedRun, bounds: Bounds) -> ReportedRun:
@@ -98,7 +98,7 @@ def with_bounds(run: ReportedRun, bounds: Bounds) -> ReportedRun:
     own = run.metrics.statistics
     shifted = {name: of_set.with_bounds(bounds) for name, of_set in run.shifted.items()}
     history = run.history
-    if (own.many_above, own.few_below) != bounds[:2]:
+    if Bounds.of(own).groups != bounds.groups:
         history = [{k: v for k, v in entry.items() if k.rpartition("_")[2] not in GROUPS} for entry in history]
     return replace(run, metrics=run.metrics.with_bounds(bounds), shifted=shifted, history=history)
 

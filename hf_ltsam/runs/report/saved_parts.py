@@ -68,11 +68,21 @@ class TestResult:
 
 
 class Bounds(NamedTuple):
-    """What makes classes many, medium and few, head and tail: numbers of training images, as in `ClassStatistics`."""
+    """What makes classes many, medium and few, head and tail, as in `ClassStatistics`."""
 
     many_above: int
     few_below: int
     tail_threshold: int | None = None
+    group_sizes: tuple[int, int, int] | None = None
+
+    @classmethod
+    def of(cls, statistics: ClassStatistics) -> Bounds:
+        return cls(statistics.many_above, statistics.few_below, statistics.tail_threshold, statistics.group_sizes)
+
+    @property
+    def groups(self) -> tuple[Any, ...]:
+        """What many, medium and few hang on."""
+        return (self.group_sizes,) if self.group_sizes is not None else (self.many_above, self.few_below)
 
 
 @dataclass(frozen=True)
@@ -90,8 +100,11 @@ class Recorded:
         return cls(record, statistics, TestResult.from_json(record.results["test"], statistics))
 
     def with_bounds(self, bounds: Bounds) -> Recorded:
-        """The same with groups by other bounds."""
-        statistics = replace(self.statistics, **bounds._asdict())
+        """The same with groups by other bounds; by its own where those are sizes for another number of classes."""
+        fitting = (
+            bounds if sum(bounds.group_sizes or ()) in (0, self.statistics.num_classes) else Bounds.of(self.statistics)
+        )
+        statistics = replace(self.statistics, **fitting._asdict())
         return replace(self, statistics=statistics, test=TestResult.from_json(self.record.results["test"], statistics))
 
 
@@ -230,7 +243,7 @@ class ShiftedSet:
 
     def with_bounds(self, bounds: Bounds) -> ShiftedSet:
         """Without groups where they are by other bounds: nothing is saved from which they could be computed."""
-        if self.bounds is None or self.bounds[:2] == bounds[:2]:
+        if self.bounds is None or self.bounds.groups == bounds.groups:
             return self
         return replace(self, accuracy={"overall": self.accuracy["overall"]})
 
@@ -262,7 +275,7 @@ def shifted_sets(values: Any) -> dict[str, ShiftedSet]:
     """The test sets of an evaluation that are finished, by name."""
     sets = check_results(values)["sets"]
     statistics = values.get("class_statistics")
-    bounds = None if statistics is None else Bounds(statistics["many_above"], statistics["few_below"])
+    bounds = None if statistics is None else Bounds.of(ClassStatistics.from_dict(statistics))
     finished = {name: of_set for name, of_set in sets.items() if "result" in of_set or "summary" in of_set}
     return {name: ShiftedSet.from_json(of_set, bounds) for name, of_set in finished.items()}
 

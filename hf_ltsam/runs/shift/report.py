@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.escaping import figure_text, file_name, markdown_text
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import EVALUATION_PAGE
@@ -157,8 +159,7 @@ def _remark(result: Mapping[str, Any]) -> str:
 def _about_groups(statistics: Mapping[str, Any] | None) -> str:
     if statistics is None:
         return "No class statistics lie beside the model, so there are no accuracies by group."
-    low, high = statistics["few_below"], statistics["many_above"]
-    return f"Groups by training images of a class: many above {high}, medium {low} to {high}, few below {low}."
+    return describe_groups(ClassStatistics.from_dict(statistics))
 
 
 def _error(of_set: Mapping[str, Any], corruption: str, severity: int) -> float:

@@ -146,16 +146,16 @@ ce_sam_ext                75.2 48.6 14.9 47.8  74.4 46.4 21.3 53.4
 ce_imbsam_lyu2025         72.3 50.4 16.6 47.9  70.9 50.2 24.1 54.0
 ce_sse_sam                71.7 54.5 17.1 49.3  72.2 51.9 26.1 55.6
 """
-# Rangwani et al. 2022: overall on CIFAR-10-LT and CIFAR-100-LT
+# Rangwani et al. 2022: overall, head, mid, tail on CIFAR-10-LT, then on CIFAR-100-LT
 RANGWANI_1 = """
-CE            71.7 38.5
-CE+SAM        73.1 39.6
-CE+DRW        75.5 41.0
-CE+DRW+SAM    80.6 44.6
-LDAM+DRW      77.5 42.7
-LDAM+DRW+SAM  81.9 45.4
-VS            78.6 41.7
-VS+SAM        82.4 46.6
+CE              71.7 90.8 71.9 52.3  38.5 64.5 36.8  8.2
+CE+SAM          73.1 93.3 74.1 51.7  39.6 66.5 38.1  8.0
+CE+DRW          75.5 91.6 74.1 61.4  41.0 61.3 41.7 14.7
+CE+DRW+SAM      80.6 91.4 78.0 73.1  44.6 61.2 47.5 20.7
+LDAM+DRW        77.5 91.1 75.7 66.4  42.7 61.8 42.2 19.4
+LDAM+DRW+SAM    81.9 91.0 79.2 76.4  45.4 64.4 46.2 20.8
+VS              78.6 90.6 75.8 70.3  41.7 54.4 41.1 26.8
+VS+SAM          82.4 90.7 79.6 78.0  46.6 56.4 48.8 31.7
 """
 # overall, head, tail on CIFAR-10, then on CIFAR-100
 RANGWANI_2 = """
@@ -168,37 +168,38 @@ LDAM+DRW+SAM  81.0 90.5 71.5  49.2 74.0 24.4
 VS            77.0 91.7 62.3  46.5 69.0 24.1
 VS+SAM        82.0 91.7 72.3  48.3 70.4 26.2
 """
-# overall on iNaturalist 2018 and ImageNet-LT
+# overall, head, mid, tail on iNaturalist 2018, then on ImageNet-LT
 RANGWANI_3 = """
-CE            60.3 42.7
-CE+DRW        63.0 44.9
-CE+DRW+SAM    65.3 47.1
-LDAM+DRW      67.5 49.9
-LDAM+DRW+SAM  70.1 53.1
+CE              60.3 72.8 62.7 54.8  42.7 62.5 36.6 12.5
+CE+DRW          63.0 59.8 64.4 62.3  44.9 57.9 42.2 21.6
+CE+DRW+SAM      65.3 60.5 66.2 65.5  47.1 56.6 45.8 28.1
+LDAM+DRW        67.5 63.0 68.3 67.8  49.9 61.1 48.2 28.3
+LDAM+DRW+SAM    70.1 64.1 70.5 71.2  53.1 62.0 52.1 34.8
 """
+# overall, head, mid, tail on CIFAR-10-LT, then on CIFAR-100-LT
 RANGWANI_4 = """
-CE+DRW          75.5 41.0
-CE+DRW+PGD      77.2 42.2
-CE+DRW+LPF-SGD  78.5 42.9
-CE+DRW+SAM      80.6 44.6
+CE+DRW          75.5 91.6 74.1 61.4  41.0 61.3 41.7 14.7
+CE+DRW+PGD      77.2 92.0 75.2 65.0  42.2 63.0 41.6 17.0
+CE+DRW+LPF-SGD  78.5 90.8 77.7 67.2  42.9 64.0 43.7 15.8
+CE+DRW+SAM      80.6 91.4 78.0 73.1  44.6 61.2 47.5 20.7
 """
-# overall at beta 10, 50, 100, 200
+# overall, head, mid, tail at beta 10, then 50, 100, 200
 RANGWANI_7 = """
-CE+DRW        88.3 79.9 75.5 69.9
-CE+DRW+SAM    89.7 83.8 80.6 76.6
-LDAM+DRW      87.8 82.0 77.5 72.5
-LDAM+DRW+SAM  89.4 84.8 81.9 78.1
+CE+DRW          88.3 93.6 85.3 86.9  79.9 92.2 76.5 72.0  75.5 91.6 74.1 61.4  69.9 91.1 70.0 48.4
+CE+DRW+SAM      89.7 93.4 86.1 90.8  83.8 91.3 80.5 80.8  80.6 91.4 78.0 73.1  76.6 91.5 74.9 64.0
+LDAM+DRW        87.8 91.9 85.0 87.5  82.0 90.9 78.7 77.5  77.5 91.1 75.7 66.4  72.5 90.2 72.3 54.9
+LDAM+DRW+SAM    89.4 93.4 86.2 89.8  84.8 92.8 82.1 80.4  81.9 91.0 79.2 76.4  78.1 91.2 75.6 68.4
 """
 RANGWANI_8 = """
-CE+DRW        58.1 46.5 41.0 36.9
-CE+DRW+SAM    60.7 50.0 44.6 41.7
-LDAM+DRW      57.8 47.1 42.7 38.3
-LDAM+DRW+SAM  60.1 49.4 45.4 42.0
+CE+DRW          58.1 65.6 58.5 48.2  46.5 63.3 47.5 24.4  41.0 61.3 41.7 14.7  36.9 59.7 36.1  9.6
+CE+DRW+SAM      60.7 66.0 60.5 54.4  50.0 61.9 50.9 33.7  44.6 61.2 47.5 20.7  41.7 63.4 43.0 13.1
+LDAM+DRW        57.8 67.5 58.9 44.5  47.1 62.9 48.2 26.1  42.7 61.8 42.2 19.4  38.3 58.8 36.3 15.1
+LDAM+DRW+SAM    60.1 70.2 61.3 46.1  49.4 66.1 50.2 27.8  45.4 64.4 46.2 20.8  42.0 63.0 41.4 16.6
 """
-# overall at beta 100, 200
+# overall, tail at beta 100, then 200
 RANGWANI_9 = """
-IB      40.4 36.7
-IB+SAM  42.8 37.7
+IB              40.4 14.9  36.7 10.3
+IB+SAM          42.8 25.0  37.7 17.8
 """
 # Zhou et al. 2023b, appendix: cRT, with stage 1, with stage 2, with both; on CIFAR-10-LT, then on CIFAR-100-LT
 ZHOU = {

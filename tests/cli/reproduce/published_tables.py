@@ -98,11 +98,14 @@ def four_by_four(text, sets, name):
     return [row for block in blocks.values() for row in block]
 
 
-def overall_alone(text, sets, name):
+def ranked(text, sets, name):
+    """Overall, head, mid, tail, once for each set; head and tail, or overall and tail alone, where there are no others."""
     columns = {data: [] for data in sets}
     for loss, method, numbers in read(text):
-        for data, number in zip(sets, numbers):
-            columns[data].append((name(data, loss, method), number, None, None, None))
+        width = len(numbers) // len(sets)
+        for k, data in enumerate(sets):
+            overall, *groups = numbers[width * k : width * (k + 1)]
+            columns[data].append((name(data, loss, method), overall, *[None] * (3 - len(groups)), *groups))
     return [row for column in columns.values() for row in column]
 
 
@@ -155,17 +158,15 @@ TABLES = {
     "lyu2025_table1": four_by_four(LYU_1, ("cifar100_lt_ir100", "cifar10_lt_ir100"), lyu_name),
     "lyu2025_table2": four_by_four(LYU_2, ["imagenet_lt"], lyu_name),
     "lyu2025_table3": lyu_3(),
-    "rangwani2022_table1": overall_alone(RANGWANI_1, _LT_100, rangwani_name),
+    "rangwani2022_table1": ranked(RANGWANI_1, _LT_100, rangwani_name),
     "rangwani2022_table2": rangwani_2(),
-    "rangwani2022_table3": overall_alone(RANGWANI_3, _BIG[::-1], rangwani_name),
-    "rangwani2022_table4": overall_alone(RANGWANI_4, _LT_100, rangwani_name),
-    "rangwani2022_table7": overall_alone(
-        RANGWANI_7, [f"cifar10_lt_ir{ratio}" for ratio in (10, 50, 100, 200)], rangwani_name
-    ),
-    "rangwani2022_table8": overall_alone(
+    "rangwani2022_table3": ranked(RANGWANI_3, _BIG[::-1], rangwani_name),
+    "rangwani2022_table4": ranked(RANGWANI_4, _LT_100, rangwani_name),
+    "rangwani2022_table7": ranked(RANGWANI_7, [f"cifar10_lt_ir{ratio}" for ratio in (10, 50, 100, 200)], rangwani_name),
+    "rangwani2022_table8": ranked(
         RANGWANI_8, [f"cifar100_lt_ir{ratio}" for ratio in (10, 50, 100, 200)], rangwani_name
     ),
-    "rangwani2022_table9": overall_alone(RANGWANI_9, [f"cifar100_lt_ir{ratio}" for ratio in (100, 200)], rangwani_name),
+    "rangwani2022_table9": ranked(RANGWANI_9, [f"cifar100_lt_ir{ratio}" for ratio in (100, 200)], rangwani_name),
     **{f"zhou2023b_table{number}": zhou_stages(*columns) for number, columns in ZHOU.items()},
     "zhou2023b_table4": [
         (f"cifar10_lt_ir{ratio}_ldam_{method}_zhou2023b", number, None, None, None)

@@ -84,3 +84,39 @@ def test_every_recipe_is_in_a_table_or_is_a_first_stage_of_one_that_is():
 )
 def test_a_few_targets(recipe, overall):
     assert target(recipe).overall == overall
+
+
+# --- groups by rank --------------------------------------------------------------------------------------------------
+
+SIZES = {  # Rangwani et al. 2022 App. C
+    "cifar10": (3, 4, 3),
+    "cifar100": (36, 35, 29),
+    "imagenet_lt": (390, 445, 165),
+    "inaturalist2018": (842, 3701, 3599),
+}
+OF_RANGWANI = sorted({row for name in TABLES if name.startswith("rangwani2022") for row in rows_of(name)})
+
+
+def ranked_sizes(recipe):
+    return read_recipe(find_recipe(recipe)).get("group_sizes")
+
+
+def test_the_groups_of_rangwani2022_are_by_rank():
+    ranked = {row for row in recipe_names() if ranked_sizes(row)}
+    assert ranked == {row for row in OF_RANGWANI if "_step_" not in row} and len(ranked) == 58
+    for row in ranked:
+        data = next(data for data in sorted(SIZES, key=len, reverse=True) if row.startswith(data))
+        assert tuple(ranked_sizes(row)) == SIZES[data], row
+
+
+def test_overall_is_the_mean_of_the_groups_by_their_sizes():
+    """So that a number in the wrong column, or sizes that are not the source's, would be seen. Test sets are balanced."""
+    checked = 0
+    for row in OF_RANGWANI:
+        published, sizes = target(row), ranked_sizes(row)
+        groups = (published.many, published.medium, published.few)
+        if sizes and None not in groups:
+            mean = sum(size * group for size, group in zip(sizes, groups)) / sum(sizes)
+            assert abs(mean - published.overall) < 0.15, (row, mean)
+            checked += 1
+    assert checked == 54

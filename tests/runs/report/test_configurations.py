@@ -150,6 +150,18 @@ def test_all_groups_are_by_one_set_of_bounds(made):
     assert group_gaps(apart.runs[0]) == {} and apart.statistics == base.statistics
 
 
+def test_groups_by_rank_hold_for_all_that_have_as_many_classes(made):
+    """The first run decides; one that was recorded by bounds is computed anew, one of another number of classes is not."""
+    first, second = made(), made(method="sam")
+    ranked = dataclasses.replace(first, metrics=first.metrics.with_bounds(Bounds(20, 10, None, (3, 1, 1))))
+    base, other = configurations([ranked, second])
+    assert base.statistics.group_sizes == other.statistics.group_sizes == (3, 1, 1)
+    assert base.accuracies("many") == [np.mean(ACCURACIES[:3])] == other.accuracies("many")
+    kept = second.metrics.with_bounds(Bounds(20, 10, None, (3, 1, 7)))
+    assert kept.statistics.groups == second.metrics.statistics.groups
+    assert "many above 20 and few below 10" in other_bounds([base, other])[0]
+
+
 @pytest.mark.parametrize("per_class, losses, said", [
     (ACCURACIES, [2.0, 1.0], []),
     ([1.0, 0.0, 0.0, 0.0, 0.0], [1.6, 1.6], ["at chance (20.00 %.*taken for one class"]),

@@ -249,7 +249,7 @@ def test_a_group_has_one_colour_in_every_figure(monkeypatch):
     from matplotlib.axes import Axes
 
     from hf_ltsam.class_statistics import ClassStatistics
-    from hf_ltsam.runs.class_curve import curve_png
+    from hf_ltsam.runs.class_frequencies import curve_png
     from hf_ltsam.runs.report.style import GROUP_COLOURS, subset_colours
 
     assert len(set(GROUP_COLOURS.values())) == len(GROUP_COLOURS)

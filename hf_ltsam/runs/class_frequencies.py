@@ -1,13 +1,14 @@
-"""The class-frequency curve of a training set: in the terminal, and as a figure."""
+"""How often classes occur in a training set: its curve in the terminal and as a figure, its groups in words."""
 
 from __future__ import annotations
 
 import io
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
-from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.class_statistics import GROUPS, ClassStatistics
 from hf_ltsam.runs.escaping import figure_text
 from hf_ltsam.runs.report.style import GROUP_COLOURS
 
@@ -63,3 +64,40 @@ def curve_png(statistics: ClassStatistics, title: str) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=150)
     return content.getvalue()
+
+
+def group_ranges(statistics: ClassStatistics) -> dict[str, str]:
+    """What puts a class into a group, by group; `group_criterion` says of what they are ranges."""
+    if statistics.group_sizes is not None:
+        starts = list(accumulate(statistics.group_sizes, initial=1))
+        return {name: _ranks(start, next_start - 1) for name, start, next_start in zip(GROUPS, starts, starts[1:])}
+    low, high = statistics.few_below, statistics.many_above
+    return {"many": f"more than {high}", "medium": f"{low} to {high}", "few": f"fewer than {low}"}
+
+
+def group_criterion(statistics: ClassStatistics) -> str:
+    """The head of a column of ranges."""
+    return "training images per class" if statistics.group_sizes is None else "rank of the class by frequency"
+
+
+def describe_groups(statistics: ClassStatistics, sizes: bool = False) -> str:
+    """One sentence.
+
+    Args:
+        sizes: whether it states the number of classes of each group.
+    """
+    words = {name: f"{len(classes)}{' classes' * (name == 'many')}" for name, classes in statistics.groups.items()}
+    many, medium, few = (f" ({words[name]})" * sizes for name in GROUPS)
+    if statistics.group_sizes is not None:
+        ranks = group_ranges(statistics)
+        ranges = f"many {ranks['many']}{many}, medium {ranks['medium']}{medium}, few {ranks['few']}{few}"
+        return f"Groups by rank of a class in order of frequency: {ranges}."
+    low, high = f"{statistics.few_below:,}", f"{statistics.many_above:,}"
+    return (
+        f"Groups by training images of a class: many above {high}{many}, medium {low} to {high}{medium}, few below "
+        f"{low}{few}."
+    )
+
+
+def _ranks(first: int, last: int) -> str:
+    return "none" if last < first else f"{first:,}" if last == first else f"{first:,} to {last:,}"
