@@ -283,7 +283,7 @@ def train_by_hand(
     model = copy.deepcopy(model).train()
     for step in steps:
         groups = [step] if scope == "step" else [[batch] for batch in step]
-        found = [sam_step(model, lambda m, g=group: [loss(m, b, step) for b in g], rho) for group in groups]
+        found = [sam_step(model, lambda m, g=group, s=step: [loss(m, b, s) for b in g], rho) for group in groups]
         with torch.no_grad():
             for p, parts in zip([p for p in model.parameters() if p.requires_grad], zip(*found)):
                 p.sub_(LEARNING_RATE * sum(parts))

@@ -78,7 +78,8 @@ def assert_same_weights(a, b, atol=0.0):
 def flat(predictions):
     if isinstance(predictions, dict):
         predictions = list(predictions.values())
-    return sum(map(flat, predictions), []) if isinstance(predictions, list | tuple) else [predictions]
+    nested = isinstance(predictions, list | tuple)
+    return [array for part in predictions for array in flat(part)] if nested else [predictions]
 
 
 def assert_moved(model, start):
@@ -237,7 +238,7 @@ def test_a_method_of_ones_own_that_asks_for_classes(tmp_path):
 @pytest.mark.parametrize("name", ["detector", "segmentation"])
 def test_the_output_layer_must_be_known_to_be_perturbed(name, tmp_path):
     model, data = made(name)
-    with pytest.raises(ValueError, match="classifier of .* cannot be told"):
+    with pytest.raises(ValueError, match=r"classifier of .* cannot be told"):
         trainer(tmp_path, model, data, name, "model_perturbation")
 
 

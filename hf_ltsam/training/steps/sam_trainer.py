@@ -203,8 +203,8 @@ class SamTrainerMixin(MethodTrainer):
     ) -> None:
         if any(isinstance(given, LTSamConfig) for given in (*args, *kwargs.values())):
             raise TypeError(
-                f"{type(self).__name__}(args=...) must be the class's own arguments, got an LTSamConfig, whose method and loss "
-                "nobody would read. Pass method= to the trainer, or take LTSamTrainer(..., loss='model')."
+                f"{type(self).__name__}(args=...) must be the class's own settings, got an LTSamConfig, whose method and "
+                "loss nobody would read. Pass method= to the trainer, or take LTSamTrainer(..., loss='model')."
             )
         require(COUNT, type(self).__name__, max_skipped_steps=max_skipped_steps)
         check_method(method, type(self).__name__)
