@@ -67,6 +67,7 @@ class LossLandscape:
             pass, and every weighting by a backward pass of its own.
         joint: the samples of all processes as one mini-batch, to which n and the weightings then belong; every process
             asks for the same gradients in the same order. None: the mini-batch is this process's own.
+        whole_passes: whether a backward pass must be a whole one, for losses that run others in it.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class LossLandscape:
         size: int | None = None,
         shortcuts: Shortcuts | None = None,
         joint: JointBatch | None = None,
+        whole_passes: bool = False,
     ) -> None:
         self._weights = weights
         self._batches = list(batches)
@@ -90,8 +92,8 @@ class LossLandscape:
         self._logits, self._losses = logits, losses
         self._divisor = loss_divisor
         self._observer = observer
-        self._shortcuts = shortcuts
-        self._taker = GradientTaker(weights, self.size, loss_divisor, shortcuts)
+        self._shortcuts, self._whole_passes = shortcuts, whole_passes
+        self._taker = GradientTaker(weights, self.size, loss_divisor, shortcuts, whole_passes)
         self._passes = [Passes(weights, b, self._sample_losses, self._taker, shortcuts) for b in self._batches]
         self._open: OpenPass | None = None
         self._shards: list[LossLandscape] = []
@@ -172,6 +174,7 @@ class LossLandscape:
             self.size,
             self._shortcuts,
             joint,
+            self._whole_passes,
         )
         shard.reached = self.reached
         return shard

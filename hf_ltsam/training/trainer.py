@@ -164,7 +164,7 @@ class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
 
     @property
     def takes_own_loss(self) -> bool:
-        """Whether the loss is the model's own."""
+        """Whether the loss is the model's own, or that of `compute_loss`."""
         return isinstance(self.loss, ModelLoss)
 
     def _check_problem(self, eval_dataset: Any) -> None:

@@ -420,3 +420,97 @@ def test_the_loss_may_be_passed_by_its_name(tmp_path):
     ours = LTSamTrainer(model, LTSamConfig(**settings(tmp_path)), train_dataset=data, loss="model", method="sam")
     ours.train()
     assert ours.training_objective.identity()["loss"] == {"name": "model", "args": {}}
+
+
+# ---- losses that do more than return a number ----
+
+
+class Cached(LTSamTrainer):
+    """A loss as GradCache makes it: its gradient comes by a backward pass inside of the backward pass."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        with torch.no_grad():
+            z = model(inputs["input_ids"]).logits[:, 0]
+        leaf = z.requires_grad_()
+        loss = F.mse_loss(leaf, inputs["labels"])
+        (signal,) = torch.autograd.grad(loss, leaf)
+        number = loss.detach().requires_grad_()
+        number.register_hook(lambda g: self.second_forward(model, inputs, g * signal))
+        return number
+
+    @torch.enable_grad()
+    def second_forward(self, model, inputs, signal):
+        (model(inputs["input_ids"]).logits[:, 0] * signal).sum().backward()
+
+
+class WithHead(LTSamTrainer):
+    """A loss with weights of its own, which only the optimizer knows: the stock loop clears the gradients of the model."""
+
+    scale = None
+
+    def training_step(self, *args, **kwargs):
+        self.optimizer.zero_grad()
+        return super().training_step(*args, **kwargs)
+
+    def create_optimizer(self, model=None):
+        torch.manual_seed(3)
+        self.scale = torch.nn.Parameter(torch.ones(1))
+        parameters = [*self.model.parameters(), self.scale]
+        self.optimizer = torch.optim.SGD(parameters, lr=LEARNING_RATE)
+        return self.optimizer
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return F.mse_loss(self.scale * model(inputs["input_ids"]).logits[:, 0], inputs["labels"])
+
+
+def test_a_loss_with_backward_passes_of_its_own(tmp_path):
+    model, data = made("regression")
+    steps = steps_of("regression", data, 2)
+    expected = train_by_hand(model, steps, OWN_LOSSES["regression"].loss, RHO)
+    ours = trainer(tmp_path, model, data, "regression", kind=Cached, gradient_accumulation_steps=2)
+    ours.train()
+    assert_same_weights(expected, ours.model, atol=1e-12)
+
+
+def test_a_loss_with_weights_outside_the_model(tmp_path, caplog):
+    """They are perturbed and trained with those of the model."""
+    logging.getLogger("transformers").propagate = True
+    model, data = made("regression")
+    whole = torch.nn.ModuleDict({"model": copy.deepcopy(model)})
+    whole.scale = torch.nn.Parameter(torch.ones(1))
+
+    def loss(m, batch, step):
+        return F.mse_loss(m.scale * m["model"](batch["input_ids"]).logits[:, 0], batch["labels"])
+
+    expected = train_by_hand(whole, steps_of("regression", data, 1), loss, RHO)
+    ours = trainer(tmp_path, model, data, "regression", kind=WithHead)
+    with caplog.at_level("WARNING"):
+        ours.train()
+    assert_same_weights(expected["model"], ours.model, atol=1e-12)
+    torch.testing.assert_close(ours.scale, expected.scale, rtol=0, atol=1e-12)
+    assert "not weights of" not in caplog.text
+
+
+def test_gradients_of_weights_that_the_optimizer_does_not_hold_are_dropped(tmp_path):
+    model, data = made("regression")
+    held = list(model.classifier.parameters())
+    optimizer = torch.optim.SGD(held, lr=LEARNING_RATE)
+    ours = trainer(tmp_path, model, data, "regression", extras={"optimizers": (optimizer, None)})
+    gradients = []
+
+    class Watch(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model, **_):
+            gradients.append([p for p in model.parameters() if p.grad is not None])
+
+    ours.add_callback(Watch())
+    ours.train()
+    assert all(len(of_step) == len(held) for of_step in gradients)
+
+
+def test_reentrant_checkpointing(tmp_path):
+    model, data = made("language model")
+    changes = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
+    plain = trainer(tmp_path, copy.deepcopy(model), data)
+    ours = trainer(tmp_path, copy.deepcopy(model), data, **changes)
+    plain.train(), ours.train()
+    assert_same_weights(plain.model, ours.model, atol=1e-10)

@@ -113,7 +113,7 @@ def check_arguments(args: TrainingArguments, own_loss: bool = False) -> None:
             "back. Start with `accelerate launch --num_processes N`, or show one GPU: CUDA_VISIBLE_DEVICES=0."
         )
     # transformers' older name for activation_checkpointing_kwargs, which newer versions keep in step
-    if (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+    if (args.gradient_checkpointing_kwargs or {}).get("use_reentrant") and not own_loss:
         raise ValueError(
             "activation_checkpointing_kwargs={'use_reentrant': True} works only with .backward(); set it to False."
         )

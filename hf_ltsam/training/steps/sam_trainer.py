@@ -50,10 +50,15 @@ class MethodTrainer(DurableTrainer):
     max_skipped_steps: int
     class_statistics: ClassStatistics | None = None  # none are known
 
+    @property
+    def takes_own_loss(self) -> bool:
+        """Whether the loss is that of the model or of `compute_loss`."""
+        return True
+
     def _make_parts(self) -> None:
         """The parts of the trainer, each given what it needs."""
         self._find_passes()
-        self.method_memory = MethodMemory(lambda: self.optimizer)
+        self.method_memory = MethodMemory(lambda: self.optimizer, self.takes_own_loss)
         self.telemetry = Telemetry(lambda: self.class_statistics)
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, self.max_skipped_steps)
         self.gradient_step = TrainingStep(
@@ -68,6 +73,7 @@ class MethodTrainer(DurableTrainer):
             samples_in_words=self._samples_in_words,
             sharded=self.is_fsdp_enabled,
             optimizer=lambda: self.optimizer,
+            own_loss=self.takes_own_loss,
         )
         watch = HookWatch(self, lambda: self.skipped_steps.in_step)
         warning = PerturbationWarning(self.telemetry, lambda: self.method, lambda: self.step_settings.telemetry)

@@ -87,6 +87,7 @@ class TrainingStep(TrainerCallback):
         samples_in_words: (number of micro-batches before, micro-batches) -> which samples they hold, for messages.
         sharded: whether weights lie in shards (FSDP).
         optimizer: gives the one that trains the weights; None: there is none yet.
+        own_loss: whether the loss may have weights outside the model, and backward passes of its own.
 
     Raises:
         ValueError: the model has no trainable weights.
@@ -106,12 +107,13 @@ class TrainingStep(TrainerCallback):
         samples_in_words: Callable[[int, Sequence[MicroBatch]], str],
         sharded: bool,
         optimizer: Callable[[], Any] = lambda: None,
+        own_loss: bool = False,
     ) -> None:
         self._args, self._settings, self._accelerator = args, settings, accelerator
         self._telemetry, self._skipped, self._memory = telemetry, skipped, memory
         self._context, self._samples_in_words = context, samples_in_words
-        self._sharded, self._optimizer = sharded, optimizer
-        self._weights = TrainableWeights(model, reads_norms=accelerator.scaler is not None)
+        self._sharded, self._optimizer, self._own_loss = sharded, optimizer, own_loss
+        self._weights = TrainableWeights(model, accelerator.scaler is not None, own_loss)
         self._shortcuts: Shortcuts | None = None
         self._tried_with: Loss | FeatureLoss | None = None  # the loss that the shortcuts were tried with
         self._loss_scale = 1.0
@@ -130,8 +132,9 @@ class TrainingStep(TrainerCallback):
         self._telemetry.reset()
         self._waiting = []
         optimizer = self._optimizer()
-        of_types = check_types_of(trained_parameters(model, optimizer), self._accelerator.scaler is not None)
-        for remark in [*check_optimizer_of(optimizer, model), *([of_types] if of_types else [])]:
+        trained = trained_parameters(model, optimizer, self._own_loss)
+        of_types = check_types_of(trained, self._accelerator.scaler is not None)
+        for remark in [*check_optimizer_of(optimizer, model, self._own_loss), *([of_types] if of_types else [])]:
             logger.warning(remark)
 
     def __call__(self, batch: MicroBatch, objective: AnyObjective, moment: Moment) -> Tensor:
@@ -184,6 +187,7 @@ class TrainingStep(TrainerCallback):
             self._observer,
             shortcuts=self._shortcuts_for(loss.loss, weights),
             joint=group.joint,
+            whole_passes=self._own_loss,
         )
         try:
             gradient = objective.method.update(landscape, self._context_of(group.labels, objective, moment, weights))
@@ -204,7 +208,7 @@ class TrainingStep(TrainerCallback):
 
     def _finish(self, moment: Moment, weights: TrainableWeights) -> None:
         """After the step's last micro-batch: the processes agree, and see whether the step has a finite gradient."""
-        if self._sharded:
+        if self._sharded or self._own_loss:  # whole backward passes leave gradients everywhere
             weights.drop_other_gradients()
         if self._accelerator.num_processes > 1:
             if not self._once_per_step and not are_sharded(weights.parameters):
@@ -243,7 +247,7 @@ class TrainingStep(TrainerCallback):
 
     def _trainable_weights(self, model: nn.Module) -> TrainableWeights:
         if self._weights.model is not model:  # `model_init` makes a new one for every training
-            self._weights = TrainableWeights(model, reads_norms=self._accelerator.scaler is not None)
+            self._weights = TrainableWeights(model, self._accelerator.scaler is not None, self._own_loss)
         if self._sharded:
             ready_for_passes(model)
         self._weights.follow(self._optimizer())
