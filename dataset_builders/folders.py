@@ -16,19 +16,19 @@ from datasets.data_files import SPLIT_KEYWORDS
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from PIL import Image
 
-from dataset_builders.long_tail import draw
-from hf_ltsam.data.labels import read_label_column
+from dataset_builders.long_tail import hold_out_per_class
 
 # "training" -> "train", "val" -> "validation" and so on, without regard to case, as `datasets` reads them
 SPLIT_FOLDERS = {keyword: str(split) for split, keywords in SPLIT_KEYWORDS.items() for keyword in keywords}
 _SYSTEM = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin"}
 _NOTES = {".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".log", ".py", ".ini"}
-_TABLES = {".csv", ".tsv", ".json", ".jsonl", ".xlsx"}
-_NO_TABLES = "images are read from class folders, or from Parquet files with the columns image and label"
+_TABLES = {".csv", ".tsv", ".json", ".jsonl"}
 _STUBS = {".h5", ".hdf"}  # which PIL knows by name and cannot read
 
 
-def load_image_folder(path: str | Path, held_out_per_class: int | None = None, seed: int = 0) -> DatasetDict:
+def load_image_folder(
+    path: str | Path, held_out_per_class: int | None = None, seed: int = 0, only_known_classes: bool = False
+) -> DatasetDict:
     """Images in class folders, as the columns `image` and `label` (a `ClassLabel` with the folders' names, sorted).
 
     Images in folders below a class folder belong to that class. Hidden and system files are left out; a warning counts
@@ -41,6 +41,7 @@ def load_image_folder(path: str | Path, held_out_per_class: int | None = None, s
         held_out_per_class: where there is neither validation nor test: so many images of every class are drawn from
             the training images and become "validation"; 0: there is no held-out split.
         seed: of that draw.
+        only_known_classes: leave out images of other splits whose class has no training image, in place of a refusal.
 
     Returns:
         "train" and, as they are there, "validation" and "test".
@@ -55,11 +56,14 @@ def load_image_folder(path: str | Path, held_out_per_class: int | None = None, s
     if "train" not in folders:
         raise ValueError(f"{root} has no train folder beside {' and '.join(f.name for f in folders.values())}.")
     classes = {split: _class_folders(folder) for split, folder in folders.items()}
+    if only_known_classes:
+        known = set(classes["train"])
+        classes = {split: {n: found for n, found in named.items() if n in known} for split, named in classes.items()}
     _check_classes(folders, classes)
     _check_held_out(root, list(folders), held_out_per_class)
     names = list(classes["train"])
     splits = DatasetDict({split: _read(folder, classes[split], names, split) for split, folder in folders.items()})
-    return _hold_out(splits["train"], held_out_per_class, seed) if held_out_per_class else splits
+    return hold_out_per_class(splits["train"], held_out_per_class, seed) if held_out_per_class else splits
 
 
 def load_class_folders(folder: str | Path) -> Dataset:
@@ -106,17 +110,7 @@ def _elsewhere(folder: Path) -> str:
     if any(map(_is_image, folder.iterdir())):
         return " Its own images are in no class folder: name the folder above a class, or sort them into class folders."
     tables = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _TABLES)
-    return f" {tables[0]} is not read: {_NO_TABLES}." if tables else ""
-
-
-def refuse_table(file: str | Path) -> None:
-    """Refuse a table of file names and labels in the place of a folder.
-
-    Raises:
-        ValueError: it is one.
-    """
-    if Path(file).suffix.lower() in _TABLES:
-        raise ValueError(f"{file} is a table: {_NO_TABLES}.")
+    return f" {tables[0]} is a table: load_tables reads it." if tables else ""
 
 
 def _is_split(folder: Path) -> bool:
@@ -257,7 +251,7 @@ def _check_classes(folders: dict[str, Path], classes: dict[str, dict[str, _Conte
         if unknown:
             raise ValueError(
                 f"{folders[split]} has classes with no training images: {', '.join(unknown)}. Class folders have the same "
-                f"names in {folders['train'].name} and {folders[split].name}."
+                f"names in {folders['train'].name} and {folders[split].name}; only_known_classes=True leaves them out."
             )
         if missing:
             warnings.warn(f"{', '.join(missing)}: no image in {split}, so no accuracy there.", stacklevel=3)
@@ -277,17 +271,3 @@ def _check_held_out(root: Path, splits: list[str], held_out_per_class: int | Non
         )
     if splits != ["train"] and held_out_per_class:
         raise ValueError(f"held_out_per_class={held_out_per_class}, but {root} has {' and '.join(splits[1:])} already.")
-
-
-def _hold_out(dataset: Dataset, per_class: int, seed: int) -> DatasetDict:
-    labels = read_label_column(dataset, "label").numpy()
-    names = dataset.features["label"].names
-    sizes = np.bincount(labels, minlength=len(names))
-    if sizes.min() <= per_class:
-        raise ValueError(
-            f"{names[int(sizes.argmin())]!r} has {sizes.min()} images: held_out_per_class={per_class} would leave none "
-            "for training."
-        )
-    held_out = np.concatenate(draw(labels, [per_class] * len(names), seed))
-    kept = np.setdiff1d(np.arange(len(labels)), held_out)
-    return DatasetDict(train=dataset.select(kept), validation=dataset.select(held_out))

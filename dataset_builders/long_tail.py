@@ -5,13 +5,15 @@ from __future__ import annotations
 import bisect
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from numpy.typing import ArrayLike, NDArray
 
+from hf_ltsam.class_statistics import SHOWN
 from hf_ltsam.data.labels import class_label_column_of, read_label_column
 from hf_ltsam.hyperparameters import nearest
 
@@ -141,6 +143,34 @@ def long_tailed(
     supply = _largest_supply(_class_sizes(labels, names), counts_for, imbalance_ratio)
     counts = class_counts(n_max_of(supply, largest_class), names, imbalance_ratio, profile)
     return dataset.select(np.concatenate(draw(labels, counts, seed)))
+
+
+def hold_out_per_class(dataset: Dataset, per_class: int, seed: int = 0, label_column: str | None = None) -> DatasetDict:
+    """So many samples of every class become "validation", the others stay "train".
+
+    Of a class with too few for that, half of its samples are held out, with a warning; a class of one sample keeps it.
+
+    Args:
+        dataset: with a `ClassLabel` column; its selection, format and transform are kept.
+        seed: of the draw.
+        label_column: the `ClassLabel` column; None: the only one there is.
+
+    Raises:
+        ValueError: nothing could be held out.
+    """
+    column = class_label_column_of(dataset, label_column)
+    labels, names = read_label_column(dataset, column).numpy(), dataset.features[column].names
+    sizes = np.bincount(labels, minlength=len(names))
+    counts = [per_class if size > per_class else int(size) // 2 for size in sizes]
+    few = [f"{names[c]!r} {counts[c]} of {size}" for c, size in enumerate(sizes) if 0 < size <= per_class]
+    if not sum(counts):
+        raise ValueError(f"held_out_per_class={per_class}: no class has two samples, so nothing can be held out.")
+    if few:
+        shown = ", ".join(few[:SHOWN]) + (f", ... ({len(few)} classes)" if len(few) > SHOWN else "")
+        warnings.warn(f"Fewer than {per_class} samples are held out of small classes: {shown}.", stacklevel=3)
+    out = np.concatenate(draw(labels, counts, seed))
+    kept = np.setdiff1d(np.arange(len(labels)), out)
+    return DatasetDict(train=dataset.select(kept), validation=dataset.select(out))
 
 
 def n_max_of(supply: int, largest_class: int | None) -> int:

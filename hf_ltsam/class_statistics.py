@@ -93,13 +93,15 @@ class ClassStatistics:
         """The statistics of labels.
 
         Args:
-            labels: class indices (N,), integers in [0, C).
+            labels: class indices (N,), integers in [0, C); or shares of the classes (N, C), whose sums are rounded.
             num_classes: C; None: the largest label plus one.
             settings: `tail_threshold`, `many_above`, `few_below`, `group_sizes`.
 
         Raises:
             ValueError: no labels, a label outside [0, C), or a class without a training image.
         """
+        if isinstance(labels, Tensor) and labels.ndim == 2 and labels.is_floating_point():
+            return cls(counts=_sums_of_shares(labels, num_classes), **settings)
         values = _label_tensor(labels)
         num_classes = int(values.max()) + 1 if num_classes is None else num_classes
         check_label_range(values, num_classes)
@@ -299,6 +301,16 @@ def _whole_number(argument: str, value: Any) -> int:
     if number is None or number != value:
         raise ValueError(f"ClassStatistics({argument}=...) must be made of whole numbers, got {value!r}.")
     return number
+
+
+def _sums_of_shares(labels: Tensor, num_classes: int | None) -> tuple[int, ...]:
+    shares = labels.double()
+    if num_classes not in (None, labels.shape[1]) or not bool(((shares.sum(1) - 1).abs() < 0.01).all()):
+        classes = "" if num_classes is None else f" of {num_classes} classes"
+        raise ValueError(
+            f"labels of shape {tuple(labels.shape)} must be shares{classes}, which add up to 1 in each row."
+        )
+    return tuple(shares.sum(0).round().long().tolist())
 
 
 def _label_tensor(labels: Iterable[int] | Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from peft import IA3Config, LNTuningConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils.constants import DUMMY_TARGET_MODULES
 from torch import nn
 
@@ -18,6 +18,7 @@ from hf_ltsam.adapters.ssf import SSFConfig
 from hf_ltsam.adapters.vpt import VPTConfig
 from hf_ltsam.hyperparameters import build, nearest
 from hf_ltsam.models.classifier import classifier_name
+from hf_ltsam.models.text_classifier import classifies_texts, heads
 from hf_ltsam.models.trained_weights import train_in_single
 
 
@@ -124,7 +125,7 @@ def make_adapter(
             raise ValueError(f"The adapter {name!r} has no arguments, got {', '.join(args)}.")
         prepared = _full_fine_tuning(model, trained) if name == FULL else _linear_probe(model, trained)
     else:
-        prepared = get_peft_model(model, _configuration(model, name, args, num_classes, trained))
+        prepared = _adapted(model, name, _configuration(model, name, args, num_classes, trained))
     return train_in_single(prepared)
 
 
@@ -135,11 +136,34 @@ def _configuration(
     args = {"modules_to_save": trained or None, **adapter.args, **args}
     if adapter.config is AdaptFormerConfig and "bottleneck" not in args:
         args.setdefault("num_classes", num_classes)
+    if classifies_texts(model) and adapter.targets is not _none:
+        return _of_peft(model, name, adapter.config, args)
     if "target_modules" not in args:
         way_out = 'For another encoder name the modules: adapter_args={"target_modules": [...]}.'
         args = {**adapter.targets(require_encoder(model, f"The adapter {name!r}", way_out)), **args}
     config: PeftConfig = build("adapter", {name: adapter.config}, name, args)
     return config
+
+
+def _adapted(model: nn.Module, name: str, configuration: PeftConfig) -> nn.Module:
+    try:
+        return get_peft_model(model, configuration)
+    except ValueError as error:
+        if "specify `target_modules`" not in str(error):
+            raise
+        raise ValueError(
+            f"The adapter {name!r} of peft does not know the layers of {type(model).__name__}: name them, "
+            'adapter_args={"target_modules": [...]}, or take lora.'
+        ) from error
+
+
+def _of_peft(model: Any, name: str, config: type[PeftConfig], args: dict[str, Any]) -> PeftConfig:
+    """For a text model, whose layers peft knows by its kind; of an unknown kind, all its linear layers."""
+    made: Any = build("adapter", {name: config}, name, {"task_type": "SEQ_CLS", **args})
+    known = getattr(PEFT_TYPE_TO_TUNER_MAPPING[made.peft_type], "target_module_mapping", None)
+    if made.target_modules is None and known is not None and model.config.model_type not in known:
+        made.target_modules = "all-linear"
+    return made
 
 
 def _trained_whole(model: nn.Module, num_classes: int | None, modules: Sequence[str] | None) -> list[str]:
@@ -150,6 +174,8 @@ def _trained_whole(model: nn.Module, num_classes: int | None, modules: Sequence[
             "make_adapter identifies the classifier by num_classes=...: set it, or name the classifier: "
             "modules_to_save=[...]."
         )
+    if classifies_texts(model):
+        return heads(model)
     return [classifier_name(model, num_classes)]
 
 

@@ -23,7 +23,7 @@ from transformers.utils import logging
 from hf_ltsam.cli.train.arguments import options_of, read_options, run_of, with_recipe
 from hf_ltsam.cli.train.checks import check, mapping, resume_point
 from hf_ltsam.cli.train.data import TrainingData, prepare
-from hf_ltsam.cli.train.model import image_format
+from hf_ltsam.cli.train.model import input_format
 from hf_ltsam.cli.train.results import print_results, save_recipe
 from hf_ltsam.cli.train.saved_run import SavedRun, open_run
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run
@@ -201,7 +201,7 @@ def build_trainer(run: Run, first: FirstStage, stage: SecondStage) -> SecondStag
         train_dataset,
         data.test,
         first.saved.statistics,
-        data.preprocessing.image_processor(),
+        data.processor,
     )
 
 
@@ -225,7 +225,7 @@ def _open(run: Run, saved: SavedRun, stage: SecondStage) -> FirstStage:
 
 def _images(run: Run, splits: Splits, model: nn.Module) -> TrainingData:
     config, settings = run.config, dataclasses.replace(run.data, check_images=False)  # they have been trained on
-    wanted = image_format(model, run.model, settings.image_size)
+    wanted = input_format(model, run.model, settings)
     seed = config.seed if config.data_seed is None else config.data_seed
     return prepare(splits, settings, wanted, seed, _shows_bar(run))
 
@@ -233,7 +233,9 @@ def _images(run: Run, splits: Splits, model: nn.Module) -> TrainingData:
 def _features(run: Run, first: FirstStage, images: Any) -> CachedFeatures:
     model, C = first.model.to(run.config.device), first.saved.statistics.num_classes
     batch, workers = run.config.per_device_eval_batch_size, run.config.dataloader_num_workers
-    return CachedFeatures(*frozen_features(model, images, C, None, batch, workers, _shows_bar(run)))
+    return CachedFeatures(
+        *frozen_features(model, images, C, None, batch, workers, _shows_bar(run), first.data.collator)
+    )
 
 
 def _shows_bar(run: Run) -> bool:

@@ -10,9 +10,11 @@ from typing import Any
 
 from peft import PeftModel
 from torch import nn
+from transformers import AutoConfig, AutoTokenizer
 
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.data.preprocessing import saved_image_processor
+from hf_ltsam.models.text_classifier import auto_class, is_of_texts
 from hf_ltsam.models.timm_config import state_image_processor
 from hf_ltsam.runs.folder import CONFIG, RECIPE, RECORD, STATISTICS, RunFolder
 from hf_ltsam.runs.model import load_run
@@ -27,14 +29,12 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="a new folder")
     arguments = parser.parse_args(words)
     export(arguments.run, arguments.out)
-    print(
-        f"{arguments.out} holds the whole model: AutoModelForImageClassification.from_pretrained, "
-        "after import hf_ltsam.models."
-    )
+    loads = auto_class(AutoConfig.from_pretrained(arguments.out)).__name__
+    print(f"{arguments.out} holds the whole model: {loads}.from_pretrained, after import hf_ltsam.models.")
 
 
 def export(run: Path, out: Path) -> None:
-    """Write weights, image processor, and what the run says about itself into a new folder.
+    """Write weights, image processor or tokenizer, and what the run says about itself into a new folder.
 
     Raises:
         FileNotFoundError: no run there.
@@ -45,7 +45,7 @@ def export(run: Path, out: Path) -> None:
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: name a new folder.")
     model: Any = merged(load_run(run), run)
-    processor = saved_image_processor(run)
+    processor = AutoTokenizer.from_pretrained(run) if is_of_texts(model.config) else saved_image_processor(run)
     state_image_processor(model.config, processor)
     model.save_pretrained(out)
     processor.save_pretrained(out)

@@ -28,6 +28,7 @@ rho: {piecewise: {values: [0.1, 0.2], epochs: [160]}}      # from epoch 160 on 0
 rho: {linear: {start: 0.05, end: 0.2, epochs: [10, 160]}}  # or cosine; without epochs, over the whole training
 rho: {cosine: {start: 0.2, end: 0.05, boundaries: [0, 0.8]}}  # shares of the training in place of epochs
 """
+COLUMNS = ("method", "name", "update gradient", "cost", "source")
 WIDE = 100  # columns of a terminal in which all facts about a method stand side by side
 
 
@@ -48,19 +49,20 @@ def own_defaults(method: type[Method]) -> dict[str, Any]:
     return {name: value for name, value in describe(METHODS, method())["args"].items() if name not in shared}
 
 
-def markdown_table(link: str = "`{name}`") -> str:
-    """All methods as README.md shows them; F and B are forward and backward passes.
+def markdown_table(link: str = "`{name}`", columns: Sequence[str] = COLUMNS) -> str:
+    """All methods; F and B are forward and backward passes.
 
     Args:
         link: what stands for the name of a method, such as "[`{name}`]({name}.md)".
+        columns: some of `COLUMNS`.
     """
-    rows = [
+    facts = [
         (method.title, link.format(name=name), table_cell(method.equation.removeprefix("g = ")),
          _passes(method.cost), _paper(method.source))
         for name, method in METHODS.items()
     ]  # fmt: skip
-    head = ["| method | name | update gradient | cost | source |", "|---|---|---|---|---|"]
-    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
+    rows = [columns, ["---"] * len(columns), *([dict(zip(COLUMNS, row))[c] for c in columns] for row in facts)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def table_cell(text: str) -> str:

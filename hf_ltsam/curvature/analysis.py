@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers import default_data_collator
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.curvature.density import SpectralDensity, spectral_density
@@ -26,6 +27,7 @@ from hf_ltsam.curvature.sharpness import DEFAULT_RHOS, RhoRange, SharpnessCurve,
 from hf_ltsam.curvature.subsets import ChosenImages, Subset, make_subset
 from hf_ltsam.curvature.surface import Direction, filter_normalised, loss_surface, towards
 from hf_ltsam.curvature.trace import Traces, hutchinson
+from hf_ltsam.data.sample_labels import Collator
 from hf_ltsam.hyperparameters import COUNT, POSITIVE, require
 from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import Loss
@@ -88,9 +90,10 @@ class Subject:
 
     Args:
         model: on its device; the functions below want it inside `fixed_for_curvature`.
-        images: the training images without random augmentation, `{"pixel_values": ..., "labels": int}`.
+        images: the training images without random augmentation, `{"pixel_values": ..., "labels": int}`; or tokens of texts.
         labels: theirs (N,).
         statistics: of the training set.
+        collator: makes batches of them.
     """
 
     model: nn.Module
@@ -98,6 +101,7 @@ class Subject:
     images: Any
     labels: Tensor
     statistics: ClassStatistics
+    collator: Collator = default_data_collator
 
     @property
     def sample_losses(self) -> SampleLosses:
@@ -109,7 +113,7 @@ class Subject:
 
     def chunks(self, rows: Tensor, size: int) -> Chunks:
         """Images in these rows, `size` of them at a time."""
-        return Chunks(self.images, rows, size, self.device)
+        return Chunks(self.images, rows, size, self.device, self.collator)
 
     def mean_loss(self, subset: Subset, size: int) -> MeanLoss:
         """The mean loss of a subset as a function of the trainable weights."""

@@ -12,6 +12,7 @@ from torch.utils.data import Subset as Rows
 from transformers import default_data_collator
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.sample_labels import Collator
 from hf_ltsam.landscape.landscape import MicroBatch
 from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import Loss
@@ -41,12 +42,21 @@ class Chunks:
         rows: positions in the data set (n,); the order of the samples.
         size: samples of a chunk, those that pass through the model together.
         device: where the model is.
+        collator: makes batches of samples.
     """
 
-    def __init__(self, dataset: Any, rows: Tensor, size: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        rows: Tensor,
+        size: int,
+        device: torch.device | str = "cpu",
+        collator: Collator = default_data_collator,
+    ) -> None:
         self._rows: Rows[Any] = Rows(dataset, rows.tolist())
         self._size = size
         self._device = torch.device(device)
+        self._collator = collator
 
     def __len__(self) -> int:
         return -(-len(self._rows) // self._size)
@@ -54,7 +64,7 @@ class Chunks:
     def __iter__(self) -> Iterator[MicroBatch]:
         # a generator of its own: a loader without one draws from the global state
         seeded = torch.Generator().manual_seed(0)
-        for batch in DataLoader(self._rows, self._size, collate_fn=default_data_collator, generator=seeded):
+        for batch in DataLoader(self._rows, self._size, collate_fn=self._collator, generator=seeded):
             on_device = {name: value.to(self._device) for name, value in batch.items()}
             labels = on_device.pop("labels")
             yield MicroBatch(on_device, labels)

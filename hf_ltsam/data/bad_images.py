@@ -16,6 +16,16 @@ NAMED = 5  # warnings name the first few only
 _IN_A_ROW = 100  # this many unreadable images in a row are no accident
 
 
+def check_policy(policy: str) -> None:
+    """Refuse another value of `on_bad_image`.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"LTSamConfig(on_bad_image=...) must be {' or '.join(POLICIES)}, got {policy!r}.")
+
+
 class BadImageError(ValueError):
     """An image that cannot be decoded; the message names its file or row."""
 

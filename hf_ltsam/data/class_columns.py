@@ -6,36 +6,40 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import Names, comparable, some
 from hf_ltsam.data.labels import read_label_column
 
 if TYPE_CHECKING:
     import datasets
 
+_NO_CLASS = "-1"  # what data sets have in place of labels that are kept back
+_TOO_FEW_ROWS = 100  # to tell classes from other values by their number
+_WAY_OUT = "fill them in, or leave such rows out."
+
 
 def class_names_in(dataset: datasets.Dataset, column: str) -> Names:
-    """The names of a `ClassLabel`, the different words of a column in their order, or "0" to "C-1" for numbers.
+    """The names of a `ClassLabel`, or the different values of a column: words by the alphabet, numbers by size.
 
     Raises:
-        ValueError: numbers with so large a one that classes are empty, missing labels, or values of another kind.
+        ValueError: missing labels, values of another kind, or a column of nearly as many values as rows.
     """
     names = getattr(dataset.features[column], "names", None)
     if names is not None:
         return tuple(names)
     values = _values(dataset, column)
-    if isinstance(values[0], str):
-        return tuple(sorted(set(values)))
-    if min(values) < 0:
+    if not values:
+        raise ValueError(f"The column {column!r} has no rows.")
+    if _NO_CLASS in values:
         raise ValueError(
-            f"The column {column!r} has the label {min(values)}, which stands for no class: leave such rows out."
+            f"The column {column!r} has the label {_NO_CLASS}, which stands for no class: leave such rows out."
         )
-    if min(values) > 0:
+    different = set(values)
+    if len(values) > _TOO_FEW_ROWS and 2 * len(different) > len(values):
         raise ValueError(
-            f"The smallest label in the column {column!r} is {min(values)}, and classes are numbered from 0: subtract "
-            f"{min(values)}, or store names."
+            f"The column {column!r} has {len(different)} different values in {len(values)} rows "
+            f"({some(sorted(different))}), which are no classes: name the column of the labels, label_column=..."
         )
-    return tuple(map(str, range(ClassStatistics.from_labels(values).num_classes)))
+    return tuple(sorted(different, key=int if all(map(_is_number, different)) else str))
 
 
 def with_classes(dataset: datasets.Dataset, column: str, names: Sequence[str]) -> datasets.Dataset:
@@ -49,14 +53,13 @@ def with_classes(dataset: datasets.Dataset, column: str, names: Sequence[str]) -
     if getattr(dataset.features[column], "names", None) == list(names):
         return dataset
     words = _words(dataset, column)
-    own = sorted({word for word in words if word is not None})
-    spelling = comparable(names, own) or str
+    spelling = comparable(names, sorted({word for word in words if word is not None})) or str
     number = {spelling(name): c for c, name in enumerate(names)}
-    unknown = [word for word in own if spelling(word) not in number]
+    unknown = unknown_classes(dataset, column, names)
     if unknown:
         raise ValueError(
-            f"The column {column!r} has {len(unknown)} classes that the training set has not ({some(unknown)}): its classes "
-            f"are {some(names)}."
+            f"The column {column!r} has {len(unknown)} classes that the training set has not ({some(list(unknown))}): its "
+            f"classes are {some(names)}."
         )
     labels = [-1 if word is None else number[spelling(word)] for word in words]
     plain = copy.copy(dataset)
@@ -64,16 +67,29 @@ def with_classes(dataset: datasets.Dataset, column: str, names: Sequence[str]) -
     return plain.remove_columns(column).add_column(column, labels, feature=ClassLabel(names=list(names)))
 
 
+def unknown_classes(dataset: datasets.Dataset, column: str, names: Sequence[str]) -> dict[str, list[int]]:
+    """Class -> its rows, of the classes in a column that are not among these names."""
+    words = _words(dataset, column)
+    own = sorted({word for word in words if word is not None})
+    spelling = comparable(names, own) or str
+    known = set(map(spelling, names))
+    rows: dict[str, list[int]] = {word: [] for word in own if spelling(word) not in known}
+    for row, word in enumerate(words):
+        if word in rows:
+            rows[word].append(row)
+    return rows
+
+
 def _words(dataset: datasets.Dataset, column: str) -> list[str | None]:
     """The name of every row's class; None for the label -1."""
     names = getattr(dataset.features[column], "names", None)
     if names is not None:
         return [None if label == -1 else names[label] for label in read_label_column(dataset, column).tolist()]
-    return [None if value == -1 else str(value) for value in _values(dataset, column)]
+    return [None if value == _NO_CLASS else value for value in _values(dataset, column)]
 
 
-def _values(dataset: datasets.Dataset, column: str) -> list[Any]:
-    """Integers or strings.
+def _values(dataset: datasets.Dataset, column: str) -> list[str]:
+    """Words as they are, numbers as words: 3 and 3.0 as "3".
 
     Raises:
         ValueError: other values, or missing ones.
@@ -81,8 +97,19 @@ def _values(dataset: datasets.Dataset, column: str) -> list[Any]:
     plain = copy.copy(dataset)
     plain.reset_format()
     values: list[Any] = plain.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
-    if {type(value) for value in values} in ({int}, {str}):
-        return values
-    missing = values.count(None)
-    what = f"{missing} missing labels" if missing else f"values of {dataset.features[column]}"
-    raise ValueError(f"The column {column!r} has {what}: classes are numbers from 0, or names.")
+    missing = [row for row, value in enumerate(values) if value is None]
+    if missing:
+        raise ValueError(
+            f"The column {column!r} has {len(missing)} missing labels, the first in row {missing[0]}: {_WAY_OUT}"
+        )
+    if {type(value) for value in values} <= {float} and all(value.is_integer() for value in values):
+        values = list(map(int, values))
+    if {type(value) for value in values} in (set(), {int}, {bool}, {str}):
+        return list(map(str, values))
+    raise ValueError(
+        f"The column {column!r} has values of {dataset.features[column]}: classes are names or whole numbers."
+    )
+
+
+def _is_number(word: str) -> bool:
+    return word.isdecimal() and str(int(word)) == word

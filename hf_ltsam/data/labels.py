@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     import datasets
 
 LABEL_NAMES = ("label", "labels", "label_ids")  # names that transformers' default collator accepts
+LABEL_WORDS = (*LABEL_NAMES, "class", "target", "category", "species")  # what tables call their labels
 WAY_OUT = "Pass class_statistics=ClassStatistics.from_labels(labels) instead."
 
 
 def training_labels(dataset: Any, label_name: str = "labels") -> Tensor:
-    """The labels (N,) of a training set, int64, in its order.
+    """The labels of a training set, in its order: class indices (N,), int64, or shares of classes (N, C), float32.
 
     No image is decoded, no transform of images called, no random number drawn. `labels_trained_on` reads samples too.
 
@@ -57,9 +58,9 @@ def training_labels(dataset: Any, label_name: str = "labels") -> Tensor:
 
 
 def label_fingerprint(labels: Iterable[int] | Tensor) -> str:
-    """SHA-256 (hex) of labels (N,) as little-endian int64: equal for two runs on the same split."""
+    """SHA-256 (hex) of labels (N,) as little-endian int64, or of shares (N, C) as float32: one split, one value."""
     values = np.asarray(labels if isinstance(labels, Tensor | Sequence | np.ndarray) else list(labels))
-    return hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()
+    return hashlib.sha256(values.astype("<i8" if values.ndim == 1 else "<f4").tobytes()).hexdigest()
 
 
 def is_arrow_dataset(dataset: Any) -> bool:
@@ -107,7 +108,7 @@ def training_label_column(dataset: datasets.Dataset, names: Sequence[str]) -> st
 
 
 def read_label_column(dataset: datasets.Dataset, name: str) -> Tensor:
-    """One integer column (N,) as int64, for any format and transform of the data set.
+    """One integer column (N,) as int64, or lists of numbers as (N, C), for any format and transform of the data set.
 
     Raises:
         TypeError: the column has other values than integers, or missing ones.
@@ -117,6 +118,12 @@ def read_label_column(dataset: datasets.Dataset, name: str) -> Tensor:
     plain = copy.copy(dataset)  # the caller keeps the transform, and the steps below do not deep-copy it
     plain.reset_format()
     column = plain.select_columns([name]).with_format("arrow")[:].column(name)
+    if (
+        pyarrow.types.is_list(column.type)
+        and pyarrow.types.is_floating(column.type.value_type)
+        and not column.null_count
+    ):
+        return torch.tensor(column.to_pylist(), dtype=torch.float32)
     if not pyarrow.types.is_integer(column.type):
         raise _unreadable(
             dataset,
@@ -140,7 +147,10 @@ def _labels_of_arrow(dataset: datasets.Dataset, names: Sequence[str]) -> Tensor:
 
 def _labels_of_mappings(samples: Sequence[Any], names: Sequence[str]) -> Tensor:
     try:
-        return torch.tensor([operator.index(_label_of(sample, names)) for sample in samples], dtype=torch.long)
+        labels = [_label_of(sample, names) for sample in samples]
+        if labels and all(isinstance(y, Tensor) and y.ndim == 1 and y.is_floating_point() for y in labels):
+            return torch.stack(labels).float()
+        return torch.tensor([operator.index(y) for y in labels], dtype=torch.long)
     except (TypeError, KeyError) as error:
         raise _unreadable(samples, f"it is a list whose entries do not all map {names[0]!r} to an integer") from error
 
@@ -177,6 +187,8 @@ def _as_labels(values: Any, source: str) -> Tensor:
         labels = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise _unreadable(values, f"{source} is not a sequence of integers") from error
+    if labels.ndim == 2 and labels.is_floating_point():
+        return labels.float()
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise _unreadable(values, f"{source} has shape {tuple(labels.shape)} and type {labels.dtype}")
     return labels.long()

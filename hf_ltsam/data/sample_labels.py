@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from hf_ltsam.data.keyed_randomness import KeyedDataset, KeyedRandomness, undisturbed
 from hf_ltsam.data.labels import LABEL_NAMES, WAY_OUT, is_arrow_dataset, training_labels
+from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.data.transforms import decodes_alone
 
 logger = logging.get_logger(__name__)
@@ -82,7 +83,7 @@ def disagreeing_rows(
     labels = _Samples(dataset, label_name, collator).read(rows)
     if labels is None or len(labels) != len(rows):
         return []
-    return [row for row, label in zip(rows, labels.tolist()) if label != int(stated[row])]
+    return [row for row, label in zip(rows, labels) if not torch.equal(label, stated[row].to(label.dtype))]
 
 
 def is_map_style(dataset: Any) -> bool:
@@ -91,6 +92,7 @@ def is_map_style(dataset: Any) -> bool:
 
 def _of_different_classes(labels: Tensor) -> list[int]:
     """The first sample of each class; of many classes, of some over the whole range."""
+    labels = labels.argmax(1) if are_soft(labels) else labels
     classes, position = labels.unique(return_inverse=True)
     first = torch.full((len(classes),), len(labels)).scatter_reduce_(
         0, position, torch.arange(len(labels)), reduce="amin"
@@ -153,6 +155,8 @@ class _LabelsOf:
         is_stock = self._collator is default_data_collator
         values = [self._of(sample) for sample in samples] if is_stock else self._collator(samples)[self._name]
         labels = torch.as_tensor(values)
+        if are_soft(labels) and labels.is_floating_point():
+            return labels.float()
         if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
             raise TypeError(f"Labels have shape {tuple(labels.shape)} and type {labels.dtype}.")
         return labels.long()
@@ -161,4 +165,4 @@ class _LabelsOf:
         """By the rules of the default collator, without the rest of the sample."""
         sample = sample if isinstance(sample, Mapping) else vars(sample)
         label = next(sample[name] for name in (self._name, *LABEL_NAMES) if name in sample)
-        return label.item() if isinstance(label, Tensor) else label
+        return label.tolist() if isinstance(label, Tensor) else label

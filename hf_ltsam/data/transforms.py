@@ -14,6 +14,8 @@ from transformers.utils import logging
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.decoding import decode_image, image_column_of
+from hf_ltsam.data.in_memory.augmentation import cut_out
+from hf_ltsam.data.in_memory.randaugment import RandAugment
 from hf_ltsam.data.labels import class_label_column_of
 from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
@@ -37,6 +39,10 @@ def image_transform(
     train: bool,
     short_side: int | None = None,
     color_jitter: float = 0.0,
+    flip: bool = True,
+    randaugment: RandAugment | None = None,
+    random_erasing: float = 0.0,
+    cutout: int = 0,
 ) -> Callable[[Any], Tensor]:
     """The standard transform for ImageNet and its relatives: a PIL image to float32 (3, size, size).
 
@@ -49,20 +55,40 @@ def image_transform(
         short_side: of a test image after scaling, in pixels; None: size * 256 / 224.
         color_jitter: c in [0, 1]: brightness, contrast and saturation of a training image are each multiplied by a
             factor from [1 - c, 1 + c], in random order; 0 is off.
+        flip: whether half of the training images are mirrored left to right.
+        randaugment: random operations on training images before they are normalised; None: none.
+        random_erasing: probability in [0, 1] that a rectangle of a training image is filled with the mean (Zhong et al.
+            2020).
+        cutout: side in pixels of a square around a random pixel of each training image, filled with the mean; 0: none.
 
     Raises:
-        ValueError: color_jitter outside [0, 1], or a short side that is less than `size`.
+        ValueError: color_jitter or random_erasing outside [0, 1], or a short side that is less than `size`.
     """
     from torchvision.transforms import v2
 
-    require(UNIT_INTERVAL, "image_transform", color_jitter=color_jitter)
+    require(UNIT_INTERVAL, "image_transform", color_jitter=color_jitter, random_erasing=random_erasing)
     if not train:
         return Preprocessing(size, size, short_side or short_side_of(size), tuple(mean), tuple(std))
     jitter = [v2.ColorJitter(color_jitter, color_jitter, color_jitter)] if color_jitter else []
-    crop = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *jitter]
+    mirror = [v2.RandomHorizontalFlip()] if flip else []
+    operations = [v2.RandAugment(randaugment.operations, randaugment.magnitude)] if randaugment else []
     to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
-    composed: Callable[[Any], Tensor] = v2.Compose([*crop, *to_tensor])
+    hidden = [_Cutout(cutout)] if cutout else []
+    erased = [v2.RandomErasing(random_erasing)] if random_erasing else []
+    steps = [v2.RandomResizedCrop(size), *mirror, *jitter, *operations, *to_tensor, *hidden, *erased]
+    composed: Callable[[Any], Tensor] = v2.Compose(steps)
     return composed
+
+
+@dataclass(frozen=True)
+class _Cutout:
+    """A square around a random pixel of one normalised image (C, H, W), filled with the mean."""
+
+    side: int
+
+    def __call__(self, image: Tensor) -> Tensor:
+        row, column = (torch.randint(length, (1,)) for length in image.shape[1:])
+        return cut_out(image.unsqueeze(0), row, column, self.side).squeeze(0)
 
 
 def on_the_fly(

@@ -17,7 +17,7 @@ class MicroBatch:
 
     Args:
         inputs: the keyword arguments of the model, without the labels.
-        labels: class indices (b,).
+        labels: class indices (b,), or soft ones (b, C).
     """
 
     inputs: dict[str, Any]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from hf_ltsam.data.soft_labels import are_soft, present_classes
 from hf_ltsam.landscape.vector import WeightVector
 
 
@@ -27,22 +28,29 @@ class ClassMembers:
     """Which samples of a mini-batch belong to which of its classes.
 
     Args:
-        labels: class indices (n,), on the host.
+        labels: class indices (n,), or soft ones (n, C), on the host.
     """
 
     labels: Tensor
 
-    @property
+    @cached_property
     def classes(self) -> list[int]:
         """The m classes of the mini-batch, in increasing order."""
-        return sorted(set(self.labels.tolist()))
+        return present_classes(self.labels)
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether each sample is of one class."""
+        return not are_soft(self.labels)
 
     def ones(self, dtype: torch.dtype) -> Tensor:
-        """1_c of each class (m, n), on the host."""
+        """1_c of each class (m, n), on the host; of soft labels their shares."""
+        if not self.are_whole:
+            return self.labels[:, self.classes].T.to(dtype)
         return (torch.tensor(self.classes)[:, None] == self.labels).to(dtype)
 
     def of_samples(self, values: Tensor) -> Tensor:
-        """Values of the classes (m, ...) for each sample (n, ...)."""
+        """Values of the classes (m, ...) for each sample (n, ...), which must be of one class."""
         return values[torch.searchsorted(torch.tensor(self.classes), self.labels).to(values.device)]
 
 
@@ -134,7 +142,7 @@ class HeadVectors:
 
 @dataclass(frozen=True)
 class MovedHeads:
-    """For a classifier that takes samples one by one, cosine ones included: made anew wherever they are needed.
+    """For a classifier that takes samples one by one, cosine ones and soft labels included: made anew where they are needed.
 
     One class's vector is there at a time, so that memory does not grow with the number of classes.
 
@@ -170,49 +178,52 @@ class MovedHeads:
     def _lengths(self) -> Tensor:
         if self.lengths is not None:
             return self.lengths
-        norms = [torch.stack([g.norm() for g in self._gradient(rows).values()]) for rows in self._rows()]
+        norms = [torch.stack([g.norm() for g in self._gradient(*part).values()]) for part in self._rows()]
         return torch.stack(norms)
 
     def at_each_class(
         self, losses: Callable[[Tensor, Tensor], Tensor], weights: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The losses l_i (n,), each with the classifier moved by its class's vector, and the gradient of sum_i a_i l_i.
+        """s_i = sum over classes c of a_ci l_i, with the classifier moved by c's vector, and the gradient of sum_i s_i.
 
         Args:
             losses: logits of some samples (k, C), their indices (k,) -> l_i (k,).
-            weights: a (n,).
+            weights: a of each class (m, n), zero where the sample has no part in it.
 
         Returns:
-            The losses, and the gradient with respect to the features (n, D) and to the weights of the classifier.
+            s (n,), and that gradient with respect to the features (n, D) and to the weights of the classifier.
         """
         all_losses, signal = self.features.new_zeros(len(self.features)), torch.zeros_like(self.features)
         of_head = {name: torch.zeros_like(p) for name, p in self.trained.items()}
-        for k, rows in enumerate(self._rows()):
+        for k, (rows, shares) in enumerate(self._rows()):
             h = self.features[rows].requires_grad_()
-            moved = self._moved(k, rows)
+            moved = self._moved(k, rows, shares)
             of_rows = losses(self._logits(moved, h), rows)
-            gradients = torch.autograd.grad((weights[rows].to(of_rows) * of_rows).sum(), [h, *moved.values()])
-            all_losses[rows], signal[rows] = of_rows.detach().to(all_losses), gradients[0]
+            weighted = weights[k][rows].to(of_rows) * of_rows
+            gradients = torch.autograd.grad(weighted.sum(), [h, *moved.values()])
+            all_losses[rows] += weighted.detach().to(all_losses)
+            signal[rows] += gradients[0]
             for total, g in zip(of_head.values(), gradients[1:]):
                 total += g
         return all_losses, signal, of_head
 
-    def _rows(self) -> Iterator[Tensor]:
-        """The samples of each class."""
-        for c in self.members.classes:
-            yield (self.members.labels == c).nonzero().flatten().to(self.features.device)
+    def _rows(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The samples that have a part in each class (k,), and how large a one (k, 1)."""
+        for ones in self.members.ones(self.features.dtype):
+            rows = ones.nonzero().flatten()
+            yield rows.to(self.features.device), ones[rows].unsqueeze(1).to(self.features.device)
 
-    def _gradient(self, rows: Tensor) -> dict[str, Tensor]:
+    def _gradient(self, rows: Tensor, shares: Tensor) -> dict[str, Tensor]:
         """g_c: of the mean loss of these samples."""
         leaves = {name: p.requires_grad_() for name, p in self.trained.items()}
         logits = self._logits(leaves, self.features[rows])
-        signal = (self.signals[rows] / len(rows)).to(logits)
+        signal = (self.signals[rows] * shares / shares.sum()).to(logits)
         return dict(zip(leaves, torch.autograd.grad(logits, list(leaves.values()), signal)))
 
-    def _moved(self, k: int, rows: Tensor) -> dict[str, Tensor]:
+    def _moved(self, k: int, rows: Tensor, shares: Tensor) -> dict[str, Tensor]:
         """The classifier's weights with the k-th class's vector added."""
         factors = torch.ones(len(self.trained)) if self.factors is None else self.factors[k]
-        gradient = self._gradient(rows)
+        gradient = self._gradient(rows, shares)
         return {
             name: (p + factor.to(p) * gradient[name]).requires_grad_()
             for (name, p), factor in zip(self.trained.items(), factors.unbind())

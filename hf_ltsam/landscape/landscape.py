@@ -268,7 +268,7 @@ class LossLandscape:
         """g_c, the gradient of the mean loss of each class in the mini-batch.
 
         Args:
-            labels: of the samples (n,), on the host.
+            labels: of the samples, (n,) or soft ones (n, C), on the host.
             num_classes: C: of the classifier's weights alone; None: of all weights.
         """
         members = ClassMembers(labels)
@@ -337,7 +337,8 @@ class LossLandscape:
             of_all = opened_pass.logits.detach().to(logits.dtype).index_copy(0, rows, logits)
             return self._losses(of_all, batch)[rows]  # which knows whole batches only
 
-        weights = at.members.of_samples(v).to(opened_pass.losses)
+        weights = (v[:, None] * at.members.ones(v.dtype)).to(opened_pass.losses)  # (m, n)
+        scale = self.size * self._divisor
         perturbed, signal, of_head = at.at_each_class(losses, weights / self.size / self._divisor)
         gradient = self._taker.through(opened_pass.features, signal, plain * opened_pass.losses)
         place = {id(p): i for i, p in enumerate(self._weights.parameters)}
@@ -345,7 +346,8 @@ class LossLandscape:
             i = place[id(at.head.get_parameter(name))]
             through_trunk, g = gradient[i], g.to(self._weights.parameters[i].dtype)
             gradient[i] = g if through_trunk is None else through_trunk + g
-        self._report(at.norms().norm(dim=1).mean(), None, weights * (perturbed - opened_pass.losses.detach()))
+        gaps = scale * perturbed - weights.sum(0) * opened_pass.losses.detach()
+        self._report(at.norms().norm(dim=1).mean(), None, gaps)
         return self._vector(gradient)
 
     def _used_up(self) -> OpenPass:

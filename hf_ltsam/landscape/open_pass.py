@@ -34,7 +34,7 @@ class OpenPass:
         wide = torch.promote_types(self.features.dtype, torch.float32)
         (signals,) = torch.autograd.grad(self.losses.sum(), self.logits, retain_graph=True)
         signals, features = signals.to(wide), self.features.detach().to(wide)
-        if not isinstance(self.head, nn.Linear):
+        if not isinstance(self.head, nn.Linear) or not members.are_whole:
             return MovedHeads(members, self.head, signals, features)
         ones = members.ones(wide)
         shares = (ones / ones.sum(1, keepdim=True)).to(self.features.device)

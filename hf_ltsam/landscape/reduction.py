@@ -13,15 +13,16 @@ from hf_ltsam.landscape.batches import JointBatch, interleaved
 
 
 def joint_batch(labels: Sequence[Tensor]) -> tuple[JointBatch, Tensor]:
-    """The micro-batches of all processes as one mini-batch, and its labels (n,) on the host.
+    """The micro-batches of all processes as one mini-batch, and its labels, (n,) or soft ones (n, C), on the host.
 
     Args:
         labels: of this process's micro-batches; every process has as many.
     """
     device = labels[0].device
     sizes = _gathered(torch.tensor([len(y) for y in labels], device=device)).cpu()  # (processes, micro-batches)
-    padded = torch.stack([torch.nn.functional.pad(y, (0, int(sizes.max()) - len(y))) for y in labels])
-    everything = _gathered(padded).cpu()  # (processes, micro-batches, largest size)
+    largest = int(sizes.max())
+    padded = torch.stack([torch.cat([y, y.new_zeros(largest - len(y), *y.shape[1:])]) for y in labels])
+    everything = _gathered(padded).cpu()  # (processes, micro-batches, largest size, ...)
     pairs = ((everything[r, k], int(sizes[r, k])) for k in range(sizes.shape[1]) for r in range(len(sizes)))
     return interleaved(sizes, dist.get_rank()), torch.cat([y[:size] for y, size in pairs])
 

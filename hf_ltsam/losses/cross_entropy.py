@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.hyperparameters import BELOW_ONE, NON_NEGATIVE, Documented, require
-from hf_ltsam.losses.protocol import Loss, cross_entropy, wide
+from hf_ltsam.losses.protocol import Loss, cross_entropy, mean_over, probability_missing, wide
 from hf_ltsam.losses.reweighting import BETA, class_weights
 
 
@@ -43,10 +43,12 @@ class Focal(Documented, Loss):
         require(NON_NEGATIVE, self, gamma=self.gamma)
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
-        minus_log_p = cross_entropy(wide(logits), labels)
-        # 1 - p_y without cancellation, and away from 0, where the power has no derivative for gamma < 1
-        missing = -torch.expm1(-minus_log_p).clamp_max(-torch.finfo(minus_log_p.dtype).tiny)
-        return missing**self.gamma * minus_log_p
+        if are_soft(labels):
+            return mean_over(labels, self._focused(-wide(logits).log_softmax(1)))
+        return self._focused(cross_entropy(wide(logits), labels))
+
+    def _focused(self, minus_log_p: Tensor) -> Tensor:
+        return probability_missing(minus_log_p) ** self.gamma * minus_log_p
 
 
 @dataclass(frozen=True)
@@ -70,4 +72,6 @@ class ClassBalanced(Documented, Loss):
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
         logits = wide(logits)
         weights = class_weights("effective_number", statistics, logits, self.beta)  # (C,)
+        if are_soft(labels):
+            return cross_entropy(logits, weights * labels)
         return weights[labels] * cross_entropy(logits, labels)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics, per_class
+from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.hyperparameters import NON_NEGATIVE, POSITIVE, Documented, require
-from hf_ltsam.losses.protocol import Loss, cross_entropy, wide
+from hf_ltsam.losses.margins import with_margins
+from hf_ltsam.losses.protocol import Loss, cross_entropy, mean_over, wide
 
 DEVIATION = 1 / 3  # of the noise before it is cut off at 1 and its sign dropped (published code)
 
@@ -46,11 +48,17 @@ class GaussianClouded(Documented, Loss):
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
         drawn = logits.requires_grad
         logits = wide(logits)
-        margin = torch.zeros_like(logits).scatter_(1, labels.unsqueeze(1), self.m)  # (n, C)
+        soft = are_soft(labels)
+        margin = torch.zeros_like(logits)  # (n, C)
+        if not soft:
+            margin = margin.scatter_(1, labels.unsqueeze(1), self.m)
         if drawn:
             xi = (torch.randn_like(logits) * DEVIATION).abs().clamp(max=1)
             margin = margin + self.noise * _rarity(statistics, logits) * xi
-        return cross_entropy(logits - self.s * margin, labels)
+        clouded = logits - self.s * margin
+        if soft:
+            return mean_over(labels, with_margins(clouded, self.s * self.m))
+        return cross_entropy(clouded, labels)
 
 
 @per_class

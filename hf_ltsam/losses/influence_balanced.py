@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.hyperparameters import POSITIVE, nearest, require
-from hf_ltsam.losses.protocol import FeatureLoss, cross_entropy, wide
+from hf_ltsam.losses.protocol import FeatureLoss, cross_entropy, mean_over, wide
 from hf_ltsam.losses.reweighting import SCHEMES, class_weights
 
 
@@ -56,10 +57,15 @@ class InfluenceBalanced(FeatureLoss):
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics, features: Tensor) -> Tensor:
         logits, features = wide(logits), wide(features)
-        lam = self.alpha * class_weights(self.class_weighting, statistics, logits)[labels]  # (n,)
-        minus_log_p = cross_entropy(logits, labels)
+        lam = self.alpha * class_weights(self.class_weighting, statistics, logits)  # (C,)
+        length = features.abs().sum(1)  # ||h||_1 (n,)
+        if are_soft(labels):
+            return mean_over(labels, self._balanced(lam, -logits.log_softmax(1), length.unsqueeze(1)))
+        return self._balanced(lam[labels], cross_entropy(logits, labels), length)
+
+    def _balanced(self, lam: Tensor, minus_log_p: Tensor, length: Tensor) -> Tensor:
         error = -2 * torch.expm1(-minus_log_p)  # ||p - e_y||_1 = 2 (1 - p_y), without cancellation
-        influence = error * features.abs().sum(1).to(error.dtype)
+        influence = error * length.to(error.dtype)
         if not self.through_weight:
             influence = influence.detach()
         return lam * minus_log_p / (influence + self.epsilon)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics, per_class
+from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.hyperparameters import NON_NEGATIVE, POSITIVE, Documented, require
-from hf_ltsam.losses.protocol import Loss, cross_entropy, wide
+from hf_ltsam.losses.protocol import Loss, cross_entropy, mean_over, probability_missing, wide
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class LDAM(Documented, Loss):
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
         logits = wide(logits)
         margins = _ldam_margins(statistics, logits, self.max_m)  # (C,)
+        if are_soft(labels):
+            return mean_over(labels, with_margins(logits, self.s * margins))
         shift = self.s * margins[labels].unsqueeze(1)  # (n, 1)
         return cross_entropy(logits.scatter_add(1, labels.unsqueeze(1), -shift), labels)
 
@@ -110,6 +114,12 @@ class VectorScaling(Documented, Loss):
         logits = wide(logits)
         scales = _vector_scales(statistics, logits, self.gamma)  # (C,)
         return cross_entropy(scales * logits + self.tau * statistics.tensor("log_prior", logits), labels)
+
+
+def with_margins(logits: Tensor, margins: Tensor | float) -> Tensor:
+    """CE(z - Delta_c e_c, c) for every class c (n, C), of margins Delta (C,): log(1 + exp(Delta_c) (1 - p_c) / p_c)."""
+    minus_log_p = -logits.log_softmax(1)
+    return F.softplus(margins + minus_log_p + probability_missing(minus_log_p).log())
 
 
 @per_class

@@ -11,11 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.hyperparameters import Documented
 
 
 class Loss(Protocol):
-    """`(logits (n, C), labels (n,), statistics) -> losses (n,)`.
+    """`(logits (n, C), labels, statistics) -> losses (n,)`.
+
+    Labels are class indices (n,), or soft ones q (n, C), in which a loss is linear: l(z, q) = sum over c of q_c l(z, c), the
+    mean over the classes that a sample is of. Class weights w are taken inside of that sum: l(z, w q).
 
     Losses are computed in float32, or in float64 for float64 logits.
     """
@@ -49,5 +53,20 @@ def wide(values: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(z)_y (n,)."""
-    return F.cross_entropy(logits, labels, reduction="none")
+    """-log softmax(z)_y (n,); of soft labels (n, C) its mean over them."""
+    return F.cross_entropy(logits, labels.to(logits.dtype) if are_soft(labels) else labels, reduction="none")
+
+
+def mean_over(labels: Tensor, losses: Tensor) -> Tensor:
+    """sum over c of q_c l_c (n,).
+
+    Args:
+        labels: soft, q (n, C).
+        losses: l_c of every sample as one of class c (n, C).
+    """
+    return (labels.to(losses.dtype) * losses).sum(1)
+
+
+def probability_missing(minus_log_p: Tensor) -> Tensor:
+    """1 - p without cancellation, and away from 0, where powers and logarithms have no derivative."""
+    return -torch.expm1(-minus_log_p).clamp_max(-torch.finfo(minus_log_p.dtype).tiny)

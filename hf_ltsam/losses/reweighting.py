@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics, per_class
+from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.hyperparameters import BELOW_ONE, SHARE, nearest, require
 
 SCHEMES = ("none", "inverse", "effective_number")
@@ -46,6 +47,8 @@ def without_drw(loss: str) -> str | None:
 class Reweighting:
     """Class weights from a point of training on: l_i becomes w_{y_i} l_i, the mean still taken over the batch size.
 
+    Of soft labels q, which a loss is linear in, l(z, q) becomes l(z, w q).
+
     Args:
         scheme: "none", "inverse" or "effective_number", see `class_weights`.
         start: share of training, in [0, 1], from which the weights apply; DRW starts at 160 of 200 epochs, 0.8.
@@ -67,10 +70,19 @@ class Reweighting:
         return self.scheme != "none" and progress >= self.start
 
     def weights(self, progress: float, statistics: ClassStatistics, labels: Tensor, like: Tensor) -> Tensor | None:
-        """w_{y_i} (n,) for labels (n,), in device and floating-point type of `like`; None stands for all ones."""
-        if not self.active(progress):
+        """w_{y_i} (n,) for labels (n,), in device and floating-point type of `like`; None stands for all ones.
+
+        Also for soft labels, which are weighted `within`.
+        """
+        if not self.active(progress) or are_soft(labels):
             return None
         return class_weights(self.scheme, statistics, like)[labels]
+
+    def within(self, progress: float, statistics: ClassStatistics, labels: Tensor) -> Tensor:
+        """Soft labels q (n, C) as w q; class indices (n,), and where no weights apply, as they are."""
+        if not self.active(progress) or not are_soft(labels):
+            return labels
+        return class_weights(self.scheme, statistics, labels) * labels
 
 
 @per_class

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics, per_class
+from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.hyperparameters import BELOW_ONE, Documented, nearest, require
-from hf_ltsam.losses.protocol import Loss, wide
+from hf_ltsam.losses.protocol import Loss, mean_over, wide
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,12 @@ class LabelAwareSmoothing(Documented, Loss):
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
         logits = wide(logits)
-        eps = _smoothing(statistics, logits, self.head, self.tail, self.shape)[labels]  # (n,)
+        eps = _smoothing(statistics, logits, self.head, self.tail, self.shape)  # (C,)
         minus_log_p = -logits.log_softmax(1)  # (n, C)
+        if are_soft(labels):
+            others = (minus_log_p.sum(1, keepdim=True) - minus_log_p) / (logits.shape[1] - 1)
+            return mean_over(labels, (1 - eps) * minus_log_p + eps * others)
+        eps = eps[labels]  # (n,)
         own = minus_log_p.gather(1, labels.unsqueeze(1)).squeeze(1)  # (n,)
         others = (minus_log_p.sum(1) - own) / (logits.shape[1] - 1)
         return (1 - eps) * own + eps * others

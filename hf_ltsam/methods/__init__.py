@@ -7,10 +7,11 @@ from typing import Any
 
 from hf_ltsam.hyperparameters import build
 from hf_ltsam.methods.cc_sam import CCSAM
-from hf_ltsam.methods.focal_sam import FocalSAM
+from hf_ltsam.methods.focal_sam import FocalSAM, MomentumFocalSAM
 from hf_ltsam.methods.friendly_sam import FriendlySAM
 from hf_ltsam.methods.gnm import GNM
-from hf_ltsam.methods.gradient_norm import GradientNorm
+from hf_ltsam.methods.gradient_norm import WSAM, GradientNorm
+from hf_ltsam.methods.gsa import GSA
 from hf_ltsam.methods.gsam import GSAM
 from hf_ltsam.methods.imbsam import ImbSAM
 from hf_ltsam.methods.le_sam import LESAM
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Method]] = {
     "sam": SAM,
     "asam": ASAM,
     "gradient_norm": GradientNorm,
+    "wsam": WSAM,
     "gsam": GSAM,
     "looksam": LookSAM,
     "msam": MSAM,
@@ -41,6 +43,8 @@ METHODS: dict[str, type[Method]] = {
     "sse_sam": SSESAM,
     "sam_ext": SAMExt,
     "focal_sam": FocalSAM,
+    "momentum_focal_sam": MomentumFocalSAM,
+    "gsa": GSA,
     "cc_sam": CCSAM,
     "pgd": PGD,
     "lpf_sgd": LPFSGD,
@@ -52,6 +56,7 @@ __all__ = [
     "ASAM",
     "CCSAM",
     "GNM",
+    "GSA",
     "GSAM",
     "LESAM",
     "LPFSGD",
@@ -61,6 +66,7 @@ __all__ = [
     "SAM",
     "SGD",
     "SSESAM",
+    "WSAM",
     "XSAM",
     "FocalSAM",
     "FriendlySAM",
@@ -69,6 +75,7 @@ __all__ = [
     "LookSAM",
     "Method",
     "ModelPerturbation",
+    "MomentumFocalSAM",
     "SAMExt",
     "make_method",
 ]

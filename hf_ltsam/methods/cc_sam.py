@@ -28,8 +28,9 @@ class CCSAM(Method):
     """Class-conditional SAM: g = (1 - mix) G(1) + mix sum over classes c in the batch of G(v_c 1_c, eps_c).
 
     eps_c = scale sqrt(k) rho_c* unit(M g_c), with rho_c* = (||M w|| / (2 ||M g_c||))^(1/2) (k (n_c - 1))^(-1/4),
-    g_c the gradient of the class's mean loss in the batch, M keeping the k perturbed parameters, n_c the number of
-    training images. A class without a gradient is not perturbed, and n_c - 1 is at least 1.
+    g_c the gradient of the class's mean loss in the batch, M keeping the k perturbed parameters, n_c the number of training
+    images. Soft labels have their shares in 1_c and in that mean. A class without a gradient is not perturbed, and n_c - 1
+    is at least 1.
 
     Args:
         scale: factor of every radius, >= 0, or a schedule over training progress; 0 with `class_weighting="none"` is SGD.
@@ -45,7 +46,7 @@ class CCSAM(Method):
     Source: Zhou et al. 2023b Eq. 1, 15 and 16, A.2 (scale), A.5 (classifier only); Li et al. 2025
         Eq. 2 and 3, there without sqrt(k).
     Differs from the published code: its norms are per tensor; a class without a gradient gives NaN there, and one with
-        a single image a division by zero; its perturbed loss takes unmixed labels under mixup, which is refused here.
+        a single image a division by zero; its perturbed loss takes unmixed labels under mixup.
     """
 
     title: ClassVar = "CC-SAM"

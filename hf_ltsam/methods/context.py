@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.keys import random_key
+from hf_ltsam.data.soft_labels import of_samples
 from hf_ltsam.landscape.vector import WeightVector
 
 
@@ -18,7 +20,8 @@ class StepContext:
     """One optimizer step, seen from a method.
 
     Args:
-        labels: class indices (n,) of the mini-batch, in the order of the landscape's samples, on the host.
+        labels: class indices (n,) of the mini-batch, in the order of the landscape's samples, on the host; or soft ones
+            (n, C), of which the values below are means over the classes of a sample.
         statistics: of the training set.
         progress: completed steps / total steps, in [0, 1).
         like: any tensor on the host, of the floating-point type in which weightings are computed. There they can be read
@@ -43,6 +46,10 @@ class StepContext:
     def prior(self) -> Tensor:
         """pi_{y_i} (n,)."""
         return self._of_samples("prior")
+
+    def of_samples(self, values: Callable[[Tensor], Tensor]) -> Tensor:
+        """A function of the prior pi (C,), for every sample (n,)."""
+        return of_samples(values(self.statistics.tensor("prior", self.like)), self.labels)
 
     @property
     def head(self) -> Tensor:
@@ -80,7 +87,7 @@ class StepContext:
         return self.statistics.num_classes
 
     def _of_samples(self, name: str) -> Tensor:
-        return self.statistics.tensor(name, self.like)[self.labels]
+        return of_samples(self.statistics.tensor(name, self.like), self.labels)
 
 
 class ClasslessContext(StepContext):

@@ -12,8 +12,6 @@ from hf_ltsam.metrics.corruption import (
 from hf_ltsam.metrics.long_tail import (
     LongTailMetrics,
     balanced_accuracy,
-    confidence_bins,
-    expected_calibration_error,
     group_accuracies,
     long_tail_metrics,
     overall_accuracy,
@@ -21,6 +19,7 @@ from hf_ltsam.metrics.long_tail import (
     predicted_classes,
     softmax,
 )
+from hf_ltsam.metrics.reliability import confidence_bins, expected_calibration_error
 
 __all__ = [
     "ALEXNET",

@@ -17,7 +17,7 @@ from datasets import Features, List, Value
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.metrics import long_tail
 from hf_ltsam.metrics.corruption import Baseline, corruption_summary, error_table
-from hf_ltsam.metrics.long_tail import ConfidenceBins
+from hf_ltsam.metrics.reliability import ConfidenceBins, add_probabilities
 
 _CLASSES = {"predictions": Value("int64"), "references": Value("int64")}
 _CORRUPTED = {**_CLASSES, "corruption": Value("string"), "severity": Value("int64")}
@@ -117,7 +117,7 @@ class CalibrationError(_InMemory):
             ValueError: as `expected_calibration_error`.
         """
         bins = ConfidenceBins.empty(self.num_bins) if self._bins is None else self._bins
-        long_tail.add_probabilities(bins, predictions, references)
+        add_probabilities(bins, predictions, references)
         self._bins = bins
 
     def compute(self, *, predictions: Any = None, references: Any = None) -> dict[str, float]:

@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import default_data_collator
 
-from hf_ltsam.data.labels import training_labels
+from hf_ltsam.data.labels import LABEL_NAMES, training_labels
+from hf_ltsam.data.sample_labels import Collator
 from hf_ltsam.hyperparameters import COUNT, require
 from hf_ltsam.models.classifier import classifier_of
 
@@ -33,18 +34,20 @@ def frozen_features(
     batch_size: int = 64,
     num_workers: int = 0,
     progress: bool = True,
+    collator: Collator = default_data_collator,
 ) -> tuple[Tensor, Tensor]:
     """The inputs of the classifier, in evaluation mode, and the labels.
 
     Args:
-        model: called with `pixel_values`; its classifier is its one linear or cosine layer with C outputs.
-        dataset: samples `{"pixel_values": (3, H, W), "labels": int}`, not augmented, with labels that can be read
-            without the images.
+        model: called with all of a sample but its labels; its classifier is its one linear or cosine layer with C outputs.
+        dataset: samples `{"pixel_values": (3, H, W), "labels": int}`, not augmented, or tokens of texts, with labels that
+            can be read without them.
         num_classes: C.
         max_per_class: how many samples of every class are used, the first ones of the data set; None: all.
         batch_size: images per forward pass.
         num_workers: processes that prepare images.
         progress: whether to show a progress bar.
+        collator: makes batches of samples.
 
     Returns:
         Features (M, D) in float32 and labels (M,), both on the CPU.
@@ -55,17 +58,21 @@ def frozen_features(
     """
     labels = training_labels(dataset)
     rows = first_of_every_class(labels, max_per_class)
-    batches = DataLoader(
-        Subset(dataset, rows.tolist()), batch_size, num_workers=num_workers, collate_fn=default_data_collator
-    )
+    batches = DataLoader(Subset(dataset, rows.tolist()), batch_size, num_workers=num_workers, collate_fn=collator)
     inputs: list[Tensor] = []
     was_training, first = model.training, next(model.parameters())
     hook = classifier_of(model, num_classes).register_forward_pre_hook(lambda _, x: inputs.append(x[0].float().cpu()))
     try:
         model.eval()
         for batch in tqdm(batches, desc="features of the training images", disable=not progress, leave=False):
-            model(pixel_values=batch["pixel_values"].to(first.device, first.dtype))
+            given = {name: x for name, x in batch.items() if name not in LABEL_NAMES}
+            model(**{name: x.to(first.device, _type_for(x, first)) for name, x in given.items()})
     finally:
         hook.remove()
         model.train(was_training)
     return torch.cat(inputs), labels[rows]
+
+
+def _type_for(values: Tensor, weights: Tensor) -> torch.dtype:
+    """Tokens stay whole numbers, also below weights in half precision."""
+    return weights.dtype if values.is_floating_point() else values.dtype

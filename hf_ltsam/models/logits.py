@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_ltsam.data.soft_labels import are_soft, check_shares
+
 
 def logits_of(outputs: Any) -> Tensor:
     """The logits (n, C) in the output of a model.
@@ -60,12 +62,13 @@ def check_losses(losses: Tensor, labels: Tensor) -> None:
     """Refuse a loss that reduces or broadcasts.
 
     Args:
-        losses, labels: (n,).
+        losses: (n,).
+        labels: (n,), or soft ones (n, C).
 
     Raises:
         ValueError: not one loss per sample.
     """
-    if losses.shape != labels.shape:
+    if losses.shape != labels.shape[:1]:
         raise ValueError(
             f"The loss returned shape {tuple(losses.shape)} for {len(labels)} samples; it must be one value per sample, "
             f"({len(labels)},). Do not reduce: cross_entropy(..., reduction='none')."
@@ -76,21 +79,22 @@ def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> None:
     """Refuse shapes that do not fit, before they broadcast into nonsense.
 
     Raises:
-        ValueError: logits that are not (n, C), soft labels, or a label outside [0, C).
+        ValueError: logits that are not (n, C), a label outside [0, C), or soft labels (n, C) that are no shares.
     """
-    if labels.ndim != 1 or labels.is_floating_point():
+    if not are_soft(labels) and (labels.ndim != 1 or labels.is_floating_point()):
         raise ValueError(
-            f"Labels must be class indices (n,) of an integer type, got shape {tuple(labels.shape)} of {labels.dtype}. "
-            "Soft labels (mixup, CutMix, distillation) are not supported: weightings of the methods belong to one class "
-            "per sample."
+            f"Labels must be class indices (n,) of an integer type, or shares of the classes (n, C), got shape "
+            f"{tuple(labels.shape)} of {labels.dtype}."
         )
     if logits.ndim != 2 or len(logits) != len(labels):
         raise ValueError(
             f"Logits must be (n, C) with one row per label, got {tuple(logits.shape)} for {len(labels)} labels. "
-            "This library classifies one label per sample."
+            "This library classifies whole samples."
         )
+    if are_soft(labels):
+        check_shares(labels, num_classes)
     # On an accelerator this would wait for the device; the label column was checked before the training.
-    if labels.device.type == "cpu" and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+    elif labels.device.type == "cpu" and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
         raise ValueError(
             f"Labels from {labels.min()} to {labels.max()} are outside the class range 0 to {num_classes - 1}."
         )

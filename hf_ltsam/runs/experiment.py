@@ -31,10 +31,11 @@ _EXPERIMENT = {
     "reweighting_start label_smoothing_factor neftune_noise_alpha",
     "precision": "bf16 fp16 tf32 bf16_full_eval fp16_full_eval",
     "model": "model pretrained depth head cosine_scale learnable_scale init templates prompt_names max_per_class adapter "
-    "adapter_args train_only spectral_norm spectral_norm_iterations",
-    "data and test": "builder image_column label_column train_split test_split held_out_per_class imbalance_ratio profile "
-    "largest_class split_seed many_above few_below group_sizes image_size test_short_side test_time reserve num_channels "
-    "normalisation crop_padding flip color_jitter cutout randaugment randaugment_magnitude",
+    "adapter_args train_only load_in_4bit spectral_norm spectral_norm_iterations",
+    "data and test": "task text_column max_length only_known_classes builder image_column label_column train_split "
+    "test_split held_out_per_class imbalance_ratio profile largest_class split_seed many_above few_below group_sizes "
+    "image_size test_short_side test_time reserve num_channels normalisation crop_padding flip color_jitter cutout "
+    "randaugment randaugment_magnitude random_erasing mixup_alpha cutmix_alpha",
     "second stage": "second_stage second_stage_args first_stage cache_features",
 }
 _CHOOSING_THE_BEST = {  # the experiment's where evaluations choose weights or the learning rate, of one run otherwise
@@ -127,6 +128,7 @@ def _recorded(record: RunRecord) -> dict[str, Any]:
         "reweighting": record.reweighting.get("scheme", "none"),
         "reweighting_start": record.reweighting.get("start"),
         "sampling": record.sampling,
+        **{"mixup_alpha": 0.0, "cutmix_alpha": 0.0, **record.mixing},
         "weight_averaging": record.weight_averaging,
         **_of_second_stage(record.second_stage),
         **record.model,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from hf_ltsam.models import ClipForLongTail, ClipForLongTailConfig, CosineHeadConfig, CosineHeadForImageClassification
 from hf_ltsam.models.clip_source import is_clip, load_clip
+from hf_ltsam.models.text_classifier import auto_class, quantization_apart
+from hf_ltsam.models.timm_config import state_image_processor
 from hf_ltsam.runs.files import DamagedFileError
 
 
@@ -37,7 +41,7 @@ def load_run(folder: str | os.PathLike[str], trainable: bool = False) -> nn.Modu
 
 def _load(name: str, trainable: bool) -> nn.Module:
     if find_adapter_config_file(name) is None:
-        return AutoModelForImageClassification.from_pretrained(name, dtype=torch.float32).eval()
+        return auto_class(AutoConfig.from_pretrained(name)).from_pretrained(name, dtype=torch.float32).eval()
     from peft import PeftConfig, PeftModel
 
     import hf_ltsam.adapters  # noqa: F401  teaches peft our methods
@@ -60,6 +64,27 @@ def _base(config: PreTrainedConfig, trunk: str) -> PreTrainedModel:
 
 
 def _pretrained(name: str, config: PreTrainedConfig) -> PreTrainedModel:
-    return AutoModelForImageClassification.from_pretrained(
-        name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+    quantization = quantization_apart(config)
+    model: PreTrainedModel = auto_class(config).from_pretrained(
+        name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, **quantization
     )
+    return model
+
+
+def save_configuration(model: nn.Module, folder: Path, processor: Any = None, below_adapter: bool = False) -> None:
+    """Write `config.json` where the weights are saved without it, or it has to name the image processor.
+
+    Args:
+        model: without its adapter.
+        processor: what is saved beside the weights.
+        below_adapter: whether the adapter alone was saved: classes and kind of the model are what `load_run` reads here.
+    """
+    config: Any = getattr(model, "config", None)
+    is_stated = state_image_processor(config, processor)
+    below_adapter = below_adapter and isinstance(model, PreTrainedModel)
+    if below_adapter:
+        config.architectures = [
+            type(model).__name__
+        ]  # as save_pretrained has it; before it is that of the pretrained model
+    if is_stated or below_adapter:
+        config.save_pretrained(folder)

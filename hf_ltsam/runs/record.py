@@ -30,9 +30,11 @@ class RunRecord:
         loss: likewise.
         class_statistics: of the training set, as `ClassStatistics.to_dict` gives them.
         results: split -> {"overall", "balanced", "groups": {"many", "medium", "few"}, "per_class": [C numbers or
-            null], "ece", "samples"}, as `split_results` gives them. Accuracies are fractions in [0, 1].
+            null], "ece", "samples"}, and in newer runs "worst", "macro_precision", "macro_f1", "top5", "macro_auprc" and of
+            every class "precision", "f1" and "auprc", as `split_results` gives them. Fractions in [0, 1].
         reweighting: `{"scheme": ..., "start": ...}`.
         sampling: which training images an epoch showed, as in `LTSamConfig`.
+        mixing: `{"mixup_alpha": ..., "cutmix_alpha": ...}`, those that are not 0.
         second_stage: `{"name", "args", "title", "source", "citations", "first_stage": {"folder", "method", "loss",
             "weights_sha256"}}` of a run that started from another one and changed its classifier alone, and whatever the
             stage chose (`tau`); else empty.
@@ -56,6 +58,7 @@ class RunRecord:
     results: dict[str, dict[str, Any]]
     reweighting: dict[str, Any] = field(default_factory=dict)
     sampling: str = "uniform"
+    mixing: dict[str, float] = field(default_factory=dict)
     second_stage: dict[str, Any] = field(default_factory=dict)
     weight_averaging: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
@@ -67,6 +70,11 @@ class RunRecord:
     command: str = ""
     weights_sha256: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> str:
+        """What was classified, in the plural."""
+        return "texts" if self.data.get("task") == "text" else "images"
 
     @property
     def train_seconds(self) -> float | None:
@@ -101,20 +109,24 @@ def hub_name(name: str | None) -> str | None:
     return name if _HUB_NAME.fullmatch(name) and not Path(name).exists() else None
 
 
-def split_results(outputs: Any, labels: Any, statistics: ClassStatistics) -> dict[str, Any]:
-    """One entry of `RunRecord.results`, from logits (N, C), or what is kept of them (`Decisions`), and labels (N,)."""
-    counts = LongTailCounts(statistics)
+def split_results(
+    outputs: Any, labels: Any, statistics: ClassStatistics | None, num_classes: int = 0
+) -> dict[str, Any]:
+    """One entry of `RunRecord.results`.
+
+    Args:
+        outputs: logits (N, C), or what is kept of them (`Decisions`).
+        labels: true classes (N,).
+        statistics: of the training set; None: there are no groups, and `num_classes` is C.
+    """
+    counts = LongTailCounts(num_classes if statistics is None else statistics.num_classes)
     counts.add(outputs, labels)
-    metrics = counts.metrics
-    groups = {name: metrics[name] for name in statistics.groups if name in metrics}
+    metrics, names = counts.metrics(statistics), () if statistics is None else statistics.groups
+    groups = {name: metrics.pop(name) for name in names if name in metrics}
+    of_classes = counts.of_classes
     return {
-        "overall": metrics["overall"],
-        "balanced": metrics["balanced"],
-        "groups": groups,
-        "per_class": counts.per_class.tolist(),
-        "ece": metrics["ece"],
-        "samples": len(labels),
-    }
+        "ece": None, **metrics, "groups": groups, "per_class": of_classes.pop("recall"), **of_classes, "samples": len(labels)
+    }  # fmt: skip
 
 
 def chance_level(num_classes: int) -> float:
@@ -134,13 +146,13 @@ def shortcomings(record: RunRecord, losses: Sequence[float] = ()) -> list[str]:
     remarks = []
     if balanced is not None and balanced <= chance + 2 * math.sqrt(chance * (1 - chance) / max(result["samples"], 1)):
         where = (
-            "every test image was taken for one class"
+            f"every test {record.samples.removesuffix('s')} was taken for one class"
             if sorted(per_class)[-2:] == [0.0, 1.0]
             else "no better than guesses"
         )
         remarks.append(
             f"The mean accuracy over classes, {100 * balanced:.2f} %, is at chance ({100 * chance:.2f} %, within the error "
-            f"of {result['samples']} test images): {where}. Nothing was learned; look at learning rate and labels."
+            f"of {result['samples']} test {record.samples}): {where}. Nothing was learned; look at learning rate and labels."
         )
     finite = [loss for loss in losses if math.isfinite(loss)]
     changes = record.loss.get("start") or record.reweighting.get("start")  # of the loss itself in mid-training

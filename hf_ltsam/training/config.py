@@ -13,7 +13,8 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import SchedulerType
 
-from hf_ltsam.data.bad_images import POLICIES
+from hf_ltsam.data.bad_images import check_policy
+from hf_ltsam.data.mixing import MixingSettings
 from hf_ltsam.data.sampling.class_sampling import SAMPLINGS, UNIFORM, check_sampling
 from hf_ltsam.hyperparameters import (
     BELOW_ONE,
@@ -49,7 +50,7 @@ _CHOICES = "_choices"  # attribute: how a choice is made -> (its settings, the o
 
 
 @dataclass(repr=False)  # transformers' own hides tokens
-class LTSamConfig(TrainingArguments):
+class LTSamConfig(MixingSettings, TrainingArguments):
     """`transformers.TrainingArguments` with the settings of long-tailed sharpness-aware training.
 
     Four defaults differ from transformers', each because the sources train that way or because the stock value
@@ -295,11 +296,9 @@ class LTSamConfig(TrainingArguments):
         require(POSITIVE, self, lr_gamma=self.lr_gamma)
 
     def _check_data(self) -> None:
-        if self.on_bad_image not in POLICIES:
-            raise ValueError(
-                f"LTSamConfig(on_bad_image=...) must be {' or '.join(POLICIES)}, got {self.on_bad_image!r}."
-            )
+        check_policy(self.on_bad_image)
         check_sampling(self.sampling)
+        self.check_mixing()
         if self.sampling != UNIFORM and self.train_sampling_strategy != "random":
             raise ValueError(
                 f"LTSamConfig(sampling={self.sampling!r}) and train_sampling_strategy={self.train_sampling_strategy!r} "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.metrics.decisions import Decisions, parts_of
+from hf_ltsam.losses.protocol import cross_entropy
+from hf_ltsam.metrics.decisions import FEW_CLASSES, Decisions, label_ranks, parts_of
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.logits import logits_of
 from hf_ltsam.training.loaders import replaced
@@ -64,7 +66,7 @@ class Evaluation:
         """
         micro_batch = self._batches.split(batch, model)
         outputs = module(**micro_batch.inputs)
-        loss = F.cross_entropy(logits_of(outputs), micro_batch.labels)
+        loss = cross_entropy(logits_of(outputs), micro_batch.labels).mean()
         if not return_outputs:
             return loss
         outputs = logits_first(outputs)
@@ -95,7 +97,7 @@ def beside_groups(
     predictions are neither logits nor classes, and there are no accuracies by group.
     """
     if isinstance(own, LongTailMetrics):
-        return LongTailMetrics(own.statistics)  # without batches of an evaluation that was cut short
+        return replace(own)  # without batches of an evaluation that was cut short
     if own is None or statistics is None:
         return own
     groups = LongTailMetrics(statistics)
@@ -114,7 +116,12 @@ def beside_groups(
     return metrics
 
 
-def _or_warning(groups: LongTailMetrics, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
+def renewed(metrics: LongTailMetrics | None, statistics: ClassStatistics) -> LongTailMetrics:
+    """The same metrics by the statistics of another training set; ours where there were none."""
+    return LongTailMetrics(statistics) if metrics is None else replace(metrics, statistics=statistics)
+
+
+def _or_warning(groups: LongTailMetrics, prediction: EvalPrediction, compute_result: bool) -> dict[str, Any]:
     try:
         return groups(prediction, compute_result)
     except (TypeError, ValueError) as error:
@@ -143,7 +150,7 @@ def logits_first(outputs: Any) -> Mapping[str, Any] | tuple[Any, ...]:
 
 @contextmanager
 def decisions_alone(trainer: Trainer, wanted: bool = True) -> Iterator[None]:
-    """The trainer keeps `decisions_of_batch` of the logits: of 200,000 samples and 8,142 classes 6 MB, not 6 GB.
+    """The trainer keeps `decisions_of_batch` of the logits: of 200,000 samples and 8,142 classes 8 MB, not 6 GB.
 
     A `preprocess_logits_for_metrics` of the user's stays in its place.
     """
@@ -158,7 +165,8 @@ def keeps_logits(trainer: Trainer) -> bool:
 
 
 def decisions_of_batch(outputs: Any, labels: Any) -> Any:
-    """As `preprocess_logits_for_metrics` of a Trainer: `Decisions.columns`, and the log-likelihood of the labels, (n,) each.
+    """As `preprocess_logits_for_metrics` of a Trainer: `Decisions.columns`, the log-likelihood of the labels and their
+    `label_ranks`, (n,) each; of few classes the logits (n, C), from which all these follow, and areas under curves too.
 
     What is not logits (n, C) and class indices (n,) stays as it is.
     """
@@ -167,9 +175,12 @@ def decisions_of_batch(outputs: Any, labels: Any) -> Any:
         return outputs
     if labels.shape != logits.shape[:1] or labels.is_floating_point():
         return outputs
+    if logits.shape[1] <= FEW_CLASSES:
+        return logits
     # on the CPU, where it is the same on every machine; in one copy, because what follows would wait for the device too
     here = logits.detach().cpu()
-    columns = (*map(torch.from_numpy, Decisions.of(here).columns), _log_likelihood(here, labels.cpu()))
+    ranks = torch.from_numpy(label_ranks(here, labels.cpu().numpy()))
+    columns = (*map(torch.from_numpy, Decisions.of(here).columns), _log_likelihood(here, labels.cpu()), ranks)
     device = logits.device if logits.device.type != "mps" else torch.device("cpu")  # which has no float64
     return tuple(column.to(device) for column in columns)
 
@@ -181,16 +192,19 @@ def _log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _mean_cross_entropy(predictions: Any, labels: Any) -> float | None:
-    """Of logits (N, C), or a tuple that begins with them, or what `decisions_of_batch` keeps, and class indices (N,).
+    """Of logits (N, C), or a tuple that begins with them, or what `decisions_of_batch` keeps, and class indices (N,) or
+    shares of classes (N, C).
 
     None where they are something else.
     """
-    if isinstance(predictions, tuple) and len(predictions) == 4 and np.ndim(predictions[0]) == 1:
+    if isinstance(predictions, tuple) and len(predictions) == 5 and np.ndim(predictions[0]) == 1:
         log_likelihood = torch.as_tensor(predictions[3])  # summed as `cross_entropy` sums
         return float(F.nll_loss(log_likelihood[:, None], torch.zeros(len(log_likelihood), dtype=torch.long)))
     predictions = predictions[0] if isinstance(predictions, tuple) else predictions
     if not isinstance(predictions, np.ndarray) or not isinstance(labels, np.ndarray) or predictions.ndim != 2:
         return None
+    if labels.shape == predictions.shape and labels.dtype.kind == "f":
+        return float(F.cross_entropy(torch.as_tensor(predictions).double(), torch.as_tensor(labels).double()))
     if labels.shape != predictions.shape[:1] or labels.dtype.kind != "i":
         return None
     return float(F.cross_entropy(torch.as_tensor(predictions).double(), torch.as_tensor(labels).long()))

@@ -23,6 +23,7 @@ from hf_ltsam.data.in_memory.whole_batches import WholeBatches, as_made, in_memo
 from hf_ltsam.data.keyed_randomness import KeyedDataset, keyed
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM, ClassSampler, full_batches
+from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.training.config import LTSamConfig
 
 logger = logging.get_logger(__name__)
@@ -246,6 +247,11 @@ def class_sampler(args: LTSamConfig, dataset: Any, labels: Tensor | None) -> Cla
         raise ValueError(
             f"sampling={args.sampling!r} needs the labels of the training set, which shows none without loading its "
             "samples: give it an attribute `labels` (integers, in its order), or use sampling='uniform'."
+        )
+    if are_soft(labels):
+        raise ValueError(
+            f"sampling={args.sampling!r} draws images by their class, and soft labels (n, C) name several: use "
+            "sampling='uniform'."
         )
     draws = full_batches(len(labels), args.train_batch_size * args.world_size, args.dataloader_drop_last)
     return ClassSampler(labels, args.sampling, dataset, draws, data_seed(args))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class Objective:
         loss_start: share of the training from which it applies, in [0, 1]; before it, cross-entropy does.
         reweighting: class weights, from a share of the training of their own.
         statistics: of the training set.
+        mixing: how images are mixed, as `MixingSettings.mixing` states it.
     """
 
     method: Method
@@ -40,6 +41,7 @@ class Objective:
     loss_start: float
     reweighting: Reweighting
     statistics: ClassStatistics
+    mixing: Mapping[str, float] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint records; a run that differs must not resume it."""
@@ -50,6 +52,7 @@ class Objective:
             "reweighting": {"scheme": self.reweighting.scheme, "start": self.reweighting.start},
             "class_counts": list(self.statistics.counts),
             "tail_threshold": self.statistics.tail_threshold if self.method.needs_split else None,
+            "mixing": dict(self.mixing),
         }
 
     def of_batches(
@@ -103,7 +106,8 @@ class BatchLoss:
         """l_i (b,) of the last pass's logits, or of what a moved classifier would have made of the same features."""
         statistics = self._objective.statistics
         check_logits(logits, batch.labels, self._num_classes)
-        losses = losses_of(self.loss, logits, batch.labels, statistics, self._features)
+        labels = self._objective.reweighting.within(self._progress, statistics, batch.labels)
+        losses = losses_of(self.loss, logits, labels, statistics, self._features)
         check_losses(losses, batch.labels)
         weights = self._objective.reweighting.weights(self._progress, statistics, batch.labels, losses)
         return losses if weights is None else weights * losses

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.soft_labels import of_samples
 from hf_ltsam.landscape.weights import StoredOffset
 from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.runs.identity import describe
@@ -48,8 +49,8 @@ class Telemetry:
     By class, where statistics are given: `loss_many`, `loss_medium`, `loss_few`, the mean training loss of the samples of
     these groups; `sam_sharpness_gap_head` and `_tail`, the mean over the samples of head and tail of
     a_i (l_i(w + eps) - l_i(w)), summed over the step's passes; `grad_norm_head` and `_tail`, ||G(h)|| and ||G(t)||, once in
-    `GRADIENTS_EVERY` steps. Head and tail are those of `tail_threshold`; where there is none, those of the threshold that
-    comes closest to halving the classes.
+    `GRADIENTS_EVERY` steps. A sample with soft labels counts in each class by its share. Head and tail are those of
+    `tail_threshold`; where there is none, those of the threshold that comes closest to halving the classes.
 
     Args:
         statistics: gives those of the training set, or None, at every start.
@@ -93,13 +94,14 @@ class Telemetry:
     def sample_gaps(self, gaps: Tensor, labels: Tensor) -> None:
         """a_i (l_i(w + eps) - l_i(w)) of the samples (n,) of one perturbed pass."""
         if self._groups is not None:
-            self._gaps_of_groups.append(_sums(gaps, self._groups.head_or_tail(labels), len(HEAD_TAIL)))
+            self._gaps_of_groups.append(_sums(gaps, self._groups.shares(labels)[:, len(GROUPS) :]))
 
     def losses(self, losses: Tensor, labels: Tensor) -> None:
         """l_i of the samples (n,) of a step, at the weights of its first pass."""
         if self._groups is not None:
-            members = self._groups.membership(labels)
-            self._add(LOSSES, _sums(losses, self._groups.many_medium_few(labels), len(GROUPS)), members[: len(GROUPS)])
+            shares = self._groups.shares(labels)
+            members = shares.sum(0)
+            self._add(LOSSES, _sums(losses, shares[:, : len(GROUPS)]), members[: len(GROUPS)])
             self._samples_of_groups.append(members[len(GROUPS) :])
 
     def gradient_norms(self, head: Tensor, tail: Tensor) -> None:
@@ -178,39 +180,33 @@ def _total(terms: Sequence[Tensor]) -> Tensor:
     return terms[0] if len(terms) == 1 else torch.stack(list(terms)).sum(0)
 
 
-def _sums(values: Tensor, groups: Tensor, num_groups: int) -> Tensor:
-    """Of the values (n,) of each group."""
-    values = values.detach().float()
-    return values.new_zeros(num_groups).index_add_(0, groups, values)
+def _sums(values: Tensor, shares: Tensor) -> Tensor:
+    """Of the values (n,) of each group (k,), to which samples belong by shares (n, k)."""
+    parts = shares * values.detach().float().unsqueeze(1)
+    return torch.where(shares > 0, parts, 0.0).sum(0)  # a value that is not finite spoils its own groups alone
 
 
 class ClassGroups:
-    """The group of every class, on the device of the labels; looked up without waiting."""
+    """The groups of every class: many, medium, few, head and tail; on the device of the labels, without waiting for it."""
 
     def __init__(self, statistics: ClassStatistics) -> None:
         threshold = statistics.tail_threshold
         threshold = statistics.proposed_tail_threshold if threshold is None else threshold
         number = {c: k for k, name in enumerate(GROUPS) for c in statistics.groups[name]}
-        self._groups = torch.tensor([number[c] for c in range(statistics.num_classes)])
-        self._tail = torch.tensor([int(n <= threshold) for n in statistics.counts])
-        of_groups = torch.nn.functional.one_hot(self._groups, len(GROUPS))
-        of_halves = torch.nn.functional.one_hot(self._tail, len(HEAD_TAIL))
+        groups = torch.tensor([number[c] for c in range(statistics.num_classes)])
+        tail = torch.tensor([int(n <= threshold) for n in statistics.counts])
+        of_groups = torch.nn.functional.one_hot(groups, len(GROUPS))
+        of_halves = torch.nn.functional.one_hot(tail, len(HEAD_TAIL))
         self._members = torch.cat([of_groups, of_halves], dim=1).float()  # (C, 5)
 
-    def membership(self, labels: Tensor) -> Tensor:
-        """How many of the labels (n,) are in many, medium, few, head and tail (5,)."""
+    def shares(self, labels: Tensor) -> Tensor:
+        """How much of every sample is in many, medium, few, head and tail (n, 5): 0 or 1, between them for soft labels."""
         self._members = self._members.to(labels.device)
-        return self._members[labels].sum(0)
+        return of_samples(self._members, labels)
 
-    def many_medium_few(self, labels: Tensor) -> Tensor:
-        """0, 1 or 2 for every label (n,)."""
-        self._groups = self._groups.to(labels.device)
-        return self._groups[labels]
-
-    def head_or_tail(self, labels: Tensor) -> Tensor:
-        """0 or 1 for every label (n,)."""
-        self._tail = self._tail.to(labels.device)
-        return self._tail[labels]
+    def tail(self, labels: Tensor) -> Tensor:
+        """How much of every sample is in the tail (n,), float64."""
+        return self.shares(labels)[:, -1].double()
 
 
 class PerturbationWarning(TrainerCallback):

@@ -22,12 +22,12 @@ from hf_ltsam.losses import FeatureLoss, Loss, ModelLoss
 from hf_ltsam.methods import Method
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import normalised_layers
-from hf_ltsam.models.timm_config import state_image_processor
 from hf_ltsam.models.trained_weights import check_optimizer_of
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, save_identity
+from hf_ltsam.runs.model import save_configuration
 from hf_ltsam.training.config import STANDS_STILL, LTSamConfig
-from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_alone, keeps_logits
+from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_alone, keeps_logits, renewed
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
 from hf_ltsam.training.objective import LabelledBatches, Objective, by_name_or_object
@@ -189,7 +189,7 @@ class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
             return
         self.class_statistics = self.training_set.statistics
         if isinstance(metrics, LongTailMetrics | None) and getattr(metrics, "statistics", None) is statistics:
-            self.compute_metrics = LongTailMetrics(require_statistics(self.class_statistics))
+            self.compute_metrics = renewed(metrics, require_statistics(self.class_statistics))
         self._check_problem(self.eval_dataset)
 
     def make_loaders(self) -> ImageLoaders:
@@ -238,7 +238,7 @@ class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
         if self.takes_own_loss:
             return super().training_objective
         statistics = require_statistics(self.class_statistics)
-        return Objective(self.method, self.loss, self.args.loss_start, self.reweighting, statistics)
+        return Objective(self.method, self.loss, self.args.loss_start, self.reweighting, statistics, self.args.mixing)
 
     @property
     def averaging(self) -> WeightAveraging | None:
@@ -383,10 +383,7 @@ class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
     def save_companions(self, folder: Path) -> None:
         """What the model was trained on and with, and under an adapter its configuration."""
         inner = without_adapter(self.model)
-        config: Any = getattr(inner, "config", None)
-        is_stated = state_image_processor(config, self.processing_class)
-        if is_stated or (inner is not self.model and isinstance(inner, PreTrainedModel)):
-            config.save_pretrained(folder)  # classes and sizes, for load_run
+        save_configuration(inner, folder, self.processing_class, inner is not self.model)
         if self.class_statistics is not None:
             self.class_statistics.save(folder)
         if self.class_statistics is not None or self.takes_own_loss:

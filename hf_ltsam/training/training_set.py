@@ -18,6 +18,7 @@ from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_train
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.data.sampling.sample_indices import indices_of_step, named_with_labels
+from hf_ltsam.data.soft_labels import are_soft, class_sums, present_classes
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
 from hf_ltsam.training.config import LTSamConfig
@@ -131,7 +132,7 @@ class TrainingSet:
         if logits is not None:
             check_num_classes(logits, given.num_classes)
         labels = None if stated is None or reader.disagrees(dataset, stated) else stated
-        if labels is not None and len(labels):
+        if labels is not None and len(labels) and not are_soft(labels):
             check_label_range(labels, given.num_classes)
         return cls(dataset, stated, labels, _with_threshold(given, threshold), True)
 
@@ -168,7 +169,7 @@ class TrainingSet:
         """Say what became of the statistics when the data set was replaced, or its labels changed."""
         if self.statistics is None or self.labels is None:
             return
-        counts = torch.bincount(self.labels, minlength=self.statistics.num_classes).tolist()
+        counts = class_sums(self.labels, self.statistics.num_classes).round().long().tolist()
         shown = ", ".join(map(str, counts[:SHOWN])) + (", ..." if len(counts) > SHOWN else "")
         if self.are_given and tuple(counts) != self.statistics.counts:
             logger.warning(
@@ -261,7 +262,7 @@ class LabelWatch(TrainerCallback):
         self._seen: Tensor | None = None  # labels of each class (C,); None: nothing is watched
 
     def add(self, labels: Tensor) -> None:
-        """The labels (n,) of a micro-batch of this process, inside the class range."""
+        """The labels of a micro-batch of this process, inside the class range."""
         if self._seen is not None:
             self._waiting.append(labels)
             if len(self._waiting) == _WAITING:
@@ -271,7 +272,7 @@ class LabelWatch(TrainerCallback):
         statistics, self._waiting = self._statistics(), []
         by_class = args.sampling != UNIFORM or isinstance(self._dataset(), ClassSampledStream)
         watched = statistics is not None and (state.epoch or 0) < 1 and not by_class
-        self._seen = torch.zeros(statistics.num_classes, dtype=torch.long) if statistics and watched else None
+        self._seen = torch.zeros(statistics.num_classes, dtype=torch.float64) if statistics and watched else None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         by_length = args.train_sampling_strategy not in ("random", "sequential")  # which may tell of the class
@@ -283,7 +284,7 @@ class LabelWatch(TrainerCallback):
         self._seen = None
 
     def _count(self, seen: Tensor) -> None:
-        seen += torch.bincount(torch.cat(self._waiting).cpu(), minlength=len(seen))
+        seen += class_sums(torch.cat(self._waiting).cpu(), len(seen))
         self._waiting = []
 
     def _compare(self) -> None:
@@ -341,4 +342,4 @@ def samples_in_words(
     labels = torch.cat([b.labels.cpu() for b in batches])
     indices = indices_of_step(loader, state.epoch, before, len(batches))
     named = named_with_labels(indices, training_labels, labels)
-    return named or f"a batch of the classes {sorted(set(labels.tolist()))}"
+    return named or f"a batch of the classes {present_classes(labels)}"

@@ -35,6 +35,9 @@ TABLE = {
     "le_sam": {"sigma": 0.3, "rho_max": 9.0},
     "xsam": {"rho": 0.3, "rho_max": 0.6, "every": 3},
     "gnm": {"sigma": 0.1},
+    "wsam": {"rho": 0.4, "gamma": 0.3},
+    "momentum_focal_sam": {"rho": 0.3, "gamma": 0.8, "momentum": 0.9},
+    "gsa": {"scale": 0.3, "groups": 3},
 }
 CENTRAL = ["sam", "imbsam", "focal_sam", "sse_sam", "cc_sam"]
 

@@ -173,7 +173,7 @@ def test_the_report_says_what_was_measured(finished):
 def test_the_corruptions_need_not_be_evaluated_again(finished, monkeypatch, capsys):
     run = finished[0] / "la_sam" / "seed0"
     before = (run / "evaluation" / "ood_results.json").read_text()
-    monkeypatch.setattr("hf_ltsam.cli.evaluate.evaluation.predict_classes", None)  # it would be called
+    monkeypatch.setattr("hf_ltsam.cli.evaluate.evaluation.predict_logits", None)  # it would be called
     cli.main(["evaluate", "--model", str(run), "--sets", "digits_c", "--severities", "3", "--use_cpu"])
     assert (run / "evaluation" / "ood_results.json").read_text() == before
     capsys.readouterr()

@@ -186,8 +186,8 @@ WRONG_SETTINGS = [  # more than one layer deep: words after --dataset images, an
     ("--model EMPTY", "holds no model: there is no config.json in it."),
     ("--model JUNK", "its config.json describes no model ("),
     ("--dataset EMPTY", "needs at least 2 class folders with images, it has 0."),
-    ("--dataset TABLE", "labels.csv is a table: images are read from class folders, or from Parquet files"),
-    ("--dataset FILE", "is a file: give the folder that it lies in."),
+    ("--dataset TABLE", "labels.csv has no rows."),
+    ("--dataset FILE", "is a file, and no table (CSV, TSV, JSON, JSON lines or Parquet): give the folder"),
     ("--config EMPTY", ""),
     ("--adapter vpt", "--adapter vpt does not exist. Did you mean 'vpt_deep'"),
 ]

@@ -282,7 +282,7 @@ def test_of_adapters_the_adapter_parameters_alone(trained, tmp_path):
     results = analyze(tmp_path / "run", "--classes", "2", *QUICK)
     assert results["trainable_parameters"] == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert results["trainable_parameters"] < sum(p.numel() for p in base.parameters()) / 2
-    images = open_run(tmp_path / "run").training_images(adapted)
+    images = open_run(tmp_path / "run").training_data(adapted).plain_train
     x = torch.stack([images[row]["pixel_values"] for row in (18, 19, 20)])  # the three owls
     with torch.no_grad():
         z = adapted.eval()(x).logits

@@ -10,7 +10,8 @@ from scipy import stats
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
-from hf_ltsam.data.in_memory.augmentation import crop_draws, cut_out, operation_draws, square_centres
+from hf_ltsam.data.in_memory.augmentation import crop_draws, cut_out, erasing_draws, operation_draws, square_centres
+from hf_ltsam.data.in_memory.color_jitter import ColorJitter
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages
 from hf_ltsam.data.in_memory.randaugment import OPERATIONS, RandAugment
 from hf_ltsam.data.keys import random_key
@@ -46,6 +47,36 @@ def test_drawn_numbers_are_uniform():
         assert stats.chisquare(table.ravel()).pvalue > 1e-3
 
 
+def test_rectangles_that_are_erased():
+    """As torchvision draws them: in a share of the images, of 2 to 33 percent of the area, inside of the image."""
+    keys = [keys_of(20_000, k) for k in range(31)]
+    top, left, height, width = erasing_draws(keys, 0.3, 32, 20)
+    erased = height > 0
+    assert erased.mean() == pytest.approx(0.3, abs=0.02)
+    share = (height * width)[erased] / (32 * 20)
+    assert 0.01 < share.min() < 0.03 and 0.29 < share.max() < 0.36
+    assert share.mean() == pytest.approx(0.175, abs=0.02)
+    ratio = np.log(height[erased] / width[erased])
+    assert -1.4 < ratio.min() < -0.9 and ratio.max() < 1.5
+    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 32).all() and (left + width <= 20).all()
+    assert (
+        (top == 0).any()
+        and (left == 0).any()
+        and (top + height == 32)[erased].any()
+        and (left + width == 20)[erased].any()
+    )
+    assert not erasing_draws(keys, 0.0, 32, 20).any()
+    assert (erasing_draws(keys, 1.0, 32, 32)[2] > 0).all()
+
+
+def test_factors_and_orders_of_colour_jitter():
+    order, factors = ColorJitter(0.4).draws([keys_of(20_000, k) for k in range(4)])
+    assert factors.min() == pytest.approx(0.6, abs=1e-3) and factors.max() == pytest.approx(1.4, abs=1e-3)
+    assert np.abs(np.corrcoef(factors.T) - np.eye(3)).max() < 0.03
+    counts = np.unique(order, axis=0, return_counts=True)[1]
+    assert len(counts) == 6 and stats.chisquare(counts).pvalue > 1e-3
+
+
 def test_no_image_is_mirrored_without_flip():
     assert not crop_draws(keys_of(200), 4, flip=False)[2].any()
 
@@ -56,8 +87,8 @@ def test_crop_square_and_operations_share_no_random_numbers(monkeypatch):
     monkeypatch.setattr(
         "hf_ltsam.data.in_memory.images.random_key", lambda *words: seen.append(words) or random_key(*words)
     )
-    make(cutout=8, randaugment=RandAugment(operations=2)).batch([0, 1])
-    assert len({words[3:] for words in seen}) == len(seen) == 4
+    make(cutout=8, randaugment=RandAugment(operations=2), color_jitter=0.1, random_erasing=0.1).batch([0, 1])
+    assert len({words[3:] for words in seen}) == len(seen) == 4 + 4 + 31
 
 
 def make(num=24, augment=True, **settings):
@@ -65,7 +96,8 @@ def make(num=24, augment=True, **settings):
 
 
 def one_by_one(dataset, index, epoch):
-    """Crop, flip, RandAugment, normalisation and cutout of one image by torchvision, with the numbers of its keys."""
+    """Crop, flip, colour jitter, RandAugment, normalisation, cutout and erasing of one image by torchvision, with the numbers
+    of its keys."""
 
     def key(*words):
         return random_key(dataset.seed, epoch, np.array([index], dtype=np.uint64), *words)
@@ -73,6 +105,11 @@ def one_by_one(dataset, index, epoch):
     top, left, mirrored = crop_draws(key(), dataset.crop_padding, dataset.flip)[:, 0]
     image = reference.crop(reference.pad(dataset.images[index], [dataset.crop_padding] * 4), top, left, 32, 32)
     image = reference.hflip(image) if mirrored else image
+    if dataset.color_jitter:
+        adjust = (reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation)
+        (order,), (factors,) = ColorJitter(dataset.color_jitter).draws([key(0xC01, k) for k in range(4)])
+        for k in order:
+            image = adjust[k](image, round(2**20 * factors[k]) / 2**20)
     if dataset.randaugment:
         for k in range(dataset.randaugment.operations):
             which, negative = operation_draws(key(0x4A2D, k), 14)[:, 0]
@@ -82,6 +119,10 @@ def one_by_one(dataset, index, epoch):
         (row,), (column,) = square_centres(key(0xC07), 32, 32)
         half = dataset.cutout // 2  # DeVries & Taylor 2017: clip(y - half), clip(y + half), after normalising
         pixels[:, max(row - half, 0) : row + half, max(column - half, 0) : column + half] = 0
+    if dataset.random_erasing:
+        keys = [key(0xE4A, k) for k in range(31)]
+        top, left, height, width = erasing_draws(keys, dataset.random_erasing, 32, 32)[:, 0].tolist()
+        pixels = reference.erase(pixels, top, left, height, width, torch.tensor(0.0))
     return pixels
 
 
@@ -92,8 +133,11 @@ def one_by_one(dataset, index, epoch):
         {"cutout": 16},
         {"randaugment": RandAugment(2, 9)},
         {"randaugment": RandAugment(1, 15), "cutout": 8, "flip": False},
+        {"color_jitter": 0.4},
+        {"random_erasing": 0.6},
+        {"color_jitter": 1.0, "random_erasing": 1.0, "randaugment": RandAugment(1, 30), "cutout": 8},
     ],
-    ids=["plain", "cutout", "randaugment", "both"],
+    ids=["plain", "cutout", "randaugment", "both", "jitter", "erasing", "all"],
 )
 def test_a_batch_is_torchvisions_images_bit_for_bit(settings):
     dataset = make(num=96, **settings)
@@ -128,7 +172,8 @@ def test_memory_format_changes_no_number():
 @pytest.mark.parametrize("augment", [True, False])
 def test_no_batch_reads_from_its_device(augment):
     """The meta device has no values, and reading one raises: nothing waits for an accelerator."""
-    dataset = make(num=64, augment=augment, cutout=8, randaugment=RandAugment(operations=3))
+    more = {"color_jitter": 0.4, "random_erasing": 0.5}
+    dataset = make(num=64, augment=augment, cutout=8, randaugment=RandAugment(operations=3), **more)
     batch = dataset.batch(range(64), dataset.store.to("meta"))
     assert batch["pixel_values"].device.type == batch["labels"].device.type == "meta"
     assert batch["pixel_values"].shape == (64, 3, 32, 32)
@@ -206,6 +251,14 @@ def test_operations_are_applied_in_a_row():
     [
         (lambda: RandAugment(operations=0), r"RandAugment\(operations=\.\.\.\).*0"),
         (lambda: RandAugment(magnitude=31), r"RandAugment\(magnitude=\.\.\.\).*\[0, 30\].*31"),
+        (lambda: make(color_jitter=1.2), r"color_jitter=\.\.\.\).*\[0, 1\].*1.2"),
+        (lambda: make(random_erasing=-0.1), r"random_erasing=\.\.\.\).*\[0, 1\].*-0.1"),
+        (
+            lambda: InMemoryImages(
+                torch.zeros(2, 4, 8, 8).byte(), [0, 1], [0.5] * 4, [0.5] * 4, True, color_jitter=0.1
+            ),
+            r"color_jitter=\.\.\.\).*one or three channels.*4",
+        ),
         (lambda: make(cutout=-1), r"cutout=\.\.\.\).*non-negative.*-1"),
         (
             lambda: InMemoryImages(

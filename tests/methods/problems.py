@@ -24,6 +24,7 @@ LABELS = {
     "no head": [2, 3, 3, 2, 2, 3, 2, 3],
     "one class": [3, 3, 3, 3],
     "one sample": [2],
+    "soft": [[0.7, 0.3, 0, 0], [0, 0.25, 0.75, 0], [0.1, 0.2, 0.3, 0.4], [1, 0, 0, 0], [0, 0, 0, 1], [0.5, 0, 0, 0.5]],
 }
 
 
@@ -73,7 +74,8 @@ MODELS = {"plain": plain, "batch norm": batch_norm, "frozen": frozen, "tied": Ti
 def problem(model: str = "plain", labels: str = "mixed", progress: float = 0.0, counts: list[int] = COUNTS) -> Problem:
     torch.manual_seed(0)
     net = MODELS[model]().double()
-    y = torch.tensor(LABELS[labels])
+    soft = isinstance(LABELS[labels][0], list)
+    y = torch.tensor(LABELS[labels], dtype=torch.float64 if soft else None)  # from float32 a row would not add up to 1
     return Problem(net, torch.randn(len(y), 6, dtype=torch.float64), y, list(counts), TAIL_THRESHOLD, progress)
 
 

@@ -1,7 +1,8 @@
 """Every method once more, naively, from its paper: deep copies, loops over samples and `.backward()`.
 
 Imports nothing of ours. A reference takes a `Problem` and returns one gradient per parameter of `problem.model`, in
-order (None where the parameter is frozen). What a method remembers it keeps in `problem.memory`; what it draws, it draws
+order (None where the parameter is frozen). A sample of several classes, y (n, C), has the means over its shares: of the
+losses, and of whatever a method gives to a class. What a method remembers it keeps in `problem.memory`; what it draws, it draws
 from `problem.generator()`, one number per weight in the order of the parameters.
 """
 
@@ -35,6 +36,19 @@ class Problem:
     def prior(self) -> list[float]:
         return [n / sum(self.counts) for n in self.counts]
 
+    @property
+    def shares(self) -> list[dict[int, float]]:
+        """Of every sample, class -> share."""
+        if self.y.ndim == 1:
+            return [{label: 1.0} for label in self.y.tolist()]
+        return [{c: share for c, share in enumerate(row) if share > 0} for row in self.y.tolist()]
+
+    @property
+    def members(self) -> dict[int, float]:
+        """How many samples of the batch each of its classes has."""
+        classes = sorted({c for shares in self.shares for c in shares})
+        return {c: sum(shares.get(c, 0.0) for shares in self.shares) for c in classes}
+
     def is_tail(self, label: int) -> bool:
         return self.counts[label] <= self.tail_threshold
 
@@ -49,8 +63,9 @@ def G(problem: Problem, weight_of: Callable[[int], float], offset: Gradient | No
                     p.add_(e)
     logits = model(problem.x)
     total = torch.zeros((), dtype=logits.dtype)
-    for z, label in zip(logits, problem.y.tolist()):
-        total = total + weight_of(label) * (torch.logsumexp(z, 0) - z[label])
+    for z, shares in zip(logits, problem.shares):
+        weight = sum(share * weight_of(c) for c, share in shares.items())
+        total = total + weight * sum(share * (torch.logsumexp(z, 0) - z[c]) for c, share in shares.items())
     (total / len(problem.y)).backward()
     return [
         None if not p.requires_grad else torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()
@@ -98,7 +113,7 @@ def asam(problem: Problem, rho: float, eta: float) -> Gradient:
 def imbsam(problem: Problem, rho: float, tail_weight: float = 1.0, reduction: str = "batch") -> Gradient:
     """Li et al. 2025 Eq. 1: the head's loss as it is, the tail's loss at its own perturbation."""
     n = len(problem.y)
-    n_tail = sum(problem.is_tail(c) for c in problem.y.tolist())
+    n_tail = sum(count for c, count in problem.members.items() if problem.is_tail(c))
     head_factor = n / max(n - n_tail, 1) if reduction == "group" else 1.0
     tail_factor = n / max(n_tail, 1) if reduction == "group" else 1.0
 
@@ -154,6 +169,63 @@ def focal_sam(problem: Problem, rho: float, gamma: float, lam: float, plain: str
 def gradient_norm(problem: Problem, rho: float, alpha: float) -> Gradient:
     """Zhou et al. 2023b Eq. 2."""
     return combine((1 - alpha, sgd(problem)), (alpha, sam(problem, rho)))
+
+
+def wsam(problem: Problem, rho: float, gamma: float) -> Gradient:
+    """Yue et al. 2023: L + gamma/(1 - gamma) (L_SAM - L)."""
+    weight = gamma / (1 - gamma)
+    g = sgd(problem)
+    return combine((1.0, g), (weight, combine((1.0, sam(problem, rho)), (-1.0, g))))
+
+
+def momentum_focal_sam(problem: Problem, rho: float, gamma: float, momentum: float, plain: str = "exact") -> Gradient:
+    """One pass, at w + rho unit(m) with m = sum of momentum^k times the focal gradients of the steps before."""
+
+    def focal(c: int) -> float:
+        return (1 - problem.prior[c]) ** gamma
+
+    past = problem.memory.setdefault("focal", [])
+    eps = None
+    if past:
+        eps = combine((rho, unit(combine(*((momentum**k, g) for k, g in enumerate(reversed(past)))))))
+    g_focal = G(problem, focal, eps)
+    past.append(g_focal)
+    if plain == "reuse":
+        mean = sum(pi * focal(y) for y, pi in enumerate(problem.prior))
+        return combine((1 / mean, g_focal))
+    return G(problem, one, eps)
+
+
+def gsa(problem: Problem, scale: float, groups: int, perturbation: str = "group") -> Gradient:
+    """Chen et al. 2026 (GSA): each group's ascent without its projection on the whole gradient; CC-SAM's radius."""
+    order = sorted(range(len(problem.counts)), key=lambda c: -problem.counts[c])
+    parts, start = [], 0
+    for k in range(min(groups, len(order))):  # of nearly equal size, larger ones first
+        size = len(order) // min(groups, len(order)) + (k < len(order) % min(groups, len(order)))
+        parts.append(order[start : start + size])
+        start += size
+    w = [p.detach() for p in problem.model.parameters() if p.requires_grad]
+    d, length = sum(p.numel() for p in w), sum(float((p**2).sum()) for p in w) ** 0.5
+    u = unit(sgd(problem))
+    total, mean = None, None
+    for part in parts:
+
+        def own(label: int, part: list[int] = part) -> float:
+            return 1.0 if label in part else 0.0
+
+        members = sum(count for c, count in problem.members.items() if c in part)
+        if members == 0:
+            continue
+        g_k = combine((len(problem.y) / members, G(problem, own)))
+        r = combine((1.0, g_k), (-dot(g_k, u), u))
+        n_k = sum(problem.counts[c] for c in part)
+        rho = (length / (2 * norm(r) + TINY)) ** 0.5 * (d * max(n_k - 1, 1)) ** -0.25
+        eps = combine((0.0, r)) if norm(r) <= 1e-4 * norm(g_k) else combine((scale * d**0.5 * rho, unit(r)))
+        term = G(problem, own, eps)
+        total = term if total is None else combine((1.0, total), (1.0, term))
+        weighted = combine((members / len(problem.y), eps))
+        mean = weighted if mean is None else combine((1.0, mean), (1.0, weighted))
+    return total if perturbation == "group" else G(problem, one, mean)
 
 
 def dot(a: Gradient, b: Gradient) -> float:
@@ -311,12 +383,12 @@ def cc_sam(
     k = sum(p.numel() for p in w)
     length = sum(float((p**2).sum()) for p in w) ** 0.5
     total = combine((1 - mix, sgd(problem)))
-    for c in sorted(set(problem.y.tolist())):
+    for c, members in problem.members.items():
 
         def own(label: int, c: int = c) -> float:
             return 1.0 if label == c else 0.0
 
-        members = int((problem.y == c).sum())  # the class's mean loss, normalised (batch norm) with all others
+        # of the class's mean loss, normalised (batch norm) with all others
         g_c = combine((len(problem.y) / members, masked(problem, G(problem, own), kept)))
         whole = sum(float((t**2).sum()) for t in g_c if t is not None) ** 0.5
         eps = []

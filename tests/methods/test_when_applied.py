@@ -14,6 +14,7 @@ STRONG = {
     "model_perturbation": {"rho": 0.3},
     "looksam": {"rho": 0.3, "every": 2},
     "gnm": {"sigma": 0.1},
+    "gsa": {"scale": 0.3},
 }
 
 
@@ -48,7 +49,7 @@ def test_from_start_to_stop(name):
 
 
 def test_a_step_left_to_sgd_leaves_the_memory_alone():
-    for name in ("msam", "friendly_sam", "looksam"):
+    for name in ("msam", "friendly_sam", "looksam", "momentum_focal_sam"):
         method, memory = make_method(name, interval=2), {}
         differs_from_sgd(method, 0, memory=memory)
         kept = {k: [t.clone() for t in v] if isinstance(v, list) else v for k, v in memory.items()}
@@ -75,7 +76,7 @@ def test_looksam_starts_late_with_a_sam_step():
 def test_a_direction_of_other_parameters_is_forgotten():
     """Frozen or thawed in between: what was kept no longer fits."""
     memory = {}
-    for name in ("msam", "friendly_sam", "looksam"):
+    for name in ("msam", "friendly_sam", "looksam", "momentum_focal_sam"):
         for step, model in enumerate(["plain", "frozen", "frozen"]):
             given = problem(model)
             given.step = step
@@ -85,7 +86,7 @@ def test_a_direction_of_other_parameters_is_forgotten():
 
 def test_what_is_remembered_is_not_what_is_returned():
     """The host writes into the returned tensors: they become `p.grad`."""
-    for name in ("msam", "friendly_sam", "looksam"):
+    for name in ("msam", "friendly_sam", "looksam", "momentum_focal_sam"):
         given, memory = problem(), {}
         for g in gradient_at(make_method(name), given, step_of(given, memory=memory)):
             g.zero_()
@@ -131,6 +132,15 @@ def test_refused_by_every_method(name, wrong, message):
         ("xsam", {"rho_max": -1}),
         ("xsam", {"every": 0}),
         ("gnm", {"sigma": -1}),
+        ("wsam", {"rho": -1}),
+        ("wsam", {"gamma": 1.0}),
+        ("momentum_focal_sam", {"rho": -1}),
+        ("momentum_focal_sam", {"gamma": -1}),
+        ("momentum_focal_sam", {"momentum": 1.0}),
+        ("momentum_focal_sam", {"plain": "reused"}),
+        ("gsa", {"scale": -1}),
+        ("gsa", {"groups": 0}),
+        ("gsa", {"perturbation": "means"}),
         ("pgd", {"sigma": -1}),
         ("lpf_sgd", {"gamma": -1}),
         ("lpf_sgd", {"shards": 0}),

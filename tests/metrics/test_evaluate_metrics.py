@@ -9,7 +9,7 @@ import torch
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.metrics.evaluate_metrics import BalancedAccuracy, CalibrationError, GroupAccuracy, LongTailAccuracy
-from hf_ltsam.metrics.long_tail import expected_calibration_error
+from hf_ltsam.metrics.reliability import expected_calibration_error
 
 STATISTICS = ClassStatistics(counts=(200, 50, 5))
 

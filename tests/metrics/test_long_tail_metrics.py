@@ -6,14 +6,21 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    precision_recall_fscore_support,
+    recall_score,
+    top_k_accuracy_score,
+)
 from transformers import EvalPrediction
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.metrics.long_tail import (
     LongTailMetrics,
     balanced_accuracy,
-    expected_calibration_error,
     greater_is_better,
     group_accuracies,
     long_tail_metrics,
@@ -22,6 +29,7 @@ from hf_ltsam.metrics.long_tail import (
     predicted_classes,
     softmax,
 )
+from hf_ltsam.metrics.reliability import expected_calibration_error
 
 STATISTICS = ClassStatistics(counts=(300, 101, 100, 20, 19, 2))  # many 0 1, medium 2 3, few 4 5
 
@@ -99,17 +107,52 @@ def test_softmax_is_torchs_and_does_not_overflow():
 def test_all_in_one():
     logits, labels = a_test_set()
     predictions = logits.argmax(1)
-    recalls = recall_score(labels, predictions, average=None)
+    precisions, recalls, f1, _ = precision_recall_fscore_support(labels, predictions, zero_division=0)
     assert long_tail_metrics(logits, labels, STATISTICS) == pytest.approx(
         {
             "overall": accuracy_score(labels, predictions),
             "balanced": recalls.mean(),
+            "worst": recalls.min(),
             "many": recalls[:2].mean(),
             "medium": recalls[2:4].mean(),
             "few": recalls[4:].mean(),
+            "macro_precision": precisions.mean(),
+            "macro_f1": f1.mean(),
+            "macro_auprc": average_precision_score(np.eye(6)[labels], softmax(logits), average="macro"),
             "ece": expected_calibration_error(torch.from_numpy(logits).softmax(1), labels),
         }
     )
+
+
+@pytest.mark.parametrize("classes", [range(12), (0, 3, 7, 11)], ids=["all classes", "four classes"])
+def test_numbers_of_every_class_agree_with_scikit_learn(classes):
+    """One class is never predicted: its precision and F1 are 0."""
+    C, generator = 12, np.random.default_rng(1)
+    labels, logits = generator.choice(list(classes), 200), generator.normal(size=(200, C))
+    logits[np.arange(200), labels] += 1
+    logits[:, 7] -= 9
+    tested, predictions, probabilities = np.unique(labels), logits.argmax(1), softmax(logits)
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, predictions, labels=tested, zero_division=0)
+    auprc = [average_precision_score(labels == c, probabilities[:, c]) for c in tested]
+    metrics = LongTailMetrics(ClassStatistics(range(1, C + 1)), per_class=True)
+    for batches in (1, 9):
+        for part in np.array_split(np.arange(200), batches):
+            found = metrics(EvalPrediction(logits[part], labels[part]), compute_result=part[-1] == 199)
+        for name, expected in {"recall": recall, "precision": precision, "f1": f1, "auprc": auprc}.items():
+            np.testing.assert_allclose(np.array(found[f"{name}_per_class"])[tested], expected, rtol=1e-12)
+            assert np.isnan(np.delete(found[f"{name}_per_class"], tested)).all()
+            macro = {"recall": "balanced"}.get(name, f"macro_{name}")
+            assert found[macro] == pytest.approx(np.mean(expected))
+        assert found["worst"] == recall.min() == 0
+        assert found["top5"] == top_k_accuracy_score(labels, probabilities, k=5, labels=range(C))
+        assert (np.array(found["confusion"]) == confusion_matrix(labels, predictions, labels=range(C))).all()
+
+
+def test_the_fifth_place_of_equal_logits_is_that_of_the_first_class():
+    """As argmax: of 12 equal logits the classes 0 to 4 are the leading five; with a NaN none is."""
+    metrics = LongTailMetrics(ClassStatistics([9] * 12))
+    assert metrics(EvalPrediction(np.zeros((12, 12)), np.arange(12)))["top5"] == 5 / 12
+    assert metrics(EvalPrediction(np.full((12, 12), np.nan), np.arange(12)))["top5"] == 0
 
 
 @pytest.mark.parametrize(
@@ -139,7 +182,7 @@ def test_bfloat16_logits():
 
 def test_a_diverged_model_is_not_credited_with_class_0():
     metrics = long_tail_metrics(np.full((4, 6), np.nan), [0, 0, 2, 4], STATISTICS)
-    assert metrics.pop("ece") != metrics.get("ece") and set(metrics.values()) == {0.0}
+    assert math.isnan(metrics.pop("ece")) and math.isnan(metrics.pop("macro_auprc")) and set(metrics.values()) == {0.0}
     assert predicted_classes([[math.nan, 1.0], [0.0, 1.0]]).tolist() == [-1, 1]
 
 
@@ -173,7 +216,7 @@ def test_in_batches(rows, monkeypatch):
 def test_of_predicted_classes():
     logits, labels = a_test_set()
     expected = long_tail_metrics(logits, labels, STATISTICS)
-    del expected["ece"]
+    del expected["ece"], expected["macro_auprc"]
     classes = EvalPrediction(predictions=predicted_classes(logits), label_ids=labels)
     assert LongTailMetrics(STATISTICS)(classes) == {"accuracy": expected["overall"], **expected}
 

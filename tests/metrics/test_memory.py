@@ -11,7 +11,8 @@ from transformers import EvalPrediction
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.metrics.decisions import PARTS, Decisions
 from hf_ltsam.metrics.evaluate_metrics import CalibrationError
-from hf_ltsam.metrics.long_tail import LongTailMetrics, expected_calibration_error, long_tail_metrics, softmax
+from hf_ltsam.metrics.long_tail import LongTailMetrics, long_tail_metrics, softmax
+from hf_ltsam.metrics.reliability import expected_calibration_error
 from hf_ltsam.runs.predictions import predictions_of
 from hf_ltsam.runs.record import split_results
 from hf_ltsam.training.evaluation import _mean_cross_entropy, decisions_of_batch
@@ -41,10 +42,17 @@ def plainly(logits, labels):
         per_class = np.bincount(labels[predicted == labels], minlength=C) / samples
     of_groups = {name: per_class[list(classes)] for name, classes in STATISTICS.groups.items()}
     groups = {name: np.nanmean(shares) for name, shares in of_groups.items() if not np.isnan(shares).all()}
+    taken, right_of = np.bincount(predicted.clip(0), minlength=C), np.bincount(labels[predicted == labels], minlength=C)
+    untested = np.where(samples > 0, 0, np.nan)
+    before = (z > z[np.arange(len(z)), labels][:, None]).sum(1)
     return {
         "overall": (predicted == labels).mean(),
         "balanced": np.nanmean(per_class),
+        "worst": np.nanmin(per_class),
         **groups,
+        "macro_precision": np.nanmean(right_of / taken.clip(1) + untested),
+        "macro_f1": np.nanmean(2 * right_of / (samples + taken).clip(1) + untested),
+        "top5": (before < 5).mean(),
         "ece": np.abs(gaps).sum() / len(labels),
     }
 
@@ -75,7 +83,15 @@ def test_the_numbers_are_those_of_all_samples_at_once_to_the_last_digit(n, dtype
     for size in (1, 7, n):
         assert in_batches(metrics, lambda rows: (logits[rows], np.zeros((1, 1))), labels, size) == expected
         assert in_batches(metrics, lambda rows: torch.from_numpy(logits[rows]), labels, size) == expected
-        assert in_batches(metrics, lambda rows: Decisions.of(logits[rows]).columns, labels, size) == expected
+        kept = [
+            decisions_of_batch(*map(torch.tensor, (logits[i : i + size], labels[i : i + size])))
+            for i in range(0, n, size)
+        ]
+        kept = tuple(torch.cat(column).numpy() for column in zip(*kept))
+        assert (
+            in_batches(metrics, lambda rows, kept=kept: tuple(column[rows] for column in kept), labels, size)
+            == expected
+        )
     assert expected_calibration_error(softmax(logits), labels) == expected["ece"]
     result = split_results(Decisions.of(logits).columns, labels, STATISTICS)
     assert (result["overall"], result["balanced"], result["ece"]) == tuple(
@@ -87,8 +103,8 @@ def test_the_numbers_are_those_of_all_samples_at_once_to_the_last_digit(n, dtype
 
 @pytest.mark.parametrize("n", [1, 17, 333, 3000])
 def test_the_mean_loss_is_that_of_all_logits_to_the_last_digit(n):
-    logits = torch.randn(n, 50, generator=torch.Generator().manual_seed(n)) * 3
-    labels = torch.randint(0, 50, (n,), generator=torch.Generator().manual_seed(n))
+    logits = torch.randn(n, 150, generator=torch.Generator().manual_seed(n)) * 3
+    labels = torch.randint(0, 150, (n,), generator=torch.Generator().manual_seed(n))
     kept = [decisions_of_batch(z, y) for z, y in zip(logits.split(8), labels.split(8))]
     columns = tuple(torch.cat(column).numpy() for column in zip(*kept))
     assert _mean_cross_entropy(columns, labels.numpy()) == float(F.cross_entropy(logits.double(), labels))

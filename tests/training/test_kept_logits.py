@@ -1,4 +1,4 @@
-"""An evaluation keeps three numbers of every sample's logits, unless somebody asks for the logits."""
+"""An evaluation of many classes keeps a few numbers of every sample's logits, unless somebody asks for the logits."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,12 @@ from transformers import EvalPrediction
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer
+from hf_ltsam.metrics.decisions import FEW_CLASSES
 from hf_ltsam.metrics.long_tail import LongTailMetrics, long_tail_metrics
 from hf_ltsam.training.evaluation import decisions_alone, decisions_of_batch
 
-STATISTICS = ClassStatistics(counts=(300, 101, 100, 20, 19, 2))
-N, C = 37, 6
+N, C = 37, FEW_CLASSES + 1
+STATISTICS = ClassStatistics(counts=(300, 101, 100, 20, 19, *[2] * (C - 5)))
 
 
 class Rows(torch.utils.data.Dataset):
@@ -74,14 +75,14 @@ def expected():
 @pytest.mark.parametrize("args", [{}, {"eval_accumulation_steps": 2}])
 def test_an_evaluation_gives_the_same_numbers_without_the_logits(tmp_path, seen, more, args):
     evaluated = trainer(tmp_path, more, args=args).evaluate()
-    assert seen == [[(N,)] * 4]
+    assert seen == [[(N,)] * 5]
     for name, value in expected()[1].items():
         assert evaluated[f"eval_{name}"] == value
 
 
 def test_several_sets_and_their_names(tmp_path, seen):
     evaluated = trainer(tmp_path).evaluate({"a": Rows(), "b": Rows()})
-    assert seen == [[(N,)] * 4] * 2
+    assert seen == [[(N,)] * 5] * 2
     assert evaluated["eval_a_balanced"] == evaluated["eval_b_balanced"] == expected()[1]["balanced"]
 
 
@@ -104,7 +105,7 @@ def test_what_is_kept_instead_where_nobody_asks_for_logits(tmp_path):
     with decisions_alone(of):
         output = of.predict(Rows())
         assert of.predict(Rows(labelled=False)).predictions.shape == (N, C)  # without labels as ever
-    assert [column.shape for column in output.predictions] == [(N,)] * 4
+    assert [column.shape for column in output.predictions] == [(N,)] * 5
     assert output.metrics["test_loss"] == expected()[1]["loss"] and of.preprocess_logits_for_metrics is None
 
 
@@ -112,6 +113,12 @@ class OwnLoop(LTSamTrainer):
     def evaluation_loop(self, *args, **kwargs):
         self.output = super().evaluation_loop(*args, **kwargs)
         return self.output
+
+
+def test_of_few_classes_the_logits_are_kept(tmp_path):
+    for C in (FEW_CLASSES, FEW_CLASSES + 1):
+        logits, labels = torch.randn(3, C), torch.tensor([0, 5, 2])
+        assert (decisions_of_batch((logits, logits), labels) is logits) == (C == FEW_CLASSES)
 
 
 def test_who_asks_for_logits_has_them(tmp_path, seen):
@@ -144,8 +151,8 @@ def test_the_hook_of_the_trainer_is_put_back_after_an_error(tmp_path):
 @pytest.mark.parametrize(
     "outputs, labels",
     [
-        (torch.zeros(3, 2), None),
-        (torch.zeros(3, 2), torch.zeros(3, 2)),
+        (torch.zeros(3, 200), None),
+        (torch.zeros(3, 200), torch.zeros(3, 200)),
         (torch.zeros(3, 2, 2), torch.zeros(3, dtype=torch.long)),
         ((np.zeros(3),), torch.zeros(3, dtype=torch.long)),
     ],

@@ -16,6 +16,7 @@ RHO = {"rho": {"piecewise": {"values": [0.05, 0.2], "boundaries": [0.6]}}}
 CASES = {
     "looksam": {"method": "looksam"},
     "msam": {"method": "msam"},
+    "momentum_focal_sam": {"method": "momentum_focal_sam"},
     "friendly_sam, schedule of rho, two micro-batches": {
         "method": "friendly_sam",
         "method_args": RHO,

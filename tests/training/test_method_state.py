@@ -10,7 +10,7 @@ from training.toy import Toy, toy_trainer
 
 from hf_ltsam.methods import make_method
 
-STATEFUL = ["looksam", "msam", "friendly_sam"]
+STATEFUL = ["looksam", "msam", "friendly_sam", "momentum_focal_sam"]
 RANDOM = {"pgd": {"sigma": 0.05}, "lpf_sgd": {"gamma": 0.05, "shards": 2}, "model_perturbation": {"rho": 0.3}}
 
 

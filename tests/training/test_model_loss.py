@@ -402,6 +402,7 @@ def test_a_search_over_rho(tmp_path):
         ({"reweighting": "inverse"}, "reweighting='inverse'.*loss='cross_entropy'"),
         ({"sampling": "class_balanced"}, "sampling='class_balanced'.*loss='cross_entropy'"),
         ({"tail_threshold": 20}, "tail_threshold=20.*loss='cross_entropy'"),
+        ({"mixup_alpha": 0.2}, "mixup_alpha=0.2.*loss='cross_entropy'"),
         ({"loss_start": 0.5}, "loss_start=0.5.*loss='cross_entropy'"),
         ({"ascent_size": 1}, "ascent_size=1.*per_device_train_batch_size"),
         ({"loss_args": {"tau": 1}}, "loss 'model' has no argument 'tau'"),

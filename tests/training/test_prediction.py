@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification
-from hf_ltsam.training.prediction import TIE, near_ties, predict_classes
+from hf_ltsam.metrics.long_tail import predicted_classes
+from hf_ltsam.training.prediction import TIE, near_ties, predict_logits
 
 
 class Images:
@@ -31,11 +32,11 @@ def model():
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_a_loop_by_hand_gives_the_same(model, views, batch_size):
     images = Images(37, views)
-    by_hand = []
-    for image in images.pixels:
-        with torch.no_grad():
-            by_hand.append(int(sum(model(view[None]).logits[0] for view in image).argmax()))
-    assert predict_classes(model, images, batch_size).tolist() == by_hand
+    with torch.no_grad():
+        by_hand = torch.stack([sum(model(view[None]).logits[0] for view in image) / views for image in images.pixels])
+    logits = predict_logits(model, images, batch_size)
+    torch.testing.assert_close(logits, by_hand)
+    assert torch.equal(logits.argmax(1), by_hand.argmax(1))
 
 
 class RoundsByBatchSize(nn.Module):
@@ -54,7 +55,7 @@ class RoundsByBatchSize(nn.Module):
 
 def test_ties_within_rounding_do_not_depend_on_the_batch_size():
     images = Images(24)
-    predictions = [predict_classes(RoundsByBatchSize(), images, size) for size in (1, 4, 5, 24)]
+    predictions = [predict_logits(RoundsByBatchSize(), images, size).argmax(1) for size in (1, 4, 5, 24)]
     assert all(torch.equal(predictions[0], p) for p in predictions[1:])
     assert 0 < predictions[0].sum() < 24  # there is something to decide
 
@@ -67,7 +68,7 @@ def test_only_ties_are_computed_alone():
             return logits
 
     model = Clear()
-    predict_classes(model, Images(12), 6)
+    predict_logits(model, Images(12), 6)
     assert model.rows == [6, 1, 6, 1]
 
 
@@ -77,6 +78,12 @@ def test_near_ties():
     )
     assert near_ties(logits).tolist() == [True, True, False, True, True]
     assert TIE == 1e-4
+    twelve = torch.arange(12.0).repeat(3, 1)
+    twelve[1, 7] = 6.9999  # the fifth place
+    twelve[2, 9] = 8.9999  # the second and third: neither the first nor the leading five change
+    assert near_ties(twelve).tolist() == [False, False, False]
+    twelve[1, 7] = 6.0
+    assert near_ties(twelve).tolist() == [False, True, False]
 
 
 def test_nan_is_no_class():
@@ -84,21 +91,21 @@ def test_nan_is_no_class():
         def forward(self, pixel_values):
             return torch.tensor([[0.0, float("nan")], [1.0, 0.0]])
 
-    assert predict_classes(Diverged(), Images(2)).tolist() == [-1, 0]
+    assert predicted_classes(predict_logits(Diverged(), Images(2))).tolist() == [-1, 0]
 
 
 def test_workers_change_nothing(model):
     images = Images(9)
-    assert torch.equal(predict_classes(model, images, 4, num_workers=2), predict_classes(model, images, 4))
+    assert torch.equal(predict_logits(model, images, 4, num_workers=2), predict_logits(model, images, 4))
 
 
 def test_settings_come_back(model):
     before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
-    predict_classes(model, Images(2))
+    predict_logits(model, Images(2))
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 0}, {"num_workers": -1}])
 def test_settings_out_of_range(model, settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
-        predict_classes(model, Images(2), **settings)
+        predict_logits(model, Images(2), **settings)

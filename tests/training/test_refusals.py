@@ -178,10 +178,14 @@ def test_samples_without_names(data, tmp_path):
     made.train()
 
 
-def test_soft_labels_are_refused(tmp_path):
-    soft = [{"input": torch.randn(4), "labels": torch.tensor([0.5, 0.5, 0.0])} for _ in range(4)]
-    with pytest.raises(ValueError, match=r"Soft labels \(mixup"):
-        trainer(tmp_path, data=soft, statistics=ClassStatistics([6, 3, 1])).train()
+def test_labels_that_are_no_shares_of_classes(tmp_path):
+    several = [{"input": torch.randn(4), "labels": torch.tensor([1.0, 1.0, 0.0])} for _ in range(4)]
+    with pytest.raises(ValueError, match=r"Soft labels must be shares of classes.*adds up to 2"):
+        trainer(tmp_path, data=several, statistics=ClassStatistics([6, 3, 1])).train()
+    with pytest.raises(ValueError, match=r"Labels must be class indices \(n,\).*or shares.*torch.float32"):
+        trainer(
+            tmp_path, data=[{**d, "labels": torch.tensor(0.5)} for d in several], statistics=ClassStatistics([6, 3, 1])
+        ).train()
 
 
 def test_a_column_that_the_model_does_not_take(tmp_path):

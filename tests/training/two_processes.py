@@ -149,6 +149,9 @@ METHODS = {
     "le_sam": {"sigma": 0.2},
     "xsam": {"every": 2},
     "gnm": {"sigma": 0.1},
+    "wsam": {"gamma": 0.3},
+    "momentum_focal_sam": {"rho": 0.3},
+    "gsa": {"scale": 0.3},
 }
 
 

@@ -8,24 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 
 from dataset_builders.corruptions import CORRUPTIONS
 from hf_ltsam.cli.evaluate.command import output_folder
-from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings, identity_of, summary_of
+from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings, identity_of, summary_of, without_classes
 from hf_ltsam.cli.evaluate.images import Corruption, TestImages
 from hf_ltsam.cli.evaluate.sets import DIGITS, SUFFIX, Places, find_sets
 from hf_ltsam.data.decoding import encoded_images
 from hf_ltsam.data.labels import label_fingerprint
-from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.metrics.corruption import mean_error
 from hf_ltsam.runs.files import write_json
 from hf_ltsam.runs.folder import EVALUATION_RESULTS
+from hf_ltsam.runs.record import split_results
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, load_checkpoint
-from hf_ltsam.runs.shift.results import Results, measured
-from hf_ltsam.training.prediction import predict_classes
+from hf_ltsam.runs.shift.results import Results
+from hf_ltsam.training.prediction import predict_logits
 
 SEVERITIES = (3,)  # of 1 to 5: the middle one, to save time
 NAME = DIGITS + SUFFIX
@@ -58,15 +59,14 @@ def _error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) 
     test_set = find_sets([NAME], Places())[0]
     facts = {"labels_sha256": label_fingerprint(labels), "imagenet_classes": False, "note": ""}
     for corruption, severity in product(CORRUPTIONS, SEVERITIES):
-        seen: dict[Preprocessing, torch.Tensor] = {}  # all runs have the same, as they trained on the same images
+        seen: dict[Any, torch.Tensor] = {}  # all runs have the same, as they trained on the same images
         for folder, checkpoint in checkpoints.items():
-            see = checkpoint.preprocessing
+            see: Any = checkpoint.preprocessing
             if see not in seen:
                 images = TestImages(encoded, range(len(test)), see, corruption=Corruption(corruption, severity))
                 seen[see] = torch.stack([images[row] for row in range(len(images))])  # (N, 1, channels, 8, 8)
-            predictions = predict_classes(checkpoint.model, seen[see], batch_size=500)
-            accuracies = measured(predictions, labels, checkpoint.num_classes, checkpoint.statistics)
-            del accuracies["per_class"]
+            logits = predict_logits(checkpoint.model, seen[see], batch_size=500)
+            accuracies = without_classes(split_results(logits, labels, checkpoint.statistics, checkpoint.num_classes))
             identity = identity_of(test_set, (corruption, severity), settings)
             results[folder].put(NAME, (corruption, severity), {"identity": identity, **accuracies, **facts})
     for of_run in results.values():

@@ -14,7 +14,8 @@ from dataset_builders.sources.class_table import class_table
 from hf_ltsam.class_statistics import check_label_range
 from hf_ltsam.data.class_columns import class_names_in, with_classes
 from hf_ltsam.data.class_names import comparable, some
-from hf_ltsam.data.labels import LABEL_NAMES, class_label_columns, read_label_column
+from hf_ltsam.data.labels import LABEL_WORDS, class_label_columns, read_label_column
+from hf_ltsam.hyperparameters import nearest
 
 
 @dataclass(frozen=True)
@@ -78,27 +79,37 @@ def match_classes(
     return LabelMap(model_class, _note(model_class, model_names, set_names))
 
 
-def labels_of(dataset: Dataset, model_names: Sequence[str] | None, name: str) -> tuple[Tensor, tuple[str, ...] | None]:
+def labels_of(
+    dataset: Dataset, model_names: Sequence[str] | None, name: str, label_column: str | None = None
+) -> tuple[Tensor, tuple[str, ...] | None]:
     """Labels (N,) and class names of a test set; of several `ClassLabel` columns, the one whose classes the model knows.
+
+    Numbers are those of the model's classes, or their names where the model's names are numbers.
 
     Raises:
         ValueError: no column of labels, or several that could be meant.
     """
-    columns = class_label_columns(dataset)
+    if label_column is not None and label_column not in dataset.column_names:
+        raise ValueError(f"{name} has no column {label_column!r}.{nearest(label_column, dataset.column_names)}")
+    columns = [c for c in class_label_columns(dataset) if label_column in (None, c)]
     if len(columns) > 1 and model_names is not None:
         matching = [column for column in columns if set(dataset.features[column].names) & set(model_names)]
         columns = matching or columns
     if len(columns) > 1:
-        raise ValueError(f"{name} has several columns of classes ({', '.join(columns)}): keep one of them.")
+        raise ValueError(f"{name} has several columns of classes ({', '.join(columns)}): name one by --label_column.")
     names: tuple[str, ...] | None
     if columns:
         names = tuple(dataset.features[columns[0]].names)
         labels = read_label_column(dataset, columns[0])
     else:
-        plain = [column for column in LABEL_NAMES if column in dataset.column_names]
+        named = [label_column] if label_column else []
+        plain = named or [column for column in LABEL_WORDS if column in dataset.column_names]
         if not plain:
-            raise ValueError(f"{name} has no column of labels among {', '.join(dataset.column_names)}: name it label.")
+            raise ValueError(
+                f"{name} has no column of labels among {', '.join(dataset.column_names)}: name it by --label_column."
+            )
         are_numbers_alone = "int" in str(getattr(dataset.features[plain[0]], "dtype", ""))
+        are_numbers_alone &= model_names is None or not all(map(str.isdecimal, model_names))
         names = None if are_numbers_alone else class_names_in(dataset, plain[0])
         labels = read_label_column(dataset if names is None else with_classes(dataset, plain[0], names), plain[0])
     if len(labels) and int(labels.min()) < 0:

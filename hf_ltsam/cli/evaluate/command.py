@@ -4,9 +4,9 @@
         --data_dir FOLDER
     ltsam evaluate --model runs/demo/la_focal_sam/seed0 --sets digits digits_c
 
-A set is one of the names below, a folder, or OWNER/NAME on the Hub; `_c` behind any of them means the 15 corruptions of
-ImageNet-C, made of its test images on the fly. The results are written to one JSON file after every part; the same command
-goes on with what is missing. They depend neither on --batch_size nor on the number of processes.
+A set is one of the names below, a folder, a table, or OWNER/NAME on the Hub; `_c` behind any of them means the 15
+corruptions of ImageNet-C, made of its test images on the fly. The results are written to one JSON file after every part; the
+same command goes on with what is missing. They depend neither on --batch_size nor on the number of processes.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             seed=options.seed,
             test_time=options.test_time,
             only_known_classes=options.only_known_classes,
+            image_column=options.image_column,
+            label_column=options.label_column,
+            text_column=options.text_column,
             batch_size=options.batch_size,
             num_workers=options.num_workers,
         )
@@ -147,6 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--only_known_classes", action="store_true", help="leave out images of classes that the model does not know"
+    )
+    parser.add_argument("--image_column", metavar="NAME", help="default: the only column of images")
+    parser.add_argument("--label_column", metavar="NAME", help="default: the only ClassLabel, or label, class, ...")
+    parser.add_argument(
+        "--text_column", nargs="+", metavar="NAME", help="of models of texts; default: text, or the only one"
     )
     parser.add_argument("--incomplete_copies", action="store_true", help="take copies that lack images as they are")
     parser.add_argument("--batch_size", type=int, default=64, help="of every process (default: %(default)s)")

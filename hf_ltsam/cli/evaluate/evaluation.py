@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,14 @@ from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.decoding import encoded_images
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.data.preprocessing import check_test_time
+from hf_ltsam.data.texts import Texts, Tokenization, text_columns_of
 from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, require
 from hf_ltsam.metrics.corruption import ALEXNET, SEVERITIES, Baseline, corruption_summary
+from hf_ltsam.runs.predictions import DECIMALS
+from hf_ltsam.runs.record import split_results
 from hf_ltsam.runs.shift.checkpoint import Checkpoint
-from hf_ltsam.runs.shift.results import Cell, Results, measured
-from hf_ltsam.training.prediction import predict_classes
+from hf_ltsam.runs.shift.results import Cell, Results
+from hf_ltsam.training.prediction import predict_logits
 
 WORTH_WORKERS = 2000  # images: below that, starting processes takes longer than it saves
 
@@ -39,6 +42,7 @@ class EvaluationSettings:
         seed: of corruptions that are made on the fly.
         test_time: a name in `hf_ltsam.data.preprocessing.TEST_TIME`.
         only_known_classes: leave out images of classes that the model does not know.
+        image_column, label_column, text_column: of test sets; None: the only one, or one of the usual names.
         batch_size, num_workers: of every process; they change no number. `num_workers` None: by the cores there are.
     """
 
@@ -47,6 +51,9 @@ class EvaluationSettings:
     seed: int = 0
     test_time: str = "none"
     only_known_classes: bool = False
+    image_column: str | None = None
+    label_column: str | None = None
+    text_column: Sequence[str] | None = None
     batch_size: int = 64
     num_workers: int | None = None
 
@@ -86,14 +93,22 @@ def evaluate(
         results.summarise(test_set.name, summary_of(test_set.name, settings, results, baseline))
 
 
+def without_classes(result: dict[str, Any]) -> dict[str, Any]:
+    """A result without its lists of one number for each class."""
+    return {name: value for name, value in result.items() if not isinstance(value, list)}
+
+
 def identity_of(test_set: TestSet, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
     """The settings that a result follows from, beside the checkpoint."""
     made = {"seed": settings.seed} if test_set.corruptions == "made" else {}
+    columns = {name: getattr(settings, name) for name in ("image_column", "label_column", "text_column")}
+    stated = {name: column for name, column in columns.items() if column is not None}
     return {
         "source": test_set.source,
         "test_time": settings.test_time,
         "only_known_classes": settings.only_known_classes,
         **made,
+        **stated,
     }
 
 
@@ -104,7 +119,7 @@ def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: Eva
         ValueError: its classes are not the model's.
     """
     dataset = test_set.load(*(cell or ())) if test_set.corruptions == "stored" else test_set.load()
-    labels, names = labels_of(dataset, checkpoint.class_names, test_set.name)
+    labels, names = labels_of(dataset, checkpoint.class_names, test_set.name, settings.label_column)
     keys = _keys_of_imagenet(checkpoint)
     try:
         mapping = match_classes(
@@ -113,13 +128,14 @@ def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: Eva
     except ValueError as error:
         raise ValueError(f"{checkpoint.name} on {test_set.name}: {error}") from error
     rows, true = model_labels(labels, mapping)
-    images = _images(checkpoint, test_set, dataset, rows.tolist(), cell, settings)
+    images = _samples(checkpoint, test_set, dataset, rows.tolist(), cell, settings)
     workers = _workers(len(images)) if settings.num_workers is None else settings.num_workers
     title = " ".join(map(str, (test_set.name, *(cell or ())))) if PartialState().is_main_process else None
-    predictions = predict_classes(checkpoint.model, images, settings.batch_size, workers, title)
-    result = measured(predictions, true, checkpoint.num_classes, checkpoint.statistics)
+    logits = predict_logits(checkpoint.model, images, settings.batch_size, workers, title)
+    result = split_results(logits, true, checkpoint.statistics, checkpoint.num_classes)
+    result["ece"] = round(result["ece"], DECIMALS)  # beyond that it depends on the size of the batches
     if cell is not None:
-        del result["per_class"]  # 75 times 1,000 numbers
+        result = without_classes(result)  # 75 times 1,000 numbers
     return {
         **result,
         "labels_sha256": label_fingerprint(labels),
@@ -128,19 +144,33 @@ def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: Eva
     }
 
 
-def _images(
+def _samples(
     checkpoint: Checkpoint,
     test_set: TestSet,
     dataset: Dataset,
     rows: list[int],
     cell: Cell,
     settings: EvaluationSettings,
-) -> TestImages:
+) -> TestImages | Texts:
+    """Images or texts as the model takes them.
+
+    Raises:
+        ValueError: corruptions or views of texts, or no column of what the model takes.
+    """
+    see = checkpoint.preprocessing
+    if isinstance(see, Tokenization):
+        if cell is not None or settings.test_time != "none":
+            what = f"--sets {test_set.name}" if cell is not None else f"--test_time {settings.test_time}"
+            raise ValueError(
+                f"{what}: {checkpoint.name} takes texts, which have neither corruptions of images nor views."
+            )
+        columns = text_columns_of(dataset, settings.text_column, settings.label_column)
+        return Texts([dataset[column][:] for column in columns], rows, see)
     made = test_set.corruptions == "made" and cell is not None
     return TestImages(
-        encoded_images(dataset),
+        encoded_images(dataset, settings.image_column),
         rows,
-        checkpoint.preprocessing,
+        see,
         settings.test_time,
         Corruption(*cell, settings.seed) if made and cell else None,
         test_set.cropped,

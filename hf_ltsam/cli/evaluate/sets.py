@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 
-from datasets import Dataset, load_dataset
+from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
 from dataset_builders import load_shifted
@@ -16,6 +16,7 @@ from dataset_builders.corruptions.manifest import FILE_NAME as MANIFEST
 from dataset_builders.corruptions.manifest import read_manifest
 from dataset_builders.corruptions.reader import load_corrupted
 from dataset_builders.folders import load_class_folders, load_image_folder, split_folders
+from dataset_builders.tables import describe_images, is_table, load_tables, table_files
 from hf_ltsam.data.class_names import check_parquet_names
 from hf_ltsam.data.decoding import with_images
 from hf_ltsam.hyperparameters import nearest
@@ -135,6 +136,8 @@ def _find(name: str, places: Places) -> TestSet:
         return _named(name, places)
     if Path(name).is_dir():
         return _folder(name)
+    if is_table(name) and Path(name).is_file():
+        return TestSet(name, str(Path(name).resolve()), cache(partial(_load_table, Path(name))))
     base = name.removesuffix(SUFFIX)
     if base != name and (base in set_names() or "/" in base or Path(base).is_dir()):
         clean = _find(base, places)
@@ -192,7 +195,9 @@ def _load_digits() -> Dataset:
 
 
 def _load_folder(folder: Path) -> Dataset:
-    """The test split of a folder of images or Parquet files, all of it where it has no splits."""
+    """The test split of a folder of images, tables or Parquet files, all of it where it has no splits."""
+    if (tables := table_files(folder)) and describe_images(folder, tables):
+        return _tested(load_tables(folder))
     parquet = (sorted(folder.rglob(f"{split}*.parquet")) for split in ("test", "validation", "val", ""))
     files = next((found for found in parquet if found), None)
     if files:
@@ -205,6 +210,15 @@ def _load_folder(folder: Path) -> Dataset:
         return load_class_folders(folders.get("test") or folders["validation"])
     splits = load_image_folder(folder)
     return splits["test" if "test" in splits else "validation"]
+
+
+def _load_table(file: Path) -> Dataset:
+    """All of it, unless a column names splits."""
+    return with_images(_tested(load_tables(file)))
+
+
+def _tested(splits: DatasetDict) -> Dataset:
+    return next(splits[split] for split in ("test", "validation", "train") if split in splits)
 
 
 def _load_from_hub(name: str) -> Dataset:

@@ -108,8 +108,8 @@ def analyse(request: Request, command: str = "", progress: bool = True) -> Path:
     check_head(request.loss, model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parts = Parts(request.output or request.run / SHARPNESS, _identity(request, saved, model))
-    images = saved.training_images(model, progress)
-    subject = Subject(model.to(device), request.loss, images, saved.splits.train_labels, saved.statistics)
+    data, labels = saved.training_data(model, progress), saved.splits.train_labels
+    subject = Subject(model.to(device), request.loss, data.plain_train, labels, saved.statistics, data.collator)
     analysis = _Analysis(request, saved, subject, chosen, subsets, parts, progress)
     with fixed_for_curvature(model):
         if request.spectra:

@@ -17,10 +17,11 @@ from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import check_data
 from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.preprocessing import check_test_time
-from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, Domain, require
+from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, UNIT_INTERVAL, Domain, require
 from hf_ltsam.models.class_vectors import STARTS
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.models.resnet_cifar import HEADS
+from hf_ltsam.models.text_classifier import require_bitsandbytes
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.folder import RECORD, RunFolder
 from hf_ltsam.runs.hub import check_token, require_network
@@ -129,6 +130,9 @@ def _is_number(text: str) -> bool:
 def _check_augmentation(run: Run) -> None:
     if run.data.cutout < 0:
         raise ValueError(f"--cutout must be a side in pixels, or 0 for none, got {run.data.cutout}.")
+    require(
+        UNIT_INTERVAL, "image_transform", color_jitter=run.data.color_jitter, random_erasing=run.data.random_erasing
+    )
     try:
         operations = run.data.operations
     except ValueError as error:
@@ -159,6 +163,12 @@ def _check_model(run: Run) -> None:
             )
     elif model.adapter_args:
         raise ValueError(f"--adapter_args {model.adapter_args} without --adapter: name the adapter that they are for.")
+    if model.load_in_4bit:
+        if model.adapter in (None, "none"):
+            raise ValueError(
+                "--load_in_4bit true: 4-bit weights stay as they are, so an adapter is trained: --adapter lora."
+            )
+        require_bitsandbytes()
     if name == OURS:
         foreign = [option for option in ("init", "adapter", "learnable_scale") if option in run.settings]
         if foreign:
@@ -169,6 +179,52 @@ def _check_model(run: Run) -> None:
     if "depth" in run.settings:
         warnings.warn(f"Not used: --depth. {name} has its own shape; it is for {OURS}.", stacklevel=2)
     check_model(name, model.pretrained)
+
+
+OF_IMAGES = (
+    *("depth", "head", "cosine_scale", "learnable_scale", "init", "templates", "prompt_names", "max_per_class"),
+    *(
+        "image_column",
+        "image_size",
+        "test_short_side",
+        "test_time",
+        "num_channels",
+        "normalisation",
+        "crop_padding",
+        "flip",
+    ),
+    *(
+        "color_jitter",
+        "cutout",
+        "randaugment",
+        "randaugment_magnitude",
+        "mixup_alpha",
+        "cutmix_alpha",
+        "check_images",
+        "on_bad_image",
+    ),
+)
+OF_TEXTS = ("text_column", "max_length", "load_in_4bit")
+
+
+def check_task(run: Run, is_text: bool) -> None:
+    """Refuse options of images for texts, those of texts for images, and a text without a model for it.
+
+    Args:
+        is_text: whether the data are texts.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if is_text and run.model.model == OURS:
+        raise ValueError(
+            f"The data of --dataset {run.data.dataset} are texts: name a model for them, such as --model "
+            "distilbert/distilbert-base-uncased, or a folder. (If they are images, --image_column names their column.)"
+        )
+    foreign = [name for name in (OF_IMAGES if is_text else OF_TEXTS) if name in run.settings]
+    if foreign:
+        kinds = ("images", "texts") if is_text else ("texts", "images")
+        raise ValueError(f"--{foreign[0]} is for {kinds[0]}, and the data are {kinds[1]}: leave it out.")
 
 
 def resume_point(config: LTSamConfig) -> str | bool:

@@ -1,4 +1,4 @@
-"""The splits as the Trainer takes them: small images in memory, larger ones on the fly."""
+"""The splits as the Trainer takes them: small images in memory, larger ones on the fly, texts as tokens."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import default_data_collator
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from hf_ltsam.cli.train.model import ImageFormat, Normalisation
@@ -17,6 +18,7 @@ from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.decoding import decode_image, decode_images, encoded_images, unreadable_images
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
 from hf_ltsam.data.preprocessing import Preprocessing
+from hf_ltsam.data.texts import Tokenization, tokenised
 from hf_ltsam.data.transforms import image_transform, on_the_fly, short_side_of
 
 SMALL = 64  # pixels: images up to this side are decoded once and kept in memory
@@ -24,29 +26,46 @@ SMALL = 64  # pixels: images up to this side are decoded once and kept in memory
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Data sets of `{"pixel_values": float32 (C, H, W), "labels": int}`."""
+    """Data sets of `{"pixel_values": float32 (C, H, W), "labels": int}`, or of tokens and labels."""
 
     train: Any
     test: Any
     plain_train: Any  # the training images as the test would see them, not augmented
-    preprocessing: Preprocessing  # of the test
+    preprocessing: Preprocessing | Tokenization  # of the test
+
+    @property
+    def processor(self) -> Any:
+        """transformers' own, which is saved beside the weights."""
+        see = self.preprocessing
+        return see.tokenizer if isinstance(see, Tokenization) else see.image_processor()
+
+    @property
+    def collator(self) -> Any:
+        """Makes batches of samples."""
+        see = self.preprocessing
+        return see.collator if isinstance(see, Tokenization) else default_data_collator
 
 
 def prepare(
-    splits: Splits, arguments: DataArguments, wanted: ImageFormat, seed: int, progress: bool = True
+    splits: Splits, arguments: DataArguments, wanted: ImageFormat | Tokenization, seed: int, progress: bool = True
 ) -> TrainingData:
-    """Decode small images at once, larger ones when they are needed.
+    """Decode small images at once, larger ones when they are needed; cut texts into tokens.
 
-    Small training images are augmented by crops and flips, larger ones by random resized crops, flips and color_jitter.
+    Small training images are cropped after padding, larger ones by random resized crops; all else that augments is the same.
 
     Args:
-        wanted: the format that the model takes; a size or normalisation in the settings comes first.
+        wanted: what the model takes; a size or normalisation in the settings comes first.
         seed: of the augmentation.
         progress: whether to show a bar while images are decoded or checked.
 
     Raises:
         ValueError: images that cannot be decoded (named), or that need a size and have none.
     """
+    if isinstance(wanted, Tokenization):
+        train, test = (
+            tokenised(split, splits.text_columns, splits.label_column, wanted) for split in (splits.train, splits.test)
+        )
+        return TrainingData(train, test, train, wanted)
     size = wanted.size if arguments.image_size is None else arguments.image_size
     pixels = wanted.normalisation
     if arguments.normalisation != "auto":
@@ -65,11 +84,6 @@ def prepare(
 
 
 def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed: int, progress: bool) -> TrainingData:
-    if arguments.color_jitter:
-        raise ValueError(
-            f"--color_jitter {arguments.color_jitter:g} needs images above {SMALL} pixels, got {form.size or 'small ones'}: "
-            f"leave it out, or train at --image_size {SMALL + 1} or more."
-        )
     train, test = (
         decode_images(split, arguments.image_column, form.size, arguments.num_channels, progress)
         for split in (splits.train, splits.test)
@@ -89,6 +103,8 @@ def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed
             arguments.flip,
             arguments.cutout,
             arguments.operations,
+            arguments.color_jitter,
+            arguments.random_erasing,
         ),
         InMemoryImages(test, splits.test_labels, mean, std, augment=False),
         InMemoryImages(train, splits.train_labels, mean, std, augment=False),
@@ -101,16 +117,11 @@ def _on_the_fly(
 ) -> TrainingData:
     """The Trainer keys the random numbers of the transforms by its own seed."""
     mean, std = pixels
-    for wish, is_for_small in {
-        "--flip false": not arguments.flip,
-        f"--num_channels {arguments.num_channels}": arguments.num_channels != 3,
-        f"--cutout {arguments.cutout}": arguments.cutout != 0,
-        f"--randaugment {arguments.randaugment}": arguments.randaugment != 0,
-    }.items():
-        if is_for_small:
-            raise ValueError(
-                f"{wish} needs images of at most {SMALL} pixels, got {size}: --image_size {SMALL} or less."
-            )
+    if arguments.num_channels != 3:
+        raise ValueError(
+            f"--num_channels {arguments.num_channels} needs images of at most {SMALL} pixels, got {size}: "
+            f"--image_size {SMALL} or less."
+        )
     short_side = short_side_of(size) if arguments.test_short_side is None else arguments.test_short_side
     if short_side < size:
         raise ValueError(
@@ -120,7 +131,18 @@ def _on_the_fly(
         unchecked = [splits.test] if splits.train_is_readable else [splits.train, splits.test]
         way_on = "--check_images false skips this check."
         _refuse_unreadable(unchecked, arguments.image_column, progress, way_on)
-    augmented = image_transform(size, mean, std, True, short_side, arguments.color_jitter)
+    augmented = image_transform(
+        size,
+        mean,
+        std,
+        True,
+        short_side,
+        arguments.color_jitter,
+        arguments.flip,
+        arguments.operations,
+        arguments.random_erasing,
+        arguments.cutout,
+    )
     preprocessing = Preprocessing(size, size, short_side, mean, std)
     train, test, plain_train = (
         on_the_fly(split, transform, arguments.image_column, splits.label_column)

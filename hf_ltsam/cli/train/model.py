@@ -1,4 +1,4 @@
-"""The model by name, and the format of the images that it takes."""
+"""The model by name, and the form of the images or texts that it takes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
     PreTrainedModel,
 )
 from transformers.utils import logging
 
 from hf_ltsam import CifarResNetConfig
 from hf_ltsam.cli.model_names import OURS, timm_architecture, timm_config, timm_preprocessing
-from hf_ltsam.cli.train.settings import ModelArguments
+from hf_ltsam.cli.train.settings import DataArguments, ModelArguments
 from hf_ltsam.data.class_names import Names, comparable, contradiction, names_of_model
 from hf_ltsam.data.preprocessing import saved_image_processor
+from hf_ltsam.data.texts import Tokenization
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.class_vectors import FROM_IMAGES
 from hf_ltsam.models.classifier import classifier_of
 from hf_ltsam.models.clip_source import OPEN_CLIP, is_clip
 from hf_ltsam.models.clip_templates import templates_named
+from hf_ltsam.models.text_classifier import classifies_texts, four_bits, heads, with_padding
 from hf_ltsam.training.training_set import without_adapter
 
 logger = logging.get_logger(__name__)
@@ -98,6 +101,44 @@ def _cifar_resnet(arguments: ModelArguments, labels: dict[str, Any], num_channel
 def _untrained_timm(arguments: ModelArguments) -> str | None:
     """The name inside timm of one of its models that starts at random: it needs no Hub."""
     return None if arguments.pretrained else timm_architecture(arguments.model)
+
+
+def build_text_model(
+    arguments: ModelArguments, class_names: Sequence[str], compute: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A classifier of texts: any encoder or decoder of transformers with a classification head.
+
+    Args:
+        compute: of matrix products, where the weights have 4 bits.
+
+    Raises:
+        OSError: there is no model of that name, here or on the Hub.
+        ValueError: it is no model of texts.
+    """
+    labels: dict[str, Any] = {"id2label": dict(enumerate(class_names)), "problem_type": "single_label_classification"}
+    labels["label2id"] = {name: c for c, name in enumerate(class_names)}
+    config = AutoConfig.from_pretrained(arguments.model, **labels)
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise ValueError(
+            f"--model {arguments.model} ({config.model_type}) is no model of texts, and the data are texts: name another, "
+            "such as distilbert/distilbert-base-uncased."
+        )
+    if not arguments.pretrained:
+        return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    quantization: dict[str, Any] = {}
+    if arguments.load_in_4bit:
+        with torch.device("meta"):
+            kept = heads(AutoModelForSequenceClassification.from_config(config))
+        quantization = {"quantization_config": four_bits(compute, kept)}
+    stored = AutoConfig.from_pretrained(arguments.model)
+    _tell_dtype(arguments.model, stored.dtype)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        arguments.model, dtype=torch.float32, ignore_mismatched_sizes=True, **labels, **quantization
+    )
+    before = names_of_model(stored.id2label)
+    if before is not None and len(before) == len(class_names):
+        _follow_names(model, before, class_names, arguments.model)
+    return model
 
 
 def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: dict[str, Any]) -> PreTrainedModel:
@@ -214,15 +255,19 @@ def _lines(path: str, num_classes: int) -> list[str]:
     return lines
 
 
-def image_format(model: nn.Module, arguments: ModelArguments, image_size: int | None) -> ImageFormat:
-    """The image format of a model that was built from these arguments, with an adapter or without.
+def input_format(model: nn.Module, arguments: ModelArguments, data: DataArguments) -> ImageFormat | Tokenization:
+    """What a model takes that was built from these arguments, with an adapter or without.
 
     Raises:
-        OSError: no image processor lies beside the weights that the model started from.
-        ValueError: a CLIP of another image size.
+        OSError: no image processor or tokenizer lies beside the weights that the model started from.
+        ValueError: a CLIP of another image size, or texts longer than the model takes.
     """
     inner = without_adapter(model)
-    return clip_format(inner, image_size) if isinstance(inner, ClipForLongTail) else wanted_format(arguments)
+    if isinstance(inner, PreTrainedModel) and classifies_texts(inner):
+        tokenization = Tokenization.beside(arguments.model)
+        with_padding(inner, tokenization.tokenizer)
+        return tokenization.cut_at(data.max_length, getattr(inner.config, "max_position_embeddings", None))
+    return clip_format(inner, data.image_size) if isinstance(inner, ClipForLongTail) else wanted_format(arguments)
 
 
 def clip_format(model: ClipForLongTail, image_size: int | None) -> ImageFormat:

@@ -55,10 +55,15 @@ def record_of(
         results={"test": split_results(test.predictions, test.label_ids, statistics)},
         reweighting={"scheme": run.config.reweighting, "start": run.config.reweighting_start},
         sampling=run.config.sampling,
+        mixing=run.config.mixing,
         second_stage=dict(second_stage or {}),
         weight_averaging=trainer.averaging.settings if trainer.averaging else {},
         model=asdict(run.model),
-        data={**asdict(run.data), "training_labels_sha256": label_fingerprint(splits.train_labels)},
+        data={
+            **asdict(run.data),
+            "task": splits.task,
+            "training_labels_sha256": label_fingerprint(splits.train_labels),
+        },
         hub=dict(run.hub),
         timing=timing(train),
         resumed=bool(resume_point(run.config)),
@@ -94,7 +99,7 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     if record.second_stage:
         what = terminal(f"{record.second_stage['name']} on {record.second_stage['first_stage']['folder']}")
     when = "with the averaged weights" if record.weight_averaging else "after the last epoch"
-    console.print(f"{what}, accuracy in % on {result['samples']} test images {when}:")
+    console.print(f"{what}, accuracy in % on {result['samples']} test {record.samples} {when}:")
     console.print(table)
     console.print(f"Chance level: {100 * chance_level(len(result['per_class'])):.2f}")
     losses = [entry["loss"] for entry in RunFolder(Path(folder)).log_history if "loss" in entry]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from hf_ltsam import ClassStatistics
 from hf_ltsam.adapters.factory import FULL
 from hf_ltsam.cli.train.arguments import make_run
-from hf_ltsam.cli.train.data import prepare
-from hf_ltsam.cli.train.model import adapted, image_format
+from hf_ltsam.cli.train.data import TrainingData, prepare
+from hf_ltsam.cli.train.model import adapted, input_format
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits
 from hf_ltsam.data.class_names import compare_names, names_of_model
@@ -40,11 +39,11 @@ class SavedRun:
     splits: Splits
     statistics: ClassStatistics
 
-    def training_images(self, model: nn.Module, progress: bool = True) -> Any:
-        """The training images as the test would see them: `{"pixel_values", "labels"}`, without random augmentation."""
+    def training_data(self, model: nn.Module, progress: bool = True) -> TrainingData:
+        """Its images or texts as the model takes them."""
         settings = dataclasses.replace(self.run.data, check_images=False)  # they have been trained on
-        wanted = image_format(model, self.run.model, settings.image_size)
-        return prepare(self.splits, settings, wanted, self.run.config.seed, progress).plain_train
+        wanted = input_format(model, self.run.model, settings)
+        return prepare(self.splits, settings, wanted, self.run.config.seed, progress)
 
     def model(self, folder: Path | None = None) -> nn.Module:
         """The model of this folder, or of another checkpoint of the run; what was trained requires gradients.

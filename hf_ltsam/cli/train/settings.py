@@ -26,9 +26,9 @@ class ModelArguments:
     model: str = field(
         default="cifar_resnet",
         metadata={
-            "help": "cifar_resnet; a transformers or timm image classifier, a CLIP or a SigLIP: a name on the Hub or a "
-            "folder; or a CLIP of open_clip: open_clip:ViT-B-16/laion2b_s34b_b88k, open_clip:ViT-B-16/FILE, "
-            "hf-hub:OWNER/NAME, local-dir:FOLDER."
+            "help": "cifar_resnet; a transformers or timm image classifier, a CLIP or a SigLIP, an encoder or decoder of "
+            "texts: a name on the Hub or a folder; or a CLIP of open_clip: open_clip:ViT-B-16/laion2b_s34b_b88k, "
+            "open_clip:ViT-B-16/FILE, hf-hub:OWNER/NAME, local-dir:FOLDER."
         },
     )
     pretrained: bool = field(
@@ -71,6 +71,10 @@ class ModelArguments:
     adapter_args: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Its hyper-parameters as JSON, for example '{\"r\": 8}'."}
     )
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={"help": "Texts: 4-bit weights below an adapter (QLoRA with --adapter lora); needs bitsandbytes."},
+    )
     train_only: list[str] | None = field(
         default=None,
         metadata={
@@ -102,14 +106,27 @@ class DataArguments:
     dataset: str | None = field(
         default=None,
         metadata={
-            "help": "A name on the Hub, a folder of Parquet files, or a folder of images in train/CLASS/ and test/CLASS/."
+            "help": "A name on the Hub; a folder of Parquet files, of images in train/CLASS/ and test/CLASS/, or of tables "
+            "(CSV, TSV, JSON, JSON lines) of texts or of paths of images; or one table."
         },
+    )
+    task: str = field(
+        default="auto",
+        metadata={"help": "image or text. auto: image where there is a column of images, text otherwise."},
+    )
+    text_column: list[str] | None = field(
+        default=None,
+        metadata={"help": "Column of the texts, or the two columns of pairs of texts. None: text, or the only one."},
+    )
+    max_length: int | None = field(
+        default=None,
+        metadata={"help": "Tokens of a text, which is cut there. None: as many as the model takes, up to 512."},
     )
     builder: str = field(
         default="auto",
         metadata={
-            "help": "auto, image_folder, hub (also folders of Parquet files), or a long-tailed set of `ltsam data list`, "
-            "such as cifar10_lt or imagenet_lt, over your own copy of the images (--dataset FOLDER)."
+            "help": "auto, image_folder, table, hub (also folders of Parquet files), or a long-tailed set of `ltsam data "
+            "list`, such as cifar10_lt or imagenet_lt, over your own copy of the images (--dataset FOLDER)."
         },
     )
     lists: str | None = field(
@@ -117,11 +134,14 @@ class DataArguments:
         metadata={"help": "Folder with the split lists of imagenet_lt, ... None: beside the images, or fetched once."},
     )
     own_lists: bool = field(default=False, metadata={"help": "Take lists that are not the published ones."})
-    image_column: str | None = field(default=None, metadata={"help": "None: the only column of images."})
+    image_column: str | None = field(
+        default=None, metadata={"help": "Images, or in a table their paths. None: the only such column."}
+    )
     label_column: str | None = field(
         default=None,
         metadata={
-            "help": "Classes, numbers from 0, or names. None: the only ClassLabel column, or else label or labels."
+            "help": "Classes: names, or whole numbers, which are their names then. None: the only ClassLabel column, or "
+            "label, labels, class, target, category, species."
         },
     )
     train_split: str = field(default="train", metadata={"help": "The split to train on."})
@@ -130,7 +150,11 @@ class DataArguments:
     )
     held_out_per_class: int | None = field(
         default=None,
-        metadata={"help": "Folders without test images: how many of every class are set aside for the test."},
+        metadata={"help": "Data without a test split: how many of every class are set aside for the test."},
+    )
+    only_known_classes: bool = field(
+        default=False,
+        metadata={"help": "Leave out test images of classes without a training image, which are refused otherwise."},
     )
     imbalance_ratio: float | None = field(
         default=None, metadata={"help": "Draw a long tail of this ratio from the training split. None: take all of it."}
@@ -190,25 +214,32 @@ class DataArguments:
     color_jitter: float = field(
         default=0.0,
         metadata={
-            "help": "Images above 64 pixels: change brightness, contrast and saturation of each training image by a factor "
-            "from [1 - c, 1 + c], c in [0, 1]. 0: off."
+            "help": "Change brightness, contrast and saturation of each training image by a factor from [1 - c, 1 + c], c "
+            "in [0, 1]. 0: off."
         },
     )
     cutout: int = field(
         default=0,
         metadata={
-            "help": "Small images: hide a square of this side around a random pixel of each training image (DeVries and "
+            "help": "Hide a square of this side around a random pixel of each training image (DeVries and "
             "Taylor 2017: 16 for CIFAR-10, 8 for CIFAR-100). 0: none."
         },
     )
     randaugment: int = field(
         default=0,
         metadata={
-            "help": "Small images: the number of random operations applied in a row to each training image, for example 2 "
+            "help": "The number of random operations applied in a row to each training image, for example 2 "
             "(RandAugment, Cubuk et al. 2020). 0: none."
         },
     )
     randaugment_magnitude: int = field(default=9, metadata={"help": "The strength of these operations, 0 to 30."})
+    random_erasing: float = field(
+        default=0.0,
+        metadata={
+            "help": "Probability in [0, 1] that a rectangle of 2 to 33 percent of a training image is hidden (Zhong et al. "
+            "2020: 0.5; 0.25 in many recipes). 0: off."
+        },
+    )
     check_images: bool = field(
         default=True, metadata={"help": "Large images: look for corrupt ones first. Small ones are all decoded anyway."}
     )

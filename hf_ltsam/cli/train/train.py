@@ -1,4 +1,4 @@
-"""Train an image classifier on long-tailed data, test it after the last epoch, and record the results.
+"""Train a classifier of images or texts on long-tailed data, test it after the last epoch, and record the results.
 
     accelerate launch training_scripts/train.py --config cifar100_lt_ir100_la_focal_sam
     ltsam train --dataset FOLDER --method focal_sam --method_args '{"rho": 0.1}' --loss logit_adjustment --learning_rate 0.1
@@ -14,15 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import set_seed
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.cli.evaluate.images import TestImages
 from hf_ltsam.cli.train.arguments import parse
-from hf_ltsam.cli.train.checks import check, resume_point, warn_of_tiny_last_batch
+from hf_ltsam.cli.train.checks import check, check_task, resume_point, warn_of_tiny_last_batch
 from hf_ltsam.cli.train.data import prepare
-from hf_ltsam.cli.train.model import adapted, build_model, image_format
+from hf_ltsam.cli.train.model import adapted, build_model, build_text_model, input_format
 from hf_ltsam.cli.train.results import print_results, record_of, save_recipe
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
@@ -39,7 +40,7 @@ from hf_ltsam.runs.predictions import predictions_of
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_checkpoint
 from hf_ltsam.training.evaluation import decisions_alone
-from hf_ltsam.training.prediction import predict_decisions
+from hf_ltsam.training.prediction import predict_logits
 from hf_ltsam.training.refusals.problem import check_head, check_split
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
@@ -59,9 +60,11 @@ def run_training(run: Run) -> RunRecord:
     check(run)
     with run.config.main_process_first(desc="loading the data"):
         splits = load_splits(run.data)
-        if run.config.on_bad_image == "skip" and run.data.check_images:
+        check_task(run, bool(splits.text_columns))
+        if run.config.on_bad_image == "skip" and run.data.check_images and not splits.text_columns:
             splits = without_unreadable(splits, run.data.image_column, not run.config.disable_tqdm)
-    warn_of_tiny_last_batch(len(splits.train), run.config)
+    if not splits.text_columns:
+        warn_of_tiny_last_batch(len(splits.train), run.config)
     trainer = build_trainer(run, splits)
     trained = train(run, trainer)
     record = finish(run, splits, trainer, trained.metrics)
@@ -81,14 +84,17 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     statistics = splits.statistics(run.data, config.tail_threshold)
     check_split(config.update_rule, statistics)
     show_bar = config.local_process_index == 0 and not config.disable_tqdm
-    model = build_model(run.model, splits.class_names, run.data.num_channels, config.device, show_bar)
+    if splits.text_columns:
+        model = build_text_model(run.model, splits.class_names, torch.bfloat16 if config.bf16 else torch.float32)
+    else:
+        model = build_model(run.model, splits.class_names, run.data.num_channels, config.device, show_bar)
     if run.model.train_only is not None:
         train_only(model, run.model.train_only)
     normalise_spectrally(model, run.model.spectral_norm or [], run.model.spectral_norm_iterations)
     loss: Any = config.sample_loss
     check_head(loss, model)  # before images are decoded
     check_features(loss, model, statistics.num_classes, config.torch_compile)
-    wanted = image_format(model, run.model, run.data.image_size)
+    wanted = input_format(model, run.model, run.data)
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted, seed, show_bar)
     if run.model.init in FROM_IMAGES and not resume_point(config):
@@ -105,7 +111,7 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
         args=config,
         train_dataset=data.train,
         eval_dataset=data.test,
-        processing_class=data.preprocessing.image_processor(),
+        processing_class=data.processor,
         class_statistics=statistics,
     )
     if trainer.is_fsdp_enabled and run.data.test_time != "none":
@@ -168,7 +174,7 @@ def _end_told(config: LTSamConfig) -> Iterator[None]:
 
 
 def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionOutput:
-    """Labels of the test images and `Decisions.columns`: of their logits, which are not kept, because nothing reads them.
+    """Labels of the test images and their logits, or `decisions_of_batch` of them.
 
     Logits are means over each image's views, where `--test_time` asks for them.
     """
@@ -179,14 +185,14 @@ def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionO
     encoded = encoded_images(splits.test, run.data.image_column)
     config = run.config
     model = trainer.put_into_model() if isinstance(trainer, SecondStageTrainer) else trainer.model
-    decisions = predict_decisions(
+    logits = predict_logits(
         model.eval(),
         TestImages(encoded, range(len(splits.test)), see, run.data.test_time),
         config.per_device_eval_batch_size,
         config.dataloader_num_workers,
         None if config.disable_tqdm else f"test, {run.data.test_time}",
     )
-    return PredictionOutput(decisions.columns, splits.test_labels.numpy(), {})
+    return PredictionOutput(logits.numpy(), splits.test_labels.numpy(), {})
 
 
 def _way_back(config: LTSamConfig) -> str:

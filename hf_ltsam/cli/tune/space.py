@@ -24,7 +24,10 @@ from hf_ltsam.runs.recipe_files import parse_mapping
 from hf_ltsam.training.refusals.settings import check_arguments
 from hf_ltsam.training.trials import place_of
 
-AUGMENTATION = {"crop_padding", "flip", "color_jitter", "cutout", "randaugment", "randaugment_magnitude", "image_size"}
+AUGMENTATION = {
+    *("crop_padding", "flip", "color_jitter", "cutout", "randaugment", "randaugment_magnitude", "random_erasing"),
+    "image_size",
+}
 _OF_THE_DATA = {field.name for field in fields(DataArguments)} - AUGMENTATION
 _SHARES = ("start", "stop", "beta", "beta1", "beta2", "momentum")  # and all that end like them: within [0, 1]
 _SCALES = ("log", "linear")

@@ -10,18 +10,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hf_ltsam.data.in_memory.augmentation import crop_draws, crop_places, cut_out, square_centres
+from hf_ltsam.data.in_memory.augmentation import (
+    crop_draws,
+    crop_places,
+    cut_out,
+    erase,
+    erasing_draws,
+    square_centres,
+)
+from hf_ltsam.data.in_memory.color_jitter import ColorJitter
 from hf_ltsam.data.in_memory.image_store import ImageStore, on_device
 from hf_ltsam.data.in_memory.randaugment import RandAugment
 from hf_ltsam.data.keyed_randomness import KeyedDataset
 from hf_ltsam.data.keys import random_key
+from hf_ltsam.hyperparameters import UNIT_INTERVAL, require
 
 # Mean and standard deviation per channel. The published long-tail codes (LDAM-DRW and, after it, Rangwani et al. 2022
 # and Li et al. 2025) normalise CIFAR-100 with CIFAR-10's values too; their deviations are averages over single images.
 # `normalisation` computes the values of a training set.
 _LDAM_DRW = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 CUSTOMARY_NORMALISATION = {"cifar10": _LDAM_DRW, "cifar100": _LDAM_DRW}
-_CUTOUT, _RANDAUGMENT = 0xC07, 0x4A2D  # key words: no random numbers shared with the crops
+_CUTOUT, _RANDAUGMENT, _JITTER, _ERASING = (
+    0xC07,
+    0x4A2D,
+    0xC01,
+    0xE4A,
+)  # key words: no random numbers shared with the crops
+_TRIES = 10  # of a rectangle to erase, as in torchvision
 
 
 class InMemoryImages(KeyedDataset):
@@ -32,7 +47,7 @@ class InMemoryImages(KeyedDataset):
     makes batches there. `__getitems__`, which a `DataLoader` prefers, and `__getitem__` give the same samples one by one.
     A batch takes less time to make than to pass between processes: leave `dataloader_num_workers` at 0.
 
-    The order: crop and flip, RandAugment, normalisation, cutout.
+    The order: crop and flip, colour jitter, RandAugment, normalisation, cutout, random erasing.
 
     Args:
         images: uint8 (N, C, H, W). Stored in `channels_last` order; copied if they come in another.
@@ -45,6 +60,8 @@ class InMemoryImages(KeyedDataset):
         flip: whether half of the images are mirrored left to right.
         cutout: side in pixels of a square around a uniformly drawn pixel, filled with the mean; 0: none.
         randaugment: operations between flip and normalisation; None: none.
+        color_jitter: c in [0, 1]: brightness, contrast and saturation times factors from [1 - c, 1 + c]; 0: none.
+        random_erasing: probability in [0, 1] that a rectangle is filled with the mean (`erasing_draws`); 0: none.
 
     Raises:
         ValueError: types, shapes, lengths or values that do not fit.
@@ -62,17 +79,22 @@ class InMemoryImages(KeyedDataset):
         flip: bool = True,
         cutout: int = 0,
         randaugment: RandAugment | None = None,
+        color_jitter: float = 0.0,
+        random_erasing: float = 0.0,
     ) -> None:
         super().__init__(seed)
         labels = torch.as_tensor(labels)
         _check_images(images, labels, mean, std)
-        _check_augmentation(crop_padding, cutout, randaugment, channels=images.shape[1])
+        _check_augmentation(crop_padding, cutout, randaugment, color_jitter, channels=images.shape[1])
+        require(UNIT_INTERVAL, "InMemoryImages", color_jitter=color_jitter, random_erasing=random_erasing)
         self.labels = labels.long().cpu()
         self.augment = augment
         self.crop_padding = crop_padding
         self.flip = flip
         self.cutout = cutout
         self.randaugment = randaugment
+        self.color_jitter = color_jitter
+        self.random_erasing = random_erasing
         self._store = ImageStore(
             images.permute(0, 2, 3, 1).contiguous(),
             self.labels,
@@ -131,8 +153,14 @@ class InMemoryImages(KeyedDataset):
         numbers = [places[:, None], *crop_places(places, draws, height, width, self.crop_padding)]
         if self.cutout:
             numbers.append(square_centres(self._keys(places, _CUTOUT), height, width).T)
+        if self.random_erasing:
+            keys = [self._keys(places, _ERASING, k) for k in range(1 + 3 * _TRIES)]
+            numbers.append(erasing_draws(keys, self.random_erasing, height, width).T)
         tensors = on_device(np.concatenate(numbers, axis=1), store.device).split([a.shape[1] for a in numbers], dim=1)
         images, rows = store.cropped(*tensors[1:5]), tensors[0].squeeze(1)
+        if self.color_jitter:
+            jitter = ColorJitter(self.color_jitter)
+            jitter(images.permute(0, 3, 1, 2), *jitter.draws([self._keys(places, _JITTER, k) for k in range(4)]))
         if self.randaugment is not None:
             keys = [self._keys(places, _RANDAUGMENT, k) for k in range(self.randaugment.operations)]
             self.randaugment(images.permute(0, 3, 1, 2), self.randaugment.draws(keys))
@@ -140,6 +168,8 @@ class InMemoryImages(KeyedDataset):
         if self.cutout:
             row, column = tensors[5].unbind(1)
             cut_out(pixels, row, column, self.cutout)
+        if self.random_erasing:
+            erase(pixels, *tensors[-1].unbind(1))
         return {"pixel_values": pixels, "labels": store.labels[rows]}
 
     def _keys(self, places: NDArray[np.int64], *words: int) -> NDArray[np.uint64]:
@@ -200,14 +230,17 @@ def _check_images(images: Tensor, labels: Tensor, mean: Sequence[float], std: Se
         raise ValueError(f"`InMemoryImages(std=...)` must be positive, got {tuple(std)}.")
 
 
-def _check_augmentation(crop_padding: int, cutout: int, randaugment: RandAugment | None, channels: int) -> None:
+def _check_augmentation(
+    crop_padding: int, cutout: int, randaugment: RandAugment | None, color_jitter: float, channels: int
+) -> None:
     for name, value in (("crop_padding", crop_padding), ("cutout", cutout)):
         if value < 0:
             raise ValueError(f"`InMemoryImages({name}=...)` must be non-negative, got {value}.")
-    if randaugment is not None and channels not in (1, 3):
-        raise ValueError(
-            f"`InMemoryImages(randaugment=...)` needs images of one or three channels, these have {channels}: leave it out."
-        )
+    for name, wanted in (("randaugment", randaugment is not None), ("color_jitter", bool(color_jitter))):
+        if wanted and channels not in (1, 3):
+            raise ValueError(
+                f"`InMemoryImages({name}=...)` needs images of one or three channels, these have {channels}: leave it out."
+            )
 
 
 def _per_channel(values: Sequence[float]) -> Tensor:

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers.trainer_utils import has_length
 
+from hf_ltsam.data.soft_labels import are_soft
+
 
 def indices_of_batches(loader: Any, epoch: int, first: int, count: int) -> list[int] | None:
     """Indices in the training set of the samples in some batches of this process.
@@ -64,12 +66,12 @@ def _at_epoch(sampler: Any, epoch: int) -> Iterator[None]:
 
 
 def named_with_labels(indices: Sequence[int] | None, labels: Tensor | None, batch_labels: Tensor) -> str | None:
-    """The indices in words, if the labels at them equal those of the batch; else None."""
+    """The indices in words, if the labels at them are those of the batch, or have a share in its soft ones; else None."""
     if (
         indices is None
         or labels is None
         or len(indices) != len(batch_labels)
-        or labels[list(indices)].tolist() != batch_labels.tolist()
+        or not bool(_fit(labels[list(indices)], batch_labels))
     ):
         return None
     return indices_in_words(indices)
@@ -79,3 +81,9 @@ def indices_in_words(indices: Sequence[int]) -> str:
     """The first ones of them."""
     shown = ", ".join(map(str, indices[:16])) + (", ..." if len(indices) > 16 else "")
     return f"sample {shown}" if len(indices) == 1 else f"samples {shown}"
+
+
+def _fit(labels: Tensor, batch_labels: Tensor) -> Tensor:
+    if are_soft(batch_labels) and not are_soft(labels):
+        return (batch_labels.gather(1, labels.unsqueeze(1)) > 0).all()
+    return (labels == batch_labels).all()

@@ -76,7 +76,7 @@ def card_files(
     stated = Stated() if stated is None else stated
     content: dict[str, Path | bytes] = {CARD: str(model_card(facts, repo, stated, model_name)).encode()}
     if facts.statistics is not None and _can_draw():
-        content[FIGURE] = curve_png(facts.statistics, "Training images per class")
+        content[FIGURE] = curve_png(facts.statistics, f"Training {facts.samples} per class")
     for record in facts.other_seeds:
         seed = f"seed{record.seed}"
         content[f"other_seeds/{seed}/{RECORD}"] = facts.folder.resolve().parent / seed / RECORD
@@ -106,10 +106,11 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
         "trunk": markdown_code(facts.trained_from) if facts.trained_from else "",
         "one_channel": facts.config.get("num_channels") == 1,
         "statistics": statistics is not None,
+        "samples": facts.samples,
         "figure": FIGURE if _can_draw() else None,
         "data_sentence": data_sentence(facts, statistics) if statistics else "",
         "data_as_stated": data_as_stated(stated.dataset_names, stated.dataset_args),
-        "groups_table": groups_table(statistics) if statistics else "",
+        "groups_table": groups_table(statistics, facts.samples) if statistics else "",
         "construction": construction(record),
         "second_stage": second_stage(facts),
         **method_words(facts),
@@ -119,9 +120,9 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
         "when": when(facts),
         "seeds_sentence": seeds_sentence(facts),
         "classes_table": classes_table(facts),
-        "shifted_table": shifted_table(facts.evaluation),
+        "shifted_table": shifted_table(facts.evaluation, facts.samples),
         "corrupted": corrupted_tables(facts.evaluation),
-        "curvature_table": curvature_table(facts.sharpness),
+        "curvature_table": curvature_table(facts.sharpness, facts.samples),
         "curvature_loss": markdown_code(measured_loss.get("name", "the loss").replace("_", " ")),
         "cost": cost(facts),
         "command": markdown_block(record.command) if record and record.command else "",

@@ -15,6 +15,7 @@ from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.folder import RECORD, RunFolder
 from hf_ltsam.runs.record import RunRecord, hub_name
 
+TEXT_CLASSIFICATION = "text-classification"  # on the Hub
 logger = logging.get_logger(__name__)
 
 
@@ -74,9 +75,14 @@ class RunFacts:
         """As the Hub names it; None where the configuration does not say."""
         architectures = " ".join(self.config.get("architectures") or ())
         if "ForSequenceClassification" in architectures:
-            return "text-classification"
+            return TEXT_CLASSIFICATION
         seen = {"image_size", "num_channels", "vision_config", "base_config", "pretrained_cfg"} & set(self.config)
         return "image-classification" if "ForImageClassification" in architectures or seen else None
+
+    @property
+    def samples(self) -> str:
+        """What it classifies, in the plural."""
+        return "texts" if self.task == TEXT_CLASSIFICATION else "images"
 
     @property
     def trained_from(self) -> str | None:

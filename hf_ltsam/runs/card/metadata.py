@@ -86,13 +86,13 @@ def eval_results(facts: RunFacts, stated: Stated) -> list[EvalResult]:
         drawn = {key: data[key] for key in ("imbalance_ratio", "profile", "split_seed") if data.get("imbalance_ratio")}
         where = data_name(facts)
         result = facts.record.results["test"]
-        results += _of_set(result, task, where, drawn or None)
+        results += _of_set(result, task, where, drawn or None, facts.samples)
         if result.get("ece") is not None:
             name = "Expected calibration error"
             results.append(_one("expected_calibration_error", name, float(result["ece"]), task, where, drawn or None))
     for name, of_set in ((facts.evaluation or {}).get("sets") or {}).items():
         if "result" in of_set:
-            results += _of_set(of_set["result"], task, name, None)
+            results += _of_set(of_set["result"], task, name, None, facts.samples)
         elif "summary" in of_set:
             mean = float(of_set["summary"]["mean_error"])
             results.append(_one("mean_corruption_error", "Mean error under corruption", mean, task, name, None))
@@ -134,8 +134,13 @@ def data_name(facts: RunFacts) -> str:
     return name if facts.data_set else name.rpartition("/")[2]
 
 
-def _of_set(result: Mapping[str, Any], task: str, where: str, drawn: dict[str, Any] | None) -> list[EvalResult]:
-    return [_one(*METRICS[name], value, task, where, drawn) for name, value in accuracies(result).items()]
+def _of_set(
+    result: Mapping[str, Any], task: str, where: str, drawn: dict[str, Any] | None, samples: str
+) -> list[EvalResult]:
+    return [
+        _one(METRICS[name][0], METRICS[name][1].replace("images", samples), value, task, where, drawn)
+        for name, value in accuracies(result).items()
+    ]
 
 
 def _one(metric: str, name: str, value: float, task: str, where: str, drawn: dict[str, Any] | None) -> EvalResult:

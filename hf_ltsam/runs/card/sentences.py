@@ -27,8 +27,8 @@ def summary(facts: RunFacts) -> str:
     if facts.statistics is not None:
         counts = facts.statistics.counts
         data = (
-            f" trained on long-tailed data ({facts.statistics.total:,} images: {max(counts):,} of the largest class, "
-            f"{min(counts):,} of the smallest, imbalance ratio {facts.statistics.imbalance_ratio:.4g})"
+            f" trained on long-tailed data ({facts.statistics.total:,} {facts.samples}: {max(counts):,} of the largest "
+            f"class, {min(counts):,} of the smallest, imbalance ratio {facts.statistics.imbalance_ratio:.4g})"
         )
     how = f" with {_training(facts)}" if facts.method else ""
     start = f", starting from {markdown_code(facts.trained_from)}" if facts.trained_from else ""
@@ -71,6 +71,8 @@ def second_stage(facts: RunFacts) -> str:
 def loading(facts: RunFacts, repo: str) -> str:
     """Lines that load it; a test runs them."""
     place = json.dumps(repo, ensure_ascii=False)  # a literal of Python, too
+    if facts.samples == "texts":
+        return _loading_text(facts, place)
     if facts.adapter is not None:
         return (
             "from hf_ltsam import load_run\n"
@@ -92,12 +94,25 @@ def loading(facts: RunFacts, repo: str) -> str:
     return f'{first}from transformers import pipeline\nclassify = pipeline("{facts.task}", model={place})'
 
 
+def _loading_text(facts: RunFacts, place: str) -> str:
+    """Texts are cut where those of the training were; a pipeline asks for that."""
+    if facts.adapter is None:
+        return f'from transformers import pipeline\nclassify = pipeline("{facts.task}", model={place}, truncation=True)'
+    return (
+        "from hf_ltsam import load_run\n"
+        "from transformers import AutoTokenizer, pipeline\n"
+        f'classify = pipeline("{facts.task}", model=load_run({place}), '
+        f"tokenizer=AutoTokenizer.from_pretrained({place}), truncation=True)"
+    )
+
+
 def data_sentence(facts: RunFacts, statistics: ClassStatistics) -> str:
     where = f"{markdown_code(data_name(facts))}: " if facts.record else ""
     link = f" ([on the Hub](https://huggingface.co/datasets/{facts.data_set}))" if facts.data_set else ""
     return (
-        f"{where}{statistics.total:,} training images of {statistics.num_classes:,} classes, {max(statistics.counts):,} "
-        f"down to {min(statistics.counts):,} images (imbalance ratio {statistics.imbalance_ratio:.4g}){link}."
+        f"{where}{statistics.total:,} training {facts.samples} of {statistics.num_classes:,} classes, "
+        f"{max(statistics.counts):,} down to {min(statistics.counts):,} {facts.samples} (imbalance ratio "
+        f"{statistics.imbalance_ratio:.4g}){link}."
     )
 
 
@@ -183,15 +198,15 @@ def _duration(seconds: float) -> str:
 def limits(facts: RunFacts, licence: str | None) -> str:
     """What the numbers do not say."""
     points = [
-        "For research, and for images like those it was trained on. It always answers with one of its classes, also for "
-        "images that show none of them.",
+        f"For research, and for {facts.samples} like those it was trained on. It always answers with one of its classes, "
+        f"also for {facts.samples} that {'are' if facts.samples == 'texts' else 'show'} none of them.",
         "It was not examined for fairness or privacy, and is not meant for decisions about people.",
     ]
     if facts.statistics is not None:
         fewest = min(facts.statistics.counts)
-        images = "image" if fewest == 1 else "images"
+        samples = facts.samples.removesuffix("s") if fewest == 1 else facts.samples
         points.append(
-            f"Its rarest class had {fewest:,} training {images}: what it knows of such classes rests on no more."
+            f"Its rarest class had {fewest:,} training {samples}: what it knows of such classes rests on no more."
         )
     test_time = (facts.record.data.get("test_time") if facts.record else None) or "none"
     if test_time != "none":

@@ -15,6 +15,7 @@ from hf_ltsam.runs.escaping import markdown_code, markdown_text
 from hf_ltsam.runs.record import RunRecord
 
 GROUPS = ("many", "medium", "few")
+SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
 SMALL = 20  # classes: a longer table would not be read
 
 
@@ -46,6 +47,7 @@ def results_table(facts: RunFacts) -> str:
 def _percents(record: RunRecord) -> dict[str, float]:
     result = record.results["test"]
     percents = {name: 100 * value for name, value in accuracies(result).items()}
+    percents |= {title: 100 * result[name] for name, title in SCORES.items() if result.get(name) is not None}
     return percents if result.get("ece") is None else {**percents, "calibration error": 100 * result["ece"]}
 
 
@@ -54,15 +56,16 @@ def _mean_and_deviation(values: Sequence[float | None]) -> str:
     return f"{np.mean(there):.1f} ± {np.std(there, ddof=1):.1f}" if len(there) == len(values) else "-"
 
 
-def groups_table(statistics: ClassStatistics) -> str:
-    """Classes and images of every reporting group that has any."""
+def groups_table(statistics: ClassStatistics, samples: str = "images") -> str:
+    """Classes and samples of every reporting group that has any."""
     ranges = group_ranges(statistics)
     rows = [
         [name, ranges[name], f"{len(classes):,}", f"{sum(statistics.counts[c] for c in classes):,}"]
         for name, classes in statistics.groups.items()
         if classes
     ]
-    return markdown(["group", group_criterion(statistics), "classes", "training images"], rows)
+    criterion = group_criterion(statistics).replace("images", samples)
+    return markdown(["group", criterion, "classes", f"training {samples}"], rows)
 
 
 def classes_table(facts: RunFacts) -> str:
@@ -73,10 +76,10 @@ def classes_table(facts: RunFacts) -> str:
     tested = facts.record.results["test"].get("per_class") if facts.record else None
     rows = [[markdown_text(name), f"{count:,}"] for name, count in zip(names, facts.statistics.counts)]
     if tested is None:
-        return markdown(["class", "training images"], rows)
+        return markdown(["class", f"training {facts.samples}"], rows)
     for row, accuracy in zip(rows, tested):
         row.append("-" if accuracy is None else f"{100 * accuracy:.1f}")
-    return markdown(["class", "training images", "accuracy in %"], rows)
+    return markdown(["class", f"training {facts.samples}", "accuracy in %"], rows)
 
 
 def hyperparameters_table(facts: RunFacts) -> str:
@@ -94,7 +97,20 @@ def hyperparameters_table(facts: RunFacts) -> str:
         rows.append(
             ["class weights", markdown_code(str(scheme), cell=True), f"`start`: {facts.reweighting.get('start')}"]
         )
+    if augmentation := _augmentation(facts.record):
+        rows.append(["augmentation", "", _arguments({"args": augmentation})])
     return markdown(["", "name", "hyper-parameters"], rows) if rows else ""
+
+
+def _augmentation(record: RunRecord | None) -> dict[str, Any]:
+    """What was done to training images beside crops and mirror images, and whether these were left out."""
+    if record is None:
+        return {}
+    data = record.data
+    names = ("color_jitter", "cutout", "randaugment", "random_erasing")
+    magnitude = {"randaugment_magnitude": data["randaugment_magnitude"]} if data.get("randaugment") else {}
+    without = {"flip": False} if data.get("flip") is False else {}
+    return {**without, **{name: data[name] for name in names if data.get(name)}, **magnitude, **record.mixing}
 
 
 def _arguments(described: Mapping[str, Any]) -> str:
@@ -108,7 +124,7 @@ def _shown(value: Any) -> str:
     return markdown_text(json.dumps(value, ensure_ascii=False))
 
 
-def shifted_table(evaluation: Mapping[str, Any] | None) -> str:
+def shifted_table(evaluation: Mapping[str, Any] | None, samples: str = "images") -> str:
     """Accuracies on other test sets."""
     plain = {name: of_set["result"] for name, of_set in _sets(evaluation).items() if "result" in of_set}
     if not plain:
@@ -119,7 +135,7 @@ def shifted_table(evaluation: Mapping[str, Any] | None) -> str:
         fractions = accuracies(result)
         shown = [_percent(fractions.get(column)) for column in columns]
         rows.append([markdown_text(name) + views(result.get("identity", {})), f"{result['samples']:,}", *shown])
-    return markdown(["test set", "images", *columns], rows)
+    return markdown(["test set", samples, *columns], rows)
 
 
 def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -152,7 +168,7 @@ def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any
     return sets
 
 
-def curvature_table(sharpness: Mapping[str, Any] | None) -> str:
+def curvature_table(sharpness: Mapping[str, Any] | None, samples: str = "images") -> str:
     """Extreme eigenvalues and trace of the Hessian, of every subset that was measured."""
     spectra = (sharpness or {}).get("spectra") or {}
     rows = []
@@ -166,7 +182,7 @@ def curvature_table(sharpness: Mapping[str, Any] | None) -> str:
                 *("-" if value is None else f"{value:.3g}" for value in row),
             ]
         )
-    header = ["training images of", "images", "largest eigenvalue", "smallest", "abs(smallest / largest)", "trace"]
+    header = [f"training {samples} of", samples, "largest eigenvalue", "smallest", "abs(smallest / largest)", "trace"]
     return markdown(header, rows) if rows else ""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_ltsam.metrics.long_tail import ConfidenceBins, confidence_bins
+from hf_ltsam.metrics.reliability import ConfidenceBins, confidence_bins
 from hf_ltsam.runs.report.by_group import NAMES
 from hf_ltsam.runs.report.configurations import Configuration, spread
 from hf_ltsam.runs.report.confusion import predictions_missing

@@ -157,6 +157,8 @@ def _particulars(facts: Mapping[str, Any]) -> list[str]:
         "partly frozen": bool(facts.get("train_only")),
         "spectral norm": bool(facts.get("spectral_norm")),
         f"{sampling.replace('_', '-')} sampling": sampling != "uniform",
+        "mixup": bool(facts.get("mixup_alpha")),
+        "CutMix": bool(facts.get("cutmix_alpha")),
         "averaged weights": averaged,
         test_time.replace("_", " "): test_time != "none",
     }

@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.files import check_output_folder, write_whole
 from hf_ltsam.runs.report import (
+    by_class,
     by_frequency,
     by_group,
     calibration,
@@ -34,9 +35,9 @@ FILE_NAME = "report.html"
 TEMPLATE = "page.html.jinja"
 FOLDED = 12  # rows; longer tables can be unfolded
 SECTIONS = (
-    by_group.section, by_frequency.section, comparison.section, log_curves.accuracy_section, log_curves.telemetry_section,
-    confusion.section, calibration.section, shift.section, curvature.spectra_section, curvature.evolution_section,
-    surfaces.section, cost.section,
+    by_group.section, by_frequency.section, by_class.section, comparison.section, log_curves.accuracy_section,
+    log_curves.telemetry_section, confusion.section, calibration.section, shift.section, curvature.spectra_section,
+    curvature.evolution_section, surfaces.section, cost.section,
 )  # fmt: skip
 
 

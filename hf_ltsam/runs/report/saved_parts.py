@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,8 @@ class TestResult:
         per_class: (C,); NaN for a class without test image.
         groups: of many, medium, few, and of head and tail where the training set is split, from `per_class` by the bounds of
             the statistics; an empty one is left out.
+        scores: every other number that was recorded, such as "macro_f1"; "balanced" is among them.
+        of_classes: what was recorded of every class (C,): "per_class", and of newer runs "precision", "f1" and "auprc".
     """
 
     __test__ = False  # for pytest, which takes the name for a test
@@ -52,6 +54,8 @@ class TestResult:
     per_class: Floats
     ece: float
     samples: int
+    scores: dict[str, float] = field(default_factory=dict)
+    of_classes: dict[str, Floats] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], statistics: ClassStatistics) -> TestResult:
@@ -64,7 +68,11 @@ class TestResult:
             if not np.isnan(per_class[list(classes)]).all()
         }
         ece = float("nan") if values["ece"] is None else float(values["ece"])
-        return cls(float(values["overall"]), float(values["balanced"]), groups, per_class, ece, int(values["samples"]))
+        scores = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+        of_classes = {name: floats(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(
+            scores["overall"], scores["balanced"], groups, per_class, ece, int(values["samples"]), scores, of_classes
+        )
 
 
 class Bounds(NamedTuple):

@@ -13,7 +13,9 @@ from transformers.utils import cached_file
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.preprocessing import Preprocessing
+from hf_ltsam.data.texts import Tokenization
 from hf_ltsam.models.logits import check_num_classes
+from hf_ltsam.models.text_classifier import is_of_texts
 from hf_ltsam.runs.folder import CONFIG, STATISTICS, WEIGHTS, RunFolder
 from hf_ltsam.runs.model import load_run
 
@@ -26,7 +28,7 @@ class Checkpoint:
         name: the folder, or the name on the Hub.
         model: with its adapter where it has one; in evaluation mode, float32.
         num_classes: C.
-        preprocessing: of its image processor.
+        preprocessing: of its image processor, or of its tokenizer.
         class_names: by logit, length C; None where the model names none (LABEL_0, LABEL_1, ...).
         statistics: of its training set; None where none were saved.
         fingerprint: SHA-256 (hex) of weights, preprocessing and class names.
@@ -35,7 +37,7 @@ class Checkpoint:
     name: str
     model: nn.Module
     num_classes: int
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | Tokenization
     class_names: tuple[str, ...] | None
     statistics: ClassStatistics | None
     fingerprint: str
@@ -61,12 +63,12 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
     """A classifier with everything that was saved beside it.
 
     Raises:
-        OSError: there is no such model, or no image processor beside it.
-        ValueError: no image classifier, or statistics of another number of classes.
+        OSError: there is no such model, or no image processor or tokenizer beside it.
+        ValueError: no classifier, or statistics of another number of classes.
     """
     model = load_run(name).float()
     config = AutoConfig.from_pretrained(name)
-    preprocessing = Preprocessing.beside(name)
+    preprocessing = (Tokenization if is_of_texts(config) else Preprocessing).beside(name)
     statistics = _statistics(name)
     if statistics is not None:
         check_num_classes(config.num_labels, statistics.num_classes)
@@ -76,9 +78,12 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
     return Checkpoint(name, model.to(device), config.num_labels, preprocessing, names, statistics, digest)
 
 
-def fingerprint(model: torch.nn.Module, preprocessing: Preprocessing, class_names: tuple[str, ...] | None) -> str:
+def fingerprint(
+    model: torch.nn.Module, preprocessing: Preprocessing | Tokenization, class_names: tuple[str, ...] | None
+) -> str:
     """SHA-256 (hex) of everything that the predicted classes follow from."""
-    digest = hashlib.sha256(repr((preprocessing, class_names)).encode())
+    see = preprocessing.fingerprint if isinstance(preprocessing, Tokenization) else preprocessing
+    digest = hashlib.sha256(repr((see, class_names)).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -15,6 +15,7 @@ from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import EVALUATION_PAGE
 
 GROUPS = ("many", "medium", "few")
+SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -107,11 +108,12 @@ def _accuracy_table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             _percent(r["overall"]),
             _percent(r["balanced"]),
             *_of_groups(r["groups"]),
+            *(_percent(r.get(score)) for score in SCORES),
             _remark(r),
         ]
         for name, r in results.items()
     ]
-    return _table(["set", "images", "overall", "balanced", *GROUPS, "remarks"], rows)
+    return _table(["set", "images", "overall", "balanced", *GROUPS, *SCORES.values(), "remarks"], rows)
 
 
 def _corruption_table(of_set: Mapping[str, Any]) -> list[str]:
@@ -170,8 +172,8 @@ def _of_groups(groups: Mapping[str, float]) -> list[str]:
     return [_percent(groups[name]) if name in groups else "-" for name in GROUPS]
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}"
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

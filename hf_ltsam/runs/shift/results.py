@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.metrics.corruption import Baseline
-from hf_ltsam.metrics.long_tail import balanced_accuracy, group_accuracies, overall_accuracy, per_class_accuracy
 from hf_ltsam.runs.files import plain, read_json, write_json
 
 SCHEMA_VERSION = 1
@@ -92,20 +89,6 @@ class Results:
             return of_set
         row: dict[str, Any] = of_set.setdefault("cells", {}).setdefault(cell[0], {})
         return row
-
-
-def measured(
-    predictions: torch.Tensor, labels: torch.Tensor, num_classes: int, statistics: ClassStatistics | None
-) -> dict[str, Any]:
-    """Accuracies of predicted and true classes (N,); without statistics there are no groups."""
-    per_class = per_class_accuracy(predictions, labels, num_classes)
-    return {
-        "overall": overall_accuracy(predictions, labels),
-        "balanced": balanced_accuracy(predictions, labels, num_classes),
-        "groups": {} if statistics is None else group_accuracies(per_class, statistics),
-        "samples": len(labels),
-        "per_class": per_class.tolist(),
-    }
 
 
 def read_results(path: str | Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.losses import LDAM, FeatureLoss, GaussianClouded, Loss
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.methods import METHODS, Method
@@ -186,7 +187,7 @@ def check_num_labels(labels: Tensor, num_logits: int | None) -> None:
     Raises:
         ValueError: naming both numbers and the way out.
     """
-    needed = int(labels.max()) + 1
+    needed = labels.shape[1] if are_soft(labels) else int(labels.max()) + 1
     if num_logits is not None and needed < num_logits:
         missing = f"class {needed} has" if needed == num_logits - 1 else f"classes {needed} to {num_logits - 1} have"
         raise ValueError(
@@ -205,7 +206,7 @@ def check_eval_labels(labels: Tensor | None, num_classes: int, argument: str = "
     Raises:
         ValueError: naming the label.
     """
-    if labels is None or not len(labels) or 0 <= labels.min() <= labels.max() < num_classes:
+    if labels is None or not len(labels) or are_soft(labels) or 0 <= labels.min() <= labels.max() < num_classes:
         return
     if int(labels.max()) < 0:
         raise ValueError(

@@ -40,6 +40,9 @@ _OF_CLASSES = {
     ),
     "tail_threshold": (None, f"no classes are known, which it would split; {_PER_SAMPLE}"),
     "sampling": (UNIFORM, f"no classes are known, whose shares it would change; {_PER_SAMPLE}"),
+    **dict.fromkeys(
+        ("mixup_alpha", "cutmix_alpha"), (0.0, f"no classes are known, whose labels it would mix; {_PER_SAMPLE}")
+    ),
     "ascent_size": (
         None,
         "there is one number for a micro-batch, so no part of it can be perturbed alone. Set per_device_train_batch_size to "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, Documented, build, require
 from hf_ltsam.landscape.vector import TINY
 from hf_ltsam.losses.protocol import FeatureLoss, Loss, wide
@@ -239,6 +240,11 @@ class MovedFeatures:
         self.settings, self.base, self.head, self.epoch = settings, base, head, epoch
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
+        if are_soft(labels):
+            raise ValueError(
+                "The second stage cc_sam moves the features of a sample along its class, and soft labels (mixup, CutMix, "
+                "shares of classes) name several: set mixup_alpha and cutmix_alpha to 0, or take the second stage crt."
+            )
         w = self.settings.weights(statistics, wide(logits))[labels]  # (n,)
         features = self.head.given.detach()
         with torch.enable_grad():

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import default_data_collator
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.sample_labels import Collator
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.methods import SGD
 from hf_ltsam.runs.identity import describe, fingerprint
@@ -80,6 +81,7 @@ class SecondStageTrainer(LTSamTrainer):
             processing_class=processing_class,
             callbacks=callbacks,
         )
+        self.data_collator: Collator = _or_features(self.data_collator)
         self.training_set = training_set  # whose labels may have been counted, while its statistics were given above
         # before weights are averaged, logged or saved
         self.callback_handler.callbacks[1:1] = second_stage.callbacks(self.head)
@@ -143,3 +145,13 @@ class SecondStageTrainer(LTSamTrainer):
             raise ValueError(f"{folder} is no checkpoint of a second stage: it holds no {_HEAD_FILE}.")
         state: Mapping[str, Any] = load_file(file)
         self.head.load_state_dict(state)
+
+
+def _or_features(collator: Collator) -> Collator:
+    """A collator that takes cached features beside its own samples, which are texts, say."""
+
+    def collated(samples: list[Any]) -> Mapping[str, Any]:
+        are_features = FEATURES in samples[0]
+        return (default_data_collator if are_features else collator)(samples)
+
+    return collator if collator is default_data_collator else collated

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.mixing import MixingSettings
 from hf_ltsam.hyperparameters import COUNT, require, require_choice
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.methods import Method
@@ -74,6 +75,7 @@ class MethodTrainer(DurableTrainer):
             sharded=self.is_fsdp_enabled,
             optimizer=lambda: self.optimizer,
             own_loss=self.takes_own_loss,
+            mixing=self.args if isinstance(self.args, MixingSettings) else None,
         )
         watch = HookWatch(self, lambda: self.skipped_steps.in_step)
         warning = PerturbationWarning(self.telemetry, lambda: self.method, lambda: self.step_settings.telemetry)

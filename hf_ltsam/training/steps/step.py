@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.mixing import MixingSettings, Mixture
 from hf_ltsam.landscape.batches import JointBatch, MicroBatch, in_groups
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.reduction import average_gradients, broadcast_buffers, joint_batch
@@ -88,6 +90,7 @@ class TrainingStep(TrainerCallback):
         sharded: whether weights lie in shards (FSDP).
         optimizer: gives the one that trains the weights; None: there is none yet.
         own_loss: whether the loss may have weights outside the model, and backward passes of its own.
+        mixing: how images are mixed; None: they are not.
 
     Raises:
         ValueError: the model has no trainable weights.
@@ -108,15 +111,18 @@ class TrainingStep(TrainerCallback):
         sharded: bool,
         optimizer: Callable[[], Any] = lambda: None,
         own_loss: bool = False,
+        mixing: MixingSettings | None = None,
     ) -> None:
         self._args, self._settings, self._accelerator = args, settings, accelerator
         self._telemetry, self._skipped, self._memory = telemetry, skipped, memory
         self._context, self._samples_in_words = context, samples_in_words
         self._sharded, self._optimizer, self._own_loss = sharded, optimizer, own_loss
+        self._mixing = MixingSettings() if mixing is None else mixing
         self._weights = TrainableWeights(model, accelerator.scaler is not None, own_loss)
         self._shortcuts: Shortcuts | None = None
         self._tried_with: Loss | FeatureLoss | None = None  # the loss that the shortcuts were tried with
         self._loss_scale = 1.0
+        self._position = 0  # of the micro-batch in its step
         self._waiting: list[MicroBatch] = []  # for the last one of a step with one perturbation
 
     @property
@@ -143,9 +149,11 @@ class TrainingStep(TrainerCallback):
         Returns:
             Their mean loss, of which the logs take the mean over the micro-batches of the step: a 0-dimensional tensor.
         """
-        if self._skipped.begin(moment.model):
+        first = self._skipped.begin(moment.model)
+        self._position = 0 if first else self._position + 1
+        if first:
             self._loss_scale = self._scale_of_this_step()
-        self._waiting.append(batch)
+        self._waiting.append(self._mixed(batch, objective.statistics, moment.step))
         if self._once_per_step and not self._accelerator.sync_gradients:
             return torch.zeros((), device=batch.labels.device)
         batches, self._waiting = self._waiting, []
@@ -156,6 +164,16 @@ class TrainingStep(TrainerCallback):
         if self._accelerator.sync_gradients:
             self._finish(moment, weights)
         return loss if parts == moment.micro_batches else loss * moment.micro_batches
+
+    def _mixed(self, batch: MicroBatch, statistics: ClassStatistics | None, step: int) -> MicroBatch:
+        """The micro-batch with its images mixed, where the settings ask for that."""
+        if statistics is None or not self._mixing.mixing:
+            return batch
+        # its number over processes and accumulation: 1 x 4 or 4 x 1 micro-batches of a step are mixed alike
+        number = step * self._args.gradient_accumulation_steps + self._position
+        number = number * self._accelerator.num_processes + self._accelerator.process_index
+        mixture = Mixture.drawn(self._mixing, self._args.seed, number, len(batch))
+        return MicroBatch(*mixture.of(batch.inputs, batch.labels, statistics.num_classes))
 
     def _add_gradient(
         self, batches: list[MicroBatch], objective: AnyObjective, moment: Moment, weights: TrainableWeights, parts: int
@@ -203,7 +221,7 @@ class TrainingStep(TrainerCallback):
         self._telemetry.losses(landscape.first_losses, landscape.labels)
         due = (step + 1) % GRADIENTS_EVERY == 0 and not landscape.was_dealt_out
         if due and objective.statistics is not None:
-            tail = ClassGroups(objective.statistics).head_or_tail(labels).double()
+            tail = ClassGroups(objective.statistics).tail(labels)
             self._telemetry.gradient_norms(landscape.gradient(1 - tail).norm(), landscape.gradient(tail).norm())
 
     def _finish(self, moment: Moment, weights: TrainableWeights) -> None:
@@ -260,7 +278,7 @@ class AscentGroup:
 
     Args:
         batches: of this process.
-        labels: of all its samples (n,), on the host; of all processes where they share the perturbation.
+        labels: of all its samples, (n,) or soft (n, C), on the host; of all processes where they share the perturbation.
         joint: where this process's samples are among those of all processes; None: it perturbs on its own.
         share: of the samples that the training step is given.
     """

@@ -91,10 +91,8 @@ def accuracy_by_hand(checkpoint, folder, change=lambda pixels, row: pixels, flip
 
 @pytest.mark.parametrize("test_time, views", [("none", 1), ("flip", 2), ("five_crops", 5)])
 def test_the_model_sees_the_views_that_were_asked_for(checkpoint, test_images, test_time, views, monkeypatch):
-    seen, true = [], ood_evaluation.predict_classes
-    monkeypatch.setattr(
-        ood_evaluation, "predict_classes", lambda *words: seen.append(words[1][0].shape) or true(*words)
-    )
+    seen, true = [], ood_evaluation.predict_logits
+    monkeypatch.setattr(ood_evaluation, "predict_logits", lambda *words: seen.append(words[1][0].shape) or true(*words))
     evaluate(checkpoint, "--sets", test_images, "--test_time", test_time)
     assert seen == [(views, 3, 12, 12)]
 
@@ -289,8 +287,8 @@ def counted(monkeypatch):
             self.calls += 1
             return true(*words)
 
-    true, counter = ood_evaluation.predict_classes, Counted()
-    monkeypatch.setattr(ood_evaluation, "predict_classes", counter)
+    true, counter = ood_evaluation.predict_logits, Counted()
+    monkeypatch.setattr(ood_evaluation, "predict_logits", counter)
     return counter
 
 

@@ -261,7 +261,14 @@ def test_seed_and_checkpoints_are_the_same_for_all():
         ), row.name
 
 
-_OTHER_NAMES = {"swa": "sgd", "spectral_norm": "sgd", "focal_sam_reuse": "focal_sam", "late_sam": "sam"}
+_OTHER_NAMES = {
+    "swa": "sgd",
+    "spectral_norm": "sgd",
+    "focal_sam_reuse": "focal_sam",
+    "late_sam": "sam",
+    "late_focal_sam": "focal_sam",
+    "momentum_focal_sam_reuse": "momentum_focal_sam",
+}
 
 
 def test_the_method_is_that_of_the_name():

@@ -240,7 +240,7 @@ def test_an_adapter_run_and_its_checkpoints_are_evaluated_and_analysed(images, t
     results = json.loads((out / "sharpness" / "sharpness.json").read_text())
     assert results["trainable_parameters"] == sum(p.numel() for p in trained.parameters() if p.requires_grad)
     assert {point["step"] for point in results["evolution"].values()} == {1, 2}
-    seen = open_run(out).training_images(trained, progress=False)[0]["pixel_values"]
+    seen = open_run(out).training_data(trained, progress=False).plain_train[0]["pixel_values"]
     assert seen.shape == (3, 16, 16)  # the tower's size, not the pictures' 12
 
 

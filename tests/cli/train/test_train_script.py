@@ -350,17 +350,6 @@ def test_large_images_need_a_size(large_images, tmp_path, capsys):
     assert "80 x 80" in message and "--image_size" in message
 
 
-@pytest.mark.parametrize("more", [["--flip", "false"], ["--num_channels", "1"]])
-def test_what_only_small_images_can_have(more, large_images, tmp_path, capsys):
-    message = refused(capsys, *words(large_images, tmp_path / "run", "--image_size", "72", *more))
-    assert " ".join(more) in message and "64 pixels" in message
-
-
-def test_what_only_large_images_can_have(images, tmp_path, capsys):
-    message = refused(capsys, *words(images, tmp_path / "run", "--color_jitter", "0.4"))
-    assert "--color_jitter 0.4" in message and "64 pixels" in message
-
-
 @pytest.mark.parametrize("jitter, differ", [("0", False), ("0.4", True)])
 def test_colour_jitter_reaches_the_training_images(jitter, differ, tmp_path):
     """Of one colour, so that neither crop nor flip shows."""

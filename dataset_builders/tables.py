@@ -1,0 +1,293 @@
+"""People's own tables: CSV, TSV, JSON, JSON lines or Parquet, with texts, or with paths of images, and labels.
+
+labels.csv              photos/                     news/
+    path,species            metadata.csv                train.jsonl.gz
+    a.jpg,owl               0001.jpg                    test.jsonl.gz
+
+`datasets` reads them. Of a CSV every value stays as it is written: 007 is no 7, and None is a word.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, Features, Value, load_dataset
+from datasets import Image as ImageFeature
+
+from dataset_builders.folders import SPLIT_FOLDERS, image_suffixes
+
+READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
+METADATA = "metadata"  # of metadata.csv and the like beside images, as `datasets` names it
+SPLIT_COLUMNS = ("split", "set", "subset", "partition")
+PATH_COLUMNS = (
+    "image",
+    "file_name",
+    "filename",
+    "file",
+    "path",
+    "image_path",
+    "filepath",
+    "file_path",
+    "img",
+    "image_id",
+)
+_SEPARATORS = ",;\t|"
+_SHOWN = 3
+
+
+def is_table(file: str | Path) -> bool:
+    """Whether a file is a table by its name, packed by gzip or not."""
+    return reader_of(Path(file)) is not None
+
+
+def reader_of(file: Path) -> str | None:
+    """csv, json or parquet; None for any other file."""
+    suffix = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
+    return READERS.get(suffix.lower())
+
+
+def table_files(folder: str | Path) -> list[Path]:
+    """The tables in a folder, in its split folders and in `data`, sorted; where there are metadata files, these alone.
+
+    What lies deeper is about single images: many programs write a JSON file for each.
+    """
+    root = Path(folder)
+    inner = [place for place in root.iterdir() if place.is_dir() and place.name.lower() in (*SPLIT_FOLDERS, "data")]
+    files = [file for place in (root, *inner) for file in place.iterdir() if is_table(file) and file.is_file()]
+    files = sorted(file for file in files if not file.name.startswith((".", "_")))
+    metadata = [file for file in files if file.name.partition(".")[0].lower() == METADATA]
+    return metadata or files
+
+
+def describe_images(folder: Path, files: Sequence[Path]) -> bool:
+    """Whether tables in a folder are its data, and no notes beside class folders: there are no images, or they name them."""
+    suffixes = image_suffixes()
+    if not any(file.suffix.lower() in suffixes for file in folder.rglob("*")):
+        return not all(reader_of(file) == "parquet" for file in files)
+    if files[0].name.partition(".")[0].lower() == METADATA:
+        return True
+    return any(path_column(_read([file])) is not None for file in files[:_SHOWN])
+
+
+def load_tables(path: str | Path, image_column: str | None = None) -> DatasetDict:
+    """The splits of a table, or of the tables in a folder.
+
+    A split is known by its name: of the file (test.csv, data-train.jsonl), of a folder above it (test/metadata.csv), in a
+    column `split` or in the first folder of image paths; what has none is "train".
+
+    Args:
+        path: a file or a folder.
+        image_column: of paths of images, which becomes a column of images; None: the one whose values are such paths.
+
+    Raises:
+        FileNotFoundError: no table there, or images that are not where the table says.
+        ValueError: tables of several kinds, or a column whose paths could mean several images.
+    """
+    place = Path(path)
+    files = [place] if place.is_file() else table_files(place)
+    if not files:
+        raise FileNotFoundError(f"{path} holds no table ({', '.join(READERS)}).")
+    kinds = {reader_of(file): file for file in files}
+    if len(kinds) > 1:
+        named = " and ".join(str(file) for file in kinds.values())
+        raise ValueError(f"{path} holds tables of several kinds, {named}: name the file that is meant.")
+    root = place.parent if place.is_file() else place
+    by_split = {"train": files} if place.is_file() else _by_split(files, root)
+    splits = {split: _read(of_split) for split, of_split in by_split.items()}
+    if len(splits) == 1:
+        splits = _by_column(next(iter(splits.values()))) or splits
+    return DatasetDict(_with_images(splits, by_split, root, image_column))
+
+
+def split_named(words: str) -> str | None:
+    """train, validation or test, where one of the words of a name says so."""
+    return next((SPLIT_FOLDERS[word] for word in re.split(r"[^a-z]+", words.lower()) if word in SPLIT_FOLDERS), None)
+
+
+def _by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
+    """Files by the split that their names tell; where none tells, all are "train"."""
+    named: dict[str, list[Path]] = {}
+    for file in files:
+        parts = reversed(file.relative_to(root).parts)  # the file's own name before that of a folder
+        split = next(filter(None, map(split_named, parts)), None)
+        named.setdefault(split or "", []).append(file)
+    unnamed = named.pop("", [])
+    if not named:
+        return {"train": unnamed}
+    if unnamed and "train" not in named:
+        named["train"] = unnamed
+    return {split: named[split] for split in ("train", "validation", "test") if split in named}
+
+
+def _read(files: Sequence[Path]) -> Dataset:
+    """One split, as it is written."""
+    kind = str(reader_of(files[0]))
+    options: dict[str, Any] = {}
+    if kind == "csv":
+        separator, header = _header(files[0])
+        as_written = Features({name: Value("string") for name in header})
+        options = {"sep": separator, "features": as_written, "keep_default_na": False, "na_values": [""]}
+    read = load_dataset(kind, data_files={"train": [str(file) for file in files]}, split="train", **options)
+    if not len(read):
+        raise ValueError(f"{files[0]} has no rows.")
+    return read
+
+
+def _header(file: Path) -> tuple[str, list[str]]:
+    """What parts the columns, by the first line, and their names.
+
+    Raises:
+        ValueError: it names no columns, or one twice, or is no UTF-8.
+    """
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as content:
+            line = content.readline().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no UTF-8 text: save it as UTF-8.") from error
+    separator = "\t" if ".tsv" in file.suffixes else max(_SEPARATORS, key=line.count)
+    names = next(csv.reader([line], delimiter=separator), [])
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if not names or twice is not None or any(map(_is_image_name, names)):
+        reason = (
+            f"two columns {twice!r}"
+            if twice is not None
+            else f"no names of columns ({', '.join(names) or 'it is empty'})"
+        )
+        raise ValueError(f"The first line of {file} has {reason}: give every column a name there.")
+    return separator, names
+
+
+def _by_column(table: Dataset) -> dict[str, Dataset] | None:
+    """The splits that a column names; None where no column does."""
+    for column in SPLIT_COLUMNS:
+        values = _values(table, column) if column in table.column_names else [None]
+        splits = [None if value is None else SPLIT_FOLDERS.get(str(value).strip().lower()) for value in values]
+        if splits and None not in splits and len(set(splits)) > 1:
+            return _parted(table.remove_columns(column), splits)
+    return None
+
+
+def _parted(table: Dataset, splits: Sequence[str | None]) -> dict[str, Dataset]:
+    return {
+        split: table.select([row for row, of_row in enumerate(splits) if of_row == split])
+        for split in ("train", "validation", "test")
+        if split in splits
+    }
+
+
+def _with_images(
+    splits: Mapping[str, Dataset], files: Mapping[str, Sequence[Path]], root: Path, column: str | None
+) -> dict[str, Dataset]:
+    """The splits, a column of paths being one of images; of a single split, parted by the first folder of the paths."""
+    first = next(iter(splits.values()))
+    column = path_column(first) if column is None else column
+    if column is None or column not in first.column_names or not _holds_text(first, column):
+        return dict(splits)
+    places = [*dict.fromkeys(file.parent for of_split in files.values() for file in of_split), root]
+    images = _Images(places, root)
+    paths = {split: _values(table, column) for split, table in splits.items() if column in table.column_names}
+    located = {
+        split: _as_images(table, column, images.located(paths[split], column)) if split in paths else table
+        for split, table in splits.items()
+    }
+    if len(located) > 1:
+        return located
+    ((split, only),) = located.items()
+    folders = [SPLIT_FOLDERS.get(str(path).replace("\\", "/").partition("/")[0].lower()) for path in paths[split]]
+    return located if None in folders or len(set(folders)) < 2 else _parted(only, folders)
+
+
+def path_column(table: Dataset) -> str | None:
+    """The column whose values are file names of images; None where there is none."""
+    texts = [name for name in table.column_names if _holds_text(table, name)]
+    named = [name for name in PATH_COLUMNS if name in texts]
+    for name in dict.fromkeys([*named, *texts]):
+        some = [value for value in _values(table.select(range(min(len(table), 100))), name) if value]
+        if some and all(map(_is_image_name, some)):
+            return name
+    return None
+
+
+def _is_image_name(value: str) -> bool:
+    return Path(value).suffix.lower() in image_suffixes()
+
+
+def _holds_text(table: Dataset, column: str) -> bool:
+    return getattr(table.features[column], "dtype", None) in ("string", "large_string")
+
+
+def _values(table: Dataset, column: str) -> list[Any]:
+    values: list[Any] = table.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
+    return values
+
+
+def _as_images(table: Dataset, column: str, paths: list[str]) -> Dataset:
+    """The same rows in the same order, under the name that `metadata.csv` folders have on the Hub."""
+    name = "image" if column == "file_name" and "image" not in table.column_names else column
+    rest = table.remove_columns(column)
+    feature = ImageFeature()
+    if not rest.column_names:
+        return Dataset.from_dict({name: paths}).cast_column(name, feature)
+    return rest.add_column(name, paths).cast_column(name, feature)
+
+
+class _Images:
+    """Where the images of a table lie: beside the table, below its folder, or where an absolute path says.
+
+    Args:
+        places: folders that paths may start from, in this order.
+        root: below which a bare name is looked for.
+    """
+
+    def __init__(self, places: Sequence[Path], root: Path) -> None:
+        self._places, self._root = [place.absolute() for place in places], root.absolute()
+        self._below: dict[str, list[str]] | None = None  # file name, with and without suffix -> files
+
+    def located(self, paths: Sequence[str | None], column: str) -> list[str]:
+        """The file of each path.
+
+        Raises:
+            FileNotFoundError: one is not there; the first rows are named.
+            ValueError: a bare name that several files have.
+        """
+        found = [self._located(path, column) for path in paths]
+        missing = [row for row, file in enumerate(found) if file is None]
+        if missing:
+            named = ", ".join(f"{paths[row]!r} (row {row})" for row in missing[:_SHOWN])
+            raise FileNotFoundError(
+                f"{len(missing)} of {len(paths)} images that the column {column!r} names are not there: {named}. They "
+                f"were looked for in {', '.join(map(str, dict.fromkeys(self._places)))} and below: paths "
+                "are relative to the table."
+            )
+        return [str(file) for file in found]
+
+    def _located(self, path: str | None, column: str) -> str | None:
+        if not path:
+            return None
+        plain = path.replace("\\", "/")
+        for place in self._places:
+            if (place / plain).is_file():
+                return str(place / plain)
+        below = self._index().get(plain.rpartition("/")[2], []) if "/" not in plain else []
+        if len(below) > 1:
+            raise ValueError(
+                f"{path!r} of the column {column!r} could be {below[0]} or {below[1]}: give paths with folders."
+            )
+        return below[0] if below else None
+
+    def _index(self) -> dict[str, list[str]]:
+        if self._below is None:
+            self._below = {}
+            for file in self._files():
+                for name in dict.fromkeys((file.name, file.stem)):
+                    self._below.setdefault(name, []).append(str(file))
+        return self._below
+
+    def _files(self) -> Iterator[Path]:
+        suffixes = image_suffixes()
+        return (file for file in sorted(self._root.rglob("*")) if file.suffix.lower() in suffixes and file.is_file())
