@@ -34,6 +34,7 @@ class ImbSAM(Method):
 
     title: ClassVar = "ImbSAM"
     citations: ClassVar = ("zhou2023a", "li2025", "lyu2025")
+    needs_classes: ClassVar[bool] = True
     needs_split: ClassVar[bool] = True
 
     rho: float | Schedule = 0.05

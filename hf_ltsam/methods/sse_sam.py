@@ -34,6 +34,7 @@ class SSESAM(Method):
 
     title: ClassVar = "SSE-SAM"
     citations: ClassVar = ("lyu2025",)
+    needs_classes: ClassVar[bool] = True
     needs_split: ClassVar[bool] = True
 
     rho_head: float | Schedule = 0.05
@@ -65,6 +66,7 @@ class SAMExt(Method):
 
     title: ClassVar = "SAM (ext)"
     citations: ClassVar = ("lyu2025",)
+    needs_classes: ClassVar[bool] = True
     needs_split: ClassVar[bool] = True
 
     rho_head: float | Schedule = 0.05

@@ -166,7 +166,7 @@ def own_gradient(problem, weight_of, offset=None):
     return [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
 
 
-FREE = [name for name, kind in METHODS.items() if not (kind.needs_classes or kind.needs_split)]
+FREE = [name for name, kind in METHODS.items() if not kind.needs_classes]
 
 
 @pytest.mark.parametrize("name", FREE)

@@ -57,8 +57,8 @@ def check_own_loss(method: Method, model: nn.Module, statistics: ClassStatistics
             "class_statistics do not go with loss='model', which knows no classes: leave them out, or take a loss of each "
             "sample such as loss='cross_entropy'."
         )
-    if method.needs_classes or method.needs_split:
-        free = sorted(name for name, kind in METHODS.items() if not (kind.needs_classes or kind.needs_split))
+    if method.needs_classes:
+        free = sorted(name for name, kind in METHODS.items() if not kind.needs_classes)
         raise ValueError(
             f"{type(method).__name__} weights samples by their classes, and the model's own loss is one number for all of a "
             f"micro-batch. Take a method that asks for no classes ({', '.join(free)}), or, with LTSamTrainer and one class "
