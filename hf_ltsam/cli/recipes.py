@@ -213,10 +213,22 @@ def _lines(table: Table, chosen: Callable[[RecipeRow], bool]) -> Iterator[str]:
             yield f"  {row.name}  {_OTHER_SETTINGS:>{_WIDTH - 6 - len(row.name)}}"
         else:
             yield _line(_recipe(row), decimals)
+        yield from _below(row)
     if stages:
         yield "    what these start from:"
         yield from (_line(row, decimals) for row in stages)
     yield ""
+
+
+def _below(row: RecipeRow) -> Iterator[str]:
+    """The values of a sweep, and the published numbers on other test sets."""
+    for setting, values in row.sweep.items():
+        yield from textwrap.wrap(
+            f"{setting}: {', '.join(map(str, values))}", _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 6
+        )
+    for name, shifted in row.shifted.items():
+        cells = "".join("     -" if (v := shifted.accuracies.get(group)) is None else f"{v:6.1f}" for group in GROUPS)
+        yield f"    {name:{_NAME_WIDTH - 2}}{cells}" if shifted.accuracies else f"    {name}: mCE {shifted.mce:.1f}"
 
 
 def _recipe(row: RecipeRow) -> RecipeRow:

@@ -7,6 +7,10 @@ measured: {data: [...], metric: ..., evaluation: ..., note: ...}
 settings: {...}              laid over every row that is trained from its start, and over first stages
 unpublished: why there are no published numbers
 assumed: {...}               what a row rests on that no source states
+sweep: {rho: [0.05, 0.1]}    every row once with each value of one setting; `first_stage.rho` is one of a row's first stage
+choose: {metric: balanced, reserve: 0.2}     the value that training images choose, as `ltsam tune` does
+evaluate: [imagenet_c]       other test sets for every run that has ended, as `ltsam evaluate` names them
+corruptions: [fog, ...]      the order of the published corruption errors (`ce`)
 rows:
   - NAME                     a recipe of ours, or a file beside the table
   - NAME: {...}              the same with settings of its own, or a new row with `parts`
@@ -15,12 +19,13 @@ blocks:                      rows that share a title, parts, `unpublished`, `ass
 first_stages: [...]          blocks of what the rows start from and the source has no number for
 
 A row has any of `label` (its name in the source), `detail`, `parts`, `published` (in percent), `unpublished`, `compare`
-(rows with a number to hold it against) and `assumed`; everything else in it is a setting.
+(rows with a number to hold it against), `assumed`, a `sweep` of its own, its published `curve` (`- {at: 0.05, few: 63}`) and
+`shifted` (published numbers on other test sets); everything else in it is a setting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -39,14 +44,16 @@ _OF_A_BLOCK = {
 }  # fmt: skip
 _OF_A_ROW = {
     "label": _TEXT, "detail": _TEXT, "parts": _LIST, "published": _MAPPING, "unpublished": _TEXT, "compare": _LIST,
-    "assumed": _MAPPING,
+    "assumed": _MAPPING, "sweep": _MAPPING, "curve": _LIST, "shifted": _MAPPING,
 }  # fmt: skip
 _OF_A_TABLE = {
     "title": _TEXT, "source": _TEXT, "without": _TEXT, "measured": _MAPPING, "settings": _MAPPING, "unpublished": _TEXT,
-    "assumed": _MAPPING, "rows": _LIST, "blocks": _LIST, "first_stages": _LIST,
+    "assumed": _MAPPING, "sweep": _MAPPING, "choose": _MAPPING, "evaluate": _LIST, "corruptions": _LIST, "rows": _LIST,
+    "blocks": _LIST, "first_stages": _LIST,
 }  # fmt: skip
 _MEASURED = {"metric": _TEXT, "evaluation": _TEXT, "note": _TEXT}
-_NAMES = ("parts", "compare")  # lists of them
+_NAMES = ("parts", "compare", "evaluate", "corruptions")  # lists of them
+_CHOICE = {"metric": "balanced", "reserve": 0.2}
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,29 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A published point of a sweep's curve: accuracies in percent, by group, at a value."""
+
+    at: Any
+    accuracies: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PublishedShift:
+    """Published numbers on another test set, in percent.
+
+    Args:
+        accuracies: by group, of those that are published; under corruptions means over all of them.
+        mce: mean corruption error.
+        ce: corruption -> its error relative to AlexNet's.
+    """
+
+    accuracies: dict[str, float]
+    mce: float | None = None
+    ce: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RecipeRow:
     """One row of a table.
 
@@ -92,6 +122,9 @@ class RecipeRow:
         unpublished: why there is no published number.
         compare: rows with a published number to hold it against.
         assumed: what the row rests on that no source states, in words.
+        sweep: a setting and its values; empty: the row is run as it is.
+        curve: published points of the sweep.
+        shifted: test set -> published numbers.
     """
 
     name: str
@@ -104,6 +137,9 @@ class RecipeRow:
     unpublished: str = ""
     compare: tuple[str, ...] = ()
     assumed: dict[str, str] = field(default_factory=dict)
+    sweep: dict[str, list[Any]] = field(default_factory=dict)
+    curve: tuple[Point, ...] = ()
+    shifted: dict[str, PublishedShift] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.name
@@ -113,13 +149,12 @@ class RecipeRow:
 class Table:
     """Args:
     name: of its file.
-    title: what is compared on what.
-    source: of the published numbers, or that they are ours.
-    without: rows of the source that the table leaves out.
-    measured: data, metric, evaluation, note.
+    title, source, without, measured: as the file states them.
     settings: laid over every row that is trained from its start, and over every first stage.
     rows: in the order of the source.
     first_stages: what the rows start from, where no table has it as a row.
+    evaluate: names of other test sets.
+    choose: metric and reserve by which the value of a sweep is chosen; empty: none is.
     """
 
     name: str
@@ -130,6 +165,8 @@ class Table:
     settings: dict[str, Any]
     rows: tuple[RecipeRow, ...]
     first_stages: tuple[RecipeRow, ...]
+    evaluate: tuple[str, ...] = ()
+    choose: dict[str, Any] = field(default_factory=dict)
 
 
 def table_names() -> list[str]:
@@ -207,8 +244,19 @@ def load_table(path: Path) -> Table:
         measured=values.get("measured") or {},
         settings=_settings(path, values.get("settings")),
         rows=rows,
-        first_stages=tuple(_rows(path, values, values.get("first_stages") or [])),
+        first_stages=tuple(_rows(path, {**values, "sweep": None}, values.get("first_stages") or [])),
+        evaluate=tuple(values.get("evaluate") or ()),
+        choose=_choice(path, values.get("choose")),
     )
+
+
+def _choice(path: Path, choose: Mapping[str, Any] | None) -> dict[str, Any]:
+    if choose is None:
+        return {}
+    unknown = sorted(set(choose) - set(_CHOICE))
+    if unknown:
+        raise ValueError(f"{path}, choose: there is no {unknown[0]!r}.{nearest(unknown[0], _CHOICE)}")
+    return {**_CHOICE, **choose}
 
 
 def _rows(path: Path, table: Mapping[str, Any], blocks: list[dict[str, Any]]) -> Iterator[RecipeRow]:
@@ -266,7 +314,62 @@ def _row(
         assumed={
             name: words for place in (table, block, values) for name, words in (place.get("assumed") or {}).items()
         },
+        sweep=_sweep(path, name, values.get("sweep") or above.get("sweep") or {}),
+        curve=tuple(_point(path, name, point) for point in values.get("curve") or ()),
+        shifted={
+            of_set: _shift(f"{path}, row {name}, shifted {of_set}", numbers, table.get("corruptions") or ())
+            for of_set, numbers in (values.get("shifted") or {}).items()
+        },
     )
+
+
+def _sweep(path: Path, row: str, sweep: Mapping[str, Any]) -> dict[str, list[Any]]:
+    if not sweep:
+        return {}
+    values = next(iter(sweep.values()))
+    if len(sweep) > 1 or not isinstance(values, list) or len(values) < 2:
+        raise ValueError(
+            f"{path}, row {row} has the sweep {dict(sweep)!r}; it names one setting and two values or more: "
+            "`sweep: {rho: [0.05, 0.1]}`."
+        )
+    twice = next((value for k, value in enumerate(values) if value in values[:k]), None)
+    if twice is not None:
+        raise ValueError(f"{path}, row {row}: the sweep has the value {twice!r} twice.")
+    return dict(sweep)
+
+
+def _point(path: Path, row: str, point: Any) -> Point:
+    if not isinstance(point, dict) or "at" not in point or len(point) < 2:
+        raise ValueError(
+            f"{path}, row {row} has the point {point!r} in its curve; it should look like {{at: 0.05, few: 63.0}}."
+        )
+    numbers = {name: number for name, number in point.items() if name != "at"}
+    return Point(point["at"], _accuracies(f"{path}, row {row}, curve at {point['at']}", numbers))
+
+
+def _shift(place: str, numbers: Any, corruptions: Sequence[str]) -> PublishedShift:
+    if not isinstance(numbers, dict) or not numbers:
+        raise ValueError(
+            f"{place} is {numbers!r}; it should look like {{overall: 36.4, many: 42.9, medium: 35.5, few: 21.4}}."
+        )
+    errors = numbers.get("ce") or []
+    if len(errors) not in (0, len(corruptions)):
+        raise ValueError(
+            f"{place} has {len(errors)} corruption errors, and the table names {len(corruptions)} corruptions."
+        )
+    groups = {name: number for name, number in numbers.items() if name not in ("ce", "mce")}
+    return PublishedShift(_accuracies(place, groups), numbers.get("mce"), dict(zip(corruptions, errors)))
+
+
+def _accuracies(place: str, numbers: Mapping[str, Any]) -> dict[str, float]:
+    unknown = sorted(set(numbers) - set(GROUPS))
+    if unknown:
+        raise ValueError(f"{place} has no {unknown[0]!r}.{nearest(unknown[0], GROUPS)}")
+    try:
+        Published(**{"overall": 0.0, **numbers})
+    except ValueError as error:
+        raise ValueError(f"{place}: {str(error).removeprefix('published: ')}") from error
+    return dict(numbers)
 
 
 def _published(

@@ -3,6 +3,8 @@
     ltsam reproduce                                     lists the tables
     ltsam reproduce li2025_table2 --rows 'cifar100_lt_ir100_la_*'
     ltsam reproduce li2025_table5 --dataset /data/cifar10 --jobs 4 -- --bf16 true
+    ltsam reproduce rangwani2022_fig4                   a sweep: each row with several values of a setting, and the figure
+    ltsam reproduce li2025_table4 --data_dir /data      tested on other sets, too
 
 Every run is a process with a folder of its own, TABLE/ROW/seedN. One that has ended is never run again, one that was
 interrupted goes on from its last checkpoint: after a kill the same command finishes the table. What follows `--` is given
@@ -21,11 +23,15 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from hf_ltsam.cli.evaluate.sets import SUFFIX
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import OptionParser
-from hf_ltsam.cli.reproduce.results import ended_runs, shown, write_table
+from hf_ltsam.cli.reproduce.results import ended_runs, shown, swept_accuracies, write_table
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
+from hf_ltsam.cli.reproduce.shifted import Evaluation, within_reach
+from hf_ltsam.cli.reproduce.sweeps import choose, draw_sweeps
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns, read_table
+from hf_ltsam.cli.train.arguments import read_settings
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.recipe_tables import table_names
@@ -49,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             seeds=arguments.seeds,
             datasets=arguments.dataset,
             jobs=arguments.jobs,
+            data_dir=arguments.data_dir,
             output_dir=arguments.output_dir,
             options=after,
         )
@@ -61,6 +68,7 @@ def reproduce(
     seeds: int = 3,
     datasets: Sequence[str] = (),
     jobs: int = 1,
+    data_dir: Sequence[str] = (),
     output_dir: Path | None = None,
     options: Sequence[str] = (),
 ) -> None:
@@ -72,6 +80,7 @@ def reproduce(
         seeds: how many, from 0 on.
         datasets: where the data are, `FOLDER` or `NAME=FOLDER`.
         jobs: trainings at a time.
+        data_dir: where the other test sets of a table are, `FOLDER` or `NAME=FOLDER`.
         output_dir: None: runs/TABLE.
         options: of `ltsam train`, for every training.
 
@@ -86,9 +95,17 @@ def reproduce(
     runs = _runs(chosen, seeds, datasets, root, tuple(options))
     for run in runs:
         run.check()
-    failed = _run(chosen, runs, jobs, root, options)
+    there, missing = within_reach(chosen.evaluate, data_dir)
+    for name, why in missing.items():
+        Console().print(terminal(f"No test on {name}: {why}"), soft_wrap=True, highlight=False)
+    if chosen.choose and chosen.sweeps:
+        choose(chosen, root, runs[0].options, jobs)
+    failed: list[RowRun | Evaluation] = [*_run(chosen, runs, jobs, root, options)]
+    failed += _evaluate(chosen, runs, there, data_dir, jobs)
     page = _report(chosen, root)
-    write_table(root, chosen, options)  # with the figure
+    if chosen.sweeps:
+        draw_sweeps(root, chosen, swept_accuracies(root, chosen))
+    write_table(root, chosen, options, missing)  # with the figure
     Console().print(terminal(f"{root / 'table.md'}, {page}"), soft_wrap=True, highlight=False)
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(str(run.log) for run in failed)}.")
@@ -122,6 +139,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="trainings at a time, which share the device (default: %(default)s)",
     )
+    parser.add_argument(
+        "--data_dir", nargs="+", default=[], metavar="FOLDER",
+        help="holds the other test sets of a table in folders of their names; or NAME=FOLDER",
+    )  # fmt: skip
     parser.add_argument("--output_dir", type=Path, metavar="FOLDER", help="runs/TABLE")
     return parser
 
@@ -224,6 +245,32 @@ def _run(table: TableOfRuns, runs: list[RowRun], jobs: int, root: Path, options:
     for first in (True, False):  # a second stage needs its first one
         run_all([run for run in waiting if (run.row.first_stage is None) == first], jobs, ended)
     return failed
+
+
+def _evaluate(
+    table: TableOfRuns, runs: Sequence[RowRun], sets: tuple[str, ...], data_dir: Sequence[str], jobs: int
+) -> list[Evaluation]:
+    """Test what has ended of the rows on other sets; the tests that failed."""
+    rows = {row.name for row in table.rows}
+    used = tuple(word for word in data_dir if "=" not in word or word.partition("=")[0] in _bases(sets))
+    tests = [
+        Evaluation(run, sets, used, bool(read_settings(run.arguments(), run.program)[0].get("use_cpu")))
+        for run in runs if sets and run.row.name in rows and run.result is not None
+    ]  # fmt: skip
+    failed = list[Evaluation]()
+
+    def ended(test: Evaluation, status: int) -> None:
+        failed.extend([] if status == 0 and test.result is not None else [test])
+        outcome = "tested" if test not in failed else f"failed with status {status}, see {test.log}"
+        name = f"{test.run.row.name} seed {test.run.seed}"
+        Console().print(terminal(f"{name} on {', '.join(sets)}: {outcome}"), soft_wrap=True, highlight=False)
+
+    run_all([test for test in tests if test.result is None], jobs, ended)
+    return failed
+
+
+def _bases(sets: Sequence[str]) -> set[str]:
+    return {key for name in sets for key in (name.partition(":")[0], name.removesuffix(SUFFIX))}
 
 
 def _stop(*_: object) -> NoReturn:

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_ltsam.cli.reproduce.shifted import shifted_lines, shifted_row
+from hf_ltsam.cli.reproduce.sweeps import FIGURE as SWEEP
+from hf_ltsam.cli.reproduce.sweeps import Spreads, choice_lines
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns
 from hf_ltsam.runs.escaping import markdown_code, markdown_text
 from hf_ltsam.runs.files import write_json, write_whole
@@ -21,21 +24,30 @@ _PACKAGES = ("hf_ltsam", "torch", "transformers")
 COLUMNS = ("row", *GROUPS, "seeds", "seconds")
 
 
-def write_table(root: Path, table: TableOfRuns, options: Sequence[str] = ()) -> None:
+def write_table(
+    root: Path, table: TableOfRuns, options: Sequence[str] = (), missing: Mapping[str, str] | None = None
+) -> None:
     """`table.md` to read and `table.json` for programs, of everything that has ended, whole at any time.
 
     Args:
         root: folder of the table.
         table: of which all rows of its file are shown.
         options: of `ltsam train` that all trainings had.
+        missing: other test sets that are out of reach, and why.
     """
-    ended = [list(ended_runs(root, row).values()) for row in table.whole]
-    rows = [_row(row, records) for row, records in zip(table.whole, ended)]
+    folders = [ended_runs(root, row) for row in table.whole]
+    ended = [list(records.values()) for records in folders]
+    rows = [_row(row, records, _published(table, row)) for row, records in zip(table.whole, ended)]
+    shifted = [shifted_row(row, list(records), table.evaluate) for row, records in zip(table.whole, folders)]
+    rows = [{**row, "shifted": of_row} for row, of_row in zip(rows, shifted)] if table.evaluate else rows
     facts = {"table": table.name, "title": table.title, "source": table.source, "words": list(options)}
     write_json(root / "table.json", {**facts, "rows": rows})
     figure = ["", f"![Accuracy against training time]({FIGURE})"] if (root / FIGURE).is_file() else []
+    if (root / f"{SWEEP}.png").is_file():
+        figure = ["", f"![Accuracy against the swept setting]({SWEEP}.png)", *figure]
     page = _markdown(table, rows, [record for records in ended for record in records], options)
-    write_whole(root / "table.md", "\n".join([*page, *figure]) + "\n")
+    tested = shifted_lines(rows, missing or {}) if table.evaluate else []
+    write_whole(root / "table.md", "\n".join([*page, *_paragraphs(choice_lines(root)), *tested, *figure]) + "\n")
 
 
 def ended_runs(root: Path, row: Row) -> dict[Path, RunRecord]:
@@ -52,13 +64,40 @@ def shown(record: RunRecord) -> str:
     return f"{words} %" + (f", {seconds:.0f} s" if (seconds := record.train_seconds) is not None else "")
 
 
-def _row(row: Row, records: Sequence[RunRecord]) -> dict[str, Any]:
+def _published(table: TableOfRuns, row: Row) -> dict[str, float | None] | None:
+    """By group: of the row, or of the point of its sweep."""
+    if row.value is None:
+        return None if row.target is None else row.target.accuracies
+    points = table.curves.get(Path(row.recipe).stem, ())
+    at = next((point for point in points if point.at == row.value[1]), None)
+    return None if at is None else {name: at.accuracies.get(name) for name in GROUPS}
+
+
+def swept_accuracies(root: Path, table: TableOfRuns) -> Spreads:
+    """What the rows of each sweep have reached, by value, in percent."""
+
+    def reached(row: Row) -> dict[str, list[float]]:
+        records = ended_runs(root, row).values()
+        return {group: [v for record in records if (v := _percent(record, group)) is not None] for group in GROUPS}
+
+    return {
+        name: [(row.value[1], reached(row)) for row in rows if row.value is not None]
+        for name, rows in table.sweeps.items()
+    }
+
+
+def _paragraphs(lines: Sequence[str]) -> list[str]:
+    return [line for text in lines for line in ("", markdown_text(text))]
+
+
+def _row(row: Row, records: Sequence[RunRecord], published: Mapping[str, float | None] | None) -> dict[str, Any]:
     target = row.target
     return {
         "row": row.name,
-        "published": None if target is None else target.accuracies,
+        "published": published,
         "source": None if target is None else target.source,
         "settings": row.settings,
+        **({} if row.value is None else {"value": dict([row.value])}),
         "seeds": [record.seed for record in records],
         "accuracies": {name: [_percent(record, name) for record in records] for name in GROUPS},
         "seconds": [record.train_seconds for record in records],

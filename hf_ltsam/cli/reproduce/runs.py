@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import yaml
 from transformers.utils import logging
@@ -83,9 +83,10 @@ class RowRun:
 
     def arguments(self) -> list[str]:
         """The options of `ltsam train` or `ltsam decouple`."""
-        words = ["--config", self._recipe(), "--seed", str(self.seed), "--output_dir", str(self.folder)]
+        words = ["--config", self.recipe(), "--seed", str(self.seed), "--output_dir", str(self.folder)]
         if self.row.first_stage is not None:
-            return [*words, "--first_stage", str(self.root / Path(self.row.first_stage).stem / f"seed{self.seed}")]
+            stage = self.row.stage.name if self.row.stage is not None else Path(self.row.first_stage).stem
+            return [*words, "--first_stage", str(self.root / stage / f"seed{self.seed}")]
         return [*words, *self.options]
 
     def start(self, threads: int) -> subprocess.Popen[bytes]:
@@ -120,7 +121,7 @@ class RowRun:
                     "--output_dir OTHER starts anew, and nothing there is lost."
                 )
 
-    def _recipe(self) -> str:
+    def recipe(self) -> str:
         """The row's recipe, or a file beside the runs that lays the table's settings over it."""
         if not self.row.settings and not self.row.parts:
             return self.row.recipe
@@ -148,7 +149,24 @@ class RowRun:
         return str(recipe.resolve() if isinstance(recipe, Path) else recipe)
 
 
-def run_all(runs: Sequence[RowRun], jobs: int, ended: Callable[[RowRun, int], Any]) -> None:
+class Startable(Protocol):
+    """What `run_all` runs: a training, or a test of one."""
+
+    @property
+    def result(self) -> Any:
+        """None until it has ended."""
+
+    @property
+    def holder(self) -> str:
+        """Who runs it elsewhere, in words."""
+
+    def start(self, threads: int) -> subprocess.Popen[bytes]: ...
+
+
+S = TypeVar("S", bound=Startable)
+
+
+def run_all(runs: Sequence[S], jobs: int, ended: Callable[[S, int], Any]) -> None:
     """Start the runs in their order, `jobs` at a time, and wait for all of them.
 
     Where this process ends, so do they. A run in whose folder another process trains is waited for.
@@ -156,8 +174,8 @@ def run_all(runs: Sequence[RowRun], jobs: int, ended: Callable[[RowRun, int], An
     Args:
         ended: is told each run that has ended, and its exit status.
     """
-    waiting, running = list(runs), list[tuple[RowRun, subprocess.Popen[bytes]]]()
-    announced = list[RowRun]()
+    waiting, running = list(runs), list[tuple[S, subprocess.Popen[bytes]]]()
+    announced = list[S]()
     threads = max(1, (os.cpu_count() or 1) // jobs)
     try:
         while waiting or running:
@@ -182,7 +200,7 @@ def run_all(runs: Sequence[RowRun], jobs: int, ended: Callable[[RowRun, int], An
             process.wait()
 
 
-def _next(waiting: Sequence[RowRun], announced: list[RowRun]) -> RowRun | None:
+def _next(waiting: Sequence[S], announced: list[S]) -> S | None:
     """The first one whose folder is free; the others are announced, once."""
     for run in waiting:
         holder = run.holder

@@ -267,6 +267,11 @@ def _parser(program: str) -> _Parser:
     return parser
 
 
+def option_names() -> list[str]:
+    """The settings of `ltsam train` by name."""
+    return list(_options("train"))
+
+
 @cache
 def _options(program: str) -> dict[str, argparse.Action]:
     """The options by name, without --help and --config; argparse lists them nowhere else."""

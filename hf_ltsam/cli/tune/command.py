@@ -21,6 +21,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             metric=arguments.metric,
             reserve=arguments.reserve,
             prune=not arguments.no_prune,
+            grid=arguments.grid,
             jobs=arguments.jobs,
             seed=arguments.seed,
             output_dir=arguments.output_dir,
@@ -72,6 +74,7 @@ def tune(
     metric: str = "balanced",
     reserve: float = 0.2,
     prune: bool = True,
+    grid: bool = False,
     jobs: int = 1,
     seed: int = 0,
     output_dir: str | Path | None = None,
@@ -86,6 +89,7 @@ def tune(
         metric: that is maximised: balanced, overall, many, medium or few.
         reserve: share of every class's training images that trials are evaluated on.
         prune: whether trials below the median are stopped.
+        grid: try all combinations of the choices, each once; `trials` is not looked at.
         jobs: trials at a time.
         seed: of the choice of values; that of the trainings is `settings["seed"]`.
         output_dir: None: runs/tune_RECIPE.
@@ -101,7 +105,9 @@ def tune(
         raise ValueError(f"--jobs must be at least 1, got {jobs}.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("ltsam tune starts its own processes (--jobs N): start it without accelerate launch.")
-    plans = _plans(recipes, search, dict(settings or {}), trials, metric, reserve, prune, seed)
+    plans = _plans(recipes, search, dict(settings or {}), trials, metric, reserve, prune, seed, grid)
+    if grid:
+        plans = {name: replace(plan, trials=len(plan.combinations)) for name, plan in plans.items()}
     names = list(plans)
     root = Path(output_dir) if output_dir is not None else Path("runs") / f"tune_{'_'.join(names)}"[:120]
     studies = [Study(root / name, plan) for name, plan in plans.items()]
@@ -111,7 +117,9 @@ def tune(
     for study in studies:
         searched = "; ".join(map(str, study.plan.parameters))
         console.print(
-            f"{study.plan.name}: {trials} trials of {study.plan.method}. {searched}", soft_wrap=True, highlight=False
+            f"{study.plan.name}: {study.plan.trials} trials of {study.plan.method}. {searched}",
+            soft_wrap=True,
+            highlight=False,
         )
     _run(root, studies, jobs, console)
     best = {study.plan.name: study.folder / BEST for study in studies if study.best is not None}
@@ -224,6 +232,9 @@ def _parser() -> argparse.ArgumentParser:
         "--reserve", type=float, default=0.2, metavar="SHARE", help="of every class's training images (%(default)s)"
     )
     parser.add_argument("--metric", default="balanced", metavar="NAME", help=f"accuracy on them: {', '.join(METRICS)}")
+    parser.add_argument(
+        "--grid", action="store_true", help="all combinations of choices, each once, in place of --trials"
+    )
     parser.add_argument("--no_prune", action="store_true", help="run every trial to its end")
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="trials at a time, which share the device (%(default)s)"

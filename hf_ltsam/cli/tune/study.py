@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Plan:
         reserve: share of every class's training images that trials are evaluated on, in (0, 1).
         prune: whether a trial below the median of earlier ones is stopped.
         seed: of the sampler.
+        grid: whether the trials are all combinations of the choices, each once and in order, in the place of `trials`.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Plan:
     reserve: float = 0.2
     prune: bool = True
     seed: int = 0
+    grid: bool = False
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -67,6 +70,19 @@ class Plan:
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         return parameters_of(self.search, self.settings)
+
+    @cached_property
+    def combinations(self) -> list[dict[str, Any]]:
+        """Of all choices, the last parameter fastest.
+
+        Raises:
+            ValueError: a range, which has no end of values.
+        """
+        ranges = [parameter.name for parameter in self.parameters if parameter.is_range]
+        if ranges:
+            raise ValueError(f"--grid tries choices, and {ranges[0]} is a range: write {{choices: [...]}}.")
+        names = [parameter.name for parameter in self.parameters]
+        return [dict(zip(names, values)) for values in product(*(parameter.choices for parameter in self.parameters))]
 
     @property
     def method(self) -> str:
@@ -168,6 +184,11 @@ class Study:
         number = len([t for t in self.optuna.get_trials(deepcopy=False) if t.state.name != "WAITING"])
         if number >= self.plan.trials:
             return None
+        if self.plan.grid:
+            waiting = [t for t in self.optuna.get_trials(deepcopy=False) if t.state.name == "WAITING"]
+            if not waiting:  # one is where a kill came between these two lines
+                self.optuna.enqueue_trial(self.plan.combinations[number])
+            return self.optuna.ask()
         if number == 0 and not self.optuna.get_trials(deepcopy=False):
             present = {p.name: p.present(self.plan.settings) for p in self.plan.parameters}
             within = {p.name: present[p.name] for p in self.plan.parameters if p.holds(present[p.name])}

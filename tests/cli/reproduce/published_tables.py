@@ -6,8 +6,10 @@
 from cli.reproduce.published_numbers import (
     LI_2,
     LI_3,
+    LI_4,
     LI_5,
     LI_6,
+    LI_7,
     LI_8,
     LI_9,
     LI_10,
@@ -179,3 +181,46 @@ TABLES = {
         ("second_stage/cifar100_lt_ir100_ce_sgd_then_maxnorm", 53.35, 72.60, 51.86, 32.63),
     ],
 }
+
+
+CORRUPTIONS = (
+    "motion_blur", "defocus_blur", "glass_blur", "zoom_blur", "gaussian_noise", "impulse_noise", "shot_noise", "contrast",
+    "elastic_transform", "jpeg_compression", "pixelate", "brightness", "snow", "fog", "frost",
+)  # fmt: skip
+
+
+def shifted_accuracies():
+    """[(recipe, {set: (overall, many, medium, few)})] of Li et al. 2025 Table 4."""
+    rows = []
+    for loss, method, numbers in read(LI_4):
+        sets = {}
+        for k, name in enumerate(("imagenet_sketch", "imagenetv2", "imagenet_c")):
+            many, medium, few, overall = numbers[4 * k : 4 * k + 4]
+            sets[name] = {"overall": overall, "many": many, "medium": medium, "few": few}
+        rows.append((f"imagenet_lt_{loss}_{method}", sets))
+    return rows
+
+
+def corruption_errors():
+    """[(recipe, mCE, {corruption: CE})] of its Table 7."""
+    return [
+        (f"imagenet_lt_{loss}_{method}", mce, dict(zip(CORRUPTIONS, ce))) for loss, method, (mce, *ce) in read(LI_7)
+    ]
+
+
+# Figures: the rows, the setting, and the points that a text states
+OF_TABLES = {row[0]: row[1:] for name, rows in TABLES.items() for row in rows}
+SWEEPS = {
+    "rangwani2022_fig4": {"cifar10_lt_ir100_ce_drw_sam": {0.05: (None, None, None, 63.0), 0.8: (None, None, None, 73.0),
+                                                          0.5: OF_TABLES["cifar10_lt_ir100_ce_drw_sam"]}},
+    "lyu2025_fig6": {"cifar100_lt_ir100_ce_sse_sam": {0.05: OF_TABLES["cifar100_lt_ir100_ce_sse_sam_rho005"],
+                                                      0.1: OF_TABLES["cifar100_lt_ir100_ce_sse_sam"]}},
+    "lyu2025_fig7": {"cifar100_lt_ir100_ce_sse_sam": {0.0: OF_TABLES["cifar100_lt_ir100_ce_imbsam_lyu2025"],
+                                                      0.7: OF_TABLES["cifar100_lt_ir100_ce_sse_sam"],
+                                                      1.0: OF_TABLES["cifar100_lt_ir100_ce_sam_ext"]}},
+    **{f"li2025_fig{number}": {f"cifar{data}_lt_ir100_{loss}_focal_sam": {at[data]: OF_TABLES[f"cifar{data}_lt_ir100_{loss}_focal_sam"]}
+                               for data in (10, 100) for loss in ("ldam_drw", "la", "vs")}
+       for number, at in ((4, {10: 3.0, 100: 3.2}), (5, {10: 0.5, 100: 0.8}), (8, {10: 0.2, 100: 0.3}))},
+    "zhou2023b_fig1": {row: {0.01: OF_TABLES[row]} for row in (
+        f"second_stage/cifar{data}_lt_ir100_ce_cc_sam_then_cc_sam" for data in (10, 100))},
+}  # fmt: skip

@@ -1,13 +1,14 @@
 """The published tables: their rows are recipes, which state the papers' numbers; every recipe is in one of them."""
 
 import pytest
-from cli.reproduce.published_tables import TABLES
+from cli.reproduce.published_tables import SWEEPS, TABLES, corruption_errors, shifted_accuracies
 
 from hf_ltsam.cli.reproduce.tables import read_table
 from hf_ltsam.runs.recipe_tables import table_names
 from hf_ltsam.runs.recipes import find_recipe, read_recipe, recipe_names
 
 OURS = {"cifar100_lt_other_methods", "cifar_lt_other_second_stages", "places_lt", "demo", "weight_balancing"}
+SHIFTED = ("li2025_table4", "li2025_table7")
 AUTHORS = {
     "alshammari2022": "Alshammari et al. 2022",
     "li2025": "Li et al. 2025",
@@ -26,8 +27,9 @@ def target(recipe):
 
 
 def test_there_is_a_file_for_every_table():
-    others = set(table_names()) - {*TABLES, *OURS}
-    assert {*TABLES, *OURS} <= set(table_names()) and all(name.startswith("small_") for name in others)
+    known = {*TABLES, *OURS, *SWEEPS, *SHIFTED}
+    others = set(table_names()) - known
+    assert known <= set(table_names()) and all(name.startswith("small_") for name in others)
 
 
 @pytest.mark.parametrize("name", [*TABLES, *sorted(OURS)])
@@ -120,3 +122,56 @@ def test_overall_is_the_mean_of_the_groups_by_their_sizes():
             assert abs(mean - published.overall) < 0.15, (row, mean)
             checked += 1
     assert checked == 54
+
+
+# --- sweeps and other test sets --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_the_points_of_a_figure_are_those_of_the_paper(name):
+    """And the values that the points are at are swept; at the value of the recipe stands the row of a table."""
+    table = read_table(name)
+    paper, _, number = name.rpartition("_fig")
+    assert table.source == f"{AUTHORS[paper]} Figure {number}"
+    assert {row.recipe for row in table.rows} == set(SWEEPS[name])
+    for recipe, points in SWEEPS[name].items():
+        stated = {point.at: point.accuracies for point in table.curves[recipe.rpartition("/")[2]]}
+        expected = {
+            at: {
+                group: value for group, value in zip(("overall", "many", "medium", "few"), numbers) if value is not None
+            }
+            for at, numbers in points.items()
+        }
+        assert stated == expected
+        values = [row.value[1] for row in table.rows if row.recipe == recipe]
+        assert set(points) <= set(values) and values == sorted(values, reverse=name == "zhou2023b_fig1")
+
+
+def test_a_swept_value_is_that_of_the_recipe_where_the_point_is_a_row_of_a_table():
+    for name, point in (
+        ("lyu2025_fig6", 0.1),
+        ("lyu2025_fig7", 0.7),
+        ("rangwani2022_fig4", 0.5),
+        ("li2025_fig8", None),
+    ):
+        for row in read_table(name).rows:
+            plain = read_recipe(find_recipe(row.recipe))
+            at = point if point is not None else {"cifar10": 0.2, "cifar100": 0.3}[row.recipe.partition("_")[0]]
+            assert (row.expanded == plain) == (row.value[1] == at), row.name
+
+
+def test_published_numbers_on_other_test_sets():
+    rows = read_table("li2025_table4").rows
+    assert [
+        (row.recipe, {name: of.accuracies for name, of in row.shifted.items()}) for row in rows
+    ] == shifted_accuracies()
+    errors = read_table("li2025_table7").rows
+    assert [
+        (row.recipe, row.shifted["imagenet_c"].mce, row.shifted["imagenet_c"].ce) for row in errors
+    ] == corruption_errors()
+
+
+def test_mce_is_the_mean_of_the_corruption_errors():
+    """So that an error in the wrong row would be seen."""
+    for recipe, mce, ce in corruption_errors():
+        assert abs(sum(ce.values()) / 15 - mce) < 0.1, recipe
