@@ -325,6 +325,11 @@ def test_what_belongs_to_the_models_own_loss_goes_on(changes, tmp_path):
 
 def test_autocast_belongs_to_each_pass(tmp_path):
     """Around both, the second pass would meet the weights that the first has cast before they were moved."""
+
+    class Autocast(LTSamTrainer):
+        def compute_loss_context_manager(self):
+            return torch.autocast("cpu", torch.bfloat16)
+
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(0)
     model = text_classifier("regression", 1)
@@ -335,7 +340,7 @@ def test_autocast_belongs_to_each_pass(tmp_path):
             return F.mse_loss(m(input_ids=batch["input_ids"]).logits.squeeze(), batch["labels"].squeeze())
 
     expected = train_by_hand(model, steps_of("regression", data, 1), loss, 5.0)
-    ours = trainer(tmp_path, model, data, "regression", SAM(rho=5.0), bf16=True)
+    ours = trainer(tmp_path, model, data, "regression", SAM(rho=5.0), Autocast)
     ours.train()
     assert_same_weights(expected, ours.model, atol=1e-6)
 

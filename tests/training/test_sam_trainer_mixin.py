@@ -64,6 +64,18 @@ def test_sequences_by_hand(accumulation, scope, tmp_path):
     assert ours.state.log_history[0]["sam_eps_norm"] == pytest.approx(RHO)
 
 
+def test_label_smoothing_is_part_of_the_loss(tmp_path):
+    class SamTrainer(SamTrainerMixin, Trainer):
+        pass
+
+    model, data = made("language model")
+    args = TrainingArguments(**settings(tmp_path, label_smoothing_factor=0.3))
+    stock = Trainer(copy.deepcopy(model), args, train_dataset=data)
+    ours = SamTrainer(copy.deepcopy(model), args, train_dataset=data, method="sgd")
+    stock.train(), ours.train()
+    assert_same_weights(stock.model, ours.model)
+
+
 def test_what_the_class_adds_is_there(tmp_path):
     """Evaluation by generating, with its arguments."""
     ours = sequences(tmp_path)
