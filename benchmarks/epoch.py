@@ -111,13 +111,16 @@ def trainer_epoch(
         "logging_steps": 100,
         "use_cpu": not torch.cuda.is_available(),
         "bf16": options.bf16,
+        "optim": "sgd",
+        "optim_args": "momentum=0.9",
+        "max_grad_norm": 0.0,
+        "lr_scheduler_type": "cosine",
     }
     watch = Stopwatch()
     data = InMemoryImages(given.pixels, given.labels, MEAN, STD, augment=True)
     made: Trainer
     if method is None:
-        sgd_alone = {"optim": "sgd", "optim_args": "momentum=0.9", "max_grad_norm": 0.0, "lr_scheduler_type": "cosine"}
-        made = Trainer(model, TrainingArguments(**sgd_alone, **settings), train_dataset=data, callbacks=[watch])
+        made = Trainer(model, TrainingArguments(**settings), train_dataset=data, callbacks=[watch])
     else:
         config = LTSamConfig(channels_last=options.channels_last, telemetry=not options.no_telemetry, **settings)
         made = LTSamTrainer(

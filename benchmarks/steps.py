@@ -90,9 +90,11 @@ def trainer(row: Row | None, model: nn.Module, folder: str, num_classes: int = C
         "disable_tqdm": True,
         "save_strategy": "no",
         "use_cpu": not torch.cuda.is_available(),
+        "optim": "sgd",
+        "optim_args": "momentum=0.9",
     }
     if row is None:
-        return Trainer(model, TrainingArguments(optim="sgd", optim_args="momentum=0.9", **settings))
+        return Trainer(model, TrainingArguments(**settings))
     return LTSamTrainer(
         model,
         LTSamConfig(tail_threshold=tail_threshold(num_classes), method_args=dict(row.options), **settings),

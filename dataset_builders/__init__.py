@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dataset_builders.catalogue import load_long_tailed, load_shifted, long_tail_statistics
+    from dataset_builders.catalogue import join_images, load_lists, load_long_tailed, load_shifted, long_tail_statistics
 
-__all__ = ["load_long_tailed", "load_shifted", "long_tail_statistics"]
+__all__ = ["join_images", "load_lists", "load_long_tailed", "load_shifted", "long_tail_statistics"]
 
 
 def __getattr__(name: str) -> Any:

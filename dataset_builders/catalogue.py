@@ -18,7 +18,15 @@ from dataset_builders.sets.imagenet_sketch import IMAGENET_SKETCH
 from dataset_builders.sets.imagenetv2 import IMAGENETV2
 from dataset_builders.sets.inaturalist import INATURALIST2018
 from dataset_builders.sets.places_lt import PLACES_LT
-from dataset_builders.sources.published_set import DrawnSet, LongTailedSet, PublishedSet, Shift, Tail, UserCopy
+from dataset_builders.sources.published_set import (
+    DrawnSet,
+    ListedSet,
+    LongTailedSet,
+    PublishedSet,
+    Shift,
+    Tail,
+    UserCopy,
+)
 from hf_ltsam import ClassStatistics
 from hf_ltsam.hyperparameters import canonical, nearest
 
@@ -111,6 +119,53 @@ def load_long_tailed(
     copy = UserCopy(data_dir, lists, own_lists, tuple(splits), cache_dir)
     tail = Tail(imbalance_ratio, profile, seed, largest_class)
     return published_set(name, long_tailed_sets()).load(copy, tail, streaming)
+
+
+def load_lists(
+    name: str,
+    *,
+    lists: str | Path | None = None,
+    own_lists: bool = False,
+    splits: Sequence[str] = (),
+    cache_dir: str | Path | None = None,
+) -> DatasetDict:
+    """The published list of a long-tailed set, without an image.
+
+    Args:
+        name: imagenet_lt, inaturalist2018 or places_lt.
+        the others: as in `load_long_tailed`.
+
+    Returns:
+        The columns `path`, as it is listed, and `label`, a `ClassLabel`. `join_images` adds the images.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_long_tailed`.
+    """
+    copy = UserCopy(lists=lists, own_lists=own_lists, splits=tuple(splits), cache_dir=cache_dir)
+    return published_set(name, sets_of(ListedSet)).lists(copy)
+
+
+def join_images(
+    rows: Dataset | DatasetDict, name: str, data_dir: str | Path, *, cache_dir: str | Path | None = None
+) -> Dataset | DatasetDict:
+    """The images of one's own copy beside the rows of a list. None is copied.
+
+    Args:
+        rows: of `load_lists`, or of a list that was written or pushed: any rows, in any order, with columns of one's own.
+        name, data_dir, cache_dir: as in `load_long_tailed`.
+
+    Returns:
+        The same with a column `image` in front.
+
+    Raises:
+        FileNotFoundError: how many of which classes the copy lacks.
+        ValueError: an unknown name, or no columns `path` and `label`.
+    """
+    listed = published_set(name, sets_of(ListedSet))
+    copy = UserCopy(data_dir, cache_dir=cache_dir)
+    if isinstance(rows, DatasetDict):
+        return DatasetDict({split: listed.join(part, copy) for split, part in rows.items()})
+    return listed.join(rows, copy)
 
 
 def load_shifted(

@@ -107,7 +107,7 @@ def _elsewhere(folder: Path) -> str:
     inner = [entry for entry in sorted(folder.iterdir()) if _is_class_folder(entry)]
     if len(inner) == 1 and sum(map(_is_class_folder, inner[0].iterdir())) > 1:
         return f" {inner[0]} has {len(list(filter(_is_class_folder, inner[0].iterdir())))} folders: name that one."
-    if any(map(_is_image, folder.iterdir())):
+    if any(map(is_image, folder.iterdir())):
         return " Its own images are in no class folder: name the folder above a class, or sort them into class folders."
     tables = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _TABLES)
     return f" {tables[0]} is a table: load_tables reads it." if tables else ""
@@ -117,7 +117,7 @@ def _is_split(folder: Path) -> bool:
     """A folder of class folders under the name of a split; with images of its own alone it is a class of that name."""
     if folder.name.lower() not in SPLIT_FOLDERS or not folder.is_dir():
         return False
-    return any(map(_is_class_folder, folder.iterdir())) or not any(map(_is_image, folder.iterdir()))
+    return any(map(_is_class_folder, folder.iterdir())) or not any(map(is_image, folder.iterdir()))
 
 
 def _tell_of_strangers(root: Path, splits: Sequence[Path]) -> None:
@@ -201,7 +201,8 @@ def _files_in(folder: str | Path, above: tuple[str, ...] = ()) -> Iterator[tuple
                 yield len(above), entry
 
 
-def _is_image(file: Path) -> bool:
+def is_image(file: Path) -> bool:
+    """Whether a file is an image by its suffix, and not hidden."""
     return file.suffix.lower() in image_suffixes() and not file.name.startswith(".") and file.is_file()
 
 
@@ -226,7 +227,7 @@ def _tell_what_is_left_out(folder: Path, contents: dict[str, _Contents]) -> None
     for found in contents.values():
         everything.others.update(found.others)
         everything.broken += found.broken
-    loose = sum(map(_is_image, folder.iterdir()))
+    loose = sum(map(is_image, folder.iterdir()))
     left_out = [everything.in_words(), f"{loose} images in no class folder" if loose else ""]
     if any(left_out):
         warnings.warn(f"{folder}: left out {' and '.join(filter(None, left_out))}.", stacklevel=4)

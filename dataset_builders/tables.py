@@ -71,7 +71,7 @@ def describe_images(folder: Path, files: Sequence[Path]) -> bool:
         return not all(reader_of(file) == "parquet" for file in files)
     if files[0].name.partition(".")[0].lower() == METADATA:
         return True
-    return any(path_column(_read([file])) is not None for file in files[:_SHOWN])
+    return any(path_column(read_rows([file])) is not None for file in files[:_SHOWN])
 
 
 def load_tables(path: str | Path, image_column: str | None = None) -> DatasetDict:
@@ -98,7 +98,7 @@ def load_tables(path: str | Path, image_column: str | None = None) -> DatasetDic
         raise ValueError(f"{path} holds tables of several kinds, {named}: name the file that is meant.")
     root = place.parent if place.is_file() else place
     by_split = {"train": files} if place.is_file() else _by_split(files, root)
-    splits = {split: _read(of_split) for split, of_split in by_split.items()}
+    splits = {split: read_rows(of_split) for split, of_split in by_split.items()}
     if len(splits) == 1:
         splits = _by_column(next(iter(splits.values()))) or splits
     return DatasetDict(_with_images(splits, by_split, root, image_column))
@@ -124,7 +124,7 @@ def _by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
     return {split: named[split] for split in ("train", "validation", "test") if split in named}
 
 
-def _read(files: Sequence[Path]) -> Dataset:
+def read_rows(files: Sequence[Path]) -> Dataset:
     """One split, as it is written."""
     kind = str(reader_of(files[0]))
     options: dict[str, Any] = {}

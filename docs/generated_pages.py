@@ -83,7 +83,7 @@ Every method also takes `interval`, `start` and `stop` ([](index.md#every-method
 ```python
 from hf_ltsam import LTSamConfig
 
-args = LTSamConfig(output_dir="run", num_train_epochs=20, learning_rate=0.01,{split}
+args = LTSamConfig(output_dir="run", num_train_epochs=20, learning_rate=1e-4,{split}
                    method="{name}"{arguments})
 ```
 

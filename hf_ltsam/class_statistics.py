@@ -49,6 +49,8 @@ class ClassStatistics:
         group_sizes: numbers of classes in "many", "medium" and "few" in order of frequency, in the place of both bounds, as
             Rangwani et al. 2022 report. They sum to C; of equally large classes the lower index comes first.
 
+        samples: training images, where one may have several labels or none; None: each has one.
+
     The reporting groups are independent of the head/tail split and never share a threshold with it.
 
     Raises:
@@ -61,6 +63,7 @@ class ClassStatistics:
     many_above: int = 100
     few_below: int = 20
     group_sizes: tuple[int, int, int] | None = None
+    samples: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "counts", tuple(_whole_number("counts", n) for n in self.counts))
@@ -93,7 +96,8 @@ class ClassStatistics:
         """The statistics of labels.
 
         Args:
-            labels: class indices (N,), integers in [0, C); or shares of the classes (N, C), whose sums are rounded.
+            labels: class indices (N,), integers in [0, C); or shares of the classes (N, C), whose sums are rounded; or 0 and
+                1 for every class (N, C), where an image may be of several.
             num_classes: C; None: the largest label plus one.
             settings: `tail_threshold`, `many_above`, `few_below`, `group_sizes`.
 
@@ -101,7 +105,8 @@ class ClassStatistics:
             ValueError: no labels, a label outside [0, C), or a class without a training image.
         """
         if isinstance(labels, Tensor) and labels.ndim == 2 and labels.is_floating_point():
-            return cls(counts=_sums_of_shares(labels, num_classes), **settings)
+            samples = len(labels) if are_several(labels) else None
+            return cls(counts=_sums_of_shares(labels, num_classes), samples=samples, **settings)
         values = _label_tensor(labels)
         num_classes = int(values.max()) + 1 if num_classes is None else num_classes
         check_label_range(values, num_classes)
@@ -115,7 +120,7 @@ class ClassStatistics:
     @property
     def total(self) -> int:
         """N, the number of training images."""
-        return sum(self.counts)
+        return sum(self.counts) if self.samples is None else self.samples
 
     @property
     def prior(self) -> tuple[float, ...]:
@@ -218,9 +223,9 @@ class ClassStatistics:
             case "counts":
                 return _counts(self, like)
             case "prior":
-                return _prior(self, like)
+                return _prior(self, like, self.total)
             case "log_prior":
-                return _log_prior(self, like)
+                return _log_prior(self, like, self.total)
             case "head":
                 return _head(self, like, self._required_tail_threshold)
             case "tail":
@@ -229,7 +234,7 @@ class ClassStatistics:
 
     def to_dict(self) -> dict[str, Any]:
         values = {**asdict(self), "counts": list(self.counts), "group_sizes": list(self.group_sizes or ())}
-        return {name: value for name, value in values.items() if name != "group_sizes" or value}
+        return {name: value for name, value in values.items() if name not in ("group_sizes", "samples") or value}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ClassStatistics:
@@ -303,14 +308,17 @@ def _whole_number(argument: str, value: Any) -> int:
     return number
 
 
+def are_several(labels: Tensor) -> bool:
+    """Whether rows (N, C) are zeros and ones, and not one of each class: some sample has several labels, or none."""
+    return bool(((labels == 0) | (labels == 1)).all()) and not bool((labels.sum(1) == 1).all())
+
+
 def _sums_of_shares(labels: Tensor, num_classes: int | None) -> tuple[int, ...]:
-    shares = labels.double()
-    if num_classes not in (None, labels.shape[1]) or not bool(((shares.sum(1) - 1).abs() < 0.01).all()):
-        classes = "" if num_classes is None else f" of {num_classes} classes"
-        raise ValueError(
-            f"labels of shape {tuple(labels.shape)} must be shares{classes}, which add up to 1 in each row."
-        )
-    return tuple(shares.sum(0).round().long().tolist())
+    whole = bool(((labels.double().sum(1) - 1).abs() < 0.01).all())
+    if num_classes not in (None, labels.shape[1]) or not (whole or are_several(labels)):
+        what = f"labels of shape {tuple(labels.shape)} must be shares{f' of {num_classes} classes' * bool(num_classes)}"
+        raise ValueError(f"{what}, which add up to 1 in each row, or 0 and 1.")
+    return tuple(labels.double().sum(0).round().long().tolist())
 
 
 def _label_tensor(labels: Iterable[int] | Tensor) -> Tensor:
@@ -370,14 +378,14 @@ def _counts(n: Tensor) -> Tensor:
 
 
 @per_class
-def _prior(n: Tensor) -> Tensor:
+def _prior(n: Tensor, total: int) -> Tensor:
     """pi_c = n_c / N."""
-    return n / n.sum()
+    return n / total
 
 
 @per_class
-def _log_prior(n: Tensor) -> Tensor:
-    return (n / n.sum()).log()
+def _log_prior(n: Tensor, total: int) -> Tensor:
+    return (n / total).log()
 
 
 @per_class

@@ -4,7 +4,11 @@ import io
 import tarfile
 
 import numpy as np
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as ImageFeature
 from PIL import Image
+
+from dataset_builders.sets.cifar_lt import CIFAR10_NAMES
 
 WNIDS = ("n01440764", "n01443537", "n01484850")  # tench, goldfish, great white shark
 COUNTS = (4, 2, 1)
@@ -67,3 +71,13 @@ def as_archives(folders, root):
     tar(root / "ILSVRC2012_img_train.tar", classes)
     tar(root / "ILSVRC2012_img_val.tar", {file.name: file.read_bytes() for file in sorted((folders / "val").iterdir())})
     return root
+
+
+def tiny_cifar10(folder, per_class=12):
+    """CIFAR-10's Parquet files with few images."""
+    labels = [c for c in range(10) for _ in range(per_class)]
+    images = [Image.new("RGB", (32, 32), (c * 20, k, 0)) for c in range(10) for k in range(per_class)]
+    features = Features(img=ImageFeature(), label=ClassLabel(names=list(CIFAR10_NAMES)))
+    for split in ("train", "test"):
+        Dataset.from_dict({"img": images, "label": labels}, features=features).to_parquet(folder / f"{split}.parquet")
+    return folder

@@ -288,17 +288,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer({})
 
     def commit(self, repo):
-        files, message = dict(repo.files), ""
+        files, message, parent = dict(repo.files), "", None
         for line in self.body().decode().splitlines():
             key, value = json.loads(line).values()
             if key == "header":
-                message = value["summary"]
+                message, parent = value["summary"], value.get("parentCommit")
             elif key == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif key == "lfsFile":
                 files[value["path"]] = self.server_side.stored / value["oid"]
             elif key == "deletedFile":
                 files.pop(value["path"], None)
+        if parent not in (None, repo.head):
+            self.refuse(412, "A commit has happened since. Please refresh and try again.")
+            return
         with self.server_side.lock:
             identity = repo.commit(message, files)
             self.server_side.messages.append(message)

@@ -116,7 +116,7 @@ def test_without_a_threshold_the_error_names_counts_and_a_proposal(ask):
         (["cat", "dog"], None, "integers"),
         ([0, None], None, "integers"),
         ([[0, 1], [1, 0]], None, "shape \\(2, 2\\)"),
-        (torch.ones(3, 3), None, "shape \\(3, 3\\) must be shares, which add up to 1"),
+        (torch.full((3, 3), 0.5), None, "shape \\(3, 3\\) must be shares, which add up to 1"),
         (torch.eye(3), 4, "shape \\(3, 3\\) must be shares of 4 classes"),
         ([0, 1, -1], None, "Label -1 \\(first at position 2\\) is outside the class range 0 to 1"),
         ([0, 1, 5, 2], 3, "Label 5 \\(first at position 2\\) is outside the class range 0 to 2"),

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from datasets import BuilderConfig, Version
+import numpy as np
+from datasets import BuilderConfig, ClassLabel, Dataset, DatasetDict, Features, Value, Version, concatenate_datasets
 
 from dataset_builders.sources.class_table import ClassTable, class_table
 from dataset_builders.sources.download import cache_folder
@@ -97,6 +98,31 @@ class ListedImages(PathBuilder):
             raise ValueError(f"{type(self).__name__} needs data_dir=...: the folder of your copy of the images.")
         table = self.classes()
         return {split: self._located(listed, table) for split, listed in self.split_lists.items()}
+
+    def listed(self) -> DatasetDict:
+        """The lists themselves, without an image: `path`, as it is listed, and `label`."""
+        names = list(self.classes().names)
+        features = Features(path=Value("string"), label=ClassLabel(names=names))
+        return DatasetDict(
+            {
+                split: Dataset.from_dict({"path": listed.paths, "label": listed.labels}, features=features)
+                for split, listed in self.split_lists.items()
+            }
+        )
+
+    def joined(self, rows: Dataset) -> Dataset:
+        """Rows of such a list, any of them in any order, with their images in front.
+
+        Raises:
+            FileNotFoundError, ValueError: what the copy lacks; no columns `path` and `label`.
+        """
+        for column in ("path", "label"):
+            if column not in rows.column_names:
+                raise ValueError(f"A list has the columns path and label, this has {', '.join(rows.column_names)}.")
+        names = tuple(rows.features["label"].names)
+        listed = SplitList("the list", tuple(rows["path"]), np.asarray(rows["label"], dtype=np.int64), "")
+        images = self._located(listed, ClassTable(names, names, (0,) * len(names))).images()
+        return concatenate_datasets([images, rows], axis=1)
 
     def _located(self, listed: SplitList, table: ClassTable) -> Located:
         base = listed.paths[0].partition("/")[0]

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from dataset_builders.sources.class_table import ClassTable
 
 SHARDS = 256  # of a stream: as many workers as that can share it
+IN_PLACE = Image(mode="RGB")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +37,19 @@ class Located:
     labels: NDArray[np.int64]
 
     def table(self) -> pa.Table:
+        return pa.table({"image": self._stored_images(), "label": pa.array(self.labels, pa.int64())})
+
+    def images(self) -> Dataset:
+        """The images alone, in a column `image`."""
+        features = Features(image=IN_PLACE)
+        return Dataset(
+            pa.table({"image": self._stored_images()}, schema=features.arrow_schema),
+            info=DatasetInfo(features=features),
+        )
+
+    def _stored_images(self) -> pa.StructArray:
         paths = pa.array(self.places, pa.string())
-        images = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], ["bytes", "path"])
-        return pa.table({"image": images, "label": pa.array(self.labels, pa.int64())})
+        return pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], ["bytes", "path"])
 
     def take(self, rows: NDArray[np.int64]) -> Located:
         return Located([self.places[row] for row in rows], self.labels[rows])
@@ -74,7 +85,7 @@ class PathBuilder(ArrowBasedBuilder):
         return Dataset(located.table().cast(features.arrow_schema), info=DatasetInfo(features=features))
 
     def _features(self) -> Features:
-        return Features(image=Image(mode="RGB"), label=ClassLabel(names=list(self.classes().names)))
+        return Features(image=IN_PLACE, label=ClassLabel(names=list(self.classes().names)))
 
     def _info(self) -> DatasetInfo:
         return DatasetInfo(features=self._features())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,13 +12,15 @@ from typing import ClassVar
 import numpy as np
 from datasets import Dataset, DatasetDict, IterableDatasetDict
 
-from dataset_builders.long_tail import check_imbalance_ratio, class_counts, draw, fingerprint, n_max_of
+from dataset_builders.long_tail import PROFILES, check_imbalance_ratio, class_counts, draw, fingerprint, n_max_of
 from dataset_builders.sources.class_table import class_table
 from dataset_builders.sources.listed_images import ListedImages
 from dataset_builders.sources.shifted_images import ShiftedImages
 from hf_ltsam import ClassStatistics
 from hf_ltsam.data.labels import class_label_column_of, label_fingerprint
 from hf_ltsam.hyperparameters import nearest
+
+USUAL_RATIO = 100  # of a tail that is not stated
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,42 @@ class Tail:
         largest_class: training images of class 0; None: all it has.
     """
 
-    imbalance_ratio: float = 100
+    imbalance_ratio: float = USUAL_RATIO
     profile: str = "exponential"
     seed: int = 0
     largest_class: int | None = None
+
+    @property
+    def configuration(self) -> str:
+        """Its name in a repository of several draws: r100; step for the step of ratio 100, step_r10; r100_n500_seed1."""
+        ratio = f"r{float(self.imbalance_ratio)!r}".removesuffix(".0")
+        if self.profile != "exponential":
+            ratio = self.profile if self.imbalance_ratio == USUAL_RATIO else f"{self.profile}_{ratio}"
+        size = "" if self.largest_class is None else f"_n{self.largest_class}"
+        return ratio + size + (f"_seed{self.seed}" if self.seed else "")
+
+    @classmethod
+    def named(cls, configuration: str) -> Tail:
+        """The tail with this name.
+
+        Raises:
+            ValueError: no tail has it.
+        """
+        first, *others = configuration.split("_")
+        profile, parts = (first, others) if first in PROFILES else ("exponential", [first, *others])
+        found = (re.fullmatch(r"(r|n|seed)(\d+(?:\.\d+)?)", part) for part in parts)
+        numbers = {match[1]: match[2] for match in found if match}
+        tail = cls(
+            imbalance_ratio=float(numbers.get("r", USUAL_RATIO)),
+            profile=profile,
+            seed=int(float(numbers.get("seed", 0))),
+            largest_class=int(float(numbers["n"])) if "n" in numbers else None,
+        )
+        if tail.configuration != configuration:
+            raise ValueError(
+                f"{configuration!r} names no draw: r10, r100, step, step_r10 do, and r100_seed1 for another seed."
+            )
+        return tail
 
 
 @dataclass(frozen=True)
@@ -193,6 +228,14 @@ class ListedSet(LongTailedSet):
     def load(self, copy: UserCopy, tail: Tail, streaming: bool = False) -> DatasetDict | IterableDatasetDict:
         builder = self._builder(copy)
         return builder.as_streaming_dataset() if streaming else builder.in_place()
+
+    def lists(self, copy: UserCopy) -> DatasetDict:
+        """Paths and labels, without an image."""
+        return self._builder(copy).listed()
+
+    def join(self, rows: Dataset, copy: UserCopy) -> Dataset:
+        """Rows of a list with the images of the copy."""
+        return self._builder(copy).joined(rows)
 
     def statistics(self, copy: UserCopy, tail: Tail, tail_threshold: int | None = None) -> ClassStatistics:
         table = class_table(self.builder.TABLE)

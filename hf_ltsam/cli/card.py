@@ -63,7 +63,9 @@ def run_parser(command: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--license", help="an identifier of the Hub's, such as apache-2.0 (default: none is stated)")
     parser.add_argument("--tags", nargs="+", default=(), metavar="TAG", help="further tags")
     parser.add_argument(
-        "--benchmark", metavar="OWNER/NAME", help="data set on the Hub whose leaderboard the results belong to"
+        "--benchmark",
+        metavar="OWNER/NAME[:CONFIGURATION]",
+        help="data set on the Hub whose leaderboard the results belong to",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""`ltsam data`: the data sets in a list, one of them in full, and a long-tailed split published on the Hub."""
+"""`ltsam data`: the data sets in a list, one of them in full, and long-tailed splits in a folder or on the Hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dataset_builders.catalogue import SETS, published_set, sets_of
 from dataset_builders.long_tail import PROFILES
-from dataset_builders.publish import Draw, publish, refuse_to_publish
+from dataset_builders.publish import Draw, publish, refuse_to_publish, write_draws, write_lists
 from dataset_builders.sources.published_set import DrawnSet, ListedSet, LongTailedSet, PublishedSet, Tail, UserCopy
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.options.parser import OptionParser
@@ -20,18 +20,24 @@ from hf_ltsam.runs.hub import require_network
 
 
 def main(words: Sequence[str]) -> None:
-    """`ltsam data list`, `ltsam data info NAME` or `ltsam data push NAME REPO`."""
+    """`ltsam data list`, `info NAME`, `write NAME FOLDER` or `push NAME REPO`."""
     arguments = _parser().parse_args(words)
     if arguments.command == "list":
         print(sets_page())
         return
     arguments.name = canonical(SETS, arguments.name)
     tail = Tail(arguments.imbalance_ratio, arguments.profile, arguments.seed)
+    if arguments.command == "info":
+        print(set_page(arguments.name, tail, arguments.lists, arguments.figure))
+        return
+    tails = [Tail.named(name) for name in arguments.configurations] or [tail]
     if arguments.command == "push":
-        url = push_draw(arguments.name, arguments.repo, tail, arguments.data_dir, arguments.private)
+        url = push_draws(arguments.name, arguments.repo, tails, arguments.data_dir, arguments.private)
         print(f"Published: {url}")
         return
-    print(set_page(arguments.name, tail, arguments.lists, arguments.figure))
+    names = write_data(arguments.name, arguments.folder, tails, arguments.data_dir, arguments.lists)
+    print(f"Written: {arguments.folder}, with {', '.join(names)}.")
+    print(f'Load it: load_dataset("{arguments.folder}", "{names[0]}"), from datasets import load_dataset.')
 
 
 def sets_page() -> str:
@@ -86,8 +92,8 @@ def _next_steps(name: str, published: PublishedSet, tail: Tail, lists: str | Non
     return [f"train on it      {shlex.join(words)}", f"published rows   ltsam recipes {name}"]
 
 
-def push_draw(name: str, repo: str, tail: Tail, data_dir: str | None = None, private: bool = False) -> str:
-    """Publish a draw of CIFAR-LT on the Hub.
+def push_draws(name: str, repo: str, tails: Sequence[Tail], data_dir: str | None = None, private: bool = False) -> str:
+    """Publish draws of CIFAR-LT as configurations of one data set on the Hub, beside those that it has.
 
     Args:
         repo: OWNER/NAME.
@@ -97,22 +103,50 @@ def push_draw(name: str, repo: str, tail: Tail, data_dir: str | None = None, pri
         Its address.
 
     Raises:
-        ValueError: an unknown set, or one that may not be published.
+        ValueError: an unknown set, one that may not be published, or a repository of another data set.
         HubError: the Hub cannot be reached, or refuses.
     """
     published_set(name, SETS)
     refuse_to_publish(name)
     require_network("ltsam data push")
-    return publish(Draw(name, tail), repo, data_dir, private)
+    return publish([Draw(name, tail) for tail in tails], repo, data_dir, private)
+
+
+def write_data(
+    name: str, folder: str, tails: Sequence[Tail], data_dir: str | None = None, lists: str | None = None
+) -> list[str]:
+    """The same in a local folder; of a set that is a published list its paths and labels.
+
+    Args:
+        lists: folder of the user's own lists.
+
+    Returns:
+        The configurations in the folder.
+
+    Raises:
+        FileNotFoundError, ValueError: no such set, images or lists; a test set; a folder of another data set.
+    """
+    published = published_set(name, SETS)
+    if isinstance(published, ListedSet):
+        return write_lists(name, folder, UserCopy(data_dir, lists, own_lists=lists is not None))
+    if lists is not None:
+        raise ValueError(f"--lists is for {', '.join(sets_of(ListedSet))}; {name} has no list.")
+    if not isinstance(published, DrawnSet):
+        raise ValueError(f"{name} is a test set, which is read where it is: load_shifted.")
+    return write_draws([Draw(name, tail) for tail in tails], folder, data_dir)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = OptionParser(prog="ltsam data", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="list | info NAME | push NAME REPO")
+    forms = "list | info NAME | write NAME FOLDER | push NAME REPO"
+    commands = parser.add_subparsers(dest="command", required=True, metavar=forms)
     commands.add_parser("list", help="the sets")
     info = commands.add_parser("info", help="counts, groups, imbalance ratio, fingerprint and class-frequency curve")
+    write = commands.add_parser(
+        "write", help="a long-tailed split of CIFAR, or a split list, for load_dataset(FOLDER, ...)"
+    )
     push = commands.add_parser("push", help="publish a long-tailed split of CIFAR on the Hub, with its card")
-    for command in (info, push):
+    for command in (info, write, push):
         command.add_argument("name", metavar="NAME", help=f"one of {', '.join(SETS)}")
         command.add_argument(
             "--imbalance_ratio",
@@ -122,10 +156,22 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--profile", default="exponential", choices=PROFILES, help="CIFAR: shape of the tail")
         command.add_argument("--seed", type=int, default=0, help="CIFAR: of the draw; 0 is the published one")
-    info.add_argument("--lists", metavar="FOLDER", help="lists of your own, in place of the published ones")
+    write.add_argument("folder", metavar="FOLDER", help="made where it does not exist; configurations in it stay")
+    push.add_argument("repo", metavar="REPO", help="OWNER/NAME on the Hub; configurations in it stay")
+    for command in (write, push):
+        command.add_argument(
+            "--configurations",
+            nargs="+",
+            default=[],
+            metavar="NAME",
+            help="CIFAR: several draws at once, by name: r10 r50 r100 r200 step",
+        )
+        command.add_argument(
+            "--data_dir", metavar="FOLDER", help="CIFAR's Parquet files (default: the originals on the Hub)"
+        )
+    for command in (info, write):
+        command.add_argument("--lists", metavar="FOLDER", help="lists of your own, in place of the published ones")
     info.add_argument("--figure", type=Path, metavar="FILE", help="draw the curve into this PNG, too")
-    push.add_argument("repo", metavar="REPO", help="OWNER/NAME on the Hub")
-    push.add_argument("--data_dir", metavar="FOLDER", help="CIFAR's Parquet files (default: the originals on the Hub)")
     push.add_argument("--private", action="store_true", help="make a private repository")
     return parser
 

@@ -42,6 +42,9 @@ COMMANDS = {
     "reproduce": Command("reproduce.command", "Run the rows of a published table; an interrupted table resumes."),
     "tune": Command("tune.command", "Choose settings such as rho on a reserved part of the training set."),
     "evaluate": Command("evaluate.command", "Test a checkpoint on shifted and corrupted test sets."),
+    "predict": Command(
+        "predict", "Classes and probabilities of your images, as CSV or JSON: ltsam predict RUN FOLDER."
+    ),
     "export": Command("export", "Write a run as one plain checkpoint, its adapter merged: ltsam export RUN OUT."),
     "push": Command("push", "Upload a finished run with its card: ltsam push RUN OWNER/NAME."),
     "card": Command("card", "Print the card of a run: ltsam card RUN."),

@@ -48,12 +48,22 @@ def smoothed(labels: Tensor, num_classes: int, factor: float) -> Tensor:
     """(1 - factor) q + factor / C (n, C) of labels q, the target of label smoothing.
 
     Args:
-        labels: class indices (n,), or shares (n, C).
+        labels: class indices (n,), or shares (n, C); those of a row that adds up to w become (1 - factor) q + factor w / C.
         factor: in [0, 1].
 
     Source: Szegedy et al. 2016 Sec. 7; `label_smoothing_factor` of transformers.
     """
-    return (1 - factor) * shares_of(labels, num_classes) + factor / num_classes
+    shares = shares_of(labels, num_classes)
+    return (1 - factor) * shares + factor / num_classes * shares.sum(1, keepdim=True)
+
+
+def as_shares(labels: Tensor, most_frequent: int) -> Tensor:
+    """Zeros and ones (n, C) as shares: each label of a sample alike; a sample without one is of the most frequent class."""
+    none = labels.sum(1, keepdim=True) == 0
+    filled = labels.float().masked_fill(
+        none & (torch.arange(labels.shape[1], device=labels.device) == most_frequent), 1.0
+    )
+    return filled / filled.sum(1, keepdim=True)
 
 
 def present_classes(labels: Tensor) -> list[int]:
@@ -89,3 +99,16 @@ def check_shares(labels: Tensor, num_classes: int) -> None:
             f"up to {float(sums[row]):.4g}, and its smallest number is {float(labels[row].min()):.4g}. Of logits take "
             "softmax(1); for several labels of a sample at a time take loss='binary_cross_entropy'."
         )
+
+
+def check_several(labels: Tensor, num_classes: int) -> None:
+    """Refuse labels that are not between 0 and 1 for each of C classes; between them, since they may have been mixed.
+
+    Raises:
+        ValueError: naming the shape or the value.
+    """
+    if labels.shape[1] != num_classes:
+        raise ValueError(f"Labels must be (n, {num_classes}), 0 or 1 for each class, got {tuple(labels.shape)}.")
+    if labels.device.type == "cpu" and len(labels) and not bool(((labels >= 0) & (labels <= 1)).all()):
+        wrong = labels[~((labels >= 0) & (labels <= 1))][0]
+        raise ValueError(f"Labels must be 0 or 1 for each of {num_classes} classes, got {wrong.item():g}.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from hf_ltsam.hyperparameters import Documented, build
+from hf_ltsam.losses.binary import BinaryCrossEntropy
 from hf_ltsam.losses.cross_entropy import ClassBalanced, CrossEntropy, Focal
 from hf_ltsam.losses.gaussian_clouded import GaussianClouded
 from hf_ltsam.losses.influence_balanced import InfluenceBalanced
@@ -27,6 +28,7 @@ LOSSES: dict[str, type[Documented]] = {
     "label_aware_smoothing": LabelAwareSmoothing,
     "influence_balanced": InfluenceBalanced,
     "gaussian_clouded": GaussianClouded,
+    "binary_cross_entropy": BinaryCrossEntropy,
 }
 
 MODEL = "model"  # the name of the model's own loss, which is none of samples
@@ -36,6 +38,7 @@ __all__ = [
     "LOSSES",
     "MODEL",
     "BalancedSoftmax",
+    "BinaryCrossEntropy",
     "ClassBalanced",
     "CrossEntropy",
     "FeatureLoss",

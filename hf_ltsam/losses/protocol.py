@@ -47,6 +47,11 @@ class ModelLoss(Documented):
     """
 
 
+def takes_several_labels(loss: object) -> bool:
+    """Whether it takes a 0 or 1 for every class (n, C), not the shares of classes."""
+    return bool(getattr(loss, "several_labels", False))
+
+
 def wide(values: Tensor) -> Tensor:
     """In float32 at least: in bfloat16 log pi of 1,280 and of 1,270 images would be one number."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

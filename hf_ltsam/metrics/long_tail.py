@@ -180,6 +180,8 @@ class LongTailCounts:
         C, predicted, logits = self._num_classes, decisions.predicted, logits_in(outputs)
         if shares.shape != (len(predicted), C):
             raise ValueError(f"Shares of classes must be ({len(predicted)}, {C}), got {shares.shape}.")
+        if not (np.abs(shares.sum(axis=1) - 1) < 0.01).all():
+            raise ValueError("Shares of classes must add up to 1 in each row.")
         valid = (predicted >= 0) & (predicted < C)
         rows, classes = shares.nonzero()
         self._samples = self._samples + shares.sum(axis=0)
@@ -271,8 +273,6 @@ def average_precisions(scored: Sequence[tuple[Any, Any]]) -> Floats:
         scored: batches of logits (n, C) and true classes (n,), or shares of classes (n, C). Logits are read class by class,
             without a copy of them.
     """
-    from sklearn.metrics import average_precision_score
-
     labels = np.concatenate([as_array(classes) for _, classes in scored])
     logits = [as_array(values) for values, _ in scored]
     evidence = np.concatenate([_log_sums(values) for values in logits])  # (N,)
@@ -281,14 +281,17 @@ def average_precisions(scored: Sequence[tuple[Any, Any]]) -> Floats:
     present = np.flatnonzero(labels.sum(axis=0)) if soft else np.unique(labels)
     for c in [] if np.isnan(evidence).any() else present:
         scores = np.exp(np.concatenate([values[:, c] for values in logits]).astype(np.float64) - evidence)
-        if soft:  # each sample counts as one of the class by its share, and as one of the others by the rest
-            weights = np.concatenate([labels[:, c], 1 - labels[:, c]])
-            precisions[c] = average_precision_score(
-                np.arange(len(weights)) < len(scores), np.tile(scores, 2), sample_weight=weights
-            )
-            continue
-        precisions[c] = average_precision_score(labels == c, scores)
+        shares = labels[:, c] if soft else labels == c
+        precisions[c] = _average_precision(shares.astype(np.float64), scores)
     return precisions
+
+
+def _average_precision(shares: Floats, scores: Floats) -> float:
+    """sum_t (R_t - R_(t-1)) P_t over the distinct scores t, the largest first. As scikit-learn's, which is not loaded."""
+    order = np.argsort(-scores, kind="stable")
+    hits, ends = np.cumsum(shares[order]), np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    found = hits[ends]
+    return float(np.diff(found, prepend=0) @ (found / (ends + 1)) / hits[-1])
 
 
 def _log_sums(logits: NDArray[Any]) -> Floats:

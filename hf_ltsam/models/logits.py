@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_ltsam.data.soft_labels import are_soft, check_shares
+from hf_ltsam.data.soft_labels import are_soft, check_several, check_shares
 
 
 def logits_of(outputs: Any) -> Tensor:
@@ -75,8 +75,11 @@ def check_losses(losses: Tensor, labels: Tensor) -> None:
         )
 
 
-def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> None:
+def check_logits(logits: Tensor, labels: Tensor, num_classes: int, several: bool = False) -> None:
     """Refuse shapes that do not fit, before they broadcast into nonsense.
+
+    Args:
+        several: whether labels are 0 or 1 for every class, and not shares of classes.
 
     Raises:
         ValueError: logits that are not (n, C), a label outside [0, C), or soft labels (n, C) that are no shares.
@@ -91,7 +94,9 @@ def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> None:
             f"Logits must be (n, C) with one row per label, got {tuple(logits.shape)} for {len(labels)} labels. "
             "This library classifies whole samples."
         )
-    if are_soft(labels):
+    if are_soft(labels) and several:
+        check_several(labels, num_classes)
+    elif are_soft(labels):
         check_shares(labels, num_classes)
     # On an accelerator this would wait for the device; the label column was checked before the training.
     elif labels.device.type == "cpu" and len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:

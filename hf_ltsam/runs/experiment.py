@@ -44,8 +44,8 @@ _CHOOSING_THE_BEST = {  # the experiment's where evaluations choose weights or t
 }
 _ONE_RUN = {
     "seed": "seed data_seed full_determinism",
-    "places and names": "output_dir dataset lists own_lists check_images run_name project resume_from_checkpoint "
-    "restore_callback_states_from_checkpoint",
+    "places and names": "output_dir dataset dataset_config_name lists own_lists check_images run_name project "
+    "resume_from_checkpoint restore_callback_states_from_checkpoint",
     "logs": "logging_strategy logging_steps logging_first_step log_on_each_node logging_nan_inf_filter log_level "
     "log_level_replica include_num_input_tokens_seen disable_tqdm report_to trackio_space_id trackio_bucket_id "
     "trackio_static_space_id telemetry debug skip_memory_metrics max_skipped_steps",
@@ -90,7 +90,7 @@ def experiment_of(record: RunRecord | None, recipe: Recipe | None) -> dict[str, 
     recorded = {} if record is None else _recorded(record)
     one_run = OF_ONE_RUN if _evaluations_matter(settings) else OF_ONE_RUN | OF_CHOOSING_THE_BEST
     if not recorded.get(_LABELS):  # nothing but their place tells the data apart
-        one_run -= {"dataset"}
+        one_run -= {"dataset", "dataset_config_name"}
     experiment = {name: value for name, value in (settings | recorded).items() if name not in one_run}
     if isinstance(experiment.get("first_stage"), str):
         experiment["first_stage"] = _without_seed(experiment["first_stage"])

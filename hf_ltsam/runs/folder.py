@@ -7,6 +7,7 @@ runs/mine/seed0/
     ltsam.json                      method, loss and data, so that nothing else resumes the training
     trainer_state.json              the log
     predictions.json                label, predicted class and confidence of every test image
+    calibration.json                what was chosen on the reserve, where the training left one out
     metrics.json                    what the run was and what it reached; written last
     checkpoint-500/                 the first five of them, and manifest.json with their checksums
     evaluation/ood_results.json     other test sets, by `ltsam evaluate`
@@ -26,6 +27,7 @@ import yaml
 
 from hf_ltsam.class_statistics import FILE_NAME as STATISTICS
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.files import check_folders, mapping, read_json, read_text, write_json, write_whole
 from hf_ltsam.runs.predictions import Predictions
@@ -38,6 +40,7 @@ from hf_ltsam.runs.shift.results import check_results
 RECORD = "metrics.json"
 RECIPE = "recipe.yaml"
 PREDICTIONS = "predictions.json"
+CALIBRATION = "calibration.json"
 IDENTITY = "ltsam.json"
 CARD = "README.md"
 MANIFEST = "manifest.json"
@@ -61,6 +64,7 @@ SHARPNESS_RESULTS = "sharpness.json"
 _ADVICE = {
     RECORD: "`ltsam train` writes it after the last epoch.",
     PREDICTIONS: "`ltsam train` writes it after the last epoch.",
+    CALIBRATION: "`ltsam train --reserve` writes it after the last epoch.",
     IDENTITY: "Resume from another checkpoint.",
     EVALUATION_RESULTS: "Remove it, and evaluate again.",
     SHARPNESS_RESULTS: "`ltsam sharpness` with the same options writes it again.",
@@ -138,6 +142,11 @@ class RunFolder:
     def predictions(self) -> Predictions | None:
         """Of the test images."""
         return self.read(PREDICTIONS, Predictions.from_json)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What was chosen on the reserve."""
+        return self.read(CALIBRATION, Calibration.from_json)
 
     @property
     def statistics(self) -> ClassStatistics | None:
@@ -261,6 +270,10 @@ class RunFolder:
     def write_predictions(self, predictions: Predictions, split: str = "test") -> Path:
         """Write `predictions.json`."""
         return write_json(self.path / PREDICTIONS, predictions.to_json(split), indent=None)
+
+    def write_calibration(self, calibration: Calibration) -> Path:
+        """Write `calibration.json`."""
+        return write_json(self.path / CALIBRATION, calibration.to_json(), indent=None)
 
     def write_identity(self, identity: Mapping[str, Any]) -> Path:
         """Write `ltsam.json`."""

@@ -11,8 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.metrics.long_tail import LongTailCounts
+from hf_ltsam.metrics.calibration import COVERAGE, PRIORS, Calibration
+from hf_ltsam.metrics.long_tail import LongTailCounts, group_accuracies, per_class_accuracy
 
 SCHEMA_VERSION = 1
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -31,7 +34,8 @@ class RunRecord:
         class_statistics: of the training set, as `ClassStatistics.to_dict` gives them.
         results: split -> {"overall", "balanced", "groups": {"many", "medium", "few"}, "per_class": [C numbers or
             null], "ece", "samples"}, and in newer runs "worst", "macro_precision", "macro_f1", "top5", "macro_auprc" and of
-            every class "precision", "f1" and "auprc", as `split_results` gives them. Fractions in [0, 1].
+            every class "precision", "f1" and "auprc", as `split_results` gives them. Fractions in [0, 1]. Where there is a
+            calibration, `calibrated_results` are beside "test".
         reweighting: `{"scheme": ..., "start": ...}`.
         sampling: which training images an epoch showed, as in `LTSamConfig`.
         mixing: `{"mixup_alpha": ..., "cutmix_alpha": ...}`, those that are not 0.
@@ -127,6 +131,38 @@ def split_results(
     return {
         "ece": None, **metrics, "groups": groups, "per_class": of_classes.pop("recall"), **of_classes, "samples": len(labels)
     }  # fmt: skip
+
+
+def calibrated_results(
+    calibration: Calibration, logits: Any, labels: Any, statistics: ClassStatistics
+) -> dict[str, dict[str, Any]]:
+    """Entries of `RunRecord.results` for the test split as its calibration makes it.
+
+    Args:
+        logits: (N, C).
+        labels: true classes (N,).
+
+    Returns:
+        "balanced_prior" and "training_prior", each as `split_results` with "tau" and "temperature"; "conformal_sets" with
+        the "level" that was asked for, the "coverage" that was reached as mean over classes, by "groups" and "per_class",
+        the mean "size" of a set, and "pooled", the number of classes that share a threshold.
+    """
+    results = {}
+    for prior in PRIORS:
+        of_prior = split_results(calibration.adjusted(logits, prior), labels, statistics)
+        results[f"{prior}_prior"] = {**of_prior, **asdict(getattr(calibration, prior))}
+    sets, true = calibration.sets(logits), np.asarray(labels)
+    coverage = per_class_accuracy(np.where(sets[np.arange(len(true)), true], true, -1), true, statistics.num_classes)
+    results["conformal_sets"] = {
+        "level": COVERAGE,
+        "coverage": float(np.nanmean(coverage)),
+        "groups": group_accuracies(coverage, statistics),
+        "per_class": coverage.tolist(),
+        "size": float(sets.sum(axis=1).mean()),
+        "pooled": len(calibration.pooled()),
+        "samples": len(true),
+    }
+    return results
 
 
 def chance_level(num_classes: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import SchedulerType
+from transformers.training_args import OptimizerNames
 
 from hf_ltsam.data.bad_images import check_policy
 from hf_ltsam.data.mixing import MixingSettings
@@ -36,8 +37,9 @@ from hf_ltsam.runs.secrets import without_secrets
 from hf_ltsam.schedules import epochs_to_shares
 from hf_ltsam.training.interruption import check_launched, join_processes
 
-# Learning rates of AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
+# transformers' default for AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
 _STOCK_LEARNING_RATE = 5e-5
+_LARGEST_OF_ADAM = 0.01  # ten times Adam's own default (Kingma and Ba 2015)
 STANDS_STILL = (
     "learning_rate=5e-05 is transformers' default for AdamW; SGD usually needs 0.01 to 0.1: set learning_rate."
 )
@@ -53,9 +55,9 @@ _CHOICES = "_choices"  # attribute: how a choice is made -> (its settings, the o
 class LTSamConfig(MixingSettings, TrainingArguments):
     """`transformers.TrainingArguments` with the settings of long-tailed sharpness-aware training.
 
-    Four defaults differ from transformers', each because the sources train that way or because the stock value
-    silently breaks the comparison with them: the optimizer is SGD with momentum 0.9 when none is named, the schedule
-    is cosine, gradients are not clipped, and unused columns are kept for transforms that run on the fly.
+    All of transformers' settings are there with transformers' defaults, so that a script keeps its optimizer and schedule
+    when it changes the name. The sources train with SGD: optim="sgd", optim_args="momentum=0.9", lr_scheduler_type="cosine",
+    max_grad_norm=0, which are the defaults of the command line and its recipes.
 
     Method, loss and re-weighting are made here: `update_rule`, `sample_loss` and `class_weighting` are the objects that a
     training uses, the same ones as long as their settings are the same. (They are made on demand: a trainer may be given
@@ -66,22 +68,6 @@ class LTSamConfig(MixingSettings, TrainingArguments):
     """
 
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "method_args", "loss_args"]
-
-    optim: str | None = field(
-        default=None,
-        metadata={"help": "The optimizer, by transformers' names. None: SGD with momentum 0.9, as in all the sources."},
-    )
-    lr_scheduler_type: str = field(
-        default="cosine",
-        metadata={"help": "Learning-rate schedule, by transformers' names (Li et al. 2025: cosine to 0)."},
-    )
-    max_grad_norm: float = field(
-        default=0.0, metadata={"help": "Clip the final gradient to this norm; 0 is off, as in the sources."}
-    )
-    remove_unused_columns: bool = field(
-        default=False,
-        metadata={"help": "Drop columns the model does not take. Off: it would drop the images under a transform."},
-    )
 
     method: str = field(
         default="sam",
@@ -199,13 +185,6 @@ class LTSamConfig(MixingSettings, TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        self.names_no_optimizer, self.given_optim_args = self.optim is None, self.optim_args
-        if self.names_no_optimizer:
-            self.optim = "sgd"
-            given = self.optim_args or ""
-            self.optim_args: str | None = (
-                given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
-            )
         self.check()
         says_which_is_better = self.greater_is_better is not None
         join_processes(self)
@@ -236,7 +215,6 @@ class LTSamConfig(MixingSettings, TrainingArguments):
         self._check_ascent()
         self._check_averaging()
         require(SHARE, self, loss_start=self.loss_start)
-        self._check_optimizer()
 
     def _name_choices(self) -> None:
         """Method and loss by the keys of their registries; a loss "..._drw" is the loss and its re-weighting."""
@@ -264,16 +242,6 @@ class LTSamConfig(MixingSettings, TrainingArguments):
             raise ValueError(f"LTSamConfig(optim_args=...) must hold finite numbers, got {self.optim_args!r}.")
         if isinstance(self.learning_rate, float):
             require(NON_NEGATIVE, self, learning_rate=self.learning_rate)
-
-    def _check_optimizer(self) -> None:
-        """Refuse settings of Adam's without its name: transformers' default is AdamW, ours SGD."""
-        stock = {f.name: f.default for f in fields(TrainingArguments) if f.name.startswith("adam_")}
-        given = [f"{name}={getattr(self, name)}" for name, value in stock.items() if getattr(self, name) != value]
-        if self.names_no_optimizer and given:
-            raise ValueError(
-                f"LTSamConfig({given[0]}) belongs to Adam, but no optimizer is named, and that means SGD here: set "
-                "LTSamConfig(optim='adamw_torch'), or leave it out."
-            )
 
     def _follow_the_metric(self) -> None:
         """Schedules that wait for a better metric are told which is better: both take a smaller one for it by default."""
@@ -375,9 +343,17 @@ class LTSamConfig(MixingSettings, TrainingArguments):
         return epochs_to_shares(given, self.num_train_epochs, self.max_steps)
 
     @property
-    def learning_rate_stands_still(self) -> bool:
-        """Whether our SGD meets transformers' default learning rate, which was made for AdamW."""
-        return self.names_no_optimizer and self.learning_rate == _STOCK_LEARNING_RATE
+    def doubtful_learning_rate(self) -> str | None:
+        """A warning of a learning rate that was made for another optimizer, or None."""
+        optimizer = OptimizerNames(self.optim).value
+        if optimizer == "sgd" and self.learning_rate == _STOCK_LEARNING_RATE:
+            return STANDS_STILL
+        if optimizer.startswith("adam") and self.learning_rate > _LARGEST_OF_ADAM:
+            return (
+                f"learning_rate={self.learning_rate:g} is one for SGD, and the optimizer is {optimizer}, transformers' "
+                "default: take about 1e-5 to 1e-3, or optim='sgd', optim_args='momentum=0.9' as the sources do."
+            )
+        return None
 
 
 def check_reports(report_to: list[str]) -> None:

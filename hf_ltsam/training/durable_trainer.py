@@ -190,9 +190,11 @@ class DurableTrainer(Trainer):
         """The stock loader, over what `batch_loaders` makes of the data set.
 
         Columns of a `datasets.Dataset` that the model does not take are removed before anything is read; those of any
-        other data set are read and then left out of the batch, as by the stock loader.
+        other data set are read and then left out of the batch, as by the stock loader. So are those that a transform
+        gives: it may read columns that the model does not take, where the stock loader removes them and it fails.
         """
-        if is_datasets_available() and isinstance(dataset, import_module("datasets").Dataset):
+        is_table = is_datasets_available() and isinstance(dataset, import_module("datasets").Dataset)
+        if is_table and dataset.format["type"] != "custom":
             dataset = self._remove_unused_columns(dataset, description=description)
         source = self.batch_loaders.source(dataset, sampler_fn, self.data_collator, is_training)
         drops_columns = self.args.remove_unused_columns and not source.whole_batches

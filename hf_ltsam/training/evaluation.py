@@ -16,9 +16,10 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.losses.protocol import cross_entropy
+from hf_ltsam.losses.protocol import cross_entropy, takes_several_labels
 from hf_ltsam.metrics.decisions import FEW_CLASSES, Decisions, label_ranks, parts_of
 from hf_ltsam.metrics.long_tail import LongTailMetrics
+from hf_ltsam.metrics.several_labels import SeveralLabelMetrics
 from hf_ltsam.models.logits import logits_of
 from hf_ltsam.training.loaders import replaced
 from hf_ltsam.training.objective import LabelledBatches
@@ -31,10 +32,11 @@ class Evaluation:
 
     Args:
         batches: inputs and labels apart.
+        loss: gives that of the training, which says what labels are.
     """
 
-    def __init__(self, batches: LabelledBatches) -> None:
-        self._batches = batches
+    def __init__(self, batches: LabelledBatches, loss: Callable[[], Any] = lambda: None) -> None:
+        self._batches, self._loss = batches, loss
         self.for_prediction = False  # which needs no labels
 
     def without_missing_labels(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +60,8 @@ class Evaluation:
     def loss(
         self, module: nn.Module, model: nn.Module, batch: dict[str, Any], return_outputs: bool
     ) -> Tensor | tuple[Tensor, Any]:
-        """The plain cross-entropy (a mean) of the raw logits, with the outputs behind them on demand.
+        """The plain cross-entropy (a mean) of the raw logits, binary for several labels of a sample, with the outputs behind
+        them on demand.
 
         Args:
             module: what is called: the model, or what wraps it.
@@ -66,7 +69,11 @@ class Evaluation:
         """
         micro_batch = self._batches.split(batch, model)
         outputs = module(**micro_batch.inputs)
-        loss = cross_entropy(logits_of(outputs), micro_batch.labels).mean()
+        logits, labels = logits_of(outputs), micro_batch.labels
+        if takes_several_labels(self._loss()):
+            loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+        else:
+            loss = cross_entropy(logits, labels).mean()
         if not return_outputs:
             return loss
         outputs = logits_first(outputs)
@@ -83,7 +90,8 @@ class Evaluation:
         """
         name = f"{prefix}_loss"
         if name in (output.metrics or {}):
-            loss = _mean_cross_entropy(output.predictions, output.label_ids)
+            several = takes_several_labels(self._loss())
+            loss = _mean_cross_entropy(output.predictions, output.label_ids, several)
             output.metrics[name] = output.metrics[name] if loss is None else loss
         return output
 
@@ -116,9 +124,10 @@ def beside_groups(
     return metrics
 
 
-def renewed(metrics: LongTailMetrics | None, statistics: ClassStatistics) -> LongTailMetrics:
-    """The same metrics by the statistics of another training set; ours where there were none."""
-    return LongTailMetrics(statistics) if metrics is None else replace(metrics, statistics=statistics)
+def renewed(metrics: LongTailMetrics | None, statistics: ClassStatistics, loss: Any = None) -> LongTailMetrics:
+    """The same metrics by the statistics of another training set; where there were none, ours for that training loss."""
+    kind = SeveralLabelMetrics if takes_several_labels(loss) else LongTailMetrics
+    return kind(statistics) if metrics is None else replace(metrics, statistics=statistics)
 
 
 def _or_warning(groups: LongTailMetrics, prediction: EvalPrediction, compute_result: bool) -> dict[str, Any]:
@@ -191,7 +200,7 @@ def _log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.cat(rows)[:, 0]
 
 
-def _mean_cross_entropy(predictions: Any, labels: Any) -> float | None:
+def _mean_cross_entropy(predictions: Any, labels: Any, several: bool = False) -> float | None:
     """Of logits (N, C), or a tuple that begins with them, or what `decisions_of_batch` keeps, and class indices (N,) or
     shares of classes (N, C).
 
@@ -203,6 +212,9 @@ def _mean_cross_entropy(predictions: Any, labels: Any) -> float | None:
     predictions = predictions[0] if isinstance(predictions, tuple) else predictions
     if not isinstance(predictions, np.ndarray) or not isinstance(labels, np.ndarray) or predictions.ndim != 2:
         return None
+    if labels.shape == predictions.shape and several:
+        logits, truth = (torch.as_tensor(values).double() for values in (predictions, labels))
+        return float(F.binary_cross_entropy_with_logits(logits, truth))
     if labels.shape == predictions.shape and labels.dtype.kind == "f":
         return float(F.cross_entropy(torch.as_tensor(predictions).double(), torch.as_tensor(labels).double()))
     if labels.shape != predictions.shape[:1] or labels.dtype.kind != "i":

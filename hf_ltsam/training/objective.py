@@ -8,12 +8,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.soft_labels import shares_of, smoothed
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_any_loss
 from hf_ltsam.losses.features import classifier_inputs, losses_of
+from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.losses.reweighting import Reweighting
 from hf_ltsam.methods import METHODS, Method, make_method
 from hf_ltsam.models.logits import check_logits, check_losses, logits_of
@@ -34,6 +37,8 @@ class Objective:
         reweighting: class weights, from a share of the training of their own.
         statistics: of the training set.
         mixing: how images are mixed, as `MixingSettings.mixing` states it.
+        label_smoothing: share of every label that is spread over all classes, in [0, 1]. It belongs to the loss alone: for
+            methods and class weights, a sample stays of its class.
     """
 
     method: Method
@@ -42,6 +47,7 @@ class Objective:
     reweighting: Reweighting
     statistics: ClassStatistics
     mixing: Mapping[str, float] = field(default_factory=dict)
+    label_smoothing: float = 0.0
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint records; a run that differs must not resume it."""
@@ -53,6 +59,7 @@ class Objective:
             "class_counts": list(self.statistics.counts),
             "tail_threshold": self.statistics.tail_threshold if self.method.needs_split else None,
             "mixing": dict(self.mixing),
+            "label_smoothing": self.label_smoothing,
         }
 
     def of_batches(
@@ -105,12 +112,20 @@ class BatchLoss:
     def losses(self, logits: Tensor, batch: MicroBatch) -> Tensor:
         """l_i (b,) of the last pass's logits, or of what a moved classifier would have made of the same features."""
         statistics = self._objective.statistics
-        check_logits(logits, batch.labels, self._num_classes)
+        check_logits(logits, batch.labels, self._num_classes, takes_several_labels(self.loss))
         labels = self._objective.reweighting.within(self._progress, statistics, batch.labels)
-        losses = losses_of(self.loss, logits, labels, statistics, self._features)
+        losses = losses_of(self.loss, logits, self._smoothed(labels, logits), statistics, self._features)
         check_losses(losses, batch.labels)
         weights = self._objective.reweighting.weights(self._progress, statistics, batch.labels, losses)
         return losses if weights is None else weights * losses
+
+    def _smoothed(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """The labels that the loss is given: shares in the type that losses are computed in, where they are smoothed."""
+        factor = self._objective.label_smoothing
+        if factor == 0:
+            return labels
+        shares = shares_of(labels, self._num_classes).to(torch.promote_types(logits.dtype, torch.float32))
+        return smoothed(shares, self._num_classes, factor)
 
 
 class LabelledBatches:
@@ -139,7 +154,8 @@ class LabelledBatches:
             renamed = " (the default collator renames 'label' to 'labels')" if name == "label" else ""
             raise ValueError(
                 f"The batch has no {name!r}, only {sorted(batch)}{renamed}. Name the label column 'labels', or set "
-                "label_names=[...] in LTSamConfig to the name in the batch."
+                "label_names=[...] in LTSamConfig to its name (under remove_unused_columns=True a batch has those columns "
+                "alone that the model takes)."
             )
         inputs = {key: value for key, value in batch.items() if key != name}
         if frozenset(inputs) not in self._accepted:

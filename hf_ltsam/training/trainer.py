@@ -26,7 +26,7 @@ from hf_ltsam.models.trained_weights import check_optimizer_of
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, save_identity
 from hf_ltsam.runs.model import save_configuration
-from hf_ltsam.training.config import STANDS_STILL, LTSamConfig
+from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_alone, keeps_logits, renewed
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
@@ -44,11 +44,11 @@ from hf_ltsam.training.refusals.settings import (
 )
 from hf_ltsam.training.steps.model_loss import ModelObjective
 from hf_ltsam.training.steps.sam_trainer import MethodTrainer
-from hf_ltsam.training.steps.step import keep_buffers_of_backward_passes
 from hf_ltsam.training.training_set import (
     LabelReader,
     LabelWatch,
     TrainingSet,
+    label_name_of,
     require_statistics,
     samples_in_words,
     without_adapter,
@@ -127,38 +127,37 @@ class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
         self.reweighting = args.class_weighting
         if args.should_save:
             check_output_folder(args.output_dir)
-        made_by_us = optimizers[0] is None and optimizer_cls_and_kwargs is None
-        _warn(STANDS_STILL if made_by_us and args.learning_rate_stands_still else None)
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            model_init=model_init,
-            compute_loss_func=compute_loss_func,
-            compute_metrics=compute_metrics,
-            callbacks=callbacks,
-            optimizers=optimizers,
-            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
-            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
-        )
+        _warn(args.doubtful_learning_rate if optimizers[0] is optimizer_cls_and_kwargs is None else None)
+        smoothing = args.label_smoothing_factor if self.takes_own_loss else 0.0
+        with replaced(args, label_smoothing_factor=smoothing):  # which stock makes part of the loss, in compute_loss
+            super().__init__(
+                model=model,
+                args=args,
+                data_collator=data_collator,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                model_init=model_init,
+                compute_loss_func=compute_loss_func,
+                compute_metrics=compute_metrics,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+                preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+            )
         self.model: Any = self.memory_layout(self.model)
         if optimizers[0] is not None:
             check_optimizer_of(self.optimizer, self.model)  # its warnings come when the training begins
         check_launcher(self)
-        if args.torch_compile:
-            keep_buffers_of_backward_passes()
         if not self.takes_own_loss:
-            self.label_names = args.label_names or ["labels"]  # also for modules whose forward takes no labels
-        self.label_reader = LabelReader(lambda: self.label_names[0], lambda: self.data_collator, args)
+            self.label_names = args.label_names or [label_name_of(self)]
+        self.label_reader = LabelReader.of(self)
         labelled = None if self.takes_own_loss else train_dataset
         self.training_set = TrainingSet.of(labelled, self.label_reader, self.model, class_statistics)
         self.class_statistics = self.training_set.statistics
         self._check_problem(eval_dataset)
         if compute_metrics is None and self.class_statistics is not None:
-            self.compute_metrics = LongTailMetrics(self.class_statistics)
+            self.compute_metrics = renewed(None, self.class_statistics, self.loss)
         self._identity: dict[str, Any] | None = None  # of the training; it hashes all labels, so it is made once
         self._make_parts()
 
@@ -189,7 +188,7 @@ class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
             return
         self.class_statistics = self.training_set.statistics
         if isinstance(metrics, LongTailMetrics | None) and getattr(metrics, "statistics", None) is statistics:
-            self.compute_metrics = renewed(metrics, require_statistics(self.class_statistics))
+            self.compute_metrics = renewed(metrics, require_statistics(self.class_statistics), self.loss)
         self._check_problem(self.eval_dataset)
 
     def make_loaders(self) -> ImageLoaders:
@@ -200,7 +199,7 @@ class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
         """And those of `MethodTrainer`."""
         super()._make_parts()
         self.labelled_batches = LabelledBatches(lambda: self.label_names[0])
-        self.logit_evaluation = Evaluation(self.labelled_batches)
+        self.logit_evaluation = Evaluation(self.labelled_batches, lambda: self.loss)
         self.label_watch = LabelWatch(lambda: self.class_statistics, lambda: self.train_dataset)
         self._add_parts(self.label_watch)
         if self.args.swa_start is not None:
@@ -223,9 +222,7 @@ class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
             CheckpointError: the disk is full, say.
             ValueError: there is no such checkpoint, or it is another training's.
         """
-        check_arguments(
-            self.args, self.takes_own_loss
-        )  # they and the hooks may have changed since the trainer was made
+        check_arguments(self.args, self.takes_own_loss)  # they and the hooks may have changed
         check_hooks(self, LTSamTrainer, self.takes_own_loss)
         check_best_metric(self, LTSamTrainer)
         self._follow_training_set()
@@ -237,8 +234,9 @@ class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
         """What is minimised, and by which update rule."""
         if self.takes_own_loss:
             return super().training_objective
-        statistics = require_statistics(self.class_statistics)
-        return Objective(self.method, self.loss, self.args.loss_start, self.reweighting, statistics, self.args.mixing)
+        args, statistics = self.args, require_statistics(self.class_statistics)
+        of_labels = (args.mixing, args.label_smoothing_factor)
+        return Objective(self.method, self.loss, args.loss_start, self.reweighting, statistics, *of_labels)
 
     @property
     def averaging(self) -> WeightAveraging | None:
@@ -309,7 +307,7 @@ class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """As `DurableTrainer`, with a warning of a last batch that batch norm cannot normalise."""
         self._follow_training_set()
-        _warn(check_batches(self.train_dataset, self.args, self.model))
+        _warn(check_batches(self.train_dataset, self.args, self.model, self._train_batch_size))
         return super().get_train_dataloader()
 
     def compute_loss(

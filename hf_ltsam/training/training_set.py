@@ -8,12 +8,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerCallback, TrainerState
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    default_data_collator,
+)
 from transformers.utils import is_peft_available, logging
 
 from hf_ltsam.class_statistics import SHOWN, ClassStatistics, check_label_range
 from hf_ltsam.data.class_names import Names, compare_names, names_of_dataset, names_of_model
-from hf_ltsam.data.labels import label_fingerprint, training_labels
+from hf_ltsam.data.labels import LABEL_NAMES, label_fingerprint, training_labels
 from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_trained_on
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
@@ -57,6 +64,18 @@ def without_adapter(model: nn.Module) -> nn.Module:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
+def label_name_of(trainer: Trainer) -> str:
+    """The key of the labels in the batches of a trainer whose settings name none.
+
+    transformers' own collators call them `labels`, whatever the column is called. One of the user's makes batches for the
+    model, so its forward says the name; where that takes no labels they are `labels`.
+    """
+    if isinstance(trainer.data_collator, DataCollatorWithPadding) or trainer.data_collator is default_data_collator:
+        return "labels"
+    of_forward = trainer.label_names  # stock's: arguments of forward
+    return next((name for name in LABEL_NAMES if name in of_forward), of_forward[0] if of_forward else "labels")
+
+
 @dataclass(frozen=True)
 class LabelReader:
     """How labels are read.
@@ -70,6 +89,19 @@ class LabelReader:
     label_name: Callable[[], str]
     collator: Callable[[], Collator]
     args: LTSamConfig
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> LabelReader:
+        """As the loaders of a trainer read them, whose collator is given the columns alone that they keep.
+
+        The default collator is left as it is: labels are read by its rules without the rest of the sample.
+        """
+
+        def collator() -> Collator:
+            own = trainer.data_collator
+            return own if own is default_data_collator else trainer._get_collator_with_removed_columns(own)
+
+        return cls(lambda: trainer.label_names[0], collator, trainer.args)
 
     def stated(self, dataset: Any) -> Tensor | None:
         """The labels (N,) that a data set states, or None."""
@@ -272,7 +304,10 @@ class LabelWatch(TrainerCallback):
         statistics, self._waiting = self._statistics(), []
         by_class = args.sampling != UNIFORM or isinstance(self._dataset(), ClassSampledStream)
         watched = statistics is not None and (state.epoch or 0) < 1 and not by_class
-        self._seen = torch.zeros(statistics.num_classes, dtype=torch.float64) if statistics and watched else None
+        whole = statistics is not None and statistics.samples is None  # otherwise a sample may have several labels
+        self._seen = (
+            torch.zeros(statistics.num_classes, dtype=torch.float64) if statistics and watched and whole else None
+        )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         by_length = args.train_sampling_strategy not in ("random", "sequential")  # which may tell of the class

@@ -205,9 +205,6 @@ class TrialSettings:
                 f"hp_space sets the {kind}, and an object of a class without a name was passed "
                 f"({type(self._own[kind]).__name__}): search over settings alone, or over the names of {kind}s."
             )
-        if "optim" in changed and self._args.names_no_optimizer:
-            self._set("names_no_optimizer", False)
-            self._set("optim_args", self._args.given_optim_args)
         for name, value in changed.items():
             self._set(
                 name, {} if isinstance(value, dict) else getattr(self._args, name)

@@ -83,6 +83,9 @@ def test_the_best_model_comes_back(adapter, tmp_path):
         load_best_model_at_end=True,
         metric_for_best_model="loss",
         greater_is_better=True,
+        optim="sgd",
+        optim_args="momentum=0.9",
+        max_grad_norm=0.0,
         learning_rate=0.02,
     )
     trainer.train()  # "greater is better", so that the best model is not the last one

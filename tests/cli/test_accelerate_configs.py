@@ -27,7 +27,7 @@ class Points(Dataset):
     def __len__(self): return 32
     def __getitem__(self, i): return {"input": torch.ones(6) * i, "labels": self.labels[i]}
 
-args = LTSamConfig(output_dir=sys.argv[1], max_steps=2, per_device_train_batch_size=4, learning_rate=0.1, report_to="none",
+args = LTSamConfig(output_dir=sys.argv[1], max_steps=2, per_device_train_batch_size=4, optim="sgd", optim_args="momentum=0.9", max_grad_norm=0.0, learning_rate=0.1, report_to="none",
                    disable_tqdm=True, save_strategy="no", logging_steps=1, method="focal_sam", use_cpu=sys.argv[2] == "multi_cpu")
 trainer = LTSamTrainer(nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 4)), args, train_dataset=Points())
 trainer.train()

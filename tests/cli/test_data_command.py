@@ -1,25 +1,36 @@
 """`ltsam data`: which sets there are, what they look like, what may be published."""
 
 import shlex
-import subprocess
-import sys
+import shutil
 
 import numpy as np
 import pytest
 import yaml
 from cli.test_cli import run
-from copies import ilsvrc
-from datasets import ClassLabel, Dataset, DatasetDict, Features
-from datasets import Image as ImageFeature
-from hub_server import TOKEN, HubServer
+from copies import ilsvrc, tiny_cifar10
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetInfo,
+    Features,
+    SplitDict,
+    SplitInfo,
+    get_dataset_config_names,
+    load_dataset,
+)
+from datasets.info import DatasetInfosDict
+from datasets.utils.metadata import MetadataConfigs
+from hub_server import TOKEN
+from huggingface_hub import DatasetCardData
 from PIL import Image
-from time_limits import PATIENCE
 
+from dataset_builders import join_images, load_lists, load_long_tailed
 from dataset_builders.catalogue import SETS, sets_of
 from dataset_builders.publish import Draw, data_card, leaderboard
 from dataset_builders.sets.cifar_lt import CIFAR10_NAMES
-from dataset_builders.sources.published_set import ListedSet
+from dataset_builders.sources.published_set import ListedSet, Tail
 from hf_ltsam import ClassStatistics
+from hf_ltsam.cli.main import main
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import check_data, load_splits
@@ -147,84 +158,217 @@ def test_the_curve_falls_and_is_logarithmic():
     assert max(map(len, text_curve(ClassStatistics((5,) * 2000)).splitlines())) < 80
 
 
-def tiny_cifar10(folder, per_class=12):
-    """CIFAR-10's Parquet files with few images."""
-    labels = [c for c in range(10) for _ in range(per_class)]
-    images = [Image.new("RGB", (32, 32), (c * 20, k, 0)) for c in range(10) for k in range(per_class)]
-    features = Features(img=ImageFeature(), label=ClassLabel(names=list(CIFAR10_NAMES)))
+def header(*configurations):
+    """As it is after such draws were written."""
+    part = Dataset.from_dict({"label": list(range(10))}, features=Features(label=ClassLabel(names=list(CIFAR10_NAMES))))
+    splits = SplitDict()
     for split in ("train", "test"):
-        Dataset.from_dict({"img": images, "label": labels}, features=features).to_parquet(folder / f"{split}.parquet")
-    return folder
+        splits.add(SplitInfo(split, num_examples=len(part)))
+    data = DatasetCardData()
+    files = [{"split": split, "path": f"{split}-*"} for split in ("train", "test")]
+    MetadataConfigs({name: {"data_files": files} for name in configurations}).to_dataset_card_data(data)
+    infos = {name: DatasetInfo(features=part.features, splits=splits) for name in configurations}
+    DatasetInfosDict(infos).to_dataset_card_data(data)
+    return data
 
 
 def test_the_card_states_source_terms_construction_and_counts():
-    part = Dataset.from_dict({"label": list(range(10))}, features=Features(label=ClassLabel(names=list(CIFAR10_NAMES))))
-    text = str(data_card(Draw("cifar10_lt"), DatasetDict(train=part, test=part), "me/cifar10-lt"))
+    text = str(data_card("cifar10_lt", header("r100"), "me/cifar10-lt"))
     for piece in ("license: unknown", "- uoft-cs/cifar10", "Krizhevsky 2009", "n_c = int(n_max (1/R)^(c / (C - 1)))", "| airplane | 5000 |",
-                  "| truck | 50 |", "exponential, R = 100, seed 0", FINGERPRINTS["cifar10_lt"],
-                  'load_dataset("me/cifar10-lt", split=["train", "test"])', "| few | fewer than 200 | 3 | 272 |", "class_counts.png",
-                  "@techreport{krizhevsky2009", "@inproceedings{cao2019", "The tail is artificial"):  # fmt: skip
+                  "| truck | 50 |", "exponential, imbalance ratio 100, seed 0", FINGERPRINTS["cifar10_lt"],
+                  'load_dataset("me/cifar10-lt", "r100", split=["train", "test"])', "| few | fewer than 200 | 3 | 272 |",
+                  "class_counts.png", "@techreport{krizhevsky2009", "@inproceedings{cao2019", "The tail is artificial"):  # fmt: skip
         assert piece in text
     with pytest.raises(ValueError, match="may not be published"):
         Draw("places_lt")
 
 
-@pytest.mark.slow
-def test_push_writes_shards_and_card(tmp_path):
-    """The real client against a server that speaks the Hub's few endpoints."""
-    folder = tiny_cifar10(tmp_path / "cifar")
-    with HubServer() as hub:
-        words = ["data", "push", "cifar10_lt", "me/cifar10-lt", "--data_dir", str(folder), "--imbalance_ratio", "4"]
-        code = "import sys; from hf_ltsam.cli.main import main; main(sys.argv[1:])"
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words],
-            capture_output=True,
-            text=True,
-            env=hub.environment(tmp_path),
-            timeout=PATIENCE,
+def test_the_card_of_several_draws_has_them_side_by_side():
+    text = str(data_card("cifar10_lt", header("r100", "step"), "me/cifar10-lt"))
+    for piece in ("pretty_name: CIFAR-10-LT (r100, step)", "| airplane | 5000 | 5000 |", "| truck | 50 | 50 |", "| bird | 1796 | 5000 |",
+                  "| r100 | exponential | 100 | 0 |", "| step | step | 100 | 0 |", f"- r100: `{FINGERPRINTS['cifar10_lt']}`"):  # fmt: skip
+        assert piece in text
+
+
+@pytest.mark.parametrize(
+    ("tail", "name"),
+    [
+        (Tail(), "r100"),
+        (Tail(10), "r10"),
+        (Tail(12.5), "r12.5"),
+        (Tail(profile="step"), "step"),
+        (Tail(10, "step"), "step_r10"),
+        (Tail(50, seed=3), "r50_seed3"),
+        (Tail(200, "step", 1, 50), "step_r200_n50_seed1"),
+    ],
+)
+def test_a_draw_and_the_name_of_its_configuration(tail, name):
+    assert tail.configuration == name and Tail.named(name) == tail
+
+
+@pytest.mark.parametrize(
+    "name", ["", "default", "r", "rx", "100", "r0100", "r100_", "step_r100", "exponential", "r10_r20", "../r10", "R10"]
+)
+def test_other_names_are_no_draw(name):
+    with pytest.raises(ValueError, match=r"names no draw: r10, r100, step"):
+        Tail.named(name)
+
+
+def load(folder, name, **how):
+    return load_dataset(str(folder), name, cache_dir=str(folder.parent / "cache"), **how)
+
+
+COUNTS = {
+    "r2": [12, 11, 10, 9, 8, 8, 7, 6, 6, 6],
+    "r4": [12, 10, 8, 7, 6, 5, 4, 4, 3, 3],
+    "step_r3": [12] * 5 + [4] * 5,
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Three draws, in two commands."""
+    place = tmp_path_factory.mktemp("written")
+    folder, copy = place / "cifar10-lt", tiny_cifar10(place / "copy")
+    main(["data", "write", "cifar10_lt", str(folder), "--data_dir", str(copy), "--imbalance_ratio", "4"])
+    main(["data", "write", "cifar10_lt", str(folder), "--data_dir", str(copy), "--configurations", "r2", "step_r3"])
+    return folder
+
+
+def test_write_makes_a_folder_with_configurations_for_load_dataset(written):
+    assert sorted(get_dataset_config_names(str(written))) == sorted(COUNTS)
+    for name, counts in COUNTS.items():
+        splits = load(written, name)
+        assert np.bincount(splits["train"]["label"]).tolist() == counts and len(splits["test"]) == 120
+        assert splits["train"].features["label"].names == list(CIFAR10_NAMES) and splits["train"][0]["img"].size == (
+            32,
+            32,
         )
-        files = hub.files("me/cifar10-lt", "dataset") if done.returncode == 0 else {}
-    assert done.returncode == 0, done.stderr
-    assert "/datasets/me/cifar10-lt" in done.stdout
-    shards = [name for name in files if name.endswith(".parquet")]
-    assert sorted(name.split("-")[0] for name in shards) == ["data/test", "data/train"]
-    for name in shards:
-        (tmp_path / name.rpartition("/")[2]).write_bytes(files[name])
-    train = Dataset.from_parquet(str(next(tmp_path.glob("train-*.parquet"))), cache_dir=str(tmp_path / "hf"))
-    assert np.bincount(train["label"]).tolist() == [12, 10, 8, 7, 6, 5, 4, 4, 3, 3]
-    assert train.features["label"].names[0] == "airplane" and train[0]["img"].size == (32, 32)
-    card = files["README.md"].decode()
-    assert (
-        "dataset_info" in card and "pretty_name: CIFAR-10-LT, imbalance ratio 4" in card and "## Construction" in card
+        stream = load(written, name, streaming=True, split="train")
+        assert np.bincount([row["label"] for row in stream]).tolist() == counts
+    assert np.bincount(load(written, None, split="train")["label"]).tolist() == COUNTS["r4"], (
+        "the first one stays the default"
     )
-    assert files["class_counts.png"].startswith(b"\x89PNG")
-    board = yaml.safe_load(files["eval.yaml"])
-    assert board["name"] == "CIFAR-10-LT, imbalance ratio 4" and board["evaluation_framework"] == "hf_ltsam"
-    assert [task["id"] for task in board["tasks"]] == [
-        "accuracy",
-        "balanced_accuracy",
-        "accuracy_many",
-    ]  # 5,000 down to 1,250
-    assert all(task["config"] == "default" and task["split"] == "test" for task in board["tasks"])
+
+
+def test_a_written_folder_has_a_card_and_a_leaderboard(written):
+    card = (written / "README.md").read_text()
+    assert "pretty_name: CIFAR-10-LT (r4, r2, step_r3)" in card and 'load_dataset("path/to/cifar10-lt", "r4"' in card
+    assert "| r2 | exponential | 2 | 0 | 88 |" not in card and str(written) not in card
+    assert "| r4 | exponential | 4 | 0 | 62 | 5,000 and 1,250 | 120 |" in card
+    assert (written / "class_counts.png").read_bytes().startswith(b"\x89PNG")
+    tasks = yaml.safe_load((written / "eval.yaml").read_text())["tasks"]
+    assert {"id": "accuracy", "config": "r4", "split": "test"} in tasks
+    assert {"id": "step_r3_balanced_accuracy", "config": "step_r3", "split": "test"} in tasks
+    assert len({task["id"] for task in tasks}) == len(tasks)
+
+
+def test_a_draw_that_is_written_again_is_replaced_and_the_others_stay(written, tmp_path):
+    folder = tmp_path / "again"
+    shutil.copytree(written, folder)
+    before = {name: (folder / name / "train-00000-of-00001.parquet").read_bytes() for name in COUNTS}
+    main(
+        [
+            "data",
+            "write",
+            "cifar10_lt",
+            str(folder),
+            "--data_dir",
+            str(tiny_cifar10(tmp_path / "copy", 8)),
+            "--imbalance_ratio",
+            "2",
+        ]
+    )
+    after = {name: (folder / name / "train-00000-of-00001.parquet").read_bytes() for name in COUNTS}
+    assert [name for name in COUNTS if before[name] != after[name]] == ["r2"]
+    assert len(load(folder, "r2", split="test")) == 80 and len(load(folder, "r4", split="test")) == 120
+    assert not list(folder.rglob("*.part"))
+
+
+def test_the_training_script_takes_a_configuration_by_name(written):
+    for name, counts in {**COUNTS, None: COUNTS["r4"]}.items():
+        splits = load_splits(DataArguments(dataset=str(written), dataset_config_name=name))
+        assert np.bincount(splits.train_labels).tolist() == counts
+    with pytest.raises(ValueError, match=r"dataset_config_name='r3': .* has no such configuration\..*r2"):
+        load_splits(DataArguments(dataset=str(written), dataset_config_name="r3"))
+    with pytest.raises(
+        ValueError, match=r"--dataset_config_name r2: images of --builder cifar10_lt have no configurations"
+    ):
+        check_data(DataArguments(dataset=str(written), dataset_config_name="r2", builder="cifar10_lt"))
+
+
+def test_a_folder_of_something_else_is_left_alone(capsys, written, tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nMine.\n")
+    for words in (
+        ("cifar10_lt", "--data_dir", str(tiny_cifar10(tmp_path / "copy"))),
+        ("imagenet_lt", "--lists", str(ilsvrc(tmp_path) / "lists")),
+    ):
+        status, _, err = run(capsys, "data", "write", words[0], str(tmp_path), *words[1:])
+        assert (
+            status == 2
+            and "has a README.md of another data set" in err
+            and "Mine." in (tmp_path / "README.md").read_text()
+        )
+    status, _, err = run(capsys, "data", "write", "cifar100_lt", str(written))
+    assert status == 2 and "source_datasets: ['uoft-cs/cifar10'], here ['uoft-cs/cifar100']" in err
+
+
+def test_lists_are_written_as_paths_and_labels_that_join_a_copy(capsys, tmp_path):
+    copy = ilsvrc(tmp_path)
+    folder = tmp_path / "lists-only"
+    status, out, err = run(capsys, "data", "write", "imagenet_lt", str(folder), "--lists", str(copy / "lists"))
+    assert status == 0, err
+    assert "Written:" in out and "with imagenet_lt." in out
+    rows = load(folder, "imagenet_lt")
+    assert rows["train"].column_names == ["path", "label"] and rows["train"]["label"] == [0] * 4 + [1] * 2 + [2]
+    listed = (copy / "lists" / "ImageNet_LT_train.txt").read_text().split("\n")
+    assert [f"{row['path']} {row['label']}" for row in rows["train"]] == [line for line in listed if line]
+    assert [row["path"] for row in load(folder, "imagenet_lt", split="test", streaming=True)] == list(
+        rows["test"]["path"]
+    )
+    whole = load_long_tailed("imagenet_lt", copy, lists=copy / "lists", own_lists=True)
+    joined = join_images(rows, "imagenet_lt", copy)
+    for split in ("train", "test"):
+        assert [image.tobytes() for image in joined[split]["image"]] == [
+            image.tobytes() for image in whole[split]["image"]
+        ]
+    chosen = join_images(rows["train"].select([6, 0]), "imagenet_lt", copy)
+    assert chosen.column_names == ["image", "path", "label"] and chosen["label"] == [2, 0]
+    assert chosen[0]["image"].tobytes() == whole["train"][6]["image"].tobytes()
+    assert (
+        "join_images(rows" in (folder / "README.md").read_text()
+        and "n01440764" not in (folder / "README.md").read_text()
+    )
+
+
+def test_what_cannot_be_joined_is_said(tmp_path):
+    copy = ilsvrc(tmp_path)
+    rows = load_lists("imagenet_lt", lists=copy / "lists", own_lists=True, splits=["train"])["train"]
+    lost = next(copy.rglob(rows[0]["path"].rpartition("/")[2]))
+    lost.unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks 1 of the 7 images that the list names"):
+        join_images(rows, "imagenet_lt", copy)
+    with pytest.raises(ValueError, match="columns path and label, this has label"):
+        join_images(rows.remove_columns("path"), "imagenet_lt", copy)
+    with pytest.raises(ValueError, match="There is no data set 'cifar10_lt'"):
+        join_images(rows, "cifar10_lt", copy)
 
 
 def test_a_failing_push_is_told_in_words(capsys, monkeypatch):
-    class Splits:
-        def push_to_hub(self, *_, **__):
-            raise OSError(f"Client error for https://cdn.example/x?Signature=abc with {TOKEN}")
+    def failing(*_, **__):
+        raise OSError(f"Client error for https://cdn.example/x?Signature=abc with {TOKEN}")
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("dataset_builders.publish.DrawnSet.load", lambda *_, **__: Splits())
+    monkeypatch.setattr("dataset_builders.publish.HfApi.repo_info", failing)
     status, _, err = run(capsys, "data", "push", "cifar10_lt", "me/x")
     assert status == 2 and "me/x was not uploaded: Client error for https://cdn.example/x with (secret)" in err
 
 
 def test_the_leaderboard_has_the_tasks_that_a_model_reports():
     """What `ltsam push --benchmark` writes into .eval_results must be tasks of eval.yaml."""
-    board = yaml.safe_load(leaderboard(Draw("cifar100_lt")))
-    assert [task["id"] for task in board["tasks"]] == [
-        METRICS[name][0] for name in ("overall", "balanced", "many", "medium", "few")
-    ]
+    board = yaml.safe_load(leaderboard([Draw("cifar100_lt")]))
+    plain = [METRICS[name][0] for name in ("overall", "balanced", "many", "medium", "few")]
+    assert [task["id"] for task in board["tasks"]] == [*plain, *(f"r100_{name}" for name in plain)]
     assert "many above 100, medium 20 to 100, few below 20" in board["description"]
 
 

@@ -79,7 +79,7 @@ def test_training_from_a_stream_needs_only_steps_and_statistics(copy, tmp_path):
     test = on_the_fly(load(copy, False)["test"], image_transform(**plain, train=False))
     statistics = long_tail_statistics("imagenet_lt", lists=copy / "lists", own_lists=True)
     args = LTSamConfig(
-        output_dir=str(tmp_path), max_steps=15, per_device_train_batch_size=16, learning_rate=0.1, use_cpu=True, report_to="none",
+        output_dir=str(tmp_path), max_steps=15, per_device_train_batch_size=16, optim="sgd", optim_args="momentum=0.9", max_grad_norm=0.0, learning_rate=0.1, use_cpu=True, report_to="none",
         save_strategy="no", disable_tqdm=True, method="focal_sam", loss="logit_adjustment", seed=1, logging_steps=5,
     )  # fmt: skip
     model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=3))

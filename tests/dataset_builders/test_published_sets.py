@@ -356,6 +356,7 @@ def test_the_imagenet_samples_in_every_layout(shared, tmp_path):
 def test_the_names_of_the_package_are_lazy():
     code = "import sys, dataset_builders; print(dataset_builders.__all__, {'datasets', 'torch'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "['load_long_tailed', 'load_shifted', 'long_tail_statistics'] set()"
+    names = "['join_images', 'load_lists', 'load_long_tailed', 'load_shifted', 'long_tail_statistics']"
+    assert out.strip() == f"{names} set()"
     with pytest.raises(AttributeError, match="no attribute 'load_long'"):
         dataset_builders.load_long  # noqa: B018

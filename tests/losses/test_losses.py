@@ -24,6 +24,7 @@ from hf_ltsam.losses import (
     VectorScaling,
     make_loss,
 )
+from hf_ltsam.losses.protocol import takes_several_labels
 
 COUNTS = (500, 120, 33, 7, 1)
 STATISTICS = ClassStatistics(counts=COUNTS)
@@ -93,6 +94,15 @@ def gaussian_clouded(z, y, n, m=0.0, s=30.0, noise=0.5, xi=None):  # Li 2022; xi
     return ce(shifted, y)
 
 
+def binary_cross_entropy(z, y, n, tau=0.0, class_weighting="none"):  # Menon 2021 Eq. 10, of two classes for every label
+    inverse = [1 / m if class_weighting == "inverse" else 1 for m in n]
+    total = 0.0
+    for c, (v, m) in enumerate(zip(z, n)):
+        p = 1 / (1 + math.exp(-v) * ((1 - m / sum(n)) / (m / sum(n))) ** tau)
+        total -= len(n) * inverse[c] / sum(inverse) * math.log(p if c == y else 1 - p)
+    return total / len(n)
+
+
 CASES = [
     ("cross_entropy", {}, lambda z, y, n: ce(z, y)),
     ("focal", {}, focal),
@@ -114,11 +124,14 @@ CASES = [
     ("influence_balanced", {"alpha": 3.0, "epsilon": 0.5, "class_weighting": "none"}, influence_balanced),
     ("gaussian_clouded", {}, gaussian_clouded),
     ("gaussian_clouded", {"m": 0.1, "s": 20.0, "noise": 1.0}, gaussian_clouded),
+    ("binary_cross_entropy", {}, binary_cross_entropy),
+    ("binary_cross_entropy", {"tau": 1.0, "class_weighting": "inverse"}, binary_cross_entropy),
 ]
 
 
 def losses_of(loss, logits, labels, like=None):
-    """With features that follow from the logits, or from others, where the loss reads them."""
+    """With features that follow from the logits, or from others, where the loss reads them; labels as it takes them."""
+    labels = F.one_hot(labels, logits.shape[1]) if takes_several_labels(loss) else labels
     features = ((logits if like is None else like).detach()[:, :3] * 2,) if isinstance(loss, FeatureLoss) else ()
     return loss(logits, labels, STATISTICS, *features)
 

@@ -81,6 +81,9 @@ def tuned(name, train, loss, folder, seed=0):
     args = LTSamConfig(
         output_dir=str(folder),
         num_train_epochs=10,
+        optim="sgd",
+        optim_args="momentum=0.9",
+        max_grad_norm=0.0,
         learning_rate=0.02,
         per_device_train_batch_size=16,
         method="sgd",

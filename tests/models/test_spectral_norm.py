@@ -144,6 +144,9 @@ def trainer_of(folder, model, **settings):
         "output_dir": str(folder),
         "num_train_epochs": 2,
         "per_device_train_batch_size": 5,
+        "optim": "sgd",
+        "optim_args": "momentum=0.9",
+        "max_grad_norm": 0.0,
         "learning_rate": 0.05,
         "save_strategy": "steps",
         "save_steps": 3,
@@ -196,6 +199,9 @@ def test_the_best_model_is_loaded_as_it_was(tmp_path):
         load_best_model_at_end=True,
         eval_strategy="steps",
         eval_steps=3,
+        optim="sgd",
+        optim_args="momentum=0.9",
+        max_grad_norm=0.0,
         learning_rate=1.0,
         metric_for_best_model="loss",
     )
@@ -211,7 +217,15 @@ def test_from_pretrained_loads_an_ordinary_model(tmp_path):
     normalise_spectrally(model, ["classifier", "stages.*"])
     data = [{"pixel_values": torch.randn(3, 8, 8), "labels": i % 3} for i in range(6)]
     args = LTSamConfig(
-        output_dir=str(tmp_path), max_steps=2, learning_rate=0.1, use_cpu=True, report_to="none", method="sam"
+        output_dir=str(tmp_path),
+        max_steps=2,
+        optim="sgd",
+        optim_args="momentum=0.9",
+        max_grad_norm=0.0,
+        learning_rate=0.1,
+        use_cpu=True,
+        report_to="none",
+        method="sam",
     )
     trainer = LTSamTrainer(model, args, train_dataset=data)
     trainer.train()

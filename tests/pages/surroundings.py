@@ -68,7 +68,14 @@ def given_names():
     return {
         "model": CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=3)),
         "args": LTSamConfig(
-            output_dir="given", num_train_epochs=1, learning_rate=0.1, tail_threshold=6, report_to="none"
+            output_dir="given",
+            num_train_epochs=1,
+            optim="sgd",
+            optim_args="momentum=0.9",
+            max_grad_norm=0.0,
+            learning_rate=0.1,
+            tail_threshold=6,
+            report_to="none",
         ),
         "train": on_the_fly(images["train"], transform),
         "test": on_the_fly(images["test"], transform),

@@ -182,6 +182,9 @@ def test_a_checkpoint_of_another_model_is_not_trained_on(saved, resumed, said, t
         data = [{"pixel_values": torch.zeros(channels, 8, 8), "labels": c} for c in (0, 0, 1, 2)]
         args = LTSamConfig(
             str(tmp_path),
+            optim="sgd",
+            optim_args="momentum=0.9",
+            max_grad_norm=0.0,
             learning_rate=0.1,
             max_steps=1,
             save_steps=1,

@@ -18,6 +18,9 @@ def trainer(folder, kind=LTSamTrainer, model=Model, data=None, **settings):
         "output_dir": str(folder),
         "max_steps": 2,
         "per_device_train_batch_size": 4,
+        "optim": "sgd",
+        "optim_args": "momentum=0.9",
+        "max_grad_norm": 0.0,
         "learning_rate": 0.05,
         "report_to": "none",
         "disable_tqdm": True,
@@ -69,7 +72,7 @@ def test_images_of_a_subclass_are_in_channels_last_order(made_first, tmp_path):
             prepare = super()._prepare_inputs
             return prepare(images(inputs)) if made_first else images(prepare(inputs))
 
-    made = trainer(tmp_path, Images, Convolution, channels_last=True, method="sgd")
+    made = trainer(tmp_path, Images, Convolution, channels_last=True, method="sgd", remove_unused_columns=False)
     made.train()
     assert made.model.in_channels_last == [True, True]
 
@@ -107,7 +110,17 @@ def test_other_label_names(tmp_path):
     rows = [{"x": torch.randn(5), "target": i % 3} for i in range(8)]
     made = LTSamTrainer(
         Model(),
-        LTSamConfig(str(tmp_path), use_cpu=True, report_to="none", learning_rate=0.1, max_steps=1, save_strategy="no"),
+        LTSamConfig(
+            str(tmp_path),
+            use_cpu=True,
+            report_to="none",
+            optim="sgd",
+            optim_args="momentum=0.9",
+            max_grad_norm=0.0,
+            learning_rate=0.1,
+            max_steps=1,
+            save_strategy="no",
+        ),
         train_dataset=rows,
         class_statistics=ClassStatistics(COUNTS),
     )

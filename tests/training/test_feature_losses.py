@@ -132,6 +132,9 @@ def trained(model, folder, **settings):
             "output_dir": str(folder),
             "max_steps": 2,
             "per_device_train_batch_size": 4,
+            "optim": "sgd",
+            "optim_args": "momentum=0.9",
+            "max_grad_norm": 0.0,
             "learning_rate": 0.01,
             "use_cpu": True,
             "report_to": "none",
@@ -214,7 +217,16 @@ def test_a_classifier_that_is_called_twice(tmp_path):
 def test_an_object_of_a_users_own_class(tmp_path):
     trainer = LTSamTrainer(
         Toy(),
-        LTSamConfig(output_dir=str(tmp_path), max_steps=1, use_cpu=True, report_to="none", learning_rate=0.1),
+        LTSamConfig(
+            output_dir=str(tmp_path),
+            max_steps=1,
+            use_cpu=True,
+            report_to="none",
+            optim="sgd",
+            optim_args="momentum=0.9",
+            max_grad_norm=0.0,
+            learning_rate=0.1,
+        ),
         train_dataset=ToyBatches(),
         class_statistics=STATISTICS,
         loss=InfluenceBalanced(alpha=1.0),

@@ -215,25 +215,6 @@ def test_decay_of_all_parameters(tmp_path):
     assert decayed(decay_all_parameters=False) == 35  # without the biases of 5 and 4
 
 
-def test_defaults_that_differ_from_transformers_and_no_others(tmp_path):
-    from transformers import TrainingArguments
-
-    ours, stock = (c(output_dir=str(tmp_path), use_cpu=True).to_dict() for c in (LTSamConfig, TrainingArguments))
-    differing = {k: ours[k] for k in stock if ours[k] != stock[k] and k != "logging_dir"}
-    assert differing == {
-        "optim": "sgd",
-        "optim_args": "momentum=0.9",
-        "lr_scheduler_type": "cosine",
-        "max_grad_norm": 0.0,
-        "remove_unused_columns": False,
-    }
-
-
-def test_an_optimizer_that_is_named_takes_no_momentum_from_us(tmp_path):
-    assert LTSamConfig(output_dir=str(tmp_path), use_cpu=True, optim="sgd").optim_args is None
-    assert LTSamConfig(output_dir=str(tmp_path), use_cpu=True, optim_args="momentum=0.5").optim_args == "momentum=0.5"
-
-
 class FreezeAfterOneStep(TrainerCallback):
     def on_step_end(self, args, state, control, model, **_):
         model.fc1.requires_grad_(False)
@@ -324,10 +305,3 @@ def test_a_step_that_tells_no_cosine_does_not_lower_the_mean():
         telemetry.perturbed_pass(t(2.0), cosine, None)
         telemetry.end_step()
     assert telemetry.pop() == {"sam_step_share": 1.0, "sam_eps_norm": 2.0, "sam_gradient_cosine": 0.5}
-
-
-def test_momentum_stays_where_other_arguments_of_our_sgd_are_given(tmp_path):
-    assert (
-        LTSamConfig(output_dir=str(tmp_path), use_cpu=True, optim_args="nesterov=true").optim_args
-        == "nesterov=true,momentum=0.9"
-    )

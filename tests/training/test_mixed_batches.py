@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hf_ltsam.training.step import TrainingStep
 from torch import nn
 from torch.nn import functional as F
 from training.noisy_run import Noisy, noisy_trainer
@@ -15,6 +14,7 @@ from training.toy import LABELS, Toy, ToyBatches, toy_trainer
 from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer
 from hf_ltsam.data.mixing import Mixture
 from hf_ltsam.landscape.batches import MicroBatch
+from hf_ltsam.training.steps.step import TrainingStep
 
 MIXUP = {"mixup_alpha": 1.0}
 

@@ -14,6 +14,8 @@ from hf_ltsam.methods import METHODS
 ARGS = {
     "max_steps": 8,
     "per_device_train_batch_size": 4,
+    "optim": "sgd",
+    "optim_args": "momentum=0.9",
     "learning_rate": 0.1,
     "lr_scheduler_type": "linear",
     "report_to": "none",
@@ -90,11 +92,7 @@ def train(kind, folder, scale=None, data=None, norm=False, callbacks=(), **setti
     args = config(
         output_dir=str(folder),
         **{**ARGS, **settings},
-        **(
-            {"method_args": METHOD_ARGS.get(method), "tail_threshold": 4}
-            if method
-            else {"optim": "sgd", "optim_args": "momentum=0.9"}
-        ),
+        **({"method_args": METHOD_ARGS.get(method), "tail_threshold": 4} if method else {}),
     )
     trainer = kind(Net(norm=norm), args, train_dataset=data or Points(), callbacks=[watch, *callbacks])
     if scale is not None:

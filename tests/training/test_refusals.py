@@ -50,12 +50,9 @@ SETTINGS = [
     ({"method": "sse_sam"}, ["tail_threshold", "6, 3, 1"]),
     ({"loss": "ldam"}, ["LDAM", "cosine head", "CosineClassifier"]),
     ({"loss": "gaussian_clouded"}, ["GaussianClouded", "cosine head", "CosineClassifier"]),
-    ({"label_smoothing_factor": 0.1}, ["label_smoothing_factor=0.1", "loss="]),
-    ({"auto_find_batch_size": True}, ["auto_find_batch_size", "gradient_accumulation_steps"]),
-    ({"neftune_noise_alpha": 5.0}, ["neftune_noise_alpha=5.0", "NEFTune"]),
+    ({"auto_find_batch_size": True}, ["auto_find_batch_size", "ascent_size", "gradient_accumulation_steps"]),
     ({"optim": "galore_adamw_layerwise", "optim_target_modules": ["all"]}, ["galore_adamw_layerwise", "adamw_torch"]),
     ({"optim": "lomo"}, ["lomo", "sgd"]),
-    ({"optim": "schedule_free_sgd"}, ["schedule_free_sgd", "two places"]),
     ({"use_liger_kernel": True}, ["use_liger_kernel", "loss per sample"]),
     ({"label_names": ["a", "b"]}, ["label_names", "exactly one"]),
     ({"lr_milestones": [160, 180]}, ["160", "0.8"]),
@@ -191,14 +188,16 @@ def test_labels_that_are_no_shares_of_classes(tmp_path):
 def test_a_column_that_the_model_does_not_take(tmp_path):
     data = [{**d, "file_name": torch.zeros(1)} for d in DATA]
     with pytest.raises(ValueError, match=r"'file_name'.*Linear.forward.*input.*remove_unused_columns=True"):
-        trainer(tmp_path, data=data).train()
-    trainer(tmp_path, data=data, remove_unused_columns=True).train()
+        trainer(tmp_path, data=data, remove_unused_columns=False).train()
+    trainer(tmp_path, data=data).train()
 
 
 def test_labels_under_another_name(tmp_path):
     data = [{"input": d["input"], "target": d["labels"]} for d in DATA]
-    with pytest.raises(ValueError, match=r"no 'labels', only \['input', 'target'\].*label_names"):
-        trainer(tmp_path, data=data, statistics=ClassStatistics([6, 3, 1])).train()
+    for kept, columns in ((True, r"\['input'\]"), (False, r"\['input', 'target'\]")):
+        with pytest.raises(ValueError, match=rf"no 'labels', only {columns}.*label_names.*remove_unused_columns"):
+            given = {"statistics": ClassStatistics([6, 3, 1]), "remove_unused_columns": kept}
+            trainer(tmp_path, data=data, **given).train()
     trainer(tmp_path, data=data, label_names=["target"]).train()
 
 
@@ -210,11 +209,21 @@ def test_a_split_with_an_empty_side_warns(threshold, empty, tmp_path, caplog):
     assert f"no class in the {empty}" in caplog.text and "6, 3, 1" in caplog.text and f"={threshold}" in caplog.text
 
 
-def test_the_learning_rate_of_adamw_under_sgd_warns(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"optim": "sgd"}, "learning_rate=5e-05 is transformers' default for AdamW"),
+        ({"learning_rate": 0.1}, "learning_rate=0.1 is one for SGD, and the optimizer is adamw"),
+        ({}, None),
+        ({"optim": "sgd", "learning_rate": 0.1}, None),
+        ({"optim": "adafactor", "learning_rate": 0.1}, None),
+    ],
+)
+def test_a_learning_rate_of_another_optimizer_warns(settings, words, tmp_path, caplog):
     logging.getLogger("transformers").propagate = True
     with caplog.at_level("WARNING"):
-        trainer(tmp_path, learning_rate=5e-5)
-    assert "learning_rate=5e-05" in caplog.text
+        trainer(tmp_path, **{"learning_rate": 5e-5, **settings})
+    assert words in caplog.text if words else "learning_rate" not in caplog.text
 
 
 def test_an_output_folder_that_cannot_be_written(tmp_path):
@@ -362,6 +371,7 @@ def test_what_only_the_launcher_says():
 
     check_launcher(launched(processes=2))
     check_launcher(launched(compiled=True))
+    check_launcher(launched(compiled=True, processes=2))
     check_launcher(launched(fsdp=2, processes=2, size=8))
     check_launcher(launched(processes=2, size=7))
     check_launcher(launched(processes=2, last=True))
@@ -375,27 +385,12 @@ def test_what_only_the_launcher_says():
         ({"parallel": ParallelismConfig(cp_size=2)}, "cp_size"),
         ({"parallel": ParallelismConfig(tp_size=2)}, "tp_size"),
         ({"split_model": True}, "distributed_config"),
-        ({"compiled": True, "processes": 2}, "torch_compile"),
+        ({"compiled": True, "processes": 2, "fsdp": 2}, "torch_compile"),
         ({"processes": 2, "size": 7, "scope": "step"}, "ascent_size=7.*multiple of 2"),
         ({"processes": 2, "size": 7, "fsdp": 2}, "ascent_size=7.*multiple of 2"),
     ]:
         with pytest.raises(ValueError, match=named):
             check_launcher(launched(**setting))
-
-
-def test_a_schedule_free_optimizer_object(tmp_path):
-    class ScheduleFree(torch.optim.SGD):
-        def train(self): ...
-        def eval(self): ...
-
-    model = nn.Linear(4, 3)
-    with pytest.raises(ValueError, match=r"ScheduleFree.*two places"):
-        LTSamTrainer(
-            model,
-            LTSamConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none"),
-            train_dataset=DATA,
-            optimizers=(ScheduleFree(model.parameters(), lr=0.1), None),
-        )
 
 
 def test_a_model_without_trainable_weights_is_refused_at_once(tmp_path):

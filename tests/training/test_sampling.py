@@ -39,6 +39,9 @@ def stream_trainer(folder, **settings):
         "output_dir": str(folder),
         "max_steps": 12,
         "per_device_train_batch_size": 4,
+        "optim": "sgd",
+        "optim_args": "momentum=0.9",
+        "max_grad_norm": 0.0,
         "learning_rate": 0.05,
         "save_steps": 4,
         "report_to": "none",
@@ -109,7 +112,16 @@ class NoLabels(Noisy):
 
 
 def test_refusals(tmp_path):
-    args = {"output_dir": str(tmp_path), "use_cpu": True, "report_to": "none", "max_steps": 1, "learning_rate": 0.1}
+    args = {
+        "output_dir": str(tmp_path),
+        "use_cpu": True,
+        "report_to": "none",
+        "max_steps": 1,
+        "optim": "sgd",
+        "optim_args": "momentum=0.9",
+        "max_grad_norm": 0.0,
+        "learning_rate": 0.1,
+    }
     with pytest.raises(ValueError, match=r"Unknown sampling 'class_balance'. Did you mean 'class_balanced'"):
         LTSamConfig(sampling="class_balance", **args)
     with pytest.raises(ValueError, match="both say which image comes next"):

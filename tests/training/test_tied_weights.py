@@ -53,7 +53,16 @@ def in_channels_last():
 
 
 def trainer(folder, model, callbacks=None, **settings):
-    args = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 0.1, **settings}
+    args = {
+        "max_steps": 4,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "optim": "sgd",
+        "optim_args": "momentum=0.9",
+        "max_grad_norm": 0.0,
+        "learning_rate": 0.1,
+        **settings,
+    }
     config = LTSamConfig(str(folder), method="sam", use_cpu=True, report_to="none", disable_tqdm=True, **args)
     rows = [{"x": torch.randn(4, generator=torch.Generator().manual_seed(i)), "labels": i % 2} for i in range(16)]
     return LTSamTrainer(model, config, train_dataset=rows, callbacks=callbacks)

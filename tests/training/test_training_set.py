@@ -82,6 +82,9 @@ def make(folder, dataset, model=None, eval_dataset=None, class_statistics=None, 
             "method": "imbsam",
             "tail_threshold": 10,
             "loss": "logit_adjustment",
+            "optim": "sgd",
+            "optim_args": "momentum=0.9",
+            "max_grad_norm": 0.0,
             "learning_rate": 0.1,
             "num_train_epochs": 1,
             "use_cpu": True,
@@ -232,6 +235,7 @@ def test_an_order_by_length_is_no_contradiction(tmp_path, caplog, strategy, warn
         "tail_threshold": None,
         "train_sampling_strategy": strategy,
         "per_device_train_batch_size": 64,
+        "remove_unused_columns": False,
     }
     make(tmp_path, dataset, data_collator=collator, **settings).train()
     assert ("labels trained on so far are" in caplog.text) == warned

@@ -67,6 +67,15 @@ def test_noise_is_drawn_once_for_all_ranks_and_micro_batches(ranks):
         torch.testing.assert_close(noise, 0.5 * torch.cat([t.flatten() for t in xi]), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
+def test_compiled_passes_are_those_of_the_bare_module(ranks):
+    """Inside DDP, whose own reduction rests."""
+    plain, compiled = ranks[0][True, 1], ranks[0]["compiled"]
+    for name, value in plain["state"].items():
+        torch.testing.assert_close(compiled["state"][name], value, rtol=0, atol=1e-12, msg=name)
+    assert ranks[0]["compiled_frames"] > 0
+
+
 # ---- one perturbation for all processes ----
 
 JOINT = (
@@ -89,6 +98,16 @@ def test_two_processes_equal_one_with_twice_the_batch(ranks, case, tmp_path):
     )
     assert difference <= 1e-6 * moved
     assert all(torch.equal(v, ranks[1][case]["state"][k]) for k, v in ranks[0][case]["state"].items())
+
+
+@pytest.mark.slow
+def test_shards_in_mixed_precision_train_nearly_alike(ranks):
+    """Weights and radius as wide as before, the passes in bfloat16."""
+    full, half = (ranks[0][case]["state"] for case in (("sharded", "focal_sam", 1), "half"))
+    start = model(False).state_dict()
+    moved, difference = (torch.stack([(full[k] - other[k]).norm() for k in start]).norm() for other in (start, half))
+    assert 0 < difference <= 1e-2 * moved
+    assert all(v.dtype == torch.float64 for v in half.values())
 
 
 @pytest.mark.slow

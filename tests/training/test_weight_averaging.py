@@ -59,6 +59,9 @@ def trainer_of(folder, model=None, trainer=LTSamTrainer, callbacks=(), **setting
         "output_dir": str(folder),
         "num_train_epochs": 4,
         "per_device_train_batch_size": 5,
+        "optim": "sgd",
+        "optim_args": "momentum=0.9",
+        "max_grad_norm": 0.0,
         "learning_rate": 0.05,
         "save_strategy": "no",
         "report_to": "none",
@@ -196,7 +199,9 @@ def test_averaged_adapters(tmp_path):
 def test_the_power_iteration_follows_the_mean(tmp_path):
     model = WithoutDropout(batch_norm=False)
     normalise_spectrally(model, ["body.0"], iterations=5)
-    trainer, _ = trainer_of(tmp_path, model, learning_rate=1.0)
+    trainer, _ = trainer_of(
+        tmp_path, model, optim="sgd", optim_args="momentum=0.9", max_grad_norm=0.0, learning_rate=1.0
+    )
     trainer.train()
     assert normalised_layers(trainer.model.eval())
     assert torch.linalg.svdvals(trainer.model.body[0].weight)[0].item() == pytest.approx(1, abs=1e-3)
@@ -385,6 +390,9 @@ def test_the_callback_works_in_the_stock_trainer(tmp_path):
         report_to="none",
         save_steps=6,
         disable_tqdm=True,
+        optim="sgd",
+        optim_args="momentum=0.9",
+        max_grad_norm=0.0,
         learning_rate=0.01,
     )
 

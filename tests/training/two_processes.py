@@ -14,6 +14,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback
@@ -79,6 +80,15 @@ class Sharded(Recording):
             cpu_ram_efficient_loading=False,
         )
         self.is_fsdp_enabled = True
+
+
+class HalfShards(Sharded):
+    """The same, whose layers compute in bfloat16 with weights that stay as wide as they are."""
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        self.accelerator.state.fsdp_plugin.mixed_precision_policy = half
 
 
 class OfTheHead(Recording):
@@ -155,6 +165,8 @@ def logs_of_unusual(folder: Path, dtype: torch.dtype, kind: type[LTSamTrainer], 
         output_dir=str(folder),
         max_steps=2,
         per_device_train_batch_size=batch,
+        optim="sgd",
+        optim_args="momentum=0.9",
         learning_rate=0.1,
         logging_steps=1,
         save_strategy="no",
@@ -217,6 +229,9 @@ def run(
             "max_steps": 3,
             "per_device_train_batch_size": 4,
             "gradient_accumulation_steps": accumulation,
+            "optim": "sgd",
+            "optim_args": "momentum=0.9",
+            "max_grad_norm": 0.0,
             "learning_rate": 0.1,
             "report_to": "none",
             "disable_tqdm": True,
@@ -283,6 +298,8 @@ SETTINGS = (
     "eval_strategy",
     "eval_steps",
     "per_device_train_batch_size",
+    "torch_compile",
+    "torch_compile_backend",
 )
 
 
@@ -303,6 +320,9 @@ if __name__ == "__main__":
         for batch_norm in (False, True)
         for accumulation in (1, 2)
     }
+    compiled = {"torch_compile": True, "torch_compile_backend": "eager"}
+    results["compiled"] = run(folder, True, 1, **compiled)
+    results["compiled_frames"] = torch._dynamo.utils.counters["frames"]["ok"]
     results["pgd"] = run(folder, False, 2, "pgd", sigma=0.5)
     results["averaged"] = run(folder, True, 1, "sam", swa_start=0.0)
     for method, args in METHODS.items():
@@ -323,6 +343,7 @@ if __name__ == "__main__":
         )
     results["sharded", "micro"] = run(folder, False, 2, "focal_sam", kind=Sharded, rho=0.3)
     results["sharded", "focal_sam", 2] = run(folder, False, 2, "focal_sam", kind=Sharded, ascent_scope="step", rho=0.3)
+    results["half"] = run(folder, False, 1, "focal_sam", kind=HalfShards, rho=0.3)
     results["narrow"] = logs_of_unusual(folder, torch.bfloat16, Sharded, 4)
     results["head"] = logs_of_unusual(folder, torch.float32, ShardedOfTheHead, 4)
     results["resumed"] = {method: resumed(folder, method) for method in ("sam", "msam", "looksam", "friendly_sam")}

@@ -129,7 +129,7 @@ def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: Eva
         raise ValueError(f"{checkpoint.name} on {test_set.name}: {error}") from error
     rows, true = model_labels(labels, mapping)
     images = _samples(checkpoint, test_set, dataset, rows.tolist(), cell, settings)
-    workers = _workers(len(images)) if settings.num_workers is None else settings.num_workers
+    workers = worker_count(len(images)) if settings.num_workers is None else settings.num_workers
     title = " ".join(map(str, (test_set.name, *(cell or ())))) if PartialState().is_main_process else None
     logits = predict_logits(checkpoint.model, images, settings.batch_size, workers, title)
     result = split_results(logits, true, checkpoint.statistics, checkpoint.num_classes)
@@ -195,7 +195,8 @@ def _keys_of_imagenet(checkpoint: Checkpoint) -> dict[str, str]:
     return imagenet_keys() if checkpoint.class_names is not None else {}
 
 
-def _workers(num_images: int) -> int:
+def worker_count(num_images: int) -> int:
+    """Processes that load images, for each process of `accelerate launch`."""
     if num_images < WORTH_WORKERS:
         return 0
     share = (os.cpu_count() or 1) // PartialState().num_processes

@@ -21,10 +21,10 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from dataset_builders.catalogue import SETS
-from hf_ltsam import LOSSES, METHODS, LTSamConfig
+from hf_ltsam import LOSSES, METHODS
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import KINDS, OptionParser
-from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
+from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments, SourceConfig
 from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.losses import MODEL
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
@@ -74,7 +74,7 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
     """
     everything = with_recipe(settings, recipe)
     # a folder for each seed, so that the runs of one recipe do not overwrite each other
-    name, seed = Path(recipe).stem if recipe else "train", everything.get("seed", LTSamConfig.seed)
+    name, seed = Path(recipe).stem if recipe else "train", everything.get("seed", SourceConfig.seed)
     everything.setdefault("output_dir", f"runs/{name}/seed{seed}")
     return run_of(everything, options_of(settings, recipe) if words is None else words)
 
@@ -257,7 +257,7 @@ class _Parser(OptionParser, HfArgumentParser):
 def _parser(program: str) -> _Parser:
     of_stages = " The defaults of a second stage are those of `ltsam recipes second_stage`, whatever is shown here."
     parser = _Parser(
-        [ModelArguments, DataArguments, SecondStageArguments, LTSamConfig],
+        [ModelArguments, DataArguments, SecondStageArguments, SourceConfig],
         prog=f"ltsam {program}",
         usage=f"%(prog)s{' RUN' if program == 'decouple' else ''} [--config RECIPE] [--option value ...]",
         epilog="The options of model and data stand last; the others are those of LTSamConfig and transformers' Trainer."

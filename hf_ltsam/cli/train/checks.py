@@ -18,6 +18,7 @@ from hf_ltsam.cli.train.splits import check_data
 from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.preprocessing import check_test_time
 from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, UNIT_INTERVAL, Domain, require
+from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.models.class_vectors import STARTS
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.models.resnet_cifar import HEADS
@@ -51,6 +52,11 @@ def check(run: Run) -> None:
             "--second_stage ..., or --config with the same recipe."
         )
     config.make_choices()
+    if takes_several_labels(config.sample_loss):
+        raise ValueError(
+            f"--loss {config.loss} is for samples with several labels, and a column of classes has one for each: take "
+            "cross_entropy or logit_adjustment. In Python LTSamTrainer takes labels (n, C)."
+        )
     check_arguments(config)
     if config.push_to_hub:
         require_network("--push_to_hub")

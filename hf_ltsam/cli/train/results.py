@@ -18,10 +18,19 @@ from hf_ltsam.cli.train.checks import resume_point
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.metrics.calibration import Calibration
+from hf_ltsam.metrics.decisions import logits_in
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.identity import describe
-from hf_ltsam.runs.record import RunRecord, chance_level, installed_versions, shortcomings, split_results
+from hf_ltsam.runs.record import (
+    RunRecord,
+    calibrated_results,
+    chance_level,
+    installed_versions,
+    shortcomings,
+    split_results,
+)
 
 
 def save_recipe(run: Run) -> Path:
@@ -38,6 +47,7 @@ def record_of(
     test: PredictionOutput,
     train: Mapping[str, float],
     second_stage: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> RunRecord:
     """The content of `metrics.json`.
 
@@ -45,14 +55,18 @@ def record_of(
         test: of the test split, as `predict_test` gives it.
         train: the metrics that training returned; its times are kept. Of a resumed run they count from the resume on.
         second_stage: its name, hyper-parameters and first stage, of a second stage.
+        calibration: where there is one, `test` holds logits.
     """
     statistics = splits.statistics(run.data, run.config.tail_threshold)
+    calibrated = {}
+    if calibration is not None:
+        calibrated = calibrated_results(calibration, logits_in(test.predictions), test.label_ids, statistics)
     return RunRecord(
         seed=run.config.seed,
         method=describe(METHODS, trainer.method),
         loss={**trainer.identity()["loss"], **({"start": run.config.loss_start} if run.config.loss_start else {})},
         class_statistics=statistics.to_dict(),
-        results={"test": split_results(test.predictions, test.label_ids, statistics)},
+        results={"test": split_results(test.predictions, test.label_ids, statistics), **calibrated},
         reweighting={"scheme": run.config.reweighting, "start": run.config.reweighting_start},
         sampling=run.config.sampling,
         mixing=run.config.mixing,

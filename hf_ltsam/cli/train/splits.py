@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from datasets import Dataset, DatasetDict, load_dataset, load_dataset_builder
+from datasets import Dataset, DatasetDict
 from datasets import Image as ImageColumn
 from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
 from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, sets_of
+from dataset_builders.configurations import load_configuration
 from dataset_builders.folders import load_image_folder
 from dataset_builders.long_tail import check_imbalance_ratio, hold_out_per_class, long_tailed, profile_named
 from dataset_builders.sets.cifar_lt import load_cifar_lt
@@ -24,7 +25,7 @@ from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.bad_images import NAMED
 from hf_ltsam.data.class_columns import class_names_in, unknown_classes, with_classes
-from hf_ltsam.data.class_names import check_parquet_names, contradiction, some
+from hf_ltsam.data.class_names import contradiction, some
 from hf_ltsam.data.decoding import image_column_of, unreadable_rows, with_images
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import LABEL_WORDS, class_label_columns, read_label_column
@@ -174,6 +175,11 @@ def check_data(arguments: DataArguments) -> None:
         raise ValueError(f"--held_out_per_class {arguments.held_out_per_class}: it cannot be negative.")
     check_choice("normalisation", arguments.normalisation, (*CUSTOMARY_NORMALISATION, "auto"))
     profile_named(arguments.profile)
+    if arguments.dataset_config_name is not None and _builder(arguments) != "hub":
+        raise ValueError(
+            f"--dataset_config_name {arguments.dataset_config_name}: images of --builder {_builder(arguments)} have no "
+            "configurations. Leave it out."
+        )
     _check_lists(arguments)
     if arguments.imbalance_ratio is not None:
         check_imbalance_ratio(arguments.imbalance_ratio)
@@ -196,8 +202,8 @@ def _check_lists(arguments: DataArguments) -> None:
 def _from_hub(arguments: DataArguments) -> DatasetDict:
     """Also a local folder of Parquet files, in the Hub's layout."""
     try:
-        _check_names(str(arguments.dataset))
-        return _with_tail(_held_out(_with_classes(_load(str(arguments.dataset)), arguments), arguments), arguments)
+        splits = load_configuration(str(arguments.dataset), arguments.dataset_config_name)
+        return _with_tail(_held_out(_with_classes(splits, arguments), arguments), arguments)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"--dataset {arguments.dataset} is neither a folder here nor a data set on the Hub that can be reached."
@@ -234,17 +240,6 @@ def _held_out(splits: DatasetDict, arguments: DataArguments) -> DatasetDict:
             f"{', '.join(map(repr, splits))} alone. --held_out_per_class K sets K of every class aside."
         )
     return splits
-
-
-def _load(dataset: str) -> DatasetDict:
-    return DatasetDict({name: with_images(split) for name, split in load_dataset(dataset).items()})
-
-
-def _check_names(dataset: str) -> None:
-    """Of Parquet files in a folder, as `datasets` will read them."""
-    if Path(dataset).is_dir():
-        files = load_dataset_builder(dataset).config.data_files or {}
-        check_parquet_names(file for of_split in files.values() for file in of_split if str(file).endswith(".parquet"))
 
 
 def _with_classes(splits: DatasetDict, arguments: DataArguments) -> DatasetDict:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
+from torch import Tensor
 from transformers import set_seed
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
@@ -28,9 +30,12 @@ from hf_ltsam.cli.train.results import print_results, record_of, save_recipe
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
 from hf_ltsam.cli.user_errors import user_errors
-from hf_ltsam.data.decoding import encoded_images
+from hf_ltsam.data.decoding import encoded_images, unreadable_rows
+from hf_ltsam.data.labels import read_label_column
 from hf_ltsam.data.preprocessing import Preprocessing
+from hf_ltsam.data.texts import Texts, Tokenization
 from hf_ltsam.losses.features import check_features
+from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.models.class_vectors import FROM_IMAGES, start_from_images
 from hf_ltsam.models.partial_training import train_only
 from hf_ltsam.models.spectral_norm import normalise_spectrally
@@ -148,11 +153,14 @@ def finish(
     with _end_told(run.config):
         # first: they took the time, and --bf16_full_eval rounds them; not pushed yet: the card needs metrics.json
         trainer.save_model(_internal_call=True)
-        test = predict_test(run, splits, trainer)
+        calibration = calibrate(run, splits, trainer)
+        test = predict_test(run, splits, trainer, keep_logits=calibration is not None)
         trainer.save_state()
-        record = record_of(run, trainer, splits, test, train_metrics, second_stage)
+        record = record_of(run, trainer, splits, test, train_metrics, second_stage, calibration)
         if trainer.is_world_process_zero():
             folder = RunFolder(Path(run.config.output_dir))
+            if calibration is not None:
+                folder.write_calibration(calibration)
             folder.write_predictions(predictions_of(test.predictions, test.label_ids, splits.class_names))
             save_recipe(run)
             folder.write_record(record)  # last: who finds it finds all
@@ -173,26 +181,49 @@ def _end_told(config: LTSamConfig) -> Iterator[None]:
         ) from error
 
 
-def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer) -> PredictionOutput:
+def calibrate(run: Run, splits: Splits, trainer: LTSamTrainer) -> Calibration | None:
+    """What follows from the reserve; None where there is none, or where its images cannot be predicted.
+
+    The reserve is seen by the weights as they are saved, before an evaluation may round them.
+    """
+    if splits.reserved is None or trainer.is_fsdp_enabled:
+        return None
+    bad = {} if splits.text_columns else unreadable_rows(splits.reserved, run.data.image_column, progress=False)
+    rows = [row for row in range(len(splits.reserved)) if row not in bad]
+    logits = _predicted(run, trainer, splits, splits.reserved, rows)
+    labels = read_label_column(splits.reserved, splits.label_column)[rows]
+    finite = not bool(logits.isnan().any(dim=1).all())
+    return Calibration.fit(logits, labels, splits.statistics(run.data, None).counts) if finite else None
+
+
+def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer, keep_logits: bool = False) -> PredictionOutput:
     """Labels of the test images and their logits, or `decisions_of_batch` of them.
 
     Logits are means over each image's views, where `--test_time` asks for them.
     """
     if run.data.test_time == "none":
-        with decisions_alone(trainer):
+        with decisions_alone(trainer, wanted=not keep_logits):
             return trainer.predict(trainer.eval_dataset, metric_key_prefix="test")
-    see = Preprocessing.from_image_processor(trainer.processing_class)
-    encoded = encoded_images(splits.test, run.data.image_column)
-    config = run.config
-    model = trainer.put_into_model() if isinstance(trainer, SecondStageTrainer) else trainer.model
-    logits = predict_logits(
-        model.eval(),
-        TestImages(encoded, range(len(splits.test)), see, run.data.test_time),
-        config.per_device_eval_batch_size,
-        config.dataloader_num_workers,
-        None if config.disable_tqdm else f"test, {run.data.test_time}",
-    )
+    logits = _predicted(run, trainer, splits, splits.test, range(len(splits.test)))
     return PredictionOutput(logits.numpy(), splits.test_labels.numpy(), {})
+
+
+def _predicted(run: Run, trainer: LTSamTrainer, splits: Splits, dataset: Dataset, rows: Sequence[int]) -> Tensor:
+    """Logits of images or texts as the test sees them (M, C)."""
+    samples: Texts | TestImages
+    if splits.text_columns:
+        samples = Texts([dataset[c][:] for c in splits.text_columns], rows, Tokenization(trainer.processing_class))
+    else:
+        see = Preprocessing.from_image_processor(trainer.processing_class)
+        samples = TestImages(encoded_images(dataset, run.data.image_column), rows, see, run.data.test_time)
+    model = trainer.put_into_model() if isinstance(trainer, SecondStageTrainer) else trainer.model
+    config, training = run.config, model.training
+    progress = None if config.disable_tqdm else "predicting"
+    logits = predict_logits(
+        model.eval(), samples, config.per_device_eval_batch_size, config.dataloader_num_workers, progress
+    )
+    model.train(training)
+    return logits
 
 
 def _way_back(config: LTSamConfig) -> str:

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.card.metadata import Stated, card_data, leaderboard_entries, needs_import, when
 from hf_ltsam.runs.card.sentences import (
+    conformal_sentence,
     construction,
     cost,
     data_as_stated,
@@ -25,6 +26,7 @@ from hf_ltsam.runs.card.sentences import (
     summary,
 )
 from hf_ltsam.runs.card.tables import (
+    calibration_table,
     classes_table,
     corrupted_tables,
     curvature_table,
@@ -120,6 +122,8 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
         "when": when(facts),
         "seeds_sentence": seeds_sentence(facts),
         "classes_table": classes_table(facts),
+        "calibration_table": calibration_table(facts),
+        "conformal_sentence": conformal_sentence(facts),
         "shifted_table": shifted_table(facts.evaluation, facts.samples),
         "corrupted": corrupted_tables(facts.evaluation),
         "curvature_table": curvature_table(facts.sharpness, facts.samples),

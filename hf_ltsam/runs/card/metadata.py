@@ -39,7 +39,8 @@ class Stated:
         tasks: as the Hub names them; none: the task that the model's configuration shows.
         dataset_names, dataset_args: of the training data, in words, for data sets that have no name on the Hub.
         base_model: where the run itself does not say what it started from.
-        benchmark: OWNER/NAME of a data set with an `eval.yaml` of ours, whose leaderboard the results belong to.
+        benchmark: OWNER/NAME of a data set with an `eval.yaml` of ours, whose leaderboard the results belong to; of a
+            configuration other than its default one, OWNER/NAME:r10.
     """
 
     license: str | None = None
@@ -101,14 +102,16 @@ def eval_results(facts: RunFacts, stated: Stated) -> list[EvalResult]:
 
 def leaderboard_entries(facts: RunFacts, repo: str, stated: Stated) -> str | None:
     """The content of `.eval_results/*.yaml`, in percent; None where there is no data set on the Hub that it belongs to."""
-    benchmark = stated.benchmark or facts.data_set
-    if benchmark is None or facts.record is None:
+    if facts.record is None or (stated.benchmark or facts.data_set) is None:
         return None
+    trained_on = f"{facts.data_set}:{facts.record.data.get('dataset_config_name') or ''}"
+    benchmark, _, configuration = (stated.benchmark or trained_on).partition(":")
+    prefix = configuration and f"{configuration}_"
     source = f"{constants.ENDPOINT}/{repo}/blob/main/{RECORD}"
     entries = [
         EvalResultEntry(
             dataset_id=benchmark,
-            task_id=METRICS[name][0],
+            task_id=prefix + METRICS[name][0],
             value=round(100 * value, 2),
             source_url=source,
             source_name=RECORD,

@@ -220,3 +220,15 @@ def limits(facts: RunFacts, licence: str | None) -> str:
         f"Licence: {markdown_text(licence)}." if licence else "No licence is stated: ask the publisher before using it."
     )
     return "\n".join(f"- {point}" for point in points)
+
+
+def conformal_sentence(facts: RunFacts) -> str:
+    """How often the sets of `ltsam predict` held the class of a test image; empty without a calibration."""
+    sets = (facts.record.results if facts.record else {}).get("conformal_sets")
+    if sets is None:
+        return ""
+    return (
+        f"Prediction sets (class-conditional conformal, {100 * sets['level']:.0f} % promised) hold the class of "
+        f"{100 * sets['coverage']:.1f} % of the test images (mean over classes), with {sets['size']:.1f} classes in a set; "
+        f"classes with too few held-out images for a threshold of their own, which share one: {sets['pooled']}."
+    )

@@ -44,6 +44,17 @@ def results_table(facts: RunFacts) -> str:
     return markdown(["", *percents], rows)
 
 
+def calibration_table(facts: RunFacts) -> str:
+    """What was chosen on the reserve, and the test results with it; empty where there was no reserve."""
+    results = facts.record.results if facts.record else {}
+    rows = []
+    for prior, words in (("balanced", "all classes equally frequent"), ("training", "as frequent as in training")):
+        if (result := results.get(f"{prior}_prior")) is not None:
+            numbers = [_percent(result.get(name)) for name in ("overall", "balanced", "ece")]
+            rows.append([f"`{prior}`: {words}", *(f"{result[name]:.2f}" for name in ("tau", "temperature")), *numbers])
+    return markdown(["prior", "tau", "temperature", "overall", "balanced", "calibration error"], rows) if rows else ""
+
+
 def _percents(record: RunRecord) -> dict[str, float]:
     result = record.results["test"]
     percents = {name: 100 * value for name, value in accuracies(result).items()}

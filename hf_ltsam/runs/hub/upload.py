@@ -40,6 +40,7 @@ class Upload:
         repo_type: "model" or "dataset".
         entries: files that the Hub checks by lists of its own, such as those of leaderboards: sent in a commit of their own
             after the others, and where it is refused, that is a hint.
+        parent: the commit that the files rest on: refused where the branch has moved since. None: whatever is there.
     """
 
     repo: str
@@ -49,6 +50,7 @@ class Upload:
     private: bool | None = None
     repo_type: str = "model"
     entries: Mapping[str, Path | bytes] = field(default_factory=dict)
+    parent: str | None = None
 
     @property
     def patience(self) -> float:
@@ -97,7 +99,7 @@ def send(upload: Upload, token: str | None = None) -> CommitInfo:
     commit = _patiently(lambda: _commit(upload, token))
     if upload.entries:
         try:
-            _commit(replace(upload, files=upload.entries, message="Entries of leaderboards"), token)
+            _commit(replace(upload, files=upload.entries, message="Entries of leaderboards", parent=None), token)
         except HubError as error:
             names = ", ".join(upload.entries)
             logger.warning(
@@ -111,10 +113,17 @@ def _commit(upload: Upload, token: str | None) -> CommitInfo:
     operations = [CommitOperationAdd(name, _publishable(name, file)) for name, file in sorted(upload.files.items())]
     try:
         return HfApi(token=token).create_commit(
-            repo, operations, commit_message=upload.message, revision=upload.revision, repo_type=upload.repo_type
+            repo,
+            operations,
+            commit_message=upload.message,
+            revision=upload.revision,
+            repo_type=upload.repo_type,
+            parent_commit=upload.parent,
         )
     except (OSError, ValueError, HTTPError) as error:
-        raise in_words(error, f"{repo} was not uploaded", token) from None
+        failure = in_words(error, f"{repo} was not uploaded", token)
+        failure.temporary &= upload.parent is None  # where the branch has moved, another try meets the same
+        raise failure from None
 
 
 def _publishable(name: str, file: Path | bytes) -> Path | bytes:

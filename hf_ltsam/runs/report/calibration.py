@@ -15,10 +15,21 @@ from hf_ltsam.runs.report.confusion import predictions_missing
 from hf_ltsam.runs.report.content import Figure, Section, Table, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
 from hf_ltsam.runs.report.reading import ReportedRun
-from hf_ltsam.runs.report.saved_parts import all_groups
+from hf_ltsam.runs.report.saved_parts import GROUPS, all_groups
 from hf_ltsam.runs.report.style import INK, series_style
 
 TITLE = "Calibration"
+SPLITS = {
+    "test": "as trained",
+    "balanced_prior": "classes equally frequent",
+    "training_prior": "as frequent as in training",
+}
+ADJUSTED = (
+    "p = softmax((z - tau log pi) / T), with pi the frequencies of the training set. tau (by accuracy) and the temperature "
+    "T (by log-loss) were chosen on training images that the training left out, once for classes that are equally frequent "
+    "and once for the frequencies of the training set; test images of other frequencies are not what a row is for. "
+    "Conformal sets: class by class; classes with too few reserved images are pooled. `ltsam predict` gives both."
+)
 
 
 def section(configurations: Sequence[Configuration], folder: Path) -> Section:
@@ -26,7 +37,44 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     missing = [predictions_missing(c) for k, c in enumerate(configurations) if k not in dict(predicted)]
     figures = [_figure(predicted, folder)] if predicted else []
     tables = [_table(configurations)] if any(c.tested for c in configurations) else []
-    return Section(TITLE, figures, tables, missing=missing)
+    chosen = _chosen(configurations)
+    return Section(TITLE, figures, [*tables, *chosen], notes=[ADJUSTED] if chosen else [], missing=missing)
+
+
+def _chosen(configurations: Sequence[Configuration]) -> list[Table]:
+    """What was chosen on the reserve, and what it makes of the test images; none where no run left a reserve."""
+    rows, covered = [], []
+    for c in configurations:
+        results = [run.metrics.record.results for run in c.runs if run.metrics is not None]
+        results = [result for result in results if "conformal_sets" in result]
+        if not results:
+            continue
+        for split, title in SPLITS.items():
+            of_split = [result[split] for result in results]
+            rows.append(
+                [
+                    f"{c.title}, {title}",
+                    *(_mean(of_split, name, 100, 1) for name in ("overall", "balanced")),
+                    *(_mean([r["groups"] for r in of_split], name, 100, 1) for name in GROUPS),
+                    _mean(of_split, "ece", 100, 1),
+                    *(_mean(of_split, name, 1, 2) for name in ("tau", "temperature")),
+                ]
+            )
+        sets = [result["conformal_sets"] for result in results]
+        of_groups = (_mean([r["groups"] for r in sets], name, 100, 1) for name in GROUPS)
+        numbers = (_mean(sets, "level", 100, 0), _mean(sets, "coverage", 100, 1), *of_groups, _mean(sets, "size", 1, 2))
+        covered.append([c.title, *numbers, _mean(sets, "pooled", 1, 0)])
+    if not rows:
+        return []
+    columns = ["configuration", "overall", "all classes", *GROUPS, "ECE", "tau", "T"]
+    adjusted = Table("As trained, and as its calibration on the reserve makes it: test images, in %", columns, rows)
+    columns = ["configuration", "promised", "all classes", *GROUPS, "classes in a set", "classes pooled"]
+    return [adjusted, Table("Test images whose conformal set holds their class, in %", columns, covered)]
+
+
+def _mean(results: Sequence[Mapping[str, Any]], name: str, scale: float, digits: int) -> str:
+    values = [result[name] for result in results if result.get(name) is not None]
+    return mean_and_deviation(*spread(values), scale, digits)
 
 
 def bins_of(configuration: Configuration) -> ConfidenceBins:

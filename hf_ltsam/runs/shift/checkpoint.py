@@ -14,9 +14,10 @@ from transformers.utils import cached_file
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.data.texts import Tokenization
+from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.models.logits import check_num_classes
 from hf_ltsam.models.text_classifier import is_of_texts
-from hf_ltsam.runs.folder import CONFIG, STATISTICS, WEIGHTS, RunFolder
+from hf_ltsam.runs.folder import CALIBRATION, CONFIG, STATISTICS, WEIGHTS, RunFolder
 from hf_ltsam.runs.model import load_run
 
 
@@ -32,6 +33,7 @@ class Checkpoint:
         class_names: by logit, length C; None where the model names none (LABEL_0, LABEL_1, ...).
         statistics: of its training set; None where none were saved.
         fingerprint: SHA-256 (hex) of weights, preprocessing and class names.
+        calibration: chosen on the reserve of its training set; None where it had none.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Checkpoint:
     class_names: tuple[str, ...] | None
     statistics: ClassStatistics | None
     fingerprint: str
+    calibration: Calibration | None = None
 
 
 def check_model_name(name: str) -> None:
@@ -75,7 +78,9 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
     names = _class_names(config)
     # hashed before it moves to the device: the same everywhere
     digest = fingerprint(model, preprocessing, names)
-    return Checkpoint(name, model.to(device), config.num_labels, preprocessing, names, statistics, digest)
+    calibration = _saved(name, CALIBRATION)
+    chosen = None if calibration is None else RunFolder(calibration.parent).calibration
+    return Checkpoint(name, model.to(device), config.num_labels, preprocessing, names, statistics, digest, chosen)
 
 
 def fingerprint(
@@ -91,13 +96,16 @@ def fingerprint(
 
 
 def _statistics(name: str) -> ClassStatistics | None:
-    file = cached_file(
-        name,
-        STATISTICS,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    file = _saved(name, STATISTICS)
     return None if file is None else ClassStatistics.load(file)
+
+
+def _saved(name: str, file: str) -> Path | None:
+    """A file beside the model, here or on the Hub; None where there is none."""
+    path = cached_file(
+        name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+    )
+    return None if path is None else Path(path)
 
 
 def _class_names(config: PreTrainedConfig) -> tuple[str, ...] | None:

@@ -34,7 +34,7 @@ _UNREAD = {
         "every method needs the loss of each sample. Pass loss=<function (logits (n, C), labels (n,), statistics) -> losses "
         "(n,)>; or loss='model' beside it, with a method that asks for no classes.",
     ),
-    "label_smoother": (None, "it would replace the training loss. Pass loss='label_aware_smoothing'."),
+    "label_smoother": (None, "it would replace the training loss. Set label_smoothing_factor in LTSamConfig."),
     "loss_is_scaled_for_ga": (None, "the loss is a mean over samples, which is divided here. Leave it out."),
 }
 
@@ -112,8 +112,8 @@ def check_optimizer(optimizer: Any) -> None:
         optimizer: an object or its class; None is in order.
 
     Raises:
-        ValueError: it needs a closure, as LBFGS and the optimizers of other SAM packages; or it is schedule-free, or steps
-            inside the backward pass.
+        ValueError: it needs a closure, as LBFGS and the optimizers of other SAM packages; or it steps inside the
+            backward pass.
     """
     while isinstance(optimizer, AcceleratedOptimizer):
         optimizer = optimizer.optimizer
@@ -125,14 +125,27 @@ def check_optimizer(optimizer: Any) -> None:
             f"{kind.__name__} does not go with LTSamTrainer: its step() asks for a closure, which no Trainer passes. Pass "
             f"{base}; sharpness-aware minimization is method='sam', method_args={{'rho': ...}}, with any optimizer."
         )
-    free = hasattr(kind, "train") and hasattr(kind, "eval")  # schedule-free's convention
-    inside = hasattr(kind, "fused_backward")  # LOMO's
-    if free or inside:
-        reason = OPTIMIZERS["schedule_free" if free else "lomo"]
+    if hasattr(kind, "fused_backward"):  # LOMO's
+        reason = OPTIMIZERS["lomo"]
         raise ValueError(f"{kind.__name__} does not go with LTSamTrainer: {reason}. Pass one with an ordinary step().")
     for name in ("optimizer", "base_optimizer"):  # what a wrapper such as Lookahead steps
         if isinstance(getattr(optimizer, name, None), Optimizer):
             check_optimizer(getattr(optimizer, name))
+
+
+def check_weight_hooks(model: nn.Module) -> None:
+    """Refuse optimizers of single weights that step as soon as a backward pass has accumulated their gradient.
+
+    Raises:
+        ValueError: naming a weight. No pass of a method accumulates, so it would never be trained.
+    """
+    for name, parameter in model.named_parameters():
+        if getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise ValueError(
+                f"A hook waits for the accumulated gradient of {name!r} (register_post_accumulate_grad_hook): the passes "
+                "of a method accumulate nothing, so an optimizer in it would never step. Remove it, and pass the optimizer "
+                "of all weights in optimizers=."
+            )
 
 
 def _asks_for_closure(kind: type) -> bool:
@@ -173,8 +186,9 @@ class HookWatch(TrainerCallback):
     def __init__(self, trainer: Any, step_was_made: Callable[[], bool]) -> None:
         self._trainer, self._step_was_made = trainer, step_was_made
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
         check_optimizer(self._trainer.optimizer)
+        check_weight_hooks(model)
         unread = [
             f"{name}={getattr(args, name)!r}"
             for name, value in _OF_LOADERS.items()

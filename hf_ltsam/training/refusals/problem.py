@@ -12,6 +12,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.losses import LDAM, FeatureLoss, GaussianClouded, Loss
 from hf_ltsam.losses.features import check_features
+from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.models.classifier import classifier_of, frozen_head, output_layer
 from hf_ltsam.models.cosine_classifier import CosineClassifier
@@ -37,6 +38,8 @@ def check_problem(
     """
     check_forward(model, label_name)
     check_head(loss, model)
+    check_embeddings(model, args)
+    check_several_labels(loss, args)
     check_checkpointing(model, bool(args.gradient_checkpointing))
     if statistics is None:
         return []
@@ -66,6 +69,26 @@ def check_own_loss(method: Method, model: nn.Module, statistics: ClassStatistics
         )
     if method.needs_classifier:
         output_layer(model)
+
+
+def check_several_labels(loss: Loss | FeatureLoss, args: LTSamConfig) -> None:
+    """Refuse settings of one class for each sample beside a loss of several labels.
+
+    Raises:
+        ValueError: naming the setting and the way out.
+    """
+    if not takes_several_labels(loss):
+        return
+    if args.loss_start:
+        raise ValueError(
+            f"loss_start={args.loss_start} trains with cross-entropy first, which takes one class of each sample, and "
+            f"{type(loss).__name__} takes several: leave it out."
+        )
+    if args.reweighting != "none":
+        raise ValueError(
+            f"reweighting={args.reweighting!r} weights samples by their one class, and {type(loss).__name__} takes several: "
+            f"set loss_args={{'class_weighting': {args.reweighting!r}}} in its place."
+        )
 
 
 def check_split(method: Method, statistics: ClassStatistics) -> str | None:
@@ -124,6 +147,25 @@ def check_forward(model: nn.Module, label_name: str) -> None:
             f"{type(model).__name__}.forward asks for {label_name!r}, and is called without: the loss is made of logits and "
             f"labels outside of the model. Give it a default ({label_name}=None) and return plain logits; margins belong to "
             "the loss (loss='logit_adjustment', 'ldam' or your own function)."
+        )
+
+
+def check_embeddings(model: nn.Module, args: LTSamConfig) -> None:
+    """Refuse NEFTune, noise on the embeddings of tokens or patches, for a model without any.
+
+    Raises:
+        ValueError: naming the setting and the model.
+    """
+    if args.neftune_noise_alpha is None:
+        return
+    try:
+        embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        embeddings = None
+    if embeddings is None:
+        raise ValueError(
+            f"neftune_noise_alpha={args.neftune_noise_alpha} puts noise on the input embeddings, and {type(model).__name__} "
+            "has none (get_input_embeddings): leave it out."
         )
 
 

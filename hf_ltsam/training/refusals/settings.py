@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 from transformers import TrainingArguments
 
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
+from hf_ltsam.hyperparameters import UNIT_INTERVAL, require
 from hf_ltsam.methods import Method
 from hf_ltsam.training.config import LTSamConfig
 
@@ -18,16 +19,11 @@ from hf_ltsam.training.config import LTSamConfig
 _FIELDS = {
     "deepspeed": "DeepSpeed's backward pass takes optimizer steps of its own. Use `accelerate launch` with plain "
     "multi-GPU (DDP), or a larger gradient_accumulation_steps.",
-    "label_smoothing_factor": "label smoothing would replace the training loss. Set it to 0; to smooth, use "
-    "loss='label_aware_smoothing' (loss_args with head = tail smooth all classes alike).",
-    "auto_find_batch_size": "a batch size found by running out of memory changes what rho means. Set "
-    "per_device_train_batch_size, and gradient_accumulation_steps to make up for it.",
-    "neftune_noise_alpha": "NEFTune's noise differs between the passes of a step. Leave it out; SAM perturbs already.",
     "use_liger_kernel": "Liger's kernels fuse the loss into the model, but every method needs the loss per sample.",
 }
 
 # of these, what only losses of samples do not go with: a model's own loss takes it in, in every pass alike
-_OF_SAMPLE_LOSSES = ("label_smoothing_factor", "neftune_noise_alpha", "use_liger_kernel")
+_OF_SAMPLE_LOSSES = ("use_liger_kernel",)
 
 _PER_SAMPLE = "leave it out, or take a loss of each sample such as loss='cross_entropy'."
 
@@ -52,9 +48,9 @@ _OF_CLASSES = {
 
 # part of the name of an optimizer -> why it does not go with perturbed passes
 OPTIMIZERS = {
-    "layerwise": "it steps inside the backward pass, so a first pass would already be an update",
+    "layerwise": "it steps inside the backward pass, to hold one gradient at a time, and a method's vector is whole before "
+    "any step. The same name without _layerwise makes the same update",
     "lomo": "it steps inside the backward pass, so a first pass would already be an update",
-    "schedule_free": "it keeps its weights in two places, and the perturbation would reach only one",
 }
 
 
@@ -104,6 +100,13 @@ def check_arguments(args: TrainingArguments, own_loss: bool = False) -> None:
     for name, (unset, reason) in (_OF_CLASSES if own_loss else {}).items():
         if getattr(args, name, unset) != unset:
             raise ValueError(f"{name}={getattr(args, name)!r} does not go with loss='model': {reason}")
+    require(UNIT_INTERVAL, "LTSamConfig", label_smoothing_factor=args.label_smoothing_factor)
+    if args.auto_find_batch_size and getattr(args, "ascent_size", None) is None:
+        raise ValueError(
+            "auto_find_batch_size=True does not go with LTSamTrainer alone: a batch size found by running out of memory "
+            "changes what rho means. Set ascent_size as well, the number of samples that are perturbed together (not with "
+            "loss='model'); or per_device_train_batch_size, and gradient_accumulation_steps to make up for it."
+        )
     for fragment, reason in OPTIMIZERS.items():
         if fragment in args.optim.value:
             raise ValueError(
@@ -163,10 +166,24 @@ def check_launcher(trainer: Any) -> None:
             f"ascent_size={size} cannot be shared by {processes} processes whose samples are perturbed together: make it a "
             f"multiple of {processes}."
         )
-    if trainer.args.torch_compile and trainer.accelerator.num_processes > 1:
+    if trainer.args.torch_compile and trainer.is_fsdp_enabled:
         raise ValueError(
-            "torch_compile=True does not go with several processes yet: their passes run on the bare module. Set it to "
-            "False, or use one process."
+            "torch_compile=True does not go with sharded weights (FSDP) yet: leave it out, or train with DDP."
+        )
+
+
+def check_found_batch_size(found: int, args: LTSamConfig) -> None:
+    """Refuse a batch size of `auto_find_batch_size` that holds no group of `ascent_size` samples.
+
+    Raises:
+        ValueError: rho would mean something else from here on.
+    """
+    samples = found * (args.gradient_accumulation_steps if args.ascent_scope == "step" else 1)
+    if args.auto_find_batch_size and args.ascent_size is not None and samples < args.ascent_size:
+        raise ValueError(
+            f"auto_find_batch_size=True went down to {found} samples, which are fewer than ascent_size={args.ascent_size} "
+            "perturbs together: set a smaller ascent_size, with a rho that is right for it; or ascent_scope='step', which "
+            "takes them from gradient_accumulation_steps batches."
         )
 
 
@@ -196,17 +213,21 @@ def check_stream(dataset: Any, args: LTSamConfig) -> None:
         )
 
 
-def check_batches(dataset: Any, args: TrainingArguments, model: nn.Module) -> str | None:
+def check_batches(dataset: Any, args: LTSamConfig, model: nn.Module, batch_size: int) -> str | None:
     """A warning of a last batch of a training set that batch norm cannot normalise, or None; also for a stream.
 
     Several processes fill their last batches up.
 
+    Args:
+        batch_size: of a process, as `auto_find_batch_size` may have found it.
+
     Raises:
-        ValueError: `dataloader_drop_last` drops the only batch.
+        ValueError: `dataloader_drop_last` drops the only batch, or a batch that was found is smaller than `ascent_size`.
     """
+    check_found_batch_size(batch_size, args)
     if not isinstance(dataset, Sized) or isinstance(dataset, IterableDataset):
         return None
-    num_samples, batch_size, processes = len(dataset), args.train_batch_size, args.world_size
+    num_samples, processes = len(dataset), args.world_size
     drop_last = args.dataloader_drop_last
     if drop_last and num_samples < batch_size * processes:
         raise ValueError(

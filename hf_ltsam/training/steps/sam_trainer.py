@@ -32,7 +32,7 @@ from hf_ltsam.training.steps.model_loss import (
     loss_unit,
 )
 from hf_ltsam.training.steps.skipped_steps import MethodMemory, SkippedSteps
-from hf_ltsam.training.steps.step import Moment, StepSettings, TrainingStep, keep_buffers_of_backward_passes
+from hf_ltsam.training.steps.step import Moment, StepSettings, TrainingStep
 from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
 
 
@@ -139,7 +139,8 @@ class MethodTrainer(DurableTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As stock, with the telemetry of the method and skipped steps beside the training loss."""
-        super().log({**logs, **(self._observations() if "loss" in logs else {})}, start_time)
+        logs.update(self._observations() if "loss" in logs else {})  # itself: stock adds the epoch to what it is given
+        super().log(logs, start_time)
 
     def _observations(self) -> dict[str, float]:
         telemetry = self.telemetry.pop() if self.step_settings.telemetry else {}
@@ -223,8 +224,6 @@ class SamTrainerMixin(MethodTrainer):
         check_arguments(self.args, own_loss=True)
         check_launcher(self)
         check_own_loss(self.method, self.model)
-        if self.args.torch_compile:
-            keep_buffers_of_backward_passes()
         self._make_parts()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

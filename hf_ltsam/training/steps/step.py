@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.mixing import MixingSettings, Mixture
+from hf_ltsam.data.soft_labels import are_soft, as_shares
 from hf_ltsam.landscape.batches import JointBatch, MicroBatch, in_groups
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.reduction import average_gradients, broadcast_buffers, joint_batch
@@ -23,6 +24,7 @@ from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import FeatureLoss, Loss
+from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.methods.context import ClasslessContext, StepContext
 from hf_ltsam.models.trained_weights import check_optimizer_of, check_types_of, trained_parameters
 from hf_ltsam.training.objective import Objective
@@ -114,6 +116,8 @@ class TrainingStep(TrainerCallback):
         mixing: MixingSettings | None = None,
     ) -> None:
         self._args, self._settings, self._accelerator = args, settings, accelerator
+        if args.torch_compile:
+            keep_buffers_of_backward_passes()
         self._telemetry, self._skipped, self._memory = telemetry, skipped, memory
         self._context, self._samples_in_words = context, samples_in_words
         self._sharded, self._optimizer, self._own_loss = sharded, optimizer, own_loss
@@ -124,6 +128,7 @@ class TrainingStep(TrainerCallback):
         self._loss_scale = 1.0
         self._position = 0  # of the micro-batch in its step
         self._waiting: list[MicroBatch] = []  # for the last one of a step with one perturbation
+        self._compiled: Any = None  # the bare module, where several processes pass through it
 
     @property
     def _observer(self) -> Telemetry | None:
@@ -133,6 +138,12 @@ class TrainingStep(TrainerCallback):
     def _once_per_step(self) -> bool:
         """Whether all samples of an optimizer step are perturbed together."""
         return self._settings.ascent_scope == "step"
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The weights of a schedule-free optimizer become those that it was after: its mean."""
+        in_mode = getattr(self._optimizer(), "eval", None)
+        if callable(in_mode):
+            in_mode()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: nn.Module, **_: Any) -> None:
         self._telemetry.reset()
@@ -193,9 +204,7 @@ class TrainingStep(TrainerCallback):
         self, group: AscentGroup, objective: AnyObjective, moment: Moment, weights: TrainableWeights, divisor: float
     ) -> Tensor:
         """The same for samples that are perturbed together."""
-        # Several passes would each set off DDP's reduction: they run on the bare module, and the result is reduced once.
-        module = moment.model if self._accelerator.num_processes > 1 else moment.module
-        loss = objective.of_batches(module, moment.model, moment.progress, self._context)
+        loss = objective.of_batches(self._module(moment), moment.model, moment.progress, self._context)
         landscape = LossLandscape(
             weights,
             group.batches,
@@ -208,13 +217,31 @@ class TrainingStep(TrainerCallback):
             whole_passes=self._own_loss,
         )
         try:
-            gradient = objective.method.update(landscape, self._context_of(group.labels, objective, moment, weights))
+            labels = group.labels
+            if objective.statistics is not None and takes_several_labels(loss.loss) and are_soft(labels):
+                counts = objective.statistics.counts
+                labels = as_shares(labels, counts.index(max(counts)))
+            gradient = objective.method.update(landscape, self._context_of(labels, objective, moment, weights))
         finally:
             weights.restore()  # nothing to do unless an exception cut even the landscape's own restoring short
         accumulate(gradient / divisor, weights.parameters, landscape.reached)
         if self._observer is not None:
-            self._observe(landscape, group.labels, objective, moment.step)
+            self._observe(landscape, labels, objective, moment.step)
         return landscape.mean_loss
+
+    def _module(self, moment: Moment) -> nn.Module:
+        """What is called; of several processes the bare module, compiled where that is asked for.
+
+        Several passes would each set off DDP's reduction; the result is reduced once.
+        """
+        if self._accelerator.num_processes == 1:
+            return moment.module
+        if not self._args.torch_compile:
+            return moment.model
+        if self._compiled is None or self._compiled._orig_mod is not moment.model:
+            self._compiled = torch.compile(moment.model, **self._accelerator.state.dynamo_plugin.to_kwargs())
+        compiled: nn.Module = self._compiled
+        return compiled
 
     def _observe(self, landscape: LossLandscape, labels: Tensor, objective: AnyObjective, step: int) -> None:
         """What a step tells besides its perturbed passes."""

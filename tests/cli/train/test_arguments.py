@@ -3,11 +3,12 @@
 import shlex
 
 import pytest
-from transformers import IntervalStrategy, SchedulerType
+from transformers import IntervalStrategy, SchedulerType, TrainingArguments
 from transformers.debug_utils import DebugOption
 from transformers.training_args import OptimizerNames
 
 from hf_ltsam.cli.train.arguments import make_run, parse
+from hf_ltsam.cli.train.settings import SourceConfig
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 
 
@@ -280,3 +281,40 @@ def test_bad_recipes(write, text, message):
 def test_bad_command_lines(words, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         parse(words)
+
+
+# ---- the defaults of the command line are the sources' ----
+
+
+def test_defaults_that_differ_from_transformers_and_no_others(tmp_path):
+    given = {"output_dir": str(tmp_path), "use_cpu": True}
+    ours, stock = (kind(**given).to_dict() for kind in (SourceConfig, TrainingArguments))
+    assert {name: ours[name] for name in stock if ours[name] != stock[name]} == {
+        "optim": "sgd",
+        "optim_args": "momentum=0.9",
+        "lr_scheduler_type": "cosine",
+        "max_grad_norm": 0.0,
+        "remove_unused_columns": False,
+    }
+    assert type(make_run({"dataset": "folder", "use_cpu": True}).config) is SourceConfig
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments"),
+    [
+        ({}, "momentum=0.9"),
+        ({"optim": "sgd"}, None),  # one that is named takes no momentum from us
+        ({"optim_args": "momentum=0.5"}, "momentum=0.5"),
+        ({"optim_args": "nesterov=true"}, "nesterov=true,momentum=0.9"),
+    ],
+)
+def test_momentum_of_sgd(given, arguments, tmp_path):
+    config = make_run({"dataset": "folder", "use_cpu": True, "output_dir": str(tmp_path), **given}).config
+    assert config.optim == "sgd" and config.optim_args == arguments
+
+
+@pytest.mark.parametrize("given", [{"adam_beta1": 0.95}, {"adam_epsilon": 1e-6}])
+def test_settings_of_an_optimizer_that_is_not_used(given, tmp_path):
+    with pytest.raises(ValueError, match=rf"{next(iter(given))}.*SGD here.*adamw_torch"):
+        SourceConfig(str(tmp_path), **given)
+    SourceConfig(str(tmp_path), optim="adamw_torch", **given)

@@ -50,6 +50,7 @@ def test_a_run_with_all_of_them(images, tmp_path, capsys):
         (["--mixup_alpha", "-1"], "--mixup_alpha must be non-negative and finite, got -1"),
         (["--cutmix_alpha", "nan"], "--cutmix_alpha must be a finite number, got nan"),
         (["--randaugment", "-1"], "--randaugment -1"),
+        (["--loss", "binary_cross_entropy"], "--loss binary_cross_entropy is for samples with several labels"),
         (["--randaugment", "2", "--randaugment_magnitude", "31"], "[0, 30], got 31"),
         (["--randaugment_magnitude", "5"], "--randaugment_magnitude 5 without --randaugment"),
     ],

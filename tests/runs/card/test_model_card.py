@@ -202,6 +202,26 @@ def test_leaderboard_entries(tmp_path):
     assert files["class_counts.png"].startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("data", "benchmark", "data_set", "task"),
+    [
+        ({"dataset": "me/lt", "dataset_config_name": "r10"}, None, "me/lt", "r10_accuracy"),
+        ({"dataset": "me/lt", "dataset_config_name": "r10"}, "you/lt", "you/lt", "accuracy"),
+        ({"dataset": "data/mine"}, "you/lt:r10", "you/lt", "r10_accuracy"),
+    ],
+)
+def test_leaderboard_entries_of_a_configuration(tmp_path, data, benchmark, data_set, task):
+    facts = read_facts(
+        write(
+            tmp_path / "run",
+            metrics(data=data, hub={"dataset": data["dataset"]} if "me" in data["dataset"][:2] else {}),
+        )
+    )
+    entries = leaderboard_files(facts, "me/digits", Stated(benchmark=benchmark))
+    found = parse_eval_result_entries(yaml.safe_load(entries[".eval_results/results.yaml"]))
+    assert {(e.dataset_id, e.task_id) for e in found} >= {(data_set, task)}
+
+
 # ---- methods, losses, papers ----
 
 

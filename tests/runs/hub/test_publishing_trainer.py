@@ -31,7 +31,7 @@ def trainer(folder, kind=LTSamTrainer, **settings):
     torch.manual_seed(0)
     model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, width=2, num_labels=3, id2label=NAMES))
     args = {"output_dir": str(folder), "max_steps": 3, "save_strategy": "steps", "save_steps": 1, "use_cpu": True, "report_to": "none",
-            "learning_rate": 0.1, "disable_tqdm": True, "per_device_train_batch_size": 12, "method": "sam", "logging_strategy": "no"}  # fmt: skip
+            "optim": "sgd", "optim_args": "momentum=0.9", "max_grad_norm": 0.0, "learning_rate": 0.1, "disable_tqdm": True, "per_device_train_batch_size": 12, "method": "sam", "logging_strategy": "no"}  # fmt: skip
     return kind(model, LTSamConfig(**{**args, **settings}), train_dataset=data())
 
 

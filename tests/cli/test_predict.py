@@ -1,0 +1,208 @@
+"""`ltsam predict`: numbers against a loop by hand, files that cannot be read, calibration from the reserve of a training."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from cli.picture_folders import CLASSES, draw_images
+from PIL import Image
+from text_models import save_encoder, texts, write_lines
+from transformers import pipeline
+
+import hf_ltsam
+from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification
+from hf_ltsam.cli import main as cli
+from hf_ltsam.data.preprocessing import Preprocessing
+from hf_ltsam.metrics.calibration import Calibration
+from hf_ltsam.runs.folder import RunFolder
+
+SEE = Preprocessing(12, 12, 12, (0.4, 0.45, 0.5), (0.2, 0.21, 0.22))
+COUNTS = (40, 10, 3)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Nine images in folders, one that is none among them, one of another kind, one hidden."""
+    folder = tmp_path_factory.mktemp("pictures") / "photos"
+    draw_images(folder, (3, 3, 2), 12, seed=3)
+    (folder / CLASSES[0] / "broken.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("notes")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(1)
+    labels = {"id2label": dict(enumerate(CLASSES)), "label2id": {name: c for c, name in enumerate(CLASSES)}}
+    CifarResNetForImageClassification(CifarResNetConfig(depth=8, width=4, **labels)).save_pretrained(folder)
+    SEE.image_processor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    numbers = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 30)
+    return Calibration.fit(numbers.normal(size=(90, 3)) + 0.5 * np.eye(3)[labels], labels, COUNTS)
+
+
+@pytest.fixture
+def calibrated(run, calibration):
+    file = RunFolder(run).write_calibration(calibration)
+    yield calibration
+    file.unlink()
+
+
+def logits_of(run, files, flip=False):
+    model = hf_ltsam.load_run(run)
+    logits = []
+    for file in files:
+        x = (np.asarray(Image.open(file)) / 255 - np.array(SEE.mean)) / np.array(SEE.std)
+        x = torch.tensor(x, dtype=torch.float32).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            z = model(x).logits[0]
+            logits.append(((z + model(x.flip(-1)).logits[0]) / 2 if flip else z).double().numpy())
+    return np.stack(logits)
+
+
+def ltsam(capsys, *words):
+    cli.main(["predict", *map(str, words), "--use_cpu"])
+    return capsys.readouterr()
+
+
+def good(pictures):
+    return [file for file in sorted(pictures.rglob("*.png")) if file.name != "broken.png"]
+
+
+def test_the_table_has_every_file_and_what_the_model_says_by_hand(run, pictures, capsys):
+    said = ltsam(capsys, run, pictures, "--top_k", 2, "--batch_size", 3)
+    rows = {row["file"]: row for row in csv.DictReader(io.StringIO(said.out))}
+    assert list(rows) == [str(file) for file in sorted(pictures.rglob("*.png"))]
+    assert list(next(iter(rows.values()))) == ["file", "class", "probability", "class_2", "probability_2", "error"]
+    for file, z in zip(good(pictures), logits_of(run, good(pictures))):
+        p = np.exp(z) / np.exp(z).sum()
+        order = np.argsort(-p)
+        row = rows[str(file)]
+        assert [row["class"], row["class_2"]] == [CLASSES[order[0]], CLASSES[order[1]]] and row["error"] == ""
+        assert [float(row["probability"]), float(row["probability_2"])] == pytest.approx(p[order[:2]], abs=2e-6)
+    broken = rows[str(pictures / CLASSES[0] / "broken.png")]
+    assert "broken.png" in broken["error"] and "cannot be decoded" in broken["error"] and broken["class"] == ""
+    assert "broken.png" in said.err and "8 of 9 predicted" in said.err and "no calibration" in said.err
+
+
+def test_json_into_a_file_and_from_python(run, pictures, tmp_path, capsys):
+    file = good(pictures)[0]
+    said = ltsam(capsys, run, file, pictures / CLASSES[0], "--output", tmp_path / "p.json")
+    assert said.out == "" and "p.json" in said.err
+    first, *others = json.loads((tmp_path / "p.json").read_text())
+    assert first["file"] == str(file) and first["class"] == first["top"][0]["class"] and len(first["top"]) == 3
+    assert len(others) == 3  # the first file of the folder was named before
+    predicted = hf_ltsam.predict(run, [file], use_cpu=True, top_k=1)[0]
+    assert predicted.classes == (first["class"],) and predicted.prediction_set is None
+    assert predicted.probabilities[0] == pytest.approx(first["probability"], abs=1e-6)
+
+
+def test_views_are_averaged(run, pictures):
+    files = good(pictures)
+    flipped = hf_ltsam.predict(run, files, use_cpu=True, test_time="flip")
+    z = logits_of(run, files, flip=True)
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    np.testing.assert_allclose([row.probabilities[0] for row in flipped], p.max(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("prior", [None, "balanced", "training", "none"])
+def test_probabilities_and_sets_are_those_of_the_calibration(run, pictures, calibrated, prior):
+    files = good(pictures)
+    predicted, z = hf_ltsam.predict(run, files, use_cpu=True, prior=prior, coverage=0.7), logits_of(run, files)
+    raw = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    p = raw if prior == "none" else calibrated.probabilities(z, prior or "balanced")
+    np.testing.assert_allclose([sorted(row.probabilities) for row in predicted], np.sort(p, axis=1), rtol=1e-4)
+    thresholds = calibrated.thresholds(0.7)
+    expected = [tuple(CLASSES[c] for c in range(3) if 1 - row[c] <= thresholds[c]) for row in raw]
+    assert [row.prediction_set for row in predicted] == expected and len(set(map(len, expected))) > 1
+
+
+def test_texts_of_tables_and_of_lines(tmp_path, capsys):
+    """As a pipeline sees them; the reserve calibrates a run of texts too."""
+    torch.manual_seed(0)
+    save_encoder(tmp_path / "bert")
+    write_lines(tmp_path / "news", train=texts((12, 8, 6)), test=texts((4, 4, 4), seed=1))
+    words = (
+        "--use_cpu true --optim adamw_torch --learning_rate 0.02 --max_steps 3 --disable_tqdm true --save_strategy no"
+    )
+    places = [
+        "--dataset",
+        str(tmp_path / "news"),
+        "--model",
+        str(tmp_path / "bert"),
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
+    cli.main(["train", *places, *words.split(), "--reserve", "0.4"])
+    rows = texts((2, 2, 2), seed=2)
+    lines = [row["text"] for row in rows]
+    (tmp_path / "new.csv").write_text("id,review\n" + "".join(f"{k},{line}\n" for k, line in enumerate(lines)))
+    (tmp_path / "new.txt").write_text("\n".join(lines))
+    capsys.readouterr()
+    said = ltsam(capsys, tmp_path / "run", tmp_path / "new.csv", "--text_column", "review", "--prior", "none")
+    table = list(csv.DictReader(io.StringIO(said.out)))
+    assert [row["file"] for row in table] == [f"{tmp_path / 'new.csv'}:{k + 1}" for k in range(6)]
+    classify = pipeline("text-classification", model=str(tmp_path / "run"))
+    for row, expected in zip(table, classify(lines)):
+        assert row["class"] == expected["label"] and float(row["probability"]) == pytest.approx(
+            expected["score"], abs=1e-5
+        )
+    calibrated = hf_ltsam.predict(tmp_path / "run", [tmp_path / "new.txt"], use_cpu=True)
+    assert [row.file for row in calibrated] == [f"{tmp_path / 'new.txt'}:{k + 1}" for k in range(6)]
+    assert all(row.prediction_set is not None for row in calibrated)
+    for words, message in {
+        (tmp_path / "bert" / "model.safetensors",): "from tables or text files",
+        (tmp_path / "new.txt", "--test_time", "flip"): "texts, which have no views",
+        (tmp_path / "new.csv", "--text_column", "reviews"): "no column 'reviews'",
+    }.items():
+        with pytest.raises(SystemExit):
+            ltsam(capsys, tmp_path / "run", *words)
+        assert message in capsys.readouterr().err
+
+
+def test_what_is_refused(run, pictures, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for words, message in {
+        (run, pictures / "none.png"): "none.png: there is no such file or folder",
+        (run, tmp_path / "empty"): "empty: there are no images in this folder",
+        (tmp_path / "empty", pictures): "has no weights",
+        (run, pictures, "--prior", "balanced"): "has no calibration. It follows from",
+        (run, pictures, "--prior", "uniform"): "--prior uniform",
+        (run, pictures, "--coverage", "90"): "--coverage 90 must lie between 0 and 1",
+        (run, pictures, "--format", "xml"): "--format xml",
+        (run, pictures, "--top_k", "0"): "top_k",
+    }.items():
+        with pytest.raises(SystemExit) as ended:
+            ltsam(capsys, *words)
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and message in said, said
+
+
+def test_a_training_with_a_reserve_is_calibrated_by_it(tmp_path, capsys):
+    """The reserve is in no batch; what is chosen follows from the saved weights, and is shown and used."""
+    draw_images(tmp_path / "images" / "train", (30, 20, 8), 12)
+    draw_images(tmp_path / "images" / "test", (5, 5, 5), 12, seed=1)
+    words = "--model cifar_resnet --depth 8 --learning_rate 0.05 --max_steps 6 --use_cpu true --report_to none"
+    words += " --save_strategy no --disable_tqdm true --reserve 0.5 --few_below 10"
+    cli.main(["train", "--dataset", str(tmp_path / "images"), "--output_dir", str(tmp_path / "run"), *words.split()])
+    folder = RunFolder(tmp_path / "run")
+    calibration, results = folder.calibration, folder.finished_record().results
+    assert calibration.counts == (15, 10, 4) and calibration.held_out == (15, 10, 4)
+    test = sorted((tmp_path / "images" / "test").rglob("*.png"))
+    predicted = hf_ltsam.predict(tmp_path / "run", test, use_cpu=True)
+    right = np.mean([row.classes[0] == file.parent.name for row, file in zip(predicted, test)])
+    assert results["balanced_prior"]["overall"] == pytest.approx(right)
+    assert results["balanced_prior"]["tau"] == calibration.balanced.tau
+    covered = np.mean([file.parent.name in row.prediction_set for row, file in zip(predicted, test)])
+    assert results["conformal_sets"]["coverage"] == pytest.approx(covered)
+    assert results["conformal_sets"]["pooled"] == 1  # of 4 held-out images no threshold follows
+    assert results["conformal_sets"]["size"] == pytest.approx(np.mean([len(row.prediction_set) for row in predicted]))

@@ -1,0 +1,129 @@
+"""Samples with several labels: binary cross-entropy, its statistics and metrics, through the trainer."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer, make_loss
+from hf_ltsam.data.soft_labels import as_shares
+from hf_ltsam.methods import METHODS
+from hf_ltsam.metrics.several_labels import several_label_metrics
+
+torch.manual_seed(0)
+X = torch.randn(40, 5)
+Y = (torch.rand(40, 4) < torch.tensor([0.6, 0.3, 0.2, 0.1])).float()
+Y[0], Y[1] = torch.tensor([0.0, 0, 0, 0]), torch.tensor([1.0, 1, 0, 1])
+STATISTICS = ClassStatistics.from_labels(Y)
+DATA = [{"input": x, "labels": y} for x, y in zip(X, Y)]
+
+
+def trainer(folder, method="sgd", loss="binary_cross_entropy", data=DATA, **settings):
+    torch.manual_seed(1)
+    given = {
+        "max_steps": 2, "per_device_train_batch_size": 40, "learning_rate": 0.5, "optim_args": "momentum=0", "report_to": "none",
+        "use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "tail_threshold": 8, "lr_scheduler_type": "constant",
+        **settings,
+    }  # fmt: skip
+    return LTSamTrainer(
+        nn.Linear(5, 4).double(), LTSamConfig(str(folder), **given), None, [{**d, "input": d["input"].double()} for d in data],
+        [{**d, "input": d["input"].double()} for d in data], method=method, loss=loss,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("args", [{}, {"tau": 1.0}, {"tau": 0.5, "class_weighting": "inverse"}])
+def test_the_loss_is_its_equation(args):
+    z = torch.randn(6, 4, dtype=torch.float64)
+    ours = make_loss("binary_cross_entropy", **args)(z, Y[:6], STATISTICS)
+    counts, n = Y.sum(0).tolist(), len(Y)
+    inverse = [1 / c for c in counts] if "class_weighting" in args else [1.0] * 4
+    w = [4 * v / sum(inverse) for v in inverse]
+    for i in range(6):
+        total = 0.0
+        for c in range(4):
+            odds = (counts[c] / n) / (1 - counts[c] / n)
+            p = 1 / (1 + math.exp(-(z[i, c].item() + args.get("tau", 0.0) * math.log(odds))))
+            total -= w[c] * math.log(p if Y[i, c] == 1 else 1 - p) / 4
+        assert ours[i].item() == pytest.approx(total, rel=1e-10)
+
+
+def test_statistics_count_labels_and_samples():
+    assert STATISTICS.counts == tuple(int(n) for n in Y.sum(0)) and STATISTICS.total == STATISTICS.samples == 40
+    assert STATISTICS.prior[0] == pytest.approx(Y[:, 0].mean().item())
+    assert ClassStatistics.from_dict(STATISTICS.to_dict()) == STATISTICS
+    assert "samples" not in ClassStatistics((3, 2)).to_dict()
+    assert as_shares(Y[:2], 2).tolist() == [[0, 0, 1, 0], [pytest.approx(1 / 3)] * 2 + [0, pytest.approx(1 / 3)]]
+
+
+def test_training_is_the_naive_loop(tmp_path):
+    made = trainer(tmp_path, "sam")
+    model = nn.Linear(5, 4).double()
+    model.load_state_dict(made.model.state_dict())
+    made.train()
+    for _ in range(2):
+
+        def gradient(of):
+            return torch.autograd.grad(
+                F.binary_cross_entropy_with_logits(of(X.double()), Y.double()), list(of.parameters())
+            )
+
+        g = gradient(model)
+        length = sum(v.square().sum() for v in g).sqrt()
+        away = nn.Linear(5, 4).double()
+        away.load_state_dict({k: p + 0.05 / length * v for (k, p), v in zip(model.state_dict().items(), g)})
+        descent = gradient(away)
+        with torch.no_grad():
+            for p, v in zip(model.parameters(), descent):
+                p.sub_(0.5 * v)
+    torch.testing.assert_close(made.model.weight, model.weight, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_a_step(method, tmp_path):
+    made = trainer(tmp_path, method, logging_steps=1)
+    before = made.model.weight.clone()
+    made.train()
+    assert made.model.weight.isfinite().all() and not torch.equal(made.model.weight, before)
+
+
+def test_evaluation(tmp_path):
+    made = trainer(tmp_path)
+    metrics = made.evaluate()
+    logits = made.model(X.double()).detach()
+    assert metrics["eval_loss"] == pytest.approx(
+        F.binary_cross_entropy_with_logits(logits, Y.double()).item(), rel=1e-9
+    )
+    ranked = logits.numpy()
+    precisions = []
+    for c in range(4):
+        order = np.argsort(-ranked[:, c])
+        hits = Y[:, c].numpy()[order]
+        precisions.append(sum(hits[: k + 1].mean() for k in range(40) if hits[k]) / hits.sum())
+    assert metrics["eval_map"] == pytest.approx(np.mean(precisions))
+    assert metrics["eval_exact"] == pytest.approx(((ranked > 0) == (Y.numpy() > 0)).all(1).mean())
+    assert {"eval_map_few", "eval_macro_f1", "eval_micro_f1"} <= set(metrics)
+    with pytest.raises(ValueError, match=r"0 or 1"):
+        several_label_metrics(ranked, Y.numpy() + 1, STATISTICS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"loss_start": 0.5}, r"loss_start=0.5.*BinaryCrossEntropy"),
+        ({"reweighting": "inverse"}, r"reweighting='inverse'.*'class_weighting': 'inverse'"),
+    ],
+)
+def test_settings_of_one_class_for_each_sample(settings, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        trainer(tmp_path, **settings)
+
+
+def test_labels_of_the_other_kind(tmp_path):
+    single = [{"input": x, "labels": i % 4} for i, x in enumerate(X)]
+    with pytest.raises(ValueError, match=r"BinaryCrossEntropy takes a 0 or 1 for every class.*cross_entropy"):
+        trainer(tmp_path, data=single).train()
+    with pytest.raises(ValueError, match=r"must be shares of classes.*binary_cross_entropy"):
+        trainer(tmp_path, loss="cross_entropy").train()
