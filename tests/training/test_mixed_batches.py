@@ -102,7 +102,7 @@ def test_processes_and_accumulation_number_batches_alike(tmp_path, monkeypatch):
             args = SimpleNamespace(mixing=MIXUP, mixup_alpha=1.0, cutmix_alpha=0.0, seed=0)
             args.gradient_accumulation_steps = accumulation
             part = SimpleNamespace(
-                _args=args, _accelerator=SimpleNamespace(num_processes=processes, process_index=rank)
+                _args=args, _mixing=args, _accelerator=SimpleNamespace(num_processes=processes, process_index=rank)
             )
             for part._position in range(accumulation):
                 batch = MicroBatch({"x": torch.zeros(2, 3)}, torch.tensor([0, 1]))

@@ -130,6 +130,8 @@ def with_own_loss(folder: Path, scope: str) -> dict:
         per_device_train_batch_size=4,
         gradient_accumulation_steps=2,
         learning_rate=0.1,
+        optim="sgd",
+        max_grad_norm=0.0,
         report_to="none",
         disable_tqdm=True,
         use_cpu=True,
