@@ -132,9 +132,13 @@ def read_rows(files: Sequence[Path]) -> Dataset:
         separator, header = _header(files[0])
         as_written = Features({name: Value("string") for name in header})
         options = {"sep": separator, "features": as_written, "keep_default_na": False, "na_values": [""]}
-    read = load_dataset(kind, data_files={"train": [str(file) for file in files]}, split="train", **options)
+    no_rows = f"{files[0]} has no rows."
+    try:
+        read = load_dataset(kind, data_files={"train": [str(file) for file in files]}, split="train", **options)
+    except ValueError as error:  # of `datasets`: 'Instruction "train" corresponds to no data!'
+        raise ValueError(no_rows if "no data" in str(error) else f"{files[0]}: {error}") from error
     if not len(read):
-        raise ValueError(f"{files[0]} has no rows.")
+        raise ValueError(no_rows)
     return read
 
 

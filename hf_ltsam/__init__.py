@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_ltsam.class_statistics import ClassStatistics
-    from hf_ltsam.cli.predict import predict
+    from hf_ltsam.cli.predict.command import predict
     from hf_ltsam.landscape import LossLandscape
     from hf_ltsam.losses import LOSSES, make_loss
     from hf_ltsam.methods import METHODS, make_method
@@ -40,7 +40,7 @@ _HOMES = {
     "load_run": "hf_ltsam.runs.model",
     "make_loss": "hf_ltsam.losses",
     "make_method": "hf_ltsam.methods",
-    "predict": "hf_ltsam.cli.predict",
+    "predict": "hf_ltsam.cli.predict.command",
 }
 
 __all__ = [

@@ -187,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self.batch(path)
         if "/resolve/" in path:
             return self.resolve(path)
-        for kind in ("model", "dataset"):
+        for kind in ("model", "dataset", "space"):
             if path.startswith(f"/api/{kind}s/"):
                 return self.api(kind, path.removeprefix(f"/api/{kind}s/").split("/"))
         return self.refuse(404, f"not spoken here: {path}")
@@ -233,7 +233,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         asked = json.loads(self.body())
         kind, name = asked.get("type") or "model", f"{asked.get('organization') or 'me'}/{asked['name']}"
-        url = f"{self.server_side.endpoint}/{'datasets/' if kind == 'dataset' else ''}{name}"
+        if kind == "space" and asked.get("sdk") != "static":
+            self.refuse(400, "a Space needs an sdk")
+            return
+        url = f"{self.server_side.endpoint}/{'' if kind == 'model' else f'{kind}s/'}{name}"
         if (kind, name) in self.server_side.repos:
             self.answer({"url": url, "error": "You already created this repository"}, 409)
             return
@@ -305,7 +308,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server_side.lock:
             identity = repo.commit(message, files)
             self.server_side.messages.append(message)
-        prefix = "datasets/" if repo.kind == "dataset" else ""
+        prefix = "" if repo.kind == "model" else f"{repo.kind}s/"
         url = f"{self.server_side.endpoint}/{prefix}{repo.name}/commit/{identity}"
         self.answer({"success": True, "commitUrl": url, "commitOid": identity})
 

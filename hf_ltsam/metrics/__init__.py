@@ -1,4 +1,6 @@
-"""Metrics of long-tailed classification. The `evaluate.Metric` classes are in `evaluate_metrics.py`."""
+"""Metrics of long-tailed classification; `evaluate.load(str(MODULES / "long_tail_accuracy"))` has them for `evaluate`."""
+
+from pathlib import Path
 
 from hf_ltsam.metrics.corruption import (
     ALEXNET,
@@ -21,8 +23,12 @@ from hf_ltsam.metrics.long_tail import (
 )
 from hf_ltsam.metrics.reliability import confidence_bins, expected_calibration_error
 
+# holds the folders that `evaluate.load` takes: long_tail_accuracy, mean_corruption_error, calibration_error
+MODULES = Path(__file__).parent
+
 __all__ = [
     "ALEXNET",
+    "MODULES",
     "Baseline",
     "LongTailMetrics",
     "balanced_accuracy",

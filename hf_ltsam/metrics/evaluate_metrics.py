@@ -1,6 +1,6 @@
-"""The metrics of `long_tail.py` and `corruption.py` as `evaluate.Metric` classes, instantiated directly: no network.
+"""The metrics of `long_tail.py`, `reliability.py` and `corruption.py` for `evaluate`, with plain arguments.
 
-metric = LongTailAccuracy(statistics)
+metric = evaluate.load(str(MODULES / "long_tail_accuracy"), counts=[300, 40, 5])    # hf_ltsam.metrics.MODULES
 for batch in loader:
     metric.add_batch(predictions=..., references=...)
 metric.compute()
@@ -8,6 +8,7 @@ metric.compute()
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import evaluate
@@ -15,8 +16,8 @@ import numpy as np
 from datasets import Features, List, Value
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.metrics import long_tail
-from hf_ltsam.metrics.corruption import Baseline, corruption_summary, error_table
+from hf_ltsam.metrics.corruption import ALEXNET, Baseline, corruption_summary, error_table
+from hf_ltsam.metrics.long_tail import LongTailCounts
 from hf_ltsam.metrics.reliability import ConfidenceBins, add_probabilities
 
 _CLASSES = {"predictions": Value("int64"), "references": Value("int64")}
@@ -24,18 +25,24 @@ _CORRUPTED = {**_CLASSES, "corruption": Value("string"), "severity": Value("int6
 _PROBABILITIES = {"predictions": List(Value("float64")), "references": Value("int64")}
 
 
-class _InMemory(evaluate.Metric):
-    """A metric that keeps its batches in memory.
-
-    Args:
-        cache_dir: a folder that `evaluate` creates in any case; it stays empty.
-    """
+class _Metric(evaluate.Metric):
+    """A metric with the arguments that `evaluate.load` hands on; batches are kept in memory unless it says otherwise."""
 
     description = ""
     inputs: dict[str, Any] = _CLASSES
 
-    def __init__(self, cache_dir: str | None = None) -> None:
-        super().__init__(keep_in_memory=True, cache_dir=cache_dir)
+    def __init__(
+        self,
+        config_name: str | None = None,
+        keep_in_memory: bool = True,
+        cache_dir: str | None = None,
+        num_process: int = 1,
+        process_id: int = 0,
+        seed: int | None = None,
+        experiment_id: str | None = None,
+        hash: str | None = None,
+    ) -> None:
+        super().__init__(config_name, keep_in_memory, cache_dir, num_process, process_id, seed, experiment_id, hash)
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -46,63 +53,50 @@ class _InMemory(evaluate.Metric):
         )
 
 
-class BalancedAccuracy(_InMemory):
-    """`{"balanced_accuracy": ...}` of predicted and true classes (N,): the mean over the classes with a test sample."""
-
-    description = "Mean of the per-class accuracies over the classes that have a test sample."
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        num_classes = int(np.max(references)) + 1
-        return {"balanced_accuracy": long_tail.balanced_accuracy(predictions, references, num_classes)}
-
-
-class GroupAccuracy(_InMemory):
-    """`{"many", "medium", "few"}` of predicted and true classes (N,).
+class LongTailAccuracy(_Metric):
+    """Of predicted and true classes (N,): "overall", "balanced", "worst", "macro_precision", "macro_f1", as
+    `long_tail_metrics`, and "many", "medium", "few" where the training set is known.
 
     Args:
-        statistics: of the training set. A group without a test sample is left out.
+        counts: training samples by class (C,); None: not known, and there are no groups.
+        many_above, few_below: bounds of the groups, as in `ClassStatistics`. A group without a test sample is left out.
+        stock: of `evaluate.load`, such as `cache_dir` and `experiment_id`.
     """
 
-    description = "Mean per-class accuracy of the classes with many, a medium number of and few training images."
+    description = (
+        "Accuracy overall, as class mean, of the worst class, and by how many training samples a class has; F1."
+    )
 
-    def __init__(self, statistics: ClassStatistics, cache_dir: str | None = None) -> None:
-        super().__init__(cache_dir)
-        self.statistics = statistics
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        per_class = long_tail.per_class_accuracy(predictions, references, self.statistics.num_classes)
-        return long_tail.group_accuracies(per_class, self.statistics)
-
-
-class LongTailAccuracy(GroupAccuracy):
-    """`{"overall", "balanced", "many", "medium", "few"}` of predicted and true classes (N,).
-
-    Args:
-        statistics: of the training set. A group without a test sample is left out.
-    """
-
-    description = "Accuracy overall, as class mean, and by how many training images a class has."
+    def __init__(
+        self, counts: Sequence[int] | None = None, many_above: int = 100, few_below: int = 20, **stock: Any
+    ) -> None:
+        super().__init__(**stock)
+        self.statistics = None
+        if counts is not None:
+            self.statistics = ClassStatistics(tuple(map(int, counts)), many_above=many_above, few_below=few_below)
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        return {
-            "overall": long_tail.overall_accuracy(predictions, references),
-            "balanced": long_tail.balanced_accuracy(predictions, references, self.statistics.num_classes),
-            **super()._compute(predictions, references),
-        }
+        num_classes = int(np.max(references)) + 1 if self.statistics is None else self.statistics.num_classes
+        counts = LongTailCounts(num_classes)
+        counts.add(np.asarray(predictions), np.asarray(references))
+        return counts.metrics(self.statistics)
 
 
-class CalibrationError(_InMemory):
+class CalibrationError(_Metric):
     """`{"ece": ...}` of probabilities (N, C) and true classes (N,). Sums are kept, not the probabilities.
 
     Args:
         num_bins: equally wide bins of confidence.
+        stock: as in `LongTailAccuracy`; one process alone.
     """
 
     description = "Expected calibration error (Guo et al. 2017)."
     inputs = _PROBABILITIES
 
-    def __init__(self, num_bins: int = 15, cache_dir: str | None = None) -> None:
-        super().__init__(cache_dir)
+    def __init__(self, num_bins: int = 15, **stock: Any) -> None:
+        super().__init__(**stock)
+        if self.num_process > 1:
+            raise ValueError("CalibrationError keeps sums and no samples: gather them, and compute in one process.")
         self.num_bins = num_bins
         self._bins: ConfidenceBins | None = None
 
@@ -134,22 +128,33 @@ class CalibrationError(_InMemory):
         return {"ece": error}
 
 
-class CorruptionErrors(_InMemory):
+class MeanCorruptionError(_Metric):
     """`corruption_summary` of predicted and true classes (N,) and, for each sample, its corruption and severity.
 
         metric.add_batch(predictions=..., references=..., corruption=["fog", ...], severity=[3, ...])
 
     Args:
-        baseline: that CE and mCE are relative to, such as `corruption.ALEXNET` for ImageNet-C; None: errors alone.
+        baseline: what CE and mCE are relative to: "alexnet" for ImageNet-C, or corruption -> mean error over the
+            severities, a fraction; None: errors alone.
+        severities: of the baseline's means.
+        stock: as in `LongTailAccuracy`.
     """
 
     description = "Error per corruption, relative to a baseline's, and their means (Hendrycks & Dietterich 2019)."
     inputs = _CORRUPTED
 
-    def __init__(self, baseline: Baseline | None = None, cache_dir: str | None = None) -> None:
-        super().__init__(cache_dir)
-        self.baseline = baseline
+    def __init__(
+        self,
+        baseline: str | Mapping[str, float] | None = None,
+        severities: Sequence[int] = (1, 2, 3, 4, 5),
+        **stock: Any,
+    ) -> None:
+        super().__init__(**stock)
+        if isinstance(baseline, str) and baseline != "alexnet":
+            raise ValueError(f"MeanCorruptionError(baseline={baseline!r}): 'alexnet', or the errors of another model.")
+        self.baseline = ALEXNET if baseline == "alexnet" else None
+        if isinstance(baseline, Mapping):
+            self.baseline = Baseline("the baseline", dict(baseline), tuple(severities))
 
     def _compute(self, predictions: Any, references: Any, corruption: Any, severity: Any) -> dict[str, Any]:
-        table = error_table(predictions, references, corruption, severity)
-        return corruption_summary(table, self.baseline)
+        return corruption_summary(error_table(predictions, references, corruption, severity), self.baseline)

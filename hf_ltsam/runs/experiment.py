@@ -64,7 +64,7 @@ OF_THE_EXPERIMENT, OF_CHOOSING_THE_BEST, OF_ONE_RUN = (
     frozenset(" ".join(table.values()).split()) for table in (_EXPERIMENT, _CHOOSING_THE_BEST, _ONE_RUN)
 )
 _LABELS = "training_labels_sha256"
-_OTHER_DEFAULTS = {
+OTHER_DEFAULTS = {
     "lr_scheduler_type",
     "optim",
     "max_grad_norm",
@@ -107,7 +107,7 @@ def stock_defaults() -> dict[str, Any]:
     return {
         name: value.value if isinstance(value, Enum) else value
         for name, value in defaults.items()
-        if name in names - _OTHER_DEFAULTS
+        if name in names - OTHER_DEFAULTS
     }
 
 

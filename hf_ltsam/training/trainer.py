@@ -31,7 +31,6 @@ from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_al
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
 from hf_ltsam.training.objective import LabelledBatches, Objective, by_name_or_object
-from hf_ltsam.training.publishing import HubTrainer
 from hf_ltsam.training.refusals.hooks import check_best_metric, check_hooks, check_optimizer, is_overridden
 from hf_ltsam.training.refusals.problem import check_own_loss, check_problem
 from hf_ltsam.training.refusals.settings import (
@@ -42,6 +41,8 @@ from hf_ltsam.training.refusals.settings import (
     check_stream,
     check_types,
 )
+from hf_ltsam.training.results.publishing import HubTrainer
+from hf_ltsam.training.results.saved_runs import SavedRuns
 from hf_ltsam.training.steps.model_loss import ModelObjective
 from hf_ltsam.training.steps.sam_trainer import MethodTrainer
 from hf_ltsam.training.training_set import (
@@ -59,7 +60,7 @@ from hf_ltsam.training.weight_averaging import WeightAveraging
 logger = logging.get_logger(__name__)
 
 
-class LTSamTrainer(Trials, MethodTrainer, HubTrainer):
+class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
     """`transformers.Trainer` with a method in the place of the gradient.
 
     The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging and evaluation stay what the stock

@@ -91,6 +91,9 @@ def test_smoothed_labels_are_torch_s_label_smoothing():
     stock = F.cross_entropy(logits, labels, label_smoothing=0.1, reduction="none")
     torch.testing.assert_close(ours, stock, rtol=0, atol=1e-6)  # shares of indices are float32
     assert torch.equal(smoothed(shares, C, 0.0), shares)
+    w = torch.rand(C, dtype=torch.float64)  # the class weights of a sample of one class are those of its smoothed loss
+    weighted = make_loss("cross_entropy")(logits, smoothed(w * F.one_hot(labels, C), C, 0.1), STATISTICS)
+    torch.testing.assert_close(weighted, w[labels] * stock, rtol=0, atol=1e-6)
 
 
 def test_values_of_classes_for_samples():
@@ -116,3 +119,10 @@ def test_rows_that_are_no_shares():
         check_shares(torch.tensor([[1.0, 0]]), 3)
     with pytest.raises(ValueError, match="Label 3"):
         shares_of(torch.tensor([0, 3]), 3)
+
+
+def test_weighted_shares_are_smoothed_by_their_weight():
+    """A sample of weight w, its label smoothed, is w times the smoothed sample: of mixed images under class weights too."""
+    weights = torch.tensor([[0.5], [3.0]], dtype=torch.float64)
+    shares = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(smoothed(weights * shares, 3, 0.3), weights * (0.7 * shares + 0.1))

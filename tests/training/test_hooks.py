@@ -16,7 +16,7 @@ from transformers import Trainer, TrainingArguments
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.training.durable_trainer import DurableTrainer
-from hf_ltsam.training.publishing import HubTrainer
+from hf_ltsam.training.results.publishing import HubTrainer
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
 # ---- methods ----

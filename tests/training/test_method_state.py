@@ -11,11 +11,16 @@ from training.toy import Toy, toy_trainer
 from hf_ltsam.methods import make_method
 
 STATEFUL = ["looksam", "msam", "friendly_sam", "momentum_focal_sam"]
-RANDOM = {"pgd": {"sigma": 0.05}, "lpf_sgd": {"gamma": 0.05, "shards": 2}, "model_perturbation": {"rho": 0.3}}
+RANDOM = {
+    "pgd": {"sigma": 0.05},
+    "lpf_sgd": {"gamma": 0.05, "shards": 2},
+    "model_perturbation": {"rho": 0.3},
+    "gnm": {"sigma": 0.1},
+}
 
 
 @pytest.mark.parametrize("step", [4, 12])  # in the middle of LookSAM's five, and of an epoch
-@pytest.mark.parametrize("method", [*STATEFUL, *RANDOM, "cc_sam"])
+@pytest.mark.parametrize("method", [*STATEFUL, *RANDOM, "xsam", "cc_sam"])
 def test_resumes_bit_for_bit(method, step, tmp_path):
     def run():  # full batches only: batch norm cannot normalise LPF-SGD's shard of one sample
         return noisy_trainer(
@@ -31,7 +36,7 @@ def test_resumes_bit_for_bit(method, step, tmp_path):
     resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
     assert_same(resumed.model, whole.model)
     assert sorted(resumed.method_memory.values) == sorted(whole.method_memory.values)
-    assert bool(whole.method_memory.values) == (method in STATEFUL)
+    assert bool(whole.method_memory.values) == (method in (*STATEFUL, "xsam"))
 
 
 @pytest.mark.parametrize("method", STATEFUL)

@@ -188,3 +188,16 @@ def test_labels_of_the_first_epoch_still_fit_the_statistics(tmp_path, caplog):
         noisy_trainer(tmp_path, save_strategy="no", **MIXUP).train()
     assert "by the class statistics" not in caplog.text
     assert len(LABELS) == 2
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_labels_of_one_perturbation_over_processes(soft, monkeypatch):
+    """Micro-batches of unlike sizes, class indices or shares, are put together in their order."""
+    from hf_ltsam.landscape import reduction
+
+    monkeypatch.setattr(reduction, "_gathered", lambda values: values.unsqueeze(0))
+    monkeypatch.setattr(reduction.dist, "get_rank", lambda: 0)
+    labels = torch.tensor([0, 2, 1, 1, 0])
+    labels = F.one_hot(labels, 3).float() * 0.9 + 0.1 / 3 if soft else labels
+    joint, everything = reduction.joint_batch(list(labels.split([3, 2])))
+    assert torch.equal(everything, labels) and joint.size == 5

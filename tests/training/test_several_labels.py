@@ -24,7 +24,7 @@ DATA = [{"input": x, "labels": y} for x, y in zip(X, Y)]
 def trainer(folder, method="sgd", loss="binary_cross_entropy", data=DATA, **settings):
     torch.manual_seed(1)
     given = {
-        "max_steps": 2, "per_device_train_batch_size": 40, "learning_rate": 0.5, "optim_args": "momentum=0", "report_to": "none",
+        "max_steps": 2, "per_device_train_batch_size": 40, "learning_rate": 0.5, "optim": "sgd", "max_grad_norm": 0.0, "report_to": "none",
         "use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "tail_threshold": 8, "lr_scheduler_type": "constant",
         **settings,
     }  # fmt: skip
@@ -113,6 +113,7 @@ def test_evaluation(tmp_path):
     ("settings", "words"),
     [
         ({"loss_start": 0.5}, r"loss_start=0.5.*BinaryCrossEntropy"),
+        ({"label_smoothing_factor": 0.1}, r"label_smoothing_factor=0.1.*BinaryCrossEntropy"),
         ({"reweighting": "inverse"}, r"reweighting='inverse'.*'class_weighting': 'inverse'"),
     ],
 )

@@ -200,9 +200,12 @@ def test_columns_that_only_a_transform_reads_are_there_for_it(tmp_path):
     stock = Trainer(bert(), TrainingArguments(**settings(tmp_path)), train_dataset=data, processing_class=tokenizer)
     with pytest.raises(KeyError):
         stock.train()
-    ours = LTSamTrainer(bert(), LTSamConfig(**settings(tmp_path)), train_dataset=data, processing_class=tokenizer)
+    ours = LTSamTrainer(
+        bert(), LTSamConfig(**settings(tmp_path)), train_dataset=data, eval_dataset=data, processing_class=tokenizer
+    )
     ours.train()
-    assert ours.state.global_step == 4
+    assert ours.state.global_step == 4 and "eval_balanced" in ours.evaluate()
+    assert ours.predict(data).predictions.shape == (12, 3)
 
 
 class LabelModel(torch.nn.Linear):

@@ -19,9 +19,11 @@ from typing import Any
 
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
+from transformers.utils import logging
 
 from dataset_builders.catalogue import SETS
 from hf_ltsam import LOSSES, METHODS
+from hf_ltsam.cli.model_names import OURS
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import KINDS, OptionParser
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments, SourceConfig
@@ -47,7 +49,16 @@ EXAMPLES = {  # of the hyper-parameters of what is chosen by name
     "second_stage_args": '{"tau": 1}',
     "lr_scheduler_kwargs": '{"num_cycles": 1}',
 }
+# Where nothing states how to step, neither a recipe nor an option: transformers' 5e-5 is too small for all of these
+STARTS: Mapping[str, Mapping[str, Any]] = {
+    "training from scratch": {"learning_rate": 0.1, "weight_decay": 5e-4},  # with SGD, the default
+    "fine-tuning": {"optim": "adamw_torch", "learning_rate": 3e-4, "weight_decay": 0.01, "warmup_steps": 0.1},
+    "an adapter": {"optim": "adamw_torch", "learning_rate": 1e-3, "weight_decay": 0.01, "warmup_steps": 0.1},
+}
+_STEPPING = ("learning_rate", "optim", "optim_args", "lr_milestones")
 _UNSET = object()
+
+logger = logging.get_logger(__name__)
 
 
 def parse(words: Sequence[str]) -> Run:
@@ -73,10 +84,22 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
         ValueError, FileNotFoundError: as `parse`.
     """
     everything = with_recipe(settings, recipe)
+    if not any(name in everything for name in _STEPPING):
+        everything = {**_start(everything), **everything}
     # a folder for each seed, so that the runs of one recipe do not overwrite each other
     name, seed = Path(recipe).stem if recipe else "train", everything.get("seed", SourceConfig.seed)
     everything.setdefault("output_dir", f"runs/{name}/seed{seed}")
     return run_of(everything, options_of(settings, recipe) if words is None else words)
+
+
+def _start(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Optimizer and learning rate for settings that state neither; one line says which."""
+    model = ModelArguments(**{name: settings[name] for name in ("model", "pretrained", "adapter") if name in settings})
+    from_scratch = model.model == OURS or not model.pretrained
+    kind = "an adapter" if model.adapter else "training from scratch" if from_scratch else "fine-tuning"
+    shown = " ".join(options_of(STARTS[kind])).replace("=", " ")
+    logger.warning(f"No learning rate is set, so {kind} starts with {shown}. --learning_rate sets another.")
+    return STARTS[kind]
 
 
 def read_settings(words: Sequence[str], program: str = "train") -> tuple[dict[str, Any], str | None]:

@@ -334,8 +334,8 @@ class SourceConfig(LTSamConfig):
         if names_no_optimizer and given_to_adam:
             name = given_to_adam[0]
             raise ValueError(
-                f"LTSamConfig({name}={getattr(self, name)}) belongs to Adam, but no optimizer is named, and that means SGD "
-                "here: set LTSamConfig(optim='adamw_torch'), or leave it out."
+                f"--{name} {getattr(self, name)} belongs to Adam, but no optimizer is named, and that means SGD here: set "
+                "--optim adamw_torch, or leave it out."
             )
 
 

@@ -21,7 +21,7 @@ logger = logging.get_logger(__name__)
 
 WAITS = (1.0, 5.0)  # seconds before the second and the third try; the client tries single requests again itself
 SLOWEST = 1e5  # bytes per second: an upload that takes longer is given up
-TEXTS = (".json", ".jsonl", ".md", ".txt", ".yaml", ".yml")
+TEXTS = (".html", ".json", ".jsonl", ".md", ".svg", ".txt", ".yaml", ".yml")
 GRACE = 600.0  # seconds on top, for the requests around it
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Upload:
         message: of the commit.
         revision: branch; None: main.
         private: whether a repository that is made is private; None: as the owner's settings say.
-        repo_type: "model" or "dataset".
+        repo_type: "model", "dataset" or "space", which is a static one.
         entries: files that the Hub checks by lists of its own, such as those of leaderboards: sent in a commit of their own
             after the others, and where it is refused, that is a hint.
         parent: the commit that the files rest on: refused where the branch has moved since. None: whatever is there.
@@ -67,8 +67,10 @@ def create_repository(
     Raises:
         HubError: the Hub did not do it.
     """
+    sdk = "static" if repo_type == "space" else None
     try:
-        return str(HfApi(token=token).create_repo(repo, private=private, repo_type=repo_type, exist_ok=True).repo_id)
+        api = HfApi(token=token)
+        return str(api.create_repo(repo, private=private, repo_type=repo_type, space_sdk=sdk, exist_ok=True).repo_id)
     except (OSError, ValueError, HTTPError) as error:
         raise in_words(error, f"{repo} was not uploaded", token) from None  # its own text may hold what is secret
 

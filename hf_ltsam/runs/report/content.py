@@ -58,6 +58,7 @@ class Section:
         figures, tables, listings: in this order.
         notes: sentences below them.
         missing: what could not be drawn, and which command makes it.
+        summary: a sentence above everything else; empty: none.
     """
 
     title: str
@@ -66,6 +67,7 @@ class Section:
     listings: Sequence[Listing] = ()
     notes: Sequence[str] = ()
     missing: Sequence[Missing] = field(default=())
+    summary: str = ""
 
     @property
     def anchor(self) -> str:

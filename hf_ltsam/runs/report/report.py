@@ -18,7 +18,6 @@ from hf_ltsam.runs.report import (
     by_frequency,
     by_group,
     calibration,
-    comparison,
     configurations,
     confusion,
     cost,
@@ -27,6 +26,7 @@ from hf_ltsam.runs.report import (
     shift,
     surfaces,
 )
+from hf_ltsam.runs.report.comparison import conclusion, differences
 from hf_ltsam.runs.report.content import Section
 from hf_ltsam.runs.report.reading import ReportedRun
 from hf_ltsam.runs.report.style import PALETTE
@@ -35,7 +35,8 @@ FILE_NAME = "report.html"
 TEMPLATE = "page.html.jinja"
 FOLDED = 12  # rows; longer tables can be unfolded
 SECTIONS = (
-    by_group.section, by_frequency.section, by_class.section, comparison.section, log_curves.accuracy_section,
+    conclusion.section, by_group.section, by_frequency.section, by_class.section, differences.section,
+    log_curves.accuracy_section,
     log_curves.telemetry_section, confusion.section, calibration.section, shift.section, curvature.spectra_section,
     curvature.evolution_section, surfaces.section, cost.section,
 )  # fmt: skip

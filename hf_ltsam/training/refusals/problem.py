@@ -84,6 +84,11 @@ def check_several_labels(loss: Loss | FeatureLoss, args: LTSamConfig) -> None:
             f"loss_start={args.loss_start} trains with cross-entropy first, which takes one class of each sample, and "
             f"{type(loss).__name__} takes several: leave it out."
         )
+    if args.label_smoothing_factor:
+        raise ValueError(
+            f"label_smoothing_factor={args.label_smoothing_factor} spreads one class of each sample over all, and "
+            f"{type(loss).__name__} takes several: leave it out, or smooth the labels (n, C) of the data set."
+        )
     if args.reweighting != "none":
         raise ValueError(
             f"reweighting={args.reweighting!r} weights samples by their one class, and {type(loss).__name__} takes several: "

@@ -202,6 +202,12 @@ CE+DRW+SAM      65.3 60.5 66.2 65.5  47.1 56.6 45.8 28.1
 LDAM+DRW        67.5 63.0 68.3 67.8  49.9 61.1 48.2 28.3
 LDAM+DRW+SAM    70.1 64.1 70.5 71.2  53.1 62.0 52.1 34.8
 """
+# the same, on data sets, of rows that it takes from Zhong et al. 2021
+RANGWANI_3_TAKEN = """
+cRT     68.2 73.2 68.8 66.1  50.3 62.5 47.4 29.5
+LWS     69.5 71.0 69.8 68.8  51.2 61.8 48.6 33.5
+MiSLAS  71.6 73.2 72.4 70.4  52.7 61.7 51.3 35.8
+"""
 # overall, head, mid, tail on CIFAR-10-LT, then on CIFAR-100-LT
 RANGWANI_4 = """
 CE+DRW          75.5 91.6 74.1 61.4  41.0 61.3 41.7 14.7
@@ -235,4 +241,5 @@ ZHOU = {
 }
 ZHOU_STAGES = ("ce_sgd_then_crt", "ce_cc_sam_then_crt", "ce_sgd_then_cc_sam", "ce_cc_sam_then_cc_sam")
 # vanilla, + SAM, + CC-SAM of LDAM on CIFAR-10-LT
+ZHOU_4_GCL = {200: (79.03, 80.74), 100: (82.68, 83.54), 50: (85.46, 86.07)}  # vanilla, + CC-SAM of GCL
 ZHOU_4 = {200: (70.15, 68.59, 71.05), 100: (73.26, 74.20, 74.56), 50: (78.16, 78.88, 79.34)}

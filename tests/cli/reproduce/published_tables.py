@@ -19,12 +19,14 @@ from cli.reproduce.published_numbers import (
     RANGWANI_1,
     RANGWANI_2,
     RANGWANI_3,
+    RANGWANI_3_TAKEN,
     RANGWANI_4,
     RANGWANI_7,
     RANGWANI_8,
     RANGWANI_9,
     ZHOU,
     ZHOU_4,
+    ZHOU_4_GCL,
     ZHOU_STAGES,
 )
 
@@ -111,6 +113,17 @@ def ranked(text, sets, name):
     return [row for column in columns.values() for row in column]
 
 
+def taken():
+    """cRT, LWS, MiSLAS, once for each of the large sets."""
+    stages = {"cRT": "then_crt", "LWS": "then_lws", "MiSLAS": "mixup_then_las"}
+    columns = {data: [] for data in _BIG[::-1]}
+    for line in RANGWANI_3_TAKEN.strip().splitlines():
+        label, *cells = line.split()
+        for k, data in enumerate(columns):
+            columns[data].append((f"second_stage/{data}_ce_sgd_{stages[label]}", *map(float, cells[4 * k : 4 * k + 4])))
+    return [row for column in columns.values() for row in column]
+
+
 def lyu_name(data, loss, method):
     return f"{data}_{loss}_{method}" + ("" if method == "sse_sam" else "_lyu2025")
 
@@ -162,7 +175,7 @@ TABLES = {
     "lyu2025_table3": lyu_3(),
     "rangwani2022_table1": ranked(RANGWANI_1, _LT_100, rangwani_name),
     "rangwani2022_table2": rangwani_2(),
-    "rangwani2022_table3": ranked(RANGWANI_3, _BIG[::-1], rangwani_name),
+    "rangwani2022_table3": [*ranked(RANGWANI_3, _BIG[::-1], rangwani_name), *taken()],
     "rangwani2022_table4": ranked(RANGWANI_4, _LT_100, rangwani_name),
     "rangwani2022_table7": ranked(RANGWANI_7, [f"cifar10_lt_ir{ratio}" for ratio in (10, 50, 100, 200)], rangwani_name),
     "rangwani2022_table8": ranked(
@@ -174,6 +187,11 @@ TABLES = {
         (f"cifar10_lt_ir{ratio}_ldam_{method}_zhou2023b", number, None, None, None)
         for ratio, numbers in ZHOU_4.items()
         for method, number in zip(("sgd", "sam", "cc_sam"), numbers)
+    ]
+    + [
+        (f"cifar10_lt_ir{ratio}_gcl_{method}_zhou2023b", number, None, None, None)
+        for ratio, numbers in ZHOU_4_GCL.items()
+        for method, number in zip(("sgd", "cc_sam"), numbers)
     ],
     "alshammari2022_table1": [
         ("cifar100_lt_ir100_ce_sgd_no_decay", 38.38, 64.05, 35.80, 11.43),
@@ -221,6 +239,11 @@ SWEEPS = {
     **{f"li2025_fig{number}": {f"cifar{data}_lt_ir100_{loss}_focal_sam": {at[data]: OF_TABLES[f"cifar{data}_lt_ir100_{loss}_focal_sam"]}
                                for data in (10, 100) for loss in ("ldam_drw", "la", "vs")}
        for number, at in ((4, {10: 3.0, 100: 3.2}), (5, {10: 0.5, 100: 0.8}), (8, {10: 0.2, 100: 0.3}))},
+    **{f"zhou2023b_{name}": {row: {at: OF_TABLES[row]} for row in (
+        f"second_stage/cifar{data}_lt_ir100_ce_cc_sam_then_cc_sam" for data in (10, 100))} for name, at in (("mixup", 0.0), ("mix", 1.0))},
+    "li2025_weighting": {
+        row: {"none": OF_TABLES[row]} for row in ("cifar100_lt_ir100_ce_cc_sam_li2025", "cifar100_lt_ir100_la_cc_sam")
+    },
     "zhou2023b_fig1": {row: {0.01: OF_TABLES[row]} for row in (
         f"second_stage/cifar{data}_lt_ir100_ce_cc_sam_then_cc_sam" for data in (10, 100))},
 }  # fmt: skip

@@ -10,7 +10,8 @@ from hf_ltsam.runs.recipes import recipe_names
 
 NAME = re.compile(
     r"(?P<data>cifar10|cifar100|imagenet_lt|inaturalist2018|places_lt)(_(?P<kind>lt|step)_ir(?P<ratio>\d+))?"
-    r"(_clip_(?P<clip>fft|lift))?_(?P<loss>ce_drw|ce|la|ldam_drw|ldam|vs|ib)_(?P<method>[a-z_]+?)(_(?P<small>rho005))?(_(?P<decay>no_decay|decay))?"
+    r"(_clip_(?P<clip>fft|lift))?_(?P<loss>ce_drw|ce|cb|gcl|la|ldam_drw|ldam|vs|ib)_(?P<method>[a-z_]+?)(_(?P<small>rho005))?(_(?P<decay>no_decay|decay))?"
+    r"(_(?P<mixed>mixup|cutmix))?"
     r"(_(?P<epochs>\d+)_epochs)?(_(?P<suffix>li2025|lyu2025|rangwani2022|zhou2023b))?"
 )
 SPECIAL = ("swa", "spectral_norm", "focal_sam_reuse", "model_perturbation")  # more than a loss and a method
@@ -28,6 +29,7 @@ class Row:
         self.data, self.kind, self.clip, self.loss, self.method, self.small, self.decay, self.suffix = found.group(
             "data", "kind", "clip", "loss", "method", "small", "decay", "suffix"
         )
+        self.mixed = found["mixed"]
         self.ratio = found["ratio"] and int(found["ratio"])
         self.epochs = found["epochs"] and int(found["epochs"])
         self.on_cifar = self.data.startswith("cifar")
@@ -41,6 +43,10 @@ class Row:
             return "park2021"
         if self.decay:
             return "alshammari2022"
+        if self.mixed:
+            return "rangwani2022"
+        if self.data == "places_lt":
+            return "li2025"
         if self.kind == "step" or self.loss == "ce_drw":
             return "rangwani2022"
         if self.method in ("sse_sam", "sam_ext"):
@@ -59,7 +65,7 @@ class Row:
 @cache
 def run_of(name):
     """Its settings, parsed once; where it needs a folder of images, an empty one."""
-    folder = [] if name.startswith(("cifar", "second_stage")) else ["--dataset", str(_EMPTY)]
+    folder = [] if name.startswith(("cifar", "second_stage/cifar")) else ["--dataset", str(_EMPTY)]
     return parse(["--config", name, "--use_cpu", "true", "--output_dir", str(_EMPTY / name), *folder])
 
 

@@ -6,7 +6,7 @@ from cli.reproduce.recipe_rows import ROWS, run_of
 # Rangwani et al. 2022 Table 5; for LA the radius of Focal-SAM, for IB that of CE + DRW
 SAM = {
     ("lt", "cifar10"): {"ce": 0.1, "ce_drw": 0.5, "ldam_drw": 0.8, "vs": 0.5, "la": 0.2},
-    ("lt", "cifar100"): {"ce": 0.2, "ce_drw": 0.8, "ldam_drw": 0.8, "vs": 0.8, "la": 0.3, "ib": 0.8},
+    ("lt", "cifar100"): {"ce": 0.2, "cb": 0.2, "ce_drw": 0.8, "ldam_drw": 0.8, "vs": 0.8, "la": 0.3, "ib": 0.8},
     ("step", "cifar10"): {"ce": 0.1, "ce_drw": 0.2, "ldam_drw": 0.1, "vs": 0.2},
     ("step", "cifar100"): {"ce": 0.5, "ce_drw": 0.2, "ldam_drw": 0.5, "vs": 0.2},
 }
@@ -63,7 +63,7 @@ EXPECTED = {
     "spectral_norm": lambda row: None,
     "sam": lambda row: {"rho": sam_radius(row)},
     "imbsam": lambda row: {"rho": imbsam_radius(row), "tail_weight": 1.0},
-    "cc_sam": lambda row: {"scale": 1e-2},
+    "cc_sam": lambda row: {"scale": 1e-2, **({"class_weighting": "none"} if row.source == "li2025" else {})},
     "focal_sam": lambda row: dict(zip(("rho", "gamma", "lam"), (CLIP_FOCAL_SAM if row.clip else FOCAL_SAM)[row.data])),
     "focal_sam_reuse": lambda row: dict(zip(("rho", "gamma", "lam", "plain"), (*FOCAL_SAM[row.data], "reuse"))),
     "sse_sam": sse_sam,

@@ -141,6 +141,7 @@ def test_trainings_on_cifar():
             4,
             True,
         ), row.name
+        assert data.test_time == ("flip" if row.source == "lyu2025" else "none"), row.name  # its code
 
 
 def test_epochs_in_shares_fall_on_the_epoch():
@@ -228,6 +229,8 @@ LOSSES = {
     "ldam": ("ldam", {"max_m": 0.5, "s": 30}),
     "ldam_drw": ("ldam", {"max_m": 0.5, "s": 30}),
     "vs": ("vector_scaling", {"gamma": 0.05, "tau": 0.75}),
+    "gcl": ("gaussian_clouded", {"noise": 0.5, "m": 0.0, "s": 30}),
+    "cb": ("class_balanced", {"beta": 0.9999}),
     "ib": ("influence_balanced", {"alpha": 1000, "epsilon": 1e-3, "through_weight": True}),
 }
 
@@ -245,8 +248,9 @@ def test_losses():
         expected = ("effective_number", pytest.approx(start)) if row.loss.endswith("drw") else ("none", 0.0)
         assert (config.reweighting, config.reweighting_start) == expected, row.name
         assert config.loss_start == (0.5 if loss == "influence_balanced" else 0.0), row.name
-        assert (model.head, loss == "ldam" and model.cosine_scale) == (
-            ("cosine", 30) if loss == "ldam" else ("linear", False)
+        of_cosines = loss in ("ldam", "gaussian_clouded")
+        assert (model.head, of_cosines and model.cosine_scale) == (
+            ("cosine", 30) if of_cosines else ("linear", False)
         ), row.name
 
 
@@ -276,5 +280,7 @@ def test_the_method_is_that_of_the_name():
         expected = _OTHER_NAMES.get(row.method, row.method)
         assert row.run.config.method == expected, row.name
         assert row.run.model.spectral_norm == (["*"] if row.method == "spectral_norm" else None), row.name
+        alpha = 1.0 if row.on_cifar else 0.2
+        assert row.run.config.mixing == ({f"{row.mixed}_alpha": alpha} if row.mixed else {}), row.name
         assert row.run.config.swa_start == (0.75 if row.method == "swa" else None), row.name
     assert set(SPECIAL) <= {row.method for row in ROWS}

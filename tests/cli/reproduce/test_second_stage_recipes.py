@@ -32,8 +32,15 @@ MAX_NORM = [f"cifar100_lt_ir100_ce_{first}_then_maxnorm" for first in ("sgd", "s
 
 def test_there_is_a_recipe_for_every_row_and_every_stage():
     firsts = {f"cifar{data}_lt_ir{ratio}_ce_sgd_zhou2023b" for data in (10, 100) for ratio in (50, 100, 200)}
+    large = {
+        f"{data}_ce_sgd_then_{stage}"
+        for data in ("imagenet_lt", "inaturalist2018", "places_lt")
+        for stage in ("crt", "lws", "tau_norm")
+    }
+    large |= {f"places_lt_ce_{method}_then_crt" for method in ("swa", "spectral_norm", "model_perturbation")}
+    large |= {f"{data}_ce_sgd_mixup{then}" for data in ("imagenet_lt", "inaturalist2018") for then in ("", "_then_las")}
     names = {name.removeprefix("second_stage/") for name in recipe_names() if name.startswith("second_stage/")}
-    assert names == {name_of(*row).split("/")[1] for row in ROWS} | firsts | set(MAX_NORM)
+    assert names == {name_of(*row).split("/")[1] for row in ROWS} | firsts | set(MAX_NORM) | large
     assert {stage for *_, stage in ROWS} | {"maxnorm"} == set(SECOND_STAGES)
 
 

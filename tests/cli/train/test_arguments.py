@@ -128,7 +128,7 @@ def test_a_flag_that_takes_a_text_too(write):
 def test_none_takes_a_setting_of_the_recipe_away(write):
     path = write("learning_rate: 0.5\ntail_threshold: 3\nmethod: sam\nmethod_args: {rho: 0.2}\nflip: false\n")
     run = make_run({"learning_rate": None, "tail_threshold": None, "seed": 3}, path)
-    assert (run.config.learning_rate, run.config.tail_threshold, run.data.flip) == (5e-5, None, False)
+    assert (run.config.learning_rate, run.config.tail_threshold, run.data.flip) == (0.1, None, False)
     assert run.config.method_args == {"rho": 0.2}
     same = parse(shlex.split(run.command)[2:])
     assert {**same.settings, "output_dir": None} == {**run.settings, "output_dir": None}
@@ -198,7 +198,7 @@ def test_inheritance(write):
 def test_null_takes_a_setting_back_to_its_default(write):
     write("learning_rate: 0.5\ntail_threshold: 3\n", "base.yaml")
     run = parse(["--config", write("inherits: base.yaml\nlearning_rate: null\ntail_threshold: null\n")])
-    assert run.config.learning_rate == 5e-5 and run.config.tail_threshold is None
+    assert run.config.learning_rate == 0.1 and run.config.tail_threshold is None
 
 
 def test_lists_and_milestones(write):
@@ -318,3 +318,32 @@ def test_settings_of_an_optimizer_that_is_not_used(given, tmp_path):
     with pytest.raises(ValueError, match=rf"{next(iter(given))}.*SGD here.*adamw_torch"):
         SourceConfig(str(tmp_path), **given)
     SourceConfig(str(tmp_path), optim="adamw_torch", **given)
+
+
+SCRATCH = {"learning_rate": 0.1, "weight_decay": 5e-4, "optim": "sgd"}
+
+
+@pytest.mark.parametrize(
+    ("words", "stated"),
+    [
+        ("", SCRATCH),
+        ("--model x/y --pretrained false", SCRATCH),
+        ("--weight_decay 0.3", {**SCRATCH, "weight_decay": 0.3}),
+        ("--model x/y", {"learning_rate": 3e-4, "optim": "adamw_torch", "warmup_steps": 0.1}),
+        ("--model x/y --adapter lora", {"learning_rate": 1e-3, "optim": "adamw_torch"}),
+        ("--learning_rate 0.2", {"learning_rate": 0.2, "weight_decay": 0.0}),
+        ("--model x/y --optim adamw_torch", {"learning_rate": 5e-5}),
+        ("--model x/y --optim_args momentum=0.5", {"learning_rate": 5e-5, "optim": "sgd"}),
+        ("--config cifar100_lt_ir100_la_sgd", {"learning_rate": 0.1}),
+    ],
+)
+def test_where_no_learning_rate_is_stated_one_is_chosen_said_and_kept(caplog, words, stated):
+    """transformers' 5e-5 leaves all models at chance with SGD, and small heads with AdamW."""
+    run = parse(["--dataset", "x", *words.split()])
+    for name, value in stated.items():
+        assert getattr(run.config, name) == value, name
+    chosen = not any(option in words for option in ("learning_rate", "optim", "config"))
+    again = parse(run.words)
+    assert again.config.learning_rate == run.config.learning_rate and again.config.optim == run.config.optim
+    assert ("learning_rate" in run.settings) == (chosen or "learning_rate" in words or "config" in words)
+    assert make_run({"dataset": "x"}).config.learning_rate == 0.1

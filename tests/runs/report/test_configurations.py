@@ -11,7 +11,7 @@ from runs.report.made_runs import test_result as made_result
 from hf_ltsam.runs.recipes import read_recipe
 from hf_ltsam.runs.report.by_group import chance, other_bounds
 from hf_ltsam.runs.report.calibration import group_gaps
-from hf_ltsam.runs.report.comparison import compare
+from hf_ltsam.runs.report.comparison.differences import compare
 from hf_ltsam.runs.report.configurations import configurations, differing, section, setting, spread
 from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.saved_parts import Bounds, ShiftedSet

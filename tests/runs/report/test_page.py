@@ -28,8 +28,8 @@ from hf_ltsam.cli import main as cli
 from hf_ltsam.runs.folder import find_runs
 from hf_ltsam.runs.report.by_group import group_bounds
 from hf_ltsam.runs.report.by_group import table as group_table
-from hf_ltsam.runs.report.comparison import compare
-from hf_ltsam.runs.report.comparison import section as comparison_section
+from hf_ltsam.runs.report.comparison.differences import compare
+from hf_ltsam.runs.report.comparison.differences import section as comparison_section
 from hf_ltsam.runs.report.configurations import configurations
 from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.report import write_report

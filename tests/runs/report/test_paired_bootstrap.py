@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_ltsam.runs.report.paired_bootstrap import interval, resample_classes, resample_images, resample_seeds
+from hf_ltsam.runs.report.comparison.paired_bootstrap import interval, resample_classes, resample_images, resample_seeds
 
 
 def rng(seed=0):

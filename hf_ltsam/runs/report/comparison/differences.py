@@ -12,10 +12,8 @@ import numpy as np
 from hf_ltsam.runs.escaping import figure_text
 from hf_ltsam.runs.folder import RECIPE
 from hf_ltsam.runs.report.by_group import NAMES
-from hf_ltsam.runs.report.configurations import Configuration
-from hf_ltsam.runs.report.content import Figure, Missing, Section, Table
-from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
-from hf_ltsam.runs.report.paired_bootstrap import (
+from hf_ltsam.runs.report.comparison.paired_bootstrap import (
+    LEVEL,
     REPLICATES,
     ByGroup,
     Interval,
@@ -24,6 +22,9 @@ from hf_ltsam.runs.report.paired_bootstrap import (
     resample_images,
     resample_seeds,
 )
+from hf_ltsam.runs.report.configurations import Configuration
+from hf_ltsam.runs.report.content import Figure, Missing, Section, Table
+from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
 from hf_ltsam.runs.report.reading import ReportedRun
 from hf_ltsam.runs.report.saved_parts import all_groups
 from hf_ltsam.runs.report.style import INK, PAPER, series_style
@@ -65,8 +66,12 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     return Section(TITLE, [_figure(base, compared, folder)], [_table(base, compared)], notes=notes, missing=missing)
 
 
-def compare(configurations: Sequence[Configuration], seed: int = 0) -> list[Compared]:
-    """Every configuration with the first one: over test images where both have predictions, else over classes."""
+def compare(configurations: Sequence[Configuration], seed: int = 0, level: float = LEVEL) -> list[Compared]:
+    """Every configuration with the first one: over test images where both have predictions, else over classes.
+
+    Args:
+        level: of the intervals.
+    """
     base = configurations[0]
     if base.statistics is None:
         return []
@@ -83,20 +88,20 @@ def compare(configurations: Sequence[Configuration], seed: int = 0) -> list[Comp
             continue
         images = any(configuration is c for c in paired) and bool(over_images)
         replicates = over_images if images else over_classes
-        intervals = _intervals(base, configuration, replicates, seed)
+        intervals = _intervals(base, configuration, replicates, seed, level)
         compared.append(Compared(position, configuration, intervals, images))
     return compared
 
 
 def _intervals(
-    base: Configuration, other: Configuration, replicates: Mapping[int, ByGroup], seed: int
+    base: Configuration, other: Configuration, replicates: Mapping[int, ByGroup], seed: int, level: float
 ) -> dict[str, Interval]:
     first, second, intervals = replicates[id(base)], replicates[id(other)], {}
     for name in first:
         generator = np.random.default_rng([seed, 1])
         drawn = resample_seeds(second[name], generator) - resample_seeds(first[name], generator)
         difference = float(np.mean(other.accuracies(name)) - np.mean(base.accuracies(name)))
-        intervals[name] = interval(difference, drawn)
+        intervals[name] = interval(difference, drawn, level)
     return intervals
 
 

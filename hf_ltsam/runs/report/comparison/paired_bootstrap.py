@@ -21,7 +21,7 @@ class Interval:
     """A difference of accuracies, fractions.
 
     Args:
-        low, high: of the 95 % interval.
+        low, high: of the interval around it.
     """
 
     difference: float
@@ -98,7 +98,7 @@ def resample_seeds(accuracies: Floats, generator: np.random.Generator) -> Floats
     return mean + np.sqrt(S / (S - 1)) * (picked - mean)
 
 
-def interval(difference: float, replicates: Floats) -> Interval:
-    """The middle 95 % of the replicates (B,) around a difference."""
-    low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def interval(difference: float, replicates: Floats, level: float = LEVEL) -> Interval:
+    """The middle part of the replicates (B,) around a difference: 95 %, or another level."""
+    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
     return Interval(difference, float(low), float(high))

@@ -1,0 +1,198 @@
+"""What the report says first: who is ahead on the rare classes, by how much, whether by more than chance, at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_ltsam.runs.class_frequencies import group_criterion, group_ranges
+from hf_ltsam.runs.record import chance_level
+from hf_ltsam.runs.report.by_group import NAMES
+from hf_ltsam.runs.report.comparison.differences import Compared, compare
+from hf_ltsam.runs.report.comparison.paired_bootstrap import LEVEL, Interval
+from hf_ltsam.runs.report.configurations import Configuration, spread
+from hf_ltsam.runs.report.content import Section, Table, mean_and_deviation, percent
+from hf_ltsam.runs.report.cost import cost_of
+
+TITLE = "Conclusion"
+RARE = ("few", "tail", "medium", "balanced")  # the rarest classes of which there are results
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Configurations of one training set by their accuracy on its rare classes.
+
+    Args:
+        group: of RARE.
+        first: of the report, or of those that can be compared.
+        ordered: the best one first.
+        behind: of the others, in their order: how far the best one is ahead.
+    """
+
+    group: str
+    first: Configuration
+    ordered: list[Configuration]
+    behind: list[Compared]
+
+    @property
+    def best(self) -> Configuration:
+        return self.ordered[0]
+
+    @property
+    def reference(self) -> Compared:
+        """What the best one is held against: the first configuration, or where that is the best one, the next."""
+        return next((c for c in self.behind if c.configuration is self.first), self.behind[0])
+
+
+def section(configurations: Sequence[Configuration], folder: Path) -> Section:
+    tested = [c for c in configurations if c.tested]
+    if not tested:
+        return Section(TITLE, summary="There are no test results yet.")
+    ranking = ranked(tested)
+    others = [c.title for c in tested if c not in ranking.ordered]
+    notes = (
+        [f"Of another training set or without these classes, so left out here: {', '.join(others)}."] if others else []
+    )
+    if not ranking.behind:
+        return Section(TITLE, tables=[_table(ranking)], summary=_alone(ranking), notes=notes)
+    return Section(TITLE, tables=[_table(ranking)], summary=_ahead(ranking), notes=[*_explained(ranking), *notes])
+
+
+def ranked(tested: Sequence[Configuration]) -> Ranking:
+    """Those that can be compared with the first one, by accuracy on the rare classes.
+
+    Intervals are as wide as it takes that all of them together fail in one case of twenty: the best one is chosen after the
+    results are seen.
+    """
+    first = tested[0]
+    group = next((group for group in RARE if first.accuracies(group)), "balanced")
+    alike = [c for c in tested if _counts(c) == _counts(first) and c.accuracies(group)]
+    ordered = sorted(alike, key=lambda c: -spread(c.accuracies(group))[0])
+    level = 1 - (1 - LEVEL) / max(len(ordered) - 1, 1)
+    return Ranking(group, first, ordered, compare(ordered, level=level) if len(ordered) > 1 else [])
+
+
+def _counts(configuration: Configuration) -> tuple[int, ...]:
+    return configuration.statistics.counts if configuration.statistics is not None else ()
+
+
+def _ahead(ranking: Ranking) -> str:
+    """The sentence."""
+    reference, lead = ranking.reference, _lead(ranking.reference, ranking.group)
+    best, other = (percent(spread(c.accuracies(ranking.group))[0]) for c in (ranking.best, reference.configuration))
+    numbers = (
+        f"{best} % against {other} % of {reference.configuration.title}, {100 * _by(ranking, reference):+.1f} points"
+    )
+    if lead is None:
+        chance, opening = "too few classes to say whether that is chance", f"{ranking.best.title} is ahead"
+    elif lead.beyond_chance:
+        chance, opening = f"more than chance (95 % interval {_range(lead)})", f"{ranking.best.title} is ahead"
+    else:
+        chance = f"within chance (95 % interval {_range(lead)})"
+        opening = f"{ranking.best.title} is not clearly ahead"
+    price = _price(ranking.best, reference.configuration)
+    return f"{opening} {_on_the_rare_classes(ranking)}: {numbers}, {chance}, {price}."
+
+
+def _alone(ranking: Ranking) -> str:
+    best, chance = ranking.best, _chance(ranking)
+    rare, every = (percent(spread(best.accuracies(group))[0]) for group in (ranking.group, "balanced"))
+    return (
+        f"{best.title} has {rare} % {_on_the_rare_classes(ranking)} and {every} % over all classes, where guesses have "
+        f"{chance} %; there is nothing to compare it with."
+    )
+
+
+def _explained(ranking: Ranking) -> list[str]:
+    """The next best, the classes that pay for it, and what the intervals rest on."""
+    notes, group = [], ranking.group
+    following = ranking.behind[0]
+    if following is not ranking.reference:
+        lead = _lead(following, group)
+        verdict = "" if lead is None else f", {'more than' if lead.beyond_chance else 'within'} chance ({_range(lead)})"
+        notes.append(
+            f"Next is {following.configuration.title}, {100 * _by(ranking, following):.1f} points behind{verdict}."
+        )
+    if spread(ranking.best.accuracies(group))[0] <= chance_level(len(_counts(ranking.best))):
+        notes.append(f"None is better than guesses, which have {_chance(ranking)} %.")
+    seeds = [len(c.tested) for c in ranking.ordered]
+    over = "the same test images" if all(c.over_images for c in ranking.behind) else "classes"
+    several = f", {len(ranking.behind)} of them at once" if len(ranking.behind) > 1 else ""
+    basis = f"95 % intervals{several}, paired over {over}"
+    if min(seeds) > 1:
+        notes.append(f"{basis} and over {min(seeds)} seeds or more of each configuration.")
+    else:
+        notes.append(f"{basis}; with one seed they compare these models, not the methods.")
+    return notes
+
+
+def _table(ranking: Ranking) -> Table:
+    group, leads = ranking.group, {id(c.configuration): _lead(c, ranking.group) for c in ranking.behind}
+    columns = [
+        "configuration",
+        f"{NAMES[group]} (%)",
+        *(["all classes (%)"] if group != "balanced" else []),
+        "training time",
+    ]
+    if ranking.behind:
+        columns.append("behind (points)")
+    rows = []
+    for c in ranking.ordered:
+        groups = dict.fromkeys((group, "balanced"))
+        row = [c.title, *(mean_and_deviation(*spread(c.accuracies(name)), 100) for name in groups), _time(c) or "-"]
+        if ranking.behind:
+            lead = leads.get(id(c))
+            row.append("-" if lead is None else f"{100 * lead.difference:.1f} ({_range(lead)})")
+        rows.append(row)
+    return Table(f"Accuracy {_on_the_rare_classes(ranking)} and over all, the best one first", columns, rows)
+
+
+def _lead(compared: Compared, group: str) -> Interval | None:
+    """By how much the best one is ahead of it; None where there are too few classes to draw from."""
+    difference = compared.intervals.get(group)
+    return None if difference is None else Interval(-difference.difference, -difference.high, -difference.low)
+
+
+def _by(ranking: Ranking, other: Compared) -> float:
+    return spread(ranking.best.accuracies(ranking.group))[0] - spread(other.configuration.accuracies(ranking.group))[0]
+
+
+def _range(interval: Interval) -> str:
+    return f"{100 * interval.low:z.1f} to {100 * interval.high:z.1f}"
+
+
+def _on_the_rare_classes(ranking: Ranking) -> str:
+    statistics, group = ranking.best.statistics, ranking.group
+    if group == "balanced" or statistics is None:
+        return "over all classes"
+    if group == "tail":
+        return f"on the rare classes (tail: at most {statistics.tail_threshold:,} training images)"
+    unit = "training images" if statistics.group_sizes is None else group_criterion(statistics)
+    ranges = group_ranges(statistics)[group]
+    return f"on the rare classes ({group}: {ranges} {unit})"
+
+
+def _chance(ranking: Ranking) -> str:
+    return percent(chance_level(len(_counts(ranking.best))))
+
+
+def _price(best: Configuration, other: Configuration) -> str:
+    """The training time of one beside that of the other."""
+    ours, theirs = cost_of(0, best), cost_of(0, other)
+    if ours is None or theirs is None:
+        return "at a cost that the runs do not state"
+    if set(ours.hardware) != set(theirs.hardware):
+        return "at a cost that other hardware hides"
+    ratio = spread(ours.seconds)[0] / spread(theirs.seconds)[0]
+    return f"at {ratio:.2f} times its training time ({_time(best)} against {_time(other)})"
+
+
+def _time(configuration: Configuration) -> str | None:
+    cost = cost_of(0, configuration)
+    if cost is None:
+        return None
+    seconds = spread(cost.seconds)[0]
+    if seconds < 600:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

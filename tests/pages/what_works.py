@@ -1,0 +1,122 @@
+"""docs/what_works.md, made from the parameters of the tests themselves: a mark stands for a test that runs.
+
+`PYTHONPATH=.:tests python tests/pages/what_works.py` writes the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from adapters import test_sam_on_adapters
+from methods import test_equations, test_one_hot, test_when_applied
+from training import test_killed, test_method_state, test_precision, test_stock_settings, test_two_processes
+from training.test_hooks import NO_EFFECT, REFUSED_FIELDS
+
+from hf_ltsam.losses import LOSSES
+from hf_ltsam.methods import METHODS
+
+PAGE = Path(__file__).parents[2] / "docs" / "what_works.md"
+Case = Callable[[Any], bool]
+
+# column -> the test whose parameters name the methods, which of its cases count, and what the test shows
+AS_ONE = test_two_processes.test_two_processes_equal_one_with_twice_the_batch
+COLUMNS: dict[str, tuple[Any, Case, str]] = {
+    "equation": (
+        test_equations.test_on_every_model,
+        bool,
+        "equal to a naive loop in float64, with batch norm, frozen and tied weights",
+    ),
+    "losses, soft labels": (
+        test_one_hot.test_every_method_with_every_loss,
+        bool,
+        f"with each of the {len(LOSSES)} losses; at soft labels of one class as at class indices",
+    ),
+    "accumulation": (test_equations.test_micro_batches_are_one_batch, bool, "several micro-batches as one batch"),
+    "start, stop": (
+        test_when_applied.test_from_start_to_stop,
+        bool,
+        "for a part of the training; the other steps are plain SGD",
+    ),
+    "fp16": (test_precision.test_the_scale_cancels, bool, "under a gradient scaler as without"),
+    "two processes": (AS_ONE, lambda case: case[0] == "step", "as one with twice the batch"),
+    "FSDP2": (AS_ONE, lambda case: case[0] == "sharded", "the same with weights in shards"),
+    "adapters": (test_sam_on_adapters.test_every_method_on_adaptformer, bool, "on AdaptFormer, by the equation"),
+    "resume": (
+        test_method_state.test_resumes_bit_for_bit,
+        bool,
+        "bit for bit, of methods that remember or draw; without a mark there is nothing of the method's own to resume",
+    ),
+    "killed": (
+        test_killed.test_killed_in_passes_and_in_writing,
+        bool,
+        "killed in passes and in writing, then resumed, of some that remember",
+    ),
+}
+
+
+def words_in(value: Any) -> Iterator[str]:
+    """All text inside the parameters of a test."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from words_in([*value, *value.values()])
+    elif isinstance(value, Iterable):
+        for part in value:
+            yield from words_in(part)
+
+
+def cases_of(test: Any) -> Iterator[Any]:
+    for mark in getattr(test, "pytestmark", []):
+        if mark.name == "parametrize":
+            yield from mark.args[1]
+
+
+def methods_in(test: Any, counts: Case) -> set[str]:
+    """The methods that the cases of a test name, or what a case stands for in the `CASES` of its module."""
+    named = test_killed.CASES if test is test_killed.test_killed_in_passes_and_in_writing else {}
+    cases = [named.get(case, case) if isinstance(case, str) else case for case in cases_of(test)]
+    return {word for case in cases if counts(case) for word in words_in(case)} & set(METHODS)
+
+
+def page() -> str:
+    tested = {column: methods_in(test, counts) for column, (test, counts, _) in COLUMNS.items()}
+    marks = {name: ["yes" if name in methods else "" for methods in tested.values()] for name in METHODS}
+    rows = [f"| `{name}` | {' | '.join(of_method)} |" for name, of_method in marks.items()]
+    legend = [f"- **{column}**: {shown} (`{test.__name__}`)." for column, (test, _, shown) in COLUMNS.items()]
+    settings = sorted({*test_stock_settings.TAKEN, *test_stock_settings.TOGETHER, *test_stock_settings.ELSEWHERE})
+    return f"""# What works with what
+
+Made from the parameters of the tests: a `yes` stands for a test that runs with this method
+(`PYTHONPATH=.:tests python tests/pages/what_works.py`; a test compares the page with them).
+
+| method | {" | ".join(COLUMNS)} |
+|{"---|" * (len(COLUMNS) + 1)}
+{chr(10).join(rows)}
+
+{chr(10).join(legend)}
+
+## Settings of the stock Trainer
+Each field of `TrainingArguments` is in one of three lists, or a test fails.
+
+**As in the stock Trainer**: {_listed(settings)}.
+
+**Without effect here**: {_listed(sorted(NO_EFFECT))}.
+
+**Refused, with the way out** ([Scope](scope.md)): {_listed(sorted(REFUSED_FIELDS))}; `auto_find_batch_size` goes
+with `ascent_size`.
+
+## Optimizers
+Any with an ordinary `step()`, by name or as an object. Muon and schedule-free optimizers (SAM's ascent starts where they take
+gradients; the model is their mean in evaluations and after the training) are tested beside a naive loop. Refused: those that need
+a closure, and those that step inside a backward pass.
+"""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

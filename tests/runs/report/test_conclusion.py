@@ -1,0 +1,139 @@
+"""The first words of a report: who is ahead on the rare classes, by how much, by chance or not, at what cost."""
+
+import numpy as np
+import pytest
+from runs.report.html_page import Page
+from runs.report.made_runs import metrics, predictions, statistics, write_run
+
+from hf_ltsam.runs.report.comparison.conclusion import ranked, section
+from hf_ltsam.runs.report.comparison.differences import compare
+from hf_ltsam.runs.report.configurations import configurations
+from hf_ltsam.runs.report.reading import read_run
+from hf_ltsam.runs.report.report import write_report
+
+PER_CLASS = 50
+LABELS = np.repeat(range(5), PER_CLASS)
+RARE = "on the rare classes (few: fewer than 10 training images)"
+
+
+def run(folder, name, shares, seed=0, **record):
+    """A run that recognizes the first images of every class, so that runs agree as far as they can."""
+    hits = np.concatenate([np.arange(PER_CLASS) < round(PER_CLASS * share) for share in shares])
+    own = metrics(shares, seed, **record)
+    return read_run(write_run(folder / f"{name}{seed}", own, predictions=predictions(hits, LABELS)))
+
+
+def conclude(*runs, folder=None):
+    return section(configurations(runs), folder)
+
+
+@pytest.fixture
+def sgd(tmp_path):
+    return run(tmp_path, "sgd", (1.0, 0.9, 0.7, 0.2, 0.2), seconds=100.0)
+
+
+def test_the_best_on_the_rare_classes_is_named_with_distance_interval_and_price(tmp_path, sgd):
+    better = run(tmp_path, "focal", (0.9, 0.9, 0.7, 0.5, 0.7), method="focal_sam", seconds=150.0)
+    # 0.6 against 0.2. An image gained with share p: 0.3 in one class, 0.5 in the other; the deviation of their mean is
+    # sqrt((0.3 * 0.7 + 0.5 * 0.5) / 50) / 2 = 0.048, so the 95 % interval is about 0.4 -+ 0.094.
+    said = conclude(sgd, better).summary
+    assert said.startswith(
+        f"CE + Focal-SAM is ahead {RARE}: 60.0 % against 20.0 % of CE + SGD, +40.0 points, more than chance ("
+    )
+    low, high = map(float, said.partition("interval ")[2].partition(")")[0].split(" to "))
+    assert low == pytest.approx(30.6, abs=1.5) and high == pytest.approx(49.4, abs=1.5)
+    assert said.endswith("at 1.50 times its training time (150 s against 100 s).")
+
+
+def test_the_first_configuration_may_be_the_best(tmp_path, sgd):
+    worse = run(tmp_path, "sam", (1.0, 1.0, 1.0, 0.0, 0.0), method="sam", seconds=200.0)
+    said = conclude(sgd, worse).summary
+    assert said.startswith(
+        f"CE + SGD is ahead {RARE}: 20.0 % against 0.0 % of CE + SAM, +20.0 points, more than chance ("
+    )
+    assert said.endswith("at 0.50 times its training time (100 s against 200 s).")
+
+
+def test_a_difference_that_may_be_chance_is_no_lead(tmp_path, sgd):
+    shares = (1.0, 0.9, 0.7, 0.2, 0.2)
+    other = run(tmp_path, "sam", (*shares[:4], 0.22), method="sam")
+    said = conclude(sgd, other).summary
+    assert (
+        said.startswith("CE + SAM is not clearly ahead") and "+1.0 points, within chance (95 % interval 0.0 to " in said
+    )
+
+
+def test_three_are_ranked_and_the_choice_of_the_best_widens_the_interval(tmp_path, sgd):
+    second = run(tmp_path, "sam", (1.0, 0.9, 0.7, 0.6, 0.56), method="sam")
+    third = run(tmp_path, "focal", (0.9, 0.9, 0.7, 0.5, 0.7), method="focal_sam")
+    made = conclude(sgd, second, third)
+    assert made.summary.startswith(f"CE + Focal-SAM is ahead {RARE}: 60.0 % against 20.0 % of CE + SGD, +40.0 points")
+    assert made.notes[0].startswith("Next is CE + SAM, 2.0 points behind, within chance (")
+    assert made.notes[1].startswith(
+        "95 % intervals, 2 of them at once, paired over the same test images; with one seed"
+    )
+    assert [row[0] for row in made.tables[0].rows] == ["CE + Focal-SAM", "CE + SAM", "CE + SGD"]
+    groups = configurations([sgd, second, third])
+    (wide,) = [c for c in ranked(groups).behind if c.configuration is groups[0]]
+    (narrow,) = [c for c in compare([groups[2], groups[0], groups[1]]) if c.configuration is groups[0]]
+    width = [c.intervals["few"].high - c.intervals["few"].low for c in (wide, narrow)]
+    # Two intervals at once: 97.5 % each, so 2.24 deviations in place of 1.96
+    assert width[0] / width[1] == pytest.approx(2.24 / 1.96, abs=0.08)
+
+
+def test_seeds_count_where_there_are_several(tmp_path):
+    runs = [run(tmp_path, "sgd", (0.9, 0.9, 0.7, 0.2, 0.2 + 0.1 * seed), seed) for seed in range(3)]
+    runs += [run(tmp_path, "sam", (0.9, 0.9, 0.7, 0.6, 0.6), seed, method="sam") for seed in range(2)]
+    made = conclude(*runs)
+    assert made.summary.startswith(f"CE + SAM is ahead {RARE}: 60.0 % against 25.0 % of CE + SGD")
+    assert (
+        made.notes[0]
+        == "95 % intervals, paired over the same test images and over 2 seeds or more of each configuration."
+    )
+
+
+def test_one_configuration_is_described(tmp_path, sgd):
+    said = conclude(sgd).summary
+    assert (
+        said
+        == f"CE + SGD has 20.0 % {RARE} and 60.0 % over all classes, where guesses have 20.0 %; there is nothing to compare it with."
+    )
+
+
+def test_what_has_no_results_or_another_training_set(tmp_path, sgd):
+    other = run(tmp_path, "sam", (0.9,) * 5, method="sam", class_statistics=statistics((9, 8, 7, 6, 5)))
+    made = conclude(sgd, other)
+    assert "nothing to compare it with" in made.summary and "left out here: CE + SAM." in made.notes[0]
+    own = metrics((0.5,) * 5, method="sam")
+    folder = write_run(tmp_path / "unfinished", own, recipe={"method": "sam"})
+    (folder / "metrics.json").unlink()
+    assert conclude(read_run(folder)).summary == "There are no test results yet."
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"timing": {}}, "at a cost that the runs do not state"),
+        ({"hardware": "8 x H100"}, "at a cost that other hardware hides"),
+    ],
+)
+def test_a_price_that_cannot_be_compared(tmp_path, sgd, record, words):
+    assert conclude(sgd, run(tmp_path, "sam", (0.9,) * 5, method="sam", **record)).summary.endswith(f"{words}.")
+
+
+def test_no_better_than_guesses(tmp_path):
+    runs = [
+        run(tmp_path, name, (0.9, 0.9, 0.9, 0.0, few), method=name) for name, few in {"sgd": 0.0, "sam": 0.2}.items()
+    ]
+    assert "None is better than guesses, which have 20.0 %." in conclude(*runs).notes
+
+
+def test_it_comes_first_on_the_page(tmp_path, sgd):
+    better = run(tmp_path, "focal", (0.9, 0.9, 0.7, 0.5, 0.7), method="focal_sam")
+    page = Page(write_report([sgd, better], tmp_path / "report").read_text())
+    assert next(e["text"] for e in page.all("h2")) == "Conclusion"
+    assert "CE + Focal-SAM is ahead" in page.section("Conclusion")
+    header, best, first = page.table("Accuracy on the rare classes")
+    assert header == ["configuration", "few (%)", "all classes (%)", "training time", "behind (points)"]
+    assert best[:4] == ["CE + Focal-SAM", "60.0", "74.0", "100 s"] and best[4] == "-"
+    assert first[:2] == ["CE + SGD", "20.0"] and first[4].startswith("40.0 (")
