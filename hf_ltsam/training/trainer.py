@@ -50,6 +50,7 @@ from hf_ltsam.training.training_set import (
     LabelWatch,
     TrainingSet,
     label_name_of,
+    names_in,
     require_statistics,
     samples_in_words,
     without_adapter,
@@ -285,7 +286,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
         if self.takes_own_loss:
             return super()._samples_in_words(before, batches)
         loader, labels = self.callback_handler.train_dataloader, self.training_set.labels
-        return samples_in_words(before, batches, self.state, loader, labels)
+        return samples_in_words(before, batches, self.state, loader, labels, names_in(self.model))
 
     # Model, batches and evaluation.
 

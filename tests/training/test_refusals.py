@@ -402,3 +402,13 @@ def test_the_proposed_threshold_leaves_a_head():
     assert ClassStatistics([500, 500, 500, 20]).proposed_tail_threshold == 20
     assert ClassStatistics([6, 3, 1]).proposed_tail_threshold == 3
     assert ClassStatistics([4, 4, 4]).proposed_tail_threshold == 4  # equal classes cannot be split
+
+
+def test_classes_without_an_image_are_called_by_name():
+    from hf_ltsam.training.refusals.problem import check_num_labels
+
+    with pytest.raises(ValueError, match=r"'dog' \(1 of 3 classes\) have no training image"):
+        check_num_labels(torch.tensor([0, 2, 2]), 3, ["cat", "dog", "owl"])
+    with pytest.raises(ValueError, match=r"labels of the training set end at 0: 'dog', 'owl' have no training image"):
+        check_num_labels(torch.tensor([0, 0]), 3, ["cat", "dog", "owl"])
+    check_num_labels(torch.tensor([0, 1, 2]), 3, ["cat", "dog", "owl"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,22 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     console.print(f"{what}, accuracy in % on {result['samples']} test {record.samples} {when}:")
     console.print(table)
     console.print(f"Chance level: {100 * chance_level(len(result['per_class'])):.2f}")
-    losses = [entry["loss"] for entry in RunFolder(Path(folder)).log_history if "loss" in entry]
+    log = RunFolder(Path(folder)).log_history
+    if (best := best_epoch(log)) is not None:
+        console.print(best, soft_wrap=True, highlight=False)
+    losses = [entry["loss"] for entry in log if "loss" in entry]
     for remark in shortcomings(record, losses):
         console.print(f"Warning: {terminal(remark)}", soft_wrap=True, highlight=False)
     console.print(f"Weights, metrics.json, predictions.json and recipe.yaml are in {terminal(str(folder))}")
+
+
+def best_epoch(log: Sequence[Mapping[str, float]]) -> str | None:
+    """The evaluation with the largest mean accuracy over classes, beside the last one; None where there are not two."""
+    seen = [(entry["eval_balanced"], entry["epoch"]) for entry in log if {"eval_balanced", "epoch"} <= entry.keys()]
+    if len(seen) < 2:
+        return None
+    (best, at), (last, end) = max(seen, key=lambda each: each[0]), seen[-1]
+    return (
+        f"Best epoch: {at:g} of {end:g}, mean over classes {100 * best:.2f} (the last one: {100 * last:.2f}; whoever takes "
+        "the best one has chosen it by the test)"
+    )

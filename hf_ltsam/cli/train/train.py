@@ -66,7 +66,7 @@ def run_training(run: Run) -> RunRecord:
         splits = load_splits(run.data)
         check_task(run, bool(splits.text_columns))
         if run.config.on_bad_image == "skip" and run.data.check_images and not splits.text_columns:
-            splits = without_unreadable(splits, run.data.image_column, not run.config.disable_tqdm)
+            splits = without_unreadable(splits, run.data, not run.config.disable_tqdm)
     if not splits.text_columns:
         warn_of_tiny_last_batch(len(splits.train), run.config)
     trainer = build_trainer(run, splits)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sized
+from collections.abc import Collection, Sequence, Sized
 from typing import Any
 
 from torch import Tensor, nn
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.class_names import some
 from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.losses import LDAM, FeatureLoss, GaussianClouded, Loss
 from hf_ltsam.losses.features import check_features
@@ -224,12 +225,13 @@ def check_head(loss: Loss | FeatureLoss, model: nn.Module) -> None:
         )
 
 
-def check_num_labels(labels: Tensor, num_logits: int | None) -> None:
+def check_num_labels(labels: Tensor, num_logits: int | None, names: Sequence[str] | None = None) -> None:
     """Refuse a model with more outputs than the training set has classes, as one that keeps its pretrained head.
 
     Args:
         labels: of the training set (N,), N > 0.
         num_logits: of the model; None: it does not say.
+        names: of the classes; None: they are called by number.
 
     Raises:
         ValueError: naming both numbers and the way out.
@@ -237,10 +239,21 @@ def check_num_labels(labels: Tensor, num_logits: int | None) -> None:
     needed = labels.shape[1] if are_soft(labels) else int(labels.max()) + 1
     if num_logits is not None and needed < num_logits:
         missing = f"class {needed} has" if needed == num_logits - 1 else f"classes {needed} to {num_logits - 1} have"
+        if names is not None and len(names) == num_logits:
+            missing = f"{some(names[needed:])} {'has' if needed == num_logits - 1 else 'have'}"
         raise ValueError(
             f"The model has {num_logits} outputs, but the labels of the training set end at {needed - 1}: {missing} no "
             f"training image. Build the model with num_labels={needed} (and ignore_mismatched_sizes=True, if it is "
             "pretrained), or look for the missing classes."
+        )
+    if names is None or are_soft(labels) or len(names) != needed:
+        return
+    present = set(labels.unique().tolist())
+    empty = [name for c, name in enumerate(names) if c not in present]
+    if empty:
+        raise ValueError(
+            f"{some(empty)} ({len(empty)} of {needed} classes) have no training image. Remove such classes and renumber the "
+            "labels, or pass class_statistics with counts of at least 1 if they come from another source."
         )
 
 
