@@ -16,7 +16,6 @@ from transformers import (
     TrainerState,
     default_data_collator,
 )
-from transformers.trainer_utils import has_length
 from transformers.utils import is_peft_available, logging
 
 from hf_ltsam.class_statistics import SHOWN, ClassStatistics, check_label_range
@@ -25,7 +24,7 @@ from hf_ltsam.data.labels import LABEL_NAMES, label_fingerprint, training_labels
 from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_trained_on
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
-from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with_labels
+from hf_ltsam.data.sampling.sample_indices import indices_of_step, named_with_labels
 from hf_ltsam.data.soft_labels import are_soft, class_sums, present_classes
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
@@ -384,12 +383,8 @@ def samples_in_words(
         training_labels: of the training set (N,); None: they cannot be read.
         names: of the classes; None: they are called by number.
     """
-    epoch = int(state.epoch or 0)
     labels = torch.cat([b.labels.cpu() for b in batches])
-    indices = None
-    if has_length(loader):
-        first = round(((state.epoch or 0) - epoch) * len(loader)) + before
-        indices = indices_of_batches(loader, epoch, first, len(batches))
+    indices = indices_of_step(loader, state.epoch, before, len(batches))
     named = named_with_labels(indices, training_labels, labels)
     classes = present_classes(labels)
     called = str(classes) if names is None else ", ".join(repr(names[c]) for c in classes)

@@ -352,19 +352,21 @@ def test_what_only_the_launcher_says():
         accelerator = SimpleNamespace(
             num_processes=processes, parallelism_config=parallel, state=SimpleNamespace(fsdp_plugin=plugin)
         )
+        args = SimpleNamespace(
+            torch_compile=compiled,
+            ascent_size=size,
+            ascent_scope=scope,
+            swa_start=swa,
+            fsdp=wanted or bool(fsdp),
+            channels_last=last,
+        )
         return SimpleNamespace(
             is_deepspeed_enabled=deepspeed,
             is_fsdp_enabled=bool(fsdp),
             accelerator=accelerator,
             model=SimpleNamespace(is_distributed_loading_by_transformers=split_model),
-            args=SimpleNamespace(
-                torch_compile=compiled,
-                ascent_size=size,
-                ascent_scope=scope,
-                swa_start=swa,
-                fsdp=wanted or bool(fsdp),
-                channels_last=last,
-            ),
+            args=args,
+            step_settings=args,
         )
 
     check_launcher(launched(processes=2))

@@ -95,8 +95,9 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     if run.model.train_only is not None:
         train_only(model, run.model.train_only)
     normalise_spectrally(model, run.model.spectral_norm or [], run.model.spectral_norm_iterations)
-    check_head(config.sample_loss, model)  # before images are decoded
-    check_features(config.sample_loss, model, statistics.num_classes, config.torch_compile)
+    loss: Any = config.sample_loss
+    check_head(loss, model)  # before images are decoded
+    check_features(loss, model, statistics.num_classes, config.torch_compile)
     wanted = input_format(model, run.model, run.data)
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted, seed, show_bar)

@@ -14,8 +14,8 @@ from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.losses import LDAM, FeatureLoss, GaussianClouded, Loss
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.losses.protocol import takes_several_labels
-from hf_ltsam.methods import Method
-from hf_ltsam.models.classifier import classifier_of, frozen_head
+from hf_ltsam.methods import METHODS, Method
+from hf_ltsam.models.classifier import classifier_of, frozen_head, output_layer
 from hf_ltsam.models.cosine_classifier import CosineClassifier
 from hf_ltsam.models.spectral_norm import check_checkpointing
 from hf_ltsam.training.config import LTSamConfig
@@ -48,6 +48,28 @@ def check_problem(
     check_classifier(method, model, statistics)
     check_features(loss, model, statistics.num_classes, args.torch_compile)
     return [warning for warning in warnings if warning is not None]
+
+
+def check_own_loss(method: Method, model: nn.Module, statistics: ClassStatistics | None = None) -> None:
+    """Refuse a method that asks for more than a model's own loss says, and statistics that it has no use for.
+
+    Raises:
+        ValueError: it weights or perturbs classes, or the output layer where that cannot be told; or there are statistics.
+    """
+    if statistics is not None:
+        raise ValueError(
+            "class_statistics do not go with loss='model', which knows no classes: leave them out, or take a loss of each "
+            "sample such as loss='cross_entropy'."
+        )
+    if method.needs_classes:
+        free = sorted(name for name, kind in METHODS.items() if not kind.needs_classes)
+        raise ValueError(
+            f"{type(method).__name__} weights samples by their classes, and the model's own loss is one number for all of a "
+            f"micro-batch. Take a method that asks for no classes ({', '.join(free)}), or, with LTSamTrainer and one class "
+            "per sample, a loss of each sample such as loss='cross_entropy'."
+        )
+    if method.needs_classifier:
+        output_layer(model)
 
 
 def check_several_labels(loss: Loss | FeatureLoss, args: LTSamConfig) -> None:
