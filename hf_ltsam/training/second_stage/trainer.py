@@ -100,7 +100,8 @@ class SecondStageTrainer(LTSamTrainer):
         """A batch has what the whole model takes, or features; the model of this trainer is the head."""
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
-            self._signature_columns: Any = [*self._signature_columns, *self.trunk.inputs]
+            columns: Any = self._signature_columns  # which stock declares as None
+            self._signature_columns: Any = [*columns, *self.trunk.inputs]
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """On the device, with features in the place of whatever the trunk takes."""
