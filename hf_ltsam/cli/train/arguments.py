@@ -29,6 +29,7 @@ from hf_ltsam.cli.options.parser import KINDS, OptionParser
 from hf_ltsam.cli.train.help import ShortHelp
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments, SourceConfig
 from hf_ltsam.hyperparameters import canonical, nearest
+from hf_ltsam.losses import MODEL
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 from hf_ltsam.runs.record import hub_name
 from hf_ltsam.runs.secrets import without_secrets
@@ -162,6 +163,11 @@ def run_of(settings: Mapping[str, Any], words: Sequence[str], program: str = "tr
         if nearest_words is None:
             raise
         raise nearest_words from error
+    if config.loss == MODEL:
+        raise ValueError(
+            "--loss model is for models of any kind, and so for LTSamTrainer in Python: `ltsam train` classifies images. "
+            "Take --loss cross_entropy, which is the loss of most classifiers themselves."
+        )
     shown = without_secrets({name: value for name, value in settings.items() if name != "hub_token"})
     names = {"dataset": hub_name(data.dataset), "model": hub_name(model.model) if model.pretrained else None}
     hub = {kind: name for kind, name in names.items() if name is not None}
