@@ -144,7 +144,7 @@ def test_llms_txt_has_every_page_of_the_index():
     assert text == llms(INDEX.read_text())
     pages = re.findall(r"^- \[.+\]\((.+)\): to \w+", text, re.MULTILINE)
     assert len(pages) > 15 and all((ROOT / "docs" / page).is_file() for page in pages)
-    assert {p for p in re.findall(r"^(\w+)$", INDEX.read_text(), re.MULTILINE)} - {"what_works", "decisions"} <= {
+    assert set(re.findall(r"^(\w+)$", INDEX.read_text(), re.MULTILINE)) - {"what_works", "decisions"} <= {
         p.removesuffix(".md") for p in pages
     }
 
