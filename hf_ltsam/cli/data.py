@@ -65,7 +65,7 @@ def _refuse_unused(name: str, stated: Mapping[str, object], configurations: Sequ
         raise ValueError(f"{first} is for {', '.join(sets_of(DrawnSet))}; {name} is not drawn. Leave it out.")
     if stated and configurations:
         raise ValueError(
-            f"{first} and --configurations: a name says the whole draw, such as r100, step_r10 or r100_seed1. Leave {first} out."
+            f"{first} and --configurations: a name says the whole draw, such as step_r10 or r100_seed1. Leave {first} out."
         )
 
 
