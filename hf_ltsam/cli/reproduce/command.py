@@ -107,7 +107,7 @@ def reproduce(
     for name, why in missing.items():
         Console().print(terminal(f"No test on {name}: {why}"), soft_wrap=True, highlight=False)
     if chosen.choose and chosen.sweeps:
-        choose(chosen, root, runs[0].options, jobs)
+        choose(chosen, root, runs, jobs)
     failed: list[RowRun | Evaluation] = [*_run(chosen, runs, jobs, root, options)]
     failed += _evaluate(chosen, runs, there, data_dir, jobs)
     page = _report(chosen, root)
