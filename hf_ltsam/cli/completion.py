@@ -58,7 +58,7 @@ def script(shell: str) -> str:
     """The script for one of `SHELLS`."""
     from hf_ltsam.cli.main import COMMANDS
 
-    named = {
+    named: dict[str, Iterable[str]] = {
         "methods|--method": METHODS,
         "--loss": LOSSES,
         "recipes|--config": recipe_names(),
