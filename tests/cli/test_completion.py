@@ -8,7 +8,7 @@ import pytest
 from pages.checks import ROOT
 
 from hf_ltsam.cli import main as cli
-from hf_ltsam.cli.completion import SHELLS, script
+from hf_ltsam.cli.options.completion import SHELLS, script
 
 
 @pytest.fixture(scope="module")
