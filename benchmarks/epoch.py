@@ -1,6 +1,7 @@
 """Time per epoch of LTSamTrainer against a loop written by hand, and what the Trainer itself costs per step.
 
     python benchmarks/epoch.py [--batch 64 128] [--images 1024] [--rounds 5] [--models resnet32 linear]
+    python benchmarks/epoch.py --data cifar100 --methods sam imbsam cc_sam focal_sam      # beside published ratios
 
 Three ways to train with the same passes: LTSamTrainer on in-memory images; a bare loop on batches made in memory in the
 plainest way; a bare loop on a DataLoader with torchvision's transforms image by image. For SGD also the stock Trainer, on
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cost_tables
 import torch
 from bare_loops import Images, epoch_of, focal_sam, imbsam, in_memory_batches, loader_batches, sam, sgd
 from steps import resnet32
@@ -78,6 +80,15 @@ class Stopwatch(TrainerCallback):
 
     def on_epoch_end(self, args: object, state: object, control: object, **_: object) -> None:
         self.seconds = now() - self.start
+
+
+def epoch_of_trainer(trainer: LTSamTrainer) -> float:
+    """Its seconds, from the first batch to the last step."""
+    watch = Stopwatch()
+    trainer.add_callback(watch)
+    trainer.train()
+    trainer.remove_callback(watch)
+    return watch.seconds
 
 
 def now() -> float:
@@ -197,11 +208,14 @@ def report(title: str, seconds: dict[str, list[float]], steps: int, busy: dict[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, nargs="+", default=[128])
+    parser.add_argument("--batch", type=int, nargs="+", help="128; with --data that of the source")
+    parser.add_argument(
+        "--data", nargs="+", choices=cost_tables.DATA, default=[], help="the cost tables of the sources"
+    )
     parser.add_argument("--images", type=int, help="so many in an epoch. None: 1024 on a CPU, all on a GPU")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=cost_tables.METHODS, default=list(METHODS))
     parser.add_argument(
         "--workers", type=int, default=0 if not torch.cuda.is_available() else 8, help="of the DataLoader"
     )
@@ -211,11 +225,18 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write all timings to this JSON file")
     options = parser.parse_args()
     logging.set_verbosity_error()
+    if options.data:
+        results = {data: cost_tables.cost_table(data, options, epoch_of_trainer) for data in options.data}
+        if options.output:
+            options.output.write_text(json.dumps(results, indent=2) + "\n")
+        return
+    bare = [method for method in options.methods if method in METHODS]
+    options.batch = options.batch or [128]
     given = images(options.images or (None if torch.cuda.is_available() else 1024))
     results = {}
     for model in options.models:
         for batch in options.batch:
-            for method in options.methods:
+            for method in bare:
                 with tempfile.TemporaryDirectory() as folder:
                     torch.manual_seed(0)
                     made = ways(method, MODELS[model], given, options, batch, folder)

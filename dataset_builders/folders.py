@@ -17,6 +17,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from PIL import Image
 
 from dataset_builders.long_tail import hold_out_per_class
+from hf_ltsam.data.pixel_values import MODERN
 
 # "training" -> "train", "val" -> "validation" and so on, without regard to case, as `datasets` reads them
 SPLIT_FOLDERS = {keyword: str(split) for split, keywords in SPLIT_KEYWORDS.items() for keyword in keywords}
@@ -210,7 +211,7 @@ def image_suffixes() -> set[str]:
     """Of the images that `datasets` takes, and of those that PIL can open here, by plugins too."""
     Image.init()  # all of PIL's formats
     opened = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    return ({*ImageFolder.EXTENSIONS} | opened) - _STUBS
+    return ({*ImageFolder.EXTENSIONS} | opened | MODERN) - _STUBS
 
 
 def _read(folder: Path, contents: dict[str, _Contents], names: list[str], split: str) -> Dataset:

@@ -192,13 +192,12 @@ def _with_images(
     column = path_column(first) if column is None else column
     if column is None or column not in first.column_names or not _holds_text(first, column):
         return dict(splits)
-    places = [*dict.fromkeys(file.parent for of_split in files.values() for file in of_split), root]
-    images = _Images(places, root)
+    together = [file for of_split in files.values() for file in of_split]  # of splits that a column names
     paths = {split: _values(table, column) for split, table in splits.items() if column in table.column_names}
-    located = {
-        split: _as_images(table, column, images.located(paths[split], column)) if split in paths else table
-        for split, table in splits.items()
-    }
+    located = dict(splits)
+    for split, of_split in paths.items():
+        beside = [file.parent for file in files.get(split, together)]  # a name may lie in the folders of two splits
+        located[split] = _as_images(splits[split], column, _Images([*beside, root], root).located(of_split, column))
     if len(located) > 1:
         return located
     ((split, only),) = located.items()

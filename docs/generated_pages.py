@@ -162,7 +162,7 @@ def _settings_page() -> str:
     return f"""# Settings
 
 `LTSamConfig` takes everything that `transformers.TrainingArguments` takes, and these. On the command line they are options
-of the same name; `ltsam train --help` also lists those of model and data.
+of the same name; `ltsam train --help all` also lists those of model and data.
 
 | setting | default | meaning |
 |---|---|---|

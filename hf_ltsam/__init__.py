@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_ltsam.class_statistics import ClassStatistics
-    from hf_ltsam.cli.predict import predict
+    from hf_ltsam.cli.predict.command import predict
     from hf_ltsam.landscape import LossLandscape
     from hf_ltsam.losses import LOSSES, make_loss
     from hf_ltsam.methods import METHODS, make_method
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hf_ltsam.runs.model import load_run
     from hf_ltsam.training.config import LTSamConfig
     from hf_ltsam.training.durable_trainer import DurableTrainer
+    from hf_ltsam.training.steps.sam_trainer import SamTrainerMixin
     from hf_ltsam.training.trainer import LTSamTrainer
 
 # hf_ltsam.methods and its like, without an import of their own
@@ -35,10 +36,11 @@ _HOMES = {
     "LTSamConfig": "hf_ltsam.training.config",
     "LTSamTrainer": "hf_ltsam.training.trainer",
     "LossLandscape": "hf_ltsam.landscape",
+    "SamTrainerMixin": "hf_ltsam.training.steps.sam_trainer",
     "load_run": "hf_ltsam.runs.model",
     "make_loss": "hf_ltsam.losses",
     "make_method": "hf_ltsam.methods",
-    "predict": "hf_ltsam.cli.predict",
+    "predict": "hf_ltsam.cli.predict.command",
 }
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "LTSamConfig",
     "LTSamTrainer",
     "LossLandscape",
+    "SamTrainerMixin",
     "load_run",
     "make_loss",
     "make_method",

@@ -50,6 +50,17 @@ def require(domain: Domain, owner: str | object, **values: Any) -> None:
             raise ValueError(f"{name}({argument}=...) must be {domain.words}, got {value!r}.")
 
 
+def require_choice(owner: object, valid: Iterable[str], **values: str) -> None:
+    """Refuse a name that is none of the valid ones.
+
+    Raises:
+        ValueError: naming class, argument, value and what is valid.
+    """
+    for name, value in values.items():
+        if value not in valid:
+            raise ValueError(f"{type(owner).__name__}({name}={value!r}) does not exist.{nearest(str(value), valid)}")
+
+
 def require_finite(owner: str | object, values: Mapping[str, Any], unbounded: Iterable[str] = ()) -> None:
     """Refuse NaN and infinity, also inside lists and mappings: every comparison with NaN is false, so bounds let it pass.
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from hf_ltsam.data.bad_images import BadImageError
-from hf_ltsam.data.preprocessing import MODES, Preprocessing
+from hf_ltsam.data.pixel_values import PixelValues, missing_decoder, register_decoders
+from hf_ltsam.data.preprocessing import AS_STORED, MODES, Preprocessing
 from hf_ltsam.data.tar_members import is_member_address, read_member
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def decode_images(
     size: int | None = None,
     channels: int = 3,
     progress: bool = True,
+    values: PixelValues = AS_STORED,
 ) -> Tensor:
     """All images as one uint8 tensor (N, C, H, W), for small images that fit into memory.
 
@@ -40,6 +42,7 @@ def decode_images(
             kept, as `Preprocessing` does. None: all images have the same size already.
         channels: 3 (grey, palette and CMYK images are converted; transparency is dropped) or 1 (all become grey).
         progress: whether to show a progress bar.
+        values: of images with more bits or channels.
 
     Raises:
         ValueError: an image that cannot be decoded (its file and row are named), images of different sizes without
@@ -54,7 +57,7 @@ def decode_images(
         raise ValueError("The data set has no rows to decode.")
     pixels = torch.empty(0, dtype=torch.uint8)  # (N, C, H, W)
     for row, entry in enumerate(_with_progress(rows, "decoding images", progress)):
-        image = decode_image(entry, channels, row)
+        image = decode_image(entry, channels, row, values)
         height, width = (image.height, image.width) if size is None else (size, size)
         if row == 0:
             pixels = torch.empty(len(rows), channels, height, width, dtype=torch.uint8)
@@ -67,50 +70,70 @@ def decode_images(
     return pixels
 
 
-def unreadable_images(dataset: datasets.Dataset, image_column: str | None = None, progress: bool = True) -> list[str]:
+def unreadable_images(
+    dataset: datasets.Dataset,
+    image_column: str | None = None,
+    progress: bool = True,
+    values: PixelValues = AS_STORED,
+) -> list[str]:
     """One message for every image that cannot be decoded, naming its file and row; an empty list if there is none."""
-    return list(unreadable_rows(dataset, image_column, progress).values())
+    return list(unreadable_rows(dataset, image_column, progress, values).values())
 
 
 def unreadable_rows(
-    dataset: datasets.Dataset, image_column: str | None = None, progress: bool = True
+    dataset: datasets.Dataset,
+    image_column: str | None = None,
+    progress: bool = True,
+    values: PixelValues = AS_STORED,
 ) -> dict[int, str]:
     """Row -> error message of every image that cannot be decoded."""
     messages = {}
     for row, entry in enumerate(_with_progress(encoded_images(dataset, image_column), "checking images", progress)):
         try:
-            decode_image(entry, 3, row)
+            decode_image(entry, 3, row, values)
         except BadImageError as error:
             messages[row] = str(error)
     return messages
 
 
-def decode_image(entry: dict[str, Any] | None, channels: int = 3, row: int | None = None) -> Image.Image:
+def decode_image(
+    entry: dict[str, Any] | None, channels: int = 3, row: int | None = None, values: PixelValues = AS_STORED
+) -> Image.Image:
     """One image of an `Image(decode=False)` column, upright, in 8 bits.
 
     Args:
         entry: `{"bytes": ..., "path": ...}`, one of them None.
         channels: 1 or 3.
         row: for the error message.
+        values: of images with more bits or channels.
 
     Raises:
         BadImageError: it cannot be decoded, or is a strip that nobody could scale; the message names the file and the row.
     """
     if entry is None or (entry["bytes"] is None and entry["path"] is None):
         raise BadImageError(f"{_name(entry, row)} holds no image.")
+    register_decoders()
     try:
         with Image.open(_source(entry)) as image:
             _refuse_strip(image, _name(entry, row))
             image.load()
+            try:
+                return values.eight_bits(image).convert(MODES[channels])
+            except ValueError as error:
+                raise BadImageError(f"{_name(entry, row)} cannot be used: {error}.") from error
     except BadImageError:
         raise
     except Exception as error:  # PIL's readers raise nearly anything on broken input
-        raise BadImageError(f"{_name(entry, row)} cannot be decoded ({error}). Repair or remove it.") from error
-    if image.mode.startswith(("I", "F")):
-        raise BadImageError(
-            f"{_name(entry, row)} has 16 or 32 bits per channel (mode {image.mode!r}): convert it to 8."
-        )
-    return ImageOps.exif_transpose(image).convert(MODES[channels])
+        reason = missing_decoder(_head(entry)) or error
+        raise BadImageError(f"{_name(entry, row)} cannot be decoded ({reason}). Repair or remove it.") from error
+
+
+def _head(entry: dict[str, Any]) -> bytes:
+    """The first bytes of a file, which tell its format; none where it cannot be read."""
+    try:
+        return image_bytes(entry)[:16]
+    except OSError:
+        return b""
 
 
 def _refuse_strip(image: Image.Image, name: str) -> None:

@@ -22,8 +22,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hf_ltsam.data.pixel_values import PixelValues
 from hf_ltsam.hyperparameters import nearest
 
+AS_STORED = PixelValues()
 MODES = {1: "L", 3: "RGB"}  # channels -> PIL's mode
 
 # Test-time ensembling (TTE) of Shi et al. 2024, used by Li et al. 2025: the short side at 248 pixels, crops of 224.
@@ -42,6 +44,7 @@ class Preprocessing:
             height x width, whatever its shape.
         mean, std: per channel, of pixels in [0, 1]; one channel means grey images.
         resample: PIL's filter; antialiased when it shrinks.
+        values: how whoever decodes images for it makes 8 bits of them.
         by_pil: timm's arithmetic instead: PIL scales, and the centre of an odd difference is rounded to an even place.
 
     Raises:
@@ -55,6 +58,7 @@ class Preprocessing:
     std: tuple[float, ...]
     resample: int = Image.Resampling.BILINEAR
     by_pil: bool = field(default=False, repr=False)
+    values: PixelValues = field(default=AS_STORED, repr=False)
 
     def __post_init__(self) -> None:
         if self.short_side is not None and self.short_side < min(self.height, self.width):
@@ -99,6 +103,7 @@ class Preprocessing:
             crop_size=crop,
             image_mean=list(self.mean),
             image_std=list(self.std),
+            **self.values.to_dict(),
         )
 
     @property
@@ -245,7 +250,8 @@ def _of_transformers(settings: Mapping[str, Any]) -> Preprocessing:
     if not settings.get("do_normalize", True) or not mean or not std:
         mean, std = (0.0,) * 3, (1.0,) * 3
     resample = int(settings.get("resample", Image.Resampling.BILINEAR))
-    return Preprocessing(height, width, short_side, _floats(mean), _floats(std), resample)
+    values = PixelValues.from_dict(settings)
+    return Preprocessing(height, width, short_side, _floats(mean), _floats(std), resample, values=values)
 
 
 def _geometry(settings: Mapping[str, Any], name: str) -> tuple[int, int, int | None]:

@@ -17,7 +17,8 @@ from hf_ltsam.data.decoding import decode_image, image_column_of
 from hf_ltsam.data.in_memory.augmentation import cut_out
 from hf_ltsam.data.in_memory.randaugment import RandAugment
 from hf_ltsam.data.labels import class_label_column_of
-from hf_ltsam.data.preprocessing import Preprocessing
+from hf_ltsam.data.pixel_values import PixelValues
+from hf_ltsam.data.preprocessing import AS_STORED, Preprocessing
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.hyperparameters import UNIT_INTERVAL, nearest, require
 
@@ -96,6 +97,7 @@ def on_the_fly(
     transform: Callable[[Any], Any],
     image_column: str | None = None,
     label_column: str | None = None,
+    values: PixelValues = AS_STORED,
 ) -> datasets.Dataset:
     """The same rows as `{"pixel_values": transform(image), "labels": int}`, decoded when a row is read.
 
@@ -104,6 +106,7 @@ def on_the_fly(
         transform: called with a PIL image in RGB, such as `image_transform(...)`.
         image_column: None: the only `Image` column.
         label_column: None: the only `ClassLabel` column.
+        values: of images with more bits or channels.
 
     Raises:
         ValueError: no such column.
@@ -119,7 +122,7 @@ def on_the_fly(
     plain.reset_format()
     plain = plain.select_columns([image, label]).cast_column(image, Image(decode=False))
     names = {old: new for old, new in ((image, "image"), (label, "labels")) if old != new}
-    return plain.rename_columns(names).with_transform(_Decoding(transform))
+    return plain.rename_columns(names).with_transform(_Decoding(transform, values))
 
 
 def on_the_fly_stream(
@@ -192,6 +195,7 @@ class _Decoding:
     """Decoding and transform of a row. `datasets` could decode, but does not name a broken file."""
 
     transform: Callable[[Any], Any]
+    values: PixelValues = AS_STORED
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         images = [self._pixels(entry) for entry in batch["image"]] if "image" in batch else []
@@ -202,7 +206,7 @@ class _Decoding:
 
     def _pixels(self, entry: dict[str, Any] | None) -> Any:
         try:
-            image = decode_image(entry)
+            image = decode_image(entry, values=self.values)
         except BadImageError as error:
             if entry is not None and entry["path"]:
                 raise

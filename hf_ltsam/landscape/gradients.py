@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from hf_ltsam.landscape.sharded import are_sharded, harvested
+from hf_ltsam.landscape.sharded import are_sharded, harvested, summed_over_processes
 from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.signals import Signals
 from hf_ltsam.landscape.weights import TrainableWeights
@@ -29,12 +29,21 @@ class GradientTaker:
         size: n, by which the sum of the weighted losses is divided.
         divisor: by which it is divided once more.
         shortcuts: whether one backward pass may serve several weightings; None: never.
+        whole_passes: whether a backward pass must be a whole one, for losses that run others in it.
     """
 
-    def __init__(self, weights: TrainableWeights, size: int, divisor: float, shortcuts: Shortcuts | None) -> None:
+    def __init__(
+        self,
+        weights: TrainableWeights,
+        size: int,
+        divisor: float,
+        shortcuts: Shortcuts | None,
+        whole_passes: bool = False,
+    ) -> None:
         self._weights = weights
         self._size, self._divisor = size, divisor
         self._shortcuts = shortcuts
+        self._whole_passes = whole_passes
 
     def take(self, losses: Callable[[], Tensor], weightings: Sequence[Tensor | None]) -> tuple[Tensor, list[Gradient]]:
         """The losses l_i (b,) of one forward pass, detached, and the gradient of (1/n) sum_i a_i l_i for each a (b,)."""
@@ -67,6 +76,8 @@ class GradientTaker:
     def _differentiate(self, objective: Tensor, keep_graph: bool) -> Gradient:
         parameters = self._weights.parameters
         if are_sharded(parameters):
+            return harvested(summed_over_processes(objective), parameters, keep_graph)
+        if self._whole_passes:
             return harvested(objective, parameters, keep_graph)
         return list(torch.autograd.grad(objective, parameters, retain_graph=keep_graph, allow_unused=True))
 

@@ -27,7 +27,7 @@ from hf_ltsam.landscape.sharded import are_sharded, ready_for_passes
 from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.landscape.weights import StoredOffset, TrainableWeights
-from hf_ltsam.models.classifier import classifier_of
+from hf_ltsam.models.classifier import classifier_of, output_layer
 
 T = TypeVar("T")
 
@@ -67,6 +67,7 @@ class LossLandscape:
             pass, and every weighting by a backward pass of its own.
         joint: the samples of all processes as one mini-batch, to which n and the weightings then belong; every process
             asks for the same gradients in the same order. None: the mini-batch is this process's own.
+        whole_passes: whether a backward pass must be a whole one, for losses that run others in it.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class LossLandscape:
         size: int | None = None,
         shortcuts: Shortcuts | None = None,
         joint: JointBatch | None = None,
+        whole_passes: bool = False,
     ) -> None:
         self._weights = weights
         self._batches = list(batches)
@@ -90,8 +92,8 @@ class LossLandscape:
         self._logits, self._losses = logits, losses
         self._divisor = loss_divisor
         self._observer = observer
-        self._shortcuts = shortcuts
-        self._taker = GradientTaker(weights, self.size, loss_divisor, shortcuts)
+        self._shortcuts, self._whole_passes = shortcuts, whole_passes
+        self._taker = GradientTaker(weights, self.size, loss_divisor, shortcuts, whole_passes)
         self._passes = [Passes(weights, b, self._sample_losses, self._taker, shortcuts) for b in self._batches]
         self._open: OpenPass | None = None
         self._shards: list[LossLandscape] = []
@@ -130,13 +132,19 @@ class LossLandscape:
         """
         return self.first_losses.mean()
 
-    def classifier(self, num_classes: int) -> list[bool]:
+    def classifier(self, num_classes: int | None) -> list[bool]:
         """For each trainable parameter, whether it belongs to the classifier (see `classifier.py`).
+
+        Args:
+            num_classes: C; None: of a model with a loss of its own, whose output layer is meant.
 
         Raises:
             ValueError: the optimizer does not hold it.
         """
-        members = self._weights.of_module(classifier_of(self._weights.model, num_classes))
+        model = self._weights.model
+        members = self._weights.of_module(
+            output_layer(model) if num_classes is None else classifier_of(model, num_classes)
+        )
         if not any(members):
             raise ValueError(
                 f"The classifier of {type(self._weights.model).__name__} is to be perturbed, and the optimizer does not "
@@ -166,6 +174,7 @@ class LossLandscape:
             self.size,
             self._shortcuts,
             joint,
+            self._whole_passes,
         )
         shard.reached = self.reached
         return shard

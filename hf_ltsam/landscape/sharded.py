@@ -47,17 +47,22 @@ def memory_like(memory: dict[str, Any], parameters: Sequence[Tensor]) -> dict[st
     return {key: dealt_out(value) for key, value in memory.items()}
 
 
-def harvested(objective: Tensor, parameters: Sequence[Tensor], keep_graph: bool) -> list[Tensor | None]:
-    """The gradients of the sum of this objective over the processes, in shards.
+def summed_over_processes(objective: Tensor) -> Tensor:
+    """What has the sum over the processes for its gradient, where hooks take the mean."""
+    return objective * dist.get_world_size()
 
-    `torch.autograd.grad` cannot see behind shards: their gradients are reduced by hooks of the backward pass, which leave
-    the mean over the processes in `.grad`. What is accumulated there already is set aside.
+
+def harvested(objective: Tensor, parameters: Sequence[Tensor], keep_graph: bool) -> list[Tensor | None]:
+    """The gradients by a whole backward pass, which leaves them in `.grad`; what is accumulated there is set aside.
+
+    `torch.autograd.grad` cannot see behind shards, whose gradients are reduced by hooks of the backward pass, nor behind
+    losses that run backward passes of their own in it (GradCache, reentrant checkpointing).
     """
     kept = [p.grad for p in parameters]
     try:
         for p in parameters:
             p.grad = None
-        torch.autograd.backward(objective * dist.get_world_size(), retain_graph=keep_graph)
+        torch.autograd.backward(objective, retain_graph=keep_graph)
         return [p.grad for p in parameters]
     finally:
         for p, before in zip(parameters, kept):

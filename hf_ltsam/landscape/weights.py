@@ -43,13 +43,15 @@ class TrainableWeights:
     Args:
         model: the module whose parameters are perturbed.
         reads_norms: whether the norm of every offset is read from an accelerator, which waits for it.
+        of_loss: whether weights that only the optimizer holds are trained as well, as those of a loss outside the model.
 
     Raises:
         ValueError: no parameter requires a gradient.
     """
 
-    def __init__(self, model: nn.Module, reads_norms: bool = False) -> None:
+    def __init__(self, model: nn.Module, reads_norms: bool = False, of_loss: bool = False) -> None:
         self.model = model
+        self._of_loss = of_loss
         self._reads_norms = reads_norms
         self.parameters: list[Tensor] = trained_parameters(model)
         if not self.parameters:
@@ -87,7 +89,7 @@ class TrainableWeights:
 
     def follow(self, optimizer: Any = None) -> None:
         """Look again which parameters are trained: between steps callbacks may freeze, thaw, and make another optimizer."""
-        current = trained_parameters(self.model, optimizer)
+        current = trained_parameters(self.model, optimizer, self._of_loss)
         if len(current) != len(self.parameters) or any(a is not b for a, b in zip(current, self.parameters)):
             self.parameters, self._copies = current, []
 

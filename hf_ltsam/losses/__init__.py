@@ -14,7 +14,7 @@ from hf_ltsam.losses.cross_entropy import ClassBalanced, CrossEntropy, Focal
 from hf_ltsam.losses.gaussian_clouded import GaussianClouded
 from hf_ltsam.losses.influence_balanced import InfluenceBalanced
 from hf_ltsam.losses.margins import LDAM, BalancedSoftmax, LogitAdjustment, VectorScaling
-from hf_ltsam.losses.protocol import FeatureLoss, Loss
+from hf_ltsam.losses.protocol import FeatureLoss, Loss, ModelLoss
 from hf_ltsam.losses.smoothing import LabelAwareSmoothing
 
 LOSSES: dict[str, type[Documented]] = {
@@ -31,9 +31,12 @@ LOSSES: dict[str, type[Documented]] = {
     "binary_cross_entropy": BinaryCrossEntropy,
 }
 
+MODEL = "model"  # the name of the model's own loss, which is none of samples
+
 __all__ = [
     "LDAM",
     "LOSSES",
+    "MODEL",
     "BalancedSoftmax",
     "BinaryCrossEntropy",
     "ClassBalanced",
@@ -45,7 +48,9 @@ __all__ = [
     "LabelAwareSmoothing",
     "LogitAdjustment",
     "Loss",
+    "ModelLoss",
     "VectorScaling",
+    "make_any_loss",
     "make_loss",
 ]
 
@@ -57,4 +62,10 @@ def make_loss(name: str, **arguments: Any) -> Loss | FeatureLoss:
         ValueError: unknown name or argument (with the nearest valid ones), or a value outside its domain.
     """
     loss: Loss | FeatureLoss = build("loss", LOSSES, name, arguments)
+    return loss
+
+
+def make_any_loss(name: str, **arguments: Any) -> Loss | FeatureLoss | ModelLoss:
+    """As `make_loss`, or by "model" the model's own loss."""
+    loss: Loss | FeatureLoss | ModelLoss = build("loss", {**LOSSES, MODEL: ModelLoss}, name, arguments)
     return loss

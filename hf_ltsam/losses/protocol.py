@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -36,6 +37,14 @@ class FeatureLoss(Documented, ABC):
     @abstractmethod
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics, features: Tensor) -> Tensor:
         """losses (n,); `features` are differentiable, like the logits."""
+
+
+@dataclass(frozen=True)
+class ModelLoss(Documented):
+    """The number that the model itself returns for a batch, or `compute_loss` of a Trainer makes of its outputs.
+
+    It says nothing of samples and classes, so nothing here weights them; the trainer makes it (`training/steps`).
+    """
 
 
 def takes_several_labels(loss: object) -> bool:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.hyperparameters import UNIT_INTERVAL, require
+from hf_ltsam.hyperparameters import UNIT_INTERVAL, require, require_choice
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.vector import TINY, WeightVector
 from hf_ltsam.methods.context import StepContext
-from hf_ltsam.methods.protocol import Method, require_choice, require_non_negative
+from hf_ltsam.methods.protocol import Method, require_non_negative
 from hf_ltsam.schedules import Schedule, value_at
 
 NORMS = ("global", "per_tensor")
@@ -51,6 +51,7 @@ class CCSAM(Method):
 
     title: ClassVar = "CC-SAM"
     citations: ClassVar = ("zhou2023b", "li2025")
+    needs_classes: ClassVar[bool] = True
 
     scale: float | Schedule = 1e-2
     mix: float = 1.0

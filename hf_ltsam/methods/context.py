@@ -81,5 +81,24 @@ class StepContext:
             return None
         return WeightVector(kept)
 
+    @property
+    def num_classes(self) -> int | None:
+        """C; None where the loss knows no classes."""
+        return self.statistics.num_classes
+
     def _of_samples(self, name: str) -> Tensor:
         return of_samples(self.statistics.tensor(name, self.like), self.labels)
+
+
+class ClasslessContext(StepContext):
+    """A step whose loss is the model's own: it has no classes, and a method that asks for them is refused."""
+
+    num_classes = None
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("labels", "statistics"):
+            raise ValueError(
+                f"The method asks for the {name} of the samples, and the model's own loss knows no classes. Take one of "
+                "those that ask for none, such as sam, or a loss of each sample, such as loss='cross_entropy'."
+            )
+        return super().__getattribute__(name)

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from hf_ltsam.hyperparameters import BELOW_ONE, require
+from hf_ltsam.hyperparameters import BELOW_ONE, require, require_choice
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.vector import TINY, WeightVector
 from hf_ltsam.methods.context import StepContext
-from hf_ltsam.methods.protocol import Method, require_choice, require_non_negative
+from hf_ltsam.methods.protocol import Method, require_non_negative
 from hf_ltsam.schedules import Schedule, value_at
 
 PLAIN = ("exact", "reuse")
@@ -36,6 +36,7 @@ class FocalSAM(Method):
     """
 
     citations: ClassVar = ("li2025",)
+    needs_classes: ClassVar[bool] = True
 
     rho: float | Schedule = 0.05
     gamma: float = 1.0
@@ -83,6 +84,7 @@ class MomentumFocalSAM(Method):
 
     title: ClassVar = "Momentum Focal-SAM"
     citations: ClassVar = ("li2025", "becker2024")
+    needs_classes: ClassVar[bool] = True
 
     rho: float | Schedule = 0.05
     gamma: float = 1.0

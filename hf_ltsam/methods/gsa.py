@@ -14,11 +14,11 @@ from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.soft_labels import of_samples
-from hf_ltsam.hyperparameters import COUNT, require
+from hf_ltsam.hyperparameters import COUNT, require, require_choice
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.vector import TINY, WeightVector
 from hf_ltsam.methods.context import StepContext
-from hf_ltsam.methods.protocol import Method, require_choice, require_non_negative
+from hf_ltsam.methods.protocol import Method, require_non_negative
 from hf_ltsam.schedules import Schedule, value_at
 
 PERTURBATIONS = ("group", "mean")
@@ -50,6 +50,7 @@ class GSA(Method):
 
     title: ClassVar = "GSA"
     citations: ClassVar = ("chen2026b",)
+    needs_classes: ClassVar[bool] = True
 
     scale: float | Schedule = 1e-2
     groups: int = 4

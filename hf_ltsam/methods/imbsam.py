@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from hf_ltsam.hyperparameters import require_choice
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.methods.context import StepContext
-from hf_ltsam.methods.protocol import Method, require_choice, require_non_negative
+from hf_ltsam.methods.protocol import Method, require_non_negative
 from hf_ltsam.schedules import Schedule, value_at
 
 REDUCTIONS = ("batch", "group")
@@ -33,6 +34,7 @@ class ImbSAM(Method):
 
     title: ClassVar = "ImbSAM"
     citations: ClassVar = ("zhou2023a", "li2025", "lyu2025")
+    needs_classes: ClassVar[bool] = True
     needs_split: ClassVar[bool] = True
 
     rho: float | Schedule = 0.05

@@ -38,6 +38,6 @@ class ModelPerturbation(Method):
         return True
 
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
-        classifier = loss.classifier(step.statistics.num_classes)
+        classifier = loss.classifier(step.num_classes)
         xi = loss.weights.normal_like(step.generator()).only(classifier)
         return loss.gradient(at=value_at(self.rho, step.progress) * xi.unit())

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, SHARE, Documented, nearest, require
+from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, SHARE, Documented, require
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.methods.context import StepContext
@@ -27,6 +26,9 @@ class Method(Documented, ABC):
     """
 
     perturbs: ClassVar[bool] = True  # whether gradients are taken elsewhere than at the weights
+    needs_classes: ClassVar[bool] = (
+        False  # whether it weights or perturbs classes, which the model's own loss does not know
+    )
     needs_split: ClassVar[bool] = False  # whether it asks for head and tail, and so for `tail_threshold`
 
     interval: int = 1
@@ -55,17 +57,6 @@ class Method(Documented, ABC):
     @abstractmethod
     def gradient(self, loss: LossLandscape, step: StepContext) -> WeightVector:
         """The vector that the optimizer is given in place of the gradient."""
-
-
-def require_choice(method: Method, valid: Sequence[str], **values: str) -> None:
-    """Refuse a name that is none of the valid ones.
-
-    Raises:
-        ValueError: naming class, argument, value and what is valid.
-    """
-    for name, value in values.items():
-        if value not in valid:
-            raise ValueError(f"{type(method).__name__}({name}={value!r}) does not exist.{nearest(str(value), valid)}")
 
 
 def require_non_negative(method: Method, **values: float | Schedule) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hf_ltsam.hyperparameters import SHARE, require
+from hf_ltsam.hyperparameters import SHARE, require, require_choice
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.vector import TINY, Scalar, WeightVector
 from hf_ltsam.methods.context import StepContext
-from hf_ltsam.methods.protocol import Method, require_choice, require_non_negative
+from hf_ltsam.methods.protocol import Method, require_non_negative
 from hf_ltsam.schedules import Schedule, value_at
 
 NORMALIZERS = ("total", "group")
@@ -34,6 +34,7 @@ class SSESAM(Method):
 
     title: ClassVar = "SSE-SAM"
     citations: ClassVar = ("lyu2025",)
+    needs_classes: ClassVar[bool] = True
     needs_split: ClassVar[bool] = True
 
     rho_head: float | Schedule = 0.05
@@ -65,6 +66,7 @@ class SAMExt(Method):
 
     title: ClassVar = "SAM (ext)"
     citations: ClassVar = ("lyu2025",)
+    needs_classes: ClassVar[bool] = True
     needs_split: ClassVar[bool] = True
 
     rho_head: float | Schedule = 0.05

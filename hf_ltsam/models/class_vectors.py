@@ -5,7 +5,7 @@ Shapes: M images, C classes, D features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -100,8 +100,10 @@ def start_from_images(
         model, train_dataset, num_classes, max_per_class, num_workers=num_workers, progress=progress
     )
     if init == "class_mean":
+        _require_every_class(labels, num_classes, model.config.id2label)
         _write(classifier, class_means(features, labels, num_classes))
     else:
+        _require_every_class(labels, num_classes, model.config.id2label)
         _write(classifier, linear_probe(features, labels, num_classes, float(classifier.scale)))
 
 
@@ -158,14 +160,15 @@ def linear_probe(
     return F.normalize(weights)
 
 
-def _require_every_class(labels: Tensor, num_classes: int) -> None:
+def _require_every_class(labels: Tensor, num_classes: int, names: Mapping[int, str] | None = None) -> None:
     counts = torch.bincount(labels, minlength=num_classes)
     if len(counts) > num_classes:
         raise ValueError(f"Label {len(counts) - 1} is outside the class range 0 to {num_classes - 1}.")
     if int(counts.min()) == 0:
+        empty = int(counts.argmin())
         raise ValueError(
-            f"Class {int(counts.argmin())} has no training image, so its vector cannot start from images: choose init "
-            "text or random."
+            f"Class {(names or {}).get(empty, empty)!r} has no training image, so its vector cannot start from images: "
+            "choose init text or random."
         )
 
 

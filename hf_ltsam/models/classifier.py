@@ -7,6 +7,7 @@ from torch import nn
 from hf_ltsam.models.cosine_classifier import CosineClassifier
 
 _TRAINED_WHOLE = ".modules_to_save."  # in the names of modules that peft trains beside an adapter
+_ALL = "a method that perturbs all weights"
 _ALL_WEIGHTS = "a method that perturbs all weights (cc_sam with parameters='all')"
 
 
@@ -44,6 +45,24 @@ def classifier_name(model: nn.Module, num_classes: int, way_out: str = _ALL_WEIG
         f"The classifier of {type(model).__name__} cannot be told from its other layers: {reason}. Give the model one last "
         f"layer of these types with {num_classes} outputs, thaw it if it is frozen, or use {way_out}."
     )
+
+
+def output_layer(model: nn.Module) -> nn.Module:
+    """What gives the outputs of a model with a loss of its own: a language model's head, or the one layer of `num_labels`.
+
+    Raises:
+        ValueError: it cannot be told.
+    """
+    embeddings = getattr(model, "get_output_embeddings", lambda: None)()
+    if isinstance(embeddings, nn.Module):
+        return embeddings
+    num_labels = getattr(getattr(model, "config", None), "num_labels", None)
+    if num_labels is None:
+        raise ValueError(
+            f"Nothing says what the output layer of {type(model).__name__} is (get_output_embeddings(), config.num_labels): "
+            f"use {_ALL}."
+        )
+    return classifier_of(model, num_labels, way_out=_ALL)
 
 
 def frozen_head(model: nn.Module, num_classes: int) -> str | None:

@@ -14,10 +14,18 @@ SINGLE = torch.float32
 NAMES_SHOWN = 3
 
 
-def trained_parameters(model: nn.Module, optimizer: Any = None) -> list[Tensor]:
-    """The parameters that require a gradient and that the optimizer holds; without an optimizer all that require one."""
+def trained_parameters(model: nn.Module, optimizer: Any = None, of_loss: bool = False) -> list[Tensor]:
+    """The parameters that require a gradient and that the optimizer holds; without an optimizer all that require one.
+
+    Args:
+        of_loss: whether those that only the optimizer holds come after them: of a loss outside the model.
+    """
     held = None if optimizer is None else set(map(id, held_by(optimizer)))
-    return [p for p in model.parameters() if p.requires_grad and (held is None or id(p) in held)]
+    trained: list[Tensor] = [p for p in model.parameters() if p.requires_grad and (held is None or id(p) in held)]
+    if not of_loss or optimizer is None:
+        return trained
+    of_model = set(map(id, model.parameters()))
+    return trained + [p for p in held_by(optimizer) if p.requires_grad and id(p) not in of_model]
 
 
 def held_by(optimizer: Any) -> list[Tensor]:
@@ -53,8 +61,11 @@ def _in_type(dtype: torch.dtype, _: nn.Module, __: tuple[Any, ...], output: Any)
     return output.to(dtype) if isinstance(output, Tensor) else output
 
 
-def check_optimizer_of(optimizer: Any, model: nn.Module) -> list[str]:
+def check_optimizer_of(optimizer: Any, model: nn.Module, of_loss: bool = False) -> list[str]:
     """Warnings of weights that nobody trains, and of what an optimizer holds besides the model's weights.
+
+    Args:
+        of_loss: whether these may be trained, as in `trained_parameters`.
 
     Raises:
         ValueError: the optimizer holds none of the model's trainable weights.
@@ -77,7 +88,7 @@ def check_optimizer_of(optimizer: Any, model: nn.Module) -> list[str]:
         )
     of_model = {id(p) for p in model.parameters()}
     foreign = sum(id(p) not in of_model for p in held_by(optimizer))
-    if foreign:
+    if foreign and not of_loss:
         remarks.append(
             f"The optimizer holds {foreign} tensors that are not weights of {type(model).__name__}: nothing gives them a "
             "gradient, so they stay as they are. Were they made before the model was changed (get_peft_model, "

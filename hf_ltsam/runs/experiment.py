@@ -34,8 +34,8 @@ _EXPERIMENT = {
     "adapter_args train_only load_in_4bit spectral_norm spectral_norm_iterations",
     "data and test": "task text_column max_length only_known_classes builder image_column label_column train_split "
     "test_split held_out_per_class imbalance_ratio profile largest_class split_seed many_above few_below group_sizes "
-    "image_size test_short_side test_time reserve num_channels normalisation crop_padding flip color_jitter cutout "
-    "randaugment randaugment_magnitude random_erasing mixup_alpha cutmix_alpha",
+    "image_size test_short_side test_time reserve num_channels rgb_channels pixel_range normalisation crop_padding "
+    "flip color_jitter cutout randaugment randaugment_magnitude random_erasing mixup_alpha cutmix_alpha",
     "second stage": "second_stage second_stage_args first_stage cache_features",
 }
 _CHOOSING_THE_BEST = {  # the experiment's where evaluations choose weights or the learning rate, of one run otherwise
@@ -64,7 +64,7 @@ OF_THE_EXPERIMENT, OF_CHOOSING_THE_BEST, OF_ONE_RUN = (
     frozenset(" ".join(table.values()).split()) for table in (_EXPERIMENT, _CHOOSING_THE_BEST, _ONE_RUN)
 )
 _LABELS = "training_labels_sha256"
-_OTHER_DEFAULTS = {
+OTHER_DEFAULTS = {
     "lr_scheduler_type",
     "optim",
     "max_grad_norm",
@@ -107,7 +107,7 @@ def stock_defaults() -> dict[str, Any]:
     return {
         name: value.value if isinstance(value, Enum) else value
         for name, value in defaults.items()
-        if name in names - _OTHER_DEFAULTS
+        if name in names - OTHER_DEFAULTS
     }
 
 

@@ -61,6 +61,8 @@ EVALUATION_PAGE = "ood_results.md"
 SHARPNESS = "sharpness"
 SHARPNESS_RESULTS = "sharpness.json"
 
+MADE_IN_PYTHON = "made in Python by LTSamTrainer"  # the first line of such a recipe, in the place of a command
+
 _ADVICE = {
     RECORD: "`ltsam train` writes it after the last epoch.",
     PREDICTIONS: "`ltsam train` writes it after the last epoch.",
@@ -90,6 +92,11 @@ class Recipe:
         if not text.strip():
             raise ValueError("it is empty")
         return cls(without_secrets(parse_mapping(text, RECIPE)), without_secrets(text))
+
+    @property
+    def is_of_python(self) -> bool:
+        """Whether the run was made in Python: where its data lie is then not known, unless that was said."""
+        return self.text.startswith(f"# {MADE_IN_PYTHON}")
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from hf_ltsam.hyperparameters import (
     canonical,
     nearest,
     require,
+    require_choice,
     require_finite,
 )
-from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, make_loss
+from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, ModelLoss, make_any_loss
 from hf_ltsam.losses.reweighting import DRW, Reweighting, without_drw
 from hf_ltsam.methods import METHODS, Method, make_method
 from hf_ltsam.metrics.long_tail import greater_is_better
@@ -225,7 +226,7 @@ class LTSamConfig(MixingSettings, TrainingArguments):
         self.loss = canonical(LOSSES, self.loss if base is None else base)
         self.method = canonical(METHODS, self.method)
 
-    def make_choices(self) -> tuple[Method, Loss | FeatureLoss, Reweighting]:
+    def make_choices(self) -> tuple[Method, Loss | FeatureLoss | ModelLoss, Reweighting]:
         """Method, loss and re-weighting.
 
         Raises:
@@ -273,9 +274,7 @@ class LTSamConfig(MixingSettings, TrainingArguments):
             )
 
     def _check_ascent(self) -> None:
-        if self.ascent_scope not in ASCENT_SCOPES:
-            close = nearest(self.ascent_scope, ASCENT_SCOPES)
-            raise ValueError(f"LTSamConfig(ascent_scope={self.ascent_scope!r}) does not exist.{close}")
+        require_choice(self, ASCENT_SCOPES, ascent_scope=self.ascent_scope)
         if self.ascent_size is not None:
             require(COUNT, self, ascent_size=self.ascent_size)
         require(COUNT, self, max_skipped_steps=self.max_skipped_steps)
@@ -315,9 +314,9 @@ class LTSamConfig(MixingSettings, TrainingArguments):
         return self._choice(make_method, self.method, **self.method_hyperparameters)
 
     @property
-    def sample_loss(self) -> Loss | FeatureLoss:
+    def sample_loss(self) -> Loss | FeatureLoss | ModelLoss:
         """Of `loss` and `loss_args`."""
-        return self._choice(make_loss, self.loss, **(self.loss_args if isinstance(self.loss_args, dict) else {}))
+        return self._choice(make_any_loss, self.loss, **(self.loss_args if isinstance(self.loss_args, dict) else {}))
 
     @property
     def class_weighting(self) -> Reweighting:

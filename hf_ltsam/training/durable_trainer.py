@@ -190,16 +190,17 @@ class DurableTrainer(Trainer):
         """The stock loader, over what `batch_loaders` makes of the data set.
 
         Columns of a `datasets.Dataset` that the model does not take are removed before anything is read; those of any
-        other data set are read and then left out of the batch, as by the stock loader. So are those that a transform
-        gives: it may read columns that the model does not take, where the stock loader removes them and it fails.
+        other data set, and those that a transform gives, which may read others, are read and left out of the batch.
         """
         is_table = is_datasets_available() and isinstance(dataset, import_module("datasets").Dataset)
-        if is_table and dataset.format["type"] != "custom":
+        transformed = is_table and dataset.format["type"] == "custom"
+        if is_table and not transformed:
             dataset = self._remove_unused_columns(dataset, description=description)
         source = self.batch_loaders.source(dataset, sampler_fn, self.data_collator, is_training)
-        drops_columns = self.args.remove_unused_columns and not source.whole_batches
+        drop = self._get_collator_with_removed_columns if transformed else lambda collator, _: collator
+        drops_columns = self.args.remove_unused_columns and not source.whole_batches and not transformed
         with (
-            replaced(self, data_collator=source.collator),
+            replaced(self, data_collator=drop(source.collator, description)),
             replaced(self.args, dataloader_pin_memory=source.pin_memory, remove_unused_columns=drops_columns),
         ):
             loader = super()._get_dataloader(

@@ -207,15 +207,15 @@ def _of(sampler: Sampler | None, dataset: Any) -> Sampler | None:
 
 @contextmanager
 def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
-    """Other values of some attributes for the duration of a `with` block."""
-    before = {name: getattr(owner, name) for name in attributes}
+    """Other values of some attributes of an object, methods too, for the duration of a `with` block."""
+    before = {name: vars(owner)[name] for name in attributes if name in vars(owner)}
     try:
         for name, value in attributes.items():
             setattr(owner, name, value)
         yield
     finally:
-        for name, value in before.items():
-            setattr(owner, name, value)
+        for name in attributes:
+            setattr(owner, name, before[name]) if name in before else delattr(owner, name)
 
 
 def in_channels_last(value: Any) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.soft_labels import shares_of, smoothed
 from hf_ltsam.landscape.batches import MicroBatch
-from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_loss
+from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_any_loss
 from hf_ltsam.losses.features import classifier_inputs, losses_of
 from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.losses.reweighting import Reweighting
@@ -61,6 +61,16 @@ class Objective:
             "mixing": dict(self.mixing),
             "label_smoothing": self.label_smoothing,
         }
+
+    def of_batches(
+        self,
+        module: nn.Module,
+        model: nn.Module,
+        progress: float,
+        context: Callable[[], AbstractContextManager[None]],
+    ) -> BatchLoss:
+        """The losses of one training step, see `BatchLoss`."""
+        return BatchLoss(module, model, self, progress, context)
 
     def loss_at(self, progress: float) -> Loss | FeatureLoss:
         """The loss at completed steps / total steps."""
@@ -172,7 +182,7 @@ def by_name_or_object(given: Any, kind: str, arguments: Any) -> Any:
         TypeError: a class in the place of an object, or a loss that does not take logits, labels and statistics.
     """
     if isinstance(given, str):
-        make: Callable[..., Any] = make_method if kind == "method" else make_loss
+        make: Callable[..., Any] = make_method if kind == "method" else make_any_loss
         return make(given, **(arguments or {}))
     if given is not None and arguments:
         raise ValueError(

@@ -213,12 +213,13 @@ class PerturbationWarning(TrainerCallback):
     """Warns once if the weights round offsets away, and at the end of a training if a method that perturbs did not.
 
     Args:
-        telemetry: of the training; nothing is known where `args.telemetry` is off.
+        telemetry: of the training.
         method: gives the method.
+        observes: whether passes are observed; otherwise nothing is known.
     """
 
-    def __init__(self, telemetry: Telemetry, method: Callable[[], Method]) -> None:
-        self._telemetry, self._method = telemetry, method
+    def __init__(self, telemetry: Telemetry, method: Callable[[], Method], observes: Callable[[], bool]) -> None:
+        self._telemetry, self._method, self._observes = telemetry, method, observes
         self._from_the_start = False
         self._has_warned = False
 
@@ -232,7 +233,7 @@ class PerturbationWarning(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._telemetry.pop()  # what was not logged
         self._warn_of_rounding()
-        observed = args.telemetry and self._from_the_start and state.global_step > 0
+        observed = self._observes() and self._from_the_start and state.global_step > 0
         if observed and self._method().perturbs and not self._telemetry.acted:
             logger.warning(
                 f"{_in_words(self._method())} perturbed nothing in all {state.global_step} steps: this was plain training. "

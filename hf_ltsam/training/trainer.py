@@ -17,7 +17,8 @@ from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
-from hf_ltsam.losses import FeatureLoss, Loss
+from hf_ltsam.landscape.batches import MicroBatch
+from hf_ltsam.losses import FeatureLoss, Loss, ModelLoss
 from hf_ltsam.methods import Method
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import normalised_layers
@@ -30,9 +31,8 @@ from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_al
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
 from hf_ltsam.training.objective import LabelledBatches, Objective, by_name_or_object
-from hf_ltsam.training.publishing import HubTrainer
-from hf_ltsam.training.refusals.hooks import HookWatch, check_best_metric, check_hooks, check_optimizer, is_overridden
-from hf_ltsam.training.refusals.problem import check_problem
+from hf_ltsam.training.refusals.hooks import check_best_metric, check_hooks, check_optimizer, is_overridden
+from hf_ltsam.training.refusals.problem import check_own_loss, check_problem
 from hf_ltsam.training.refusals.settings import (
     check_arguments,
     check_batches,
@@ -41,14 +41,16 @@ from hf_ltsam.training.refusals.settings import (
     check_stream,
     check_types,
 )
-from hf_ltsam.training.skipped_steps import MethodMemory, SkippedSteps
-from hf_ltsam.training.step import Moment, TrainingStep, in_training_mode
-from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
+from hf_ltsam.training.results.publishing import HubTrainer
+from hf_ltsam.training.results.saved_runs import SavedRuns
+from hf_ltsam.training.steps.model_loss import ModelObjective
+from hf_ltsam.training.steps.sam_trainer import MethodTrainer
 from hf_ltsam.training.training_set import (
     LabelReader,
     LabelWatch,
     TrainingSet,
     label_name_of,
+    names_in,
     require_statistics,
     samples_in_words,
     without_adapter,
@@ -59,27 +61,29 @@ from hf_ltsam.training.weight_averaging import WeightAveraging
 logger = logging.get_logger(__name__)
 
 
-class LTSamTrainer(Trials, HubTrainer):
+class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
     """`transformers.Trainer` with a method in the place of the gradient.
 
     The method's vector goes into `p.grad`; optimizer, schedule, clipping, logging and evaluation stay what the stock
     Trainer makes of them, and checkpoints what `DurableTrainer` does. `eval_loss` is the plain cross-entropy of the raw
     logits, whatever the training loss.
 
-    Its parts: `batch_loaders` make the batches and `labelled_batches` part their labels from their inputs; `gradient_step`
-    turns micro-batches into the method's vector, `method_memory` keeps what the method remembers, `skipped_steps` skips a
-    step without a finite gradient, and `telemetry` collects what the logs show; `logit_evaluation` gives the loss of an
-    evaluation. `memory_layout` puts models and batches in channels-last order where that is set.
+    Its parts, beside those of `MethodTrainer`: `batch_loaders` make the batches and `labelled_batches` part their labels
+    from their inputs; `logit_evaluation` gives the loss of an evaluation. `memory_layout` puts models and batches in
+    channels-last order where that is set.
+
+    With `loss="model"` the loss is what the stock Trainer makes of the model's outputs, one number for each micro-batch, in
+    training and evaluation: for methods that ask for no classes. There are no class statistics then, nor metrics of ours.
 
     Args:
         model, args, data_collator, train_dataset, eval_dataset, processing_class, model_init, compute_metrics,
             callbacks, optimizers, optimizer_cls_and_kwargs, preprocess_logits_for_metrics: as in `transformers.Trainer`.
             The model returns logits (n, C) as a tensor or under the key `logits`; `compute_metrics` is given the
             accuracies by group beside its own metrics.
-        compute_loss_func: refused; `loss` takes its place.
+        compute_loss_func: with `loss="model"`; otherwise it is refused, and `loss` takes its place.
         method: a registry name of `hf_ltsam.methods` or an object; `args.method` where it is None.
         loss: a registry name of `hf_ltsam.losses`, or any function (logits (n, C), labels (n,), statistics) ->
-            losses (n,), or a `FeatureLoss`, which also reads the classifier's input; `args.loss` where it is None.
+            losses (n,), a `FeatureLoss`, which also reads the classifier's input, or "model"; `args.loss` where it is None.
         class_statistics: of the training set; where it is None the labels that are trained on are counted. They are
             trusted and need not equal the counts of `train_dataset`; a warning tells of clearly other shares.
 
@@ -113,19 +117,21 @@ class LTSamTrainer(Trials, HubTrainer):
     ) -> None:
         args = LTSamConfig() if args is None else args
         check_types(args, method)
-        check_arguments(args)
+        self.loss: Any = by_name_or_object(loss, "loss", args.loss_args) or args.sample_loss
         self.compute_loss_func = compute_loss_func
-        check_hooks(self, LTSamTrainer)
+        check_arguments(args, self.takes_own_loss)
+        check_hooks(self, LTSamTrainer, self.takes_own_loss)
         check_optimizer((optimizer_cls_and_kwargs or optimizers)[0])
         check_schedule(optimizers[1], args)
         check_stream(train_dataset, args)
         self.method = by_name_or_object(method, "method", args.method_hyperparameters) or args.update_rule
-        self.loss = by_name_or_object(loss, "loss", args.loss_args) or args.sample_loss
+        self.step_settings, self.max_skipped_steps = args, args.max_skipped_steps
         self.reweighting = args.class_weighting
         if args.should_save:
             check_output_folder(args.output_dir)
         _warn(args.doubtful_learning_rate if optimizers[0] is optimizer_cls_and_kwargs is None else None)
-        with replaced(args, label_smoothing_factor=0.0):  # stock would smooth, in compute_loss
+        smoothing = args.label_smoothing_factor if self.takes_own_loss else 0.0
+        with replaced(args, label_smoothing_factor=smoothing):  # which stock makes part of the loss, in compute_loss
             super().__init__(
                 model=model,
                 args=args,
@@ -134,6 +140,7 @@ class LTSamTrainer(Trials, HubTrainer):
                 eval_dataset=eval_dataset,
                 processing_class=processing_class,
                 model_init=model_init,
+                compute_loss_func=compute_loss_func,
                 compute_metrics=compute_metrics,
                 callbacks=callbacks,
                 optimizers=optimizers,
@@ -144,9 +151,11 @@ class LTSamTrainer(Trials, HubTrainer):
         if optimizers[0] is not None:
             check_optimizer_of(self.optimizer, self.model)  # its warnings come when the training begins
         check_launcher(self)
-        self.label_names = args.label_names or [label_name_of(self)]
+        if not self.takes_own_loss:
+            self.label_names = args.label_names or [label_name_of(self)]
         self.label_reader = LabelReader.of(self)
-        self.training_set = TrainingSet.of(train_dataset, self.label_reader, self.model, class_statistics)
+        labelled = None if self.takes_own_loss else train_dataset
+        self.training_set = TrainingSet.of(labelled, self.label_reader, self.model, class_statistics)
         self.class_statistics = self.training_set.statistics
         self._check_problem(eval_dataset)
         if compute_metrics is None and self.class_statistics is not None:
@@ -154,8 +163,16 @@ class LTSamTrainer(Trials, HubTrainer):
         self._identity: dict[str, Any] | None = None  # of the training; it hashes all labels, so it is made once
         self._make_parts()
 
+    @property
+    def takes_own_loss(self) -> bool:
+        """Whether the loss is the model's own, or that of `compute_loss`."""
+        return isinstance(self.loss, ModelLoss)
+
     def _check_problem(self, eval_dataset: Any) -> None:
         """Whether method and loss go with the model, the classes and the labels."""
+        if self.takes_own_loss:
+            check_own_loss(self.method, self.model, self.class_statistics)
+            return
         statistics, label_name = self.class_statistics, self.label_names[0]
         for warning in check_problem(self.model, self.args, self.method, self.loss, label_name, statistics):
             logger.warning(warning)
@@ -165,6 +182,8 @@ class LTSamTrainer(Trials, HubTrainer):
 
     def _follow_training_set(self) -> None:
         """Statistics, and all that follows from them, of the training set that the trainer has now."""
+        if self.takes_own_loss:
+            return
         before, statistics, metrics = self.training_set, self.class_statistics, self.compute_metrics
         self.training_set = before.renewed(self.train_dataset, self.label_reader, self.model, statistics)
         if self.training_set is before:
@@ -179,30 +198,12 @@ class LTSamTrainer(Trials, HubTrainer):
         return ImageLoaders(self.args, lambda: self.label_names[0], statistics, labels)
 
     def _make_parts(self) -> None:
-        """The parts of the trainer, each given what it needs."""
+        """And those of `MethodTrainer`."""
+        super()._make_parts()
         self.labelled_batches = LabelledBatches(lambda: self.label_names[0])
         self.logit_evaluation = Evaluation(self.labelled_batches, lambda: self.loss)
-        self.method_memory = MethodMemory(lambda: self.optimizer)
-        self.telemetry = Telemetry(lambda: self.class_statistics)
-        self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, self.args.max_skipped_steps)
-        self.gradient_step = TrainingStep(
-            model=self.model,
-            args=self.args,
-            accelerator=self.accelerator,
-            telemetry=self.telemetry,
-            skipped=self.skipped_steps,
-            memory=self.method_memory.values,
-            context=lambda: self.compute_loss_context_manager(),  # asked anew: it may be replaced on the object
-            samples_in_words=self._samples_in_words,
-            sharded=self.is_fsdp_enabled,
-            optimizer=lambda: self.optimizer,
-        )
         self.label_watch = LabelWatch(lambda: self.class_statistics, lambda: self.train_dataset)
-        watch = HookWatch(self, lambda: self.skipped_steps.in_step)
-        kept = [watch, self.method_memory, self.gradient_step, self.skipped_steps, self.label_watch]
-        self._part_callbacks = [*kept, PerturbationWarning(self.telemetry, lambda: self.method)]
-        for callback in self._part_callbacks:
-            self.add_callback(callback)
+        self._add_parts(self.label_watch)
         if self.args.swa_start is not None:
             averaging = WeightAveraging(self.args.swa_start, self.args.swa_interval)
             averaging.put_among(self.callback_handler.callbacks)
@@ -223,16 +224,18 @@ class LTSamTrainer(Trials, HubTrainer):
             CheckpointError: the disk is full, say.
             ValueError: there is no such checkpoint, or it is another training's.
         """
-        check_arguments(self.args)  # they and the hooks may have changed since the trainer was made
-        check_hooks(self, LTSamTrainer)
+        check_arguments(self.args, self.takes_own_loss)  # they and the hooks may have changed
+        check_hooks(self, LTSamTrainer, self.takes_own_loss)
         check_best_metric(self, LTSamTrainer)
         self._follow_training_set()
         self._identity = self.identity() if trial is None else None  # a trial has its model and settings later
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     @property
-    def training_objective(self) -> Objective:
+    def training_objective(self) -> Objective | ModelObjective:
         """What is minimised, and by which update rule."""
+        if self.takes_own_loss:
+            return super().training_objective
         args, statistics = self.args, require_statistics(self.class_statistics)
         of_labels = (args.mixing, args.label_smoothing_factor)
         return Objective(self.method, self.loss, args.loss_start, self.reweighting, statistics, *of_labels)
@@ -242,25 +245,19 @@ class LTSamTrainer(Trials, HubTrainer):
         """The callback that averages weights, where there is one."""
         return next((c for c in self.callback_handler.callbacks if isinstance(c, WeightAveraging)), None)
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        """Put the method's vector into `p.grad`, see `TrainingStep`.
+    def micro_batch(self, inputs: Any, num_items: Tensor | int | None) -> MicroBatch:
+        """What the loss is made of.
 
-        `num_items_in_batch` is not used: the loss is a mean over samples, divided once by the number of accumulated
-        micro-batches, before any backward pass (transformers#47688).
+        `num_items` counts for the model's own loss alone. Any other is a mean over samples, divided once by the number of
+        accumulated micro-batches, before any backward pass (transformers#47688).
         """
-        in_training_mode(model, self.optimizer)  # before `_prepare_inputs`, in which a subclass may call the model
-        batch = self.labelled_batches.split(self.memory_layout(self._prepare_inputs(inputs)), self.model)
-        micro_batches, state = self.current_gradient_accumulation_steps, self.state
-        moment = Moment(model, self.model, state.global_step, state.max_steps, micro_batches)
-        loss = self.gradient_step(batch, self.training_objective, moment)
-        self.label_watch.add(batch.labels)  # which are in their range: the step has looked
-        return loss
+        inputs = self.memory_layout(inputs)  # a subclass may have prepared others
+        if self.takes_own_loss:
+            return super().micro_batch(inputs, num_items)
+        return self.labelled_batches.split(inputs, self.model)
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """As stock, with the norm that `SkippedSteps.judge` has computed."""
-        return super()._get_grad_norm(model, self.skipped_steps.norm if grad_norm is None else grad_norm)
+    def after_passes(self, batch: MicroBatch) -> None:
+        self.label_watch.add(batch.labels)  # which are in their range: the step has looked
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         if self.args.decay_all_parameters:
@@ -281,19 +278,15 @@ class LTSamTrainer(Trials, HubTrainer):
             hold_constant(super().create_scheduler(num_training_steps, optimizer), self.args, num_training_steps)
         return self.lr_scheduler
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As stock, with the telemetry of the method, skipped steps and unreadable images beside the training loss."""
-        logs.update(self._observations() if "loss" in logs else {})  # itself: stock adds the epoch to what it is given
-        super().log(logs, start_time)
-
     def _observations(self) -> dict[str, float]:
-        telemetry = self.telemetry.pop() if self.args.telemetry else {}
-        skipped = {"skipped_steps": self.skipped_steps.count} if self.skipped_steps.count else {}
-        return {**telemetry, **skipped, **self.batch_loaders.bad_images(self.accelerator)}
+        """Also images that could not be read."""
+        return {**super()._observations(), **self.batch_loaders.bad_images(self.accelerator)}
 
     def _samples_in_words(self, before: int, batches: Any) -> str:
+        if self.takes_own_loss:
+            return super()._samples_in_words(before, batches)
         loader, labels = self.callback_handler.train_dataloader, self.training_set.labels
-        return samples_in_words(before, batches, self.state, loader, labels)
+        return samples_in_words(before, batches, self.state, loader, labels, names_in(self.model))
 
     # Model, batches and evaluation.
 
@@ -326,7 +319,9 @@ class LTSamTrainer(Trials, HubTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Mapping[str, Any]]:
-        """The plain cross-entropy (a mean) of the raw logits; of evaluations, since `training_step` has its own."""
+        """The plain cross-entropy (a mean) of the raw logits, of evaluations alone; or the model's own loss, as stock."""
+        if self.takes_own_loss:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         return self.logit_evaluation.loss(model, self.model, inputs, return_outputs)
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
@@ -344,6 +339,10 @@ class LTSamTrainer(Trials, HubTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """As stock, with the loss as the mean over the samples, and the accuracies by group beside metrics of the user's."""
+        if self.takes_own_loss:
+            return super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
         for_prediction = self.logit_evaluation.for_prediction = description == "Prediction"  # as `predict` calls it
         self.training_set.check_evaluated(dataloader.dataset, self.label_reader, self.model, for_prediction)
         metrics = beside_groups(self.compute_metrics, self.class_statistics, metric_key_prefix)
@@ -362,16 +361,16 @@ class LTSamTrainer(Trials, HubTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """As stock: all outputs of the model, the logits first."""
+        if self.takes_own_loss:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         inputs = self.logit_evaluation.without_missing_labels(inputs)
         called = model if self.label_names[0] in inputs else partial(self.logit_evaluation.outputs, model)
         return super().prediction_step(called, inputs, prediction_loss_only, ignore_keys)
 
-    # What a checkpoint says of its training.
-
     def identity(self) -> dict[str, Any]:
         """What a checkpoint of this run is made with; a run that differs must not resume it."""
         return {
-            **self.training_objective.identity(),
+            **super().identity(),
             "spectral_norm": {name: norm.n_power_iterations for name, norm in normalised_layers(self.model).items()},
             "weight_averaging": self.averaging and self.averaging.settings,
             "sampling": self.args.sampling,
@@ -387,6 +386,7 @@ class LTSamTrainer(Trials, HubTrainer):
         save_configuration(inner, folder, self.processing_class, inner is not self.model)
         if self.class_statistics is not None:
             self.class_statistics.save(folder)
+        if self.class_statistics is not None or self.takes_own_loss:
             start = inner.config.name_or_path if isinstance(inner, PreTrainedModel) else None
             save_identity(folder, self._identity or self.identity(), start)
 

@@ -16,7 +16,6 @@ from transformers import (
     TrainerState,
     default_data_collator,
 )
-from transformers.trainer_utils import has_length
 from transformers.utils import is_peft_available, logging
 
 from hf_ltsam.class_statistics import SHOWN, ClassStatistics, check_label_range
@@ -25,7 +24,7 @@ from hf_ltsam.data.labels import LABEL_NAMES, label_fingerprint, training_labels
 from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_trained_on
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
-from hf_ltsam.data.sampling.sample_indices import indices_of_batches, named_with_labels
+from hf_ltsam.data.sampling.sample_indices import indices_of_step, named_with_labels
 from hf_ltsam.data.soft_labels import are_soft, class_sums, present_classes
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
@@ -159,7 +158,8 @@ class TrainingSet:
         stated, logits = reader.stated(dataset), num_logits(model)
         if given is None:
             carried = reader.carried(dataset)
-            check_num_labels(carried, logits)
+            names = names_in(model) or reader.class_names(dataset)
+            check_num_labels(carried, logits, names)
             counted = ClassStatistics.from_labels(carried, logits, tail_threshold=threshold)
             return cls(dataset, stated, carried, counted, False)
         if logits is not None:
@@ -234,7 +234,7 @@ class TrainingSet:
         Raises:
             ValueError: they number the same classes differently.
         """
-        first, second = _names_of_model(model), self.class_names(reader)
+        first, second = names_in(model), self.class_names(reader)
         if first is not None and second is not None:
             _warn(compare_names(first, second, ("the model's id2label", "train_dataset"), _RENUMBER))
 
@@ -262,7 +262,7 @@ class TrainingSet:
                 check_eval_labels(labels, self.statistics.num_classes, argument)
             whose, first = "train_dataset", self.class_names(reader)
             if first is None:
-                whose, first = "the model's id2label", _names_of_model(model)
+                whose, first = "the model's id2label", names_in(model)
             second = reader.class_names(dataset)
             if first is not None and second is not None:
                 _warn(compare_names(first, second, (whose, argument), _RENUMBER))
@@ -271,7 +271,7 @@ class TrainingSet:
                 raise  # otherwise its samples have other labels than it states
 
 
-def _names_of_model(model: nn.Module) -> Names | None:
+def names_in(model: nn.Module) -> Names | None:
     inner = without_adapter(model)
     return names_of_model(inner.config.id2label) if isinstance(inner, PreTrainedModel) else None
 
@@ -332,8 +332,10 @@ class LabelWatch(TrainerCallback):
         if wrong is None:
             return
         seen, total = int(self._seen[wrong]), int(self._seen.sum())
+        names = names_of_dataset(self._dataset())
+        called = repr(names[wrong]) if names is not None and wrong < len(names) else str(wrong)
         logger.warning(
-            f"{seen} of the {total} labels trained on so far are {wrong}; by the class statistics, which have "
+            f"{seen} of the {total} labels trained on so far are {called}; by the class statistics, which have "
             f"{statistics.counts[wrong]} of {statistics.total} in that class, it would be about "
             f"{total * statistics.prior[wrong]:.0f}. Losses, groups, head and tail follow the statistics. Either those are "
             "of other labels (a transform or collator changes labels, class_statistics are of another set): pass "
@@ -365,7 +367,12 @@ def require_statistics(statistics: ClassStatistics | None) -> ClassStatistics:
 
 
 def samples_in_words(
-    before: int, batches: Sequence[MicroBatch], state: TrainerState, loader: Any, training_labels: Tensor | None
+    before: int,
+    batches: Sequence[MicroBatch],
+    state: TrainerState,
+    loader: Any,
+    training_labels: Tensor | None,
+    names: Sequence[str] | None = None,
 ) -> str:
     """Which samples of the training set some micro-batches hold, or of which classes where the loader cannot tell.
 
@@ -374,12 +381,11 @@ def samples_in_words(
         state: of the trainer, at the beginning of the step.
         loader: of the training.
         training_labels: of the training set (N,); None: they cannot be read.
+        names: of the classes; None: they are called by number.
     """
-    epoch = int(state.epoch or 0)
     labels = torch.cat([b.labels.cpu() for b in batches])
-    indices = None
-    if has_length(loader):
-        first = round(((state.epoch or 0) - epoch) * len(loader)) + before
-        indices = indices_of_batches(loader, epoch, first, len(batches))
+    indices = indices_of_step(loader, state.epoch, before, len(batches))
     named = named_with_labels(indices, training_labels, labels)
-    return named or f"a batch of the classes {present_classes(labels)}"
+    classes = present_classes(labels)
+    called = str(classes) if names is None else ", ".join(repr(names[c]) for c in classes)
+    return named or f"a batch of the classes {called}"

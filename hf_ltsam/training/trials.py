@@ -110,6 +110,7 @@ class Trials(Trainer):
     _part_callbacks: list[Any]
     _make_parts: Callable[[], None]
     _check_problem: Callable[[Any], None]
+    takes_own_loss: Any
     identity: Callable[[], dict[str, Any]]
 
     def hyperparameter_search(
@@ -168,7 +169,7 @@ class Trials(Trainer):
         for callback in self._part_callbacks:
             self.remove_callback(callback)
         self._make_parts()  # with the accelerator that stock has made for the trial
-        check_arguments(self.args)
+        check_arguments(self.args, self.takes_own_loss)
         self._check_problem(self.eval_dataset)
 
 

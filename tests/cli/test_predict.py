@@ -46,8 +46,11 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def calibration():
     numbers = np.random.default_rng(0)
-    labels = np.repeat(np.arange(3), 30)
-    return Calibration.fit(numbers.normal(size=(90, 3)) + 0.5 * np.eye(3)[labels], labels, COUNTS)
+    labels = np.repeat(np.arange(3), (60, 20, 10))
+    logits = numbers.normal(size=(90, 3)) + 0.5 * np.eye(3)[labels] + np.log(COUNTS)
+    chosen = Calibration.fit(logits, labels, COUNTS)
+    assert chosen.balanced != chosen.training
+    return chosen
 
 
 @pytest.fixture

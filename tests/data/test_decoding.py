@@ -107,10 +107,9 @@ def test_broken_bytes_and_missing_files_are_named(tmp_path):
         decode_images(empty, progress=False)
 
 
-def test_sixteen_bits_are_refused_rather_than_clipped():
+def test_sixteen_bits_are_scaled_rather_than_clipped():
     deep = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
-    with pytest.raises(ValueError, match=r"row 0.*16"):
-        decode_images(dataset_of(encoded(deep)), progress=False)
+    assert (decode_images(dataset_of(encoded(deep)), progress=False) == round(40_000 * 255 / 65_535)).all()
 
 
 def test_all_unreadable_images_are_listed(broken_file):

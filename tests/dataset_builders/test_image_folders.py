@@ -165,9 +165,9 @@ def broken_link(folder):
     ("add", "images", "said"),
     [
         (
-            lambda cat: (cat / "a.heic").write_bytes(b"x"),
+            lambda cat: (cat / "a.raw").write_bytes(b"x"),
             2,
-            r"1 files that are no images by their suffix \(\.heic: 1\)",
+            r"1 files that are no images by their suffix \(\.raw: 1\)",
         ),
         (lambda cat: [(cat / f"{i}.CR2").write_bytes(b"x") for i in range(3)], 2, r"3 files .*\(\.CR2: 3\)"),
         (lambda cat: (cat / "without").write_bytes(b"x"), 2, r"\(no suffix: 1\)"),
@@ -209,8 +209,8 @@ def test_hidden_and_system_files_are_no_loss(tmp_path, load, add):
 
 def test_formats_that_cannot_be_read_at_all(tmp_path, load):
     write(tmp_path, cat=2, dog=0)
-    (tmp_path / "dog" / "a.heic").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"dog \(1 files .*\.heic: 1\).*no image inside.*PNG or JPEG"):
+    (tmp_path / "dog" / "a.raw").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"dog \(1 files .*\.raw: 1\).*no image inside.*PNG or JPEG"):
         load(tmp_path, held_out_per_class=0)
 
 

@@ -91,6 +91,9 @@ def test_smoothed_labels_are_torch_s_label_smoothing():
     stock = F.cross_entropy(logits, labels, label_smoothing=0.1, reduction="none")
     torch.testing.assert_close(ours, stock, rtol=0, atol=1e-6)  # shares of indices are float32
     assert torch.equal(smoothed(shares, C, 0.0), shares)
+    w = torch.rand(C, dtype=torch.float64)  # the class weights of a sample of one class are those of its smoothed loss
+    weighted = make_loss("cross_entropy")(logits, smoothed(w * F.one_hot(labels, C), C, 0.1), STATISTICS)
+    torch.testing.assert_close(weighted, w[labels] * stock, rtol=0, atol=1e-6)
 
 
 def test_values_of_classes_for_samples():

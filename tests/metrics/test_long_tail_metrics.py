@@ -153,6 +153,8 @@ def test_the_fifth_place_of_equal_logits_is_that_of_the_first_class():
     """As argmax: of 12 equal logits the classes 0 to 4 are the leading five; with a NaN none is."""
     metrics = LongTailMetrics(ClassStatistics([9] * 12))
     assert metrics(EvalPrediction(np.zeros((12, 12)), np.arange(12)))["top5"] == 5 / 12
+    assert metrics(EvalPrediction(np.zeros((12, 12)), np.full(12, 4)))["top5"] == 1
+    assert metrics(EvalPrediction(np.zeros((12, 12)), np.full(12, 5)))["top5"] == 0
     assert metrics(EvalPrediction(np.full((12, 12), np.nan), np.arange(12)))["top5"] == 0
 
 

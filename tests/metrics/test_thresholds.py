@@ -49,6 +49,7 @@ def test_the_cost_is_that_of_the_cheapest_threshold(prior, miss, alarm):
     assert curve.costs([share]) == pytest.approx([min(costs) / worst])
     assert curve.costs([0, 1]).tolist() == [0, 0] and (curve.costs(np.linspace(0, 1, 9)) <= 0.5).all()
     assert threshold_curve(positive, positive).costs([0.3]).tolist() == [0]
+    assert threshold_curve([0.9, 0.1], [False, True]).costs([0.3]).tolist() == [0.3]  # none is taken for positive
 
 
 def test_one_class_alone_has_no_curve():

@@ -6,6 +6,7 @@ import torch
 from cli.picture_folders import draw_images
 from datasets import ClassLabel, Dataset, Features
 from models.clips import transformers_clip
+from text_models import save_encoder, texts, write_lines
 from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
 
 from dataset_builders.folders import load_image_folder
@@ -40,6 +41,8 @@ def draw_all(root):
     draw_images(root / "path/to/folder/train", (12, 6, 3), 12)
     draw_images(root / "path/to/folder/test", (4, 4, 4), 12, seed=1)
     draw_images(root / "path/to/flat", (8, 5, 4), 12, seed=2)
+    write_lines(root / "path/to/texts", train=texts((12, 6, 3)), test=texts((4, 4, 4), seed=1))
+    save_encoder(root / "distilbert/distilbert-base-uncased", "distilbert")
     _resnet(root / "microsoft/resnet-18")
     clip = root / "openai/clip-vit-base-patch16"
     clip.mkdir(parents=True)

@@ -53,7 +53,7 @@ def here(surroundings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf_cache"))
-    for name in ("path", "microsoft", "openai"):
+    for name in ("path", "microsoft", "openai", "distilbert"):
         shutil.copytree(surroundings / name, tmp_path / name)
     return tmp_path
 

@@ -1,7 +1,7 @@
 """The page about what works with what says what the tests' parameters say."""
 
 import pytest
-from pages.what_works import COLUMNS, PAGE, page, methods_in
+from pages.what_works import COLUMNS, PAGE, methods_in, page
 
 from hf_ltsam.methods import METHODS
 

@@ -8,7 +8,7 @@ from training.test_batches_on_device import assert_same, trained
 from training.toy import toy_trainer
 from training.two_processes_in_memory import numbered
 
-from hf_ltsam.training.skipped_steps import SkippedSteps
+from hf_ltsam.training.steps.skipped_steps import SkippedSteps
 from hf_ltsam.training.telemetry import Telemetry
 
 

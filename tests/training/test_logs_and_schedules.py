@@ -48,7 +48,7 @@ def test_telemetry_of_sam_is_what_it_says(tmp_path):
 
 def test_telemetry_by_group_is_what_it_says(tmp_path, monkeypatch):
     """The classes of the toy are 0 (many), 1 (many), 2 (medium) and 3 (few); the last two are the tail."""
-    monkeypatch.setattr("hf_ltsam.training.step.GRADIENTS_EVERY", 1)
+    monkeypatch.setattr("hf_ltsam.training.steps.step.GRADIENTS_EVERY", 1)
     trainer = toy_trainer(tmp_path, "sam", max_steps=1, logging_strategy="steps", logging_steps=1)
     trainer.train()
     logged = trainer.state.log_history[0]
@@ -78,7 +78,7 @@ def test_looking_at_gradients_changes_nothing(method, tmp_path, monkeypatch):
         trainer.train()
         return trainer.model.flat(), trainer.state.log_history[0]
 
-    monkeypatch.setattr("hf_ltsam.training.step.GRADIENTS_EVERY", 1)
+    monkeypatch.setattr("hf_ltsam.training.steps.step.GRADIENTS_EVERY", 1)
     (seen, logs), (unseen, nothing) = weights(), weights(telemetry=False)
     assert torch.equal(seen, unseen)
     assert ("grad_norm_tail" in logs) == (method != "lpf_sgd"), (

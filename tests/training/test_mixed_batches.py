@@ -14,7 +14,7 @@ from training.toy import LABELS, Toy, ToyBatches, toy_trainer
 from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer
 from hf_ltsam.data.mixing import Mixture
 from hf_ltsam.landscape.batches import MicroBatch
-from hf_ltsam.training.step import TrainingStep
+from hf_ltsam.training.steps.step import TrainingStep
 
 MIXUP = {"mixup_alpha": 1.0}
 
@@ -102,7 +102,7 @@ def test_processes_and_accumulation_number_batches_alike(tmp_path, monkeypatch):
             args = SimpleNamespace(mixing=MIXUP, mixup_alpha=1.0, cutmix_alpha=0.0, seed=0)
             args.gradient_accumulation_steps = accumulation
             part = SimpleNamespace(
-                _args=args, _accelerator=SimpleNamespace(num_processes=processes, process_index=rank)
+                _args=args, _mixing=args, _accelerator=SimpleNamespace(num_processes=processes, process_index=rank)
             )
             for part._position in range(accumulation):
                 batch = MicroBatch({"x": torch.zeros(2, 3)}, torch.tensor([0, 1]))

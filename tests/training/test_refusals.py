@@ -352,19 +352,21 @@ def test_what_only_the_launcher_says():
         accelerator = SimpleNamespace(
             num_processes=processes, parallelism_config=parallel, state=SimpleNamespace(fsdp_plugin=plugin)
         )
+        args = SimpleNamespace(
+            torch_compile=compiled,
+            ascent_size=size,
+            ascent_scope=scope,
+            swa_start=swa,
+            fsdp=wanted or bool(fsdp),
+            channels_last=last,
+        )
         return SimpleNamespace(
             is_deepspeed_enabled=deepspeed,
             is_fsdp_enabled=bool(fsdp),
             accelerator=accelerator,
             model=SimpleNamespace(is_distributed_loading_by_transformers=split_model),
-            args=SimpleNamespace(
-                torch_compile=compiled,
-                ascent_size=size,
-                ascent_scope=scope,
-                swa_start=swa,
-                fsdp=wanted or bool(fsdp),
-                channels_last=last,
-            ),
+            args=args,
+            step_settings=args,
         )
 
     check_launcher(launched(processes=2))
@@ -400,3 +402,13 @@ def test_the_proposed_threshold_leaves_a_head():
     assert ClassStatistics([500, 500, 500, 20]).proposed_tail_threshold == 20
     assert ClassStatistics([6, 3, 1]).proposed_tail_threshold == 3
     assert ClassStatistics([4, 4, 4]).proposed_tail_threshold == 4  # equal classes cannot be split
+
+
+def test_classes_without_an_image_are_called_by_name():
+    from hf_ltsam.training.refusals.problem import check_num_labels
+
+    with pytest.raises(ValueError, match=r"'dog' \(1 of 3 classes\) have no training image"):
+        check_num_labels(torch.tensor([0, 2, 2]), 3, ["cat", "dog", "owl"])
+    with pytest.raises(ValueError, match=r"labels of the training set end at 0: 'dog', 'owl' have no training image"):
+        check_num_labels(torch.tensor([0, 0]), 3, ["cat", "dog", "owl"])
+    check_num_labels(torch.tensor([0, 1, 2]), 3, ["cat", "dog", "owl"])

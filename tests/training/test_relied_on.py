@@ -68,6 +68,11 @@ ATTRIBUTES = {
         "columns that the model does not take are not read",
         "dataset = self._remove_unused_columns(dataset, description=description)",
     ),
+    "_get_collator_with_removed_columns": (
+        "columns that a transform of the data set makes are left out of the batch",
+        "self._get_collator_with_removed_columns(self.data_collator",
+    ),
+    "_train_batch_size": ("a batch size that auto_find_batch_size has found", "self._train_batch_size = batch_size"),
 }
 
 

@@ -113,6 +113,7 @@ def test_evaluation(tmp_path):
     ("settings", "words"),
     [
         ({"loss_start": 0.5}, r"loss_start=0.5.*BinaryCrossEntropy"),
+        ({"label_smoothing_factor": 0.1}, r"label_smoothing_factor=0.1.*BinaryCrossEntropy"),
         ({"reweighting": "inverse"}, r"reweighting='inverse'.*'class_weighting': 'inverse'"),
     ],
 )

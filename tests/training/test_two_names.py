@@ -175,6 +175,7 @@ FORMS = {
     "numbers": lambda: (tokenized(names=False), {"processing_class": word_tokenizer()}),
     "torch format": lambda: (tokenized().with_format("torch"), {"processing_class": word_tokenizer()}),
     "torch data set": lambda: (Mapped(tokenized().to_list()), {}),
+    "torch data set of words too": lambda: (Mapped(tokenized().to_list()), {"processing_class": word_tokenizer()}),
     "any object": lambda: (Indexed(tokenized().to_list()), {}),
     "subset": lambda: (torch.utils.data.Subset(Mapped(tokenized().to_list()), range(1, 11)), {}),
     "list": lambda: ([{"input_ids": r["input_ids"][:2], "label": r["label"]} for r in tokenized().to_list()], {}),
@@ -200,9 +201,12 @@ def test_columns_that_only_a_transform_reads_are_there_for_it(tmp_path):
     stock = Trainer(bert(), TrainingArguments(**settings(tmp_path)), train_dataset=data, processing_class=tokenizer)
     with pytest.raises(KeyError):
         stock.train()
-    ours = LTSamTrainer(bert(), LTSamConfig(**settings(tmp_path)), train_dataset=data, processing_class=tokenizer)
+    ours = LTSamTrainer(
+        bert(), LTSamConfig(**settings(tmp_path)), train_dataset=data, eval_dataset=data, processing_class=tokenizer
+    )
     ours.train()
-    assert ours.state.global_step == 4
+    assert ours.state.global_step == 4 and "eval_balanced" in ours.evaluate()
+    assert ours.predict(data).predictions.shape == (12, 3)
 
 
 class LabelModel(torch.nn.Linear):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from methods import references
 from methods.references import Problem
+from training.own_losses import sam_step
 from training.two_processes import METHODS, OfTheHead, Recording, evaluated, logs_of_unusual, model, run
 from training.two_ranks import results_of_two_ranks
 
@@ -172,6 +173,28 @@ def test_the_default_perturbs_every_process_on_its_own(ranks):
     """Or the tests above could not tell the two apart."""
     own, joint = (ranks[0][case]["gradients"][0] for case in ((False, 1), ("step", "focal_sam", 1)))
     assert max((a - b).abs().max().item() for a, b in zip(own, joint)) > 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scope", ["micro", "step"])
+def test_a_models_own_loss_is_a_mean_over_the_labels_of_all_processes(ranks, scope):
+    results = [r["own loss", scope] for r in ranks]
+    assert all(torch.equal(v, results[1]["state"][k]) for k, v in results[0]["state"].items())
+    for step in range(3):
+        batches = [result["batches"][2 * step + k] for result in results for k in (0, 1)]
+        net = copy.deepcopy(model(False))
+        with torch.no_grad():
+            for p, value in zip(net.parameters(), results[0]["weights"][2 * step]):
+                p.copy_(value)
+        count = sum(int((y != -100).sum()) for _, y in batches)
+
+        def losses(m, of, count=count):
+            return [torch.nn.functional.cross_entropy(m(x), y, reduction="sum") / count for x, y in of]
+
+        groups = [batches] if scope == "step" else [[batch] for batch in batches]
+        parts = [sam_step(net, lambda m, g=group: losses(m, g), 0.3) for group in groups]
+        for ours, theirs in zip(results[0]["gradients"][step], zip(*parts), strict=True):
+            torch.testing.assert_close(ours, sum(theirs), rtol=0, atol=1e-12)
 
 
 def problem(result, k, batch_norm):

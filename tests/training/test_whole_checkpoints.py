@@ -21,7 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_ltsam.training.checkpoint_folders import ASIDE, CheckpointError
-from hf_ltsam.training.publishing import HubTrainer
+from hf_ltsam.training.results.publishing import HubTrainer
 
 
 def names(folder):

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 from transformers import TrainerCallback
 
@@ -100,6 +101,52 @@ class OfTheHead(Recording):
 
 class ShardedOfTheHead(OfTheHead, Sharded):
     """The same with shards."""
+
+
+class WithLoss(nn.Module):
+    """Its own loss is a mean over the labels of the whole step, of all processes; a third of the samples has none."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = model(False)
+
+    def forward(self, input, labels, num_items_in_batch=None, **_):
+        return {"loss": F.cross_entropy(self.net(input), labels, reduction="sum") / num_items_in_batch}
+
+
+class Unlabelled(Points):
+    """As `WithLoss` reads them."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return {**sample, "labels": -100 if sample["labels"] == 1 else sample["labels"]}
+
+
+def with_own_loss(folder: Path, scope: str) -> dict:
+    """Three steps of two micro-batches by SAM."""
+    args = LTSamConfig(
+        output_dir=str(folder),
+        max_steps=3,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        learning_rate=0.1,
+        optim="sgd",
+        max_grad_norm=0.0,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        ddp_backend="gloo",
+        save_strategy="no",
+        logging_strategy="no",
+        loss="model",
+        method="sam",
+        method_args={"rho": 0.3},
+        ascent_scope=scope,
+    )
+    trainer = Recording(WithLoss(), args, train_dataset=Unlabelled())
+    trainer.train()
+    state = trainer.model.state_dict()
+    return {"batches": trainer.batches, "gradients": trainer.gradients, "weights": trainer.weights, "state": state}
 
 
 class Narrow(nn.Module):
@@ -286,6 +333,8 @@ if __name__ == "__main__":
                 folder, False, accumulation, method, ascent_scope="step", **args
             )
     results["step", "groups", 2] = run(folder, False, 2, "sam", ascent_scope="step", ascent_size=4, rho=0.3)
+    for scope in ("micro", "step"):
+        results["own loss", scope] = with_own_loss(folder, scope)
     results["communications"] = {method: communications(folder, method) for method in ("sgd", "focal_sam", "cc_sam")}
     results["evaluated"] = evaluated(folder)  # before weights are sharded
     for method, args in METHODS.items():

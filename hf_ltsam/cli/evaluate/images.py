@@ -68,12 +68,15 @@ class TestImages:
 
     def __getitem__(self, index: int) -> Tensor:
         row = self.rows[index]
-        image, cropped = decode_image(self.encoded[row]["image"], row=row), self.cropped
+        image, cropped = self._decoded(row), self.cropped
         if self.corruption is not None:
             cropped = cropped or min(image.size) > LARGE
             image = self.corruption(large_as_in_imagenet_c(image), row)
         see = self.see.already_cropped() if cropped else self.see
         return see.views(image, self.test_time)
+
+    def _decoded(self, row: int) -> Image.Image:
+        return decode_image(self.encoded[row]["image"], row=row, values=self.see.values)
 
 
 def large_as_in_imagenet_c(image: Image.Image) -> Image.Image:

@@ -5,7 +5,10 @@
     ltsam reproduce li2025_table5 --dataset /data/cifar10 --jobs 4 -- --bf16 true
     ltsam reproduce rangwani2022_fig4                   a sweep: each row with several values of a setting, and the figure
     ltsam reproduce li2025_table4 --data_dir /data      tested on other sets, too
+<<<<<<< HEAD
     ltsam reproduce rangwani2022_fig3                   with the curvature at checkpoints, and its figure
+=======
+    ltsam reproduce news --dataset /data/r52 --model /models/minilm
 
 Every run is a process with a folder of its own, TABLE/ROW/seedN. One that has ended is never run again, one that was
 interrupted goes on from its last checkpoint: after a kill the same command finishes the table. What follows `--` is given
@@ -57,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             arguments.rows,
             seeds=arguments.seeds,
             datasets=arguments.dataset,
+            model=arguments.model,
             jobs=arguments.jobs,
             data_dir=arguments.data_dir,
             output_dir=arguments.output_dir,
@@ -70,6 +74,7 @@ def reproduce(
     *,
     seeds: int = 3,
     datasets: Sequence[str] = (),
+    model: str | None = None,
     jobs: int = 1,
     data_dir: Sequence[str] = (),
     output_dir: Path | None = None,
@@ -82,6 +87,7 @@ def reproduce(
         rows: names and patterns; None: all.
         seeds: how many, from 0 on.
         datasets: where the data are, `FOLDER` or `NAME=FOLDER`.
+        model: a folder with the pretrained model of the recipes; None: from where they name it.
         jobs: trainings at a time.
         data_dir: where the other test sets of a table are, `FOLDER` or `NAME=FOLDER`.
         output_dir: None: runs/TABLE.
@@ -95,6 +101,10 @@ def reproduce(
     chosen = chosen.only(rows) if rows else chosen
     root = output_dir or Path("runs") / chosen.name
     check_figures(chosen)
+    if model is not None:
+        if not Path(model).is_dir():
+            raise FileNotFoundError(f"--model {model}: there is no such folder.")
+        options = (*options, "--model", model)
     _check(seeds, jobs, options)
     runs = _runs(chosen, seeds, datasets, root, tuple(options))
     for run in runs:
@@ -137,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dataset", nargs="+", default=[], metavar="[NAME=]FOLDER",
         help="where the data are; NAME as the recipes have it, where a table has several data sets",
     )  # fmt: skip
+    parser.add_argument("--model", metavar="FOLDER", help="the pretrained model, where it is not to come from the Hub")
     parser.add_argument(
         "--jobs",
         type=int,

@@ -20,7 +20,7 @@ from hf_ltsam.cli.sharpness.options import parse_options
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.files import mapping, read_json
-from hf_ltsam.runs.sharpness.figures import save_figures
+from hf_ltsam.runs.sharpness.figures import save_figures, subset_label
 from hf_ltsam.runs.sharpness.records import summary
 
 
@@ -42,7 +42,7 @@ def show(path: Path, figures: Sequence[Path]) -> None:
     if results.get("spectra"):
         table = Table("", "images", "loss", "lam_max", "lam_min", "min/max", "max/min", "trace")
         for name, record in results["spectra"].items():
-            table.add_row(terminal(name), *summary(record))
+            table.add_row(terminal(subset_label(name, results)), *summary(record))
         console.print(table)
         console.print("min/max: |lam_min / lam_max| (Rangwani et al. 2022); max/min: its inverse (Lyu et al. 2025).")
     for record in results.get("sharpness", {}).values():

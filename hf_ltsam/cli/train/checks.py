@@ -74,6 +74,7 @@ def check(run: Run) -> None:
         )
     _check_optimizer(config.optim_args)
     check_test_time(run.data.test_time)
+    run.data.pixel_values  # noqa: B018  refuses what it cannot be
     _check_numbers(run)
     _check_memory(config, run.data.image_size)
     _check_augmentation(run)
@@ -195,6 +196,8 @@ OF_IMAGES = (
         "test_short_side",
         "test_time",
         "num_channels",
+        "rgb_channels",
+        "pixel_range",
         "normalisation",
         "crop_padding",
         "flip",

@@ -73,22 +73,24 @@ def prepare(
     if size is None or size <= SMALL:
         try:
             if size is None:
-                _require_small(splits.train, arguments.image_column)
+                _require_small(splits.train, arguments)
             return _in_memory(splits, arguments, ImageFormat(size, pixels), seed, progress)
         except BadImageError:  # the first of perhaps many
             way_on = "it needs --check_images true."
-            _refuse_unreadable([splits.train, splits.test], arguments.image_column, progress, way_on)
+            _refuse_unreadable([splits.train, splits.test], arguments, progress, way_on)
             raise
     imagenet = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD))
     return _on_the_fly(splits, arguments, size, pixels or imagenet, progress)
 
 
 def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed: int, progress: bool) -> TrainingData:
+    values = arguments.pixel_values
     train, test = (
-        decode_images(split, arguments.image_column, form.size, arguments.num_channels, progress)
+        decode_images(split, arguments.image_column, form.size, arguments.num_channels, progress, values)
         for split in (splits.train, splits.test)
     )
     mean, std = form.normalisation or normalisation(train)
+    short_side = form.size or min(test.shape[2:])
     height, width = test.shape[2:]
     train = train.contiguous(memory_format=torch.channels_last)  # as `InMemoryImages` keeps them: one copy for both
     return TrainingData(
@@ -108,7 +110,7 @@ def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed
         ),
         InMemoryImages(test, splits.test_labels, mean, std, augment=False),
         InMemoryImages(train, splits.train_labels, mean, std, augment=False),
-        Preprocessing(height, width, form.size or min(height, width), tuple(mean), tuple(std)),
+        Preprocessing(height, width, short_side, tuple(mean), tuple(std), values=values),
     )
 
 
@@ -130,7 +132,7 @@ def _on_the_fly(
     if arguments.check_images:
         unchecked = [splits.test] if splits.train_is_readable else [splits.train, splits.test]
         way_on = "--check_images false skips this check."
-        _refuse_unreadable(unchecked, arguments.image_column, progress, way_on)
+        _refuse_unreadable(unchecked, arguments, progress, way_on)
     augmented = image_transform(
         size,
         mean,
@@ -143,9 +145,10 @@ def _on_the_fly(
         arguments.random_erasing,
         arguments.cutout,
     )
-    preprocessing = Preprocessing(size, size, short_side, mean, std)
+    values = arguments.pixel_values
+    preprocessing = Preprocessing(size, size, short_side, mean, std, values=values)
     train, test, plain_train = (
-        on_the_fly(split, transform, arguments.image_column, splits.label_column)
+        on_the_fly(split, transform, arguments.image_column, splits.label_column, values)
         for split, transform in (
             (splits.train, augmented),
             (splits.test, preprocessing),
@@ -155,9 +158,10 @@ def _on_the_fly(
     return TrainingData(train, test, plain_train, preprocessing)
 
 
-def _require_small(split: Dataset, image_column: str | None) -> None:
+def _require_small(split: Dataset, arguments: DataArguments) -> None:
     """Refuse large images without a stated size: they would be kept in memory as they are."""
-    image = decode_image(encoded_images(split, image_column)[0]["image"], row=0)
+    first = encoded_images(split, arguments.image_column)[0]["image"]
+    image = decode_image(first, row=0, values=arguments.pixel_values)
     if max(image.size) > SMALL:
         raise ValueError(
             f"The first image has {image.width} x {image.height} pixels, and cifar_resnet takes any size: state the one to "
@@ -165,8 +169,9 @@ def _require_small(split: Dataset, image_column: str | None) -> None:
         )
 
 
-def _refuse_unreadable(splits: Sequence[Dataset], image_column: str | None, progress: bool, way_on: str) -> None:
-    messages = [message for split in splits for message in unreadable_images(split, image_column, progress)]
+def _refuse_unreadable(splits: Sequence[Dataset], arguments: DataArguments, progress: bool, way_on: str) -> None:
+    column, values = arguments.image_column, arguments.pixel_values
+    messages = [message for split in splits for message in unreadable_images(split, column, progress, values)]
     if messages:
         total = (
             f"Unreadable images in all: {len(messages)}. --on_bad_image skip trains without those of the training split; "

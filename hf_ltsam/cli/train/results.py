@@ -2,104 +2,67 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from transformers.trainer_utils import PredictionOutput
 
-from hf_ltsam import METHODS, LTSamTrainer
 from hf_ltsam.cli.train.checks import resume_point
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.metrics.calibration import Calibration
-from hf_ltsam.metrics.decisions import logits_in
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.folder import RunFolder
-from hf_ltsam.runs.identity import describe
-from hf_ltsam.runs.record import (
-    RunRecord,
-    calibrated_results,
-    chance_level,
-    installed_versions,
-    shortcomings,
-    split_results,
-)
+from hf_ltsam.runs.record import RunRecord, chance_level, shortcomings
+from hf_ltsam.training.results.saved_runs import RunDescription
 
 
 def save_recipe(run: Run) -> Path:
     """Write `recipe.yaml` into the run's folder: the settings that were stated, and the command."""
+    return RunFolder(Path(run.config.output_dir)).write_recipe(*_recipe(run))
+
+
+def _recipe(run: Run) -> tuple[dict[str, Any], tuple[str, str]]:
     settings = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
     repeat = f"the same again: ltsam {run.program} --config THIS_FILE --output_dir OTHER"
-    return RunFolder(Path(run.config.output_dir)).write_recipe(settings, (run.command, repeat))
+    return settings, (run.command, repeat)
 
 
-def record_of(
+def description_of(
     run: Run,
-    trainer: LTSamTrainer,
     splits: Splits,
-    test: PredictionOutput,
     train: Mapping[str, float],
     second_stage: Mapping[str, Any] | None = None,
     calibration: Calibration | None = None,
-) -> RunRecord:
-    """The content of `metrics.json`.
+) -> RunDescription:
+    """What the record and the recipe say of a run beside what its trainer knows.
 
     Args:
-        test: of the test split, as `predict_test` gives it.
         train: the metrics that training returned; its times are kept. Of a resumed run they count from the resume on.
         second_stage: its name, hyper-parameters and first stage, of a second stage.
-        calibration: where there is one, `test` holds logits.
+        calibration: where there is one, the test's logits are kept.
     """
-    statistics = splits.statistics(run.data, run.config.tail_threshold)
-    calibrated = {}
-    if calibration is not None:
-        calibrated = calibrated_results(calibration, logits_in(test.predictions), test.label_ids, statistics)
-    return RunRecord(
-        seed=run.config.seed,
-        method=describe(METHODS, trainer.method),
-        loss={**trainer.identity()["loss"], **({"start": run.config.loss_start} if run.config.loss_start else {})},
-        class_statistics=statistics.to_dict(),
-        results={"test": split_results(test.predictions, test.label_ids, statistics), **calibrated},
-        reweighting={"scheme": run.config.reweighting, "start": run.config.reweighting_start},
-        sampling=run.config.sampling,
-        mixing=run.config.mixing,
-        second_stage=dict(second_stage or {}),
-        weight_averaging=trainer.averaging.settings if trainer.averaging else {},
+    return RunDescription(
+        splits.class_names,
+        splits.statistics(run.data, run.config.tail_threshold),
+        *_recipe(run),
         model=asdict(run.model),
         data={
             **asdict(run.data),
             "task": splits.task,
             "training_labels_sha256": label_fingerprint(splits.train_labels),
         },
-        hub=dict(run.hub),
-        timing=timing(train),
-        resumed=bool(resume_point(run.config)),
-        hardware=hardware(trainer),
+        train_metrics=train,
+        hub=run.hub,
         command=run.command,
-        weights_sha256=RunFolder(Path(run.config.output_dir)).weights_sha256,
-        versions=installed_versions(),
+        second_stage=second_stage or {},
+        resumed=bool(resume_point(run.config)),
+        calibration=calibration,
     )
-
-
-def timing(train: Mapping[str, float]) -> dict[str, float]:
-    """Of the metrics that training returned; without steps the seconds alone."""
-    steps = train.get("train_steps_per_second")
-    return {"train_seconds": train["train_runtime"], **({"seconds_per_step": 1 / steps} if steps else {})}
-
-
-def hardware(trainer: LTSamTrainer) -> str:
-    """Processes, device and threads, in words."""
-    device = trainer.args.device
-    if device.type == "cuda":
-        return f"{trainer.args.world_size} x {torch.cuda.get_device_name(device)}"
-    return f"{trainer.args.world_size} x {device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
 def print_results(record: RunRecord, folder: str | Path) -> None:
@@ -116,7 +79,22 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     console.print(f"{what}, accuracy in % on {result['samples']} test {record.samples} {when}:")
     console.print(table)
     console.print(f"Chance level: {100 * chance_level(len(result['per_class'])):.2f}")
-    losses = [entry["loss"] for entry in RunFolder(Path(folder)).log_history if "loss" in entry]
+    log = RunFolder(Path(folder)).log_history
+    if (best := best_epoch(log)) is not None:
+        console.print(best, soft_wrap=True, highlight=False)
+    losses = [entry["loss"] for entry in log if "loss" in entry]
     for remark in shortcomings(record, losses):
         console.print(f"Warning: {terminal(remark)}", soft_wrap=True, highlight=False)
     console.print(f"Weights, metrics.json, predictions.json and recipe.yaml are in {terminal(str(folder))}")
+
+
+def best_epoch(log: Sequence[Mapping[str, float]]) -> str | None:
+    """The evaluation with the largest mean accuracy over classes, beside the last one; None where there are not two."""
+    seen = [(entry["eval_balanced"], entry["epoch"]) for entry in log if {"eval_balanced", "epoch"} <= entry.keys()]
+    if len(seen) < 2:
+        return None
+    (best, at), (last, end) = max(seen, key=lambda each: each[0]), seen[-1]
+    return (
+        f"Best epoch: {at:g} of {end:g}, mean over classes {100 * best:.2f} (the last one: {100 * last:.2f}; whoever takes "
+        "the best one has chosen it by the test)"
+    )

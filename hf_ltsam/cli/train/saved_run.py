@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -89,7 +90,13 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     weights = RunFolder(Path(folder))
     root = weights.root
     weights.require_weights()
-    run = make_run({} if dataset is None else {"dataset": dataset}, recipe=root.path / RECIPE)
+    run = make_run(
+        {**settings_of_python(root), **({} if dataset is None else {"dataset": dataset})}, root.path / RECIPE
+    )
+    if run.data.dataset is None:
+        raise ValueError(
+            f"{root.path} was made in Python and does not say where its data lie: name them by --dataset PATH."
+        )
     try:
         splits = load_splits(run.data)
     except FileNotFoundError as error:
@@ -97,6 +104,12 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     statistics = splits.statistics(run.data, run.config.tail_threshold)
     _check_counts(weights, statistics)
     return SavedRun(weights, root, run, splits, statistics)
+
+
+def settings_of_python(root: RunFolder) -> dict[str, Any]:
+    """What the recipe of a run made in Python leaves out: its model is the one in its own folder."""
+    recipe = root.recipe
+    return {"model": str(root.path)} if recipe is not None and recipe.is_of_python else {}
 
 
 def _check_counts(folder: RunFolder, now: ClassStatistics) -> None:

@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 from hf_ltsam import LTSamConfig
 from hf_ltsam.data.in_memory.randaugment import RandAugment
+from hf_ltsam.data.pixel_values import PixelValues
 from hf_ltsam.data.preprocessing import TEST_TIME
 from hf_ltsam.hyperparameters import require_finite
 from hf_ltsam.training.second_stage import SECOND_STAGES
@@ -209,6 +210,17 @@ class DataArguments:
     num_channels: int = field(
         default=3, metadata={"help": "3 for colour, 1 for grey images (small ones, with cifar_resnet)."}
     )
+    rgb_channels: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Channels of the files, from 0, that are red, green and blue: bands, or pages of a TIFF; one: grey. "
+            "None: as the files say."
+        },
+    )
+    pixel_range: list[float] | None = field(
+        default=None,
+        metadata={"help": "The values of black and white. None: 0 and 255, of 16-bit images 0 and 65535."},
+    )
     normalisation: str = field(
         default="auto",
         metadata={
@@ -252,6 +264,15 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         require_finite(self, vars(self))
+
+    @property
+    def pixel_values(self) -> PixelValues:
+        """How images of more bits or channels are read, by `rgb_channels` and `pixel_range`.
+
+        Raises:
+            ValueError: other than one or three channels, or an empty range.
+        """
+        return PixelValues.from_dict(vars(self))
 
     @property
     def operations(self) -> RandAugment | None:

@@ -129,9 +129,9 @@ def _text_columns(train: Dataset, arguments: DataArguments, label_column: str) -
     return text_columns_of(train, arguments.text_column, label_column)
 
 
-def without_unreadable(splits: Splits, image_column: str | None, progress: bool = True) -> Splits:
+def without_unreadable(splits: Splits, arguments: DataArguments, progress: bool = True) -> Splits:
     """The same without training images that cannot be decoded; they are counted, and the first ones named."""
-    bad = unreadable_rows(splits.train, image_column, progress)
+    bad = unreadable_rows(splits.train, arguments.image_column, progress, arguments.pixel_values)
     if bad:
         named = "\n".join(list(bad.values())[:NAMED])
         warnings.warn(f"{len(bad)} of {len(splits.train)} training images are left out:\n{named}", stacklevel=2)

@@ -26,7 +26,7 @@ from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.checks import check, check_task, resume_point, warn_of_tiny_last_batch
 from hf_ltsam.cli.train.data import prepare
 from hf_ltsam.cli.train.model import adapted, build_model, build_text_model, input_format
-from hf_ltsam.cli.train.results import print_results, record_of, save_recipe
+from hf_ltsam.cli.train.results import description_of, print_results, save_recipe
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
 from hf_ltsam.cli.user_errors import user_errors
@@ -40,13 +40,12 @@ from hf_ltsam.models.class_vectors import FROM_IMAGES, start_from_images
 from hf_ltsam.models.partial_training import train_only
 from hf_ltsam.models.spectral_norm import normalise_spectrally
 from hf_ltsam.runs.files import is_of_the_disk, not_written
-from hf_ltsam.runs.folder import RunFolder
-from hf_ltsam.runs.predictions import predictions_of
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_checkpoint
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.prediction import predict_logits
 from hf_ltsam.training.refusals.problem import check_head, check_split
+from hf_ltsam.training.results.saved_runs import write_run
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
 
@@ -67,7 +66,7 @@ def run_training(run: Run) -> RunRecord:
         splits = load_splits(run.data)
         check_task(run, bool(splits.text_columns))
         if run.config.on_bad_image == "skip" and run.data.check_images and not splits.text_columns:
-            splits = without_unreadable(splits, run.data.image_column, not run.config.disable_tqdm)
+            splits = without_unreadable(splits, run.data, not run.config.disable_tqdm)
     if not splits.text_columns:
         warn_of_tiny_last_batch(len(splits.train), run.config)
     trainer = build_trainer(run, splits)
@@ -96,8 +95,9 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     if run.model.train_only is not None:
         train_only(model, run.model.train_only)
     normalise_spectrally(model, run.model.spectral_norm or [], run.model.spectral_norm_iterations)
-    check_head(config.sample_loss, model)  # before images are decoded
-    check_features(config.sample_loss, model, statistics.num_classes, config.torch_compile)
+    loss: Any = config.sample_loss
+    check_head(loss, model)  # before images are decoded
+    check_features(loss, model, statistics.num_classes, config.torch_compile)
     wanted = input_format(model, run.model, run.data)
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted, seed, show_bar)
@@ -154,16 +154,7 @@ def finish(
         trainer.save_model(_internal_call=True)
         calibration = calibrate(run, splits, trainer)
         test = predict_test(run, splits, trainer, keep_logits=calibration is not None)
-        trainer.save_state()
-        record = record_of(run, trainer, splits, test, train_metrics, second_stage, calibration)
-        if trainer.is_world_process_zero():
-            folder = RunFolder(Path(run.config.output_dir))
-            if calibration is not None:
-                folder.write_calibration(calibration)
-            folder.write_predictions(predictions_of(test.predictions, test.label_ids, splits.class_names))
-            save_recipe(run)
-            folder.write_record(record)  # last: who finds it finds all
-    return record
+        return write_run(trainer, test, description_of(run, splits, train_metrics, second_stage, calibration))
 
 
 @contextmanager

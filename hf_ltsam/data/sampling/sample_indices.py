@@ -10,6 +10,7 @@ from typing import Any
 from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, SeedableRandomSampler
 from torch import Tensor
 from torch.utils.data import BatchSampler, SequentialSampler
+from transformers.trainer_utils import has_length
 
 from hf_ltsam.data.soft_labels import are_soft
 
@@ -35,6 +36,21 @@ def indices_of_batches(loader: Any, epoch: int, first: int, count: int) -> list[
         return [index for batch in islice(iter(batches), first, first + count) for index in batch]
 
 
+def indices_of_step(loader: Any, epoch: float | None, before: int, count: int) -> list[int] | None:
+    """The same for some micro-batches of an optimizer step.
+
+    Args:
+        epoch: at the beginning of the step, as `TrainerState.epoch` has it.
+        before: number of micro-batches of the step that came before these.
+        count: their number.
+    """
+    if not has_length(loader):
+        return None
+    whole = int(epoch or 0)
+    first = round(((epoch or 0) - whole) * len(loader)) + before
+    return indices_of_batches(loader, whole, first, count)
+
+
 @contextmanager
 def _at_epoch(sampler: Any, epoch: int) -> Iterator[None]:
     """Set the epoch of a sampler for a while; the training's iterator drew its order when it began, and is not disturbed."""
@@ -58,6 +74,11 @@ def named_with_labels(indices: Sequence[int] | None, labels: Tensor | None, batc
         or not bool(_fit(labels[list(indices)], batch_labels))
     ):
         return None
+    return indices_in_words(indices)
+
+
+def indices_in_words(indices: Sequence[int]) -> str:
+    """The first ones of them."""
     shown = ", ".join(map(str, indices[:16])) + (", ..." if len(indices) > 16 else "")
     return f"sample {shown}" if len(indices) == 1 else f"samples {shown}"
 

@@ -51,13 +51,13 @@ def _save(path: Path, draw: Callable[[Any, dict[str, Any]], None], results: dict
 
 
 def subset_label(name: str, results: Mapping[str, Any]) -> str:
-    """A subset in words: class 0 (airplane, 5,000 images, 300 taken), few classes."""
+    """A subset in words: airplane (5,000 images, 300 taken), class 0 where classes have no names, few classes."""
     counts, names = results["class_statistics"]["counts"], results["class_names"]
     if name.startswith("class "):
         c = int(name.removeprefix("class "))
-        called = "" if names[c] == str(c) else f"{names[c]}, "
+        called = name if names[c] == str(c) else names[c]
         taken = min(counts[c], results["max_samples"] or counts[c])
-        return f"class {c} ({called}{counts[c]:,} images" + ("" if taken == counts[c] else f", {taken:,} taken") + ")"
+        return f"{called} ({counts[c]:,} images" + ("" if taken == counts[c] else f", {taken:,} taken") + ")"
     return f"{name} classes" if name != "all" else "all classes"
 
 

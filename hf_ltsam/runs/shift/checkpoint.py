@@ -89,6 +89,8 @@ def fingerprint(
     """SHA-256 (hex) of everything that the predicted classes follow from."""
     see = preprocessing.fingerprint if isinstance(preprocessing, Tokenization) else preprocessing
     digest = hashlib.sha256(repr((see, class_names)).encode())
+    if isinstance(preprocessing, Preprocessing) and preprocessing.values:
+        digest.update(repr(preprocessing.values).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -21,8 +21,9 @@ from hf_ltsam.training.refusals.settings import OPTIMIZERS
 # Method of the stock Trainer that no training of ours calls -> why, and what to do instead.
 BYPASSED = {
     "compute_loss": "every method needs the loss of each sample, and of several passes. Pass loss=<function (logits (n, C), "
-    "labels (n,), statistics) -> losses (n,)>; to weight classes, set reweighting in LTSamConfig. The loss of evaluations "
-    "alone is that of prediction_step, which may be overridden.",
+    "labels (n,), statistics) -> losses (n,)>; to weight classes, set reweighting in LTSamConfig. A loss that is one number "
+    "is minimised with loss='model', by methods that ask for no classes. The loss of evaluations alone is that of "
+    "prediction_step, which may be overridden.",
     "create_optimizer_and_scheduler": "transformers itself no longer does. Override create_optimizer and create_scheduler.",
 }
 
@@ -31,7 +32,7 @@ _UNREAD = {
     "compute_loss_func": (
         None,
         "every method needs the loss of each sample. Pass loss=<function (logits (n, C), labels (n,), statistics) -> losses "
-        "(n,)>.",
+        "(n,)>; or loss='model' beside it, with a method that asks for no classes.",
     ),
     "label_smoother": (None, "it would replace the training loss. Set label_smoothing_factor in LTSamConfig."),
     "loss_is_scaled_for_ga": (None, "the loss is a mean over samples, which is divided here. Leave it out."),
@@ -42,19 +43,22 @@ _OF_LOADERS = {"sampling": UNIFORM, "on_bad_image": "raise"}  # settings that ou
 _TIMES = ("runtime", "samples_per_second", "steps_per_second")  # what every evaluation adds
 
 
-def check_hooks(trainer: Trainer, ours: type[Trainer]) -> None:
+def check_hooks(trainer: Trainer, ours: type[Trainer], own_loss: bool = False) -> None:
     """Refuse a hook that a training of ours would pass over in silence.
 
     Args:
         ours: the class whose methods are in order.
+        own_loss: whether the loss is the model's own, or that of `compute_loss`.
 
     Raises:
         ValueError: naming the hook, the class that has it, and the way out.
     """
     for name, reason in BYPASSED.items():
+        if own_loss and name == "compute_loss":
+            continue
         if is_overridden(trainer, name, ours):
             raise ValueError(f"{_owner(trainer, name)} overrides {name}, which LTSamTrainer does not call: {reason}")
-    for name, (unset, way_out) in _UNREAD.items():
+    for name, (unset, way_out) in ({} if own_loss else _UNREAD).items():
         if getattr(trainer, name, unset) is not unset:
             raise ValueError(f"{name} is refused: {way_out}")
 
@@ -186,7 +190,9 @@ class HookWatch(TrainerCallback):
         check_optimizer(self._trainer.optimizer)
         check_weight_hooks(model)
         unread = [
-            f"{name}={getattr(args, name)!r}" for name, value in _OF_LOADERS.items() if getattr(args, name) != value
+            f"{name}={getattr(args, name)!r}"
+            for name, value in _OF_LOADERS.items()
+            if getattr(args, name, value) != value
         ]
         if unread and not self._trainer.batch_loaders.serves_training:
             raise ValueError(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sized
+from collections.abc import Collection, Sequence, Sized
 from typing import Any
 
 from torch import Tensor, nn
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.class_names import some
 from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.losses import LDAM, FeatureLoss, GaussianClouded, Loss
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.losses.protocol import takes_several_labels
-from hf_ltsam.methods import Method
-from hf_ltsam.models.classifier import classifier_of, frozen_head
+from hf_ltsam.methods import METHODS, Method
+from hf_ltsam.models.classifier import classifier_of, frozen_head, output_layer
 from hf_ltsam.models.cosine_classifier import CosineClassifier
 from hf_ltsam.models.spectral_norm import check_checkpointing
 from hf_ltsam.training.config import LTSamConfig
@@ -49,6 +50,28 @@ def check_problem(
     return [warning for warning in warnings if warning is not None]
 
 
+def check_own_loss(method: Method, model: nn.Module, statistics: ClassStatistics | None = None) -> None:
+    """Refuse a method that asks for more than a model's own loss says, and statistics that it has no use for.
+
+    Raises:
+        ValueError: it weights or perturbs classes, or the output layer where that cannot be told; or there are statistics.
+    """
+    if statistics is not None:
+        raise ValueError(
+            "class_statistics do not go with loss='model', which knows no classes: leave them out, or take a loss of each "
+            "sample such as loss='cross_entropy'."
+        )
+    if method.needs_classes:
+        free = sorted(name for name, kind in METHODS.items() if not kind.needs_classes)
+        raise ValueError(
+            f"{type(method).__name__} weights samples by their classes, and the model's own loss is one number for all of a "
+            f"micro-batch. Take a method that asks for no classes ({', '.join(free)}), or, with LTSamTrainer and one class "
+            "per sample, a loss of each sample such as loss='cross_entropy'."
+        )
+    if method.needs_classifier:
+        output_layer(model)
+
+
 def check_several_labels(loss: Loss | FeatureLoss, args: LTSamConfig) -> None:
     """Refuse settings of one class for each sample beside a loss of several labels.
 
@@ -61,6 +84,11 @@ def check_several_labels(loss: Loss | FeatureLoss, args: LTSamConfig) -> None:
         raise ValueError(
             f"loss_start={args.loss_start} trains with cross-entropy first, which takes one class of each sample, and "
             f"{type(loss).__name__} takes several: leave it out."
+        )
+    if args.label_smoothing_factor:
+        raise ValueError(
+            f"label_smoothing_factor={args.label_smoothing_factor} spreads one class of each sample over all, and "
+            f"{type(loss).__name__} takes several: leave it out, or smooth the labels (n, C) of the data set."
         )
     if args.reweighting != "none":
         raise ValueError(
@@ -197,12 +225,13 @@ def check_head(loss: Loss | FeatureLoss, model: nn.Module) -> None:
         )
 
 
-def check_num_labels(labels: Tensor, num_logits: int | None) -> None:
+def check_num_labels(labels: Tensor, num_logits: int | None, names: Sequence[str] | None = None) -> None:
     """Refuse a model with more outputs than the training set has classes, as one that keeps its pretrained head.
 
     Args:
         labels: of the training set (N,), N > 0.
         num_logits: of the model; None: it does not say.
+        names: of the classes; None: they are called by number.
 
     Raises:
         ValueError: naming both numbers and the way out.
@@ -210,10 +239,21 @@ def check_num_labels(labels: Tensor, num_logits: int | None) -> None:
     needed = labels.shape[1] if are_soft(labels) else int(labels.max()) + 1
     if num_logits is not None and needed < num_logits:
         missing = f"class {needed} has" if needed == num_logits - 1 else f"classes {needed} to {num_logits - 1} have"
+        if names is not None and len(names) == num_logits:
+            missing = f"{some(names[needed:])} {'has' if needed == num_logits - 1 else 'have'}"
         raise ValueError(
             f"The model has {num_logits} outputs, but the labels of the training set end at {needed - 1}: {missing} no "
             f"training image. Build the model with num_labels={needed} (and ignore_mismatched_sizes=True, if it is "
             "pretrained), or look for the missing classes."
+        )
+    if names is None or are_soft(labels) or len(names) != needed:
+        return
+    present = set(labels.unique().tolist())
+    empty = [name for c, name in enumerate(names) if c not in present]
+    if empty:
+        raise ValueError(
+            f"{some(empty)} ({len(empty)} of {needed} classes) have no training image. Remove such classes and renumber the "
+            "labels, or pass class_statistics with counts of at least 1 if they come from another source."
         )
 
 

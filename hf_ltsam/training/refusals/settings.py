@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import IterableDataset
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 
+from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.hyperparameters import UNIT_INTERVAL, require
 from hf_ltsam.methods import Method
 from hf_ltsam.training.config import LTSamConfig
@@ -19,6 +20,30 @@ _FIELDS = {
     "deepspeed": "DeepSpeed's backward pass takes optimizer steps of its own. Use `accelerate launch` with plain "
     "multi-GPU (DDP), or a larger gradient_accumulation_steps.",
     "use_liger_kernel": "Liger's kernels fuse the loss into the model, but every method needs the loss per sample.",
+}
+
+# of these, what only losses of samples do not go with: a model's own loss takes it in, in every pass alike
+_OF_SAMPLE_LOSSES = ("use_liger_kernel",)
+
+_PER_SAMPLE = "leave it out, or take a loss of each sample such as loss='cross_entropy'."
+
+# setting that has no meaning for a model's own loss -> its value where nobody has set it, why and what to do instead
+_OF_CLASSES = {
+    "loss_start": (0.0, f"before it, cross-entropy would be minimised; {_PER_SAMPLE}"),
+    "reweighting": (
+        "none",
+        f"it weights the losses of samples by class, and there is one number for all; {_PER_SAMPLE}",
+    ),
+    "tail_threshold": (None, f"no classes are known, which it would split; {_PER_SAMPLE}"),
+    "sampling": (UNIFORM, f"no classes are known, whose shares it would change; {_PER_SAMPLE}"),
+    **dict.fromkeys(
+        ("mixup_alpha", "cutmix_alpha"), (0.0, f"no classes are known, whose labels it would mix; {_PER_SAMPLE}")
+    ),
+    "ascent_size": (
+        None,
+        "there is one number for a micro-batch, so no part of it can be perturbed alone. Set per_device_train_batch_size to "
+        "that number, and gradient_accumulation_steps to make up for it.",
+    ),
 }
 
 # part of the name of an optimizer -> why it does not go with perturbed passes
@@ -40,31 +65,47 @@ def check_types(args: Any, method: Any) -> None:
             f"LTSamTrainer(args=...) must be an LTSamConfig, got {type(args).__name__}. It takes the same arguments: "
             "replace the class name."
         )
+    check_method(method, "LTSamTrainer")
+
+
+def check_method(method: Any, trainer: str) -> None:
+    """Refuse what is not a method; None is in order.
+
+    Args:
+        trainer: the name of the class that is given it.
+
+    Raises:
+        TypeError: naming the argument and the way out.
+    """
     if isinstance(method, type) and issubclass(method, Method):
-        raise TypeError(
-            f"LTSamTrainer(method=...): {method.__name__} is a class: pass an object, {method.__name__}(...)."
-        )
+        raise TypeError(f"{trainer}(method=...): {method.__name__} is a class: pass an object, {method.__name__}(...).")
     if method is not None and not isinstance(method, str | Method):
         raise TypeError(
-            f"LTSamTrainer(method=...) must be a name of hf_ltsam.methods.METHODS or a Method, got {type(method).__name__}."
+            f"{trainer}(method=...) must be a name of hf_ltsam.methods.METHODS or a Method, got {type(method).__name__}."
         )
 
 
-def check_arguments(args: TrainingArguments) -> None:
+def check_arguments(args: TrainingArguments, own_loss: bool = False) -> None:
     """Refuse settings that cannot work.
+
+    Args:
+        own_loss: whether the loss is the model's own.
 
     Raises:
         ValueError: naming the setting, the reason and the way out.
     """
     for name, reason in _FIELDS.items():
-        if getattr(args, name):
+        if getattr(args, name) and not (own_loss and name in _OF_SAMPLE_LOSSES):
             raise ValueError(f"{name}={getattr(args, name)!r} does not go with LTSamTrainer: {reason}")
+    for name, (unset, reason) in (_OF_CLASSES if own_loss else {}).items():
+        if getattr(args, name, unset) != unset:
+            raise ValueError(f"{name}={getattr(args, name)!r} does not go with loss='model': {reason}")
     require(UNIT_INTERVAL, "LTSamConfig", label_smoothing_factor=args.label_smoothing_factor)
     if args.auto_find_batch_size and getattr(args, "ascent_size", None) is None:
         raise ValueError(
             "auto_find_batch_size=True does not go with LTSamTrainer alone: a batch size found by running out of memory "
-            "changes what rho means. Set ascent_size as well, the number of samples that are perturbed together; or "
-            "per_device_train_batch_size, and gradient_accumulation_steps to make up for it."
+            "changes what rho means. Set ascent_size as well, the number of samples that are perturbed together (not with "
+            "loss='model'); or per_device_train_batch_size, and gradient_accumulation_steps to make up for it."
         )
     for fragment, reason in OPTIMIZERS.items():
         if fragment in args.optim.value:
@@ -78,15 +119,15 @@ def check_arguments(args: TrainingArguments) -> None:
             "back. Start with `accelerate launch --num_processes N`, or show one GPU: CUDA_VISIBLE_DEVICES=0."
         )
     # transformers' older name for activation_checkpointing_kwargs, which newer versions keep in step
-    if (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+    if (args.gradient_checkpointing_kwargs or {}).get("use_reentrant") and not own_loss:
         raise ValueError(
             "activation_checkpointing_kwargs={'use_reentrant': True} works only with .backward(); set it to False."
         )
-    if args.label_names is not None and len(args.label_names) != 1:
+    if args.label_names is not None and not own_loss and len(args.label_names) != 1:
         raise ValueError(f"label_names={args.label_names}: there must be one label per sample, so exactly one name.")
 
 
-def check_launcher(trainer: Trainer) -> None:
+def check_launcher(trainer: Any) -> None:
     """Refuse what only the launcher's environment says, and what its processes do not go together with.
 
     Raises:
@@ -96,7 +137,7 @@ def check_launcher(trainer: Trainer) -> None:
         raise ValueError(
             f"The accelerate config switches deepspeed on. It does not go with LTSamTrainer: {_FIELDS['deepspeed']}"
         )
-    if trainer.is_fsdp_enabled and trainer.args.channels_last:
+    if trainer.is_fsdp_enabled and getattr(trainer.args, "channels_last", False):
         raise ValueError("channels_last=True does not go with sharded weights (FSDP): leave it out, or train with DDP.")
     if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.fsdp_version != 2:
         raise ValueError(
@@ -105,7 +146,7 @@ def check_launcher(trainer: Trainer) -> None:
         )
     if trainer.args.fsdp and not trainer.is_fsdp_enabled:
         raise ValueError("fsdp is set, but accelerate shards weights on several accelerators only: leave it out here.")
-    if trainer.is_fsdp_enabled and trainer.args.swa_start is not None:
+    if trainer.is_fsdp_enabled and getattr(trainer.args, "swa_start", None) is not None:
         raise ValueError("swa_start does not go with fsdp: its mean is not kept in shards. Leave one of them out.")
     split = trainer.accelerator.parallelism_config
     if split is not None and (split.cp_enabled or split.sp_enabled or split.tp_enabled):
@@ -118,8 +159,8 @@ def check_launcher(trainer: Trainer) -> None:
             "The model was split over processes when it was loaded (distributed_config=...), which the passes of a method "
             "do not know. Load it whole: use DDP, or fsdp with version 2."
         )
-    size, processes = trainer.args.ascent_size, trainer.accelerator.num_processes
-    together = trainer.args.ascent_scope == "step" or trainer.is_fsdp_enabled
+    size, processes = trainer.step_settings.ascent_size, trainer.accelerator.num_processes
+    together = trainer.step_settings.ascent_scope == "step" or trainer.is_fsdp_enabled
     if size is not None and together and size % processes:
         raise ValueError(
             f"ascent_size={size} cannot be shared by {processes} processes whose samples are perturbed together: make it a "

@@ -96,6 +96,13 @@ class SecondStageTrainer(LTSamTrainer):
     def _epoch(self) -> int:
         return int(self.state.epoch or 0)
 
+    def _set_signature_columns_if_needed(self) -> None:
+        """A batch has what the whole model takes, or features; the model of this trainer is the head."""
+        if self._signature_columns is None:
+            super()._set_signature_columns_if_needed()
+            columns: Any = self._signature_columns  # which stock declares as None
+            self._signature_columns: Any = [*columns, *self.trunk.inputs]
+
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """On the device, with features in the place of whatever the trunk takes."""
         inputs = super()._prepare_inputs(inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from hf_ltsam.data.keyed_randomness import KeyedDataset
 from hf_ltsam.losses.features import captured_inputs
 from hf_ltsam.models.classifier import classifier_name
+from hf_ltsam.training.training_set import without_adapter
 
 _WAY_OUT = "a model whose last layer is linear or cosine: a second stage trains that layer"
 
@@ -33,6 +35,11 @@ class Trunk:
     @property
     def classifier(self) -> nn.Module:
         return self.model.get_submodule(self.name)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of what the model takes, also of one under an adapter."""
+        return tuple(inspect.signature(without_adapter(self.model).forward).parameters)
 
     @torch.no_grad()
     def features(self, inputs: Mapping[str, Any]) -> Tensor:

@@ -14,6 +14,8 @@ OURS = {
     "places_lt",
     "demo",
     "weight_balancing",
+    "news",
+    "plankton",
 }
 SHIFTED = ("li2025_table4", "li2025_table7")
 AUTHORS = {

@@ -9,6 +9,7 @@ from dataset_builders.catalogue import SETS, long_tail_statistics
 from dataset_builders.long_tail import class_counts
 from hf_ltsam import METHODS, ClassStatistics, make_method
 from hf_ltsam.cli.train.checks import check
+from hf_ltsam.runs.recipes import recipe_names
 from hf_ltsam.training.refusals.problem import check_split
 
 ON_CIFAR = [row for row in ROWS if row.on_cifar and not row.clip]
@@ -24,7 +25,10 @@ def test_there_is_a_recipe_for_every_method():
     assert {row.run.config.method for row in ROWS} == set(METHODS)
 
 
-@pytest.mark.parametrize("name", [*(row.name for row in ROWS), "demo/digits"])
+FINE_TUNED = [name for name in recipe_names() if name.startswith(("news/", "plankton/"))]
+
+
+@pytest.mark.parametrize("name", [*(row.name for row in ROWS), "demo/digits", *FINE_TUNED])
 def test_it_would_start(name, monkeypatch):
     monkeypatch.setattr("hf_ltsam.cli.train.checks.check_model", lambda *named: None)  # which asks the Hub
     check(run_of(name))

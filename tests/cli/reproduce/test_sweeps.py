@@ -12,7 +12,7 @@ from runs.report.made_runs import metrics, write_run
 from hf_ltsam.cli.evaluate import command as evaluate
 from hf_ltsam.cli.reproduce import command as reproduce
 from hf_ltsam.cli.reproduce import runs as table_runs
-from hf_ltsam.cli.reproduce import sweeps
+from hf_ltsam.cli.reproduce import shifted, sweeps
 from hf_ltsam.cli.reproduce.runs import RowRun
 from hf_ltsam.cli.reproduce.shifted import Evaluation
 from hf_ltsam.cli.reproduce.tables import read_table
@@ -291,3 +291,23 @@ def test_every_published_sweep_and_shifted_table_ends_with_table_and_figure(name
             f"Not tested on {of_set.replace('_', chr(92) + '_')}" in page or f"Not tested on {of_set}" in page
             for of_set in read.evaluate
         )
+
+
+def test_numbers_of_an_evaluation_are_in_percent_with_its_corruption_errors(tmp_path):
+    summary = {
+        "errors": {"fog": 0.4},
+        "severities": [1],
+        "mean_error": 0.4,
+        "groups": {"few": 0.25},
+        "mce": 70.5,
+        "ce": {"fog": 60.0},
+    }
+    plain = {"overall": 0.5, "balanced": 0.5, "groups": {"many": 0.75}, "samples": 4}
+    sets = {"imagenet_c": {"cells": {}, "summary": summary}, "imagenetv2": {"result": plain}, "half": {"cells": {}}}
+    results = {"schema_version": 1, "checkpoint": {}, "class_statistics": None, "sets": sets}
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "ood_results.json").write_text(json.dumps(results))
+    assert shifted.measured_sets(tmp_path) == {
+        "imagenet_c": {"overall": 60.0, "many": None, "medium": None, "few": 25.0, "mce": 70.5, "ce": {"fog": 60.0}},
+        "imagenetv2": {"overall": 50.0, "many": 75.0, "medium": None, "few": None, "mce": None, "ce": {}},
+    }

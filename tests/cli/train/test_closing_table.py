@@ -42,3 +42,20 @@ def test_chance_and_divergence(per_class, losses, more, said, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "Chance level: 25.00" in shown and all(words in shown for words in said)
     assert shown.count("Warning:") == (1 if said else 0) + ("diverged" in shown and "at chance" in shown)
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ([0.5, 0.75, 0.7], "Best epoch: 2 of 3, mean over classes 75.00 (the last one: 70.00;"),
+        ([0.5, 0.75], "Best epoch: 2 of 2, mean over classes 75.00 (the last one: 75.00;"),
+        ([0.5], None),
+        ([], None),
+    ],
+)
+def test_best_epoch(seen, said, tmp_path, capsys):
+    log = [{"eval_balanced": value, "epoch": float(k + 1), "step": k} for k, value in enumerate(seen)]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+    print_results(record(GOOD), tmp_path)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (said in shown) if said else "Best epoch" not in shown

@@ -234,3 +234,15 @@ def test_a_text_without_a_word_and_one_of_a_single_class_alone(folder, tmp_path)
         ]
     )
     assert len(RunFolder(tmp_path / "run").predictions.labels) == 14
+
+
+@pytest.mark.parametrize("row", ["ce_sgd_twice", "la_late_sam", "la_sse_sam"])
+def test_rows_of_the_table_of_news(folder, tmp_path, row):
+    """`--dataset FOLDER` and `--model FOLDER` in the place of what the recipes name."""
+    words = ["--config", f"news/{row}", "--dataset", str(folder / "news"), "--model", str(folder / "bert")]
+    train.main(
+        [*words, "--output_dir", str(tmp_path), "--use_cpu", "true", "--max_steps", "1", "--save_strategy", "no"]
+    )
+    saved = RunFolder(tmp_path)
+    assert saved.finished_record().class_statistics["tail_threshold"] == 20
+    assert AutoTokenizer.from_pretrained(tmp_path).model_max_length == 32

@@ -13,7 +13,7 @@ from safetensors.torch import load
 from time_limits import PATIENCE
 from transformers import TrainerCallback
 
-import hf_ltsam.training.publishing as publishing
+import hf_ltsam.training.results.publishing as publishing
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, LTSamConfig, LTSamTrainer
 from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.runs.hub import HubError

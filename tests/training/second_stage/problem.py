@@ -50,7 +50,7 @@ def network(head="linear", seed=0):
 
 def second_stage(model, out, stage="crt", train_dataset=None, callbacks=None, stage_args=None, **settings):
     args = LTSamConfig(**{
-        "output_dir": str(out), "num_train_epochs": 3, "per_device_train_batch_size": 16, "optim": "sgd", "optim_args": "momentum=0.9", "max_grad_norm": 0.0, "learning_rate": 0.1, "method": "sgd",
+        "output_dir": str(out), "num_train_epochs": 3, "per_device_train_batch_size": 16, "optim": "sgd", "optim_args": "momentum=0.9", "max_grad_norm": 0.0, "lr_scheduler_type": "cosine", "learning_rate": 0.1, "method": "sgd",
         "sampling": "class_aware", "save_strategy": "steps", "save_steps": 5, "report_to": "none", "disable_tqdm": True,
         "use_cpu": True, "logging_steps": 5, "seed": 3, **settings,
     })  # fmt: skip

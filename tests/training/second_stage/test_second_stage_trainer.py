@@ -260,7 +260,7 @@ def test_rare_classes_gain(tmp_path, seed=0):
         "save_strategy": "no",
     }
     first = LTSamTrainer(
-        network(seed=seed), LTSamConfig(method="sgd", num_train_epochs=6, optim="sgd", optim_args="momentum=0.9", max_grad_norm=0.0, learning_rate=0.05, seed=seed, per_device_train_batch_size=16, **settings),
+        network(seed=seed), LTSamConfig(method="sgd", num_train_epochs=6, lr_scheduler_type="cosine", optim="sgd", optim_args="momentum=0.9", max_grad_norm=0.0, learning_rate=0.05, seed=seed, per_device_train_batch_size=16, **settings),
         train_dataset=images(seed=seed), class_statistics=STATISTICS,
     )  # fmt: skip
     first.train()

@@ -31,11 +31,12 @@ class MethodMemory(CheckpointedCallback):
 
     Args:
         optimizer: gives the one that trains the weights.
+        own_loss: whether the loss may have weights outside the model.
     """
 
-    def __init__(self, optimizer: Callable[[], Any] = lambda: None) -> None:
+    def __init__(self, optimizer: Callable[[], Any] = lambda: None, own_loss: bool = False) -> None:
         self.values: dict[str, Any] = {}
-        self._optimizer = optimizer
+        self._optimizer, self._own_loss = optimizer, own_loss
 
     def save_state(self, folder: Path, args: TrainingArguments) -> None:
         if self.values:
@@ -45,7 +46,7 @@ class MethodMemory(CheckpointedCallback):
         self.values.clear()
         files = [] if folder is None else [folder / _memory_file(process) for process in (args.process_index, 0)]
         for file in [file for file in files if file.is_file()][:1]:
-            trained = trained_parameters(model, self._optimizer())
+            trained = trained_parameters(model, self._optimizer(), self._own_loss)
             self.values.update(memory_like(load_tensors(file, args.device), trained))
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.data.mixing import Mixture
+from hf_ltsam.data.mixing import MixingSettings, Mixture
 from hf_ltsam.data.soft_labels import are_soft, as_shares
 from hf_ltsam.landscape.batches import JointBatch, MicroBatch, in_groups
 from hf_ltsam.landscape.landscape import LossLandscape
@@ -26,14 +25,16 @@ from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import FeatureLoss, Loss
 from hf_ltsam.losses.protocol import takes_several_labels
-from hf_ltsam.methods.context import StepContext
+from hf_ltsam.methods.context import ClasslessContext, StepContext
 from hf_ltsam.models.trained_weights import check_optimizer_of, check_types_of, trained_parameters
-from hf_ltsam.training.config import LTSamConfig
-from hf_ltsam.training.objective import BatchLoss, Objective
-from hf_ltsam.training.skipped_steps import SkippedSteps
+from hf_ltsam.training.objective import Objective
+from hf_ltsam.training.steps.model_loss import ModelObjective
+from hf_ltsam.training.steps.skipped_steps import SkippedSteps
 from hf_ltsam.training.telemetry import GRADIENTS_EVERY, ClassGroups, Telemetry
 
 logger = logging.get_logger(__name__)
+
+AnyObjective: TypeAlias = Objective | ModelObjective
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,19 @@ class Moment:
         return self.step / max(self.total_steps, 1)
 
 
+class StepSettings(Protocol):
+    """What a step is told, as `LTSamConfig` has it."""
+
+    @property
+    def ascent_scope(self) -> str: ...
+    @property
+    def ascent_size(self) -> int | None: ...
+    @property
+    def exact_rows(self) -> bool: ...
+    @property
+    def telemetry(self) -> bool: ...
+
+
 class TrainingStep(TrainerCallback):
     """Micro-batches in, the method's vector in `.grad` out: for each micro-batch, or for all of a step with its last.
 
@@ -67,15 +81,18 @@ class TrainingStep(TrainerCallback):
 
     Args:
         model: whose trainable weights are moved; a later `Moment` may bring another one.
-        args: the settings of the run.
+        args: of the trainer.
+        settings: what is perturbed together, by which ways around the full computation, and whether the logs tell of it.
         accelerator: of the trainer.
         telemetry: what the logs tell of perturbed passes.
         skipped: steps without a finite gradient.
         memory: of the method.
-        context: in which the model is called.
+        context: gives that in which the model is called.
         samples_in_words: (number of micro-batches before, micro-batches) -> which samples they hold, for messages.
         sharded: whether weights lie in shards (FSDP).
         optimizer: gives the one that trains the weights; None: there is none yet.
+        own_loss: whether the loss may have weights outside the model, and backward passes of its own.
+        mixing: how images are mixed; None: they are not.
 
     Raises:
         ValueError: the model has no trainable weights.
@@ -85,7 +102,8 @@ class TrainingStep(TrainerCallback):
         self,
         *,
         model: nn.Module,
-        args: LTSamConfig,
+        args: TrainingArguments,
+        settings: StepSettings,
         accelerator: Accelerator,
         telemetry: Telemetry,
         skipped: SkippedSteps,
@@ -94,14 +112,17 @@ class TrainingStep(TrainerCallback):
         samples_in_words: Callable[[int, Sequence[MicroBatch]], str],
         sharded: bool,
         optimizer: Callable[[], Any] = lambda: None,
+        own_loss: bool = False,
+        mixing: MixingSettings | None = None,
     ) -> None:
-        self._args, self._accelerator = args, accelerator
+        self._args, self._settings, self._accelerator = args, settings, accelerator
         if args.torch_compile:
             keep_buffers_of_backward_passes()
         self._telemetry, self._skipped, self._memory = telemetry, skipped, memory
         self._context, self._samples_in_words = context, samples_in_words
-        self._sharded, self._optimizer = sharded, optimizer
-        self._weights = TrainableWeights(model, reads_norms=accelerator.scaler is not None)
+        self._sharded, self._optimizer, self._own_loss = sharded, optimizer, own_loss
+        self._mixing = MixingSettings() if mixing is None else mixing
+        self._weights = TrainableWeights(model, accelerator.scaler is not None, own_loss)
         self._shortcuts: Shortcuts | None = None
         self._tried_with: Loss | FeatureLoss | None = None  # the loss that the shortcuts were tried with
         self._loss_scale = 1.0
@@ -111,12 +132,12 @@ class TrainingStep(TrainerCallback):
 
     @property
     def _observer(self) -> Telemetry | None:
-        return self._telemetry if self._args.telemetry else None
+        return self._telemetry if self._settings.telemetry else None
 
     @property
     def _once_per_step(self) -> bool:
         """Whether all samples of an optimizer step are perturbed together."""
-        return self._args.ascent_scope == "step"
+        return self._settings.ascent_scope == "step"
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The weights of a schedule-free optimizer become those that it was after: its mean."""
@@ -128,12 +149,17 @@ class TrainingStep(TrainerCallback):
         self._telemetry.reset()
         self._waiting = []
         optimizer = self._optimizer()
-        of_types = check_types_of(trained_parameters(model, optimizer), self._accelerator.scaler is not None)
-        for remark in [*check_optimizer_of(optimizer, model), *([of_types] if of_types else [])]:
+        trained = trained_parameters(model, optimizer, self._own_loss)
+        of_types = check_types_of(trained, self._accelerator.scaler is not None)
+        for remark in [*check_optimizer_of(optimizer, model, self._own_loss), *([of_types] if of_types else [])]:
             logger.warning(remark)
 
-    def __call__(self, batch: MicroBatch, objective: Objective, moment: Moment) -> Tensor:
-        """Add the vector to `.grad` as soon as its samples are there; the loss as the stock Trainer counts it."""
+    def __call__(self, batch: MicroBatch, objective: AnyObjective, moment: Moment) -> Tensor:
+        """Add the vector to `.grad` as soon as its samples are there.
+
+        Returns:
+            Their mean loss, of which the logs take the mean over the micro-batches of the step: a 0-dimensional tensor.
+        """
         first = self._skipped.begin(moment.model)
         self._position = 0 if first else self._position + 1
         if first:
@@ -148,28 +174,25 @@ class TrainingStep(TrainerCallback):
         self._skipped.add(batches, loss)
         if self._accelerator.sync_gradients:
             self._finish(moment, weights)
-        every = self._args.torch_empty_cache_steps
-        if every is not None and moment.step % every == 0:
-            clear_device_cache()
-        return loss / parts
+        return loss if parts == moment.micro_batches else loss * moment.micro_batches
 
-    def _mixed(self, batch: MicroBatch, statistics: ClassStatistics, step: int) -> MicroBatch:
+    def _mixed(self, batch: MicroBatch, statistics: ClassStatistics | None, step: int) -> MicroBatch:
         """The micro-batch with its images mixed, where the settings ask for that."""
-        if not self._args.mixing:
+        if statistics is None or not self._mixing.mixing:
             return batch
         # its number over processes and accumulation: 1 x 4 or 4 x 1 micro-batches of a step are mixed alike
         number = step * self._args.gradient_accumulation_steps + self._position
         number = number * self._accelerator.num_processes + self._accelerator.process_index
-        mixture = Mixture.drawn(self._args, self._args.seed, number, len(batch))
+        mixture = Mixture.drawn(self._mixing, self._args.seed, number, len(batch))
         return MicroBatch(*mixture.of(batch.inputs, batch.labels, statistics.num_classes))
 
     def _add_gradient(
-        self, batches: list[MicroBatch], objective: Objective, moment: Moment, weights: TrainableWeights, parts: int
+        self, batches: list[MicroBatch], objective: AnyObjective, moment: Moment, weights: TrainableWeights, parts: int
     ) -> Tensor:
         """Add the method's vector for these samples, one of `parts` equal parts of the gradient; the mean loss."""
         processes = self._accelerator.num_processes
         together = processes > 1 and (self._once_per_step or are_sharded(weights.parameters))
-        size = self._args.ascent_size
+        size = self._settings.ascent_size
         losses = []
         for group in ascent_groups(batches, size // processes if size and together else size, together):
             divisor = parts / group.share / self._loss_scale
@@ -178,10 +201,10 @@ class TrainingStep(TrainerCallback):
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
     def _add_group(
-        self, group: AscentGroup, objective: Objective, moment: Moment, weights: TrainableWeights, divisor: float
+        self, group: AscentGroup, objective: AnyObjective, moment: Moment, weights: TrainableWeights, divisor: float
     ) -> Tensor:
         """The same for samples that are perturbed together."""
-        loss = BatchLoss(self._module(moment), moment.model, objective, moment.progress, self._context)
+        loss = objective.of_batches(self._module(moment), moment.model, moment.progress, self._context)
         landscape = LossLandscape(
             weights,
             group.batches,
@@ -191,10 +214,11 @@ class TrainingStep(TrainerCallback):
             self._observer,
             shortcuts=self._shortcuts_for(loss.loss, weights),
             joint=group.joint,
+            whole_passes=self._own_loss,
         )
         try:
             labels = group.labels
-            if takes_several_labels(loss.loss) and are_soft(labels):
+            if objective.statistics is not None and takes_several_labels(loss.loss) and are_soft(labels):
                 counts = objective.statistics.counts
                 labels = as_shares(labels, counts.index(max(counts)))
             gradient = objective.method.update(landscape, self._context_of(labels, objective, moment, weights))
@@ -219,16 +243,17 @@ class TrainingStep(TrainerCallback):
         compiled: nn.Module = self._compiled
         return compiled
 
-    def _observe(self, landscape: LossLandscape, labels: Tensor, objective: Objective, step: int) -> None:
+    def _observe(self, landscape: LossLandscape, labels: Tensor, objective: AnyObjective, step: int) -> None:
         """What a step tells besides its perturbed passes."""
         self._telemetry.losses(landscape.first_losses, landscape.labels)
-        if (step + 1) % GRADIENTS_EVERY == 0 and not landscape.was_dealt_out:
+        due = (step + 1) % GRADIENTS_EVERY == 0 and not landscape.was_dealt_out
+        if due and objective.statistics is not None:
             tail = ClassGroups(objective.statistics).tail(labels)
             self._telemetry.gradient_norms(landscape.gradient(1 - tail).norm(), landscape.gradient(tail).norm())
 
     def _finish(self, moment: Moment, weights: TrainableWeights) -> None:
         """After the step's last micro-batch: the processes agree, and see whether the step has a finite gradient."""
-        if self._sharded:
+        if self._sharded or self._own_loss:  # whole backward passes leave gradients everywhere
             weights.drop_other_gradients()
         if self._accelerator.num_processes > 1:
             if not self._once_per_step and not are_sharded(weights.parameters):
@@ -237,11 +262,13 @@ class TrainingStep(TrainerCallback):
         self._skipped.judge(weights.parameters, moment.step, self._samples_in_words)
 
     def _context_of(
-        self, labels: Tensor, objective: Objective, moment: Moment, weights: TrainableWeights
+        self, labels: Tensor, objective: AnyObjective, moment: Moment, weights: TrainableWeights
     ) -> StepContext:
-        return StepContext(
+        statistics: Any = objective.statistics
+        kind = ClasslessContext if statistics is None else StepContext
+        return kind(
             labels,
-            objective.statistics,
+            statistics,
             moment.progress,
             torch.empty((), dtype=weights.wide_dtype),
             self._memory,
@@ -255,9 +282,9 @@ class TrainingStep(TrainerCallback):
         scaler = self._accelerator.scaler
         return 1.0 if scaler is None else float(scaler.scale(torch.ones((), device=self._accelerator.device)))
 
-    def _shortcuts_for(self, loss: Loss | FeatureLoss, weights: TrainableWeights) -> Shortcuts | None:
-        """What this model allows; none with shards, nor where every number of rows would be compiled anew."""
-        if are_sharded(weights.parameters) or not self._args.exact_rows or self._args.torch_compile:
+    def _shortcuts_for(self, loss: Loss | FeatureLoss | None, weights: TrainableWeights) -> Shortcuts | None:
+        """What this model allows; none with shards, a loss of its own, nor where each number of rows is compiled anew."""
+        if loss is None or are_sharded(weights.parameters) or not self._settings.exact_rows or self._args.torch_compile:
             return None
         if self._shortcuts is None or self._shortcuts.model is not weights.model or self._tried_with is not loss:
             self._shortcuts, self._tried_with = Shortcuts(weights.model), loss
@@ -265,7 +292,7 @@ class TrainingStep(TrainerCallback):
 
     def _trainable_weights(self, model: nn.Module) -> TrainableWeights:
         if self._weights.model is not model:  # `model_init` makes a new one for every training
-            self._weights = TrainableWeights(model, reads_norms=self._accelerator.scaler is not None)
+            self._weights = TrainableWeights(model, self._accelerator.scaler is not None, self._own_loss)
         if self._sharded:
             ready_for_passes(model)
         self._weights.follow(self._optimizer())
@@ -321,13 +348,6 @@ def accumulate(gradient: WeightVector, parameters: Sequence[Tensor], reached: li
         else:
             parameter.grad = g
             given.add(g.data_ptr())
-
-
-def in_training_mode(model: nn.Module, optimizer: Any) -> None:
-    """As stock: a schedule-free optimizer moves the weights to where gradients are taken."""
-    model.train()
-    if callable(getattr(optimizer, "train", None)):
-        optimizer.train()
 
 
 def keep_buffers_of_backward_passes() -> None:

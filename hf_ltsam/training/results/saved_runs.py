@@ -1,0 +1,214 @@
+"""The files of a finished run, made in Python or by the command line: what report, card, evaluation and others read."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.trainer_utils import PredictionOutput
+
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.class_names import names_of_model
+from hf_ltsam.losses import LOSSES
+from hf_ltsam.methods import METHODS
+from hf_ltsam.metrics.calibration import Calibration
+from hf_ltsam.metrics.decisions import logits_in
+from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_EXPERIMENT, OTHER_DEFAULTS
+from hf_ltsam.runs.folder import MADE_IN_PYTHON, RunFolder
+from hf_ltsam.runs.identity import describe
+from hf_ltsam.runs.predictions import predictions_of
+from hf_ltsam.runs.record import RunRecord, calibrated_results, hub_name, installed_versions, split_results
+from hf_ltsam.training.config import LTSamConfig
+from hf_ltsam.training.evaluation import decisions_alone
+from hf_ltsam.training.loaders import replaced
+from hf_ltsam.training.training_set import require_statistics, without_adapter
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What a trainer does not know of its run itself.
+
+    Args:
+        class_names: C names.
+        statistics: of the training set, with the groups that are reported.
+        settings: of `recipe.yaml`.
+        comments: its first lines; the command that repeats the run, where there is one.
+        model, data, hub, command, second_stage, resumed: as in `RunRecord`.
+        train_metrics: that training returned; its times are kept.
+        calibration: of the probabilities; where there is one, the test's logits are kept.
+    """
+
+    class_names: Sequence[str]
+    statistics: ClassStatistics
+    settings: Mapping[str, Any]
+    comments: tuple[str, ...]
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    train_metrics: Mapping[str, float]
+    hub: Mapping[str, str] | None = None
+    command: str = ""
+    second_stage: Mapping[str, Any] = field(default_factory=dict)
+    resumed: bool = False
+    calibration: Calibration | None = None
+
+
+def write_run(trainer: Any, test: PredictionOutput, description: RunDescription) -> RunRecord:
+    """Write state, predictions, recipe and, last, `metrics.json` beside weights that are saved; every process calls it.
+
+    Args:
+        test: labels of the test set, and its logits or what is kept of them.
+    """
+    trainer.save_state()
+    record = record_of(trainer, test, description)
+    if trainer.is_world_process_zero():
+        folder = RunFolder(Path(trainer.args.output_dir))
+        if description.calibration is not None:
+            folder.write_calibration(description.calibration)
+        folder.write_predictions(predictions_of(test.predictions, test.label_ids, description.class_names))
+        folder.write_recipe(description.settings, description.comments)
+        folder.write_record(record)  # last: who finds it finds all
+    return record
+
+
+def record_of(trainer: Any, test: PredictionOutput, description: RunDescription) -> RunRecord:
+    """The content of `metrics.json`."""
+    args, statistics, calibration = trainer.args, description.statistics, description.calibration
+    calibrated = {}
+    if calibration is not None:
+        calibrated = calibrated_results(calibration, logits_in(test.predictions), test.label_ids, statistics)
+    return RunRecord(
+        seed=args.seed,
+        method=describe(METHODS, trainer.method),
+        loss={**trainer.identity()["loss"], **({"start": args.loss_start} if args.loss_start else {})},
+        class_statistics=statistics.to_dict(),
+        results={"test": split_results(test.predictions, test.label_ids, statistics), **calibrated},
+        reweighting={"scheme": args.reweighting, "start": args.reweighting_start},
+        sampling=args.sampling,
+        mixing=args.mixing,
+        second_stage=dict(description.second_stage),
+        weight_averaging=trainer.averaging.settings if trainer.averaging else {},
+        model=dict(description.model),
+        data=dict(description.data),
+        hub=None if description.hub is None else dict(description.hub),
+        timing=timing(description.train_metrics),
+        resumed=description.resumed,
+        hardware=hardware(args),
+        command=description.command,
+        weights_sha256=RunFolder(Path(args.output_dir)).weights_sha256,
+        versions=installed_versions(),
+    )
+
+
+def timing(train: Mapping[str, float]) -> dict[str, float]:
+    """Of the metrics that training returned; without steps the seconds alone, without a training nothing."""
+    if "train_runtime" not in train:
+        return {}
+    steps = train.get("train_steps_per_second")
+    return {"train_seconds": train["train_runtime"], **({"seconds_per_step": 1 / steps} if steps else {})}
+
+
+def hardware(args: LTSamConfig) -> str:
+    """Processes, device and threads, in words."""
+    device = args.device
+    if device.type == "cuda":
+        return f"{args.world_size} x {torch.cuda.get_device_name(device)}"
+    return f"{args.world_size} x {device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+# A run that was made in Python.
+
+
+class SavedRuns:
+    """A trainer whose run is saved for the commands; see `save_run`."""
+
+    def save_run(self: Any, test_dataset: Any = None, **data: Any) -> RunRecord:
+        """Test the model, and write into `output_dir` what `ltsam report`, `evaluate`, `card` and the others read of a run.
+
+        Args:
+            test_dataset: None: `eval_dataset`, of several the one called "test" or "validation".
+            data: where the data lie, by the options of `ltsam train`, such as `dataset="path/to/folder"`. Without them,
+                commands that read training images ask for `--dataset`.
+
+        Raises:
+            ValueError: nothing to test on, no class statistics, or an option that does not exist.
+        """
+        test_dataset = _test_of(self.eval_dataset) if test_dataset is None else test_dataset
+        if test_dataset is None:
+            raise ValueError("save_run() tests the model: pass test_dataset, or give the trainer one eval_dataset.")
+        names = _name_classes(self)
+        self.save_model(_internal_call=True)
+        with decisions_alone(self), replaced(self, compute_metrics=None):
+            test = self.predict(test_dataset, metric_key_prefix="test")
+        return write_run(self, test, _described(self, names, data))
+
+
+def _described(trainer: Any, names: Sequence[str], data: Mapping[str, Any]) -> RunDescription:
+    statistics = require_statistics(trainer.class_statistics)
+    inner = without_adapter(trainer.model)
+    start = getattr(getattr(inner, "config", None), "name_or_path", "") or None
+    groups = {name: getattr(statistics, name) for name in ("many_above", "few_below", "group_sizes")}
+    given = {**{name: value for name, value in groups.items() if value is not None}, **data}
+    hub = {"dataset": hub_name(given.get("dataset")), "model": hub_name(start)}
+    return RunDescription(
+        names,
+        statistics,
+        {**_settings(trainer), **given},
+        (MADE_IN_PYTHON,),
+        model={"model": start or type(inner).__name__},
+        data={**given, "training_labels_sha256": trainer.training_set.fingerprint},
+        train_metrics=next((e for e in reversed(trainer.state.log_history) if "train_runtime" in e), {}),
+        hub={kind: name for kind, name in hub.items() if name is not None},
+        resumed=trainer._resumed is not None,
+    )
+
+
+def _test_of(given: Any) -> Any:
+    """The test among the evaluation sets of a trainer, or None."""
+    if not isinstance(given, dict):
+        return given
+    return next((given[name] for name in ("test", "validation") if name in given), None)
+
+
+def _name_classes(trainer: Any) -> list[str]:
+    """The names of the classes; a model that has none is given those of the training set."""
+    config = getattr(without_adapter(trainer.model), "config", None)
+    of_model = names_of_model(getattr(config, "id2label", None))
+    if of_model is not None:
+        return list(of_model)
+    C = require_statistics(trainer.class_statistics).num_classes
+    of_data = trainer.training_set.class_names(trainer.label_reader)
+    if of_data is None or len(of_data) != C:
+        return [str(c) for c in range(C)]
+    if config is not None:
+        config.id2label = dict(enumerate(of_data))
+        config.label2id = {name: c for c, name in enumerate(of_data)}
+    return list(of_data)
+
+
+def _settings(trainer: Any) -> dict[str, Any]:
+    """Those that make the experiment, where they are not transformers' or ours by default; for `recipe.yaml`.
+
+    Where the command line has other defaults than transformers they are stated in any case.
+    """
+    args, kept = trainer.args, OF_THE_EXPERIMENT | OF_CHOOSING_THE_BEST | {"seed", "data_seed"}
+    settings = {
+        f.name: _plain(getattr(args, f.name))
+        for f in fields(LTSamConfig)
+        if f.name in kept and (f.name in OTHER_DEFAULTS or getattr(args, f.name) != f.default)
+    }
+    settings |= {"tail_threshold": trainer.class_statistics.tail_threshold}
+    registries: dict[str, Mapping[str, type]] = {"method": METHODS, "loss": LOSSES}
+    for kind, registry in registries.items():
+        described = describe(registry, getattr(trainer, kind))
+        known = described["name"] in registry
+        settings |= {kind: described["name"], f"{kind}_args": described["args"]} if known else {}
+    return {name: value for name, value in settings.items() if isinstance(value, int | float | str | list | dict)}
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value

@@ -1,0 +1,179 @@
+"""People's own tables: which splits and columns they have, and where the images lie that they name."""
+
+import gzip
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from datasets import Image as ImageColumn
+from PIL import Image
+
+from dataset_builders.tables import describe_images, load_tables, split_named, table_files
+
+
+def picture(file, level=0):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), (level, 0, 0)).save(file)
+    return file
+
+
+def write(file, text):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def rows(table):
+    """Values, an image by its level of red."""
+    return [
+        {name: v.getpixel((0, 0))[0] if isinstance(v, Image.Image) else v for name, v in row.items()} for row in table
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train.csv", "train"),
+        ("my-test_01.csv", "test"),
+        ("val", "validation"),
+        ("TRAINING", "train"),
+        ("contest", None),
+    ],
+)
+def test_what_a_name_says_of_a_split(name, split):
+    assert split_named(name) == split
+
+
+FILES = {  # file -> text: the same rows in every format
+    "a.csv": "text,label\none,007\ntwo,None\n",
+    "b.csv": '\ufefftext;label\n"one";007\n"two";None\n',
+    "c.tsv": "text\tlabel\none\t007\ntwo\tNone\n",
+    "d.jsonl": '{"text": "one", "label": "007"}\n{"text": "two", "label": "None"}\n',
+    "e.json": '[{"text": "one", "label": "007"}, {"text": "two", "label": "None"}]',
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_every_format_holds_the_same(tmp_path, file, packed):
+    """Words stay as they are written, also those that others take for numbers or for nothing."""
+    place = tmp_path / (file + ".gz" * packed)
+    place.write_bytes(gzip.compress(FILES[file].encode()) if packed else FILES[file].encode())
+    assert rows(load_tables(place)["train"]) == [{"text": "one", "label": "007"}, {"text": "two", "label": "None"}]
+
+
+def test_parquet(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one"], "label": [3]}), tmp_path / "x.parquet")
+    assert rows(load_tables(tmp_path / "x.parquet")["train"]) == [{"text": "one", "label": 3}]
+
+
+def test_splits_by_file_by_folder_and_by_column(tmp_path):
+    for name in (
+        "by_file/news-train.csv",
+        "by_file/news-test.csv",
+        "by_folder/train/data.csv",
+        "by_folder/val/data.csv",
+    ):
+        write(tmp_path / name, f"text,label\n{name},x\n")
+    assert rows(load_tables(tmp_path / "by_file")["test"])[0]["text"] == "by_file/news-test.csv"
+    assert set(load_tables(tmp_path / "by_folder")) == {"train", "validation"}
+    column = write(tmp_path / "one.csv", "text,label,split\na,x,train\nb,y,test\nc,x,Train\n")
+    splits = load_tables(column)
+    assert {name: [row["text"] for row in rows(split)] for name, split in splits.items()} == {
+        "train": ["a", "c"],
+        "test": ["b"],
+    }
+    assert splits["train"].column_names == ["text", "label"]
+    assert set(load_tables(write(tmp_path / "two.csv", "text,split\na,warm\nb,cold\n"))) == {"train"}  # no splits
+
+
+LAYOUTS = {  # table -> paths in it -> where those images lie
+    "beside": ("labels.csv", ["0.png", "1.png"], ["0.png", "1.png"]),
+    "with folders": ("labels.csv", ["owls/0.png", "cats\\1.png"], ["owls/0.png", "cats/1.png"]),
+    "below, by name": ("labels.csv", ["0.png", "1.png"], ["images/a/0.png", "images/b/1.png"]),
+    "metadata": ("metadata.csv", ["0.png", "1.png"], ["0.png", "1.png"]),
+}
+
+
+@pytest.mark.parametrize(("table", "paths", "places"), LAYOUTS.values(), ids=LAYOUTS)
+def test_where_images_lie(tmp_path, table, paths, places):
+    for level, place in enumerate(places):
+        picture(tmp_path / place, 10 * level)
+    write(tmp_path / table, "file_name,label\n" + "".join(f"{path},x\n" for path in paths))
+    for source in (tmp_path, tmp_path / table):
+        read = load_tables(source)["train"]
+        assert rows(read) == [{"label": "x", "image": 0}, {"label": "x", "image": 10}]
+    assert isinstance(read.features["image"], ImageColumn) and describe_images(tmp_path, table_files(tmp_path))
+
+
+def test_absolute_paths_and_names_without_suffix(tmp_path):
+    file = picture(tmp_path / "far" / "0a1b.png", 30)
+    table = write(tmp_path / "here" / "labels.csv", f"path,kind\n{file},x\n")
+    assert rows(load_tables(table)["train"]) == [{"kind": "x", "path": 30}]
+    picture(tmp_path / "here" / "photos" / "0a1b.png", 40)
+    table = write(tmp_path / "here" / "labels.csv", "image_id,kind\n0a1b,x\n")
+    assert (
+        "image_id" in load_tables(table)["train"].features
+        and rows(load_tables(table, "image_id")["train"])[0]["image_id"] == 40
+    )
+
+
+def test_metadata_of_split_folders(tmp_path):
+    for split in ("train", "test"):
+        picture(tmp_path / split / "0.png", 7 if split == "test" else 0)
+    lines = "".join(
+        json.dumps({"file_name": f"{split}/0.png", "label": split[:2]}) + "\n" for split in ("train", "test")
+    )
+    write(tmp_path / "metadata.jsonl", lines)
+    splits = load_tables(tmp_path)  # `datasets` by itself gives the labels train and test, or none
+    assert {name: rows(split) for name, split in splits.items()} == {
+        "train": [{"label": "tr", "image": 0}],
+        "test": [{"label": "te", "image": 7}],
+    }
+    (tmp_path / "metadata.jsonl").unlink()
+    for split in ("train", "test"):
+        write(tmp_path / split / "metadata.csv", "file_name,label\n0.png,x\n")
+    assert rows(load_tables(tmp_path)["test"]) == [{"label": "x", "image": 7}]
+
+
+def test_notes_beside_class_folders_are_no_data(tmp_path):
+    picture(tmp_path / "train" / "owl" / "0.png")
+    write(tmp_path / "classes.csv", "name,colour\nowl,grey\n")
+    write(tmp_path / "train" / "owl" / "0.json", '{"imagePath": "0.png"}')
+    assert [file.name for file in table_files(tmp_path)] == ["classes.csv"]
+    assert not describe_images(tmp_path, table_files(tmp_path))
+
+
+WRONG = [
+    (
+        "path,label\n0.png,x\n9.png,x\n",
+        "1 of 2 images that the column 'path' names are not there: '9.png' (row 1). They were",
+    ),
+    ("0.png,x\n", "The first line of"),
+    ("text,text\na,b\n", "has two columns 'text': give every column a name"),
+    ("path,label\n", "has no rows"),
+    ("path,label\n,x\n0.png,y\n", "1 of 2 images that the column 'path' names are not there: None (row 0)"),
+    ("path,label\ntwice.png,x\n", "'twice.png' of the column 'path' could be"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG)
+def test_what_is_wrong_is_named(tmp_path, text, said):
+    for place in ("0.png", "a/twice.png", "b/twice.png"):
+        picture(tmp_path / place)
+    with pytest.raises((ValueError, FileNotFoundError)) as raised:
+        load_tables(write(tmp_path / "labels.csv", text))
+    assert said in str(raised.value)
+
+
+def test_tables_of_two_kinds_and_another_encoding(tmp_path):
+    write(tmp_path / "train.csv", "text,label\na,b\n")
+    write(tmp_path / "test.jsonl", '{"text": "a", "label": "b"}\n')
+    with pytest.raises(ValueError, match=r"several kinds, .*(csv|jsonl) and .*: name the file"):
+        load_tables(tmp_path)
+    (tmp_path / "latin.csv").write_bytes("größe,label\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.csv is no UTF-8 text"):
+        load_tables(tmp_path / "latin.csv")
+    with pytest.raises(FileNotFoundError, match="holds no table"):
+        load_tables(picture(tmp_path / "alone" / "0.png").parent)

@@ -1,0 +1,163 @@
+"""`SamTrainerMixin` in front of other classes of Trainers."""
+
+import copy
+
+import pytest
+import torch
+from training.own_losses import OWN_LOSSES, made, steps_of, train_by_hand
+from training.test_model_loss import RHO, assert_moved, assert_same_weights, settings
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
+
+from hf_ltsam import DurableTrainer, LTSamConfig, SamTrainerMixin
+from hf_ltsam.methods import SAM
+
+
+@pytest.fixture(autouse=True)
+def in_float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+class SamSeq2SeqTrainer(SamTrainerMixin, Seq2SeqTrainer):
+    pass
+
+
+class Weighted(Trainer):
+    """As those of other libraries: a loss of its own, a step that goes on to the stock one, arguments of its own."""
+
+    def __init__(self, *args, weight=1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.weight, self.inside, self.passes = weight, False, []
+
+    def training_step(self, *args, **kwargs):
+        self.inside = True
+        try:
+            return super().training_step(*args, **kwargs)
+        finally:
+            self.inside = False
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        self.passes.append(self.inside)
+        outputs = model(**inputs)
+        return (self.weight * outputs.loss, outputs) if return_outputs else self.weight * outputs.loss
+
+
+class SamWeighted(SamTrainerMixin, Weighted):
+    pass
+
+
+def sequences(folder, method=SAM(rho=RHO), extras=None, **changes):
+    model, data = made("sequences")
+    args = Seq2SeqTrainingArguments(**settings(folder, predict_with_generate=True, **changes))
+    return SamSeq2SeqTrainer(model, args, train_dataset=data, eval_dataset=data, method=method, **(extras or {}))
+
+
+@pytest.mark.parametrize("accumulation, scope", [(2, "micro"), (3, "step")])
+def test_sequences_by_hand(accumulation, scope, tmp_path):
+    ours = sequences(tmp_path, extras={"ascent_scope": scope}, gradient_accumulation_steps=accumulation)
+    start = copy.deepcopy(ours.model)
+    ours.train()
+    steps = steps_of("sequences", ours.train_dataset, accumulation)
+    assert_same_weights(train_by_hand(start, steps, OWN_LOSSES["sequences"].loss, RHO, scope), ours.model, atol=1e-12)
+    assert_moved(ours.model, start)
+    assert ours.state.log_history[0]["sam_eps_norm"] == pytest.approx(RHO)
+
+
+def test_label_smoothing_is_part_of_the_loss(tmp_path):
+    class SamTrainer(SamTrainerMixin, Trainer):
+        pass
+
+    model, data = made("language model")
+    args = TrainingArguments(**settings(tmp_path, label_smoothing_factor=0.3))
+    stock = Trainer(copy.deepcopy(model), args, train_dataset=data)
+    ours = SamTrainer(copy.deepcopy(model), args, train_dataset=data, method="sgd")
+    stock.train(), ours.train()
+    assert_same_weights(stock.model, ours.model)
+
+
+def test_what_the_class_adds_is_there(tmp_path):
+    """Evaluation by generating, with its arguments."""
+    ours = sequences(tmp_path)
+    stock = Seq2SeqTrainer(ours.model, ours.args, eval_dataset=ours.eval_dataset)
+    assert ours.evaluate(max_length=7)["eval_loss"] == stock.evaluate(max_length=7)["eval_loss"]
+    a, b = (made.predict(ours.eval_dataset, max_length=7, num_beams=2).predictions for made in (ours, stock))
+    assert (a == b).all()
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path):
+    """What a method remembers is in the checkpoint, and which method it was."""
+    changes = {"train_sampling_strategy": "random", "save_strategy": "steps", "save_steps": 2}
+    whole, resumed, other = (sequences(tmp_path, method, **changes) for method in ("msam", "msam", "sam"))
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert_same_weights(whole.model, resumed.model)
+    with pytest.raises(ValueError, match=r"cannot be resumed.*method.*msam"):
+        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def test_a_step_and_a_loss_of_another_library(tmp_path):
+    """Every pass is made by its `compute_loss`, inside of its `training_step`."""
+    model, data = made("regression")
+    own = OWN_LOSSES["regression"].loss
+    expected = train_by_hand(model, steps_of("regression", data, 1), lambda m, b, s: 3 * own(m, b, s), RHO)
+    args = TrainingArguments(**settings(tmp_path))
+    ours = SamWeighted(model, args, train_dataset=data, weight=3.0, method="sam", method_args={"rho": RHO})
+    ours.train()
+    assert_same_weights(expected, ours.model, atol=1e-12)
+    assert ours.passes == [True] * 10  # two in each of five steps
+    ours.evaluate(data)
+    assert ours.passes[10:] == [False] * 3
+
+
+def test_without_a_perturbation_it_is_the_class_itself(tmp_path):
+    model, data = made("regression")
+    args = TrainingArguments(**settings(tmp_path))
+    plain = Weighted(copy.deepcopy(model), args, train_dataset=data, weight=3.0)
+    ours = SamWeighted(copy.deepcopy(model), args, train_dataset=data, weight=3.0, method="sgd")
+    plain.train(), ours.train()
+    assert_same_weights(plain.model, ours.model)
+    assert isinstance(ours, DurableTrainer)
+
+
+@pytest.mark.parametrize(
+    "extras, message",
+    [
+        ({"method": "focal_sam"}, "FocalSAM weights samples by their classes.*sam"),
+        ({"method": "cc_sam"}, "CCSAM weights"),
+        ({"method": "sma"}, "Unknown method 'sma'.*sam"),
+        ({"method": SAM(), "method_args": {"rho": 1}}, "passed as an object"),
+        ({"ascent_scope": "batch"}, "ascent_scope='batch'.*micro, step"),
+        ({"max_skipped_steps": 0}, "max_skipped_steps=.*at least 1"),
+        ({"optimizers": (torch.optim.LBFGS([torch.nn.Parameter(torch.zeros(1))]), None)}, "LBFGS.*closure"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_what_cannot_work_is_refused(extras, message, tmp_path):
+    with pytest.raises((ValueError, TypeError), match=message):
+        sequences(tmp_path, **{"extras": extras, **({"method": extras.pop("method")} if "method" in extras else {})})
+
+
+def test_a_class_in_the_place_of_a_method(tmp_path):
+    with pytest.raises(TypeError, match=r"SAM is a class: pass an object, SAM\(\.\.\.\)"):
+        sequences(tmp_path, method=SAM)
+
+
+def test_settings_of_ours_belong_to_our_trainer(tmp_path):
+    """Method and loss in an `LTSamConfig` would be passed over."""
+    model, data = made("regression")
+    args = LTSamConfig(**settings(tmp_path, method="asam"))
+    with pytest.raises(TypeError, match=r"LTSamConfig.*LTSamTrainer\(\.\.\., loss='model'\)"):
+        SamWeighted(model, args, train_dataset=data)
+
+
+def test_a_step_that_does_not_go_on_to_ours(tmp_path):
+    class Mine(SamWeighted):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            loss = self.compute_loss(model, inputs)
+            loss.backward()
+            return loss.detach()
+
+    model, data = made("regression")
+    with pytest.raises(ValueError, match="Mine overrides training_step without calling"):
+        Mine(model, TrainingArguments(**settings(tmp_path)), train_dataset=data).train()
