@@ -12,7 +12,7 @@ from hf_ltsam.runs.escaping import figure_text
 from hf_ltsam.runs.report.configurations import Configuration
 from hf_ltsam.runs.report.content import Section, Table
 from hf_ltsam.runs.report.curvature import (
-    COLUMNS,
+    MOST_CURVES,
     Measured,
     clock,
     representatives,
@@ -35,7 +35,7 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     if not measured:
         return Section(TITLE, missing=missing)
     subsets = _subsets([c for _, _, _, c in measured])
-    shown = subsets[:1] + subsets[1:][-(COLUMNS - 1) :]
+    shown = subsets[:1] + subsets[1:][-(MOST_CURVES - 1) :]
     kinds = [
         kind
         for kind, bound in BOUNDS.items()

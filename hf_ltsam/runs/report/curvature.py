@@ -21,6 +21,7 @@ from hf_ltsam.runs.report.style import GRID, INK, series_style
 FLOOR = 1e-8  # of a density on a log axis: less than one eigenvalue in a hundred million
 ROWS = 6  # configurations in one figure of spectra
 COLUMNS = 4  # subsets
+MOST_CURVES = 5  # subsets of curves over the training, which need less room
 Measured = list[tuple[int, Configuration, ReportedRun, Curvature]]  # by place in the report; one run for each
 
 
@@ -59,7 +60,7 @@ def evolution_section(configurations: Sequence[Configuration], folder: Path) -> 
     if not measured:
         return Section(title, missing=missing)
     subsets = list(dict.fromkeys(name for _, _, _, c in measured for name in c.evolution))
-    shown = subsets[:1] + subsets[1:][-(COLUMNS - 1) :]
+    shown = subsets[:1] + subsets[1:][-(MOST_CURVES - 1) :]
     figure = draw(
         folder, "curvature_over_training", (WIDTH, 4.6), lambda figure: _paint_evolution(figure, measured, shown),
         "Extreme eigenvalues of the Hessian over the training",
