@@ -151,14 +151,12 @@ class RecipeRow:
 class Table:
     """Args:
     name: of its file.
-    title, source, without, measured: as the file states them.
+    title, source, without, measured, sharpness, figures: as the file states them.
     settings: laid over every row that is trained from its start, and over every first stage.
     rows: in the order of the source.
     first_stages: what the rows start from, where no table has it as a row.
     evaluate: names of other test sets.
     choose: metric and reserve by which the value of a sweep is chosen; empty: none is.
-    sharpness: options of `ltsam sharpness`; empty: no curvature is measured.
-    figures: names of figures of the report.
     """
 
     name: str
@@ -231,10 +229,7 @@ def load_table(path: Path) -> Table:
             f"{path} sets both 'rows' and 'blocks': put the rows into a block, `- {{rows: [...]}}`, or take the blocks away."
         )
     blocks = values.get("blocks") or ([{"rows": values["rows"]}] if values.get("rows") else None)
-    missing = [
-        key for key, value in {**values, "rows": blocks}.items() if key in ("title", "source", "rows") and not value
-    ]
-    missing += [key for key in ("title", "source") if key not in values]
+    missing = [key for key in ("title", "source", "rows") if not {**values, "rows": blocks}.get(key)]
     if missing:
         raise ValueError(f"{path} has no {missing[0]!r}: a table has a title, a source and a list of rows.")
     rows = tuple(_rows(path, values, blocks or []))
@@ -308,9 +303,8 @@ def _row(
 ) -> RecipeRow:
     above = {**table, **block}
     is_new = "parts" in values
-    beside = path.parent / name
     return RecipeRow(
-        name=str(beside) if beside.is_file() else name,
+        name=str(path.parent / name) if (path.parent / name).is_file() else name,
         table=path.stem,
         title=block.get("title") or "",
         label=values.get("label") or "",
