@@ -16,10 +16,10 @@ from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.data.preprocessing import saved_image_processor
 from hf_ltsam.models.text_classifier import auto_class, is_of_texts
 from hf_ltsam.models.timm_config import state_image_processor
-from hf_ltsam.runs.folder import CONFIG, RECIPE, RECORD, STATISTICS, RunFolder
+from hf_ltsam.runs.folder import CALIBRATION, CONFIG, RECIPE, RECORD, STATISTICS, RunFolder
 from hf_ltsam.runs.model import load_run
 
-FACTS = (RECORD, RECIPE, STATISTICS)  # what the run says about itself
+FACTS = (RECORD, RECIPE, STATISTICS, CALIBRATION)  # what the run says about itself
 
 
 def main(words: Sequence[str]) -> None:

@@ -105,9 +105,10 @@ def _start(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Optimizer and learning rate for settings that state neither; one line says which."""
     model = ModelArguments(**{name: settings[name] for name in ("model", "pretrained", "adapter") if name in settings})
     from_scratch = model.model == OURS or not model.pretrained
-    kind = "an adapter" if model.adapter else "training from scratch" if from_scratch else "fine-tuning"
+    small = model.adapter not in (None, "none")  # which trains all blocks
+    kind = "an adapter" if small else "training from scratch" if from_scratch else "fine-tuning"
     shown = " ".join(options_of(STARTS[kind])).replace("=", " ")
-    logger.warning(f"No learning rate is set, so {kind} starts with {shown}. --learning_rate sets another.")
+    logger.warning(f"No learning rate is set, so {kind} starts with {shown}. --optim and --learning_rate set others.")
     return STARTS[kind]
 
 

@@ -67,8 +67,7 @@ def write_run(trainer: Any, test: PredictionOutput, description: RunDescription)
     record = record_of(trainer, test, description)
     if trainer.is_world_process_zero():
         folder = RunFolder(Path(trainer.args.output_dir))
-        if description.calibration is not None:
-            folder.write_calibration(description.calibration)
+        folder.write_calibration(description.calibration)
         folder.write_predictions(predictions_of(test.predictions, test.label_ids, description.class_names))
         folder.write_recipe(description.settings, description.comments)
         folder.write_record(record)  # last: who finds it finds all

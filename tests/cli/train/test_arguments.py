@@ -382,6 +382,7 @@ SCRATCH = {"learning_rate": 0.1, "weight_decay": 5e-4, "optim": "sgd"}
         ("--weight_decay 0.3", {**SCRATCH, "weight_decay": 0.3}),
         ("--model x/y", {"learning_rate": 3e-4, "optim": "adamw_torch", "warmup_steps": 0.1}),
         ("--model x/y --adapter lora", {"learning_rate": 1e-3, "optim": "adamw_torch"}),
+        ("--model x/y --adapter none", {"learning_rate": 3e-4, "optim": "adamw_torch"}),
         ("--learning_rate 0.2", {"learning_rate": 0.2, "weight_decay": 0.0}),
         ("--model x/y --optim adamw_torch", {"learning_rate": 5e-5}),
         ("--model x/y --optim_args momentum=0.5", {"learning_rate": 5e-5, "optim": "sgd"}),
