@@ -68,6 +68,17 @@ def test_they_are_counted_and_trained_on(data, tmp_path):
     assert torch.equal(made.model.weight, reference.model.weight)
 
 
+def test_a_transform_that_changes_them_is_read(tmp_path, caplog):
+    smooth = 0.7 * Q + 0.1
+    data = datasets.Dataset.from_dict({"input": X.tolist(), "labels": Q.tolist()})
+    data.set_transform(
+        lambda batch: {"input": torch.tensor(batch["input"]), "labels": 0.7 * torch.tensor(batch["labels"]) + 0.1}
+    )
+    made = trainer(tmp_path, data)
+    assert made.class_statistics.counts == tuple(round(n) for n in smooth.sum(0).tolist())
+    assert "has another label than the data set states" in caplog.text
+
+
 @pytest.mark.parametrize("method", ["sgd", "imbsam", "sse_sam", "focal_sam", "cc_sam"])
 def test_whole_samples_train_as_with_class_indices(method, tmp_path):
     settings = {"reweighting": "effective_number", "logging_steps": 1}

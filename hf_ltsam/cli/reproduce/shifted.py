@@ -64,10 +64,15 @@ def within_reach(names: Sequence[str], data_dir: Sequence[str]) -> tuple[tuple[s
         data_dir: words that read NAME=FOLDER or FOLDER.
 
     Raises:
-        ValueError: a name that does not exist.
+        ValueError: a name that does not exist, or folders for a table without other test sets.
         FileNotFoundError: a folder that is stated and not there.
     """
     places = Places.of(data_dir)
+    if data_dir and not names:
+        raise ValueError(
+            f"--data_dir {data_dir[0]}: the table is tested on no other sets. What is trained on is --dataset; "
+            "`evaluate: [...]` in a table of your own names other test sets."
+        )
     bases = {key for name in names for key in (name.partition(":")[0], name.removesuffix(SUFFIX))}
     unused = sorted(set(places.folders) - bases)
     if unused:
