@@ -5,6 +5,112 @@
     ltsam reproduce li2025_table5 --dataset /data/cifar10 --jobs 4 -- --bf16 true
     ltsam reproduce rangwani2022_fig4                   a sweep: each row with several values of a setting, and the figure
     ltsam reproduce li2025_table4 --data_dir /data      tested on other sets, too
+    ltsam reproduce rangwani2022_fig3                   with the curvature at checkpoints, and its figure
+    ltsam reproduce news --dataset /data/r52 --model /models/minilm
+
+Every run is a process with a folder of its own, TABLE/ROW/seedN. One that has ended is never run again, one that was
+interrupted goes on from its last checkpoint: after a kill the same command finishes the table. What follows `--` is given
+to every training, not to second stages. TABLE/table.md and TABLE/table.json are written after every run, a report with
+accuracy against cost at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from rich.console import Console
+
+from hf_ltsam.cli.evaluate.sets import SUFFIX
+from hf_ltsam.cli.options.names import underscored
+from hf_ltsam.cli.options.parser import OptionParser
+from hf_ltsam.cli.reproduce.figures import Analysis, analyses, check_figures
+from hf_ltsam.cli.reproduce.results import REPORT, ended_runs, shown, swept_accuracies, write_table
+from hf_ltsam.cli.reproduce.runs import RowRun, run_all
+from hf_ltsam.cli.reproduce.shifted import Evaluation, within_reach
+from hf_ltsam.cli.reproduce.sweeps import choose, draw_sweeps
+from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns, read_table
+from hf_ltsam.cli.train.arguments import read_settings
+from hf_ltsam.cli.user_errors import user_errors
+from hf_ltsam.runs.escaping import terminal
+from hf_ltsam.runs.recipe_tables import table_names
+from hf_ltsam.runs.report.reading import read_run
+from hf_ltsam.runs.report.report import write_report
+
+M = TypeVar("M", Evaluation, Analysis)
+DECIDED_HERE = ("config", "seed", "output_dir", "first_stage", "resume_from_checkpoint")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """All runs of a table that have not ended yet, from the command line."""
+    before, after = _split(list(sys.argv[1:] if argv is None else argv))
+    with user_errors():
+        arguments = _parser().parse_args(before)
+        if arguments.table is None:
+            _list_tables()
+            return
+        reproduce(
+            arguments.table,
+            arguments.rows,
+            seeds=arguments.seeds,
+            datasets=arguments.dataset,
+            model=arguments.model,
+            jobs=arguments.jobs,
+            data_dir=arguments.data_dir,
+            output_dir=arguments.output_dir,
+            options=after,
+        )
+
+
+def reproduce(
+    table: str,
+    rows: Sequence[str] | None = None,
+    *,
+    seeds: int = 3,
+    datasets: Sequence[str] = (),
+    model: str | None = None,
+    jobs: int = 1,
+    data_dir: Sequence[str] = (),
+    output_dir: Path | None = None,
+    options: Sequence[str] = (),
+) -> None:
+    """Run what has not ended of a table, and write `table.md`, `table.json` and the report.
+
+    Args:
+        table: by name, or a file.
+        rows: names and patterns; None: all.
+        seeds: how many, from 0 on.
+        datasets: where the data are, `FOLDER` or `NAME=FOLDER`.
+        model: a folder with the pretrained model of the recipes; None: from where they name it.
+        jobs: trainings at a time.
+        data_dir: where the other test sets of a table are, `FOLDER` or `NAME=FOLDER`.
+        output_dir: None: runs/TABLE.
+        options: of `ltsam train`, for every training.
+
+    Raises:
+        ValueError: a setting that cannot be, or runs that failed.
+        FileNotFoundError: there is no such table, row or folder.
+    """
+    chosen = read_table(table)
+    chosen = chosen.only(rows) if rows else chosen
+    root = output_dir or Path("runs") / chosen.name
+    if model is not None:
+        if not Path(model).is_dir():
+            raise FileNotFoundError(f"--model {model}: there is no such folder.")
+        options = (*options, "--model", model)
+    check_figures(chosen)
+    _check(seeds, jobs, options)
+    runs = _runs(chosen, seeds, datasets, root, tuple(options))
+    for run in runs:
+        run.check()
+    there, missing = within_reach(chosen.evaluate, data_dir)
+    for name, why in missing.items():
+        Console().print(terminal(f"No test on {name}: {why}"), soft_wrap=True, highlight=False)
+    if chosen.choose and chosen.sweeps:
         choose(chosen, root, runs, jobs)
     failed: list[RowRun | Evaluation | Analysis] = [*_run(chosen, runs, jobs, root, options)]
     failed += _evaluate(chosen, runs, there, data_dir, jobs)
