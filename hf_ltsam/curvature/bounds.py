@@ -73,7 +73,7 @@ def zhou_2023_radius(norm: float, gradient: float, k: int, n: int) -> float:
     """
     require(COUNT, "zhou_2023_radius", k=k, samples=n - 1)
     require(POSITIVE, "zhou_2023_radius", norm=norm, gradient=gradient)
-    return math.sqrt(norm / (2 * gradient)) * (k * (n - 1)) ** -0.25
+    return math.sqrt(norm / (2 * gradient)) / math.sqrt(math.sqrt(k * (n - 1)))
 
 
 def lyu_2025_bound(

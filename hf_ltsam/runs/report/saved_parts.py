@@ -182,9 +182,10 @@ class Checkpoint:
     def from_json(cls, record: Mapping[str, Any]) -> Checkpoint:
         epoch = float("nan") if record["epoch"] is None else float(record["epoch"])
         low, high = float(record["lam_min"]["value"]), float(record["lam_max"]["value"])
-        norms = [float(record.get(name, "nan")) for name in ("loss", "gradient_norm", "weight_norm")]
-        sizes = [int(record.get(name, 0)) for name in ("trainable_parameters", "training_samples")]
-        return cls(int(record["step"] or 0), epoch, low, high, _ratio(record), *norms, *sizes)
+        loss, gradient, norm = (float(record.get(name, "nan")) for name in ("loss", "gradient_norm", "weight_norm"))
+        weights, samples = (int(record.get(name, 0)) for name in ("trainable_parameters", "training_samples"))
+        step, ratio = int(record["step"] or 0), _ratio(record)
+        return cls(step, epoch, low, high, ratio, loss, gradient, norm, weights, samples)
 
 
 @dataclass(frozen=True)
