@@ -55,7 +55,7 @@ class OpenPass:
 
 def may_be_opened(head: nn.Module) -> bool:
     """Whether it is a classifier that takes samples one by one, and nothing is hooked to it."""
-    return is_plain_linear(head) or (type(head) is CosineClassifier and not head._forward_pre_hooks)
+    return (is_plain_linear(head) or type(head) is CosineClassifier) and not head._forward_pre_hooks
 
 
 def opened(

@@ -85,5 +85,20 @@ def test_it_is_so_for_losses_that_read_features_or_draw(labels, loss, args, head
     assert_equal(vectors[0], vectors[1], 1e-11)
 
 
+@pytest.mark.parametrize("labels", ["mixed", "soft"])
+@pytest.mark.parametrize("head", HEADS)
+def test_it_is_so_where_a_hook_changes_what_the_classifier_is_given(head, labels, monkeypatch):
+    def hooked():
+        made = make()
+        made.register_forward_pre_hook(lambda _, given: (2 * given[0] + 1,))
+        return made
+
+    make = HEADS[head]
+    monkeypatch.setitem(HEADS, head, hooked)
+    given, method, loss = problem(labels=labels), make_method("cc_sam", scale=0.3), make_loss("cross_entropy")
+    vectors = [vector(given, method, loss, head, shortcuts) for shortcuts in (True, False)]
+    assert_equal(vectors[0], vectors[1], 1e-11)
+
+
 def test_a_row_for_every_method():
     assert set(FIRST) == set(METHODS)

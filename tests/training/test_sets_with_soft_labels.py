@@ -110,6 +110,26 @@ def test_what_needs_one_class_of_each_sample(tmp_path):
         trainer(tmp_path, rows(Q), sampling="class_balanced").train()
 
 
+def test_lists_of_whole_numbers_are_refused_with_the_way_out(tmp_path):
+    whole = F.one_hot(HARD, 3).tolist()
+    data = datasets.Dataset.from_dict({"input": X.tolist(), "labels": whole})
+    with pytest.raises(TypeError, match=r"holds list<.*int64>.*lists of floats.*cast_column\('labels'") as error:
+        trainer(tmp_path, data.with_format("torch"))
+    assert "class_encode_column" not in str(error.value)
+    cast = data.cast_column("labels", datasets.Sequence(datasets.Value("float32")))
+    assert trainer(tmp_path, cast.with_format("torch")).class_statistics.counts == (18, 8, 4)
+
+
+def test_a_run_is_saved_with_class_indices_of_its_test_set(tmp_path):
+    """`ltsam report` counts confusions of classes; what it cannot read is not written."""
+    made = trainer(tmp_path, rows(Q), eval_dataset=rows(Q))
+    with pytest.raises(
+        ValueError, match=r"one class of each test sample.*shares of classes: pass one with class indices"
+    ):
+        made.save_run()
+    assert made.save_run(rows(HARD)).class_statistics["counts"] == list(made.class_statistics.counts)
+
+
 def test_statistics_of_shares():
     assert ClassStatistics.from_labels(F.one_hot(HARD, 3).float()) == ClassStatistics.from_labels(HARD)
     with pytest.raises(ValueError, match="class 1 has no training image"):
