@@ -119,7 +119,7 @@ def test_other_weights_do_not_resume_the_training(tmp_path):
 
     trainer(1).train()
     checkpoint = str(tmp_path / "checkpoint-1")
-    with pytest.raises(ValueError, match="cannot be resumed .* trained_weights: .18 of 57, names"):
+    with pytest.raises(ValueError, match=r"cannot be resumed .* trained_weights: .18 of 57, names"):
         trainer(2).train(resume_from_checkpoint=checkpoint)
     trainer(1).train(resume_from_checkpoint=checkpoint)
 
