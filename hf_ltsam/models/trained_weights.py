@@ -134,8 +134,13 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + more
 
 
-def trained_in_words(model: nn.Module) -> str:
-    """Which weights are trained: their number and a digest of their names, whose order is that of an optimizer's state."""
+def trained_in_words(model: nn.Module) -> str | None:
+    """Which weights are trained: their number and a digest of their names, whose order is that of an optimizer's state.
+
+    None where all are: then a checkpoint of other weights is one of another model.
+    """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if len(names) == sum(1 for _ in model.parameters()):
+        return None
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
     return f"{len(names)} of {sum(1 for _ in model.parameters())}, names {digest}"

@@ -157,7 +157,8 @@ def test_the_report_lacks_nothing(finished):
         ["LA + SAM", "0, 1"],
         ["LA + Focal-SAM", "0, 1"],
     ]
-    assert len(page.all("svg")) == 12 and len(list((folder / "report").glob("*.png"))) == 12
+    figures = 14
+    assert len(page.all("svg")) == figures == len(list((folder / "report").glob("*.png")))
 
 
 def test_the_report_says_what_was_measured(finished):
