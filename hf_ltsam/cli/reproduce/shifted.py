@@ -12,7 +12,7 @@ from hf_ltsam.cli.evaluate.sets import SUFFIX, Places, find_sets
 from hf_ltsam.cli.reproduce.runs import RowRun, start_command
 from hf_ltsam.cli.reproduce.tables import Row
 from hf_ltsam.hyperparameters import nearest
-from hf_ltsam.runs.escaping import markdown_code, markdown_text
+from hf_ltsam.runs.escaping import markdown_code, markdown_table, markdown_text
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.recipe_tables import GROUPS, PublishedShift
 from hf_ltsam.runs.report.configurations import spread
@@ -138,7 +138,12 @@ def shifted_lines(rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str])
         if any(_cell(of_set, group) != "-" for group in GROUPS)
     ]  # fmt: skip
     if accuracies:
-        lines += ["", "## Other test sets", "", *_table(["row", "set", *GROUPS, "mCE"], accuracies)]
+        lines += [
+            "",
+            "## Other test sets",
+            "",
+            *markdown_table(["row", "set", *GROUPS, "mCE"], accuracies).splitlines(),
+        ]
     corruptions = list(dict.fromkeys(c for row in rows for s in row["shifted"].values() for c in _corruptions(s)))
     errors = [
         [markdown_code(row["row"], cell=True), _cell(of_set, "mce"), *(_cell(of_set, c, of="ce") for c in corruptions)]
@@ -146,7 +151,7 @@ def shifted_lines(rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str])
     ]  # fmt: skip
     if errors:
         lines += ["", "## Corruption errors (CE), relative to AlexNet's in %, lower is better", ""]
-        lines += _table(["row", "mCE", *(c.replace("_", " ") for c in corruptions)], errors)
+        lines += markdown_table(["row", "mCE", *(c.replace("_", " ") for c in corruptions)], errors).splitlines()
     return lines + [
         line
         for name, why in missing.items()
@@ -167,7 +172,3 @@ def _cell(of_set: Mapping[str, Any], name: str, of: str | None = None) -> str:
     published = None if of_set["published"] is None else number(of_set["published"])
     shown = mean_and_deviation(*spread(ours))
     return shown if published is None else f"{shown} ({published:g})"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
