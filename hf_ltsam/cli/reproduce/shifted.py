@@ -73,14 +73,12 @@ def within_reach(names: Sequence[str], data_dir: Sequence[str]) -> tuple[tuple[s
             f"--data_dir {data_dir[0]}: the table is tested on no other sets. What is trained on is --dataset; "
             "`evaluate: [...]` in a table of your own names other test sets."
         )
-    bases = {key for name in names for key in (name.partition(":")[0], name.removesuffix(SUFFIX))}
-    unused = sorted(set(places.folders) - bases)
+    unused = sorted(set(places.folders) - bases_of(names))
     if unused:
         raise ValueError(f"--data_dir {unused[0]}=...: the table has no such test set.{nearest(unused[0], names)}")
     there, missing = list[str](), dict[str, str]()
     for name in names:
-        of_it = {name.partition(":")[0], name.removesuffix(SUFFIX)}
-        folders = {key: folder for key, folder in places.folders.items() if key in of_it}
+        folders = {key: folder for key, folder in places.folders.items() if key in bases_of([name])}
         try:
             find_sets([name], replace(places, folders=folders))
             there.append(name)
@@ -89,6 +87,11 @@ def within_reach(names: Sequence[str], data_dir: Sequence[str]) -> tuple[tuple[s
         except ValueError as error:
             raise ValueError(f"The table has evaluate: {str(error).removeprefix('--sets ')}") from error
     return tuple(there), missing
+
+
+def bases_of(names: Sequence[str]) -> set[str]:
+    """The names by which `--data_dir NAME=FOLDER` places these test sets."""
+    return {key for name in names for key in (name.partition(":")[0], name.removesuffix(SUFFIX))}
 
 
 def measured_sets(folder: Path) -> dict[str, Any]:
