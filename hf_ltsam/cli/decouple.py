@@ -212,8 +212,8 @@ def _check_run(run: Run, stage: SecondStage) -> None:
     check(run)
     if stage.shifts_batch_norm and run.stage.cache_features:
         raise ValueError(
-            f"--cache_features true: {run.stage.second_stage} shifts batch norm, for which it needs the images at every step. "
-            "Leave --cache_features out, or shift nothing: --second_stage_args '{\"shift_batch_norm\": false}'."
+            f"--cache_features true: {run.stage.second_stage} shifts batch norm, for which it needs the images at every "
+            "step. Leave --cache_features out, or shift nothing: --second_stage_args '{\"shift_batch_norm\": false}'."
         )
     if not stage.is_trained and resume_point(run.config):
         raise ValueError(

@@ -73,8 +73,8 @@ class SecondStageTrainer(LTSamTrainer):
             )
         if second_stage.shifts_batch_norm and isinstance(train_dataset, CachedFeatures):
             raise ValueError(
-                f"{type(second_stage).__name__}(shift_batch_norm=True) needs images, and CachedFeatures have been computed with "
-                "batch norm as it was: pass a data set of images, or shift_batch_norm=False."
+                f"{type(second_stage).__name__}(shift_batch_norm=True) needs images, and CachedFeatures have been computed "
+                "with batch norm as it was: pass a data set of images, or shift_batch_norm=False."
             )
         self.second_stage, self.first_stage_sha256 = second_stage, fingerprint(first_stage)
         self.trunk = Trunk(first_stage.to(args.device), statistics.num_classes, second_stage.shifts_batch_norm)

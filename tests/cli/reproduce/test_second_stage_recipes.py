@@ -51,7 +51,9 @@ def test_both_stages_of_mislas(data):
         numbers = [float(word) for word in first.split()]
         names = ("learning_rate", "per_device_train_batch_size", "weight_decay", "num_train_epochs", "mixup_alpha")
         assert [recipe[setting] for setting in names] == numbers
-        schedule = [recipe.get(setting) for setting in ("lr_scheduler_type", "warmup_steps", "lr_milestones", "lr_gamma")]
+        schedule = [
+            recipe.get(setting) for setting in ("lr_scheduler_type", "warmup_steps", "lr_milestones", "lr_gamma")
+        ]
         on_cifar = data.startswith("cifar")
         assert schedule == ([None, 5 / 200, [160 / 200, 180 / 200], 0.1] if on_cifar else ["cosine", None, None, None])
         assert (recipe["method"], recipe["loss"], recipe["optim_args"]) == ("sgd", "cross_entropy", "momentum=0.9")

@@ -59,7 +59,9 @@ def by_hand(model, batches, labels_of, rate, factor, shifts):
     """The stage in numpy, float64: after Zhong et al. 2021 Sec. 3.2 and 3.3, sample by sample where it matters."""
     state = {name: value.double().numpy().copy() for name, value in model.state_dict().items()}
     A, a, gamma, beta = (state[n] for n in ("first.weight", "first.bias", "norm.weight", "norm.bias"))
-    mean, var, W, b = (state[n] for n in ("norm.running_mean", "norm.running_var", "classifier.weight", "classifier.bias"))
+    mean, var, W, b = (
+        state[n] for n in ("norm.running_mean", "norm.running_var", "classifier.weight", "classifier.bias")
+    )
     s = np.ones(4)
     for x in batches:
         h, n = x @ A.T + a, len(x)
@@ -80,7 +82,12 @@ def by_hand(model, batches, labels_of, rate, factor, shifts):
             dW += np.outer(g * s, row)
             db += g * s
         s, W, b = s - rate * ds, W - factor * rate * dW, b - factor * rate * db
-    return {"norm.running_mean": mean, "norm.running_var": var, "classifier.weight": s[:, None] * W, "classifier.bias": s * b}
+    return {
+        "norm.running_mean": mean,
+        "norm.running_var": var,
+        "classifier.weight": s[:, None] * W,
+        "classifier.bias": s * b,
+    }
 
 
 @pytest.mark.parametrize("shifts", [True, False])
@@ -159,7 +166,9 @@ def test_the_rates_follow_the_schedule_and_the_logs_have_that_of_the_setting(tmp
 
 def test_refusals(tmp_path):
     features = CachedFeatures(*frozen_features(network(), images(augment=False), 4, progress=False))
-    with pytest.raises(ValueError, match=r"MiSLAS\(shift_batch_norm=True\) needs images.*CachedFeatures.*shift_batch_norm=False"):
+    with pytest.raises(
+        ValueError, match=r"MiSLAS\(shift_batch_norm=True\) needs images.*CachedFeatures.*shift_batch_norm=False"
+    ):
         second_stage(network(), tmp_path, "mislas", features)
     second_stage(network(), tmp_path, "mislas", features, stage_args={"shift_batch_norm": False})
     plain = Small()
