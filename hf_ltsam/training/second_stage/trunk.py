@@ -40,7 +40,7 @@ class Trunk:
                 f"{type(model).__name__} has no batch norm that could be shifted: set shift_batch_norm=False, or take the "
                 "second stage crt."
             )
-        self.shifted: dict[str, nn.Module] = norms if shifts_batch_norm else {}
+        self.shifted = norms if shifts_batch_norm else {}
 
     @property
     def classifier(self) -> nn.Module:
