@@ -177,8 +177,8 @@ def predict(
     checkpoint = load_checkpoint(name, process_device(use_cpu))
     if checkpoint.calibration is None and chosen.prior in PRIORS:
         raise ValueError(
-            f"--prior {chosen.prior}: {run} has no calibration. It follows from samples that the training left out "
-            "(ltsam train --reserve 0.1), or from others (ltsam calibrate); without --prior the model's own probabilities are given."
+            f"--prior {chosen.prior}: {run} has no calibration. It follows from samples that the training left out (ltsam "
+            "train --reserve 0.1), or from others (ltsam calibrate); without --prior the model's own are given."
         )
     names, samples = _samples(checkpoint, files, chosen)
     logits = predict_logits(checkpoint.model, samples, chosen.batch_size, worker_count(len(names)), "predicting")
