@@ -25,7 +25,7 @@ from hf_ltsam.runs.report.saved_parts import Surface
 from hf_ltsam.runs.report.style import GRID, ON_DARK, series_style
 
 FLOOR = 1e-4  # of a loss on a log scale
-LINES = 3  # shades from one contour line to the next
+LINES = 2  # shades from one contour line to the next
 TITLE = "Loss surfaces"
 
 
@@ -110,7 +110,7 @@ def _levels(surfaces: Sequence[Surface], subsets: Sequence[str]) -> Any:
         np.floor(np.log10(finite.min())),
         max(np.ceil(np.log10(finite.max())), np.floor(np.log10(finite.min())) + 1),
     )
-    return 10 ** np.linspace(low, high, LINES * round(high - low) * (8 if high - low < 4 else 5) + 1)
+    return 10 ** np.linspace(low, high, LINES * round(high - low) * (6 if high - low < 4 else 4) + 1)
 
 
 def _table(measured: Measured) -> Table:

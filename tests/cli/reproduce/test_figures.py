@@ -155,7 +155,7 @@ def test_a_published_figure_compares_the_rows_of_its_source(name):
     table = read_table(name)
     figure, rows = FIGURES[name]
     check_figures(table)
-    assert [row.recipe for row in table.rows] == rows and table.figures[0] == figure
+    assert [*dict.fromkeys(row.recipe for row in table.rows)] == rows and table.figures[0] == figure
 
 
 def test_the_epochs_of_the_source_are_saved():
