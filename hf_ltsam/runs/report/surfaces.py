@@ -15,6 +15,7 @@ from hf_ltsam.runs.report.curvature import (
     COLUMNS,
     ROWS,
     Measured,
+    measured_samples,
     panel_title,
     row_title,
     sharpness_missing,
@@ -41,7 +42,8 @@ def _figure(name: str, measured: Measured, folder: Path) -> Figure:
     subsets = list(dict.fromkeys(s for _, _, _, c in measured for s in c.surfaces[name].loss))
     shown, rows = subsets[:1] + subsets[1:][-(COLUMNS - 1) :], measured[:ROWS]
     file, first = f"surface_{file_name(name)}", measured[0][3].surfaces[name]
-    what = f"Mean {measured[0][3].loss} on training images around the weights: {' and '.join(first.directions)}."
+    samples, directions = measured_samples(measured), " and ".join(first.directions)
+    what = f"Mean {measured[0][3].loss} on training {samples} around the weights: {directions}."
     if len(first.coordinates) == 1:
         return draw(
             folder, file, (WIDTH, 3.2), lambda figure: _paint_lines(figure, measured, name, shown),
@@ -121,5 +123,5 @@ def _table(measured: Measured) -> Table:
             for subset, loss in surface.loss.items():
                 words = f"{configuration.title}, {curvature.labels[subset]}, {name}"
                 rows.append([words, f"{loss[nearest]:.3g}", f"{np.nanmin(loss):.3g}", f"{np.nanmax(loss):.3g}"])
-    columns = ["configuration, images, surface", "at the weights", "smallest", "largest"]
+    columns = [f"configuration, {measured_samples(measured)}, surface", "at the weights", "smallest", "largest"]
     return Table("Mean loss on the surfaces", columns, rows)
