@@ -14,7 +14,7 @@ from hf_ltsam.cli.reproduce.sweeps import Spreads, choice_lines
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns
 from hf_ltsam.runs.escaping import markdown_code, markdown_text
 from hf_ltsam.runs.files import write_json, write_whole
-from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.folder import RunFolder, seed_folders
 from hf_ltsam.runs.recipe_tables import GROUPS
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.report.configurations import spread
@@ -55,7 +55,7 @@ def write_table(
 
 def ended_runs(root: Path, row: Row) -> dict[Path, RunRecord]:
     """Of every seed that there is, by folder."""
-    folders = root.glob(f"{row.name}/seed*")
+    folders = seed_folders(root / row.name)
     ended = {folder: record for folder in folders if (record := RunFolder(folder).record) is not None}
     return dict(sorted(ended.items(), key=lambda item: item[1].seed))
 
