@@ -12,11 +12,11 @@ import psutil
 import pytest
 import torch
 import yaml
-from forked import PROCESSES, Script
+from forked import Script
 from runs.report.made_runs import metrics, write_run
 from safetensors.torch import load_file
 from time_limits import PATIENCE
-from training.test_folder_lock import hold
+from training.test_folder_lock import held
 
 from hf_ltsam.cli import main
 from hf_ltsam.cli.reproduce import command as reproduce
@@ -75,13 +75,14 @@ def test_a_killed_table_goes_on_and_ended_runs_are_left_alone(table, tmp_path, c
     command = [str(table), "--seeds", "1", "--output_dir", str(root), "--", *length]
     first = Script(reproduce.__file__, *command)
     while not list((root / "sharp" / "seed0").glob("checkpoint-*")):
-        assert first.process.is_alive(), first.output
+        assert first.is_alive, first.output
         time.sleep(0.01)
-    training = psutil.Process(first.process.pid).children()
+    sharp = RowRun(read_table(str(table)).rows[1], 0, root)
+    assert "in use by another run" in sharp.holder
     first.process.terminate()
     code, message = first.wait()
     assert code == 130 and "The same command goes on" in message
-    assert len(training) == 1 and not any(process.is_running() for process in training)
+    assert not sharp.holder, "its training has ended too"
     plain = (root / "plain" / "seed0" / "metrics.json").stat()
     assert not (root / "sharp" / "seed0" / "metrics.json").exists()
     assert [len(row["seeds"]) for row in json.loads((root / "table.json").read_text())["rows"]] == [1, 0]
@@ -230,15 +231,8 @@ def test_a_folder_in_use_is_waited_for(monkeypatch, caplog):
 def test_the_holder_of_a_folder_is_told(table, tmp_path):
     run = RowRun(read_table(str(table)).rows[0], 0, tmp_path / "runs")
     assert run.holder == ""
-    here, there = PROCESSES.Pipe()
-    other = PROCESSES.Process(target=hold, args=(run.folder, there))
-    other.start()
-    try:
-        assert here.recv() == "ready"
-        assert f"in use by another run (process {other.pid} on " in run.holder
-    finally:
-        other.kill()
-        other.join()
+    with held(run.folder) as number:
+        assert f"in use by another run (process {number} on " in run.holder
     assert run.holder == ""
 
 
