@@ -84,6 +84,8 @@ def test_the_recipe_for_30_steps(cifar100, tmp_path, capsys):
             "30",
             "--logging_steps",
             "5",
+            "--depth",
+            "8",
             "--use_cpu",
             "--output_dir",
             str(out),
