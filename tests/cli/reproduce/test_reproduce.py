@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from forked import Script
+from forked import PYTHON, Script
 from runs.report.made_runs import metrics, write_run
 from safetensors.torch import load_file
 from time_limits import PATIENCE

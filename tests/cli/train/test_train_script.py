@@ -85,7 +85,7 @@ def test_the_recipe_for_30_steps(cifar100, tmp_path, capsys):
             "--logging_steps",
             "5",
             "--depth",
-            "8",
+            "20",
             "--use_cpu",
             "--output_dir",
             str(out),
