@@ -96,7 +96,8 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
     everything = with_recipe(settings, recipe)
     if not any(name in everything for name in _STEPPING):
         everything = {**_start(everything), **everything}
-    name, seed = Path(recipe).stem if recipe else "train", everything.get("seed", SourceConfig.seed)
+    seed: Any = everything.get("seed", SourceConfig.seed)
+    name = Path(recipe).stem if recipe else "train"
     everything.setdefault("output_dir", str(default_folder(name, seed)))
     return run_of(everything, options_of(settings, recipe) if words is None else words)
 
