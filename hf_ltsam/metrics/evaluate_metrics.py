@@ -68,12 +68,17 @@ class LongTailAccuracy(_Metric):
     )
 
     def __init__(
-        self, counts: Sequence[int] | None = None, many_above: int = 100, few_below: int = 20, **stock: Any
+        self,
+        counts: Sequence[int] | None = None,
+        many_above: int | None = None,
+        few_below: int | None = None,
+        **stock: Any,
     ) -> None:
         super().__init__(**stock)
         self.statistics = None
         if counts is not None:
-            self.statistics = ClassStatistics(tuple(map(int, counts)), many_above=many_above, few_below=few_below)
+            bounds: Any = {"many_above": many_above, "few_below": few_below}
+            self.statistics = ClassStatistics(tuple(map(int, counts)), **bounds)
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         num_classes = int(np.max(references)) + 1 if self.statistics is None else self.statistics.num_classes

@@ -122,9 +122,9 @@ def test_info_ends_with_commands_that_use_the_set(capsys, name):
         assert words == ["evaluate", "--model", "RUN", "--sets", name, "--data_dir", f"{name}=FOLDER"]
 
 
-def test_the_command_states_the_draw_and_its_groups(capsys):
+def test_the_command_states_the_draw(capsys):
     _, out, _ = run(capsys, "data", "info", "cifar10_lt", "--imbalance_ratio", "7", "--profile", "step", "--seed", "1")
-    draw = "--imbalance_ratio 7 --profile step --split_seed 1 --many_above 1000 --few_below 200"
+    draw = "--imbalance_ratio 7 --profile step --split_seed 1"
     assert f"ltsam train --builder cifar10_lt --dataset uoft-cs/cifar10 {draw}\n" in out
 
 

@@ -174,8 +174,19 @@ class DataArguments:
         },
     )
     split_seed: int = field(default=0, metadata={"help": "Seed of that draw; 0 is the published one."})
-    many_above: int = field(default=100, metadata={"help": "Classes with more training images are reported as many."})
-    few_below: int = field(default=20, metadata={"help": "Classes with fewer training images are reported as few."})
+    many_above: int | None = field(
+        default=None,
+        metadata={
+            "help": "Classes with more training images are reported as many. None: 100, or what fits the set, as few_below."
+        },
+    )
+    few_below: int | None = field(
+        default=None,
+        metadata={
+            "help": "Classes with fewer training images are reported as few. None: 20; where 100 and 20 leave a group "
+            "empty, both are round numbers that make groups of about a third of the classes each. Published sets have their own."
+        },
+    )
     group_sizes: list[int] | None = field(
         default=None,
         metadata={

@@ -8,6 +8,7 @@ In Python: run_training(make_run({"dataset": FOLDER, "method": "focal_sam"})).
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ def run_training(run: Run) -> RunRecord:
         check_task(run, bool(splits.text_columns))
         if run.config.on_bad_image == "skip" and run.data.check_images and not splits.text_columns:
             splits = without_unreadable(splits, run.data, not run.config.disable_tqdm)
+    run = dataclasses.replace(run, data=splits.with_bounds(run.data))
     if not splits.text_columns:
         warn_of_tiny_last_batch(len(splits.train), run.config)
     trainer = build_trainer(run, splits)
