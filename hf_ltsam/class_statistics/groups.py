@@ -100,6 +100,6 @@ def whole_number(argument: str, value: Any) -> int:
 
 def _roundest(smallest: int, largest: int) -> int:
     """The smallest multiple of the largest of ..., 100, 50, 20, 10, 5, 2, 1 that has one in [smallest, largest]."""
-    steps = sorted((m * 10**e for e in range(len(str(largest))) for m in (1, 2, 5)), reverse=True)
+    steps = sorted((m * int(10**e) for e in range(len(str(largest))) for m in (1, 2, 5)), reverse=True)
     multiples = (-(-smallest // step) * step for step in steps)
     return next(multiple for multiple in multiples if multiple <= largest)

@@ -99,5 +99,15 @@ def describe_groups(statistics: ClassStatistics, sizes: bool = False) -> str:
     )
 
 
+def remark_on_bounds(statistics: ClassStatistics) -> str | None:
+    """One line where the groups do not lie where everybody expects them; None where they do."""
+    if not statistics.has_fitted_bounds:
+        return None
+    return (
+        f"{describe_groups(statistics, sizes=True)} The usual 100 and 20 would leave a group empty; many_above=N and "
+        "few_below=N of ClassStatistics, or the options of these names, state others."
+    )
+
+
 def _ranks(first: int, last: int) -> str:
     return "none" if last < first else f"{first:,}" if last == first else f"{first:,} to {last:,}"

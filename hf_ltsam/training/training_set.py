@@ -28,7 +28,7 @@ from hf_ltsam.data.sampling.sample_indices import indices_of_step, named_with_la
 from hf_ltsam.data.soft_labels import are_soft, class_sums, present_classes
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
-from hf_ltsam.runs.class_frequencies import describe_groups
+from hf_ltsam.runs.class_frequencies import remark_on_bounds
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.refusals.problem import check_eval_labels, check_not_empty, check_num_labels
 
@@ -38,15 +38,6 @@ _RENUMBER = (
     "Renumber a data set by dataset.align_labels_with_mapping(label2id, COLUMN), or by target_transform; a new classifier "
     "is given its names with id2label=... when the model is made."
 )
-
-
-def _tell_of_groups(statistics: ClassStatistics) -> None:
-    """Say where the groups of the accuracies lie, when that is not where everybody expects them."""
-    if statistics.has_fitted_bounds:
-        logger.warning(
-            f"{describe_groups(statistics, sizes=True)} The usual 100 and 20 would leave a group empty; many_above=N and "
-            "few_below=N of ClassStatistics, or the options of the same names, state others."
-        )
 
 
 def readable_labels(dataset: Any, label_name: str) -> Tensor | None:
@@ -171,11 +162,11 @@ class TrainingSet:
             names = names_in(model) or reader.class_names(dataset)
             check_num_labels(carried, logits, names)
             counted = ClassStatistics.from_labels(carried, logits, tail_threshold=threshold)
-            _tell_of_groups(counted)
+            _warn(remark_on_bounds(counted))
             return cls(dataset, stated, carried, counted, False)
         if logits is not None:
             check_num_classes(logits, given.num_classes)
-        _tell_of_groups(given)
+        _warn(remark_on_bounds(given))
         labels = None if stated is None or reader.disagrees(dataset, stated) else stated
         if labels is not None and len(labels) and not are_soft(labels):
             check_label_range(labels, given.num_classes)

@@ -184,7 +184,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Classes with fewer training images are reported as few. None: 20; where 100 and 20 leave a group "
-            "empty, both are round numbers that make groups of about a third of the classes each. Published sets have their own."
+            "empty, both are round numbers that make groups of about a third of the classes each."
         },
     )
     group_sizes: list[int] | None = field(

@@ -13,12 +13,12 @@ from datasets import Image as ImageColumn
 from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
-from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, sets_of
+from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, published_bounds, sets_of
 from dataset_builders.configurations import load_configuration
 from dataset_builders.folders import load_image_folder
 from dataset_builders.long_tail import check_imbalance_ratio, hold_out_per_class, long_tailed, profile_named
 from dataset_builders.sets.cifar_lt import load_cifar_lt
-from dataset_builders.sources.published_set import DrawnSet, ListedSet
+from dataset_builders.sources.published_set import ListedSet
 from dataset_builders.tables import describe_images, is_table, load_tables, table_files
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.train.settings import DataArguments
@@ -70,26 +70,17 @@ class Splits:
 
     def statistics(self, arguments: DataArguments, tail_threshold: int | None) -> ClassStatistics:
         """The class statistics of the training split."""
+        many_above, few_below = arguments.many_above, arguments.few_below
+        if many_above is few_below is None:
+            many_above, few_below = published_bounds(arguments.builder)
         return ClassStatistics.from_labels(
             self.train_labels,
             len(self.class_names),
             tail_threshold=tail_threshold,
+            many_above=many_above,
+            few_below=few_below,
             group_sizes=arguments.group_sizes,
-            **stated_bounds(arguments),
         )
-
-    def with_bounds(self, arguments: DataArguments) -> DataArguments:
-        """The same with the bounds of the groups stated, which follow from the training split where none are."""
-        statistics = self.statistics(arguments, None)
-        return replace(arguments, many_above=statistics.many_above, few_below=statistics.few_below)
-
-
-def stated_bounds(arguments: DataArguments) -> dict[str, int | None]:
-    """Those of the options, or where there are none of the published set that is trained on."""
-    drawn = sets_of(DrawnSet).get(arguments.builder)
-    if drawn is not None and arguments.many_above is arguments.few_below is arguments.group_sizes is None:
-        return {"many_above": drawn.many_above, "few_below": drawn.few_below}
-    return {"many_above": arguments.many_above, "few_below": arguments.few_below}
 
 
 def load_splits(arguments: DataArguments) -> Splits:
