@@ -18,6 +18,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, Value, load_dataset
 from datasets import Image as ImageFeature
+from datasets.exceptions import DatasetGenerationError
 
 from dataset_builders.folders import SPLIT_FOLDERS, image_suffixes
 
@@ -71,7 +72,14 @@ def describe_images(folder: Path, files: Sequence[Path]) -> bool:
         return not all(reader_of(file) == "parquet" for file in files)
     if files[0].name.partition(".")[0].lower() == METADATA:
         return True
-    return any(path_column(read_rows([file])) is not None for file in files[:_SHOWN])
+    return any(map(_names_images, files[:_SHOWN]))
+
+
+def _names_images(file: Path) -> bool:
+    try:
+        return path_column(read_rows([file])) is not None
+    except (ValueError, OSError):  # notes of another form: COCO's annotations, an empty file
+        return False
 
 
 def load_tables(path: str | Path, image_column: str | None = None) -> DatasetDict:
@@ -86,7 +94,7 @@ def load_tables(path: str | Path, image_column: str | None = None) -> DatasetDic
 
     Raises:
         FileNotFoundError: no table there, or images that are not where the table says.
-        ValueError: tables of several kinds, or a column whose paths could mean several images.
+        ValueError: tables of several kinds, one that cannot be read, or a column whose paths could mean several images.
     """
     place = Path(path)
     files = [place] if place.is_file() else table_files(place)
@@ -125,7 +133,20 @@ def _by_split(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
 
 
 def read_rows(files: Sequence[Path]) -> Dataset:
-    """One split, as it is written."""
+    """One split, as it is written.
+
+    Raises:
+        ValueError: no rows, or a file that cannot be read; `datasets` alone does not always say which.
+    """
+    try:
+        return _rows(files)
+    except (DatasetGenerationError, gzip.BadGzipFile, EOFError) as error:
+        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        named = " or ".join(map(str, files[:_SHOWN]))
+        raise ValueError(f"{named} cannot be read: {reason}. Correct it there.") from error
+
+
+def _rows(files: Sequence[Path]) -> Dataset:
     kind = str(reader_of(files[0]))
     options: dict[str, Any] = {}
     if kind == "csv":

@@ -1,6 +1,6 @@
 """Pages made from the classes: one for each method, the losses, the settings, the modules of the reference.
 
-`python docs/generated_pages.py` writes the table of methods into README.md.
+`python docs/generated_pages.py` writes the table of methods into README.md, and llms.txt from the table of index.md.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hf_ltsam.cli.methods import COLUMNS, LEGEND, SCHEDULES, markdown_table, own
 from hf_ltsam.methods import Method
 
 README = Path(__file__).parents[1] / "README.md"
+INDEX, LLMS = Path(__file__).parent / "index.md", Path(__file__).parent / "llms.txt"
 TABLE_START, TABLE_END = (
     "<!-- methods: generated from the classes, see CONTRIBUTING.md -->\n",
     "<!-- end of methods -->\n",
@@ -162,7 +164,7 @@ def _settings_page() -> str:
     return f"""# Settings
 
 `LTSamConfig` takes everything that `transformers.TrainingArguments` takes, and these. On the command line they are options
-of the same name; `ltsam train --help` also lists those of model and data.
+of the same name; `ltsam train --help all` also lists those of model and data.
 
 | setting | default | meaning |
 |---|---|---|
@@ -189,6 +191,22 @@ def with_methods(readme: str) -> str:
     return f"{before}{start}{markdown_table(columns=COLUMNS[1:4])}\n{end}{after}"
 
 
+def llms(index: str) -> str:
+    """The written pages as llmstxt.org lists them: a title, what it is, a link for each with what a reader wants there."""
+    summary = " ".join(index.split("\n\n")[1].split())
+    rows = re.findall(r"^\| (.+) \| \[(.+)\]\((\w+\.md)\) \|$", index, re.MULTILINE)
+    pages = _lines(f"- [{title}]({page}): to {wish}" for wish, title, page in rows)
+    return f"""# hf_ltsam
+
+> {summary}
+
+`ltsam methods`, `ltsam methods NAME`, `ltsam train --help all` and `ltsam recipes` print what can be chosen.
+
+## Pages
+{pages}
+"""
+
+
 def _documented(name: str, no_index: bool = False) -> str:
     return f"```{{eval-rst}}\n.. autoclass:: {name}\n   :no-members:\n{'   :no-index:' * no_index}\n```"
 
@@ -207,3 +225,4 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 if __name__ == "__main__":
     README.write_text(with_methods(README.read_text(encoding="utf-8")), encoding="utf-8")
+    LLMS.write_text(llms(INDEX.read_text(encoding="utf-8")), encoding="utf-8")

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dataset_builders.catalogue import SETS, published_set, sets_of
 from dataset_builders.long_tail import PROFILES
 from dataset_builders.publish import Draw, publish, refuse_to_publish, write_draws, write_lists
-from dataset_builders.sources.published_set import DrawnSet, ListedSet, LongTailedSet, PublishedSet, Tail, UserCopy
+from dataset_builders.sources.published_set import (
+    USUAL_RATIO,
+    DrawnSet,
+    ListedSet,
+    LongTailedSet,
+    PublishedSet,
+    Tail,
+    UserCopy,
+)
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.train.settings import DataArguments
@@ -26,7 +34,13 @@ def main(words: Sequence[str]) -> None:
         print(sets_page())
         return
     arguments.name = canonical(SETS, arguments.name)
-    tail = Tail(arguments.imbalance_ratio, arguments.profile, arguments.seed)
+    stated = {
+        name: value
+        for name in ("imbalance_ratio", "profile", "seed")
+        if (value := getattr(arguments, name)) is not None
+    }
+    _refuse_unused(arguments.name, stated, getattr(arguments, "configurations", []))
+    tail = Tail(**stated)
     if arguments.command == "info":
         print(set_page(arguments.name, tail, arguments.lists, arguments.figure))
         return
@@ -38,6 +52,21 @@ def main(words: Sequence[str]) -> None:
     names = write_data(arguments.name, arguments.folder, tails, arguments.data_dir, arguments.lists)
     print(f"Written: {arguments.folder}, with {', '.join(names)}.")
     print(f'Load it: load_dataset("{arguments.folder}", "{names[0]}"), from datasets import load_dataset.')
+
+
+def _refuse_unused(name: str, stated: Mapping[str, object], configurations: Sequence[str]) -> None:
+    """Refuse settings of a draw where nothing is drawn, or where names of configurations say them all.
+
+    Raises:
+        ValueError: the first of them.
+    """
+    first = next((f"--{option}" for option in [*stated, *(["configurations"] if configurations else [])]), None)
+    if first is not None and name in SETS and name not in sets_of(DrawnSet):
+        raise ValueError(f"{first} is for {', '.join(sets_of(DrawnSet))}; {name} is not drawn. Leave it out.")
+    if stated and configurations:
+        raise ValueError(
+            f"{first} and --configurations: a name says the whole draw, such as step_r10 or r100_seed1. Leave {first} out."
+        )
 
 
 def sets_page() -> str:
@@ -150,11 +179,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--imbalance_ratio",
             type=float,
-            default=100,
-            help="CIFAR: largest class over smallest (default: %(default)s)",
+            help=f"CIFAR: largest class over smallest (default: {USUAL_RATIO:g})",
         )
-        command.add_argument("--profile", default="exponential", choices=PROFILES, help="CIFAR: shape of the tail")
-        command.add_argument("--seed", type=int, default=0, help="CIFAR: of the draw; 0 is the published one")
+        command.add_argument("--profile", choices=PROFILES, help="CIFAR: shape of the tail (default: exponential)")
+        command.add_argument("--seed", type=int, help="CIFAR: of the draw (default: 0, the published one)")
     write.add_argument("folder", metavar="FOLDER", help="made where it does not exist; configurations in it stay")
     push.add_argument("repo", metavar="REPO", help="OWNER/NAME on the Hub; configurations in it stay")
     for command in (write, push):

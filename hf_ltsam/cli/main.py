@@ -58,6 +58,9 @@ COMMANDS = {
     ),
     "report": Command("report", "Write a one-page report on accuracy, settings and cost: ltsam report RUN [RUN ...]."),
     "methods": Command("methods", "List the methods, or show everything about one: ltsam methods focal_sam."),
+    "completion": Command(
+        "completion", "Print a script with which bash or zsh complete these commands and their options."
+    ),
 }
 
 
@@ -74,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    commands = "\n".join(f"  {name:9}  {command.help}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:10}  {command.help}" for name, command in COMMANDS.items())
     parser = OptionParser(
         prog="ltsam",
         description=f"Long-tailed training with sharpness-aware minimization.\n\ncommands:\n{commands}",

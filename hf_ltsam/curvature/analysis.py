@@ -108,6 +108,11 @@ class Subject:
         return sample_losses_of(self.model, self.loss, self.statistics)
 
     @property
+    def trainable(self) -> list[nn.Parameter]:
+        """The weights whose curvature it is."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 

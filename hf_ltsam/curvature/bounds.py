@@ -57,6 +57,25 @@ def zhou_2023_root(norm: float, k: int, n: int, rho: float, delta: float = 0.05)
     return math.sqrt((norm**2 / (4 * rho**2) * spread + math.log(n / delta) / 2) / (n - 1))
 
 
+def zhou_2023_radius(norm: float, gradient: float, k: int, n: int) -> float:
+    """rho* = (||w|| / (2 ||g||))^(1/2) (k (n - 1))^(-1/4), which minimises sqrt(k) rho ||g|| + ||w|| / (2 rho sqrt(n - 1)).
+
+    These are the terms of Zhou et al. 2023 Eq. 16 that depend on rho, to first order in it; CC-SAM perturbs at this radius.
+
+    Args:
+        norm: ||w||.
+        gradient: ||g|| of the training loss, of one class for this class.
+        k: number of weights.
+        n: number of training samples, at least 2.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+    require(COUNT, "zhou_2023_radius", k=k, samples=n - 1)
+    require(POSITIVE, "zhou_2023_radius", norm=norm, gradient=gradient)
+    return math.sqrt(norm / (2 * gradient)) / math.sqrt(math.sqrt(k * (n - 1)))
+
+
 def lyu_2025_bound(
     loss: float, lam_max: float, norm: float, d: int, n: int, rho: float, highest_loss: float, delta: float = 0.05
 ) -> Bound:

@@ -124,6 +124,12 @@ def read_label_column(dataset: datasets.Dataset, name: str) -> Tensor:
         and not column.null_count
     ):
         return torch.tensor(column.to_pylist(), dtype=torch.float32)
+    if pyarrow.types.is_list(column.type) and pyarrow.types.is_integer(column.type.value_type):
+        raise _unreadable(
+            dataset,
+            f"its column {name!r} holds {column.type}; shares of classes, or a 0 or 1 for each, are lists of floats: "
+            f"dataset.cast_column({name!r}, Sequence(Value('float32')))",
+        )
     if not pyarrow.types.is_integer(column.type):
         raise _unreadable(
             dataset,

@@ -64,8 +64,8 @@ def labels_trained_on(
         return stated
     logger.warning(
         f"Sample {rows[0]} of this {type(dataset).__name__} has another label than the data set states "
-        f"({int(stated[rows[0]])}): a transform or collator changes labels. They are counted by reading all samples once. "
-        f"{_WAY_AROUND}"
+        f"({stated[rows[0]].tolist()}): a transform or collator changes labels. They are counted by reading all samples "
+        f"once. {_WAY_AROUND}"
     )
     return samples.read_all(num_workers, progress)
 

@@ -95,8 +95,8 @@ def check_shares(labels: Tensor, num_classes: int) -> None:
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0, 0])
         raise ValueError(
-            f"Soft labels must be shares of classes: not negative, and each row adds up to 1. Row {row} of the batch adds "
-            f"up to {float(sums[row]):.4g}, and its smallest number is {float(labels[row].min()):.4g}. Of logits take "
+            f"Soft labels must be shares of classes: not negative, and each row adds up to 1. Row {row} adds up to "
+            f"{float(sums[row]):.4g}, and its smallest number is {float(labels[row].min()):.4g}. Of logits take "
             "softmax(1); for several labels of a sample at a time take loss='binary_cross_entropy'."
         )
 
@@ -107,6 +107,11 @@ def check_several(labels: Tensor, num_classes: int) -> None:
     Raises:
         ValueError: naming the shape or the value.
     """
+    if not are_soft(labels):
+        raise ValueError(
+            f"A loss of several labels takes a 0 or 1 for every class, labels (n, {num_classes}), got "
+            f"{tuple(labels.shape)}: for one class of each sample take loss='cross_entropy'."
+        )
     if labels.shape[1] != num_classes:
         raise ValueError(f"Labels must be (n, {num_classes}), 0 or 1 for each class, got {tuple(labels.shape)}.")
     if labels.device.type == "cpu" and len(labels) and not bool(((labels >= 0) & (labels <= 1)).all()):

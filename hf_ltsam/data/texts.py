@@ -139,6 +139,20 @@ def text_columns_of(
     raise ValueError(f"The data set has {what} among {', '.join(dataset.column_names)}: name one by --text_column.")
 
 
+def require_columns(test: datasets.Dataset, columns: Sequence[str]) -> None:
+    """Refuse a test split without the columns of texts that are trained on.
+
+    Raises:
+        ValueError: naming the first one.
+    """
+    missing = next((name for name in columns if name not in test.column_names), None)
+    if missing is not None:
+        raise ValueError(
+            f"The test split has no column {missing!r}, which is trained on, only {', '.join(test.column_names)}: give the "
+            "column one name in both splits."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Texts:
     """Texts of a test set: sample i is what a model takes of one.

@@ -182,13 +182,14 @@ class MovedHeads:
         return torch.stack(norms)
 
     def at_each_class(
-        self, losses: Callable[[Tensor, Tensor], Tensor], weights: Tensor
+        self, losses: Callable[[Tensor, Tensor], Tensor], weights: Tensor, features: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """s_i = sum over classes c of a_ci l_i, with the classifier moved by c's vector, and the gradient of sum_i s_i.
 
         Args:
             losses: logits of some samples (k, C), their indices (k,) -> l_i (k,).
             weights: a of each class (m, n), zero where the sample has no part in it.
+            features: h (n, D) with their graph, which the losses may read beside the logits.
 
         Returns:
             s (n,), and that gradient with respect to the features (n, D) and to the weights of the classifier.
@@ -200,11 +201,14 @@ class MovedHeads:
             moved = self._moved(k, rows, shares)
             of_rows = losses(self._logits(moved, h), rows)
             weighted = weights[k][rows].to(of_rows) * of_rows
-            gradients = torch.autograd.grad(weighted.sum(), [h, *moved.values()])
+            leaves = [h, *moved.values(), *([features] if features.requires_grad else [])]
+            gradients = torch.autograd.grad(weighted.sum(), leaves, allow_unused=True)
             all_losses[rows] += weighted.detach().to(all_losses)
             signal[rows] += gradients[0]
             for total, g in zip(of_head.values(), gradients[1:]):
                 total += g
+            for beside in gradients[1 + len(moved) :]:  # what the losses themselves make of the features
+                signal += 0 if beside is None else beside.to(signal)
         return all_losses, signal, of_head
 
     def _rows(self) -> Iterator[tuple[Tensor, Tensor]]:

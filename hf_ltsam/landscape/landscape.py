@@ -322,7 +322,8 @@ class LossLandscape:
         """Each sample's loss with the classifier moved by its class's vector; the plain losses join the backward pass."""
         opened_pass = self._used_up()
         weights = at.members.of_samples(v)
-        perturbed = self._losses(opened_pass.logits_at(at), self._batches[0])
+        with opened_pass.drawing_again():
+            perturbed = self._losses(opened_pass.logits_at(at), self._batches[0])
         total = weights.to(perturbed) * perturbed + plain * opened_pass.losses
         vector = self._vector(self._taker.backward(total, [None])[0])
         gaps = (weights.to(perturbed) * (perturbed - opened_pass.losses)).detach()
@@ -335,11 +336,12 @@ class LossLandscape:
 
         def losses(logits: Tensor, rows: Tensor) -> Tensor:
             of_all = opened_pass.logits.detach().to(logits.dtype).index_copy(0, rows, logits)
-            return self._losses(of_all, batch)[rows]  # which knows whole batches only
+            with opened_pass.drawing_again():
+                return self._losses(of_all, batch)[rows]  # which knows whole batches only
 
         weights = (v[:, None] * at.members.ones(v.dtype)).to(opened_pass.losses)  # (m, n)
         scale = self.size * self._divisor
-        perturbed, signal, of_head = at.at_each_class(losses, weights / self.size / self._divisor)
+        perturbed, signal, of_head = at.at_each_class(losses, weights / self.size / self._divisor, opened_pass.features)
         gradient = self._taker.through(opened_pass.features, signal, plain * opened_pass.losses)
         place = {id(p): i for i, p in enumerate(self._weights.parameters)}
         for name, g in of_head.items():

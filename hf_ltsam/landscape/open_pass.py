@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from hf_ltsam.landscape.class_gradients import ClassMembers, HeadVectors, MovedHeads
+from hf_ltsam.landscape.replay import RandomState, random_numbers_of, random_state
 from hf_ltsam.landscape.signals import is_plain_linear, reaches
 from hf_ltsam.models.cosine_classifier import CosineClassifier
 
@@ -22,12 +24,18 @@ class OpenPass:
         features: its input (n, D).
         logits: of the model (n, C): the classifier's output, in whatever floating-point type.
         losses: l_i (n,).
+        random: the state of the generators before the losses were made.
     """
 
     head: nn.Module
     features: Tensor
     logits: Tensor
     losses: Tensor
+    random: RandomState
+
+    def drawing_again(self) -> AbstractContextManager[None]:
+        """Losses made in this context draw the random numbers that `losses` have drawn."""
+        return random_numbers_of(self.random, self.logits.device)
 
     def class_gradients(self, members: ClassMembers) -> HeadVectors | MovedHeads:
         """The gradient of each class's mean loss with respect to the classifier."""
@@ -47,7 +55,7 @@ class OpenPass:
 
 def may_be_opened(head: nn.Module) -> bool:
     """Whether it is a classifier that takes samples one by one, and nothing is hooked to it."""
-    return is_plain_linear(head) or (type(head) is CosineClassifier and not head._forward_pre_hooks)
+    return (is_plain_linear(head) or type(head) is CosineClassifier) and not head._forward_pre_hooks
 
 
 def opened(
@@ -72,7 +80,8 @@ def opened(
         return None
     if first and reaches(given[0], list(head.parameters()), []):
         return None
-    return OpenPass(head, given[0], logits, losses(logits))
+    random = random_state(logits.device)
+    return OpenPass(head, given[0], logits, losses(logits), random)
 
 
 def _is_cast_of(logits: Tensor, output: Tensor) -> bool:

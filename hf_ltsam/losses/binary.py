@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics, per_class
-from hf_ltsam.data.soft_labels import are_soft
+from hf_ltsam.data.soft_labels import check_several
 from hf_ltsam.hyperparameters import NON_NEGATIVE, Documented, nearest, require
 from hf_ltsam.losses.protocol import Loss, wide
 from hf_ltsam.losses.reweighting import SCHEMES, class_weights
@@ -46,11 +46,7 @@ class BinaryCrossEntropy(Documented, Loss):
             raise ValueError(f"BinaryCrossEntropy(class_weighting={self.class_weighting!r}) does not exist.{hint}")
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
-        if not are_soft(labels):
-            raise ValueError(
-                f"BinaryCrossEntropy takes a 0 or 1 for every class, labels (n, {logits.shape[1]}), got "
-                f"{tuple(labels.shape)}: for one class of each sample take loss='cross_entropy'."
-            )
+        check_several(labels, logits.shape[1])
         logits = wide(logits)
         adjusted = logits + self.tau * _log_odds(statistics, logits, statistics.total)
         losses = F.binary_cross_entropy_with_logits(adjusted, labels.to(logits.dtype), reduction="none")  # (n, C)

@@ -10,6 +10,7 @@ from torch import Tensor
 from hf_ltsam.class_statistics import ClassStatistics, per_class
 from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.hyperparameters import BELOW_ONE, SHARE, nearest, require
+from hf_ltsam.losses.protocol import wide
 
 SCHEMES = ("none", "inverse", "effective_number")
 DRW = ("effective_number", 0.8)  # scheme and start of Cao et al. 2019: from 160 of 200 epochs on
@@ -82,7 +83,7 @@ class Reweighting:
         """Soft labels q (n, C) as w q; class indices (n,), and where no weights apply, as they are."""
         if not self.active(progress) or not are_soft(labels):
             return labels
-        return class_weights(self.scheme, statistics, labels) * labels
+        return class_weights(self.scheme, statistics, wide(labels)) * labels
 
 
 @per_class

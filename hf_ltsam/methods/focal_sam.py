@@ -111,6 +111,7 @@ class MomentumFocalSAM(Method):
 
 
 def _mean_weight(step: StepContext, gamma: float) -> float:
-    """f_bar, the mean of (1 - pi_c)^gamma over the training set."""
+    """f_bar, the mean of (1 - pi_c)^gamma over the labels of the training set."""
     prior = step.statistics.tensor("prior", step.like)
-    return float((prior * (1 - prior) ** gamma).sum().clamp_min(TINY).item())
+    share = step.statistics.total / sum(step.statistics.counts)  # of labels: 1 where each sample has one
+    return float((share * prior * (1 - prior) ** gamma).sum().clamp_min(TINY).item())

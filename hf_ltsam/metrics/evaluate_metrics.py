@@ -9,7 +9,7 @@ metric.compute()
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import evaluate
 import numpy as np
@@ -59,7 +59,7 @@ class LongTailAccuracy(_Metric):
 
     Args:
         counts: training samples by class (C,); None: not known, and there are no groups.
-        many_above, few_below: bounds of the groups, as in `ClassStatistics`. A group without a test sample is left out.
+        many_above, few_below, group_sizes: as in `ClassStatistics`. A group without a test sample is left out.
         stock: of `evaluate.load`, such as `cache_dir` and `experiment_id`.
     """
 
@@ -72,13 +72,15 @@ class LongTailAccuracy(_Metric):
         counts: Sequence[int] | None = None,
         many_above: int | None = None,
         few_below: int | None = None,
+        group_sizes: Sequence[int] | None = None,
         **stock: Any,
     ) -> None:
         super().__init__(**stock)
         self.statistics = None
         if counts is not None:
             bounds: Any = {"many_above": many_above, "few_below": few_below}
-            self.statistics = ClassStatistics(tuple(map(int, counts)), **bounds)
+            sizes = None if group_sizes is None else cast(tuple[int, int, int], tuple(group_sizes))
+            self.statistics = ClassStatistics(tuple(map(int, counts)), **bounds, group_sizes=sizes)
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         num_classes = int(np.max(references)) + 1 if self.statistics is None else self.statistics.num_classes

@@ -94,7 +94,7 @@ def check_logits(logits: Tensor, labels: Tensor, num_classes: int, several: bool
             f"Logits must be (n, C) with one row per label, got {tuple(logits.shape)} for {len(labels)} labels. "
             "This library classifies whole samples."
         )
-    if are_soft(labels) and several:
+    if several:
         check_several(labels, num_classes)
     elif are_soft(labels):
         check_shares(labels, num_classes)

@@ -63,6 +63,7 @@ _ONE_RUN = {
 OF_THE_EXPERIMENT, OF_CHOOSING_THE_BEST, OF_ONE_RUN = (
     frozenset(" ".join(table.values()).split()) for table in (_EXPERIMENT, _CHOOSING_THE_BEST, _ONE_RUN)
 )
+OF_THE_DATA = frozenset((*_EXPERIMENT["data and test"].split(), "dataset", "dataset_config_name", "lists", "own_lists"))
 _LABELS = "training_labels_sha256"
 OTHER_DEFAULTS = {
     "lr_scheduler_type",

@@ -278,9 +278,13 @@ class RunFolder:
         """Write `predictions.json`."""
         return write_json(self.path / PREDICTIONS, predictions.to_json(split), indent=None)
 
-    def write_calibration(self, calibration: Calibration) -> Path:
-        """Write `calibration.json`."""
-        return write_json(self.path / CALIBRATION, calibration.to_json(), indent=None)
+    def write_calibration(self, calibration: Calibration | None) -> Path:
+        """Write `calibration.json`; without a calibration remove that of other weights."""
+        file = self.path / CALIBRATION
+        if calibration is None:
+            file.unlink(missing_ok=True)
+            return file
+        return write_json(file, calibration.to_json(), indent=None)
 
     def write_identity(self, identity: Mapping[str, Any]) -> Path:
         """Write `ltsam.json`."""

@@ -10,6 +10,8 @@ assumed: {...}               what a row rests on that no source states
 sweep: {rho: [0.05, 0.1]}    every row once with each value of one setting; `first_stage.rho` is one of a row's first stage
 choose: {metric: balanced, reserve: 0.2}     the value that training images choose, as `ltsam tune` does
 evaluate: [imagenet_c]       other test sets for every run that has ended, as `ltsam evaluate` names them
+sharpness: {classes: [0, 9]} options of `ltsam sharpness`, for the first seed of every row
+figures: [spectra]           figures of the report that are shown first in `table.md`
 corruptions: [fog, ...]      the order of the published corruption errors (`ce`)
 rows:
   - NAME                     a recipe of ours, or a file beside the table
@@ -49,10 +51,10 @@ _OF_A_ROW = {
 _OF_A_TABLE = {
     "title": _TEXT, "source": _TEXT, "without": _TEXT, "measured": _MAPPING, "settings": _MAPPING, "unpublished": _TEXT,
     "assumed": _MAPPING, "sweep": _MAPPING, "choose": _MAPPING, "evaluate": _LIST, "corruptions": _LIST, "rows": _LIST,
-    "blocks": _LIST, "first_stages": _LIST,
+    "blocks": _LIST, "first_stages": _LIST, "sharpness": _MAPPING, "figures": _LIST,
 }  # fmt: skip
 _MEASURED = {"metric": _TEXT, "evaluation": _TEXT, "note": _TEXT}
-_NAMES = ("parts", "compare", "evaluate", "corruptions")  # lists of them
+_NAMES = ("parts", "compare", "evaluate", "corruptions", "figures")  # lists of them
 _CHOICE = {"metric": "balanced", "reserve": 0.2}
 
 
@@ -149,7 +151,7 @@ class RecipeRow:
 class Table:
     """Args:
     name: of its file.
-    title, source, without, measured: as the file states them.
+    title, source, without, measured, sharpness, figures: as the file states them.
     settings: laid over every row that is trained from its start, and over every first stage.
     rows: in the order of the source.
     first_stages: what the rows start from, where no table has it as a row.
@@ -167,6 +169,8 @@ class Table:
     first_stages: tuple[RecipeRow, ...]
     evaluate: tuple[str, ...] = ()
     choose: dict[str, Any] = field(default_factory=dict)
+    sharpness: dict[str, Any] = field(default_factory=dict)
+    figures: tuple[str, ...] = ()
 
 
 def table_names() -> list[str]:
@@ -225,10 +229,7 @@ def load_table(path: Path) -> Table:
             f"{path} sets both 'rows' and 'blocks': put the rows into a block, `- {{rows: [...]}}`, or take the blocks away."
         )
     blocks = values.get("blocks") or ([{"rows": values["rows"]}] if values.get("rows") else None)
-    missing = [
-        key for key, value in {**values, "rows": blocks}.items() if key in ("title", "source", "rows") and not value
-    ]
-    missing += [key for key in ("title", "source") if key not in values]
+    missing = [key for key in ("title", "source", "rows") if not {**values, "rows": blocks}.get(key)]
     if missing:
         raise ValueError(f"{path} has no {missing[0]!r}: a table has a title, a source and a list of rows.")
     rows = tuple(_rows(path, values, blocks or []))
@@ -247,6 +248,8 @@ def load_table(path: Path) -> Table:
         first_stages=tuple(_rows(path, {**values, "sweep": None}, values.get("first_stages") or [])),
         evaluate=tuple(values.get("evaluate") or ()),
         choose=_choice(path, values.get("choose")),
+        sharpness=values.get("sharpness") or {},
+        figures=tuple(values.get("figures") or ()),
     )
 
 
@@ -300,9 +303,8 @@ def _row(
 ) -> RecipeRow:
     above = {**table, **block}
     is_new = "parts" in values
-    beside = path.parent / name
     return RecipeRow(
-        name=str(beside) if beside.is_file() else name,
+        name=str(path.parent / name) if (path.parent / name).is_file() else name,
         table=path.stem,
         title=block.get("title") or "",
         label=values.get("label") or "",

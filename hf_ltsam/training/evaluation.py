@@ -97,7 +97,7 @@ class Evaluation:
 
 
 def beside_groups(
-    own: Callable[..., Any] | None, statistics: ClassStatistics | None, prefix: str
+    own: Callable[..., Any] | None, statistics: ClassStatistics | None, prefix: str, loss: Any = None
 ) -> Callable[..., Any] | None:
     """The metrics of an evaluation: one's own `compute_metrics`, and the accuracies by group beside them.
 
@@ -108,7 +108,7 @@ def beside_groups(
         return replace(own)  # without batches of an evaluation that was cut short
     if own is None or statistics is None:
         return own
-    groups = LongTailMetrics(statistics)
+    groups = renewed(None, statistics, loss)
 
     def metrics(prediction: EvalPrediction, compute_result: bool | None = None) -> Any:
         ours = _or_warning(groups, prediction, compute_result is not False)

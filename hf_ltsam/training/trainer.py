@@ -173,8 +173,8 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
         if self.takes_own_loss:
             check_own_loss(self.method, self.model, self.class_statistics)
             return
-        statistics, label_name = self.class_statistics, self.label_names[0]
-        for warning in check_problem(self.model, self.args, self.method, self.loss, label_name, statistics):
+        statistics, of_labels = self.class_statistics, (self.label_names[0], self.training_set.labels)
+        for warning in check_problem(self.model, self.args, self.method, self.loss, statistics, *of_labels):
             logger.warning(warning)
         if statistics is not None:
             self.training_set.check_model_names(self.label_reader, self.model)
@@ -345,7 +345,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
             )
         for_prediction = self.logit_evaluation.for_prediction = description == "Prediction"  # as `predict` calls it
         self.training_set.check_evaluated(dataloader.dataset, self.label_reader, self.model, for_prediction)
-        metrics = beside_groups(self.compute_metrics, self.class_statistics, metric_key_prefix)
+        metrics = beside_groups(self.compute_metrics, self.class_statistics, metric_key_prefix, self.loss)
         with replaced(self, compute_metrics=metrics):
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from copy import deepcopy
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, update_bn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import has_length
@@ -169,11 +171,18 @@ class WeightAveraging(CheckpointedCallback):
 
 
 def refresh_batch_norm(model: nn.Module, batches: Iterable[dict[str, Any]], label_names: Iterable[str]) -> None:
-    """Running statistics anew, as the mean over these batches of the training set; nothing without batch norm."""
+    """Running statistics anew, as the mean over these batches of the training set; nothing without batch norm.
+
+    A batch norm that is in evaluation mode in training too (`train_only`) keeps its own, which `update_bn` has cleared.
+    """
     labels = set(label_names)
+    before = {part: deepcopy(dict(part.named_buffers())) for part in model.modules() if isinstance(part, _BatchNorm)}
     inputs = ({name: value for name, value in batch.items() if name not in labels} for batch in batches)
     update_bn(inputs, _TakesOne(model))
     average_running_statistics(model)
+    for part, buffers in before.items():
+        if part.num_batches_tracked is not None and not part.num_batches_tracked:
+            part.load_state_dict(buffers, strict=False)
 
 
 class _TakesOne(nn.Module):

@@ -51,7 +51,7 @@ def test_a_command_is_a_line_of_the_table(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "hf_ltsam.cli.hello", types.SimpleNamespace(main=seen.append))
     monkeypatch.setitem(cli.COMMANDS, "hello", cli.Command("hello", "Say hello."))
     assert run(capsys, "hello", "--to", "you")[0] == 0 and seen == [["--to", "you"]]
-    assert "  hello      Say hello." in run(capsys, "--help")[1]
+    assert "  hello       Say hello." in run(capsys, "--help")[1]
 
 
 def test_options_of_every_command_are_spelled_either_way(monkeypatch):

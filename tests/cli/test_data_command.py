@@ -141,6 +141,16 @@ def test_the_command_states_the_draw(capsys):
         (("push", "inaturalist2018", "me/it"), "iNaturalist 2018 may not be published: The organisers' terms"),
         (("push", "imagenet_c", "me/it"), "Can be published: cifar10_lt, cifar100_lt"),
         (("info", "cifar10_lt", "--imbalance_ratio", "0.5"), "imbalance_ratio"),
+        (
+            ("write", "cifar10_lt", "x", "--configurations", "r10", "--imbalance_ratio", "50"),
+            "--imbalance_ratio and --configurations: a name says the whole draw",
+        ),
+        (("push", "cifar10_lt", "me/it", "--configurations", "r10", "--seed", "1"), "--seed and --configurations"),
+        (
+            ("info", "imagenet_lt", "--imbalance_ratio", "10"),
+            "--imbalance_ratio is for cifar10_lt, cifar100_lt; imagenet_lt is",
+        ),
+        (("write", "places_lt", "x", "--configurations", "r10"), "--configurations is for cifar10_lt, cifar100_lt"),
     ],
 )
 def test_refusals(capsys, words, message):

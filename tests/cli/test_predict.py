@@ -1,5 +1,6 @@
 """`ltsam predict`: numbers against a loop by hand, files that cannot be read, calibration from the reserve of a training."""
 
+import base64
 import csv
 import io
 import json
@@ -10,11 +11,13 @@ import torch
 from cli.picture_folders import CLASSES, draw_images
 from PIL import Image
 from text_models import save_encoder, texts, write_lines
-from transformers import pipeline
+from transformers import AutoModelForSequenceClassification, pipeline
 
 import hf_ltsam
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification
 from hf_ltsam.cli import main as cli
+from hf_ltsam.cli.export import export
+from hf_ltsam.cli.predict.mistakes import mistakes
 from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.runs.folder import RunFolder
@@ -172,6 +175,50 @@ def test_texts_of_tables_and_of_lines(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_text_files_as_editors_save_them(tmp_path):
+    """A byte order mark is no word; only ends of lines end a text; another encoding is named with its file."""
+    torch.manual_seed(0)
+    model = {"id2label": dict(enumerate(CLASSES)), "label2id": {name: c for c, name in enumerate(CLASSES)}}
+    save_encoder(tmp_path / "bert")
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "bert", **model)
+    classifier.save_pretrained(tmp_path / "bert")
+    lines = "ship rose today\ngold fell\u2028price\x0bfell\n"
+    (tmp_path / "plain.txt").write_text(lines, encoding="utf-8", newline="")
+    (tmp_path / "windows.txt").write_text("\ufeff" + lines, encoding="utf-8", newline="\r\n")
+    plain, windows = (
+        hf_ltsam.predict(tmp_path / "bert", [tmp_path / f"{name}.txt"], use_cpu=True) for name in ("plain", "windows")
+    )
+    assert [row.probabilities for row in plain] == [row.probabilities for row in windows] and len(plain) == 2
+    (tmp_path / "latin.txt").write_bytes("größe".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.txt is no UTF-8 text"):
+        hf_ltsam.predict(tmp_path / "bert", [tmp_path / "latin.txt"], use_cpu=True)
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_deep_images_are_seen_as_in_the_training(tmp_path, bits):
+    """The calibration, `ltsam predict` and the pictures of `ltsam mistakes` read 1000 to 2000 as black to white too."""
+    numbers = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 3)):
+        for c, name in enumerate(CLASSES):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for k in range(count):
+                pixels = numbers.integers(1000, 1400, (12, 12)) + 300 * c
+                image = Image.fromarray(pixels.astype(np.uint16 if bits == 16 else np.float32))
+                image.save(tmp_path / "images" / split / name / f"{k}.tiff")
+    words = "--depth 8 --learning_rate 0.05 --max_steps 2 --use_cpu true --save_strategy no --disable_tqdm true"
+    words += " --pixel_range 1000 2000 --reserve 0.5"
+    cli.main(["train", "--dataset", str(tmp_path / "images"), "--output_dir", str(tmp_path / "run"), *words.split()])
+    folder = RunFolder(tmp_path / "run")
+    assert folder.calibration.held_out == (3, 3, 3)
+    test = sorted((tmp_path / "images" / "test").rglob("*.tiff"))
+    predicted = hf_ltsam.predict(folder.path, test, use_cpu=True, prior="none")
+    np.testing.assert_allclose([row.probabilities[0] for row in predicted], folder.predictions.confidence, atol=1e-3)
+    for mistake in mistakes(folder.path):
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(mistake.picture))), dtype=float)
+        stored = np.asarray(Image.open(mistake.file), dtype=float)
+        assert shown.mean() == pytest.approx((stored.mean() - 1000) * 255 / 1000, abs=6)
+
+
 def test_what_is_refused(run, pictures, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for words, message in {
@@ -209,3 +256,5 @@ def test_a_training_with_a_reserve_is_calibrated_by_it(tmp_path, capsys):
     assert results["conformal_sets"]["coverage"] == pytest.approx(covered)
     assert results["conformal_sets"]["pooled"] == 1  # of 4 held-out images no threshold follows
     assert results["conformal_sets"]["size"] == pytest.approx(np.mean([len(row.prediction_set) for row in predicted]))
+    export(tmp_path / "run", tmp_path / "plain")
+    assert RunFolder(tmp_path / "plain").calibration == calibration

@@ -214,6 +214,35 @@ def test_where_the_data_lie_can_be_said(tmp_path):
     assert run.config.max_grad_norm == 1.0 and run.config.optim_args is None
 
 
+class Unlabelled(Pairs):
+    def __getitem__(self, index):
+        return {**super().__getitem__(index), "labels": -1}
+
+
+def test_what_save_run_refuses_before_it_writes(tmp_path):
+    """A wrong option stood in recipe.yaml, which no command could read then."""
+    trainer = saved(tmp_path / "run", Pairs(), Pairs())
+    for test, options, said in (
+        (None, {"datset": "x"}, r"save_run\(datset=...\) is no option of the data. Did you mean 'dataset'"),
+        (Unlabelled(), {}, "has no labelled samples"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            trainer.save_run(test, **options)
+        assert not (tmp_path / "run" / "metrics.json").exists() and not (tmp_path / "run" / "recipe.yaml").exists()
+    trainer.save_run(dataset=tmp_path / "images", text_column="review")
+    assert make_run({}, tmp_path / "run" / "recipe.yaml").data.dataset == str(tmp_path / "images")
+
+
+def test_classes_alone_for_metrics_of_ones_own(tmp_path):
+    """As many scripts have it, so that logits need no memory; the saved predictions keep their confidence."""
+    trainer = saved(tmp_path / "run", Pairs(), Pairs())
+    trainer.preprocess_logits_for_metrics = lambda logits, labels: logits.argmax(-1)
+    trainer.compute_metrics = lambda of: {"right": float((of.predictions == of.label_ids).mean())}
+    record = trainer.save_run()
+    assert trainer.evaluate()["eval_right"] == pytest.approx(record.results["test"]["overall"])
+    assert (RunFolder(tmp_path / "run").predictions.confidence > 1 / 3).all()
+
+
 def test_a_run_without_a_test_set(tmp_path):
     with pytest.raises(ValueError, match=r"save_run\(\) tests the model: pass test_dataset"):
         saved(tmp_path, Pairs(), None).save_run()

@@ -215,6 +215,23 @@ def test_evolution_over_checkpoints(run):
     assert (run / "sharpness" / "evolution.png").is_file()
 
 
+def test_evolution_at_the_checkpoints_nearest_to_epochs(run):
+    results = analyze(run, "--checkpoints", "--epochs", "1.8", "50", "--classes", "0", *QUICK)
+    ((name, point),) = results["evolution"].items()
+    assert name == "class 0 @ 6" and point["epoch"] == 2.0
+
+
+def test_checkpoints_have_what_bounds_are_made_of(run):
+    results = analyze(run, "--checkpoints", "--epochs", "2", "--groups", "all", "--max_samples", "4", *QUICK)
+    (point,) = results["evolution"].values()
+    model = open_run(run).model()
+    weights = [p.detach().double().flatten() for p in model.parameters()]
+    assert point["weight_norm"] == pytest.approx(float(torch.cat(weights).norm()), rel=1e-12)
+    assert (point["trainable_parameters"], point["training_samples"]) == (sum(map(len, weights)), 21)
+    spectrum = analyze(run, "--groups", "all", "--max_samples", "4", *QUICK)["spectra"]["all"]
+    assert point["gradient_norm"] == spectrum["gradient_norm"] > 0 and point["loss"] == spectrum["loss"]
+
+
 def test_the_suggestion_of_rho(run, capsys):
     results = analyze(run, "--suggest-rho", "--rhos", "0.01", "0.1", "1")
     record = results["sharpness"]["all"]
@@ -356,6 +373,8 @@ def test_a_damaged_part_is_named(run, capsys):
         (["--rhos", "0"], ["--rhos must be positive"]),
         (["--surface", "3d"], ["--surface", "3d"]),
         (["--towards", "x"], ["--towards", "--surface"]),
+        (["--epochs", "1"], ["--epochs", "add --checkpoints"]),
+        (["--checkpoints", "--epochs", "-1"], ["--epochs must be", "-1"]),
         (["--surface", "1d", "--towards", "/nowhere/at/all"], ["/nowhere/at/all", "no such folder"]),
         (["--surface", "1d", "--span", "1", "1"], ["--span", "1 to 1"]),
         (["--lanczos_steps", "1000000000"], ["1000000000", "GiB", "fewer"]),

@@ -16,6 +16,7 @@ from hf_ltsam.curvature.bounds import (
     squared_gradient_norm,
     weingarten,
     zhou_2023_bound,
+    zhou_2023_radius,
     zhou_2023_root,
 )
 
@@ -33,6 +34,13 @@ def test_zhou_2023_for_many_weights_is_theorem_1():
     """Eq. 16 without its O(1): the factor of ||w||^2 goes to 1, and log n / delta stands once and not half."""
     root = zhou_2023_root(norm=40.0, k=10**12, n=5000, rho=0.5)
     assert root == pytest.approx(sqrt((40.0**2 / (4 * 0.5**2) + log(5000 / 0.05) / 2) / 4999), rel=1e-4)
+
+
+def test_zhou_2023_radius_has_the_smallest_bound():
+    norm, gradient, k, n = 20.0, 0.3, 466_906, 5000
+    terms = lambda rho: sqrt(k) * rho * gradient + norm / (2 * rho * sqrt(n - 1))  # noqa: E731
+    radii = [10 ** (-6 + 9 * step / 9000) for step in range(9001)]
+    assert zhou_2023_radius(norm, gradient, k, n) == pytest.approx(min(radii, key=terms), rel=2e-3)
 
 
 def test_zhou_2023_says_something_for_the_head_class_of_cifar_10():

@@ -145,6 +145,22 @@ def test_notes_beside_class_folders_are_no_data(tmp_path):
     assert not describe_images(tmp_path, table_files(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["empty.csv", "0.png,owl.csv", "latin.csv", "cut.json", "cut.jsonl.gz", "cut.csv.gz"])
+def test_notes_that_are_no_table_are_no_data_either(tmp_path, name):
+    picture(tmp_path / "train" / "owl" / "0.png")
+    text = {"latin.csv": "größe\n".encode("latin-1"), "0.png,owl.csv": b"0.png,owl\n", "empty.csv": b""}
+    (tmp_path / name).write_bytes(text.get(name, b'{"images": [{"id": 1,'))
+    assert not describe_images(tmp_path, table_files(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["cut.json", "cut.jsonl.gz", "cut.csv.gz", "cut.parquet"])
+def test_a_damaged_table_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b'{"images": [{"id": 1,')
+    with pytest.raises((ValueError, OSError)) as raised:
+        load_tables(tmp_path / name)
+    assert name in str(raised.value) and "An error occurred" not in str(raised.value), raised.value
+
+
 WRONG = [
     (
         "path,label\n0.png,x\n9.png,x\n",
@@ -155,6 +171,7 @@ WRONG = [
     ("path,label\n", "has no rows"),
     ("path,label\n,x\n0.png,y\n", "1 of 2 images that the column 'path' names are not there: None (row 0)"),
     ("path,label\ntwice.png,x\n", "'twice.png' of the column 'path' could be"),
+    ("text,label\na,x\nb, with a comma,y\n", "labels.csv cannot be read: Error tokenizing data. C error: Expected 2"),
 ]
 
 

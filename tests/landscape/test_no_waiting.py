@@ -37,10 +37,9 @@ class Known(Shortcuts):
 @pytest.fixture
 def without_random_numbers(monkeypatch):
     """Their states lie on the host, but there are none for this device."""
-    monkeypatch.setattr("hf_ltsam.landscape.passes.random_state", lambda _: (torch.empty(0), None))
-    monkeypatch.setattr("hf_ltsam.landscape.signals.random_state", lambda _: (torch.empty(0), None))
-    monkeypatch.setattr("hf_ltsam.landscape.passes.random_numbers_of", lambda *_: nullcontext())
-    monkeypatch.setattr("hf_ltsam.landscape.signals.random_numbers_of", lambda *_: nullcontext())
+    for module in ("passes", "signals", "open_pass"):
+        monkeypatch.setattr(f"hf_ltsam.landscape.{module}.random_state", lambda _: (torch.empty(0), None))
+        monkeypatch.setattr(f"hf_ltsam.landscape.{module}.random_numbers_of", lambda *_: nullcontext())
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)  # it knows no such device
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: torch.float32)
 

@@ -6,6 +6,7 @@ from losses.test_losses import CASES as ALL_CASES
 from losses.test_losses import COUNTS, STATISTICS
 from torch.nn import functional as F
 
+from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.soft_labels import check_shares, class_sums, of_samples, present_classes, shares_of, smoothed
 from hf_ltsam.losses import FeatureLoss, make_loss
 from hf_ltsam.losses.reweighting import Reweighting
@@ -83,6 +84,13 @@ def test_class_weights_are_inside_of_the_mean(name, args, naive, scheme):
     torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
     assert reweighting.within(0.5, STATISTICS, labels) is labels, "class indices are weighted outside"
     assert Reweighting(scheme, start=0.8).within(0.5, STATISTICS, shares) is shares, "before their start"
+
+
+def test_class_weights_of_labels_in_bfloat16_keep_their_digits():
+    statistics, labels = ClassStatistics((1280, 1270, 3)), torch.tensor([0, 1, 2])
+    hard = Reweighting("inverse").weights(0.0, statistics, labels, torch.zeros(()))
+    soft = Reweighting("inverse").within(0.0, statistics, F.one_hot(labels, 3).bfloat16())
+    assert torch.equal(soft.sum(1), hard)
 
 
 def test_smoothed_labels_are_torch_s_label_smoothing():

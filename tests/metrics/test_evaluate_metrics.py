@@ -75,6 +75,15 @@ def test_a_folder_is_loaded_as_evaluate_documents_it_and_agrees_with_the_trainer
     assert ece.compute(predictions=[[0.4, 0.6]], references=[1]) == pytest.approx({"ece": 0.4})
 
 
+def test_groups_by_rank_are_those_of_the_trainer(cache):
+    """As the rows of Rangwani et al. 2022 report; the smallest class is in the middle here."""
+    metric = evaluate.load(
+        str(MODULES / "long_tail_accuracy"), counts=[200, 5, 50], group_sizes=[1, 1, 1], cache_dir=cache
+    )
+    found = metric.compute(predictions=[0, 1, 1], references=[0, 1, 2])
+    assert (found["many"], found["medium"], found["few"]) == (1, 0, 1)
+
+
 def test_combined_by_folder_and_by_object(cache, monkeypatch):
     monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", cache)
     known = LongTailAccuracy(COUNTS, cache_dir=cache)

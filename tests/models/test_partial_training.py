@@ -4,12 +4,17 @@ import copy
 
 import pytest
 import torch
+from cli.picture_folders import draw_images
 from torch import nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
 
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, LTSamConfig, LTSamTrainer
+from hf_ltsam.cli.train.arguments import make_run
+from hf_ltsam.cli.train.saved_run import open_run
+from hf_ltsam.cli.train.train import run_training
 from hf_ltsam.models.partial_training import train_only
+from hf_ltsam.training.weight_averaging import refresh_batch_norm
 
 
 def resnet():
@@ -77,6 +82,29 @@ def test_frozen_batch_norm_keeps_its_statistics_and_copies_keep_it_frozen():
     model(torch.randn(8, 3, 8, 8))
     changed = {name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])}
     assert changed and all(name.startswith("stages.2.") for name in changed)
+
+
+def test_frozen_batch_norm_keeps_its_statistics_when_weights_are_averaged():
+    """torch's `update_bn` clears those of all layers, and a frozen one sees no batch in training mode."""
+    model = resnet()
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, 8, 8) + 2)
+    train_only(model, ["stages.2.*", "classifier.*"])
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    refresh_batch_norm(model, [{"pixel_values": torch.randn(8, 3, 8, 8)}], [])
+    changed = {name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])}
+    assert changed and all(name.startswith("stages.2.") for name in changed)
+
+
+def test_curvature_is_that_of_the_trained_weights(tmp_path):
+    """A run that is opened again trains the same weights as before."""
+    draw_images(tmp_path / "images" / "train", (4, 3, 2), 12)
+    draw_images(tmp_path / "images" / "test", (2, 2, 2), 12, seed=1)
+    settings = {"dataset": str(tmp_path / "images"), "depth": 8, "max_steps": 1, "learning_rate": 0.1, "use_cpu": True,
+                "save_strategy": "no", "train_only": ["classifier.*"], "output_dir": str(tmp_path / "run")}  # fmt: skip
+    run_training(make_run({**settings, "disable_tqdm": True}))
+    model = open_run(tmp_path / "run").model()
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["classifier.weight", "classifier.bias"]
 
 
 @pytest.mark.parametrize("method", ["sgd", "sam"])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import datasets
 import pytest
+import yaml
 from pages.blocks import blocks_of, commands_of, starts_with
 from pages.checks import ROOT, check_command, check_python
 from pages.surroundings import draw_all, given_names, train_runs
@@ -24,9 +25,10 @@ from hf_ltsam.cli import main as cli
 from hf_ltsam.methods import SAM
 
 sys.path.append(str(ROOT / "docs"))
-from generated_pages import MODULES, README, TABLE_END, TABLE_START, generated_pages, with_methods
+from generated_pages import INDEX, LLMS, MODULES, README, TABLE_END, TABLE_START, generated_pages, llms, with_methods
 
-WRITTEN = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+SKILLS = sorted((ROOT / "skills").glob("*/SKILL.md"))
+WRITTEN = {path.name: path.read_text() for path in (*sorted((ROOT / "docs").glob("*.md")), *SKILLS)}
 MADE = generated_pages()
 GENERATED = {
     name: text for name, text in MADE.items() if any(block.is_python or block.is_commands for block in blocks_of(text))
@@ -134,6 +136,25 @@ def test_the_methods_of_the_readme_are_those_of_the_classes():
     assert with_methods(README_TEXT) == README_TEXT
     rows = README_TEXT.partition(TABLE_START)[2].partition(TABLE_END)[0].splitlines()[2:]
     assert [row.split("|")[1].strip(" `") for row in rows] == list(METHODS)
+
+
+def test_llms_txt_has_every_page_of_the_index():
+    """Otherwise: python docs/generated_pages.py."""
+    text = LLMS.read_text()
+    assert text == llms(INDEX.read_text())
+    pages = re.findall(r"^- \[.+\]\((.+)\): to \w+", text, re.MULTILINE)
+    assert len(pages) > 15 and all((ROOT / "docs" / page).is_file() for page in pages)
+    assert set(re.findall(r"^(\w+)$", INDEX.read_text(), re.MULTILINE)) - {"what_works", "decisions"} <= {
+        p.removesuffix(".md") for p in pages
+    }
+
+
+@pytest.mark.parametrize("path", SKILLS, ids=lambda path: path.parent.name)
+def test_a_skill_has_the_head_that_agents_read(path):
+    """The limits of agentskills.io."""
+    head = yaml.safe_load(path.read_text().split("---\n")[1])
+    assert set(head) == {"name", "description"} and head["name"] == path.parent.name
+    assert re.fullmatch(r"[a-z0-9-]{1,64}", head["name"]) and len(head["description"]) <= 1024
 
 
 def test_a_readme_without_a_place_for_the_table_is_refused():

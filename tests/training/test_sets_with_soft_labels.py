@@ -68,6 +68,17 @@ def test_they_are_counted_and_trained_on(data, tmp_path):
     assert torch.equal(made.model.weight, reference.model.weight)
 
 
+def test_a_transform_that_changes_them_is_read(tmp_path, caplog):
+    smooth = 0.7 * Q + 0.1
+    data = datasets.Dataset.from_dict({"input": X.tolist(), "labels": Q.tolist()})
+    data.set_transform(
+        lambda batch: {"input": torch.tensor(batch["input"]), "labels": 0.7 * torch.tensor(batch["labels"]) + 0.1}
+    )
+    made = trainer(tmp_path, data)
+    assert made.class_statistics.counts == tuple(round(n) for n in smooth.sum(0).tolist())
+    assert "has another label than the data set states" in caplog.text
+
+
 @pytest.mark.parametrize("method", ["sgd", "imbsam", "sse_sam", "focal_sam", "cc_sam"])
 def test_whole_samples_train_as_with_class_indices(method, tmp_path):
     settings = {"reweighting": "effective_number", "logging_steps": 1}
@@ -97,6 +108,16 @@ def test_distillation_is_torch_s_cross_entropy(tmp_path):
 def test_what_needs_one_class_of_each_sample(tmp_path):
     with pytest.raises(ValueError, match=r"sampling='class_balanced'.*soft labels"):
         trainer(tmp_path, rows(Q), sampling="class_balanced").train()
+
+
+def test_lists_of_whole_numbers_are_refused_with_the_way_out(tmp_path):
+    whole = F.one_hot(HARD, 3).tolist()
+    data = datasets.Dataset.from_dict({"input": X.tolist(), "labels": whole})
+    with pytest.raises(TypeError, match=r"holds list<.*int64>.*lists of floats.*cast_column\('labels'") as error:
+        trainer(tmp_path, data.with_format("torch"))
+    assert "class_encode_column" not in str(error.value)
+    cast = data.cast_column("labels", datasets.Sequence(datasets.Value("float32")))
+    assert trainer(tmp_path, cast.with_format("torch")).class_statistics.counts == (18, 8, 4)
 
 
 def test_statistics_of_shares():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import SequentialSampler
@@ -450,6 +451,36 @@ def test_schedule_free_with_sgd_is_the_stock_trainer(tmp_path):
         ends.append(trained(kind, tmp_path, model, (optimizer, None), **settings))
         ends[-1].evaluate()  # which moves a stock Trainer's model to x
     assert_close(ends[1].model, ends[0].model)
+
+
+class StopAfter(TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        control.should_training_stop = state.global_step == 5
+
+
+def test_after_a_schedule_free_training_the_best_checkpoint_is_loaded_as_it_is(tmp_path):
+    settings = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
+    model = Words()
+    given = (ScheduleFree(model.parameters(), 0.1), None)
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "loss"}
+    ours = trained(Ours, tmp_path, model, given, [StopAfter()], **settings, **best)
+    saved = load_file(tmp_path / "checkpoint-3" / "model.safetensors")
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+    assert ours.evaluate()["eval_loss"] == pytest.approx(ours.state.best_metric, rel=1e-9)
+
+
+def test_weights_averaged_over_a_schedule_free_training_are_the_mean(tmp_path):
+    """Of what the steps left, be the optimizer in either mode when the mean is written."""
+    model, steps = Words(), []
+
+    class Weights(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            steps.append([p.detach().clone() for p in model.parameters()])
+
+    given = (ScheduleFree(model.parameters(), 0.1), None)
+    trained(Ours, tmp_path, model, given, [Weights()], swa_start=0.5, swa_interval=2)
+    for p, taken in zip(model.parameters(), zip(*steps[3::2]), strict=True):
+        torch.testing.assert_close(p.detach(), sum(taken) / 3, rtol=0, atol=1e-12)
 
 
 def test_the_package_schedulefree(tmp_path):

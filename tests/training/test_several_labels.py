@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer, make_loss
 from hf_ltsam.data.soft_labels import as_shares
-from hf_ltsam.methods import METHODS
+from hf_ltsam.landscape.vector import WeightVector
+from hf_ltsam.methods import METHODS, make_method
+from hf_ltsam.methods.context import StepContext
 from hf_ltsam.metrics.several_labels import several_label_metrics
 
 torch.manual_seed(0)
@@ -21,16 +23,26 @@ STATISTICS = ClassStatistics.from_labels(Y)
 DATA = [{"input": x, "labels": y} for x, y in zip(X, Y)]
 
 
-def trainer(folder, method="sgd", loss="binary_cross_entropy", data=DATA, **settings):
+def trainer(
+    folder,
+    method="sgd",
+    loss="binary_cross_entropy",
+    data=DATA,
+    statistics=None,
+    evaluated=None,
+    metrics=None,
+    **settings,
+):
     torch.manual_seed(1)
     given = {
         "max_steps": 2, "per_device_train_batch_size": 40, "learning_rate": 0.5, "optim": "sgd", "max_grad_norm": 0.0, "report_to": "none",
         "use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "tail_threshold": 8, "lr_scheduler_type": "constant",
         **settings,
     }  # fmt: skip
+    sets = [s and [{**d, "input": d["input"].double()} for d in s] for s in (data, evaluated or data)]
     return LTSamTrainer(
-        nn.Linear(5, 4).double(), LTSamConfig(str(folder), **given), None, [{**d, "input": d["input"].double()} for d in data],
-        [{**d, "input": d["input"].double()} for d in data], method=method, loss=loss,
+        nn.Linear(5, 4).double(), LTSamConfig(str(folder), **given), None, *sets, method=method, loss=loss,
+        class_statistics=statistics, compute_metrics=metrics,
     )  # fmt: skip
 
 
@@ -123,8 +135,39 @@ def test_settings_of_one_class_for_each_sample(settings, words, tmp_path):
 
 
 def test_labels_of_the_other_kind(tmp_path):
+    """Refused before any step: on an accelerator a step does not look at labels."""
     single = [{"input": x, "labels": i % 4} for i, x in enumerate(X)]
-    with pytest.raises(ValueError, match=r"BinaryCrossEntropy takes a 0 or 1 for every class.*cross_entropy"):
-        trainer(tmp_path, data=single).train()
+    for mixing in ({}, {"mixup_alpha": 1.0}):  # which would make shares of class indices
+        with pytest.raises(ValueError, match=r"takes a 0 or 1 for every class.*cross_entropy"):
+            trainer(tmp_path, data=single, **mixing)
     with pytest.raises(ValueError, match=r"must be shares of classes.*binary_cross_entropy"):
-        trainer(tmp_path, loss="cross_entropy").train()
+        trainer(tmp_path, loss="cross_entropy")
+    with pytest.raises(ValueError, match=r"several labels.*binary_cross_entropy"):
+        trainer(tmp_path, loss="cross_entropy", data=None, statistics=STATISTICS)
+
+
+def test_smoothed_labels_beside_the_statistics_of_plain_ones(tmp_path):
+    smooth = [{"input": x, "labels": 0.9 * y + 0.05} for x, y in zip(X, Y)]
+    trainer(tmp_path, "focal_sam", data=smooth, statistics=STATISTICS, evaluated=DATA).train()
+
+
+def test_metrics_of_the_user_s_stand_beside_those_of_labels(tmp_path):
+    metrics = trainer(tmp_path, metrics=lambda prediction: {"mine": 1.0}).evaluate()
+    assert metrics["eval_mine"] == 1.0 and metrics["eval_map"] == trainer(tmp_path).evaluate()["eval_map"]
+    assert "eval_accuracy" not in metrics
+
+
+def test_the_mean_of_the_focal_weights_is_one_over_labels():
+    """f_bar of Focal-SAM(plain="reuse"): a mean lies between its values, although the shares of images add up to more than 1."""
+    step = StepContext(Y, STATISTICS, 0.0, torch.zeros((), dtype=torch.float64))
+    n, N = Y.sum(0).tolist(), len(Y)
+    expected = sum(k * (1 - k / N) ** 2 for k in n) / sum(n)
+
+    class Loss:
+        def gradient(self, weighting=None, at=None):
+            return WeightVector([torch.ones(1, dtype=torch.float64)])
+
+        weights = WeightVector([torch.ones(1, dtype=torch.float64)])
+
+    got = make_method("momentum_focal_sam", gamma=2.0, plain="reuse").gradient(Loss(), step)
+    assert got.materialize()[0].item() == pytest.approx(1 / expected, rel=1e-12)

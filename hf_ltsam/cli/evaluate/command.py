@@ -154,7 +154,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image_column", metavar="NAME", help="default: the only column of images")
     parser.add_argument("--label_column", metavar="NAME", help="default: the only ClassLabel, or label, class, ...")
     parser.add_argument(
-        "--text_column", nargs="+", metavar="NAME", help="of models of texts; default: text, or the only one"
+        "--text_column",
+        nargs="+",
+        metavar="NAME",
+        help="of models of texts; default: as in training, text, or the only one",
     )
     parser.add_argument("--incomplete_copies", action="store_true", help="take copies that lack images as they are")
     parser.add_argument("--batch_size", type=int, default=64, help="of every process (default: %(default)s)")

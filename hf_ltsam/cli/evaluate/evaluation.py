@@ -21,7 +21,7 @@ from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.decoding import encoded_images
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.data.preprocessing import check_test_time
-from hf_ltsam.data.texts import Texts, Tokenization, text_columns_of
+from hf_ltsam.data.texts import Texts, Tokenization
 from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, require
 from hf_ltsam.metrics.corruption import ALEXNET, SEVERITIES, Baseline, corruption_summary
 from hf_ltsam.runs.predictions import DECIMALS
@@ -164,7 +164,7 @@ def _samples(
             raise ValueError(
                 f"{what}: {checkpoint.name} takes texts, which have neither corruptions of images nor views."
             )
-        columns = text_columns_of(dataset, settings.text_column, settings.label_column)
+        columns = checkpoint.text_columns_in(dataset, settings.text_column, settings.label_column)
         return Texts([dataset[column][:] for column in columns], rows, see)
     made = test_set.corruptions == "made" and cell is not None
     return TestImages(

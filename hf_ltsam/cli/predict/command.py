@@ -36,7 +36,7 @@ from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.decoding import decode_image
 from hf_ltsam.data.preprocessing import TEST_TIME, Preprocessing, check_test_time
-from hf_ltsam.data.texts import Texts, Tokenization, text_columns_of
+from hf_ltsam.data.texts import Texts
 from hf_ltsam.hyperparameters import COUNT, require
 from hf_ltsam.metrics.calibration import COVERAGE, PRIORS
 from hf_ltsam.metrics.long_tail import softmax
@@ -88,7 +88,7 @@ class PredictionSettings:
             in the training set), or "none": as the model gives them. None: "balanced" where the run has a calibration.
         coverage: of prediction sets, in (0, 1).
         test_time: a name in `hf_ltsam.data.preprocessing.TEST_TIME`: views whose logits are averaged.
-        text_column: of tables: the column of texts, or the two of pairs; None: the one that is called as texts are.
+        text_column: of tables: the column of texts, or the two of pairs; None: as in training, or one called as texts are.
         batch_size: memory and speed only.
     """
 
@@ -138,7 +138,7 @@ class FileViews:
         Raises:
             BadImageError: it cannot be decoded.
         """
-        return decode_image({"path": str(self.files[index]), "bytes": None})
+        return decode_image({"path": str(self.files[index]), "bytes": None}, values=self.see.values)
 
 
 def predict(
@@ -171,15 +171,16 @@ def predict(
             f"--prior {chosen.prior}: {run} has no calibration. It follows from samples that the training left out "
             "(ltsam train --reserve 0.1); without --prior the model's own probabilities are given."
         )
-    names, samples = _samples(checkpoint.preprocessing, files, chosen)
+    names, samples = _samples(checkpoint, files, chosen)
     logits = predict_logits(checkpoint.model, samples, chosen.batch_size, worker_count(len(names)), "predicting")
     return _predictions(checkpoint, names, samples, logits.double().numpy(), chosen)
 
 
 def _samples(
-    see: Preprocessing | Tokenization, files: Sequence[Path], settings: PredictionSettings
+    checkpoint: Checkpoint, files: Sequence[Path], settings: PredictionSettings
 ) -> tuple[list[str], FileViews | Texts]:
     """Names of samples, and what the model takes of each."""
+    see = checkpoint.preprocessing
     if isinstance(see, Preprocessing):
         return list(map(str, files)), FileViews(files, see, settings.test_time)
     if settings.test_time != "none":
@@ -187,7 +188,7 @@ def _samples(
     names: list[str] = []
     parts: list[list[str | None]] = []
     for file in files:
-        columns = _texts(file, settings.text_column)
+        columns = _texts(file, checkpoint, settings.text_column)
         parts = parts or [[] for _ in columns]
         if len(columns) != len(parts):
             raise ValueError(f"{file} has {len(columns)} texts in a row, the file before it {len(parts)}.")
@@ -199,7 +200,7 @@ def _samples(
     return names, Texts(parts, range(len(names)), see)
 
 
-def _texts(file: Path, columns: Sequence[str] | None) -> list[list[str | None]]:
+def _texts(file: Path, checkpoint: Checkpoint, columns: Sequence[str] | None) -> list[list[str | None]]:
     """The column of texts of a file, or the two of pairs.
 
     Raises:
@@ -207,11 +208,15 @@ def _texts(file: Path, columns: Sequence[str] | None) -> list[list[str | None]]:
     """
     if is_table(file):
         table = read_rows([file])
-        return [table[column][:] for column in text_columns_of(table, columns)]
+        return [table[column][:] for column in checkpoint.text_columns_in(table, columns)]
     if file.suffix.lower() not in TEXT_FILES:
         kinds = ", ".join((*READERS, *TEXT_FILES))
         raise ValueError(f"{file}: this run takes texts, from tables or text files ({kinds}).")
-    return [list(file.read_text(encoding="utf-8").splitlines())]
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            return [[line.rstrip("\n") for line in lines]]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no UTF-8 text: save it as UTF-8.") from error
 
 
 def image_files(inputs: Iterable[str | Path]) -> list[Path]:
@@ -345,7 +350,9 @@ def _parser() -> OptionParser:
         help="how often the set of a file holds its class, class by class (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--test_time", default="none", help=f"views that are averaged: {', '.join(TEST_TIME)}")
-    parser.add_argument("--text_column", nargs="+", help="of tables: the column of texts, or the two of pairs")
+    parser.add_argument(
+        "--text_column", nargs="+", help="of tables: the column of texts, or the two of pairs; default: as in training"
+    )
     parser.add_argument("--batch_size", type=int, default=64, help="memory and speed only (default: %(default)s)")
     parser.add_argument("--use_cpu", action="store_true", help="leave an accelerator alone")
     return parser

@@ -20,8 +20,9 @@ from jinja2 import Environment, StrictUndefined
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.train.saved_run import open_run
 from hf_ltsam.data.decoding import decode_image, encoded_images
+from hf_ltsam.data.pixel_values import PixelValues
 from hf_ltsam.hyperparameters import COUNT, require
-from hf_ltsam.runs.escaping import terminal, visible
+from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import PREDICTIONS
 
@@ -97,13 +98,14 @@ def mistakes(run: str | Path, per_class: int = 8, dataset: str | None = None) ->
         )
     names, classes, found = predictions.class_names, [], []
     images = None if splits.text_columns else encoded_images(splits.test, saved.run.data.image_column)
+    values = saved.run.data.pixel_values
     for c in np.argsort(saved.statistics.counts, kind="stable").tolist():
         wrong = np.flatnonzero((predictions.labels == c) & ~predictions.right & (predictions.predicted >= 0))
         rows = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:per_class].tolist()
         shown = []
         for row in rows:
             taken_for, confidence = names[predictions.predicted[row]], float(predictions.confidence[row])
-            sample = _text(splits.test, splits.text_columns, row) if images is None else _image(images, row)
+            sample = _text(splits.test, splits.text_columns, row) if images is None else _image(images, row, values)
             shown.append(Mistake(names[c], taken_for, confidence, **sample))
         tested = int((predictions.labels == c).sum())
         classes.append((names[c], saved.statistics.counts[c], len(wrong), tested, shown))
@@ -115,9 +117,9 @@ def mistakes(run: str | Path, per_class: int = 8, dataset: str | None = None) ->
     return found
 
 
-def _image(images: Dataset, row: int) -> dict[str, str]:
+def _image(images: Dataset, row: int, values: PixelValues) -> dict[str, str]:
     entry = images[row]["image"]
-    picture = decode_image(entry, row=row)
+    picture = decode_image(entry, row=row, values=values)
     picture.thumbnail((SIDE, SIDE))
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=85)
@@ -150,5 +152,5 @@ def main(words: Sequence[str]) -> None:
     options = parser.parse_args(words)
     found = mistakes(options.run, options.per_class, options.dataset)
     for m in found:
-        print(terminal(f"{m.true_class} taken for {m.taken_for}, {100 * m.confidence:.1f} %: {m.file}"))
-    print(f"{len(found)} mistakes, with pictures: {terminal(str(Path(options.run) / FOLDER / 'mistakes.html'))}")
+        print(visible(f"{m.true_class} taken for {m.taken_for}, {100 * m.confidence:.1f} %: {m.file}"))
+    print(f"{len(found)} mistakes, with pictures: {visible(str(Path(options.run) / FOLDER / 'mistakes.html'))}")

@@ -5,6 +5,7 @@
     ltsam reproduce li2025_table5 --dataset /data/cifar10 --jobs 4 -- --bf16 true
     ltsam reproduce rangwani2022_fig4                   a sweep: each row with several values of a setting, and the figure
     ltsam reproduce li2025_table4 --data_dir /data      tested on other sets, too
+    ltsam reproduce rangwani2022_fig3                   with the curvature at checkpoints, and its figure
     ltsam reproduce news --dataset /data/r52 --model /models/minilm
 
 Every run is a process with a folder of its own, TABLE/ROW/seedN. One that has ended is never run again, one that was
@@ -20,14 +21,15 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from rich.console import Console
 
 from hf_ltsam.cli.evaluate.sets import SUFFIX
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import OptionParser
-from hf_ltsam.cli.reproduce.results import ended_runs, shown, swept_accuracies, write_table
+from hf_ltsam.cli.reproduce.figures import Analysis, analyses, check_figures
+from hf_ltsam.cli.reproduce.results import REPORT, ended_runs, shown, swept_accuracies, write_table
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
 from hf_ltsam.cli.reproduce.shifted import Evaluation, within_reach
 from hf_ltsam.cli.reproduce.sweeps import choose, draw_sweeps
@@ -39,6 +41,7 @@ from hf_ltsam.runs.recipe_tables import table_names
 from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.report import write_report
 
+M = TypeVar("M", Evaluation, Analysis)
 DECIDED_HERE = ("config", "seed", "output_dir", "first_stage", "resume_from_checkpoint")
 
 
@@ -99,6 +102,7 @@ def reproduce(
         if not Path(model).is_dir():
             raise FileNotFoundError(f"--model {model}: there is no such folder.")
         options = (*options, "--model", model)
+    check_figures(chosen)
     _check(seeds, jobs, options)
     runs = _runs(chosen, seeds, datasets, root, tuple(options))
     for run in runs:
@@ -107,9 +111,10 @@ def reproduce(
     for name, why in missing.items():
         Console().print(terminal(f"No test on {name}: {why}"), soft_wrap=True, highlight=False)
     if chosen.choose and chosen.sweeps:
-        choose(chosen, root, runs[0].options, jobs)
-    failed: list[RowRun | Evaluation] = [*_run(chosen, runs, jobs, root, options)]
+        choose(chosen, root, runs, jobs)
+    failed: list[RowRun | Evaluation | Analysis] = [*_run(chosen, runs, jobs, root, options)]
     failed += _evaluate(chosen, runs, there, data_dir, jobs)
+    failed += _measure(analyses(chosen, runs), "curvature measured", jobs)
     page = _report(chosen, root)
     if chosen.sweeps:
         draw_sweeps(root, chosen, swept_accuracies(root, chosen))
@@ -266,15 +271,24 @@ def _evaluate(
         Evaluation(run, sets, used, bool(read_settings(run.arguments(), run.program)[0].get("use_cpu")))
         for run in runs if sets and run.row.name in rows and run.result is not None
     ]  # fmt: skip
-    failed = list[Evaluation]()
+    return _measure(tests, f"tested on {', '.join(sets)}", jobs)
 
-    def ended(test: Evaluation, status: int) -> None:
-        failed.extend([] if status == 0 and test.result is not None else [test])
-        outcome = "tested" if test not in failed else f"failed with status {status}, see {test.log}"
-        name = f"{test.run.row.name} seed {test.run.seed}"
-        Console().print(terminal(f"{name} on {', '.join(sets)}: {outcome}"), soft_wrap=True, highlight=False)
 
-    run_all([test for test in tests if test.result is None], jobs, ended)
+def _measure(measurements: Sequence[M], done: str, jobs: int) -> list[M]:
+    """Run what has not ended of tests or analyses; those that failed.
+
+    Args:
+        done: what has been done to a run, in words.
+    """
+    failed = list[M]()
+
+    def ended(measurement: M, status: int) -> None:
+        failed.extend([] if status == 0 and measurement.result is not None else [measurement])
+        outcome = f"not {done}, status {status}, see {measurement.log}" if measurement in failed else done
+        name = f"{measurement.run.row.name} seed {measurement.run.seed}"
+        Console().print(terminal(f"{name}: {outcome}"), soft_wrap=True, highlight=False)
+
+    run_all([measurement for measurement in measurements if measurement.result is None], jobs, ended)
     return failed
 
 
@@ -288,7 +302,7 @@ def _stop(*_: object) -> NoReturn:
 
 def _report(table: TableOfRuns, root: Path) -> Path | str:
     ended = [folder for row in (*table.first_stages(), *table.whole) for folder in ended_runs(root, row)]
-    return write_report([read_run(folder) for folder in ended], root / "report") if ended else "no run has ended"
+    return write_report([read_run(folder) for folder in ended], root / REPORT) if ended else "no run has ended"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_ltsam.cli.reproduce.figures import figure_lines
 from hf_ltsam.cli.reproduce.shifted import shifted_lines, shifted_row
 from hf_ltsam.cli.reproduce.sweeps import FIGURE as SWEEP
 from hf_ltsam.cli.reproduce.sweeps import Spreads, choice_lines
@@ -19,7 +20,8 @@ from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.report.configurations import spread
 from hf_ltsam.runs.report.content import mean_and_deviation
 
-FIGURE = "report/cost.png"  # of the report, beside the table
+REPORT = "report"  # folder of the report, beside the table
+FIGURE = f"{REPORT}/cost.png"
 _PACKAGES = ("hf_ltsam", "torch", "transformers")
 COLUMNS = ("row", *GROUPS, "seeds", "seconds")
 
@@ -45,6 +47,7 @@ def write_table(
     figure = ["", f"![Accuracy against training time]({FIGURE})"] if (root / FIGURE).is_file() else []
     if (root / f"{SWEEP}.png").is_file():
         figure = ["", f"![Accuracy against the swept setting]({SWEEP}.png)", *figure]
+    figure = [*figure_lines(table, root, REPORT), *figure]
     page = _markdown(table, rows, [record for records in ended for record in records], options)
     tested = shifted_lines(rows, missing or {}) if table.evaluate else []
     write_whole(root / "table.md", "\n".join([*page, *_paragraphs(choice_lines(root)), *tested, *figure]) + "\n")

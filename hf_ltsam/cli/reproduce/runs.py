@@ -92,13 +92,8 @@ class RowRun:
     def start(self, threads: int) -> subprocess.Popen[bytes]:
         """Train, or go on from the last checkpoint; what is printed goes to the end of `log`."""
         resume = ["--resume_from_checkpoint", "true"] if last_checkpoint(str(self.folder)) else []
-        command = [sys.executable, "-m", "hf_ltsam.cli.main", self.program, *self.arguments(), *resume]
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, PARENT: str(os.getpid())}
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            log.write(f"\n{STARTED} {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n".encode())
-            log.flush()
-            return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+        return start_command([self.program, *self.arguments(), *resume], self.log, threads)
 
     def check(self) -> None:
         """Refuse settings that do not exist, and a folder in which other settings were trained with.
@@ -149,8 +144,18 @@ class RowRun:
         return str(recipe.resolve() if isinstance(recipe, Path) else recipe)
 
 
+def start_command(words: Sequence[str], log: Path, threads: int) -> subprocess.Popen[bytes]:
+    """`ltsam WORDS` as a process that ends with this one; what it prints goes to the end of `log`."""
+    command = [sys.executable, "-m", "hf_ltsam.cli.main", *words]
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, PARENT: str(os.getpid())}
+    with log.open("ab") as file:
+        file.write(f"\n{STARTED} {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n".encode())
+        file.flush()
+        return subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environment)
+
+
 class Startable(Protocol):
-    """What `run_all` runs: a training, or a test of one."""
+    """What `run_all` runs: a training, or a test or an analysis of one."""
 
     @property
     def result(self) -> Any:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hf_ltsam.cli.evaluate.sets import SUFFIX, Places, find_sets
-from hf_ltsam.cli.reproduce.runs import RowRun
+from hf_ltsam.cli.reproduce.runs import RowRun, start_command
 from hf_ltsam.cli.reproduce.tables import Row
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.escaping import markdown_code, markdown_text
 from hf_ltsam.runs.folder import RunFolder
-from hf_ltsam.runs.processes import PARENT
 from hf_ltsam.runs.recipe_tables import GROUPS, PublishedShift
 from hf_ltsam.runs.report.configurations import spread
 from hf_ltsam.runs.report.content import mean_and_deviation
@@ -57,10 +54,7 @@ class Evaluation:
 
     def start(self, threads: int) -> subprocess.Popen[bytes]:
         """Test; what has been measured before is not measured again."""
-        command = [sys.executable, "-m", "hf_ltsam.cli.main", "evaluate", *self.arguments()]
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, PARENT: str(os.getpid())}
-        with self.log.open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+        return start_command(["evaluate", *self.arguments()], self.log, threads)
 
 
 def within_reach(names: Sequence[str], data_dir: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -70,10 +64,15 @@ def within_reach(names: Sequence[str], data_dir: Sequence[str]) -> tuple[tuple[s
         data_dir: words that read NAME=FOLDER or FOLDER.
 
     Raises:
-        ValueError: a name that does not exist.
+        ValueError: a name that does not exist, or folders for a table without other test sets.
         FileNotFoundError: a folder that is stated and not there.
     """
     places = Places.of(data_dir)
+    if data_dir and not names:
+        raise ValueError(
+            f"--data_dir {data_dir[0]}: the table is tested on no other sets. What is trained on is --dataset; "
+            "`evaluate: [...]` in a table of your own names other test sets."
+        )
     bases = {key for name in names for key in (name.partition(":")[0], name.removesuffix(SUFFIX))}
     unused = sorted(set(places.folders) - bases)
     if unused:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,31 +35,27 @@ def draw_sweeps(root: Path, table: TableOfRuns, reached: Spreads) -> None:
     groups = [group for group in GROUPS if any(numbers[group] for values in reached.values() for _, numbers in values)]
     if not groups:
         return
-    names = list(reached)
-    setting = _setting(table.sweeps[names[0]])
-    swept = [value for values in reached.values() for value, _ in values]
-    is_scale = all(isinstance(value, int | float) and not isinstance(value, bool) for value in swept)
-    places = {
-        str(v): float(v) if is_scale else float(k)
-        for k, v in enumerate(dict.fromkeys(swept if is_scale else map(str, swept)))
+    names, chosen = list(reached), read_choice(root)
+    of = {name: (_setting(table.sweeps[name]), _data(table.sweeps[name][0])) for name in names}  # panels
+    kinds = list(dict.fromkeys(of.values()))
+    scales = {
+        kind: _Scale.of([v for name in names if of[name][0] == kind[0] for v, _ in reached[name]]) for kind in kinds
     }
-    chosen = read_choice(root)
-
-    data = [_data(table.sweeps[name][0]) for name in names]
-    sets = list(dict.fromkeys(data))
-    panels = [(group, of_set) for group in groups for of_set in sets]
-    columns = len(sets) if len(sets) > 1 else min(len(groups), 2)
+    setting = ", ".join(dict.fromkeys(setting for setting, _ in kinds))
+    panels = [(group, kind) for group in groups for kind in kinds]
+    columns = len(kinds) if len(kinds) > 1 else min(len(groups), 2)
 
     def paint(figure: Any) -> None:
-        for (group, of_set), axes in zip(panels, grid_of_panels(figure, len(panels), columns)):
-            for k, name in [(k, name) for k, name in enumerate(names) if data[k] == of_set]:
+        for (group, kind), axes in zip(panels, grid_of_panels(figure, len(panels), columns)):
+            scale = scales[kind]
+            for k, name in [(k, name) for k, name in enumerate(names) if of[name] == kind]:
                 curve = [(value, *spread(numbers[group])) for value, numbers in reached[name] if numbers[group]]
-                _curve(axes, k, curve, places)
-                _published(axes, k, table.curves.get(name, ()), group, places)
-                _ring(axes, k, chosen.get(name), curve, places)
-            _scale(axes, places, is_scale)
-            axes.set_title(figure_text(of_set) if len(sets) > 1 else "", loc="left")
-            axes.set_xlabel(figure_text(setting))
+                _curve(axes, k, curve, scale.places)
+                _published(axes, k, table.curves.get(name, ()), group, scale.places)
+                _ring(axes, k, chosen.get(name), curve, scale.places)
+            scale.apply(axes)
+            axes.set_title(figure_text(kind[1]) if len({data for _, data in kinds}) > 1 else "", loc="left")
+            axes.set_xlabel(figure_text(kind[0]))
             axes.set_ylabel(f"{group}, accuracy in %")
         legend_above(figure, names, range(len(names)))
 
@@ -81,12 +77,29 @@ def _setting(rows: Sequence[Row]) -> str:
     return next(row.value[0] for row in rows if row.value is not None)
 
 
-def _scale(axes: Any, places: Mapping[str, float], is_scale: bool) -> None:
-    """Numbers on a scale, logarithmic where they reach far; other values side by side."""
-    if not is_scale:
-        axes.set_xticks(list(places.values()), [figure_text(value) for value in places])
-    elif min(places.values()) > 0 and max(places.values()) >= WIDE * min(places.values()):
-        axes.set_xscale("log")
+@dataclass(frozen=True)
+class _Scale:
+    """Where the values of a setting stand: numbers on a scale, logarithmic where they reach far; others side by side.
+
+    Args:
+        places: a value as text -> x.
+    """
+
+    places: Mapping[str, float]
+    is_scale: bool
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> _Scale:
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            return cls({str(value): float(value) for value in values}, True)
+        return cls({name: float(k) for k, name in enumerate(dict.fromkeys(map(str, values)))}, False)
+
+    def apply(self, axes: Any) -> None:
+        x = self.places.values()
+        if not self.is_scale:
+            axes.set_xticks(list(x), [figure_text(value) for value in self.places])
+        elif min(x) > 0 and max(x) >= WIDE * min(x):
+            axes.set_xscale("log")
 
 
 def _curve(axes: Any, k: int, curve: Sequence[tuple[Any, float, float]], places: Mapping[str, float]) -> None:
@@ -120,11 +133,11 @@ def _ring(
         axes.plot([places[str(chosen["value"])]], [mean], **ring)
 
 
-def choose(table: TableOfRuns, root: Path, words: Sequence[str], jobs: int) -> None:
+def choose(table: TableOfRuns, root: Path, runs: Sequence[RowRun], jobs: int) -> None:
     """Let reserved training images choose the value of each sweep, as `ltsam tune` does; what has ended is not repeated.
 
     Args:
-        words: options of every training, the data among them.
+        runs: of the table; a sweep without one of them is left alone.
 
     Raises:
         ValueError: a sweep of a second stage, or no trial that ended well.
@@ -132,17 +145,20 @@ def choose(table: TableOfRuns, root: Path, words: Sequence[str], jobs: int) -> N
     from hf_ltsam.cli.tune.command import tune  # needs optuna
     from hf_ltsam.cli.tune.study import Study
 
-    folder, chosen = root / "choice", dict[str, Any]()
-    for name, rows in table.sweeps.items():
+    options = {Path(run.row.recipe).stem: run.options for run in runs if run.row.value is not None}
+    sweeps = {name: rows for name, rows in table.sweeps.items() if name in options}
+    staged = next((name for name, rows in sweeps.items() if rows[0].first_stage is not None), None)
+    if staged is not None:
+        raise ValueError(
+            f"{table.name}, row {staged}: a second stage has no choice by reserved images. Leave `choose` out."
+        )
+    folder, chosen = root / "choice", dict[str, Any](read_choice(root))
+    for name, rows in sweeps.items():
         setting = _setting(rows)
-        if rows[0].first_stage is not None:
-            raise ValueError(
-                f"{table.name}, row {name}: a second stage has no choice by reserved images. Leave `choose` out."
-            )
         values = [row.value[1] for row in rows if row.value is not None]
         recipe = RowRun(replace(rows[0], value=None), 0, root).recipe()
         tune(
-            [recipe], {setting: {"choices": values}}, read_options(words)[0],
+            [recipe], {setting: {"choices": values}}, read_options(options[name])[0],
             metric=table.choose["metric"], reserve=table.choose["reserve"],
             grid=True, prune=False, jobs=jobs, output_dir=folder,
         )  # fmt: skip

@@ -94,6 +94,8 @@ class TableOfRuns:
     evaluate: other test sets, on which every run that has ended is tested.
     choose: metric and reserve by which the values of sweeps are chosen; empty: they are not.
     curves: published points of sweeps, by the name of the row.
+    sharpness: options of `ltsam sharpness`, for the first seed of every row; empty: no curvature is measured.
+    figures: of the report, shown first.
     """
 
     name: str
@@ -106,6 +108,8 @@ class TableOfRuns:
     evaluate: tuple[str, ...] = ()
     choose: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, tuple[Point, ...]] = field(default_factory=dict)
+    sharpness: dict[str, Any] = field(default_factory=dict)
+    figures: tuple[str, ...] = ()
 
     @property
     def sweeps(self) -> dict[str, tuple[Row, ...]]:
@@ -160,6 +164,8 @@ def read_table(name: str) -> TableOfRuns:
         table.evaluate,
         table.choose,
         curves={Path(row.name).stem: row.curve for row in table.rows if row.curve},
+        sharpness=table.sharpness,
+        figures=table.figures,
     )
 
 

@@ -5,6 +5,7 @@ analyse(Request(Path("runs/mine"), groups=("many", "few"), settings=CurvatureSet
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ from hf_ltsam.curvature import (
     surface_of,
 )
 from hf_ltsam.data.labels import label_fingerprint
+from hf_ltsam.hyperparameters import NON_NEGATIVE, require
 from hf_ltsam.losses import CrossEntropy, Loss
 from hf_ltsam.runs.folder import SHARPNESS, SHARPNESS_RESULTS, RunFolder
 from hf_ltsam.runs.identity import describe, fingerprint
@@ -63,6 +65,7 @@ class Request:
         groups: of all, many, medium, few, head, tail.
         spectra: eigenvalues, trace and density of every class and group.
         checkpoints: their extreme eigenvalues at every checkpoint of the run.
+        epochs: of the checkpoints those nearest to these, in place of all.
         suggest_rho: L(w + eps) - L(w) for a range of radii, and which to try.
         surface: the loss around the weights: "1d", "2d", or None.
         towards: the folder of another run or checkpoint, to which the first direction of the surface leads.
@@ -77,6 +80,7 @@ class Request:
     groups: tuple[str, ...] = ()
     spectra: bool = True
     checkpoints: bool = False
+    epochs: tuple[float, ...] = ()
     suggest_rho: bool = False
     surface: str | None = None
     towards: Path | None = None
@@ -87,6 +91,10 @@ class Request:
     def __post_init__(self) -> None:
         if self.towards is not None and self.surface is None:
             raise ValueError("--towards is a direction of a surface: add --surface 1d or 2d.")
+        if self.epochs and not self.checkpoints:
+            raise ValueError("--epochs chooses among checkpoints: add --checkpoints.")
+        for epoch in self.epochs:
+            require(NON_NEGATIVE, self, epochs=epoch)
 
 
 def analyse(request: Request, command: str = "", progress: bool = True) -> Path:
@@ -103,7 +111,7 @@ def analyse(request: Request, command: str = "", progress: bool = True) -> Path:
         RunFolder(request.towards).require_weights()
     saved = open_run(request.run, request.dataset)
     subsets, chosen = _subsets(request, saved)
-    checkpoints = saved.checkpoints() if request.checkpoints else []
+    checkpoints = _nearest(saved.checkpoints(), request.epochs) if request.checkpoints else []
     model = saved.model()
     check_head(request.loss, model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -183,7 +191,13 @@ class _Analysis:
 
     def _point(self, place: dict[str, Any], subject: Subject, subset: Subset, bar: Any) -> dict[str, Any]:
         density, loss = density_of(subject, subset, self.settings, lambda: bar.update(len(subset)))
-        return {**place, **subset_record(subset), "loss": loss, **extremes_record(density)}
+        norms = {
+            "gradient_norm": float(subject.mean_loss(subset, self.settings.batch_size).gradient().double().norm()),
+            "weight_norm": math.sqrt(sum(float(p.detach().double().square().sum()) for p in subject.trainable)),
+            "trainable_parameters": sum(p.numel() for p in subject.trainable),
+            "training_samples": sum(self.saved.statistics.counts[c] for c in subset.classes),
+        }
+        return {**place, **subset_record(subset), "loss": loss, **norms, **extremes_record(density)}
 
     def sharpness(self) -> None:
         """L(w + eps) - L(w) of every class, over mini-batches of all classes as the training draws them."""
@@ -249,6 +263,22 @@ def _subsets(request: Request, saved: SavedRun) -> tuple[list[Subset], ChosenIma
     members = {name: group_classes(name, saved.statistics) for name in request.groups}
     members |= {f"class {c}": (c,) for c in classes}
     return [make_subset(name, of_subset, chosen) for name, of_subset in members.items()], chosen
+
+
+def _nearest(checkpoints: list[RunFolder], epochs: Sequence[float]) -> list[RunFolder]:
+    """The checkpoint nearest to each epoch, once; all where no epochs are asked for.
+
+    Raises:
+        ValueError: the checkpoints do not know their epochs.
+    """
+    if not epochs:
+        return checkpoints
+    dated = [(checkpoint.epoch, checkpoint) for checkpoint in checkpoints]
+    known = [(epoch, checkpoint) for epoch, checkpoint in dated if epoch is not None]
+    if not known:
+        raise ValueError("--epochs: no checkpoint of the run says its epoch (trainer_state.json). Leave --epochs out.")
+    chosen = {min(known, key=lambda pair: abs(pair[0] - epoch))[1].path for epoch in epochs}
+    return [checkpoint for checkpoint in checkpoints if checkpoint.path in chosen]
 
 
 def _identity(request: Request, saved: SavedRun, model: nn.Module) -> dict[str, object]:

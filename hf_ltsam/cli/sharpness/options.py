@@ -50,6 +50,7 @@ def parse_options(words: Sequence[str]) -> Request:
         groups=tuple(options.groups),
         spectra=options.spectrum or not (options.surface or options.suggest_rho or options.checkpoints),
         checkpoints=options.checkpoints,
+        epochs=tuple(options.epochs),
         suggest_rho=options.suggest_rho,
         surface=options.surface,
         towards=options.towards,
@@ -63,7 +64,10 @@ def command_of(request: Request) -> str:
     """The command line that asks for the same analysis."""
     loss = describe(LOSSES, request.loss)
     options = {
-        **{name: getattr(request, name) for name in ("classes", "groups", "surface", "towards", "dataset", "output")},
+        **{
+            name: getattr(request, name)
+            for name in ("classes", "groups", "epochs", "surface", "towards", "dataset", "output")
+        },
         "loss": None if request.loss == CrossEntropy() else loss["name"],
         "loss_args": json.dumps(loss["args"]) if loss["args"] else None,
         **{name: value for name, value in asdict(request.settings).items() if value != getattr(DEFAULTS, name)},
@@ -92,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     _count(parser, "probes", "K", "Lanczos runs averaged for a density (default: %(default)s)")
     _count(parser, "trace_probes", "K", "random vectors for the trace (default: %(default)s)")
     add("--checkpoints", action="store_true", help="extreme eigenvalues of every checkpoint-N of the run")
+    epochs = "with --checkpoints: those nearest to the ends of these epochs, in place of all"
+    add("--epochs", nargs="+", type=float, default=[], metavar="E", help=epochs)
     add("--suggest_rho", action="store_true", help="L(w + eps) - L(w) for a range of radii, and which to try")
     add(
         "--rhos",

@@ -26,6 +26,7 @@ from hf_ltsam import LOSSES, METHODS
 from hf_ltsam.cli.model_names import OURS
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import KINDS, OptionParser
+from hf_ltsam.cli.train.help import ShortHelp
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments, SourceConfig
 from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.losses import MODEL
@@ -34,7 +35,7 @@ from hf_ltsam.runs.record import hub_name
 from hf_ltsam.runs.secrets import without_secrets
 from hf_ltsam.training.second_stage import SECOND_STAGES
 
-HELP = "`ltsam train --help` lists all options."
+HELP = "`ltsam train --help all` lists all options."
 CHOSEN_BY_NAME = ("method", "loss", "adapter", "second_stage")
 REGISTRIES: Mapping[str, Mapping[str, Any]] = {
     "method": METHODS,
@@ -54,6 +55,14 @@ STARTS: Mapping[str, Mapping[str, Any]] = {
     "training from scratch": {"learning_rate": 0.1, "weight_decay": 5e-4},  # with SGD, the default
     "fine-tuning": {"optim": "adamw_torch", "learning_rate": 3e-4, "weight_decay": 0.01, "warmup_steps": 0.1},
     "an adapter": {"optim": "adamw_torch", "learning_rate": 1e-3, "weight_decay": 0.01, "warmup_steps": 0.1},
+}
+_DECIDED = {  # by `make_run`, where nothing sets them: for the help
+    "output_dir": "Folder of the run. Not set: runs/RECIPE/seedN, or runs/train/seedN without a recipe.",
+    "learning_rate": "The initial learning rate. Not set: "
+    + "; ".join(f"{start['learning_rate']:g} for {kind}" for kind, start in STARTS.items())
+    + "; 5e-05 where an optimizer is named.",
+    "optim": "The optimizer, by transformers' names. Not set: SGD with momentum 0.9, as in all the sources; "
+    "adamw_torch for fine-tuning and adapters whose learning rate is not set either.",
 }
 _STEPPING = ("learning_rate", "optim", "optim_args", "lr_milestones")
 _UNSET = object()
@@ -96,9 +105,10 @@ def _start(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Optimizer and learning rate for settings that state neither; one line says which."""
     model = ModelArguments(**{name: settings[name] for name in ("model", "pretrained", "adapter") if name in settings})
     from_scratch = model.model == OURS or not model.pretrained
-    kind = "an adapter" if model.adapter else "training from scratch" if from_scratch else "fine-tuning"
+    small = model.adapter not in (None, "none")  # which trains all blocks
+    kind = "an adapter" if small else "training from scratch" if from_scratch else "fine-tuning"
     shown = " ".join(options_of(STARTS[kind])).replace("=", " ")
-    logger.warning(f"No learning rate is set, so {kind} starts with {shown}. --learning_rate sets another.")
+    logger.warning(f"No learning rate is set, so {kind} starts with {shown}. --optim and --learning_rate set others.")
     return STARTS[kind]
 
 
@@ -275,6 +285,10 @@ def _mapping(value: Any, statement: str, example: str | None = None) -> Any:
 class _Parser(OptionParser, HfArgumentParser):
     """A parser made of dataclasses."""
 
+    @property
+    def _help(self) -> str:
+        return f"`{self.prog} --help all` lists all options."
+
 
 @cache  # 150 options take longer to declare than to read
 def _parser(program: str) -> _Parser:
@@ -283,10 +297,14 @@ def _parser(program: str) -> _Parser:
         [ModelArguments, DataArguments, SecondStageArguments, SourceConfig],
         prog=f"ltsam {program}",
         usage=f"%(prog)s{' RUN' if program == 'decouple' else ''} [--config RECIPE] [--option value ...]",
-        epilog="The options of model and data stand last; the others are those of LTSamConfig and transformers' Trainer."
+        epilog="`ltsam methods NAME` shows the hyper-parameters of a method, for --method_args."
         + (of_stages if program == "decouple" else ""),
+        add_help=False,
     )
+    parser.add_argument("-h", "--help", action=ShortHelp)
     parser.add_argument("--config", help="A recipe: a YAML file of these options, or the name of one of ours.")
+    for name, shown in _DECIDED.items() if program == "train" else ():
+        next(action for action in parser._actions if action.dest == name).help = shown
     return parser
 
 

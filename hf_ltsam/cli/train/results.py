@@ -54,6 +54,7 @@ def description_of(
         data={
             **asdict(run.data),
             "task": splits.task,
+            "text_column": list(splits.text_columns) or None,
             "training_labels_sha256": label_fingerprint(splits.train_labels),
         },
         train_metrics=train,

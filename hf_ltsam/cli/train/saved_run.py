@@ -17,6 +17,7 @@ from hf_ltsam.cli.train.model import adapted, input_format
 from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits
 from hf_ltsam.data.class_names import compare_names, names_of_model
+from hf_ltsam.models.partial_training import train_only
 from hf_ltsam.runs.folder import CHECKPOINT, RECIPE, RunFolder
 from hf_ltsam.runs.model import load_run
 from hf_ltsam.training.training_set import without_adapter
@@ -58,6 +59,8 @@ class SavedRun:
         if names is not None:
             whose = (f"the model in {self.folder.path}", "the data set")
             compare_names(names, self.splits.class_names, whose, "--dataset PATH names the data of the training.")
+        if self.run.model.train_only is not None:
+            train_only(model, self.run.model.train_only)
         return adapted(model, self.run.model) if self.run.model.adapter == FULL else model
 
     def checkpoints(self) -> list[RunFolder]:

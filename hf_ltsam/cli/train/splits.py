@@ -29,7 +29,7 @@ from hf_ltsam.data.class_names import contradiction, some
 from hf_ltsam.data.decoding import image_column_of, unreadable_rows, with_images
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import LABEL_WORDS, class_label_columns, read_label_column
-from hf_ltsam.data.texts import text_columns_of
+from hf_ltsam.data.texts import require_columns, text_columns_of
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.training.second_stage.tau import hold_out
 
@@ -100,6 +100,7 @@ def load_splits(arguments: DataArguments) -> Splits:
     if int(test_labels.min()) < 0:
         raise ValueError("The test split is not labelled (it has the label -1): name another one with --test_split.")
     texts = _text_columns(train, arguments, column)
+    require_columns(test, texts)
     labels = read_label_column(train, column)
     if arguments.reserve is None:
         return Splits(train, test, labels, test_labels, column, names, text_columns=texts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -187,8 +187,12 @@ def calibrate(run: Run, splits: Splits, trainer: LTSamTrainer) -> Calibration | 
     """
     if splits.reserved is None or trainer.is_fsdp_enabled:
         return None
-    bad = {} if splits.text_columns else unreadable_rows(splits.reserved, run.data.image_column, progress=False)
+    bad: Container[int] = ()
+    if not splits.text_columns:
+        bad = unreadable_rows(splits.reserved, run.data.image_column, False, run.data.pixel_values)
     rows = [row for row in range(len(splits.reserved)) if row not in bad]
+    if not rows:
+        return None
     logits = _predicted(run, trainer, splits, splits.reserved, rows)
     labels = read_label_column(splits.reserved, splits.label_column)[rows]
     finite = not bool(logits.isnan().any(dim=1).all())

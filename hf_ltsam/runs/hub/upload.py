@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
-from huggingface_hub.errors import HTTPError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from transformers.utils import logging
 
 from hf_ltsam.runs.hub.background import within
@@ -124,7 +124,9 @@ def _commit(upload: Upload, token: str | None) -> CommitInfo:
         )
     except (OSError, ValueError, HTTPError) as error:
         failure = in_words(error, f"{repo} was not uploaded", token)
-        failure.temporary &= upload.parent is None  # where the branch has moved, another try meets the same
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        if upload.parent is not None and status == 412:
+            failure.temporary = False  # the branch has moved: another try meets the same
         raise failure from None
 
 

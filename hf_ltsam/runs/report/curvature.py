@@ -12,15 +12,16 @@ import numpy as np
 
 from hf_ltsam.runs.escaping import figure_text
 from hf_ltsam.runs.report.configurations import Configuration
-from hf_ltsam.runs.report.content import Missing, Section, Table
-from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
+from hf_ltsam.runs.report.content import Figure, Missing, Section, Table
+from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
 from hf_ltsam.runs.report.reading import ReportedRun
-from hf_ltsam.runs.report.saved_parts import Checkpoint, Curvature, Spectrum
+from hf_ltsam.runs.report.saved_parts import Curvature, Spectrum
 from hf_ltsam.runs.report.style import GRID, INK, series_style
 
 FLOOR = 1e-8  # of a density on a log axis: less than one eigenvalue in a hundred million
 ROWS = 6  # configurations in one figure of spectra
 COLUMNS = 4  # subsets
+MOST_CURVES = 5  # subsets of curves over the training, which need less room
 Measured = list[tuple[int, Configuration, ReportedRun, Curvature]]  # by place in the report; one run for each
 
 
@@ -47,7 +48,8 @@ def spectra_section(configurations: Sequence[Configuration], folder: Path) -> Se
         folder, "spectra", (WIDTH, 0.7 + 1.75 * len(rows)), lambda figure: _paint_spectra(figure, rows, shown),
         "Spectral densities of the Hessian", caption, f"Eigenvalues reach from and to: {'; '.join(extremes)}.",
     )  # fmt: skip
-    return Section(title, [figure], [_table(measured)], notes=[_representatives(measured)], missing=missing)
+    figures = [figure, _ratios(measured, shown, folder)] if len(measured) > 1 else [figure]
+    return Section(title, figures, [_table(measured)], notes=[representatives(measured)], missing=missing)
 
 
 def evolution_section(configurations: Sequence[Configuration], folder: Path) -> Section:
@@ -58,7 +60,7 @@ def evolution_section(configurations: Sequence[Configuration], folder: Path) -> 
     if not measured:
         return Section(title, missing=missing)
     subsets = list(dict.fromkeys(name for _, _, _, c in measured for name in c.evolution))
-    shown = subsets[:1] + subsets[1:][-(COLUMNS - 1) :]
+    shown = subsets[:1] + subsets[1:][-(MOST_CURVES - 1) :]
     figure = draw(
         folder, "curvature_over_training", (WIDTH, 4.6), lambda figure: _paint_evolution(figure, measured, shown),
         "Extreme eigenvalues of the Hessian over the training",
@@ -67,13 +69,13 @@ def evolution_section(configurations: Sequence[Configuration], folder: Path) -> 
         "The values at every checkpoint are in the table below.",
     )  # fmt: skip
     rows = [
-        [f"{configuration.title}, {curvature.labels[name]}", f"{_time(point):g}", _number(point.lam_min),
+        [f"{configuration.title}, {curvature.labels[name]}", f"{point.time:g}", _number(point.lam_min),
          _number(point.lam_max), _number(point.ratio)]
         for _, configuration, _, curvature in measured for name, points in curvature.evolution.items() for point in points
     ]  # fmt: skip
-    columns = ["configuration, images", _clock(measured), "lam_min", "lam_max", "|lam_min / lam_max|"]
+    columns = ["configuration, images", clock(measured), "lam_min", "lam_max", "|lam_min / lam_max|"]
     table = Table("Extreme eigenvalues of the Hessian at every checkpoint", columns, rows)
-    return Section(title, [figure], [table], notes=[_representatives(measured)], missing=missing)
+    return Section(title, [figure], [table], notes=[representatives(measured)], missing=missing)
 
 
 def with_curvature(configurations: Sequence[Configuration], has: Callable[[Curvature], bool]) -> Measured:
@@ -138,18 +140,44 @@ def _paint_evolution(figure: Any, measured: Measured, subsets: Sequence[str]) ->
     for column, name in enumerate(subsets):
         for k, _, _, curvature in measured:
             points = curvature.evolution.get(name, [])
-            x = [_time(point) for point in points]
+            x = [point.time for point in points]
             style = {**series_style(k).marked, "markersize": 4, "markevery": max(1, len(points) // 8)}
             panels[0, column].plot(x, [point.ratio for point in points], **style)
             panels[1, column].plot(x, [point.lam_min for point in points], **style)
         label = next(c.labels[name] for _, _, _, c in measured if name in c.labels)
         panels[0, column].set_title(figure_text(label).replace(" (", "\n("), fontsize=8.5)
         panels[1, column].axhline(0, color=GRID, linewidth=0.8)
-        panels[1, column].set_xlabel(_clock(measured))
+        panels[1, column].set_xlabel(clock(measured))
         panels[1, column].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     panels[0, 0].set_ylabel("$|\\lambda_{\\min} / \\lambda_{\\max}|$")
     panels[1, 0].set_ylabel("$\\lambda_{\\min}$")
     legend_above(figure, [c.title for _, c, _, _ in measured], [k for k, _, _, _ in measured])
+
+
+def _ratios(measured: Measured, subsets: Sequence[str], folder: Path) -> Figure:
+    """As in Lyu et al. 2025 Fig. 4: one panel for each subset, one bar for each configuration."""
+
+    def paint(figure: Any) -> None:
+        panels = grid_of_panels(figure, len(subsets), len(subsets), sharey=True)
+        for axes, name in zip(panels, subsets):
+            bars = [
+                (k, 1 / c.spectra[name].ratio) for k, _, _, c in measured if name in c.spectra and c.spectra[name].ratio
+            ]
+            places = [len(measured) - 1 - [k for k, _, _, _ in measured].index(k) for k, _ in bars]
+            lengths = axes.barh(places, [ratio for _, ratio in bars], color=[series_style(k).colour for k, _ in bars])
+            axes.bar_label(lengths, fmt="%.3g", padding=2, fontsize=8)
+            axes.set_yticks(range(len(measured)), [figure_text(c.title) for _, c, _, _ in reversed(measured)])
+            axes.margins(x=0.25)
+            axes.grid(visible=False)
+            label = next(c.labels[name] for _, _, _, c in measured if name in c.labels)
+            axes.set_title(figure_text(label).replace(" (", "\n("), fontsize=8.5)
+        figure.supxlabel("$|\\lambda_{\\max} / \\lambda_{\\min}|$", fontsize=9)
+
+    return draw(
+        folder, "eigenvalue_ratios", (WIDTH, 1.1 + 0.3 * len(measured)), paint, "Ratios of the extreme eigenvalues",
+        "|lam_max / lam_min| of the Hessian (as Lyu et al. 2025 Fig. 4): the larger, the less negative curvature.",
+        "The ratios are in the table below.",
+    )  # fmt: skip
 
 
 def _table(measured: Measured) -> Table:
@@ -163,16 +191,14 @@ def _table(measured: Measured) -> Table:
     return Table(caption, columns, rows)
 
 
-def _representatives(measured: Measured) -> str:
+def representatives(measured: Measured) -> str:
+    """Which run of each configuration was measured."""
     runs = "; ".join(f"{c.title}: {run.folder}" for _, c, run, _ in measured)
     return f"One run stands for each configuration. {runs}."
 
 
-def _time(point: Checkpoint) -> float:
-    return point.step if math.isnan(point.epoch) else point.epoch
-
-
-def _clock(measured: Measured) -> str:
+def clock(measured: Measured) -> str:
+    """What `time` of the checkpoints counts."""
     points = [p for _, _, _, c in measured for points in c.evolution.values() for p in points]
     return "epoch" if not any(math.isnan(p.epoch) for p in points) else "training step"
 

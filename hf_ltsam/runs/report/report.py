@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.files import check_output_folder, write_whole
 from hf_ltsam.runs.report import (
+    bounds,
     by_class,
     by_frequency,
     by_group,
@@ -38,7 +39,7 @@ SECTIONS = (
     conclusion.section, by_group.section, by_frequency.section, by_class.section, differences.section,
     log_curves.accuracy_section,
     log_curves.telemetry_section, confusion.section, calibration.section, shift.section, curvature.spectra_section,
-    curvature.evolution_section, surfaces.section, cost.section,
+    curvature.evolution_section, bounds.section, surfaces.section, cost.section,
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -152,19 +153,39 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Extreme eigenvalues at one moment of the training."""
+    """Extreme eigenvalues at one moment of the training, and what bounds on the test loss are made of.
+
+    Args:
+        loss, gradient_norm: of the subset's mean loss; NaN in files of older releases, as the next one.
+        weight_norm: of the trainable weights.
+        weights: their number; 0 in files of older releases, as the next one.
+        samples: all training images of the subset.
+    """
 
     step: int
     epoch: float
     lam_min: float
     lam_max: float
     ratio: float
+    loss: float = math.nan
+    gradient_norm: float = math.nan
+    weight_norm: float = math.nan
+    weights: int = 0
+    samples: int = 0
+
+    @property
+    def time(self) -> float:
+        """The epoch; the step where the epoch is not known."""
+        return self.step if math.isnan(self.epoch) else self.epoch
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Checkpoint:
         epoch = float("nan") if record["epoch"] is None else float(record["epoch"])
         low, high = float(record["lam_min"]["value"]), float(record["lam_max"]["value"])
-        return cls(int(record["step"] or 0), epoch, low, high, _ratio(record))
+        loss, gradient, norm = (float(record.get(name, "nan")) for name in ("loss", "gradient_norm", "weight_norm"))
+        weights, samples = (int(record.get(name, 0)) for name in ("trainable_parameters", "training_samples"))
+        step, ratio = int(record["step"] or 0), _ratio(record)
+        return cls(step, epoch, low, high, ratio, loss, gradient, norm, weights, samples)
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.labels import LABEL_WORDS
 from hf_ltsam.data.preprocessing import Preprocessing
-from hf_ltsam.data.texts import Tokenization
+from hf_ltsam.data.texts import Tokenization, text_columns_of
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.models.logits import check_num_classes
 from hf_ltsam.models.text_classifier import is_of_texts
-from hf_ltsam.runs.folder import CALIBRATION, CONFIG, STATISTICS, WEIGHTS, RunFolder
+from hf_ltsam.runs.files import DamagedFileError
+from hf_ltsam.runs.folder import CALIBRATION, CONFIG, RECORD, STATISTICS, WEIGHTS, RunFolder
 from hf_ltsam.runs.model import load_run
 
 
@@ -34,6 +38,7 @@ class Checkpoint:
         statistics: of its training set; None where none were saved.
         fingerprint: SHA-256 (hex) of weights, preprocessing and class names.
         calibration: chosen on the reserve of its training set; None where it had none.
+        text_columns: of the texts that it was trained on; empty where they are unknown, and for images.
     """
 
     name: str
@@ -44,6 +49,24 @@ class Checkpoint:
     statistics: ClassStatistics | None
     fingerprint: str
     calibration: Calibration | None = None
+    text_columns: tuple[str, ...] = ()
+
+    def text_columns_in(
+        self, dataset: Dataset, stated: Sequence[str] | None, label_column: str | None = None
+    ) -> tuple[str, ...]:
+        """The stated columns of texts; else those of the training, or where they are not there one that is found.
+
+        Args:
+            label_column: is none of them; None: the one that is called as labels are.
+
+        Raises:
+            ValueError: as `text_columns_of`.
+        """
+        if stated is None and self.text_columns and set(self.text_columns) <= set(dataset.column_names):
+            stated = self.text_columns
+        if label_column is None:
+            label_column = next((name for name in LABEL_WORDS if name in dataset.column_names), None)
+        return text_columns_of(dataset, stated, label_column)
 
 
 def check_model_name(name: str) -> None:
@@ -80,7 +103,10 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
     digest = fingerprint(model, preprocessing, names)
     calibration = _saved(name, CALIBRATION)
     chosen = None if calibration is None else RunFolder(calibration.parent).calibration
-    return Checkpoint(name, model.to(device), config.num_labels, preprocessing, names, statistics, digest, chosen)
+    columns = _text_columns(name) if isinstance(preprocessing, Tokenization) else ()
+    return Checkpoint(
+        name, model.to(device), config.num_labels, preprocessing, names, statistics, digest, chosen, columns
+    )
 
 
 def fingerprint(
@@ -100,6 +126,17 @@ def fingerprint(
 def _statistics(name: str) -> ClassStatistics | None:
     file = _saved(name, STATISTICS)
     return None if file is None else ClassStatistics.load(file)
+
+
+def _text_columns(name: str) -> tuple[str, ...]:
+    """As the record of the run says; none for a model of others, whose metrics.json is another file."""
+    file = _saved(name, RECORD)
+    try:
+        record = None if file is None else RunFolder(file.parent).record
+    except DamagedFileError:
+        return ()
+    columns = record.data.get("text_column") if record is not None else None
+    return (columns,) if isinstance(columns, str) else tuple(columns or ())
 
 
 def _saved(name: str, file: str) -> Path | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import some
-from hf_ltsam.data.soft_labels import are_soft
+from hf_ltsam.data.soft_labels import are_soft, check_several, check_shares
 from hf_ltsam.losses import LDAM, FeatureLoss, GaussianClouded, Loss
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.losses.protocol import takes_several_labels
@@ -26,10 +26,11 @@ def check_problem(
     args: LTSamConfig,
     method: Method,
     loss: Loss | FeatureLoss,
-    label_name: str,
     statistics: ClassStatistics | None,
+    label_name: str,
+    labels: Tensor | None,
 ) -> list[str]:
-    """Whether method and loss go with the model and the classes.
+    """Whether method and loss go with the model, the classes and the labels of the training set, where those are known.
 
     Returns:
         Warnings.
@@ -44,6 +45,7 @@ def check_problem(
     check_checkpointing(model, bool(args.gradient_checkpointing))
     if statistics is None:
         return []
+    check_labels(loss, labels, statistics)
     warnings = [check_split(method, statistics), check_frozen_head(model, statistics.num_classes)]
     check_classifier(method, model, statistics)
     check_features(loss, model, statistics.num_classes, args.torch_compile)
@@ -88,12 +90,34 @@ def check_several_labels(loss: Loss | FeatureLoss, args: LTSamConfig) -> None:
     if args.label_smoothing_factor:
         raise ValueError(
             f"label_smoothing_factor={args.label_smoothing_factor} spreads one class of each sample over all, and "
-            f"{type(loss).__name__} takes several: leave it out, or smooth the labels (n, C) of the data set."
+            f"{type(loss).__name__} takes several: leave it out, or smooth the labels (n, C) of the data set and pass "
+            "class_statistics of those that are not smoothed."
         )
     if args.reweighting != "none":
         raise ValueError(
             f"reweighting={args.reweighting!r} weights samples by their one class, and {type(loss).__name__} takes several: "
             f"set loss_args={{'class_weighting': {args.reweighting!r}}} in its place."
+        )
+
+
+def check_labels(loss: Loss | FeatureLoss, labels: Tensor | None, statistics: ClassStatistics) -> None:
+    """Refuse training labels of another kind than the loss takes. On an accelerator no step looks at them.
+
+    Args:
+        labels: of the training set, (N,) or (N, C); None: unknown.
+
+    Raises:
+        ValueError: class indices where a loss takes several labels of a sample, or several where it takes shares.
+    """
+    if takes_several_labels(loss):
+        if labels is not None:
+            check_several(labels, statistics.num_classes)
+    elif labels is not None and are_soft(labels):
+        check_shares(labels, statistics.num_classes)
+    elif labels is None and statistics.samples is not None:
+        raise ValueError(
+            "By class_statistics a sample may have several labels, or none, and the loss takes one class of each, or shares "
+            "that add up to 1: take loss='binary_cross_entropy'."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -9,16 +10,18 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.trainer_utils import PredictionOutput
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import names_of_model
+from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.methods import METHODS
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.metrics.decisions import logits_in
-from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_EXPERIMENT, OTHER_DEFAULTS
+from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_DATA, OF_THE_EXPERIMENT, OTHER_DEFAULTS
 from hf_ltsam.runs.folder import MADE_IN_PYTHON, RunFolder
 from hf_ltsam.runs.identity import describe
 from hf_ltsam.runs.predictions import predictions_of
@@ -67,8 +70,7 @@ def write_run(trainer: Any, test: PredictionOutput, description: RunDescription)
     record = record_of(trainer, test, description)
     if trainer.is_world_process_zero():
         folder = RunFolder(Path(trainer.args.output_dir))
-        if description.calibration is not None:
-            folder.write_calibration(description.calibration)
+        folder.write_calibration(description.calibration)
         folder.write_predictions(predictions_of(test.predictions, test.label_ids, description.class_names))
         folder.write_recipe(description.settings, description.comments)
         folder.write_record(record)  # last: who finds it finds all
@@ -135,16 +137,23 @@ class SavedRuns:
                 commands that read training images ask for `--dataset`.
 
         Raises:
-            ValueError: nothing to test on, no class statistics, or an option that does not exist.
+            ValueError: nothing to test on, a test set without labels, no class statistics, or an option that does not exist.
         """
+        for name in data:
+            if name not in OF_THE_DATA:
+                raise ValueError(f"save_run({name}=...) is no option of the data.{nearest(name, sorted(OF_THE_DATA))}")
+        require_statistics(self.class_statistics)
         test_dataset = _test_of(self.eval_dataset) if test_dataset is None else test_dataset
         if test_dataset is None:
             raise ValueError("save_run() tests the model: pass test_dataset, or give the trainer one eval_dataset.")
         names = _name_classes(self)
         self.save_model(_internal_call=True)
-        with decisions_alone(self), replaced(self, compute_metrics=None):
+        with replaced(self, compute_metrics=None, preprocess_logits_for_metrics=None), decisions_alone(self):
             test = self.predict(test_dataset, metric_key_prefix="test")
-        return write_run(self, test, _described(self, names, data))
+        if test.label_ids is None or not np.size(test.label_ids):
+            raise ValueError("save_run(test_dataset=...) has no labelled samples: nothing can be measured on it.")
+        stated = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in data.items()}
+        return write_run(self, test, _described(self, names, stated))
 
 
 def _described(trainer: Any, names: Sequence[str], data: Mapping[str, Any]) -> RunDescription:

@@ -133,6 +133,16 @@ class MethodTrainer(DurableTrainer):
             loss = loss / micro_batches
         return loss.detach().requires_grad_()
 
+    def _finalize_training(self, trial: Any, num_train_samples: Any, start_time: Any) -> Any:
+        """As stock; the weights of a schedule-free optimizer become those that it was after, its mean.
+
+        First of all: the weights of the best checkpoint, and those of `swa_start`, stay as they are.
+        """
+        in_mode = getattr(self.optimizer, "eval", None)
+        if callable(in_mode):
+            in_mode()
+        return super()._finalize_training(trial, num_train_samples, start_time)
+
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """As stock, with the norm that `SkippedSteps.judge` has computed."""
         return super()._get_grad_norm(model, self.skipped_steps.norm if grad_norm is None else grad_norm)

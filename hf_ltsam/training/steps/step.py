@@ -139,12 +139,6 @@ class TrainingStep(TrainerCallback):
         """Whether all samples of an optimizer step are perturbed together."""
         return self._settings.ascent_scope == "step"
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The weights of a schedule-free optimizer become those that it was after: its mean."""
-        in_mode = getattr(self._optimizer(), "eval", None)
-        if callable(in_mode):
-            in_mode()
-
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: nn.Module, **_: Any) -> None:
         self._telemetry.reset()
         self._waiting = []

@@ -228,6 +228,27 @@ def corruption_errors():
 
 # Figures: the rows, the setting, and the points that a text states
 OF_TABLES = {row[0]: row[1:] for name, rows in TABLES.items() for row in rows}
+# The figures over a training, and the rows that each compares; what they show of them as the captions have it.
+_RANGWANI_PAIR = ["cifar10_lt_ir100_ce_drw_sgd", "cifar10_lt_ir100_ce_drw_sam"]
+_LYU_THREE = ["sam_lyu2025", "imbsam_lyu2025", "sse_sam"]
+_LI_FOUR = {"vs": ["sam", "imbsam", "cc_sam", "focal_sam"], "ce": ["sam", "imbsam", "cc_sam_li2025", "focal_sam"]}
+FIGURES = {
+    "lyu2025_fig3": ["accuracy_over_training", [f"cifar100_lt_ir100_ce_{m}" for m in _LYU_THREE]],
+    "lyu2025_fig5": ["accuracy_over_training", [f"cifar10_lt_ir100_ce_{m}" for m in _LYU_THREE]],
+    "lyu2025_fig4": ["eigenvalue_ratios", [f"cifar100_lt_ir100_ce_{m}" for m in
+                                           ("sgd_lyu2025", "sam_lyu2025", "imbsam_lyu2025", "sam_ext", "sse_sam")]],
+    "rangwani2022_fig2": ["spectra", _RANGWANI_PAIR],
+    "rangwani2022_fig3": ["curvature_over_training", _RANGWANI_PAIR],
+    "rangwani2022_fig5": ["spectra", ["cifar10_lt_ir100_ce_sgd_rangwani2022"]],
+    "rangwani2022_fig6": ["spectra", _RANGWANI_PAIR],
+    "rangwani2022_fig7": ["spectra", [f"cifar10_lt_ir100_ldam_drw_{m}_rangwani2022" for m in ("sgd", "sam")]],
+    **{f"li2025_fig{number}": [figure, [f"cifar{data}_lt_ir100_{loss}_{m}" for m in _LI_FOUR[loss]]]
+       for number, figure, data, loss in ((2, "spectra", 10, "vs"), (6, "surface_2d", 100, "vs"), (7, "surface_2d", 10, "vs"),
+                                          (9, "spectra", 100, "vs"), (10, "spectra", 10, "ce"), (11, "spectra", 100, "ce"))},
+    "zhou2023b_fig3": ["bounds_over_training", ["cifar10_lt_ir100_ce_cc_sam"]],
+    "zhou2023b_fig4": ["surface_2d", ["second_stage/cifar10_lt_ir100_ce_sgd_zhou2023b", "cifar10_lt_ir100_ldam_sgd_zhou2023b",
+                                      "cifar10_lt_ir100_gcl_sgd_zhou2023b", "cifar10_lt_ir100_ce_cc_sam"]],
+}  # fmt: skip
 SWEEPS = {
     "rangwani2022_fig4": {"cifar10_lt_ir100_ce_drw_sam": {0.05: (None, None, None, 63.0), 0.8: (None, None, None, 73.0),
                                                           0.5: OF_TABLES["cifar10_lt_ir100_ce_drw_sam"]}},

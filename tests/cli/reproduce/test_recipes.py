@@ -1,6 +1,7 @@
 """The recipes: all of them would start, and hold what their sources hold."""
 
 import math
+from pathlib import Path
 
 import pytest
 from cli.reproduce.recipe_rows import ROWS, SPECIAL, run_of
@@ -9,6 +10,7 @@ from dataset_builders.catalogue import SETS, long_tail_statistics
 from dataset_builders.long_tail import class_counts
 from hf_ltsam import METHODS, ClassStatistics, make_method
 from hf_ltsam.cli.train.checks import check
+from hf_ltsam.runs.recipe_tables import published_rows
 from hf_ltsam.runs.recipes import recipe_names
 from hf_ltsam.training.refusals.problem import check_split
 
@@ -23,6 +25,14 @@ def of(rows, **parts):
 
 def test_there_is_a_recipe_for_every_method():
     assert {row.run.config.method for row in ROWS} == set(METHODS)
+
+
+def test_the_readme_counts_them():
+    """What authors took from other papers is not theirs, and weight balancing's paper is none of the four."""
+    sources = [row.published.source for row in published_rows().values() if row.published is not None]
+    theirs = [s for s in sources if "taken from" not in s and not s.startswith("Alshammari")]
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    assert f"each of the {len(theirs)} rows" in readme and f"{len(published_rows())} recipes in all" in readme
 
 
 FINE_TUNED = [name for name in recipe_names() if name.startswith(("news/", "plankton/"))]

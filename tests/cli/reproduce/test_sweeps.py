@@ -137,6 +137,27 @@ def test_values_that_are_no_numbers_stand_side_by_side(table, tmp_path, monkeypa
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["cosine", "linear"]
 
 
+def test_sweeps_of_two_settings_have_axes_of_their_own(table, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(sweeps, "draw", lambda root, name, size, paint, *words: drawn.append(paint))
+    (table.parent / "long.yaml").write_text((table.parent / "sharp.yaml").read_text())
+    rows = [
+        {"sharp.yaml": {"sweep": {"rho": [0.05, 0.8]}}},
+        {"long.yaml": {"sweep": {"optim": ["sgd", "adamw_torch"]}}},
+    ]
+    read, numbers = read_table(str(changed(table, rows=rows))), {"overall": [50.0], "many": [], "medium": [], "few": []}
+    reached = {"sharp": [(0.05, numbers), (0.8, numbers)], "long": [("sgd", numbers), ("adamw_torch", numbers)]}
+    sweeps.draw_sweeps(tmp_path, read, reached)
+    figure = Figure()
+    drawn[0](figure)
+    radius, optimizer = figure.axes
+    assert (radius.get_xlabel(), optimizer.get_xlabel()) == ("rho", "optim")
+    assert radius.get_xscale() == "log" and radius.containers[0].lines[0].get_xdata().tolist() == [0.05, 0.8]
+    assert [label.get_text() for label in optimizer.get_xticklabels()] == ["sgd", "adamw_torch"]
+
+
 @pytest.mark.parametrize(
     "row, words",
     [
@@ -199,6 +220,39 @@ def test_reserved_training_images_choose_the_value(table, tmp_path, in_process):
     assert len(trials) == 2
     reproduce.main(command)
     assert json.loads((root / "choice" / "tune.json").read_text())["studies"][0]["trials"] == trials
+
+
+def test_every_sweep_chooses_on_its_own_data_and_those_alone_that_are_run(table, images, tmp_path, monkeypatch):
+    import hf_ltsam.cli.tune.command as tuning
+
+    chosen = []
+    monkeypatch.setattr(
+        tuning, "tune", lambda recipes, search, settings, **_: chosen.append((recipes[0], search, settings["dataset"]))
+    )
+    monkeypatch.setattr("hf_ltsam.cli.tune.study.Study", lambda folder: type("Study", (), {"best": None}))
+    rows = ["cifar10_lt_ir100_la_sam", "cifar100_lt_ir100_la_sam"]
+    read = read_table(str(changed(table, rows=rows, sweep={"rho": [0.1, 0.2]}, choose={})))
+    words = [f"uoft-cs/{name}={images}/{name}" for name in ("cifar10", "cifar100")]
+    for name in ("cifar10", "cifar100"):
+        (images / name).mkdir()
+    root = tmp_path / "runs"
+    root.mkdir()
+    (root / sweeps.CHOICE).write_text(json.dumps({"earlier": {"value": 1}}))
+    sweeps.choose(read, root, reproduce._runs(read, 1, words, root, ()), 1)
+    assert [(search, dataset) for _, search, dataset in chosen] == [
+        ({"rho": {"choices": [0.1, 0.2]}}, f"{images}/{name}") for name in ("cifar10", "cifar100")
+    ]
+    chosen.clear()
+    some = read.only(["cifar100_*"])
+    sweeps.choose(some, root, reproduce._runs(some, 1, words[1:], root, ()), 1)
+    assert ["cifar100" in dataset for *_, dataset in chosen] == [True]
+    assert "earlier" in sweeps.read_choice(root)
+
+
+def test_folders_of_test_sets_without_test_sets_are_refused(table, images, tmp_path):
+    """--data_dir where --dataset was meant."""
+    with pytest.raises(ValueError, match=r"--data_dir .*tested on no other sets.*--dataset"):
+        reproduce.reproduce(str(table), data_dir=[str(images)], output_dir=tmp_path / "runs")
 
 
 def test_test_sets_of_a_table(table, images, tmp_path, in_process, capsys):

@@ -1,13 +1,16 @@
 """Settings from recipe and command line."""
 
+import re
 import shlex
+from dataclasses import fields
 
 import pytest
 from transformers import IntervalStrategy, SchedulerType, TrainingArguments
 from transformers.debug_utils import DebugOption
 from transformers.training_args import OptimizerNames
 
-from hf_ltsam.cli.train.arguments import make_run, parse
+from hf_ltsam.cli.train.arguments import make_run, option_names, parse
+from hf_ltsam.cli.train.help import GROUPS
 from hf_ltsam.cli.train.settings import SourceConfig
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 
@@ -222,10 +225,58 @@ def test_every_seed_has_its_own_folder(write):
 
 
 def test_help(capsys):
+    out = shown(capsys, "--help")
+    assert out.startswith("usage: ltsam train [--config RECIPE]") and "--dataset" in out
+    assert out == shown(capsys, "-h") and len(out.splitlines()) < 80
+    assert len(re.findall(r"^  --\w+", out, re.MULTILINE)) == 10
+
+
+def shown(capsys, *words):
+    """What a help prints before it leaves."""
     with pytest.raises(SystemExit, match="0"):
-        parse(["--help"])
-    out = capsys.readouterr().out
-    assert out.startswith("usage: ltsam train [--config RECIPE]") and "--tail_threshold" in out and "--dataset" in out
+        parse(words)
+    return capsys.readouterr().out
+
+
+def listed(text):
+    return re.findall(r"^  (?:-h, )?--(\w+)", text, re.MULTILINE)
+
+
+def test_help_by_group_has_every_option_once(capsys):
+    everything = listed(shown(capsys, "--help", "all"))
+    assert sorted(everything) == sorted(set(everything))
+    assert set(everything) - {f"no_{n}" for n in option_names()} == {*option_names(), "config"}
+    by_group = [name for group in GROUPS for name in listed(shown(capsys, "--help", group))]
+    assert by_group == everything
+    overview = shown(capsys, "--help")
+    assert all(f"  {group} " in overview for group in GROUPS)
+    stock = {field.name for field in fields(TrainingArguments)}
+    assert {name.removeprefix("no_") for name in listed(shown(capsys, "--help", "other"))} <= stock
+
+
+@pytest.mark.parametrize("spelling", ["tail_threshold", "tail-threshold"])
+def test_help_of_one_option(capsys, spelling):
+    out = shown(capsys, "--help", spelling)
+    assert listed(out) == ["tail_threshold"] and "of the group method" in out
+
+
+@pytest.mark.parametrize(
+    "topic, said",
+    [
+        ("optimzer", "Did you mean 'optimizer'"),
+        ("learning_rat", "'learning_rate'"),
+        ("rho", "It goes into --method_args"),
+    ],
+)
+def test_help_about_nothing_that_exists(topic, said):
+    with pytest.raises(ValueError, match=f"--help {topic}: no such group or option.*{said}.*--help all"):
+        parse(["--help", topic])
+
+
+def test_help_gives_the_defaults_that_a_run_has(capsys):
+    out = " ".join(shown(capsys, "--help").split())
+    assert "Not set: 0.1 for training from scratch; 0.0003 for fine-tuning; 0.001 for an adapter" in out
+    assert "Not set: runs/RECIPE/seedN, or runs/train/seedN" in out and "default: None" not in out
 
 
 @pytest.mark.parametrize(
@@ -331,6 +382,7 @@ SCRATCH = {"learning_rate": 0.1, "weight_decay": 5e-4, "optim": "sgd"}
         ("--weight_decay 0.3", {**SCRATCH, "weight_decay": 0.3}),
         ("--model x/y", {"learning_rate": 3e-4, "optim": "adamw_torch", "warmup_steps": 0.1}),
         ("--model x/y --adapter lora", {"learning_rate": 1e-3, "optim": "adamw_torch"}),
+        ("--model x/y --adapter none", {"learning_rate": 3e-4, "optim": "adamw_torch"}),
         ("--learning_rate 0.2", {"learning_rate": 0.2, "weight_decay": 0.0}),
         ("--model x/y --optim adamw_torch", {"learning_rate": 5e-5}),
         ("--model x/y --optim_args momentum=0.5", {"learning_rate": 5e-5, "optim": "sgd"}),

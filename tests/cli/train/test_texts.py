@@ -8,7 +8,7 @@ import torch
 from text_models import SUBJECTS, WORDS, save_decoder, save_encoder, texts, write_lines
 from transformers import AutoTokenizer, pipeline
 
-from hf_ltsam import METHODS, load_run
+from hf_ltsam import METHODS, load_run, predict
 from hf_ltsam.cli.card import main as card
 from hf_ltsam.cli.decouple import main as decouple
 from hf_ltsam.cli.evaluate.command import main as evaluate
@@ -179,6 +179,35 @@ def test_columns_pairs_and_lengths(folder, tmp_path):
     cut = see(["gold " * 20], ["ship " * 20])
     assert see.tokenizer.model_max_length == 6 and len(cut["input_ids"][0]) == 6
     assert {WORDS.index("gold"), WORDS.index("ship")} <= set(cut["input_ids"][0])
+
+
+def test_columns_of_any_name_are_those_of_the_training_for_every_command(folder, tmp_path, capsys):
+    """`text` stands in the table too, and is another column: nothing may take it for the one that was trained on."""
+    rows = [{"utterance": row["text"], "text": "fell", "label": row["label"]} for row in texts((6, 4, 3))]
+    news = write_lines(tmp_path / "news", train=rows, test=rows)
+    words = ["--dataset", str(news), "--model", str(folder / "bert"), *QUICK, "--text_column", "utterance"]
+    train.main([*words, "--output_dir", str(tmp_path / "run")])
+    saved = RunFolder(tmp_path / "run")
+    evaluate(["--model", str(saved.path), "--sets", str(news), "--output_dir", str(tmp_path / "e"), "--use_cpu"])
+    result = json.loads((tmp_path / "e" / "ood_results.json").read_text())["sets"][str(news)]["result"]
+    assert result["overall"] == saved.finished_record().results["test"]["overall"]
+    predicted = [row.classes[0] for row in predict(saved.path, [news / "test.jsonl"], use_cpu=True)]
+    names = saved.predictions.class_names
+    assert predicted == [names[c] for c in saved.predictions.predicted] and len(set(predicted)) > 1
+    for name in ("utterance", "words"):  # found without being named, and not there at all
+        alone = write_lines(tmp_path / name, test=[{name: row["utterance"], "label": row["label"]} for row in rows])
+        again = [str(alone / "test.jsonl"), "--output_dir", str(tmp_path / f"e_{name}"), "--use_cpu"]
+        evaluate(["--model", str(saved.path), "--sets", *again])
+        (found,) = json.loads((tmp_path / f"e_{name}" / "ood_results.json").read_text())["sets"].values()
+        assert found["result"]["overall"] == result["overall"]
+
+
+def test_a_test_split_whose_texts_are_called_otherwise(folder, tmp_path, capsys):
+    rows = texts((6, 4, 3))
+    others = [{"body": row["text"], "label": row["label"]} for row in rows]
+    news = write_lines(tmp_path / "news", train=rows, test=others)
+    said = refused(capsys, "--dataset", news, "--model", folder / "bert", "--output_dir", tmp_path / "run", *QUICK)
+    assert "The test split has no column 'text', which is trained on, only body, label" in said
 
 
 REFUSED = [

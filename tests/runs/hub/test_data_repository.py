@@ -108,6 +108,14 @@ def test_what_somebody_else_pushed_meanwhile_is_not_lost(hub, copy, clock, monke
     assert sorted(each["config_name"] for each in header["configs"]) == sorted(COUNTS)
 
 
+def test_a_hub_that_is_down_for_a_moment_is_tried_again_beside_what_is_there(hub, copy, clock):
+    push(copy, TAILS[0])
+    hub.fail("/commit/", 503)
+    push(copy, TAILS[1])
+    header = DatasetCard(hub.files(REPO, "dataset")["README.md"].decode()).data
+    assert sorted(each["config_name"] for each in header["configs"]) == ["r2", "r4"] and len(clock.slept) == 1
+
+
 def test_a_repository_of_another_data_set_is_refused(hub, copy):
     push(copy, TAILS[0])
     before = dict(hub.files(REPO, "dataset"))

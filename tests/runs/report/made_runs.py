@@ -61,6 +61,9 @@ def history(accuracies, sam=None):
     return {"log_history": entries}
 
 
+NORMS = {"gradient_norm": 0.5, "weight_norm": 3.0, "trainable_parameters": 1000, "training_samples": 50}
+
+
 def extremes(low, high):
     return {
         "lam_min": {"value": low, "error_bound": 0.0}, "lam_max": {"value": high, "error_bound": 0.0},
@@ -79,7 +82,8 @@ def sharpness(counts=COUNTS, subsets=("all", "class 0", "class 4")):
         "loss": {"name": "cross_entropy", "args": {}},
         "spectra": {n: {**extremes(-1.25, 9.5), "samples": 9, "trace": {"value": 33.0}, "density": density} for n in subsets},
         "evolution": {
-            f"{n} @ {s}": {"subset": n, "step": s, "epoch": s / 10, **extremes(-s / 100, 4.0)} for n in subsets for s in (10, 20)
+            f"{n} @ {s}": {"subset": n, "step": s, "epoch": s / 10, **extremes(-s / 100, 4.0), **NORMS, "loss": 5 / s}
+            for n in subsets for s in (10, 20)
         },
         "surface": {
             "2d": {"coordinates": coordinates, "directions": ["random (seed 0)", "random (seed 1)"],

@@ -1,5 +1,6 @@
 """The page: its numbers are those of the JSON, it can be read by a screen reader, and it needs nothing else."""
 
+import math
 import re
 import shutil
 import time
@@ -11,6 +12,7 @@ from PIL import Image
 from runs.report.html_page import Page
 from runs.report.made_runs import (
     GROUPS,
+    NORMS,
     complete_run,
     history,
     metrics,
@@ -26,6 +28,7 @@ from time_limits import PATIENCE
 
 from hf_ltsam.cli import main as cli
 from hf_ltsam.runs.folder import find_runs
+from hf_ltsam.runs.report import bounds
 from hf_ltsam.runs.report.by_group import group_bounds
 from hf_ltsam.runs.report.by_group import table as group_table
 from hf_ltsam.runs.report.comparison.differences import compare
@@ -193,9 +196,52 @@ def test_tables_can_be_read_by_a_screen_reader(page):
     assert len(page.all("th", scope="row")) == len(rows)
 
 
+def bounds_by_hand(loss, lam_max, rho, w=3.0, g=0.5, k=1000, n=50, delta=0.05):
+    """Zhou et al. 2023b Eq. 15 at rho*, then Lyu et al. 2025 Theorem 6 without M / sqrt(n)."""
+    log, sqrt = math.log, math.sqrt
+    best = sqrt(w / (2 * g)) * (k * (n - 1)) ** -0.25
+    spread = (1 + sqrt(log(n) / k)) ** 2
+    zhou = (1 - 1 / sqrt(n)) * (loss + sqrt(k) * best * g) + 1 / sqrt(n)
+    zhou += sqrt((w**2 / (4 * best**2) * spread + log(n / delta) / 2) / (n - 1))
+    inside = k / 4 * log(1 + w**2 * (sqrt(k) + sqrt(log(n))) ** 2 / (k * rho**2)) + 1 / 4
+    inside += log(n / delta) + 2 * log(6 * n + 3 * k)
+    return zhou, loss + rho**2 * sqrt(k / (4 * math.pi)) * lam_max + sqrt(inside / (n - 1))
+
+
+def test_bounds_over_the_training_are_those_of_the_sources(tmp_path):
+    own = {**metrics((0.5,) * 5), "method": {"name": "sam", "args": {"rho": 0.2}}}
+    run = write_run(tmp_path / "run", own, sharpness=sharpness(subsets=("class 0",)))
+    page = Page(write_report([read_run(run)], tmp_path / "report").read_text())
+    _, *rows = page.table("Bounds and their parts")
+    expected = [bounds_by_hand(loss, 4.0, 0.2) for loss in (0.5, 0.25)]
+    assert [row[1:4] for row in rows] == [
+        [str(k + 1), f"{5 / (10 * (k + 1)):.3g}", f"{expected[k][kind]:.3g}"] for kind in (0, 1) for k in (0, 1)
+    ]
+    assert (tmp_path / "report" / "bounds_over_training.png").is_file()
+
+
+@pytest.mark.parametrize("args", [{}, {"rho": [0.1, 0.2]}, {"rho": 0}])
+def test_a_bound_that_needs_a_radius_is_left_out_without_one(args, tmp_path):
+    own = {**metrics((0.5,) * 5), "method": {"name": "sam", "args": args}}
+    run = write_run(tmp_path / "run", own, sharpness=sharpness(subsets=("class 0",)))
+    rows = bounds.section(configurations([read_run(run)]), tmp_path).tables[0].rows
+    assert len(rows) == 2 and all("Zhou" in row[0] for row in rows)
+
+
+def test_checkpoints_without_norms_have_no_bounds(tmp_path):
+    """As an earlier release measured them."""
+    measured = sharpness()
+    for point in measured["evolution"].values():
+        for name in ("loss", *NORMS):
+            del point[name]
+    run = read_run(write_run(tmp_path / "run", metrics((0.5,) * 5), sharpness=measured))
+    section = bounds.section(configurations([run]), tmp_path)
+    assert not run.damaged and not section.figures and "--checkpoints" in section.missing[0].command
+
+
 def test_figures_can_be_heard(page):
     figures = page.all("svg")
-    assert len(figures) == len(page.all("figure")) == len(page.all("figcaption")) == 13
+    assert len(figures) == len(page.all("figure")) == len(page.all("figcaption")) == 15
     for svg in figures:
         assert svg["role"] == "img"
         title, description = (
@@ -206,7 +252,7 @@ def test_figures_can_be_heard(page):
 
 def test_every_figure_lies_beside_it_as_png_and_svg(page, folder):
     links = [e["href"] for e in page.all("a") if "figcaption" in e["inside"]]
-    assert len(links) == 26
+    assert len(links) == 30
     for link in links:
         assert (folder / link).stat().st_size > 3000
     pixels = np.asarray(Image.open(folder / "accuracy_by_group.png").convert("RGB"))
@@ -217,7 +263,7 @@ def test_it_needs_no_network_and_no_script(folder, page):
     text = (folder / "report.html").read_text()
     assert not re.search(r"https?:|//[a-z]|@import|javascript:", re.sub(r"data:image/png;base64,[^\"]*", "", text))
     assert not page.all("script") and not page.all("link") and not page.all("img")
-    assert all(e["href"].startswith(("#", "accuracy", "c", "t", "s")) for e in page.all("a"))
+    assert all(e["href"].startswith(("#", "accuracy", "b", "c", "e", "t", "s")) for e in page.all("a"))
     sources = [e.get("href") for e in page.elements if e["tag"] in ("use", "image")]
     assert all(source.startswith(("#", "data:image/png;base64,")) for source in sources)
 
@@ -290,7 +336,8 @@ def test_missing_parts_are_named_with_the_command_that_makes_them(tmp_path):
         "Confusion": own["command"], "Calibration": own["command"],
         "Under shift and corruption": f"ltsam evaluate --model {run} --sets images_c",
         "Spectral densities": f"ltsam sharpness {run} makes it", "Loss surfaces": f"ltsam sharpness {run} --surface 2d",
-        "Curvature over the training": f"ltsam sharpness {run} --checkpoints", "Cost against accuracy": "Training time",
+        "Curvature over the training": f"ltsam sharpness {run} --checkpoints",
+        "Bounds on the test loss over the training": f"ltsam sharpness {run} --checkpoints", "Cost against accuracy": "Training time",
         "Configurations and commands": "recipe.yaml",
     }.items():  # fmt: skip
         assert "Missing" in page.section(title) and words in page.section(title), title

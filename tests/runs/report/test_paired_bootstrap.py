@@ -1,5 +1,7 @@
 """Intervals against closed forms, and against a case without any difference."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,14 @@ def test_a_large_difference_is_found():
     drawn = resample_images(right, np.zeros(100, dtype=int), {"all": [0]}, rng())["all"]
     assert interval(0.6, drawn[:, 1] - drawn[:, 0]).beyond_chance
     assert interval(-0.6, drawn[:, 0] - drawn[:, 1]).beyond_chance
+
+
+def test_a_level_beyond_the_replicates_is_that_of_a_normal_distribution():
+    """One pair of the 190 of twenty configurations: 400 replicates end at 3.0 deviations."""
+    normal = NormalDist()
+    replicates = np.array([normal.inv_cdf((k + 0.5) / 400) for k in range(400)])
+    own = interval(0.0, replicates, 1 - 0.05 / 190)
+    assert own.high == pytest.approx(normal.inv_cdf(1 - 0.025 / 190), rel=0.02) and own.low == pytest.approx(-own.high)
 
 
 def test_classes_have_the_closed_form_of_a_mean():

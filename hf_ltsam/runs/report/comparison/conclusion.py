@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 from pathlib import Path
 
 from hf_ltsam.runs.class_frequencies import group_criterion, group_ranges
@@ -62,14 +63,14 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
 def ranked(tested: Sequence[Configuration]) -> Ranking:
     """Those that can be compared with the first one, by accuracy on the rare classes.
 
-    Intervals are as wide as it takes that all of them together fail in one case of twenty: the best one is chosen after the
-    results are seen.
+    Intervals are as wide as it takes that all of them together fail in one case of twenty at most. The best one is chosen
+    after the results are seen, so any pair might have been compared, and every pair counts (Bonferroni).
     """
     first = tested[0]
     group = next((group for group in RARE if first.accuracies(group)), "balanced")
     alike = [c for c in tested if _counts(c) == _counts(first) and c.accuracies(group)]
     ordered = sorted(alike, key=lambda c: -spread(c.accuracies(group))[0])
-    level = 1 - (1 - LEVEL) / max(len(ordered) - 1, 1)
+    level = 1 - (1 - LEVEL) / max(comb(len(ordered), 2), 1)
     return Ranking(group, first, ordered, compare(ordered, level=level) if len(ordered) > 1 else [])
 
 
@@ -118,7 +119,8 @@ def _explained(ranking: Ranking) -> list[str]:
         notes.append(f"None is better than guesses, which have {_chance(ranking)} %.")
     seeds = [len(c.tested) for c in ranking.ordered]
     over = "the same test images" if all(c.over_images for c in ranking.behind) else "classes"
-    several = f", {len(ranking.behind)} of them at once" if len(ranking.behind) > 1 else ""
+    pairs = comb(len(ranking.ordered), 2)
+    several = f" that allow for {pairs} pairs at once" if pairs > 1 else ""
     basis = f"95 % intervals{several}, paired over {over}"
     if min(seeds) > 1:
         notes.append(f"{basis} and over {min(seeds)} seeds or more of each configuration.")

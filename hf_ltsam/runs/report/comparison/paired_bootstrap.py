@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,19 @@ def resample_seeds(accuracies: Floats, generator: np.random.Generator) -> Floats
 
 
 def interval(difference: float, replicates: Floats, level: float = LEVEL) -> Interval:
-    """The middle part of the replicates (B,) around a difference: 95 %, or another level."""
-    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(difference, float(low), float(high))
+    """The middle 95 % of the replicates (B,) around a difference.
+
+    For another level each side is longer as that of a normal distribution is: the replicates are too few to show where a
+    level near 1 ends.
+    """
+    longer = _deviations(level) / _deviations(LEVEL)
+    low, high = (
+        difference + longer * (float(end) - difference)
+        for end in np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    )
+    return Interval(difference, low, high)
+
+
+def _deviations(level: float) -> float:
+    """How many standard deviations a normal interval of the level reaches to each side."""
+    return NormalDist().inv_cdf((1 + level) / 2)
