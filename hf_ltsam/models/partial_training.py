@@ -30,9 +30,8 @@ def train_only(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(
-                f"train_only={pattern!r} matches no weight of {type(model).__name__}.{nearest(pattern, names)}"
-            )
+            close = nearest(pattern, names).partition(" Valid:")[0]  # all names would hide it
+            raise ValueError(f"train_only={pattern!r} matches no weight of {type(model).__name__}.{close}")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
     frozen = tuple(name for name, part in model.named_modules() if name and _is_frozen(part))

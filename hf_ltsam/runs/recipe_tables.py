@@ -55,7 +55,6 @@ _OF_A_TABLE = {
 }  # fmt: skip
 _MEASURED = {"metric": _TEXT, "evaluation": _TEXT, "note": _TEXT}
 _NAMES = ("parts", "compare", "evaluate", "corruptions", "figures")  # lists of them
-_CHOICE = {"metric": "balanced", "reserve": 0.2}
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ class Table:
     rows: in the order of the source.
     first_stages: what the rows start from, where no table has it as a row.
     evaluate: names of other test sets.
-    choose: metric and reserve by which the value of a sweep is chosen; empty: none is.
+    choose: metric and reserve by which the value of a sweep is chosen, as the file states them; None: none is.
     """
 
     name: str
@@ -168,7 +167,7 @@ class Table:
     rows: tuple[RecipeRow, ...]
     first_stages: tuple[RecipeRow, ...]
     evaluate: tuple[str, ...] = ()
-    choose: dict[str, Any] = field(default_factory=dict)
+    choose: dict[str, Any] | None = None
     sharpness: dict[str, Any] = field(default_factory=dict)
     figures: tuple[str, ...] = ()
 
@@ -247,19 +246,10 @@ def load_table(path: Path) -> Table:
         rows=rows,
         first_stages=tuple(_rows(path, {**values, "sweep": None}, values.get("first_stages") or [])),
         evaluate=tuple(values.get("evaluate") or ()),
-        choose=_choice(path, values.get("choose")),
+        choose=values.get("choose"),
         sharpness=values.get("sharpness") or {},
         figures=tuple(values.get("figures") or ()),
     )
-
-
-def _choice(path: Path, choose: Mapping[str, Any] | None) -> dict[str, Any]:
-    if choose is None:
-        return {}
-    unknown = sorted(set(choose) - set(_CHOICE))
-    if unknown:
-        raise ValueError(f"{path}, choose: there is no {unknown[0]!r}.{nearest(unknown[0], _CHOICE)}")
-    return {**_CHOICE, **choose}
 
 
 def _rows(path: Path, table: Mapping[str, Any], blocks: list[dict[str, Any]]) -> Iterator[RecipeRow]:

@@ -33,7 +33,16 @@ MADE = generated_pages()
 GENERATED = {
     name: text for name, text in MADE.items() if any(block.is_python or block.is_commands for block in blocks_of(text))
 }
-SLOW = ("clip.md", "curvature.md", "many_gpus.md", "own_images.md", "report.md", "second_stages.md")
+SLOW = (
+    "SKILL.md",
+    "class_weights.md",
+    "clip.md",
+    "curvature.md",
+    "many_gpus.md",
+    "own_images.md",
+    "report.md",
+    "second_stages.md",
+)
 README_TEXT = README.read_text()
 
 

@@ -70,7 +70,7 @@ def test_settings_are_ones_own():
         ("places_lt_la_focal_sam", {"training", "method_args.rho", "method_args.gamma", "method_args.lam"}),
         ("cifar100_lt_ir100_la_imbsam", {"method_args.rho", "tail_threshold"}),
         ("cifar100_lt_ir100_la_imbsam_lyu2025", set()),
-        ("cifar100_lt_ir100_la_cc_sam", {"method_args.scale"}),
+        ("cifar100_lt_ir100_la_cc_sam", {"method_args.scale", "method_args.class_weighting"}),
         ("cifar100_lt_ir100_ce_cc_sam", set()),
         ("cifar100_lt_ir100_ce_sam", {"method_args.rho"}),
         ("cifar100_lt_ir100_ce_sam_rangwani2022", set()),

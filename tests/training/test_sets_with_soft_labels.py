@@ -120,6 +120,16 @@ def test_lists_of_whole_numbers_are_refused_with_the_way_out(tmp_path):
     assert trainer(tmp_path, cast.with_format("torch")).class_statistics.counts == (18, 8, 4)
 
 
+def test_a_run_is_saved_with_class_indices_of_its_test_set(tmp_path):
+    """`ltsam report` counts confusions of classes; what it cannot read is not written."""
+    made = trainer(tmp_path, rows(Q), eval_dataset=rows(Q))
+    with pytest.raises(
+        ValueError, match=r"one class of each test sample.*shares of classes: pass one with class indices"
+    ):
+        made.save_run()
+    assert made.save_run(rows(HARD)).class_statistics["counts"] == list(made.class_statistics.counts)
+
+
 def test_statistics_of_shares():
     assert ClassStatistics.from_labels(F.one_hot(HARD, 3).float()) == ClassStatistics.from_labels(HARD)
     with pytest.raises(ValueError, match="class 1 has no training image"):

@@ -146,6 +146,13 @@ def test_labels_of_the_other_kind(tmp_path):
         trainer(tmp_path, loss="cross_entropy", data=None, statistics=STATISTICS)
 
 
+def test_a_run_is_not_saved_for_commands_that_know_one_class_of_a_sample(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"one class of each test sample, and BinaryCrossEntropy takes several.*evaluate"
+    ):
+        trainer(tmp_path).save_run()
+
+
 def test_smoothed_labels_beside_the_statistics_of_plain_ones(tmp_path):
     smooth = [{"input": x, "labels": 0.9 * y + 0.05} for x, y in zip(X, Y)]
     trainer(tmp_path, "focal_sam", data=smooth, statistics=STATISTICS, evaluated=DATA).train()

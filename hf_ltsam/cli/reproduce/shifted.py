@@ -86,6 +86,8 @@ def within_reach(names: Sequence[str], data_dir: Sequence[str]) -> tuple[tuple[s
             there.append(name)
         except FileNotFoundError as error:
             missing[name] = str(error).removeprefix("--sets ")
+        except ValueError as error:
+            raise ValueError(f"The table has evaluate: {str(error).removeprefix('--sets ')}") from error
     return tuple(there), missing
 
 

@@ -13,6 +13,7 @@ from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.train.arguments import make_run, option_names
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.recipe_tables import (
+    GROUPS,
     TABLES,
     Point,
     Published,
@@ -26,6 +27,8 @@ from hf_ltsam.runs.recipes import find_recipe, read_recipe
 from hf_ltsam.training.refusals.settings import check_arguments
 from hf_ltsam.training.trials import place_of
 
+_CHOICE = {"metric": "balanced", "reserve": 0.2}
+_METRICS = ("balanced", *GROUPS)
 OF_FIRST_STAGE = "first_stage."  # before the name of a setting that a sweep changes there
 
 
@@ -162,11 +165,32 @@ def read_table(name: str) -> TableOfRuns:
         rows,
         stages,
         table.evaluate,
-        table.choose,
+        _choice(path, table.choose, rows),
         curves={Path(row.name).stem: row.curve for row in table.rows if row.curve},
         sharpness=table.sharpness,
         figures=table.figures,
     )
+
+
+def _choice(path: Path, choose: Mapping[str, Any] | None, rows: Sequence[Row]) -> dict[str, Any]:
+    if choose is None:
+        return {}
+    unknown = sorted(set(choose) - set(_CHOICE))
+    if unknown:
+        raise ValueError(f"{path}, choose: there is no {unknown[0]!r}.{nearest(unknown[0], _CHOICE)}")
+    choice = {**_CHOICE, **choose}
+    if choice["metric"] not in _METRICS:
+        raise ValueError(
+            f"{path}, choose: metric {choice['metric']!r} does not exist.{nearest(choice['metric'], _METRICS)}"
+        )
+    reserve = choice["reserve"]
+    if isinstance(reserve, bool) or not isinstance(reserve, int | float) or not 0 < reserve < 1:
+        raise ValueError(
+            f"{path}, choose: reserve must be a share of the training images between 0 and 1, got {reserve!r}."
+        )
+    if not any(row.value is not None for row in rows):
+        raise ValueError(f"{path}, choose: no row has a sweep, so there is nothing to choose. Leave it out.")
+    return choice
 
 
 def swept(row: Row, sweep: Mapping[str, list[Any]], place: str) -> tuple[Row, ...]:

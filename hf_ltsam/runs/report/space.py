@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from hf_ltsam.runs.folder import CARD
 from hf_ltsam.runs.report.report import FILE_NAME
 
 
@@ -36,4 +37,4 @@ def space_files(
         **({} if license is None else {"license": license}),
     }
     card = f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\nA report by `ltsam report`.\n"
-    return {"README.md": card.encode(), "index.html": page, **{name: folder / name for name in sorted(links)}}
+    return {CARD: card.encode(), "index.html": page, **{name: folder / name for name in sorted(links)}}

@@ -18,6 +18,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import names_of_model
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.losses import LOSSES
+from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.methods import METHODS
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.metrics.decisions import logits_in
@@ -125,6 +126,9 @@ def hardware(args: LTSamConfig) -> str:
 # A run that was made in Python.
 
 
+_ONE_CLASS = "save_run() keeps what report, card and the others read, one class of each test sample, and {}."
+
+
 class SavedRuns:
     """A trainer whose run is saved for the commands; see `save_run`."""
 
@@ -137,7 +141,8 @@ class SavedRuns:
                 commands that read training images ask for `--dataset`.
 
         Raises:
-            ValueError: nothing to test on, a test set without labels, no class statistics, or an option that does not exist.
+            ValueError: nothing to test on, a test set without labels or with those of several classes, no class statistics,
+                or an option that does not exist.
         """
         for name in data:
             if name not in OF_THE_DATA:
@@ -146,12 +151,16 @@ class SavedRuns:
         test_dataset = _test_of(self.eval_dataset) if test_dataset is None else test_dataset
         if test_dataset is None:
             raise ValueError("save_run() tests the model: pass test_dataset, or give the trainer one eval_dataset.")
+        if takes_several_labels(self.loss):
+            raise ValueError(_ONE_CLASS.format(f"{type(self.loss).__name__} takes several: keep metrics of evaluate()"))
         names = _name_classes(self)
         self.save_model(_internal_call=True)
         with replaced(self, compute_metrics=None, preprocess_logits_for_metrics=None), decisions_alone(self):
             test = self.predict(test_dataset, metric_key_prefix="test")
         if test.label_ids is None or not np.size(test.label_ids):
             raise ValueError("save_run(test_dataset=...) has no labelled samples: nothing can be measured on it.")
+        if np.ndim(test.label_ids) != 1:
+            raise ValueError(_ONE_CLASS.format("test_dataset has shares of classes: pass one with class indices"))
         stated = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in data.items()}
         return write_run(self, test, _described(self, names, stated))
 

@@ -182,6 +182,24 @@ def test_a_sweep_that_cannot_be_is_refused_with_its_place(table, row, words):
         read_table(str(changed(table, rows=[{"sharp.yaml": row}])))
 
 
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"choose": {"metric": "tails"}}, r"table\.yaml, choose: metric 'tails' does not exist.*balanced"),
+        ({"choose": {"reserve": 3}}, r"table\.yaml, choose: reserve must be a share .*got 3"),
+        ({"choose": {"reserved": 0.3}}, r"table\.yaml, choose: there is no 'reserved'.*'reserve'"),
+        ({"choose": {}, "rows": ["sharp.yaml"]}, r"table\.yaml, choose: no row has a sweep"),
+        (
+            {"evaluate": ["imagenet_sketc"]},
+            r"^The table has evaluate: imagenet_sketc does not exist.*'imagenet_sketch'",
+        ),
+    ],
+)
+def test_what_a_table_cannot_ask_for_is_refused_in_its_words(table, tmp_path, values, words):
+    with pytest.raises(ValueError, match=words):
+        reproduce.reproduce(str(changed(table, **values)), output_dir=tmp_path / "runs")
+
+
 def test_a_sweep_of_what_a_second_stage_starts_from(table, tmp_path):
     """Each value has a first stage of its own, which is trained before."""
     folder = table.parent

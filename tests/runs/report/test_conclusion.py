@@ -81,6 +81,11 @@ def test_three_are_ranked_and_the_choice_of_the_best_widens_the_interval(tmp_pat
     assert width[0] / width[1] == pytest.approx(2.394 / 1.96, abs=0.001)
 
 
+def test_equals_are_nothing_behind(tmp_path, sgd):
+    same = run(tmp_path, "sam", (1.0, 0.9, 0.7, 0.2, 0.2), method="sam")
+    assert conclude(sgd, same).tables[0].rows[1][-1] == "0.0 (0.0 to 0.0)"
+
+
 def test_seeds_count_where_there_are_several(tmp_path):
     runs = [run(tmp_path, "sgd", (0.9, 0.9, 0.7, 0.2, 0.2 + 0.1 * seed), seed) for seed in range(3)]
     runs += [run(tmp_path, "sam", (0.9, 0.9, 0.7, 0.6, 0.6), seed, method="sam") for seed in range(2)]

@@ -145,7 +145,7 @@ def _table(ranking: Ranking) -> Table:
         row = [c.title, *(mean_and_deviation(*spread(c.accuracies(name)), 100) for name in groups), _time(c) or "-"]
         if ranking.behind:
             lead = leads.get(id(c))
-            row.append("-" if lead is None else f"{100 * lead.difference:.1f} ({_range(lead)})")
+            row.append("-" if lead is None else f"{100 * lead.difference:z.1f} ({_range(lead)})")
         rows.append(row)
     return Table(f"Accuracy {_on_the_rare_classes(ranking)} and over all, the best one first", columns, rows)
 
