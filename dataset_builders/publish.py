@@ -19,9 +19,9 @@ from hf_ltsam import ClassStatistics
 from hf_ltsam.runs.card.card import FIGURE
 from hf_ltsam.runs.card.citations import bibtex
 from hf_ltsam.runs.card.metadata import METRICS
-from hf_ltsam.runs.card.tables import groups_table, markdown
+from hf_ltsam.runs.card.tables import groups_table
 from hf_ltsam.runs.class_frequencies import curve_png, describe_groups
-from hf_ltsam.runs.escaping import markdown_text
+from hf_ltsam.runs.escaping import markdown_table, markdown_text
 from hf_ltsam.runs.hub import Upload, in_words, send
 
 LEADERBOARD = "eval.yaml"
@@ -236,7 +236,7 @@ def data_card(name: str, header: DatasetCardData, where: str) -> DatasetCard:
 def _text(draws: Sequence[Draw], header: DatasetCardData, where: str) -> str:
     first, drawn = draws[0], draws[0].drawn
     names = [draw.configuration for draw in draws]
-    overview = markdown(
+    overview = markdown_table(
         ["configuration", "tail", "ratio", "seed", "training images", "largest and smallest class", "test images"],
         [_overview(draw, header) for draw in draws],
     )
@@ -276,7 +276,7 @@ profile="{first.tail.profile}", seed={first.tail.seed})`.
 
 {groups}
 
-{markdown(["class", *names], rows)}
+{markdown_table(["class", *names], rows)}
 
 ## Limits
 The tail is artificial: real rare classes differ from common ones in more than their number. The test split is that of the
@@ -321,7 +321,7 @@ def _text_of_lists(header: DatasetCardData, where: str) -> str:
 
 Paths and labels, and no image: everybody joins a copy of the images of one's own.
 
-{markdown(["configuration", "data set", "rows"], rows)}
+{markdown_table(["configuration", "data set", "rows"], rows)}
 
 ```python
 from dataset_builders import join_images

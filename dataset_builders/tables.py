@@ -21,6 +21,8 @@ from datasets import Image as ImageFeature
 from datasets.exceptions import DatasetGenerationError
 
 from dataset_builders.folders import SPLIT_FOLDERS, image_suffixes
+from hf_ltsam.data.labels import arrow_column
+from hf_ltsam.data.texts import holds_text
 
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 METADATA = "metadata"  # of metadata.csv and the like beside images, as `datasets` names it
@@ -211,7 +213,7 @@ def _with_images(
     """The splits, a column of paths being one of images; of a single split, parted by the first folder of the paths."""
     first = next(iter(splits.values()))
     column = path_column(first) if column is None else column
-    if column is None or column not in first.column_names or not _holds_text(first, column):
+    if column is None or column not in first.column_names or not holds_text(first, column):
         return dict(splits)
     together = [file for of_split in files.values() for file in of_split]  # of splits that a column names
     paths = {split: _values(table, column) for split, table in splits.items() if column in table.column_names}
@@ -228,7 +230,7 @@ def _with_images(
 
 def path_column(table: Dataset) -> str | None:
     """The column whose values are file names of images; None where there is none."""
-    texts = [name for name in table.column_names if _holds_text(table, name)]
+    texts = [name for name in table.column_names if holds_text(table, name)]
     named = [name for name in PATH_COLUMNS if name in texts]
     for name in dict.fromkeys([*named, *texts]):
         some = [value for value in _values(table.select(range(min(len(table), 100))), name) if value]
@@ -241,12 +243,8 @@ def _is_image_name(value: str) -> bool:
     return Path(value).suffix.lower() in image_suffixes()
 
 
-def _holds_text(table: Dataset, column: str) -> bool:
-    return getattr(table.features[column], "dtype", None) in ("string", "large_string")
-
-
 def _values(table: Dataset, column: str) -> list[Any]:
-    values: list[Any] = table.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
+    values: list[Any] = arrow_column(table, column).to_pylist()
     return values
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 from collections import defaultdict
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -214,3 +215,19 @@ def test_tests_lie_like_the_package():
     rooms = {p.name for p in entries(ROOT / "hf_ltsam")} | set(PACKAGES) | {"pages"}
     strange = [p.name for p in entries(ROOT / "tests") if p.is_dir() and p.name not in rooms]
     faults("Folders of tests without a folder of the package:", strange)
+
+
+def test_the_root_holds_what_is_meant_and_no_outputs_of_runs():
+    """Among the files that are committed; a checkpoint of a test once was."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no git checkout")
+    folders = {
+        ".ci",
+        ".github",
+        *PACKAGES,
+        *["training_scripts", "model_cards", "tests", "benchmarks", "docs", "skills"],
+    }
+    files = {".gitignore", "pyproject.toml", "Makefile", "LICENSE", "CITATION.cff", "known_good_versions.txt"}
+    pages = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "RESULTS.md"}
+    assert {line.partition("/")[0] for line in listed.stdout.splitlines()} <= folders | files | pages

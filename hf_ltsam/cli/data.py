@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
             help=f"CIFAR: largest class over smallest (default: {USUAL_RATIO:g})",
         )
         command.add_argument("--profile", choices=PROFILES, help="CIFAR: shape of the tail (default: exponential)")
-        command.add_argument("--seed", type=int, help="CIFAR: of the draw (default: 0, the published one)")
+        command.add_argument("--seed", type=int, help="CIFAR: of the draw; left out, the published one")
     write.add_argument("folder", metavar="FOLDER", help="made where it does not exist; configurations in it stay")
     push.add_argument("repo", metavar="REPO", help="OWNER/NAME on the Hub; configurations in it stay")
     for command in (write, push):

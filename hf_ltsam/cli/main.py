@@ -59,7 +59,7 @@ COMMANDS = {
     "report": Command("report", "Write a one-page report on accuracy, settings and cost: ltsam report RUN [RUN ...]."),
     "methods": Command("methods", "List the methods, or show everything about one: ltsam methods focal_sam."),
     "completion": Command(
-        "completion", "Print a script with which bash or zsh complete these commands and their options."
+        "options.completion", "Print a script with which bash or zsh complete these commands and their options."
     ),
 }
 

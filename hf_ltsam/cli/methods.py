@@ -16,6 +16,7 @@ from rich.table import Table
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.methods import METHODS, Method
+from hf_ltsam.runs import escaping
 from hf_ltsam.runs.identity import describe
 
 LEGEND = (
@@ -61,8 +62,7 @@ def markdown_table(link: str = "`{name}`", columns: Sequence[str] = COLUMNS) -> 
          _passes(method.cost), _paper(method.source))
         for name, method in METHODS.items()
     ]  # fmt: skip
-    rows = [columns, ["---"] * len(columns), *([dict(zip(COLUMNS, row))[c] for c in columns] for row in facts)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return escaping.markdown_table(columns, [[dict(zip(COLUMNS, row))[c] for c in columns] for row in facts])
 
 
 def table_cell(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_ltsam.data.class_names import Names, comparable, some
-from hf_ltsam.data.labels import read_label_column
+from hf_ltsam.data.labels import arrow_column, read_label_column
 
 if TYPE_CHECKING:
     import datasets
@@ -94,9 +94,7 @@ def _values(dataset: datasets.Dataset, column: str) -> list[str]:
     Raises:
         ValueError: other values, or missing ones.
     """
-    plain = copy.copy(dataset)
-    plain.reset_format()
-    values: list[Any] = plain.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
+    values: list[Any] = arrow_column(dataset, column).to_pylist()
     missing = [row for row, value in enumerate(values) if value is None]
     if missing:
         raise ValueError(

@@ -132,7 +132,7 @@ def _head(entry: dict[str, Any]) -> bytes:
     """The first bytes of a file, which tell its format; none where it cannot be read."""
     try:
         return image_bytes(entry)[:16]
-    except OSError:
+    except (OSError, ValueError):
         return b""
 
 

@@ -107,6 +107,13 @@ def training_label_column(dataset: datasets.Dataset, names: Sequence[str]) -> st
     )
 
 
+def arrow_column(dataset: datasets.Dataset, name: str) -> Any:
+    """One column as a `pyarrow.ChunkedArray`, for any format and transform of the data set."""
+    plain = copy.copy(dataset)  # the caller keeps the transform, and the steps below do not deep-copy it
+    plain.reset_format()
+    return plain.select_columns([name]).with_format("arrow")[:].column(name)
+
+
 def read_label_column(dataset: datasets.Dataset, name: str) -> Tensor:
     """One integer column (N,) as int64, or lists of numbers as (N, C), for any format and transform of the data set.
 
@@ -115,9 +122,7 @@ def read_label_column(dataset: datasets.Dataset, name: str) -> Tensor:
     """
     import pyarrow
 
-    plain = copy.copy(dataset)  # the caller keeps the transform, and the steps below do not deep-copy it
-    plain.reset_format()
-    column = plain.select_columns([name]).with_format("arrow")[:].column(name)
+    column = arrow_column(dataset, name)
     if (
         pyarrow.types.is_list(column.type)
         and pyarrow.types.is_floating(column.type.value_type)

@@ -121,7 +121,7 @@ def text_columns_of(
     Raises:
         ValueError: there are no such columns, more than two, or several could be meant.
     """
-    valid = [name for name in dataset.column_names if _holds_text(dataset, name) and name != label_column]
+    valid = [name for name in dataset.column_names if holds_text(dataset, name) and name != label_column]
     if names is not None:
         wrong = next((name for name in names if name not in valid), None)
         if wrong is not None:
@@ -179,5 +179,6 @@ class Texts:
         return dict(batch)
 
 
-def _holds_text(dataset: datasets.Dataset, column: str) -> bool:
+def holds_text(dataset: datasets.Dataset, column: str) -> bool:
+    """Whether it is a column of strings."""
     return getattr(dataset.features[column], "dtype", None) in ("string", "large_string")

@@ -282,13 +282,18 @@ def average_precisions(scored: Sequence[tuple[Any, Any]]) -> Floats:
     for c in [] if np.isnan(evidence).any() else present:
         scores = np.exp(np.concatenate([values[:, c] for values in logits]).astype(np.float64) - evidence)
         shares = labels[:, c] if soft else labels == c
-        precisions[c] = _average_precision(shares.astype(np.float64), scores)
+        precisions[c] = average_precision(shares, scores)
     return precisions
 
 
-def _average_precision(shares: Floats, scores: Floats) -> float:
-    """sum_t (R_t - R_(t-1)) P_t over the distinct scores t, the largest first. As scikit-learn's, which is not loaded."""
-    order = np.argsort(-scores, kind="stable")
+def average_precision(shares: NDArray[Any], scores: Floats) -> float:
+    """sum_t (R_t - R_(t-1)) P_t over the distinct scores t, the largest first. As scikit-learn's, which is not loaded.
+
+    Args:
+        shares: of one class in each sample, 0 and 1 where samples are of whole classes; not all 0 (N,).
+        scores: of that class (N,).
+    """
+    shares, order = shares.astype(np.float64), np.argsort(-scores, kind="stable")
     hits, ends = np.cumsum(shares[order]), np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     found = hits[ends]
     return float(np.diff(found, prepend=0) @ (found / (ends + 1)) / hits[-1])

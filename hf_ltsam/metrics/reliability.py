@@ -73,8 +73,9 @@ class ConfidenceBins:
 
     @property
     def error(self) -> float:
-        """The expected calibration error; NaN if a confidence is."""
-        return float(np.abs(self.right - self.confidence).sum() / self.samples.sum())
+        """The expected calibration error; NaN if a confidence is, and without samples."""
+        samples = self.samples.sum()
+        return float(np.abs(self.right - self.confidence).sum() / samples) if samples else float("nan")
 
 
 def confidence_bins(confidence: Any, right: Any, num_bins: int = 15) -> ConfidenceBins:

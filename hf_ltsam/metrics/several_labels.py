@@ -12,7 +12,7 @@ import numpy as np
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.metrics.decisions import as_array, logits_in
-from hf_ltsam.metrics.long_tail import LongTailMetrics, group_accuracies
+from hf_ltsam.metrics.long_tail import LongTailMetrics, average_precision, group_accuracies
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -31,8 +31,6 @@ def several_label_metrics(logits: Any, labels: Any, statistics: ClassStatistics)
     Raises:
         ValueError: shapes that do not fit, or other labels.
     """
-    from sklearn.metrics import average_precision_score
-
     scores, truth = as_array(logits).astype(np.float64), as_array(labels)
     if scores.shape != truth.shape or scores.ndim != 2 or not np.isin(truth, (0, 1)).all():
         raise ValueError(f"Expected logits (N, C) and labels 0 or 1 (N, C), got {scores.shape} and {truth.shape}.")
@@ -42,7 +40,7 @@ def several_label_metrics(logits: Any, labels: Any, statistics: ClassStatistics)
     precision, f1 = np.full((2, len(members)), np.nan)
     f1[tested] = 2 * right[tested] / (members + taken)[tested]
     for c in np.flatnonzero(tested) if valid else []:
-        precision[c] = average_precision_score(truth[:, c], scores[:, c])
+        precision[c] = average_precision(truth[:, c], scores[:, c])
     groups = group_accuracies(precision, statistics) if valid else {}
     return {
         "map": float(np.mean(precision[tested])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable
 from functools import partial
@@ -131,3 +132,15 @@ def _share(part: Iterable[Tensor], whole: Iterable[Tensor]) -> str:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def trained_in_words(model: nn.Module) -> str | None:
+    """Which weights are trained: their number and a digest of their names, whose order is that of an optimizer's state.
+
+    None where all are: then a checkpoint of other weights is one of another model.
+    """
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if len(names) == sum(1 for _ in model.parameters()):
+        return None
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+    return f"{len(names)} of {sum(1 for _ in model.parameters())}, names {digest}"

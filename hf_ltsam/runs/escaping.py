@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Sequence
 
 LONGEST = 60  # characters of a name in a figure: a longer one would leave no room for the curves
 
@@ -62,6 +63,11 @@ def markdown_docstring(text: str) -> str:
     if len(parts) % 2 == 0:
         return markdown_text(text)
     return "".join(markdown_code(part) if i % 2 else markdown_text(part) for i, part in enumerate(parts))
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells that are escaped already, as a table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
 def markdown_block(text: str, language: str = "") -> str:

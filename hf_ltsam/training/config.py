@@ -37,12 +37,8 @@ from hf_ltsam.runs.secrets import without_secrets
 from hf_ltsam.schedules import epochs_to_shares
 from hf_ltsam.training.interruption import check_launched, join_processes
 
-# transformers' default for AdamW; SGD at this rate stands still (every recipe of the sources trains SGD at 0.001 to 0.2).
-_STOCK_LEARNING_RATE = 5e-5
+_SMALLEST_OF_SGD = 5e-4  # half the smallest rate of a recipe of the sources; transformers' default 5e-5 stands still
 _LARGEST_OF_ADAM = 0.01  # ten times Adam's own default (Kingma and Ba 2015)
-STANDS_STILL = (
-    "learning_rate=5e-05 is transformers' default for AdamW; SGD usually needs 0.01 to 0.1: set learning_rate."
-)
 
 ASCENT_SCOPES = ("micro", "step")
 
@@ -346,8 +342,11 @@ class LTSamConfig(MixingSettings, TrainingArguments):
     def doubtful_learning_rate(self) -> str | None:
         """A warning of a learning rate that was made for another optimizer, or None."""
         optimizer = OptimizerNames(self.optim).value
-        if optimizer == "sgd" and self.learning_rate == _STOCK_LEARNING_RATE:
-            return STANDS_STILL
+        if optimizer == "sgd" and 0 < self.learning_rate < _SMALLEST_OF_SGD:
+            return (
+                f"learning_rate={self.learning_rate:g} is one for AdamW, and the optimizer is SGD, which usually needs 0.01 "
+                "to 0.1: take such a rate, or optim='adamw_torch'."
+            )
         if optimizer.startswith("adam") and self.learning_rate > _LARGEST_OF_ADAM:
             return (
                 f"learning_rate={self.learning_rate:g} is one for SGD, and the optimizer is {optimizer}, transformers' "

@@ -22,7 +22,7 @@ from hf_ltsam.losses import FeatureLoss, Loss, ModelLoss
 from hf_ltsam.methods import Method
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.models.spectral_norm import normalised_layers
-from hf_ltsam.models.trained_weights import check_optimizer_of
+from hf_ltsam.models.trained_weights import check_optimizer_of, trained_in_words
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.identity import check_identity, save_identity
 from hf_ltsam.runs.model import save_configuration
@@ -372,6 +372,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
         return {
             **super().identity(),
             "spectral_norm": {name: norm.n_power_iterations for name, norm in normalised_layers(self.model).items()},
+            "trained_weights": trained_in_words(self.model),
             "weight_averaging": self.averaging and self.averaging.settings,
             "sampling": self.args.sampling,
             "training_labels_sha256": self.training_set.fingerprint,

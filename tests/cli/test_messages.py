@@ -66,6 +66,7 @@ WRONG_OPTIONS = [  # words of every command that has options of its own, and wha
     (("methods", "--lsit"), "Unknown option --lsit."),
     (("recipes", "--jsn"), "Unknown option --jsn. Did you mean --json?"),
     (("report",), "Missing: RUN."),
+    (("completion", "zhs"), "SHELL zhs does not exist. Did you mean 'zsh'"),
     (("mistakes", "run", "--per_clas", "3"), "Unknown option --per_clas. Did you mean --per_class?"),
     (("predict", "run", "x.png", "--topk", "x"), "Unknown option --topk. Did you mean --top_k?"),
     (("reproduce", "x", "--seeds", "x"), "--seeds x must be a whole number."),

@@ -4,6 +4,8 @@ import base64
 import csv
 import io
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -98,6 +100,16 @@ def test_the_table_has_every_file_and_what_the_model_says_by_hand(run, pictures,
     broken = rows[str(pictures / CLASSES[0] / "broken.png")]
     assert "broken.png" in broken["error"] and "cannot be decoded" in broken["error"] and broken["class"] == ""
     assert "broken.png" in said.err and "8 of 9 predicted" in said.err and "no calibration" in said.err
+
+
+def test_names_of_files_that_no_screen_takes(run, pictures, tmp_path, capfd):
+    """Linux takes any bytes for a name; the table is written all the same, to the screen as into a file."""
+    file = os.fsencode(tmp_path) + b"/owl[a]\xff.png"
+    shutil.copy(good(pictures)[0], file)
+    for output in ([], ["--output", str(tmp_path / "p.csv")]):
+        cli.main(["predict", str(run), os.fsdecode(file), *output, "--use_cpu"])
+    said = capfd.readouterr().out
+    assert said == (tmp_path / "p.csv").read_text() and "owl[a]\\udcff.png,c" in said
 
 
 def test_json_into_a_file_and_from_python(run, pictures, tmp_path, capsys):

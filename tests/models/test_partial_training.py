@@ -107,6 +107,23 @@ def test_curvature_is_that_of_the_trained_weights(tmp_path):
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["classifier.weight", "classifier.bias"]
 
 
+def test_other_weights_do_not_resume_the_training(tmp_path):
+    """As many of the same shapes: the moments of one block would silently become those of another."""
+    rows = Rows([{"input_ids": torch.tensor([i, i + 1, 2]), "labels": i % 3} for i in range(6)])
+    args = {"max_steps": 2, "save_steps": 1, "save_strategy": "steps", "report_to": "none", "use_cpu": True}
+
+    def trainer(block):
+        model = bert()
+        train_only(model, [f"bert.encoder.layer.{block}.*", "classifier.*"])
+        return LTSamTrainer(model, LTSamConfig(str(tmp_path), disable_tqdm=True, **args), train_dataset=rows)
+
+    trainer(1).train()
+    checkpoint = str(tmp_path / "checkpoint-1")
+    with pytest.raises(ValueError, match=r"cannot be resumed .* trained_weights: .18 of 57, names"):
+        trainer(2).train(resume_from_checkpoint=checkpoint)
+    trainer(1).train(resume_from_checkpoint=checkpoint)
+
+
 @pytest.mark.parametrize("method", ["sgd", "sam"])
 def test_a_training_moves_the_chosen_weights_alone(tmp_path, method):
     """By the update that a plain loop over the chosen weights gives."""

@@ -212,7 +212,8 @@ def test_a_split_with_an_empty_side_warns(threshold, empty, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"optim": "sgd"}, "learning_rate=5e-05 is transformers' default for AdamW"),
+        ({"optim": "sgd"}, "learning_rate=5e-05 is one for AdamW, and the optimizer is SGD"),
+        ({"optim": "sgd", "learning_rate": 1e-4}, "learning_rate=0.0001 is one for AdamW, and the optimizer is SGD"),
         ({"learning_rate": 0.1}, "learning_rate=0.1 is one for SGD, and the optimizer is adamw"),
         ({}, None),
         ({"optim": "sgd", "learning_rate": 0.1}, None),

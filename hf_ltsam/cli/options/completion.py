@@ -50,7 +50,7 @@ def main(words: Sequence[str]) -> None:
         epilog="For good: ltsam completion bash > ~/.local/share/bash-completion/completions/ltsam, or for zsh into a file "
         "that ~/.zshrc sources.",
     )
-    parser.add_argument("shell", choices=SHELLS, metavar="bash|zsh")
+    parser.add_argument("shell", choices=SHELLS, metavar="SHELL")
     print(script(parser.parse_args(words).shell), end="")
 
 

@@ -306,7 +306,7 @@ def main(words: Sequence[str]) -> None:
     wanted = options.format or ("json" if options.output and options.output.suffix.lower() == ".json" else "csv")
     text = as_json(predictions) if wanted == "json" else as_csv(predictions)
     if options.output is None:
-        sys.stdout.write(text)
+        sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())  # names of files need not be UTF-8
     else:
         write_whole(options.output, text)
     _tell(predictions, options.output)

@@ -25,13 +25,12 @@ from typing import NoReturn, TypeVar
 
 from rich.console import Console
 
-from hf_ltsam.cli.evaluate.sets import SUFFIX
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.reproduce.figures import Analysis, analyses, check_figures
 from hf_ltsam.cli.reproduce.results import REPORT, ended_runs, shown, swept_accuracies, write_table
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
-from hf_ltsam.cli.reproduce.shifted import Evaluation, within_reach
+from hf_ltsam.cli.reproduce.shifted import Evaluation, bases_of, within_reach
 from hf_ltsam.cli.reproduce.sweeps import choose, draw_sweeps
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns, read_table
 from hf_ltsam.cli.train.arguments import read_settings
@@ -266,7 +265,7 @@ def _evaluate(
 ) -> list[Evaluation]:
     """Test what has ended of the rows on other sets; the tests that failed."""
     rows = {row.name for row in table.rows}
-    used = tuple(word for word in data_dir if "=" not in word or word.partition("=")[0] in _bases(sets))
+    used = tuple(word for word in data_dir if "=" not in word or word.partition("=")[0] in bases_of(sets))
     tests = [
         Evaluation(run, sets, used, bool(read_settings(run.arguments(), run.program)[0].get("use_cpu")))
         for run in runs if sets and run.row.name in rows and run.result is not None
@@ -290,10 +289,6 @@ def _measure(measurements: Sequence[M], done: str, jobs: int) -> list[M]:
 
     run_all([measurement for measurement in measurements if measurement.result is None], jobs, ended)
     return failed
-
-
-def _bases(sets: Sequence[str]) -> set[str]:
-    return {key for name in sets for key in (name.partition(":")[0], name.removesuffix(SUFFIX))}
 
 
 def _stop(*_: object) -> NoReturn:

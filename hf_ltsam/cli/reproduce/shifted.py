@@ -12,7 +12,7 @@ from hf_ltsam.cli.evaluate.sets import SUFFIX, Places, find_sets
 from hf_ltsam.cli.reproduce.runs import RowRun, start_command
 from hf_ltsam.cli.reproduce.tables import Row
 from hf_ltsam.hyperparameters import nearest
-from hf_ltsam.runs.escaping import markdown_code, markdown_text
+from hf_ltsam.runs.escaping import markdown_code, markdown_table, markdown_text
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.recipe_tables import GROUPS, PublishedShift
 from hf_ltsam.runs.report.configurations import spread
@@ -73,14 +73,12 @@ def within_reach(names: Sequence[str], data_dir: Sequence[str]) -> tuple[tuple[s
             f"--data_dir {data_dir[0]}: the table is tested on no other sets. What is trained on is --dataset; "
             "`evaluate: [...]` in a table of your own names other test sets."
         )
-    bases = {key for name in names for key in (name.partition(":")[0], name.removesuffix(SUFFIX))}
-    unused = sorted(set(places.folders) - bases)
+    unused = sorted(set(places.folders) - bases_of(names))
     if unused:
         raise ValueError(f"--data_dir {unused[0]}=...: the table has no such test set.{nearest(unused[0], names)}")
     there, missing = list[str](), dict[str, str]()
     for name in names:
-        of_it = {name.partition(":")[0], name.removesuffix(SUFFIX)}
-        folders = {key: folder for key, folder in places.folders.items() if key in of_it}
+        folders = {key: folder for key, folder in places.folders.items() if key in bases_of([name])}
         try:
             find_sets([name], replace(places, folders=folders))
             there.append(name)
@@ -89,6 +87,11 @@ def within_reach(names: Sequence[str], data_dir: Sequence[str]) -> tuple[tuple[s
         except ValueError as error:
             raise ValueError(f"The table has evaluate: {str(error).removeprefix('--sets ')}") from error
     return tuple(there), missing
+
+
+def bases_of(names: Sequence[str]) -> set[str]:
+    """The names by which `--data_dir NAME=FOLDER` places these test sets."""
+    return {key for name in names for key in (name.partition(":")[0], name.removesuffix(SUFFIX))}
 
 
 def measured_sets(folder: Path) -> dict[str, Any]:
@@ -138,7 +141,12 @@ def shifted_lines(rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str])
         if any(_cell(of_set, group) != "-" for group in GROUPS)
     ]  # fmt: skip
     if accuracies:
-        lines += ["", "## Other test sets", "", *_table(["row", "set", *GROUPS, "mCE"], accuracies)]
+        lines += [
+            "",
+            "## Other test sets",
+            "",
+            *markdown_table(["row", "set", *GROUPS, "mCE"], accuracies).splitlines(),
+        ]
     corruptions = list(dict.fromkeys(c for row in rows for s in row["shifted"].values() for c in _corruptions(s)))
     errors = [
         [markdown_code(row["row"], cell=True), _cell(of_set, "mce"), *(_cell(of_set, c, of="ce") for c in corruptions)]
@@ -146,7 +154,7 @@ def shifted_lines(rows: Sequence[Mapping[str, Any]], missing: Mapping[str, str])
     ]  # fmt: skip
     if errors:
         lines += ["", "## Corruption errors (CE), relative to AlexNet's in %, lower is better", ""]
-        lines += _table(["row", "mCE", *(c.replace("_", " ") for c in corruptions)], errors)
+        lines += markdown_table(["row", "mCE", *(c.replace("_", " ") for c in corruptions)], errors).splitlines()
     return lines + [
         line
         for name, why in missing.items()
@@ -167,7 +175,3 @@ def _cell(of_set: Mapping[str, Any], name: str, of: str | None = None) -> str:
     published = None if of_set["published"] is None else number(of_set["published"])
     shown = mean_and_deviation(*spread(ours))
     return shown if published is None else f"{shown} ({published:g})"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]

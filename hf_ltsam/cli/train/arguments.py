@@ -166,8 +166,8 @@ def run_of(settings: Mapping[str, Any], words: Sequence[str], program: str = "tr
         raise nearest_words from error
     if config.loss == MODEL:
         raise ValueError(
-            "--loss model is for models of any kind, and so for LTSamTrainer in Python: `ltsam train` classifies images. "
-            "Take --loss cross_entropy, which is the loss of most classifiers themselves."
+            "--loss model is for models of any kind, and so for LTSamTrainer in Python: `ltsam train` classifies images and "
+            "texts. Take --loss cross_entropy, which is the loss of most classifiers themselves."
         )
     shown = without_secrets({name: value for name, value in settings.items() if name != "hub_token"})
     names = {"dataset": hub_name(data.dataset), "model": hub_name(model.model) if model.pretrained else None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,12 @@ import numpy as np
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.class_frequencies import group_criterion, group_ranges
-from hf_ltsam.runs.escaping import markdown_code, markdown_text
+from hf_ltsam.runs.escaping import markdown_code, markdown_table, markdown_text
 from hf_ltsam.runs.record import RunRecord
 
 GROUPS = ("many", "medium", "few")
 SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
 SMALL = 20  # classes: a longer table would not be read
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
 def accuracies(result: Mapping[str, Any]) -> dict[str, float]:
@@ -41,7 +37,7 @@ def results_table(facts: RunFacts) -> str:
         seeds = ", ".join(str(record.seed) for record in records)
         spread = [_mean_and_deviation([_percents(record).get(name) for record in records]) for name in percents]
         rows.append([f"mean ± standard deviation, seeds {seeds}", *spread])
-    return markdown(["", *percents], rows)
+    return markdown_table(["", *percents], rows)
 
 
 def calibration_table(facts: RunFacts) -> str:
@@ -52,7 +48,11 @@ def calibration_table(facts: RunFacts) -> str:
         if (result := results.get(f"{prior}_prior")) is not None:
             numbers = [_percent(result.get(name)) for name in ("overall", "balanced", "ece")]
             rows.append([f"`{prior}`: {words}", *(f"{result[name]:.2f}" for name in ("tau", "temperature")), *numbers])
-    return markdown(["prior", "tau", "temperature", "overall", "balanced", "calibration error"], rows) if rows else ""
+    return (
+        markdown_table(["prior", "tau", "temperature", "overall", "balanced", "calibration error"], rows)
+        if rows
+        else ""
+    )
 
 
 def _percents(record: RunRecord) -> dict[str, float]:
@@ -76,7 +76,7 @@ def groups_table(statistics: ClassStatistics, samples: str = "images") -> str:
         if classes
     ]
     criterion = group_criterion(statistics).replace("images", samples)
-    return markdown(["group", criterion, "classes", f"training {samples}"], rows)
+    return markdown_table(["group", criterion, "classes", f"training {samples}"], rows)
 
 
 def classes_table(facts: RunFacts) -> str:
@@ -87,10 +87,10 @@ def classes_table(facts: RunFacts) -> str:
     tested = facts.record.results["test"].get("per_class") if facts.record else None
     rows = [[markdown_text(name), f"{count:,}"] for name, count in zip(names, facts.statistics.counts)]
     if tested is None:
-        return markdown(["class", f"training {facts.samples}"], rows)
+        return markdown_table(["class", f"training {facts.samples}"], rows)
     for row, accuracy in zip(rows, tested):
         row.append("-" if accuracy is None else f"{100 * accuracy:.1f}")
-    return markdown(["class", f"training {facts.samples}", "accuracy in %"], rows)
+    return markdown_table(["class", f"training {facts.samples}", "accuracy in %"], rows)
 
 
 def hyperparameters_table(facts: RunFacts) -> str:
@@ -110,7 +110,7 @@ def hyperparameters_table(facts: RunFacts) -> str:
         )
     if augmentation := _augmentation(facts.record):
         rows.append(["augmentation", "", _arguments({"args": augmentation})])
-    return markdown(["", "name", "hyper-parameters"], rows) if rows else ""
+    return markdown_table(["", "name", "hyper-parameters"], rows) if rows else ""
 
 
 def _augmentation(record: RunRecord | None) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def shifted_table(evaluation: Mapping[str, Any] | None, samples: str = "images")
         fractions = accuracies(result)
         shown = [_percent(fractions.get(column)) for column in columns]
         rows.append([markdown_text(name) + views(result.get("identity", {})), f"{result['samples']:,}", *shown])
-    return markdown(["test set", samples, *columns], rows)
+    return markdown_table(["test set", samples, *columns], rows)
 
 
 def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -169,7 +169,7 @@ def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any
         sets.append(
             {
                 "name": markdown_code(name),
-                "table": markdown(header, rows),
+                "table": markdown_table(header, rows),
                 "severities": ", ".join(map(str, summary["severities"])),
                 "mean_error": _percent(summary["mean_error"]),
                 "mce": None if summary.get("mce") is None else f"{summary['mce']:.1f}",
@@ -194,7 +194,7 @@ def curvature_table(sharpness: Mapping[str, Any] | None, samples: str = "images"
             ]
         )
     header = [f"training {samples} of", samples, "largest eigenvalue", "smallest", "abs(smallest / largest)", "trace"]
-    return markdown(header, rows) if rows else ""
+    return markdown_table(header, rows) if rows else ""
 
 
 def views(settings: Mapping[str, Any]) -> str:

@@ -88,12 +88,6 @@ def bins_of(configuration: Configuration) -> ConfidenceBins:
     return confidence_bins(confidence[finite], right[finite])
 
 
-def gap(bins: ConfidenceBins) -> float:
-    """ECE of these samples."""
-    samples = bins.samples.sum()
-    return float(np.abs(bins.right - bins.confidence).sum() / samples) if samples else float("nan")
-
-
 def group_gaps(run: ReportedRun) -> Mapping[str, float]:
     """ECE of the test images of each group of classes."""
     if run.metrics is None or run.predictions is None:
@@ -101,7 +95,7 @@ def group_gaps(run: ReportedRun) -> Mapping[str, float]:
     predictions, gaps = run.predictions, {}
     for name, classes in all_groups(run.metrics.statistics).items():
         rows = np.isin(predictions.labels, classes) & ~np.isnan(predictions.confidence)
-        gaps[name] = gap(confidence_bins(predictions.confidence[rows], predictions.right[rows]))
+        gaps[name] = confidence_bins(predictions.confidence[rows], predictions.right[rows]).error
     return gaps
 
 
@@ -121,7 +115,7 @@ def _table(configurations: Sequence[Configuration]) -> Table:
 
 
 def _figure(predicted: Sequence[tuple[int, Configuration]], folder: Path) -> Figure:
-    errors = ", ".join(f"{c.title} {100 * gap(bins_of(c)):.1f} %" for _, c in predicted)
+    errors = ", ".join(f"{c.title} {100 * bins_of(c).error:.1f} %" for _, c in predicted)
     return draw(
         folder, "calibration", (WIDTH, 4.3), lambda figure: _paint(figure, predicted), "Reliability diagram",
         "Accuracy of the test images whose confidence falls into a bin, against their mean confidence (15 bins, all seeds "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.class_frequencies import describe_groups
-from hf_ltsam.runs.escaping import figure_text, file_name, markdown_text
+from hf_ltsam.runs.escaping import figure_text, file_name, markdown_table, markdown_text
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import EVALUATION_PAGE
 
@@ -35,9 +35,9 @@ def markdown(results: Mapping[str, Any]) -> str:
     plain = {name: of_set["result"] for name, of_set in results["sets"].items() if "result" in of_set}
     corrupted = {name: of_set for name, of_set in results["sets"].items() if "summary" in of_set}
     if plain:
-        lines += [*_accuracy_table(plain), ""]
+        lines += [_accuracy_table(plain), ""]
     for name, of_set in corrupted.items():
-        lines += [f"## {markdown_text(name)}", "", *_corruption_table(of_set), "", *_corruption_notes(of_set), ""]
+        lines += [f"## {markdown_text(name)}", "", _corruption_table(of_set), "", *_corruption_notes(of_set), ""]
     return "\n".join(lines)
 
 
@@ -100,7 +100,7 @@ def short(name: str) -> str:
     return name if len(name) <= 40 else "..." + name[-37:]
 
 
-def _accuracy_table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _accuracy_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
         [
             markdown_text(name),
@@ -113,10 +113,10 @@ def _accuracy_table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         ]
         for name, r in results.items()
     ]
-    return _table(["set", "images", "overall", "balanced", *GROUPS, *SCORES.values(), "remarks"], rows)
+    return markdown_table(["set", "images", "overall", "balanced", *GROUPS, *SCORES.values(), "remarks"], rows)
 
 
-def _corruption_table(of_set: Mapping[str, Any]) -> list[str]:
+def _corruption_table(of_set: Mapping[str, Any]) -> str:
     summary = of_set["summary"]
     relative = "ce" in summary
     rows = [
@@ -129,7 +129,7 @@ def _corruption_table(of_set: Mapping[str, Any]) -> list[str]:
         for corruption, mean in summary["errors"].items()
     ]
     header = ["error under", *(f"severity {s}" for s in summary["severities"]), "mean", *(["CE"] if relative else [])]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _corruption_notes(of_set: Mapping[str, Any]) -> list[str]:
@@ -174,7 +174,3 @@ def _of_groups(groups: Mapping[str, float]) -> list[str]:
 
 def _percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]

@@ -6,16 +6,14 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from cli.reproduce.in_process import start_here, train_here
 from cli.reproduce.published_tables import FIGURES
 from PIL import Image
 
 from hf_ltsam.cli.reproduce import command as reproduce
-from hf_ltsam.cli.reproduce import runs as table_runs
 from hf_ltsam.cli.reproduce.figures import Analysis, check_figures
-from hf_ltsam.cli.reproduce.runs import RowRun
 from hf_ltsam.cli.reproduce.tables import read_table
 from hf_ltsam.cli.sharpness import command as sharpness
-from hf_ltsam.cli.train import train
 from hf_ltsam.runs.report import bounds, curvature, log_curves, report, surfaces
 
 QUICK = {"lanczos_steps": 3, "trace_probes": 1, "max_samples": 3}
@@ -48,26 +46,11 @@ def started(monkeypatch):
     """Runs and analyses here, one after the other; what has been started."""
     started = []
 
-    class Ended:
-        returncode = 0
+    def name(analysis):
+        return f"curvature of {analysis.run.row.name}/seed{analysis.run.seed}"
 
-        def poll(self):
-            return 0
-
-    def start_training(run, threads):
-        started.append(f"{run.row.name}/seed{run.seed}")
-        run.folder.mkdir(parents=True, exist_ok=True)
-        train.main(run.arguments())
-        return Ended()
-
-    def start_analysis(analysis, threads):
-        started.append(f"curvature of {analysis.run.row.name}/seed{analysis.run.seed}")
-        sharpness.main(analysis.arguments())
-        return Ended()
-
-    monkeypatch.setattr(RowRun, "start", start_training)
-    monkeypatch.setattr(Analysis, "start", start_analysis)
-    monkeypatch.setattr(table_runs, "POLL", 0)
+    train_here(monkeypatch, started)
+    start_here(monkeypatch, started, Analysis, sharpness.main, name)
     monkeypatch.setattr(sharpness, "save_figures", lambda path: [])  # tested with `ltsam sharpness`
     drawn = (log_curves.accuracy_section, curvature.evolution_section)
     monkeypatch.setattr(report, "SECTIONS", drawn)  # the others are tested elsewhere

@@ -6,17 +6,16 @@ import re
 
 import pytest
 import yaml
+from cli.reproduce.in_process import start_here, train_here
 from cli.reproduce.published_tables import SWEEPS
 from runs.report.made_runs import metrics, write_run
 
 from hf_ltsam.cli.evaluate import command as evaluate
 from hf_ltsam.cli.reproduce import command as reproduce
-from hf_ltsam.cli.reproduce import runs as table_runs
 from hf_ltsam.cli.reproduce import shifted, sweeps
 from hf_ltsam.cli.reproduce.runs import RowRun
 from hf_ltsam.cli.reproduce.shifted import Evaluation
 from hf_ltsam.cli.reproduce.tables import read_table
-from hf_ltsam.cli.train import train
 
 RECIPE = {
     "builder": "image_folder", "depth": 8, "learning_rate": 0.1, "optim": "sgd", "per_device_train_batch_size": 8, "max_steps": 2,
@@ -43,27 +42,9 @@ def in_process(monkeypatch):
     """Runs and tests here, one after the other; what has been started, by folder."""
     started = []
 
-    class Ended:
-        returncode = 0
-
-        def poll(self):
-            return 0
-
-    def start_training(run, threads):
-        started.append(str(run.folder.relative_to(run.root)))
-        run.folder.mkdir(parents=True, exist_ok=True)
-        train.main(run.arguments())
-        return Ended()
-
-    def start_test(test, threads):
-        started.append(f"test of {test.run.row.name}")
-        evaluate.main(test.arguments())
-        return Ended()
-
-    monkeypatch.setattr(RowRun, "start", start_training)
-    monkeypatch.setattr(Evaluation, "start", start_test)
+    train_here(monkeypatch, started)
+    start_here(monkeypatch, started, Evaluation, evaluate.main, lambda test: f"test of {test.run.row.name}")
     monkeypatch.setattr(reproduce, "_report", lambda table, root: "report")  # its ten figures are tested elsewhere
-    monkeypatch.setattr(table_runs, "POLL", 0)
     return started
 
 

@@ -6,7 +6,7 @@ from runs.report.made_runs import history, metrics, predictions, sharpness, shif
 from runs.report.made_runs import test_result as result_of
 
 from hf_ltsam.runs.report.by_frequency import BINS, points_of
-from hf_ltsam.runs.report.calibration import bins_of, gap, group_gaps
+from hf_ltsam.runs.report.calibration import bins_of, group_gaps
 from hf_ltsam.runs.report.configurations import Configuration, configurations
 from hf_ltsam.runs.report.confusion import by_frequency, confusion_shares, most_confused, top_confusions
 from hf_ltsam.runs.report.cost import cost_of, pareto_front
@@ -106,7 +106,7 @@ def test_calibration_of_a_group_is_that_of_its_images(tmp_path):
     right = np.repeat([True, True, True, False, False], 10)
     own = runs_of(tmp_path, {"predictions": predictions(right, labels)})
     assert group_gaps(own.runs[0]) == pytest.approx({"many": 0.1, "medium": 0.1, "few": 0.9})
-    assert gap(bins_of(own)) == pytest.approx(0.3)  # 60 % right with a confidence of 0.9
+    assert bins_of(own).error == pytest.approx(0.3)  # 60 % right with a confidence of 0.9
 
 
 def test_one_configuration_shows_severities(tmp_path):
