@@ -31,11 +31,12 @@ def groups_by_rank(counts: Sequence[int], sizes: Sequence[int]) -> Groups:
 def group_bounds(counts: Sequence[int], many_above: int | None = None, few_below: int | None = None) -> tuple[int, int]:
     """The bounds that are stated, and in the place of those that are not the usual ones, or ones that fit the counts.
 
-    1. A stated bound stays. Where one is stated alone, the other is the usual one, moved as far as the stated one asks.
-    2. Where none is stated and 100 and 20 leave no group empty, they are taken.
-    3. Otherwise few is a third of the classes and many is half of the others, as nearly as bounds on counts can part them,
-       and at a tie the smaller number. Each bound is the roundest number that parts the classes so. Two different
-       counts make a few and a many, without a medium; where all classes are equally large, 100 and 20 stay.
+    A stated bound stays. Where one is stated alone, the other is the usual one, moved as far as the stated one asks.
+
+    Where none is stated, 100 and 20 are taken if some class is many and some class few by them, or if the largest class is
+    less than twice as large as the smallest, so that there is no tail to show. Otherwise few is a third of the classes and
+    many is half of the others, as nearly as bounds on counts can part them, and at a tie the smaller number. Each bound is
+    the roundest number that parts the classes so. Two different counts make a few and a many, without a medium.
 
     Args:
         counts: training samples of every class (C,).
@@ -48,17 +49,23 @@ def group_bounds(counts: Sequence[int], many_above: int | None = None, few_below
         return (max(usual_many, few_below - 1) if many_above is None else many_above), few_below
     if many_above is not None:
         return many_above, min(usual_few, many_above + 1)
-    sizes = sorted(set(counts))
-    if all(groups_by_bounds(counts, *USUAL_BOUNDS).values()) or len(sizes) < 2:
+    usual = groups_by_bounds(counts, *USUAL_BOUNDS)
+    if not counts or max(counts) < 2 * min(counts) or (usual["many"] and usual["few"]):
         return USUAL_BOUNDS
+    return _fitting_bounds(counts)
+
+
+def _fitting_bounds(counts: Sequence[int]) -> tuple[int, int]:
+    """Round numbers that part the classes (C,), of two or more different counts, into thirds."""
+    sizes = sorted(set(counts))
     up_to = {size: sum(n <= size for n in counts) for size in sizes}  # number of classes
     gaps = list(pairwise(sizes))
     low = min(gaps[:-1] or gaps, key=lambda gap: abs(3 * up_to[gap[0]] - len(counts)))
     others = up_to[low[0]]
-    high = min(gaps[gaps.index(low) + 1 :] or [low], key=lambda gap: abs(2 * up_to[gap[0]] - others - len(counts)))
-    if low != high:
+    high = min(gaps[gaps.index(low) + 1 :], key=lambda gap: abs(2 * up_to[gap[0]] - others - len(counts)), default=None)
+    if high is not None:
         return _roundest(high[0], high[1] - 1), _roundest(low[0] + 1, low[1])
-    if low[1] - low[0] == 1:
+    if low[1] - low[0] == 1:  # 1 and 2
         return low
     bound = _roundest(low[0] + 1, low[1] - 1)
     return bound, bound

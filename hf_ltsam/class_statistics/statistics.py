@@ -53,9 +53,9 @@ class ClassStatistics:
             (ImbSAM, SSE-SAM: Lyu et al. 2025 Eq. 101). None: no split.
         many_above: classes with more training images are reported as "many".
         few_below: classes with fewer training images are reported as "few"; those between are "medium".
-            None for both: 100 and 20, as Liu et al. 2019, or where these leave a group empty round numbers that make
-            groups of a third of the classes each, as nearly as the counts allow (`group_bounds` has the rule). None for one:
-            the usual one, within the other. CIFAR-10-LT uses 1,000 and 200.
+            None for both: 100 and 20, as Liu et al. 2019, or where no class is many or none few by these, round numbers
+            that make groups of a third of the classes each, as nearly as the counts allow (`group_bounds` has the rule).
+            None for one: the usual one, within the other. CIFAR-10-LT uses 1,000 and 200.
         group_sizes: numbers of classes in "many", "medium" and "few" in order of frequency, in the place of both bounds, as
             Rangwani et al. 2022 report. They sum to C; of equally large classes the lower index comes first.
 
@@ -162,7 +162,7 @@ class ClassStatistics:
 
     @property
     def has_fitted_bounds(self) -> bool:
-        """Whether the bounds are those that a set gets whose groups the usual ones would leave empty."""
+        """Whether the bounds are those that follow from the counts where the usual ones give no many or no few."""
         fitting = group_bounds(self.counts)
         return self.group_sizes is None and (self.many_above, self.few_below) == fitting != USUAL_BOUNDS
 

@@ -69,7 +69,7 @@ FINGERPRINTS = {
             [
                 "12,406 of 10 classes, 5,000 down to 50",
                 "imbalance ratio 100",
-                "many 4 classes (more than 1000) with 10,870",
+                "many 4 classes (more than 1,000) with 10,870",
             ],
         ),
         ("cifar100_lt", ["10,847 of 100 classes, 500 down to 5", "few 30 classes (fewer than 20) with 305 images"]),

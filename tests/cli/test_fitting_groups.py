@@ -39,7 +39,7 @@ def test_a_run_uses_and_records_them(settings, monkeypatch):
     for recorded in (record.class_statistics, record.data):
         assert {name: recorded[name] for name in FITTING} == FITTING
     assert set(record.results["test"]["groups"]) == {"many", "medium", "few"}
-    assert [line for line in said if "many above 10 (1 classes), medium 5 to 10 (1), few below 5 (1)" in line]
+    assert [line for line in said if "many above 10 (1 class), medium 5 to 10 (1), few below 5 (1)" in line]
     assert open_run(place.path).statistics.bounds == FITTING
     second = {"first_stage": str(place.path), "second_stage": "tau_norm", "second_stage_args": {"tau": 1.0}}
     assert make_second_stage_run({**second, "use_cpu": True}).data.many_above == 10

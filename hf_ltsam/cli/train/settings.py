@@ -183,8 +183,8 @@ class DataArguments:
     few_below: int | None = field(
         default=None,
         metadata={
-            "help": "Classes with fewer training images are reported as few. None: 20; where 100 and 20 leave a group "
-            "empty, both are round numbers that make groups of about a third of the classes each."
+            "help": "Classes with fewer training images are reported as few. None: 20; where no class is many by 100 or "
+            "none few by 20, both are round numbers that make groups of about a third of the classes each."
         },
     )
     group_sizes: list[int] | None = field(
