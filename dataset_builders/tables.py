@@ -21,8 +21,10 @@ from datasets import Image as ImageFeature
 from datasets.exceptions import DatasetGenerationError
 
 from dataset_builders.folders import SPLIT_FOLDERS, image_suffixes
+from hf_ltsam.data.decoding import encoded_images, with_images
 from hf_ltsam.data.labels import arrow_column
 from hf_ltsam.data.texts import holds_text
+from hf_ltsam.hyperparameters import nearest
 
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}
 METADATA = "metadata"  # of metadata.csv and the like beside images, as `datasets` names it
@@ -211,8 +213,8 @@ def _with_images(
     splits: Mapping[str, Dataset], files: Mapping[str, Sequence[Path]], root: Path, column: str | None
 ) -> dict[str, Dataset]:
     """The splits, a column of paths being one of images; of a single split, parted by the first folder of the paths."""
-    first = next(iter(splits.values()))
-    column = path_column(first) if column is None else column
+    first, stated = next(iter(splits.values())), column
+    column = path_column(first) if stated is None else stated
     if column is None or column not in first.column_names or not holds_text(first, column):
         return dict(splits)
     together = [file for of_split in files.values() for file in of_split]  # of splits that a column names
@@ -220,12 +222,40 @@ def _with_images(
     located = dict(splits)
     for split, of_split in paths.items():
         beside = [file.parent for file in files.get(split, together)]  # a name may lie in the folders of two splits
-        located[split] = _as_images(splits[split], column, _Images([*beside, root], root).located(of_split, column))
+        files_of_rows = _Images([*beside, root], root).located(of_split, column)
+        located[split] = _as_images(splits[split], column, files_of_rows, "" if stated is None else stated)
     if len(located) > 1:
         return located
     ((split, only),) = located.items()
     folders = [SPLIT_FOLDERS.get(str(path).replace("\\", "/").partition("/")[0].lower()) for path in paths[split]]
     return located if None in folders or len(set(folders)) < 2 else _parted(only, folders)
+
+
+def images_of(table: Dataset, file: Path, image_column: str | None = None) -> tuple[Dataset, list[str]]:
+    """The images of a table, one of each row in their order, encoded; and their paths as written, or FILE:ROW, from 1.
+
+    Args:
+        table: the rows of `file`, as `read_rows` gives them.
+        image_column: of images or of their paths; None: found as `load_tables` finds it.
+
+    Raises:
+        FileNotFoundError: an image that is not where the table says.
+        ValueError: it has no such column.
+    """
+    if image_column is not None and image_column not in table.column_names:
+        raise ValueError(f"{file} has no column {image_column!r}.{nearest(image_column, table.column_names)}")
+    column = path_column(table) if image_column is None else image_column
+    if column is not None and holds_text(table, column):
+        paths = _values(table, column)
+        located = _Images([file.parent], file.parent).located(paths, column)
+        return encoded_images(_as_images(table.select_columns(column), column, located)), paths
+    try:
+        return encoded_images(with_images(table), image_column), [f"{file}:{row + 1}" for row in range(len(table))]
+    except ValueError as error:
+        raise ValueError(
+            f"{file} has no one column of images, or of paths of images, among {', '.join(table.column_names)}: "
+            "--image_column names it."
+        ) from error
 
 
 def path_column(table: Dataset) -> str | None:
@@ -248,9 +278,9 @@ def _values(table: Dataset, column: str) -> list[Any]:
     return values
 
 
-def _as_images(table: Dataset, column: str, paths: list[str]) -> Dataset:
-    """The same rows in the same order, under the name that `metadata.csv` folders have on the Hub."""
-    name = "image" if column == "file_name" and "image" not in table.column_names else column
+def _as_images(table: Dataset, column: str, paths: list[str], name: str = "") -> Dataset:
+    """The same rows in the same order, without a name under that which `metadata.csv` folders have on the Hub."""
+    name = name or ("image" if column == "file_name" and "image" not in table.column_names else column)
     rest = table.remove_columns(column)
     feature = ImageFeature()
     if not rest.column_names:

@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 import torch
 from cli.picture_folders import CLASSES, draw_images
+from datasets import Dataset
 from PIL import Image
 from text_models import save_encoder, texts, write_lines
 from transformers import AutoModelForSequenceClassification, pipeline
 
 import hf_ltsam
-from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification
+from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics
 from hf_ltsam.cli import main as cli
 from hf_ltsam.cli.export import export
 from hf_ltsam.cli.predict.mistakes import mistakes
 from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.record import RunRecord
 
 SEE = Preprocessing(12, 12, 12, (0.4, 0.45, 0.5), (0.2, 0.21, 0.22))
 COUNTS = (40, 10, 3)
@@ -229,6 +231,71 @@ def test_deep_images_are_seen_as_in_the_training(tmp_path, bits):
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(mistake.picture))), dtype=float)
         stored = np.asarray(Image.open(mistake.file), dtype=float)
         assert shown.mean() == pytest.approx((stored.mean() - 1000) * 255 / 1000, abs=6)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_tables_of_images(run, pictures, tmp_path, capsys, kind):
+    """As training reads them: all rows, in their order and as they name images, whatever their column `split` says."""
+    files = [good(pictures)[k] for k in (5, 0, 3, 0)]
+    rows = [{"note": "x", "path": str(file.relative_to(pictures)), "split": "test"} for file in files]
+    rows[1]["split"] = "train"
+    table = pictures / f"table.{kind}"
+    if kind == "csv":
+        table.write_text("note;path;split\n" + "".join(f"{r['note']};{r['path']};{r['split']}\n" for r in rows))
+    elif kind == "jsonl":
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        held = [{"image": {"bytes": file.read_bytes(), "path": None}, "split": "test"} for file in files]
+        Dataset.from_list(held).to_parquet(table)
+    expected = hf_ltsam.predict(run, files, use_cpu=True)
+    alike = {row.file: row.probabilities for row in expected}
+    try:
+        for more in ([], ["--image_column", "image" if kind == "parquet" else "path"]):
+            said = list(csv.DictReader(io.StringIO(ltsam(capsys, run, table, *more).out)))
+            names = [f"{table}:{k}" for k in (1, 2, 3, 4)] if kind == "parquet" else [row["path"] for row in rows]
+            assert [row["file"] for row in said] == names
+        predicted = hf_ltsam.predict(run, [table, files[0]], use_cpu=True)
+        assert [row.probabilities for row in predicted] == [alike[str(file)] for file in [*files, files[0]]]
+    finally:
+        table.unlink()
+
+
+def test_rows_of_tables_that_cannot_be_read(run, pictures, tmp_path, capsys):
+    content = [good(pictures)[0].read_bytes(), b"no image", None]
+    Dataset.from_dict({"image": [{"bytes": c, "path": None} for c in content]}).to_parquet(tmp_path / "t.parquet")
+    first, second, third = hf_ltsam.predict(run, [tmp_path / "t.parquet"], use_cpu=True)
+    assert not first.error and "(row 1) cannot be decoded" in second.error and "(row 2) holds no image" in third.error
+    (tmp_path / "gone.csv").write_text("path\nnowhere.png\n")
+    (tmp_path / "none.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "new.csv").write_text("path\nnowhere.png\n")
+    for words, message in {
+        (tmp_path / "gone.csv",): "1 of 1 images that the column 'path' names are not there: 'nowhere.png' (row 0)",
+        (tmp_path / "gone.csv", "--image_column", "paht"): "gone.csv has no column 'paht'. Did you mean 'path'",
+        (
+            tmp_path / "none.csv",
+        ): "none.csv has no one column of images, or of paths of images, among a, b: --image_column",
+        (tmp_path / "folder",): "Tables are named one by one, as",
+    }.items():
+        with pytest.raises(SystemExit):
+            ltsam(capsys, run, *words)
+        assert message in capsys.readouterr().err
+
+
+def test_the_column_of_the_training_is_taken(run, pictures, calibration, tmp_path):
+    """A table with two columns of images: the one that was trained on, where the record says."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    statistics = ClassStatistics(COUNTS)
+    RunFolder(folder).write_record(
+        RunRecord(
+            0, {"name": "sgd"}, {"name": "cross_entropy"}, statistics.to_dict(), {}, data={"image_column": "side"}
+        )
+    )
+    front, side = good(pictures)[0], good(pictures)[5]
+    (tmp_path / "t.csv").write_text(f"front,side\n{front},{side}\n")
+    assert [row.file for row in hf_ltsam.predict(folder, [tmp_path / "t.csv"], use_cpu=True)] == [str(side)]
+    stated = hf_ltsam.predict(folder, [tmp_path / "t.csv"], use_cpu=True, image_column="front")
+    assert [row.file for row in stated] == [str(front)]
 
 
 def test_what_is_refused(run, pictures, tmp_path, capsys):

@@ -168,7 +168,7 @@ def _samples(
         return Texts([dataset[column][:] for column in columns], rows, see)
     made = test_set.corruptions == "made" and cell is not None
     return TestImages(
-        encoded_images(dataset, settings.image_column),
+        encoded_images(dataset, checkpoint.image_column_in(dataset, settings.image_column)),
         rows,
         see,
         settings.test_time,

@@ -2,12 +2,13 @@
 
     ltsam predict runs/mine path/to/photos one_more.jpg --output predictions.csv
     ltsam predict runs/mine path/to/photos --top_k 3 --format json
+    ltsam predict runs/mine new_photos.csv --image_column path
     ltsam predict runs/texts new_reviews.csv --text_column review
 
-A folder stands for all images in it and below. A file that cannot be read has a row with the reason in it, and is named; the
-others are done. A run of texts takes tables (CSV, JSON lines, Parquet) and text files with a text on each line. A run whose
-training left out a reserve (`ltsam train --reserve 0.1`) has calibrated probabilities, and for each sample the set of
-classes that are not excluded.
+A folder stands for all images in it and below, a table (CSV, JSON lines, Parquet) for its rows: images, their paths from the
+table's folder, or texts. A file that cannot be read has a row with the reason in it, and is named; others are done. A run
+of texts takes text files too, a text on each line. A run whose training left out a reserve (`ltsam train --reserve 0.1`) has
+calibrated probabilities, and for each sample the set of classes that are not excluded.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig
 
 from dataset_builders.folders import is_image
-from dataset_builders.tables import READERS, is_table, read_rows
+from dataset_builders.tables import READERS, images_of, is_table, read_rows, table_files
 from hf_ltsam.cli.evaluate.evaluation import process_device, worker_count
 from hf_ltsam.cli.model_names import check_model
 from hf_ltsam.cli.options.parser import OptionParser
@@ -57,7 +59,8 @@ class FilePrediction:
     """What a run says of one file.
 
     Args:
-        file: as it was given, or found in a folder; of texts with the number of the row behind it, from 1: `new.csv:3`.
+        file: as it was given, found in a folder or written in a table; of texts, and of images that a table holds itself,
+            with the number of the row behind it, from 1: `new.csv:3`.
         classes: the likeliest ones, in that order.
         probabilities: theirs.
         prediction_set: the classes that are not excluded, by class number; None without a calibration.
@@ -88,6 +91,7 @@ class PredictionSettings:
             in the training set), or "none": as the model gives them. None: "balanced" where the run has a calibration.
         coverage: of prediction sets, in (0, 1).
         test_time: a name in `hf_ltsam.data.preprocessing.TEST_TIME`: views whose logits are averaged.
+        image_column: of tables: the column of images or of their paths; None: as in training, or the only one.
         text_column: of tables: the column of texts, or the two of pairs; None: as in training, or one called as texts are.
         batch_size: memory and speed only.
     """
@@ -96,6 +100,7 @@ class PredictionSettings:
     prior: str | None = None
     coverage: float = COVERAGE
     test_time: str = "none"
+    image_column: str | None = None
     text_column: Sequence[str] | None = None
     batch_size: int = 64
 
@@ -109,21 +114,21 @@ class PredictionSettings:
 
 
 @dataclass(frozen=True)
-class FileViews:
-    """Views of image files; NaN for a file that cannot be read.
+class ImageViews:
+    """Views of images; NaN for one that cannot be read.
 
     Args:
-        files: to be read.
+        images: to be read: files, or rows (from 0) of a table with encoded images in its column "image".
         see: the model's preprocessing.
         test_time: as in `PredictionSettings`.
     """
 
-    files: Sequence[Path]
+    images: Sequence[Path | tuple[Dataset, int]]
     see: Preprocessing
     test_time: str
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
         try:
@@ -138,7 +143,11 @@ class FileViews:
         Raises:
             BadImageError: it cannot be decoded.
         """
-        return decode_image({"path": str(self.files[index]), "bytes": None}, values=self.see.values)
+        image = self.images[index]
+        if isinstance(image, Path):
+            return decode_image({"path": str(image), "bytes": None}, values=self.see.values)
+        table, row = image
+        return decode_image(table[row]["image"], row=row, values=self.see.values)
 
 
 def predict(
@@ -148,13 +157,13 @@ def predict(
 
     Args:
         run: the folder of a run or of a checkpoint, or OWNER/NAME on the Hub.
-        inputs: image files, and folders that stand for all images in them; of a run of texts tables and text files.
+        inputs: image files, folders of them, and tables; of a run of texts tables and text files.
         use_cpu: leave an accelerator alone.
         settings: of `PredictionSettings`.
 
     Raises:
-        FileNotFoundError: no such run or input, or a folder without images.
-        ValueError: a setting out of its range, a prior without a calibration, or a table without texts.
+        FileNotFoundError: no such run or input, a folder without images, or a table whose images are not there.
+        ValueError: a setting out of its range, a prior without a calibration, or a table without images or texts.
     """
     chosen, name, given = PredictionSettings(**settings), str(run), [Path(path) for path in inputs]
     for path in given:
@@ -178,11 +187,12 @@ def predict(
 
 def _samples(
     checkpoint: Checkpoint, files: Sequence[Path], settings: PredictionSettings
-) -> tuple[list[str], FileViews | Texts]:
+) -> tuple[list[str], ImageViews | Texts]:
     """Names of samples, and what the model takes of each."""
     see = checkpoint.preprocessing
     if isinstance(see, Preprocessing):
-        return list(map(str, files)), FileViews(files, see, settings.test_time)
+        images = [image for file in files for image in _images(file, checkpoint, settings.image_column)]
+        return [name for name, _ in images], ImageViews([image for _, image in images], see, settings.test_time)
     if settings.test_time != "none":
         raise ValueError(f"--test_time {settings.test_time}: this run takes texts, which have no views.")
     names: list[str] = []
@@ -198,6 +208,17 @@ def _samples(
     if not names:
         raise ValueError("There is no text in these files.")
     return names, Texts(parts, range(len(names)), see)
+
+
+def _images(
+    file: Path, checkpoint: Checkpoint, image_column: str | None
+) -> list[tuple[str, Path | tuple[Dataset, int]]]:
+    """The image of a file with its name, or those of a table."""
+    if not is_table(file):
+        return [(str(file), file)]
+    table = read_rows([file])
+    images, names = images_of(table, file, checkpoint.image_column_in(table, image_column))
+    return [(name, (images, row)) for row, name in enumerate(names)]
 
 
 def _texts(file: Path, checkpoint: Checkpoint, columns: Sequence[str] | None) -> list[list[str | None]]:
@@ -232,7 +253,8 @@ def image_files(inputs: Iterable[str | Path]) -> list[Path]:
             continue
         inside = list(filter(is_image, sorted(given.rglob("*"))))
         if not inside:
-            raise FileNotFoundError(f"{given}: there are no images in this folder.")
+            tables = f" Tables are named one by one, as {named[0]}." if (named := table_files(given)) else ""
+            raise FileNotFoundError(f"{given}: there are no images in this folder.{tables}")
         files |= dict.fromkeys(inside)
     return list(files)
 
@@ -240,7 +262,7 @@ def image_files(inputs: Iterable[str | Path]) -> list[Path]:
 def _predictions(
     checkpoint: Checkpoint,
     samples: Sequence[str],
-    views: FileViews | Texts,
+    views: ImageViews | Texts,
     logits: np.ndarray[Any, Any],
     settings: PredictionSettings,
 ) -> list[FilePrediction]:
@@ -266,9 +288,9 @@ def _predictions(
     return predictions
 
 
-def _error(views: FileViews | Texts, row: int) -> str:
+def _error(views: ImageViews | Texts, row: int) -> str:
     try:
-        if isinstance(views, FileViews):
+        if isinstance(views, ImageViews):
             views.read(row)
     except BadImageError as error:
         return str(error)
@@ -299,7 +321,7 @@ def as_json(predictions: Sequence[FilePrediction]) -> str:
 def main(words: Sequence[str]) -> None:
     """`ltsam predict RUN INPUT [INPUT ...]`."""
     options = _parser().parse_args(words)
-    names = ("top_k", "prior", "coverage", "test_time", "text_column", "batch_size")
+    names = ("top_k", "prior", "coverage", "test_time", "image_column", "text_column", "batch_size")
     check_choice("format", options.format or "csv", FORMATS)
     settings = {name: getattr(options, name) for name in names}
     predictions = predict(options.run, options.inputs, options.use_cpu, **settings)
@@ -335,7 +357,7 @@ def _parser() -> OptionParser:
         metavar="INPUT",
         nargs="+",
         type=Path,
-        help="image files and folders of them, or tables and files of texts",
+        help="image files, folders of them and tables of them or of their paths, or tables and files of texts",
     )
     parser.add_argument("--output", type=Path, help="a file; default: the screen")
     parser.add_argument("--format", help="csv or json; default: by the name of the file, or csv")
@@ -350,6 +372,10 @@ def _parser() -> OptionParser:
         help="how often the set of a file holds its class, class by class (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--test_time", default="none", help=f"views that are averaged: {', '.join(TEST_TIME)}")
+    parser.add_argument(
+        "--image_column",
+        help="of tables: the column of images or of their paths; default: as in training, or the only one",
+    )
     parser.add_argument(
         "--text_column", nargs="+", help="of tables: the column of texts, or the two of pairs; default: as in training"
     )

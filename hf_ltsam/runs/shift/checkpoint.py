@@ -39,6 +39,7 @@ class Checkpoint:
         fingerprint: SHA-256 (hex) of weights, preprocessing and class names.
         calibration: chosen on the reserve of its training set; None where it had none.
         text_columns: of the texts that it was trained on; empty where they are unknown, and for images.
+        image_column: of the images that it was trained on, where it was stated.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Checkpoint:
     fingerprint: str
     calibration: Calibration | None = None
     text_columns: tuple[str, ...] = ()
+    image_column: str | None = None
 
     def text_columns_in(
         self, dataset: Dataset, stated: Sequence[str] | None, label_column: str | None = None
@@ -67,6 +69,10 @@ class Checkpoint:
         if label_column is None:
             label_column = next((name for name in LABEL_WORDS if name in dataset.column_names), None)
         return text_columns_of(dataset, stated, label_column)
+
+    def image_column_in(self, dataset: Dataset, stated: str | None) -> str | None:
+        """The stated column of images; else that of the training where it is there, or None: one that is found."""
+        return stated or (self.image_column if self.image_column in dataset.column_names else None)
 
 
 def check_model_name(name: str) -> None:
@@ -103,9 +109,18 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
     digest = fingerprint(model, preprocessing, names)
     calibration = _saved(name, CALIBRATION)
     chosen = None if calibration is None else RunFolder(calibration.parent).calibration
-    columns = _text_columns(name) if isinstance(preprocessing, Tokenization) else ()
+    text_columns, image_column = _columns(name)
     return Checkpoint(
-        name, model.to(device), config.num_labels, preprocessing, names, statistics, digest, chosen, columns
+        name,
+        model.to(device),
+        config.num_labels,
+        preprocessing,
+        names,
+        statistics,
+        digest,
+        chosen,
+        text_columns if isinstance(preprocessing, Tokenization) else (),
+        image_column,
     )
 
 
@@ -128,15 +143,16 @@ def _statistics(name: str) -> ClassStatistics | None:
     return None if file is None else ClassStatistics.load(file)
 
 
-def _text_columns(name: str) -> tuple[str, ...]:
-    """As the record of the run says; none for a model of others, whose metrics.json is another file."""
+def _columns(name: str) -> tuple[tuple[str, ...], str | None]:
+    """Of texts and of images, as the record of a run says; a model of others has none, or another metrics.json."""
     file = _saved(name, RECORD)
     try:
         record = None if file is None else RunFolder(file.parent).record
     except DamagedFileError:
-        return ()
-    columns = record.data.get("text_column") if record is not None else None
-    return (columns,) if isinstance(columns, str) else tuple(columns or ())
+        return (), None
+    data = {} if record is None else record.data
+    columns = data.get("text_column")
+    return (columns,) if isinstance(columns, str) else tuple(columns or ()), data.get("image_column")
 
 
 def _saved(name: str, file: str) -> Path | None:

@@ -17,6 +17,7 @@ from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import load_splits, without_unreadable
+from hf_ltsam.data.decoding import encoded_images
 from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.runs.folder import RunFolder
 
@@ -52,6 +53,14 @@ def test_trained_and_evaluated(table, tmp_path, capsys):
     evaluate(["--model", str(out), "--sets", str(table), "--output_dir", str(tmp_path / "e"), "--use_cpu"])
     result = json.loads((tmp_path / "e" / "ood_results.json").read_text())["sets"][str(table)]["result"]
     assert result["samples"] == 21 and len(result["per_class"]) == 3
+
+
+def test_the_column_of_paths_may_be_named_whatever_it_is_called(images):
+    """`file_name`, which becomes `image`, too."""
+    (images / "train" / "metadata.csv").write_text("file_name,label\ncat/0.png,cat\nowl/1.png,owl\n")
+    (images / "test" / "metadata.csv").write_text("file_name,label\ncat/3.png,cat\nowl/0.png,owl\n")
+    arguments = parse(["--dataset", str(images), "--use_cpu", "true", "--image_column", "file_name"]).data
+    assert len(encoded_images(load_splits(arguments).train, arguments.image_column)) == 2
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl.gz", "parquet"])
