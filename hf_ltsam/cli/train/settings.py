@@ -351,6 +351,7 @@ class SourceConfig(LTSamConfig):
         default=False,
         metadata={"help": "Drop columns the model does not take. Off: it would drop the images under a transform."},
     )
+    save_run: bool = field(default=False, init=False)  # the command does it, which knows more of the run
 
     def __post_init__(self) -> None:
         names_no_optimizer = self.optim is None

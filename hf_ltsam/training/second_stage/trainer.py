@@ -48,6 +48,8 @@ class SecondStageTrainer(LTSamTrainer):
             perturbs weights with a stage that perturbs features.
     """
 
+    is_of_one_stage = False
+
     def __init__(
         self,
         first_stage: nn.Module,
