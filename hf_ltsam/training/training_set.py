@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 from transformers import (
     DataCollatorWithPadding,
     PreTrainedModel,
@@ -114,6 +115,8 @@ class LabelReader:
         Raises:
             TypeError: they cannot be read.
         """
+        if isinstance(dataset, IterableDataset) and self.args.world_size > 1:  # each may have a part of it
+            return training_labels(dataset, self.label_name())
         workers, progress = self.args.dataloader_num_workers, not self.args.disable_tqdm
         return labels_trained_on(dataset, self.label_name(), self.collator(), workers, progress)
 
@@ -155,6 +158,8 @@ class TrainingSet:
         threshold = reader.args.tail_threshold
         if dataset is None:
             return cls(None, None, None, _with_threshold(given, threshold), given is not None)
+        if given is None and isinstance(dataset, ClassSampledStream):
+            given = dataset.statistics
         check_not_empty(dataset)
         stated, logits = reader.stated(dataset), num_logits(model)
         if given is None:
@@ -163,7 +168,8 @@ class TrainingSet:
             check_num_labels(carried, logits, names)
             counted = ClassStatistics.from_labels(carried, logits, tail_threshold=threshold)
             _warn(remark_on_bounds(counted))
-            return cls(dataset, stated, carried, counted, False)
+            in_order = None if isinstance(dataset, IterableDataset) else carried  # a stream is shuffled anew
+            return cls(dataset, stated, in_order, counted, False)
         if logits is not None:
             check_num_classes(logits, given.num_classes)
         _warn(remark_on_bounds(given))

@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import names_of_model
+from hf_ltsam.data.keyed_randomness import undisturbed
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.losses.protocol import takes_several_labels
@@ -216,9 +217,8 @@ def _is_a_run(trainer: Any) -> bool:
 @contextmanager
 def _as_training_left_it(trainer: Any) -> Iterator[None]:
     """Random numbers and the mode of the model are afterwards what they were."""
-    cuda = [trainer.args.device] if trainer.args.device.type == "cuda" else []
     training = trainer.model.training
-    with torch.random.fork_rng(cuda):
+    with undisturbed():
         yield
     trainer.model.train(training)
 
