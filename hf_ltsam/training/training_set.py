@@ -20,7 +20,7 @@ from transformers import (
 from transformers.utils import is_peft_available, logging
 
 from hf_ltsam.class_statistics import SHOWN, ClassStatistics, check_label_range
-from hf_ltsam.data.class_names import Names, compare_names, names_of_dataset, names_of_model
+from hf_ltsam.data.class_names import Names, compare_names, names_alike, names_of_dataset, names_of_model
 from hf_ltsam.data.labels import LABEL_NAMES, label_fingerprint, training_labels
 from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_trained_on
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
@@ -238,12 +238,13 @@ class TrainingSet:
         return reader.class_names(self.dataset) if as_stated or self.stated is None else None
 
     def check_model_names(self, reader: LabelReader, model: nn.Module) -> None:
-        """Compare the model's id2label with the class names of the training set; a warning where no name is in both.
+        """Compare the model's id2label with the class names of the training set; warnings of no name in both, and of twins.
 
         Raises:
             ValueError: they number the same classes differently.
         """
         first, second = names_in(model), self.class_names(reader)
+        _warn(names_alike(first or second or ()))
         if first is not None and second is not None:
             _warn(compare_names(first, second, ("the model's id2label", "train_dataset"), _RENUMBER))
 

@@ -323,6 +323,20 @@ def test_a_folder_of_something_else_is_left_alone(capsys, written, tmp_path):
     assert status == 2 and "source_datasets: ['uoft-cs/cifar10'], here ['uoft-cs/cifar100']" in err
 
 
+def test_lists_that_are_not_there_are_named(capsys, tmp_path):
+    lists = ilsvrc(tmp_path) / "lists"
+    (lists / "ImageNet_LT_train.txt").unlink()
+    with pytest.warns(UserWarning, match=r"imagenet_lt is written without train \(ImageNet_LT_train\.txt\).*lists"):
+        status, out, _ = run(capsys, "data", "write", "imagenet_lt", str(tmp_path / "written"), "--lists", str(lists))
+    assert status == 0 and "with imagenet_lt." in out
+
+
+def test_a_draw_counts_once(monkeypatch):
+    draw = Draw("cifar10_lt", Tail(imbalance_ratio=10))
+    assert draw.statistics is draw.statistics and draw.fingerprint is draw.fingerprint
+    assert draw == Draw("cifar10_lt", Tail(imbalance_ratio=10))
+
+
 def test_lists_are_written_as_paths_and_labels_that_join_a_copy(capsys, tmp_path):
     copy = ilsvrc(tmp_path)
     folder = tmp_path / "lists-only"

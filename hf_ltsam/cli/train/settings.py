@@ -173,7 +173,10 @@ class DataArguments:
             "help": "Images of that tail's largest class, for a smaller set of the same shape. None: all it has."
         },
     )
-    split_seed: int = field(default=0, metadata={"help": "Seed of that draw; 0 is the published one."})
+    split_seed: int = field(
+        default=0,
+        metadata={"help": "Seed of that draw (0 is the published one), of held_out_per_class and of reserve."},
+    )
     many_above: int | None = field(
         default=None,
         metadata={

@@ -311,7 +311,7 @@ def _numbered_alike(test: Dataset, column: str, names: list[str], only_known: bo
 
 def _from_image_folder(arguments: DataArguments) -> DatasetDict:
     root, held_out = str(arguments.dataset), arguments.held_out_per_class
-    return _with_tail(load_image_folder(root, held_out, 0, arguments.only_known_classes), arguments)
+    return _with_tail(load_image_folder(root, held_out, arguments.split_seed, arguments.only_known_classes), arguments)
 
 
 def _from_cifar(arguments: DataArguments) -> DatasetDict:
