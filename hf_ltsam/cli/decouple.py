@@ -210,6 +210,11 @@ def _check_run(run: Run, stage: SecondStage) -> None:
     if Path(run.config.output_dir).resolve() in (folder.resolve(), RunFolder(folder).root.path.resolve()):
         raise ValueError(f"--output_dir {run.config.output_dir} is the first stage's own folder: name another one.")
     check(run)
+    if stage.shifts_batch_norm and run.stage.cache_features:
+        raise ValueError(
+            f"--cache_features true: {run.stage.second_stage} shifts batch norm, for which it needs the images at every "
+            "step. Leave --cache_features out, or shift nothing: --second_stage_args '{\"shift_batch_norm\": false}'."
+        )
     if not stage.is_trained and resume_point(run.config):
         raise ValueError(
             "--resume_from_checkpoint: tau_norm trains nothing, so there is nothing to resume. Leave it out."

@@ -88,7 +88,7 @@ class ListedVectors:
 class HeadVectors:
     """For a linear classifier z = W h + b, held as what they are made of: g_c = sum_j A_cj d_j (h_j, 1)'.
 
-    Whatever the number of classes, they take no more memory than the logits.
+    Whatever the number of classes, they take no more memory than the logits and products of pairs of samples (n, n).
 
     Args:
         members: of the mini-batch.
@@ -117,20 +117,21 @@ class HeadVectors:
         before = 1.0 if self.factors is None else self.factors
         return replace(self, factors=(before * factors).expand(len(self.shares), sum(self._trained())))
 
-    def change_of_logits(self, features: Tensor) -> Tensor:
-        """What the vector of each sample's class, added to W and b, adds to the sample's logits (n, C).
+    def change_of_logits(self, features: Tensor, samples: slice) -> Tensor:
+        """What the vector of each sample's class, added to W and b, adds to the sample's logits (b, C).
 
         Args:
-            features: of the samples (n, D), differentiable; the vectors themselves are constants.
+            features: of some samples (b, D), differentiable; the vectors themselves are constants.
+            samples: their place among the n.
         """
-        shares = self.members.of_samples(self.shares)  # (n, n)
+        shares = self.members.of_samples(self.shares)[samples]  # (b, n)
         factors = iter(self.factors.unbind(1) if self.factors is not None else [None, None])
         products: list[Tensor] = [features.to(self.features.dtype) @ self.features.T, torch.ones_like(shares)]
         mixing = torch.zeros_like(shares)
         for product, trained in zip(products, self._trained()):
             if trained:
                 factor = next(factors)
-                of_samples = 1.0 if factor is None else self.members.of_samples(factor)[:, None]
+                of_samples = 1.0 if factor is None else self.members.of_samples(factor)[samples, None]
                 mixing = mixing + of_samples * shares * product
         return mixing @ self.signals
 
@@ -182,23 +183,30 @@ class MovedHeads:
         return torch.stack(norms)
 
     def at_each_class(
-        self, losses: Callable[[Tensor, Tensor], Tensor], weights: Tensor, features: Tensor
+        self, losses: Callable[[Tensor, Tensor], Tensor], weights: Tensor, features: Tensor, samples: slice
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """s_i = sum over classes c of a_ci l_i, with the classifier moved by c's vector, and the gradient of sum_i s_i.
 
         Args:
-            losses: logits of some samples (k, C), their indices (k,) -> l_i (k,).
-            weights: a of each class (m, n), zero where the sample has no part in it.
-            features: h (n, D) with their graph, which the losses may read beside the logits.
+            losses: logits of some of these samples (k, C), their indices (k,) -> l_i (k,).
+            weights: a of each class (m, b), zero where the sample has no part in it.
+            features: h (b, D) with their graph, which the losses may read beside the logits.
+            samples: the place of these b samples among the n.
 
         Returns:
-            s (n,), and that gradient with respect to the features (n, D) and to the weights of the classifier.
+            s (b,), and that gradient with respect to the features (b, D) and to the weights of the classifier.
         """
-        all_losses, signal = self.features.new_zeros(len(self.features)), torch.zeros_like(self.features)
+        values = self.features[samples]
+        all_losses, signal = values.new_zeros(len(values)), torch.zeros_like(values)
         of_head = {name: torch.zeros_like(p) for name, p in self.trained.items()}
-        for k, (rows, shares) in enumerate(self._rows()):
-            h = self.features[rows].requires_grad_()
-            moved = self._moved(k, rows, shares)
+        here = self.members.ones(values.dtype)[:, samples]
+        for k, (of_class, shares) in enumerate(self._rows()):
+            rows = here[k].nonzero().flatten()
+            if not len(rows):
+                continue
+            rows = rows.to(values.device)
+            h = values[rows].requires_grad_()
+            moved = self._moved(k, of_class, shares)
             of_rows = losses(self._logits(moved, h), rows)
             weighted = weights[k][rows].to(of_rows) * of_rows
             leaves = [h, *moved.values(), *([features] if features.requires_grad else [])]

@@ -20,7 +20,7 @@ from hf_ltsam.landscape.class_gradients import (
     MovedHeads,
 )
 from hf_ltsam.landscape.gradients import Gradient, GradientTaker
-from hf_ltsam.landscape.open_pass import OpenPass, may_be_opened, opened
+from hf_ltsam.landscape.open_pass import AroundClassifier, OpenPass, may_be_opened, of_mini_batch, opened
 from hf_ltsam.landscape.passes import ALL_ROWS, Part, Passes
 from hf_ltsam.landscape.reduction import sum_gradients, sum_over_processes
 from hf_ltsam.landscape.sharded import are_sharded, ready_for_passes
@@ -273,9 +273,10 @@ class LossLandscape:
         """
         members = ClassMembers(labels)
         if num_classes is not None:
-            self._open = self._opened(classifier_of(self._weights.model, num_classes))
-            if self._open is not None:
-                return self._open.class_gradients(members)
+            head = classifier_of(self._weights.model, num_classes)
+            around = self._around(head)
+            if around is not None:
+                return around.class_gradients(head, members)
         ones = members.ones(self._weights.wide_dtype)
         means = list(ones * (self.size / ones.sum(1, keepdim=True)))
         if num_classes is None:
@@ -291,73 +292,96 @@ class LossLandscape:
             v: of each class (m,).
             at: eps_c, made from `class_gradients` of this landscape, and used once.
         """
-        if isinstance(at, HeadVectors):
-            return self._with_own_heads(at, torch.tensor(v, dtype=torch.float64), plain)
-        if isinstance(at, MovedHeads):
-            return self._with_moved_heads(at, torch.tensor(v, dtype=torch.float64), plain)
+        if isinstance(at, HeadVectors | MovedHeads):
+            return self._with_moved_classifier(at, torch.tensor(v, dtype=torch.float64), plain)
         ones = at.members.ones(self._weights.wide_dtype)
         perturbed: WeightVector = reduce(add, (self.gradient(v_c * o, at=e) for v_c, o, e in zip(v, ones, at.vectors)))
         return perturbed if plain == 0 else plain * self.gradient() + perturbed
 
-    def _opened(self, head: nn.Module) -> OpenPass | None:
-        """One pass over the trunk that serves all classes, where a linear or cosine classifier comes last."""
-        alone = len(self._passes) == 1 and self._joint is None
+    def _around(self, head: nn.Module) -> AroundClassifier | None:
+        """What the gradients of all classes are made of, by one pass over the trunk for each micro-batch.
+
+        The last micro-batch's pass stays open. None where no linear or cosine classifier comes last, for any process.
+        """
         trained = sum(self._weights.of_module(head)) == sum(p.requires_grad for p in head.parameters())
-        if self._shortcuts is None or not alone or not trained or not may_be_opened(head):
+        shortcuts = self._shortcuts
+        if shortcuts is None or not trained or not may_be_opened(head) or shortcuts.may_open(head) is False:
             return None
-        verdict = self._shortcuts.may_open(head)
-        if verdict is False:
+        parts: list[AroundClassifier] = []
+        for passes in self._passes:
+            self._open = None  # one graph at a time
+            self._open = self._opened(passes, head)
+            if self._open is None:
+                break
+            parts.append(self._open.around_classifier())
+        possible = self._open is not None
+        if self._joint is not None:
+            possible = bool(sum_over_processes(self.weights.tensors[0].new_tensor(possible)) == self._joint.processes)
+        shortcuts.opening_was_tried(head, possible)
+        if not possible:
+            self._open = None
             return None
-        (passes,) = self._passes
+        return parts[0] if self._joint is None and len(parts) == 1 else of_mini_batch(parts, self._places, self._joint)
+
+    def _opened(self, passes: Passes, head: nn.Module) -> OpenPass | None:
+        first = self._shortcuts is not None and self._shortcuts.may_open(head) is None
+        batch = passes.batch
         with passes.repeating(Part(ALL_ROWS, [])):
-            opened_pass = opened(
-                head, lambda: self._logits(passes.batch), lambda z: self._losses(z, passes.batch), verdict is None
-            )
-        self._shortcuts.opening_was_tried(head, opened_pass is not None)
+            opened_pass = opened(head, lambda: self._logits(batch), lambda z: self._losses(z, batch), first)
         if opened_pass is not None and passes.first_losses is None:
             passes.first_pass_gave(opened_pass.losses.detach(), perturbed=False)
         return opened_pass
 
-    def _with_own_heads(self, at: HeadVectors, v: Tensor, plain: float) -> WeightVector:
-        """Each sample's loss with the classifier moved by its class's vector; the plain losses join the backward pass."""
-        opened_pass = self._used_up()
-        weights = at.members.of_samples(v)
-        with opened_pass.drawing_again():
-            perturbed = self._losses(opened_pass.logits_at(at), self._batches[0])
-        total = weights.to(perturbed) * perturbed + plain * opened_pass.losses
-        vector = self._vector(self._taker.backward(total, [None])[0])
-        gaps = (weights.to(perturbed) * (perturbed - opened_pass.losses)).detach()
-        self._report(at.norms().norm(dim=1).mean(), None, gaps)
-        return vector
+    def _with_moved_classifier(self, at: HeadVectors | MovedHeads, v: Tensor, plain: float) -> WeightVector:
+        """Each sample's loss with the classifier moved by its class's vector; the plain losses join the backward pass.
 
-    def _with_moved_heads(self, at: MovedHeads, v: Tensor, plain: float) -> WeightVector:
+        The last micro-batch comes first, whose pass is still open; those of the others are made again.
+        """
+        total: Gradient = [None] * len(self._weights.parameters)
+        gaps: list[Tensor] = []
+        at_classes = self._with_own_heads if isinstance(at, HeadVectors) else self._with_moved_heads
+        for passes, samples in reversed([*self._samples(self._passes)]):
+            opened_pass = self._opened(passes, at.head) if gaps else self._open
+            self._open = None
+            if opened_pass is None:
+                raise RuntimeError("The pass over the trunk that these vectors were made from is used up.")
+            gradient, gaps_here = at_classes(at, v, plain, opened_pass, passes.batch, samples)  # type: ignore[arg-type]
+            total, gaps = _plus(total, gradient), [gaps_here, *gaps]
+        self._report(at.norms().norm(dim=1).mean(), None, torch.cat(gaps))
+        return self._vector(total)
+
+    def _with_own_heads(
+        self, at: HeadVectors, v: Tensor, plain: float, opened_pass: OpenPass, batch: MicroBatch, samples: slice
+    ) -> tuple[Gradient, Tensor]:
+        """The gradient of a micro-batch, and its gaps (b,), for a linear classifier: all classes at once."""
+        weights = at.members.of_samples(v)[samples]
+        with opened_pass.drawing_again():
+            perturbed = self._losses(opened_pass.logits_at(at, samples), batch)
+        total = weights.to(perturbed) * perturbed + plain * opened_pass.losses
+        gaps = (weights.to(perturbed) * (perturbed - opened_pass.losses)).detach()
+        return self._taker.backward(total, [None])[0], gaps
+
+    def _with_moved_heads(
+        self, at: MovedHeads, v: Tensor, plain: float, opened_pass: OpenPass, batch: MicroBatch, samples: slice
+    ) -> tuple[Gradient, Tensor]:
         """The same for a cosine classifier: one class after another through it, all together through the trunk."""
-        opened_pass, (batch,) = self._used_up(), self._batches
 
         def losses(logits: Tensor, rows: Tensor) -> Tensor:
             of_all = opened_pass.logits.detach().to(logits.dtype).index_copy(0, rows, logits)
             with opened_pass.drawing_again():
                 return self._losses(of_all, batch)[rows]  # which knows whole batches only
 
-        weights = (v[:, None] * at.members.ones(v.dtype)).to(opened_pass.losses)  # (m, n)
+        weights = (v[:, None] * at.members.ones(v.dtype)).to(opened_pass.losses)[:, samples]  # (m, b)
         scale = self.size * self._divisor
-        perturbed, signal, of_head = at.at_each_class(losses, weights / self.size / self._divisor, opened_pass.features)
+        of_classes = weights / self.size / self._divisor
+        perturbed, signal, of_head = at.at_each_class(losses, of_classes, opened_pass.features, samples)
         gradient = self._taker.through(opened_pass.features, signal, plain * opened_pass.losses)
         place = {id(p): i for i, p in enumerate(self._weights.parameters)}
         for name, g in of_head.items():
             i = place[id(at.head.get_parameter(name))]
             through_trunk, g = gradient[i], g.to(self._weights.parameters[i].dtype)
             gradient[i] = g if through_trunk is None else through_trunk + g
-        gaps = scale * perturbed - weights.sum(0) * opened_pass.losses.detach()
-        self._report(at.norms().norm(dim=1).mean(), None, gaps)
-        return self._vector(gradient)
-
-    def _used_up(self) -> OpenPass:
-        """The open pass, whose graph serves one backward pass."""
-        opened_pass, self._open = self._open, None
-        if opened_pass is None:
-            raise RuntimeError("The pass over the trunk that these vectors were made from is used up.")
-        return opened_pass
+        return gradient, scale * perturbed - weights.sum(0) * opened_pass.losses.detach()
 
 
 def _only(vector: WeightVector, chosen: Sequence[bool], zeros: Sequence[Tensor]) -> WeightVector:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from hf_ltsam.landscape.batches import JointBatch
 from hf_ltsam.landscape.class_gradients import ClassMembers, HeadVectors, MovedHeads
 from hf_ltsam.landscape.replay import RandomState, random_numbers_of, random_state
 from hf_ltsam.landscape.signals import is_plain_linear, reaches
@@ -21,9 +23,9 @@ class OpenPass:
 
     Args:
         head: the classifier.
-        features: its input (n, D).
-        logits: of the model (n, C): the classifier's output, in whatever floating-point type.
-        losses: l_i (n,).
+        features: its input (b, D).
+        logits: of the model (b, C): the classifier's output, in whatever floating-point type.
+        losses: l_i (b,).
         random: the state of the generators before the losses were made.
     """
 
@@ -37,20 +39,61 @@ class OpenPass:
         """Losses made in this context draw the random numbers that `losses` have drawn."""
         return random_numbers_of(self.random, self.logits.device)
 
-    def class_gradients(self, members: ClassMembers) -> HeadVectors | MovedHeads:
-        """The gradient of each class's mean loss with respect to the classifier."""
+    def around_classifier(self) -> AroundClassifier:
+        """What is left when the graph is gone."""
         wide = torch.promote_types(self.features.dtype, torch.float32)
         (signals,) = torch.autograd.grad(self.losses.sum(), self.logits, retain_graph=True)
-        signals, features = signals.to(wide), self.features.detach().to(wide)
-        if not isinstance(self.head, nn.Linear) or not members.are_whole:
-            return MovedHeads(members, self.head, signals, features)
-        ones = members.ones(wide)
-        shares = (ones / ones.sum(1, keepdim=True)).to(self.features.device)
-        return HeadVectors(members, self.head, shares, signals, features)
+        return AroundClassifier(signals.to(wide), self.features.detach().to(wide))
 
-    def logits_at(self, vectors: HeadVectors) -> Tensor:
-        """The logits with each class's own vector added to the classifier (n, C)."""
-        return self.logits + vectors.change_of_logits(self.features).to(self.logits.dtype)
+    def logits_at(self, vectors: HeadVectors, samples: slice) -> Tensor:
+        """The logits with each class's own vector added to the classifier (b, C).
+
+        Args:
+            samples: the place of these b samples in the mini-batch.
+        """
+        return self.logits + vectors.change_of_logits(self.features, samples).to(self.logits.dtype)
+
+
+@dataclass(frozen=True)
+class AroundClassifier:
+    """Of every sample what the classifier's gradient is made of: it takes no graph, and that of several passes adds up.
+
+    Args:
+        signals: d (n, C), the gradient of each sample's loss with respect to its logits.
+        features: h (n, D).
+    """
+
+    signals: Tensor
+    features: Tensor
+
+    def class_gradients(self, head: nn.Module, members: ClassMembers) -> HeadVectors | MovedHeads:
+        """The gradient of each class's mean loss with respect to the classifier."""
+        if not isinstance(head, nn.Linear) or not members.are_whole:
+            return MovedHeads(members, head, self.signals, self.features)
+        ones = members.ones(self.features.dtype)
+        shares = (ones / ones.sum(1, keepdim=True)).to(self.features.device)
+        return HeadVectors(members, head, shares, self.signals, self.features)
+
+
+def of_mini_batch(
+    parts: Sequence[AroundClassifier], places: Sequence[slice], joint: JointBatch | None
+) -> AroundClassifier:
+    """Of all n samples, from micro-batches at their places among them.
+
+    Args:
+        joint: with the samples of the other processes, which ask at the same time.
+    """
+    of_all = [
+        torch.zeros(places[-1].stop if joint is None else joint.size, *t.shape[1:], dtype=t.dtype, device=t.device)
+        for t in (parts[0].signals, parts[0].features)
+    ]
+    for part, samples in zip(parts, places, strict=True):
+        for whole, t in zip(of_all, (part.signals, part.features)):
+            whole[samples] = t
+    if joint is not None:
+        for whole in of_all:
+            dist.all_reduce(whole)  # each process holds zeros at the places of the others
+    return AroundClassifier(*of_all)
 
 
 def may_be_opened(head: nn.Module) -> bool:

@@ -41,8 +41,9 @@ class CCSAM(Method):
         parameters: what is perturbed, "classifier" or "all". The update is that of all weights either way.
 
     Cost: 1 forward, 1 backward through the trunk, whatever the number of classes, where a linear or cosine classifier is
-        perturbed; for all weights, and over several micro-batches or processes, 2 C_b of each for the C_b classes in the
-        batch, of their own rows where samples do not interact.
+        perturbed; with ascent_scope="step" over several micro-batches 2 forwards (less the last micro-batch's), since g_c
+        needs all of them before the first loss, and over processes the exchange of the classifier's input (n, D). For all
+        weights 2 C_b of each for the C_b classes in the batch, of their own rows where samples do not interact.
     Source: Zhou et al. 2023b Eq. 1, 15 and 16, A.2 (scale), A.5 (classifier only); Li et al. 2025
         Eq. 2 and 3, there without sqrt(k).
     Differs from the published code: its norms are per tensor; a class without a gradient gives NaN there, and one with

@@ -344,9 +344,9 @@ class _Bookkeeping(TrainerCallback):
     def __init__(self, trainer: DurableTrainer) -> None:
         self._trainer = trainer
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         for callback in self._trainer._checkpointed():
-            callback.load_state(self._trainer._resumed, args, kwargs["model"])
+            callback.load_state(self._trainer._resumed, args, self._trainer.model)
         self._trainer.rotate_resumed()
         # for what reads the data after a last epoch that is over
         self._trainer.batch_loaders.set_epoch(max(math.ceil(state.epoch or 0) - 1, 0))

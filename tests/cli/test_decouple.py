@@ -53,13 +53,17 @@ def changed(a, b):
 
 
 CLASSIFIER = {"classifier.weight", "classifier.bias"}
+COUNTED = ("running_mean", "running_var", "num_batches_tracked")
 
 
-@pytest.mark.parametrize("name", ["crt", "lws", "maxnorm", "cc_sam", "tau_norm"])
+@pytest.mark.parametrize("name", ["crt", "lws", "maxnorm", "mislas", "cc_sam", "tau_norm"])
 def test_the_folder_is_a_run_with_another_classifier(name, first, tmp_path, capsys):
     out = tmp_path / "out"
     stage(first, "--second_stage", name, "--output_dir", out, *STAGE)
-    assert changed(first, out) <= CLASSIFIER and "classifier.bias" in changed(first, out)
+    differences = changed(first, out)
+    counted = {name for name in differences if name.rpartition(".")[2] in COUNTED}
+    assert differences - counted <= CLASSIFIER and "classifier.bias" in differences
+    assert bool(counted) == (name == "mislas")  # which shifts batch norm
     record = RunFolder(out).finished_record()
     assert record.second_stage["name"] == name and record.sampling == "class_aware"
     assert record.second_stage["first_stage"]["method"] == RunFolder(first).finished_record().method
@@ -224,6 +228,7 @@ def test_refusals(first, pictures, tmp_path, capsys, monkeypatch):
             [first, "--second_stage", "tau_norm", "--resume_from_checkpoint", first / "checkpoint-6"],
             "tau_norm trains nothing",
         ),
+        ([first, "--second_stage", "mislas", "--cache_features", "true"], "mislas shifts batch norm"),
         ([first, "--second_stage", "crt", "--output_dir", first], "is the first stage's own folder"),
         ([first / "checkpoint-6", "--second_stage", "crt", "--output_dir", first], "is the first stage's own folder"),
         ([first, "--second_stage", "cc_sam", "--method", "sam"], "perturbs features and SAM weights"),

@@ -349,9 +349,9 @@ def lpf_sgd(problem: Problem, gamma: float, shards: int) -> Gradient:
 
 
 def classifier_weights(problem: Problem) -> set[int]:
-    """Of the linear layer with one output per class that is trained, by identity."""
-    linear = [m for m in problem.model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad]
-    (layer,) = [m for m in linear if m.out_features == len(problem.counts)]
+    """Of the layer with one output per class, linear or cosine, that is trained, by identity."""
+    weights = [(m, getattr(m, "weight", None)) for m in problem.model.modules()]
+    (layer,) = [m for m, w in weights if w is not None and w.requires_grad and w.shape[:1] == (len(problem.counts),)]
     return {id(p) for p in layer.parameters()}
 
 

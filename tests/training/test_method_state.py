@@ -39,6 +39,19 @@ def test_resumes_bit_for_bit(method, step, tmp_path):
     assert bool(whole.method_memory.values) == (method in (*STATEFUL, "xsam"))
 
 
+def test_cc_sam_over_a_whole_step_resumes_bit_for_bit(tmp_path):
+    """A resumed run tries anew how the trunk may be passed."""
+
+    def run():
+        extras = {"gradient_accumulation_steps": 3, "ascent_scope": "step", "dataloader_drop_last": True}
+        return noisy_trainer(tmp_path, method="cc_sam", **extras)
+
+    whole, resumed = run(), run()
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert_same(resumed.model, whole.model)
+
+
 @pytest.mark.parametrize("method", STATEFUL)
 def test_without_its_memory_a_resumed_run_goes_elsewhere(method, tmp_path, monkeypatch):
     """Guards the test above; such a checkpoint is refused otherwise."""

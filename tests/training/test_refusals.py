@@ -52,6 +52,10 @@ SETTINGS = [
     ({"loss": "gaussian_clouded"}, ["GaussianClouded", "cosine head", "CosineClassifier"]),
     ({"auto_find_batch_size": True}, ["auto_find_batch_size", "ascent_size", "gradient_accumulation_steps"]),
     ({"optim": "galore_adamw_layerwise", "optim_target_modules": ["all"]}, ["galore_adamw_layerwise", "adamw_torch"]),
+    (
+        {"optim": "apollo_adamw_layerwise", "optim_target_modules": ["all"]},
+        ["apollo_adamw_layerwise", "without _layer"],
+    ),
     ({"optim": "lomo"}, ["lomo", "sgd"]),
     ({"use_liger_kernel": True}, ["use_liger_kernel", "loss per sample"]),
     ({"label_names": ["a", "b"]}, ["label_names", "exactly one"]),

@@ -38,6 +38,9 @@ class Weighted(Trainer):
             self.inside = False
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return self._compute_loss(model, inputs, return_outputs)
+
+    def _compute_loss(self, model, inputs, return_outputs):  # trl's DPO, KTO, GRPO and RLOO have one of this name
         self.passes.append(self.inside)
         outputs = model(**inputs)
         return (self.weight * outputs.loss, outputs) if return_outputs else self.weight * outputs.loss
@@ -146,6 +149,53 @@ def test_what_cannot_work_is_refused(extras, message, tmp_path):
 def test_a_class_in_the_place_of_a_method(tmp_path):
     with pytest.raises(TypeError, match=r"SAM is a class: pass an object, SAM\(\.\.\.\)"):
         sequences(tmp_path, method=SAM)
+
+
+@pytest.mark.parametrize("optimizer", ["galore_adamw_layerwise", "apollo_adamw_layerwise", "lomo", "adalomo"])
+def test_optimizers_that_step_in_a_backward_pass(optimizer, tmp_path):
+    """Refused for any loss: SAM's ascent would step as well."""
+    with pytest.raises(ValueError, match=f"optim='{optimizer}' does not go with .*inside the backward pass"):
+        sequences(tmp_path, optim=optimizer, optim_target_modules=["all"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gradient_step", "telemetry", "method", "identity", "_method_step", "_find_passes", "_save_aside", "make_loaders"],
+)
+def test_an_attribute_that_the_mixin_would_hide(name):
+    """Found where the class is made: such a class would call ours in the place of its own."""
+    other = type("Other", (Trainer,), {name: lambda self: None})
+    with pytest.raises(TypeError, match=f"SamOther: Other.{name} would be hidden by SamTrainerMixin"):
+        type("SamOther", (SamTrainerMixin, other), {})
+    own = type("SamOther", (SamTrainerMixin, Trainer), {name: lambda self: None})  # which says what it wants
+    assert own.__name__ == "SamOther"
+
+
+def test_callbacks_may_be_given_another_model(tmp_path):
+    """As SetFit's trainer does it, whose model is no module."""
+
+    class Other(Trainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            call = self.callback_handler.call_event
+
+            def with_another_model(*given, **more):
+                self.callback_handler.model, kept = object(), self.callback_handler.model
+                try:
+                    return call(*given, **more)
+                finally:
+                    self.callback_handler.model = kept
+
+            self.callback_handler.call_event = with_another_model
+
+    class SamOther(SamTrainerMixin, Other):
+        pass
+
+    model, data = made("regression")
+    expected = train_by_hand(model, steps_of("regression", data, 1), OWN_LOSSES["regression"].loss, RHO)
+    ours = SamOther(model, TrainingArguments(**settings(tmp_path)), train_dataset=data, method=SAM(rho=RHO))
+    ours.train()
+    assert_same_weights(expected, ours.model, atol=1e-12)
 
 
 def test_settings_of_ours_belong_to_our_trainer(tmp_path):

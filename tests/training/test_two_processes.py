@@ -79,7 +79,7 @@ def test_compiled_passes_are_those_of_the_bare_module(ranks):
 # ---- one perturbation for all processes ----
 
 JOINT = (
-    [("step", m, a) for m in METHODS for a in (1, 2)]
+    [("step", m, a) for m in [*METHODS, "cosine"] for a in (1, 2)]
     + [("sharded", m, 1) for m in METHODS]
     + [("sharded", "focal_sam", 2)]
 )
@@ -88,10 +88,15 @@ JOINT = (
 @pytest.mark.slow
 @pytest.mark.parametrize("case", JOINT, ids=str)
 def test_two_processes_equal_one_with_twice_the_batch(ranks, case, tmp_path):
-    """ascent_scope="step" on copies of the weights, and weights in shards, which cannot do otherwise."""
-    _, method, accumulation = case
-    one = run(tmp_path, False, 1, method, per_device_train_batch_size=8 * accumulation, **METHODS[method])
-    start = model(False).state_dict()
+    """ascent_scope="step" on copies of the weights, and weights in shards, which cannot do otherwise.
+
+    "cosine" is CC-SAM of a cosine head, whose classes take turns.
+    """
+    _, name, accumulation = case
+    cosine, method = name == "cosine", "cc_sam" if name == "cosine" else name
+    settings = {"per_device_train_batch_size": 8 * accumulation, "cosine": cosine, **METHODS[method]}
+    one = run(tmp_path, False, 1, method, **settings)
+    start = model(False, cosine).state_dict()
     moved, difference = (
         torch.stack([(one["state"][k] - other[k]).norm() for k in start]).norm()
         for other in (start, ranks[0][case]["state"])
@@ -148,14 +153,16 @@ def test_sharded_weights_in_few_digits_and_those_that_no_optimizer_holds(case, d
 
 
 @pytest.mark.slow
-def test_sharded_training_resumes(ranks):
-    assert ranks[0]["resumed"] == {"sam": True, "msam": True, "looksam": True, "friendly_sam": True}
+def test_training_resumes(ranks):
+    """Of weights in shards, and CC-SAM over micro-batches and processes."""
+    methods = ("cc_sam, step", "sam", "msam", "looksam", "friendly_sam")
+    assert ranks[0]["resumed"] == dict.fromkeys(methods, True)
 
 
 @pytest.mark.slow
 def test_gradients_are_exchanged_once_per_step_whatever_the_method(ranks):
-    """And not between the micro-batches of a step."""
-    assert ranks[0]["communications"] == {"sgd": 3, "focal_sam": 3, "cc_sam": 3}
+    """And not between the micro-batches of a step; CC-SAM of the whole step, the input of the classifier as well."""
+    assert ranks[0]["communications"] == {"sgd": 3, "focal_sam": 3, "cc_sam": 3, "cc_sam, step": 6}
 
 
 @pytest.mark.slow

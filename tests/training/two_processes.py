@@ -21,6 +21,7 @@ from transformers import TrainerCallback
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.landscape.sharded import whole
+from hf_ltsam.models.cosine_classifier import CosineClassifier
 
 
 class Points(Dataset):
@@ -36,10 +37,11 @@ class Points(Dataset):
         return {"input": self.x[index], "labels": self.labels[index]}
 
 
-def model(batch_norm: bool) -> nn.Module:
+def model(batch_norm: bool, cosine: bool = False) -> nn.Module:
     torch.manual_seed(0)
     middle = [nn.BatchNorm1d(7)] if batch_norm else []
-    return nn.Sequential(nn.Linear(6, 7), *middle, nn.Tanh(), nn.Linear(7, 4)).double()
+    head = CosineClassifier(7, 4, scale=5.0) if cosine else nn.Linear(7, 4)
+    return nn.Sequential(nn.Linear(6, 7), *middle, nn.Tanh(), head).double()
 
 
 class Recording(LTSamTrainer):
@@ -222,6 +224,7 @@ def run(
     swa_start: float | None = None,
     kind: type[Recording] = Recording,
     resume: str | None = None,
+    cosine: bool = False,
     **method_args: float,
 ) -> dict:
     settings = {name: method_args.pop(name) for name in SETTINGS if name in method_args}
@@ -249,7 +252,7 @@ def run(
             **settings,
         }
     )
-    trainer = kind(model(batch_norm), args, train_dataset=Points(), eval_dataset=Points())
+    trainer = kind(model(batch_norm, cosine), args, train_dataset=Points(), eval_dataset=Points())
     trainer.train(resume_from_checkpoint=resume)
     return {
         "batches": trainer.batches,
@@ -260,7 +263,7 @@ def run(
     }
 
 
-def communications(folder: Path, method: str) -> int:
+def communications(folder: Path, method: str, scope: str = "micro") -> int:
     """How often processes exchange as many numbers as the model has weights, in 3 steps of 2 micro-batches."""
     weights, sent, reduce = sum(p.numel() for p in model(False).parameters()), [], torch.distributed.all_reduce
 
@@ -270,7 +273,7 @@ def communications(folder: Path, method: str) -> int:
 
     torch.distributed.all_reduce = counting
     try:
-        run(folder, False, 2, method, **METHODS[method])
+        run(folder, False, 2, method, ascent_scope=scope, **METHODS[method])
     finally:
         torch.distributed.all_reduce = reduce
     return sum(numbers >= weights for numbers in sent)
@@ -305,13 +308,11 @@ SETTINGS = (
 )
 
 
-def resumed(folder: Path, method: str) -> bool:
-    """Whether a sharded training that goes on from its second step ends where the uninterrupted one does."""
-    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, **METHODS[method]}
-    once = run(folder / method, False, 1, method, kind=Sharded, **settings)
-    again = run(
-        folder / method, False, 1, method, kind=Sharded, resume=str(folder / method / "checkpoint-2"), **settings
-    )
+def resumed(folder: Path, method: str, kind: type[Recording], **changes: str) -> bool:
+    """Whether a training that goes on from its second step ends where the uninterrupted one does."""
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, **METHODS[method], **changes}
+    once = run(folder / method, False, 2, method, kind=kind, **settings)
+    again = run(folder / method, False, 2, method, kind=kind, resume=str(folder / method / "checkpoint-2"), **settings)
     return all(torch.equal(v, again["state"][k]) for k, v in once["state"].items())
 
 
@@ -332,10 +333,15 @@ if __name__ == "__main__":
             results["step", method, accumulation] = run(
                 folder, False, accumulation, method, ascent_scope="step", **args
             )
+    for accumulation in (1, 2):
+        settings = {"ascent_scope": "step", "cosine": True, **METHODS["cc_sam"]}
+        results["step", "cosine", accumulation] = run(folder, False, accumulation, "cc_sam", **settings)
     results["step", "groups", 2] = run(folder, False, 2, "sam", ascent_scope="step", ascent_size=4, rho=0.3)
     for scope in ("micro", "step"):
         results["own loss", scope] = with_own_loss(folder, scope)
     results["communications"] = {method: communications(folder, method) for method in ("sgd", "focal_sam", "cc_sam")}
+    results["communications"]["cc_sam, step"] = communications(folder, "cc_sam", "step")
+    results["resumed"] = {"cc_sam, step": resumed(folder, "cc_sam", Recording, ascent_scope="step")}
     results["evaluated"] = evaluated(folder)  # before weights are sharded
     for method, args in METHODS.items():
         results["sharded", method, 1] = run(folder, False, 1, method, kind=Sharded, **args)
@@ -348,6 +354,8 @@ if __name__ == "__main__":
     results["half"] = run(folder, False, 1, "focal_sam", kind=HalfShards, rho=0.3)
     results["narrow"] = logs_of_unusual(folder, torch.bfloat16, Sharded, 4)
     results["head"] = logs_of_unusual(folder, torch.float32, ShardedOfTheHead, 4)
-    results["resumed"] = {method: resumed(folder, method) for method in ("sam", "msam", "looksam", "friendly_sam")}
+    results["resumed"] |= {
+        method: resumed(folder, method, Sharded) for method in ("sam", "msam", "looksam", "friendly_sam")
+    }
     torch.save(results, folder / f"rank{torch.distributed.get_rank()}.pt")
     torch.distributed.destroy_process_group()

@@ -186,9 +186,9 @@ class HookWatch(TrainerCallback):
     def __init__(self, trainer: Any, step_was_made: Callable[[], bool]) -> None:
         self._trainer, self._step_was_made = trainer, step_was_made
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         check_optimizer(self._trainer.optimizer)
-        check_weight_hooks(model)
+        check_weight_hooks(self._trainer.model)  # a callback may be given another one (SetFit)
         unread = [
             f"{name}={getattr(args, name)!r}"
             for name, value in _OF_LOADERS.items()
@@ -200,8 +200,8 @@ class HookWatch(TrainerCallback):
                 f"super().get_train_dataloader(), so {' and '.join(unread)} would have no effect: leave it out, or call it."
             )
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
-        if not self._step_was_made() and any(p.grad is not None for p in model.parameters()):
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not self._step_was_made() and any(p.grad is not None for p in self._trainer.model.parameters()):
             raise ValueError(
                 f"{_owner(self._trainer, 'training_step')} overrides training_step without calling super().training_step(): "
                 "the gradient is its own, and neither method nor loss has any effect. Call it, or train with "

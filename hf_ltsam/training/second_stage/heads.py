@@ -35,16 +35,17 @@ class Head(nn.Module):
 
 
 class ScaledHead(Head):
-    """logits_c = s_c (w_c . feature + b_c), of which only the scales s (C,) are trained.
+    """logits_c = s_c (w_c . feature + b_c), with scales s (C,) that are trained.
 
     Args:
-        classifier: linear; it stays as it is.
+        classifier: linear.
+        trains_classifier: False: it stays as it is.
     """
 
     classifier: nn.Linear
 
-    def __init__(self, classifier: nn.Linear) -> None:
-        super().__init__(classifier.requires_grad_(False))
+    def __init__(self, classifier: nn.Linear, trains_classifier: bool = False) -> None:
+        super().__init__(classifier.requires_grad_(trains_classifier))
         self.scales = nn.Parameter(torch.ones_like(classifier.weight[:, 0]))  # (C,)
 
     def logits(self, features: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class SecondStage(Documented, ABC):
 
     is_trained: ClassVar[bool] = True  # False: there is nothing to train
     perturbs: ClassVar[bool] = False  # whether it has a perturbation of its own
+    shifts_batch_norm: ClassVar[bool] = False  # whether the batch norm of the frozen trunk goes on counting
 
     @abstractmethod
     def head(self, classifier: nn.Module, seed: int) -> Head:
@@ -40,6 +41,10 @@ class SecondStage(Documented, ABC):
     def callbacks(self, head: Head) -> list[TrainerCallback]:
         """What acts between the steps, given the head before the first one."""
         return []
+
+    def rates(self, head: Head) -> dict[str, float]:
+        """Parameters of the head that are trained at a share of the learning rate, by name."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,47 @@ class NormBall(TrainerCallback):
 
 
 @dataclass(frozen=True)
+class MiSLAS(SecondStage):
+    """MiSLAS: classifier and one factor for each logit are trained, s_c (w_c . x + b_c), while batch norm is shifted.
+
+    The classifier goes on from where the first stage left it, slower than the factors, which start at 1 and end inside
+    the weights and biases of the saved classifier. Shifted batch norm: a layer of the frozen trunk normalises a batch by the
+    mean and variance of that batch and goes on counting its running ones, which the long tail has left behind, under the
+    balanced sampling; its weights and biases stay. It needs images, not cached features. Linear classifiers only.
+
+    Args:
+        classifier_rate: rate of the classifier as a share of the learning rate, which is that of the factors, >= 0; the
+            authors at ratio 100: 0.5 on CIFAR-10-LT, 0.2 on CIFAR-100-LT; 0.05 on larger sets.
+        shift_batch_norm: whether batch norm is shifted; the authors do so on all sets but CIFAR-10-LT.
+
+    Cost: that of a forward of the whole model and a step of the classifier.
+    Source: Zhong et al. 2021 Sec. 3.2 and 3.3, with class-balanced sampling and `label_aware_smoothing` after a first stage
+    with mixup; `classifier_rate` is that of the published code.
+    """
+
+    title: ClassVar = "MiSLAS"
+    citations: ClassVar = ("zhong2021",)
+
+    classifier_rate: float = 0.05
+    shift_batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        require(NON_NEGATIVE, self, classifier_rate=self.classifier_rate)
+        if not isinstance(self.shift_batch_norm, bool):
+            raise ValueError(f"MiSLAS(shift_batch_norm=...) must be true or false, got {self.shift_batch_norm!r}.")
+
+    @property
+    def shifts_batch_norm(self) -> bool:  # type: ignore[override]
+        return self.shift_batch_norm
+
+    def head(self, classifier: nn.Module, seed: int) -> Head:
+        return ScaledHead(linear(self, classifier), trains_classifier=True)
+
+    def rates(self, head: Head) -> dict[str, float]:
+        return {f"classifier.{name}": self.classifier_rate for name, _ in head.classifier.named_parameters()}
+
+
+@dataclass(frozen=True)
 class CCSAMStage(SecondStage):
     """CC-SAM's second stage: the classifier is trained on features that are moved towards a higher loss of their class.
 
@@ -276,6 +322,7 @@ SECOND_STAGES: dict[str, type[SecondStage]] = {
     "lws": LWS,
     "tau_norm": TauNorm,
     "maxnorm": MaxNorm,
+    "mislas": MiSLAS,
     "cc_sam": CCSAMStage,
 }
 

@@ -22,17 +22,19 @@ from hf_ltsam.training.checkpoint_folders import check_best
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.second_stage.heads import Head
 from hf_ltsam.training.second_stage.stages import SECOND_STAGES, SecondStage
-from hf_ltsam.training.second_stage.trunk import Trunk
+from hf_ltsam.training.second_stage.trunk import CachedFeatures, Trunk
 from hf_ltsam.training.trainer import LTSamTrainer
 from hf_ltsam.training.training_set import LabelReader, TrainingSet
 
 _HEAD_FILE = "second_stage_head.safetensors"  # what is trained, beside the whole model
+_TRUNK = "trunk."  # before the names of what batch norm has counted
 FEATURES = "features"
 
 
 class SecondStageTrainer(LTSamTrainer):
     """Trains the classifier of a trained model; everything else of the model stays as it is, to the last bit.
 
+    A stage that shifts batch norm changes running means and variances too, while it trains.
     The trunk runs without gradients and in evaluation mode, on images as the training set gives them, augmented or not;
     a training set of `CachedFeatures` does not need it at all. Method, loss, sampling, schedule, checkpoints and resuming
     are those of `LTSamTrainer`; checkpoints and the output folder hold the whole model, with its new classifier.
@@ -44,8 +46,9 @@ class SecondStageTrainer(LTSamTrainer):
         args, train_dataset, eval_dataset, class_statistics, others: as in `LTSamTrainer`.
 
     Raises:
-        ValueError: the classifier cannot be told from other layers or does not go with the stage, or a method that
-            perturbs weights with a stage that perturbs features.
+        ValueError: the classifier cannot be told from other layers or does not go with the stage, a method that
+            perturbs weights with a stage that perturbs features, or cached features or a model without batch norm with a
+            stage that shifts batch norm.
     """
 
     is_of_one_stage = False
@@ -70,8 +73,13 @@ class SecondStageTrainer(LTSamTrainer):
             raise ValueError(
                 "There are no class statistics: pass train_dataset, or class_statistics=ClassStatistics(...)."
             )
+        if second_stage.shifts_batch_norm and isinstance(train_dataset, CachedFeatures):
+            raise ValueError(
+                f"{type(second_stage).__name__}(shift_batch_norm=True) needs images, and CachedFeatures have been computed "
+                "with batch norm as it was: pass a data set of images, or shift_batch_norm=False."
+            )
         self.second_stage, self.first_stage_sha256 = second_stage, fingerprint(first_stage)
-        self.trunk = Trunk(first_stage.to(args.device), statistics.num_classes)
+        self.trunk = Trunk(first_stage.to(args.device), statistics.num_classes, second_stage.shifts_batch_norm)
         classifier = copy.deepcopy(self.trunk.classifier).requires_grad_(True)
         self.head: Head = second_stage.head(classifier, args.seed)  # the trainer's model
         super().__init__(
@@ -112,8 +120,21 @@ class SecondStageTrainer(LTSamTrainer):
             return inputs
         label = self.label_names[0]
         with self.compute_loss_context_manager():
-            features = self.trunk.features({name: value for name, value in inputs.items() if name != label})
+            given = {name: value for name, value in inputs.items() if name != label}
+            features = self.trunk.features(given, in_training=self.head.training)
         return {FEATURES: features, **({label: inputs[label]} if label in inputs else {})}
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As stock, with groups of their own for what the stage trains at another rate."""
+        is_new, optimizer = self.optimizer is None, super().create_optimizer(model)
+        parameters = dict(self.head.named_parameters())
+        rates = {id(parameters[name]): rate for name, rate in self.second_stage.rates(self.head).items()}
+        for group in list(optimizer.param_groups) if is_new and rates else []:
+            for rate in dict.fromkeys(rates[id(p)] for p in group["params"] if id(p) in rates):
+                slow = [p for p in group["params"] if rates.get(id(p)) == rate]
+                group["params"] = [p for p in group["params"] if rates.get(id(p)) != rate]
+                optimizer.add_param_group({**group, "params": slow, "lr": rate * group["lr"]})
+        return optimizer
 
     def identity(self) -> dict[str, Any]:
         stage = describe(SECOND_STAGES, self.second_stage)
@@ -137,7 +158,8 @@ class SecondStageTrainer(LTSamTrainer):
             self.model = self.head
         if self.args.should_save:
             folder = Path(self.args.output_dir if output_dir is None else output_dir)
-            save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, folder / _HEAD_FILE)
+            state = {**self.head.state_dict(), **{_TRUNK + name: value for name, value in self.trunk.running.items()}}
+            save_file({name: value.contiguous() for name, value in state.items()}, folder / _HEAD_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._load_head(resume_from_checkpoint)
@@ -153,7 +175,10 @@ class SecondStageTrainer(LTSamTrainer):
         if not file.is_file():
             raise ValueError(f"{folder} is no checkpoint of a second stage: it holds no {_HEAD_FILE}.")
         state: Mapping[str, Any] = load_file(file)
-        self.head.load_state_dict(state)
+        running = self.trunk.running
+        self.head.load_state_dict({name: value for name, value in state.items() if not name.startswith(_TRUNK)})
+        for name, value in running.items():
+            value.copy_(state[_TRUNK + name])
 
 
 def _or_features(collator: Collator) -> Collator:

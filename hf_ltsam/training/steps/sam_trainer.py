@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from inspect import get_annotations
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.mixing import MixingSettings
@@ -49,6 +50,10 @@ class MethodTrainer(DurableTrainer):
     method: Method
     step_settings: StepSettings
     max_skipped_steps: int
+    gradient_step: TrainingStep
+    method_memory: MethodMemory
+    skipped_steps: SkippedSteps
+    telemetry: Telemetry
     class_statistics: ClassStatistics | None = None  # none are known
 
     @property
@@ -63,14 +68,14 @@ class MethodTrainer(DurableTrainer):
         self.telemetry = Telemetry(lambda: self.class_statistics)
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, self.max_skipped_steps)
         self.gradient_step = TrainingStep(
-            model=self.model,
+            model=lambda: self.model,
             args=self.args,
             settings=self.step_settings,
             accelerator=self.accelerator,
             telemetry=self.telemetry,
             skipped=self.skipped_steps,
             memory=self.method_memory.values,
-            context=lambda: self._pass_context(),
+            context=lambda: self.__pass_context(),
             samples_in_words=self._samples_in_words,
             sharded=self.is_fsdp_enabled,
             optimizer=lambda: self.optimizer,
@@ -92,7 +97,7 @@ class MethodTrainer(DurableTrainer):
     @property
     def training_objective(self) -> Objective | ModelObjective:
         """What is minimised, and by which update rule."""
-        return ModelObjective(self.method, self._compute_loss, self.args.label_smoothing_factor)
+        return ModelObjective(self.method, self.__pass_loss, self.args.label_smoothing_factor)
 
     def micro_batch(self, inputs: Any, num_items: Tensor | int | None) -> MicroBatch:
         """What the loss is made of."""
@@ -113,8 +118,8 @@ class MethodTrainer(DurableTrainer):
 
     def _find_passes(self) -> None:
         """How a pass is made, asked anew for every step: both may be replaced on the object."""
-        self._compute_loss: ComputeLoss = self.compute_loss
-        self._pass_context: Callable[[], AbstractContextManager[None]] = self.compute_loss_context_manager
+        self.__pass_loss: ComputeLoss = self.compute_loss
+        self.__pass_context: Callable[[], AbstractContextManager[None]] = self.compute_loss_context_manager
 
     def _method_step(
         self,
@@ -207,8 +212,13 @@ class SamTrainerMixin(MethodTrainer):
 
     Raises:
         ValueError: a setting that cannot work, named with the reason and the way out.
-        TypeError: `args` of ours, whose method and loss would not be read, or a class in the place of a method.
+        TypeError: `args` of ours, whose method and loss would not be read, or a class in the place of a method; where the
+            class is made, one whose own attributes the mixin would hide.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        check_names(cls)
 
     def __init__(
         self,
@@ -247,3 +257,20 @@ class SamTrainerMixin(MethodTrainer):
     def save_companions(self, folder: Path) -> None:
         """What the model was trained with."""
         save_identity(folder, self.identity())
+
+
+def check_names(kind: type) -> None:
+    """Refuse a class of Trainers of which the mixin hides an attribute that no `Trainer` has: its own code would call ours.
+
+    Raises:
+        TypeError: naming class and attribute.
+    """
+    of_mixin = [c for c in kind.__mro__ if issubclass(c, DurableTrainer) and c.__module__.startswith("hf_ltsam.")]
+    names = {name for c in of_mixin for name in (*vars(c), *get_annotations(c))} - set(dir(Trainer))
+    behind = kind.__mro__[max((kind.__mro__.index(c) for c in of_mixin), default=0) + 1 :]
+    for other in (c for c in behind if issubclass(c, Trainer) and c is not Trainer):
+        for name in sorted(names & set(vars(other))):
+            raise TypeError(
+                f"{kind.__name__}: {other.__name__}.{name} would be hidden by SamTrainerMixin, which has another {name}. "
+                f"Rename it in {other.__name__}, or override it in {kind.__name__} with what serves both."
+            )

@@ -80,7 +80,7 @@ class TrainingStep(TrainerCallback):
     As a callback of the trainer it forgets, when a training begins, what an earlier one left.
 
     Args:
-        model: whose trainable weights are moved; a later `Moment` may bring another one.
+        model: gives the one whose trainable weights are moved.
         args: of the trainer.
         settings: what is perturbed together, by which ways around the full computation, and whether the logs tell of it.
         accelerator: of the trainer.
@@ -101,7 +101,7 @@ class TrainingStep(TrainerCallback):
     def __init__(
         self,
         *,
-        model: nn.Module,
+        model: Callable[[], nn.Module],
         args: TrainingArguments,
         settings: StepSettings,
         accelerator: Accelerator,
@@ -122,7 +122,8 @@ class TrainingStep(TrainerCallback):
         self._context, self._samples_in_words = context, samples_in_words
         self._sharded, self._optimizer, self._own_loss = sharded, optimizer, own_loss
         self._mixing = MixingSettings() if mixing is None else mixing
-        self._weights = TrainableWeights(model, accelerator.scaler is not None, own_loss)
+        self._model = model
+        self._weights = TrainableWeights(model(), accelerator.scaler is not None, own_loss)
         self._shortcuts: Shortcuts | None = None
         self._tried_with: Loss | FeatureLoss | None = None  # the loss that the shortcuts were tried with
         self._loss_scale = 1.0
@@ -139,10 +140,10 @@ class TrainingStep(TrainerCallback):
         """Whether all samples of an optimizer step are perturbed together."""
         return self._settings.ascent_scope == "step"
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, *, model: nn.Module, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._telemetry.reset()
         self._waiting = []
-        optimizer = self._optimizer()
+        model, optimizer = self._model(), self._optimizer()
         trained = trained_parameters(model, optimizer, self._own_loss)
         of_types = check_types_of(trained, self._accelerator.scaler is not None)
         for remark in [*check_optimizer_of(optimizer, model, self._own_loss), *([of_types] if of_types else [])]:

@@ -243,3 +243,5 @@ ZHOU_STAGES = ("ce_sgd_then_crt", "ce_cc_sam_then_crt", "ce_sgd_then_cc_sam", "c
 # vanilla, + SAM, + CC-SAM of LDAM on CIFAR-10-LT
 ZHOU_4_GCL = {200: (79.03, 80.74), 100: (82.68, 83.54), 50: (85.46, 86.07)}  # vanilla, + CC-SAM of GCL
 ZHOU_4 = {200: (70.15, 68.59, 71.05), 100: (73.26, 74.20, 74.56), 50: (78.16, 78.88, 79.34)}
+# Zhong et al. 2021, README of the code: CIFAR-10-LT and CIFAR-100-LT at ratio 100 after stage 1 (mixup), then after stage 2 (MiSLAS)
+ZHONG = {10: (72.8, 82.5), 100: (39.5, 47.0)}

@@ -24,6 +24,7 @@ from cli.reproduce.published_numbers import (
     RANGWANI_7,
     RANGWANI_8,
     RANGWANI_9,
+    ZHONG,
     ZHOU,
     ZHOU_4,
     ZHOU_4_GCL,
@@ -192,6 +193,11 @@ TABLES = {
         (f"cifar10_lt_ir{ratio}_gcl_{method}_zhou2023b", number, None, None, None)
         for ratio, numbers in ZHOU_4_GCL.items()
         for method, number in zip(("sgd", "cc_sam"), numbers)
+    ],
+    "zhong2021_code": [
+        (f"second_stage/cifar{data}_lt_ir100_ce_sgd_mixup{then}", number, None, None, None)
+        for data, numbers in ZHONG.items()
+        for then, number in zip(("", "_then_las"), numbers)
     ],
     "alshammari2022_table1": [
         ("cifar100_lt_ir100_ce_sgd_no_decay", 38.38, 64.05, 35.80, 11.43),

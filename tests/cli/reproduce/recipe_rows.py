@@ -43,10 +43,10 @@ class Row:
             return "park2021"
         if self.decay:
             return "alshammari2022"
-        if self.mixed:
-            return "rangwani2022"
         if self.data == "places_lt":
             return "li2025"
+        if self.mixed:
+            return "zhong2021" if self.name.startswith("second_stage/") else "rangwani2022"
         if self.kind == "step" or self.loss == "ce_drw":
             return "rangwani2022"
         if self.method in ("sse_sam", "sam_ext"):

@@ -23,8 +23,10 @@ AUTHORS = {
     "li2025": "Li et al. 2025",
     "lyu2025": "Lyu et al. 2025",
     "rangwani2022": "Rangwani et al. 2022",
+    "zhong2021": "Zhong et al. 2021",
     "zhou2023b": "Zhou et al. 2023b",
 }
+CODE = {"zhong2021_code": "Zhong et al. 2021, README of the code"}  # of which no paper here has the numbers
 
 
 def rows_of(name):
@@ -47,7 +49,9 @@ def test_a_table_has_a_source_and_recipes_of_ours_as_they_are(name):
     assert table.settings == {} and all(row.settings == {} for row in table.rows)
     for row in table.rows:
         assert row.parts == () and find_recipe(row.recipe).name == row.recipe
-    if name in TABLES:
+    if name in CODE:
+        assert table.source == CODE[name]
+    elif name in TABLES:
         paper, _, number = name.rpartition("_table")
         assert table.source.startswith(f"{AUTHORS[paper]} Table {number}")
 
@@ -57,7 +61,7 @@ def test_rows_and_numbers_are_those_of_the_paper(name):
     stated = []
     for recipe in rows_of(name):
         found = target(recipe)
-        assert found is not None and found.source.startswith(AUTHORS[name.partition("_table")[0]]), recipe
+        assert found is not None and found.source.startswith(AUTHORS[name.partition("_")[0]]), recipe
         stated.append((recipe, found.overall, found.many, found.medium, found.few))
     assert stated == TABLES[name]
 
@@ -72,7 +76,7 @@ def test_every_recipe_is_in_a_table_or_is_a_first_stage_of_one_that_is():
     first_stages = {
         read_recipe(find_recipe(row)).get("first_stage") for row in in_a_table if row.startswith("second_stage/")
     }
-    assert set(recipe_names()) == in_a_table | first_stages
+    assert set(recipe_names()) == in_a_table | first_stages - {None}
 
 
 # A second, independent transcription of a few numbers

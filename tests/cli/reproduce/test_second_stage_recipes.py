@@ -30,6 +30,44 @@ def name_of(data, ratio, first, stage):
 MAX_NORM = [f"cifar100_lt_ir100_ce_{first}_then_maxnorm" for first in ("sgd", "sam", "late_sam", "focal_sam")]
 
 
+# Zhong et al. 2021, config/ of the code: a line for each stage as its files have it. lr batch_size weight_decay num_epochs alpha, then
+# lr batch_size weight_decay num_epochs smooth_head smooth_tail shift_bn lr_factor
+OF_ZHONG = {
+    "cifar10_lt_ir100": ("0.1 128 2e-4 200 1.0", "0.1 128 2e-4 10 0.3 0.0 False 0.5"),
+    "cifar100_lt_ir100": ("0.1 128 2e-4 200 1.0", "0.1 128 2e-4 10 0.4 0.1 True 0.2"),
+    "imagenet_lt": ("0.1 256 5e-4 180 0.2", "0.1 256 5e-4 10 0.3 0.0 True 0.05"),
+    "inaturalist2018": ("0.1 256 1e-4 200 0.2", "0.1 256 1e-4 10 0.3 0.0 True 0.05"),
+    "places_lt": (None, "0.1 256 5e-4 10 0.4 0.1 True 0.05"),  # the first stage is ours: theirs starts from ImageNet
+}
+
+
+@pytest.mark.parametrize("data", OF_ZHONG)
+def test_both_stages_of_mislas(data):
+    """Train modes of the code: cosine on large sets; on CIFAR 5 epochs of warm-up, a tenth after 160 and after 180."""
+    first, second = OF_ZHONG[data]
+    name = f"second_stage/{data}_ce_sgd_mixup"
+    recipe, then = read_recipe(name), read_recipe(f"{name}_then_las")
+    if first is not None:
+        numbers = [float(word) for word in first.split()]
+        names = ("learning_rate", "per_device_train_batch_size", "weight_decay", "num_train_epochs", "mixup_alpha")
+        assert [recipe[setting] for setting in names] == numbers
+        schedule = [
+            recipe.get(setting) for setting in ("lr_scheduler_type", "warmup_steps", "lr_milestones", "lr_gamma")
+        ]
+        on_cifar = data.startswith("cifar")
+        assert schedule == ([None, 5 / 200, [160 / 200, 180 / 200], 0.1] if on_cifar else ["cosine", None, None, None])
+        assert (recipe["method"], recipe["loss"], recipe["optim_args"]) == ("sgd", "cross_entropy", "momentum=0.9")
+    *words, shift, factor = second.split()
+    names = ("learning_rate", "per_device_train_batch_size", "weight_decay", "num_train_epochs")
+    assert [*(then[setting] for setting in names), then["loss_args"]["head"], then["loss_args"]["tail"]] == [
+        float(word) for word in words
+    ]
+    assert (then["first_stage"], then["second_stage"], then["loss"]) == (name, "mislas", "label_aware_smoothing")
+    assert then["second_stage_args"] == {"classifier_rate": float(factor), "shift_batch_norm": shift == "True"}
+    assert (then["sampling"], then["lr_scheduler_type"], then["method"]) == ("class_aware", "cosine", "sgd")
+    assert "mixup_alpha" not in then
+
+
 def test_there_is_a_recipe_for_every_row_and_every_stage():
     firsts = {f"cifar{data}_lt_ir{ratio}_ce_sgd_zhou2023b" for data in (10, 100) for ratio in (50, 100, 200)}
     large = {
@@ -38,10 +76,10 @@ def test_there_is_a_recipe_for_every_row_and_every_stage():
         for stage in ("crt", "lws", "tau_norm")
     }
     large |= {f"places_lt_ce_{method}_then_crt" for method in ("swa", "spectral_norm", "model_perturbation")}
-    large |= {f"{data}_ce_sgd_mixup{then}" for data in ("imagenet_lt", "inaturalist2018") for then in ("", "_then_las")}
+    large |= {f"{data}_ce_sgd_mixup{then}" for data in OF_ZHONG for then in ("", "_then_las")}
     names = {name.removeprefix("second_stage/") for name in recipe_names() if name.startswith("second_stage/")}
     assert names == {name_of(*row).split("/")[1] for row in ROWS} | firsts | set(MAX_NORM) | large
-    assert {stage for *_, stage in ROWS} | {"maxnorm"} == set(SECOND_STAGES)
+    assert {stage for *_, stage in ROWS} | {"maxnorm", "mislas"} == set(SECOND_STAGES)
 
 
 @pytest.mark.parametrize("name", MAX_NORM)
