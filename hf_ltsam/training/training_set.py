@@ -158,8 +158,7 @@ class TrainingSet:
         threshold = reader.args.tail_threshold
         if dataset is None:
             return cls(None, None, None, _with_threshold(given, threshold), given is not None)
-        if given is None and isinstance(dataset, ClassSampledStream):
-            given = dataset.statistics
+        given = dataset.statistics if given is None and isinstance(dataset, ClassSampledStream) else given
         check_not_empty(dataset)
         stated, logits = reader.stated(dataset), num_logits(model)
         if given is None:
@@ -168,8 +167,8 @@ class TrainingSet:
             check_num_labels(carried, logits, names)
             counted = ClassStatistics.from_labels(carried, logits, tail_threshold=threshold)
             _warn(remark_on_bounds(counted))
-            in_order = None if isinstance(dataset, IterableDataset) else carried  # a stream is shuffled anew
-            return cls(dataset, stated, in_order, counted, False)
+            # the order of a stream may be another one in the next pass
+            return cls(dataset, stated, None if isinstance(dataset, IterableDataset) else carried, counted, False)
         if logits is not None:
             check_num_classes(logits, given.num_classes)
         _warn(remark_on_bounds(given))

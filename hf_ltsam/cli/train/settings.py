@@ -179,9 +179,7 @@ class DataArguments:
     )
     many_above: int | None = field(
         default=None,
-        metadata={
-            "help": "Classes with more training images are reported as many. None: 100, or what fits the set, as few_below."
-        },
+        metadata={"help": "Classes with more training images are reported as many. None: 100, or see few_below."},
     )
     few_below: int | None = field(
         default=None,
