@@ -27,10 +27,11 @@ def tokenizer(**special):
     return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", **special)
 
 
-def save_encoder(folder, kind="bert", positions=32):
+def save_encoder(folder, kind="bert", positions=32, width=16):
     """A pretrained encoder without a classifier."""
+    sizes = {**SIZES, "hidden_size": width, "intermediate_size": width}
     made = {
-        "bert": lambda: BertModel(BertConfig(**SIZES, **WIDE, max_position_embeddings=positions)),
+        "bert": lambda: BertModel(BertConfig(**sizes, **WIDE, max_position_embeddings=positions)),
         "roberta": lambda: RobertaModel(
             RobertaConfig(**SIZES, **WIDE, max_position_embeddings=positions, pad_token_id=0)
         ),

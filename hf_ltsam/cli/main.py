@@ -43,10 +43,14 @@ COMMANDS = {
     "tune": Command("tune.command", "Choose settings such as rho on a reserved part of the training set."),
     "evaluate": Command("evaluate.command", "Test a checkpoint on shifted and corrupted test sets."),
     "predict": Command(
-        "predict.command", "Classes and probabilities of your images, as CSV or JSON: ltsam predict RUN FOLDER."
+        "predict.command",
+        "Classes and probabilities of your images or texts, as CSV or JSON: ltsam predict RUN FOLDER.",
+    ),
+    "calibrate": Command(
+        "predict.calibrate", "Calibrate a run's probabilities by held-out samples: ltsam calibrate RUN DATA."
     ),
     "mistakes": Command(
-        "predict.mistakes", "The most confident mistakes on the test set, with pictures, rare classes first."
+        "predict.mistakes", "The most confident mistakes on the test set, with pictures or texts, rare classes first."
     ),
     "export": Command("export", "Write a run as one plain checkpoint, its adapter merged: ltsam export RUN OUT."),
     "push": Command("push", "Upload a finished run with its card: ltsam push RUN OWNER/NAME."),

@@ -53,9 +53,10 @@ class Calibration:
         samples: number of the held-out ones.
         balanced: for a world in which all classes are equally frequent, as long-tailed recognition is tested: tau has the
             best mean of accuracies per class, T the smallest log-loss, in which every class counts the same.
-        training: for a world with the class frequencies of the held-out samples, which are the training set's: tau has the
-            best accuracy, T the smallest log-loss.
+        training: for a world with the class frequencies of the training set: tau has the best accuracy, T the smallest
+            log-loss.
         scores: by class, 1 - p_y of its held-out samples by the model's own probabilities, ascending.
+        source: what the held-out samples are; empty: samples that the training left out.
     """
 
     counts: tuple[int, ...]
@@ -63,15 +64,18 @@ class Calibration:
     balanced: Adjustment
     training: Adjustment
     scores: tuple[tuple[float, ...], ...]
+    source: str = ""
 
     @classmethod
-    def fit(cls, logits: Any, labels: Any, counts: Sequence[int]) -> Calibration:
-        """Choose by held-out samples, drawn as the training set was.
+    def fit(cls, logits: Any, labels: Any, counts: Sequence[int], source: str = "") -> Calibration:
+        """Choose by held-out samples.
 
         Args:
             logits: (N, C); a row with a NaN is left out.
             labels: true classes (N,).
             counts: training samples by class (C,).
+            source: what the samples are; empty: they were drawn as the training set was. Others may have any frequencies
+                of classes: `training` then weighs every class by its share of the training set.
 
         Raises:
             ValueError: shapes that do not fit, a label outside [0, C), or nothing but NaN.
@@ -86,13 +90,15 @@ class Calibration:
         z, y = z[finite], classes[finite]
         in_class = np.bincount(y, minlength=len(counts))
         log_prior = _log_prior(counts)
+        as_in_training = np.ones(len(y)) if not source else np.exp(log_prior)[y] / in_class[y]
         scores = np.ceil((1 - softmax(z)[np.arange(len(y)), y]) / _STEP) * _STEP
         return cls(
             tuple(map(int, counts)),
             len(y),
             _adjustment(z, y, log_prior, 1 / in_class[y]),
-            _adjustment(z, y, log_prior, np.ones(len(y))),
+            _adjustment(z, y, log_prior, as_in_training),
             tuple(tuple(np.sort(scores[y == c]).round(6).tolist()) for c in range(len(counts))),
+            source,
         )
 
     def adjusted(self, logits: Any, prior: str = "balanced") -> Floats:
@@ -151,7 +157,8 @@ class Calibration:
         return tuple(map(len, self.scores))
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        values = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        return values if self.source else {name: value for name, value in values.items() if name != "source"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
@@ -169,7 +176,7 @@ class Calibration:
         scores = tuple(tuple(float(s) for s in of_class) for of_class in values["scores"])
         if len(counts) != len(scores) or min(balanced.temperature, training.temperature) <= 0:
             raise ValueError("its classes or its temperatures are none")
-        return cls(counts, int(values["samples"]), balanced, training, scores)
+        return cls(counts, int(values["samples"]), balanced, training, scores, str(values.get("source", "")))
 
 
 PRIORS = ("balanced", "training")

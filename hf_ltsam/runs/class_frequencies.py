@@ -38,7 +38,7 @@ def draw_curve(statistics: ClassStatistics, title: str, path: Path) -> None:
     path.write_bytes(curve_png(statistics, title))
 
 
-def curve_png(statistics: ClassStatistics, title: str) -> bytes:
+def curve_png(statistics: ClassStatistics, title: str, samples: str = "images") -> bytes:
     """The content of that PNG."""
     from matplotlib.figure import Figure
 
@@ -58,7 +58,7 @@ def curve_png(statistics: ClassStatistics, title: str) -> bytes:
     axes.set_yscale("log")
     axes.set_ylim(bottom=max(counts.min() / 2, 0.5))
     axes.set_xlabel("classes, the largest first")
-    axes.set_ylabel("training images")
+    axes.set_ylabel(f"training {samples}")
     axes.set_title(figure_text(title))
     axes.legend(frameon=False)
     content = io.BytesIO()
@@ -75,15 +75,16 @@ def group_ranges(statistics: ClassStatistics) -> dict[str, str]:
     return {"many": f"more than {high:,}", "medium": _range(low, high), "few": f"fewer than {low:,}"}
 
 
-def group_criterion(statistics: ClassStatistics) -> str:
+def group_criterion(statistics: ClassStatistics, samples: str = "images") -> str:
     """The head of a column of ranges."""
-    return "training images per class" if statistics.group_sizes is None else "rank of the class by frequency"
+    return f"training {samples} per class" if statistics.group_sizes is None else "rank of the class by frequency"
 
 
-def describe_groups(statistics: ClassStatistics, sizes: bool = False) -> str:
+def describe_groups(statistics: ClassStatistics, sizes: bool = False, samples: str = "images") -> str:
     """One sentence.
 
     Args:
+        samples: what is classified, in the plural.
         sizes: whether it states the number of classes of each group.
     """
     many, medium, few = (f" ({len(classes)})" * sizes for classes in statistics.groups.values())
@@ -95,8 +96,13 @@ def describe_groups(statistics: ClassStatistics, sizes: bool = False) -> str:
         return f"Groups by rank of a class in order of frequency: {ranges}."
     low, high = statistics.few_below, statistics.many_above
     return (
+<<<<<<< HEAD
         f"Groups by training images of a class: many above {high:,}{many}, medium {_range(low, high)}{medium}, few below "
         f"{low:,}{few}."
+=======
+        f"Groups by training {samples} of a class: many above {high}{many}, medium {low} to {high}{medium}, few below "
+        f"{low}{few}."
+>>>>>>> main
     )
 
 

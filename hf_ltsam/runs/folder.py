@@ -7,7 +7,7 @@ runs/mine/seed0/
     ltsam.json                      method, loss and data, so that nothing else resumes the training
     trainer_state.json              the log
     predictions.json                label, predicted class and confidence of every test image
-    calibration.json                what was chosen on the reserve, where the training left one out
+    calibration.json                what was chosen on the reserve, or by `ltsam calibrate`
     metrics.json                    what the run was and what it reached; written last
     checkpoint-500/                 the first five of them, and manifest.json with their checksums
     evaluation/ood_results.json     other test sets, by `ltsam evaluate`
@@ -66,7 +66,7 @@ MADE_IN_PYTHON = "made in Python by LTSamTrainer"  # the first line of such a re
 _ADVICE = {
     RECORD: "`ltsam train` writes it after the last epoch.",
     PREDICTIONS: "`ltsam train` writes it after the last epoch.",
-    CALIBRATION: "`ltsam train --reserve` writes it after the last epoch.",
+    CALIBRATION: "`ltsam calibrate` writes it again.",
     IDENTITY: "Resume from another checkpoint.",
     EVALUATION_RESULTS: "Remove it, and evaluate again.",
     SHARPNESS_RESULTS: "`ltsam sharpness` with the same options writes it again.",
@@ -152,7 +152,7 @@ class RunFolder:
 
     @property
     def calibration(self) -> Calibration | None:
-        """What was chosen on the reserve."""
+        """What was chosen on held-out samples."""
         return self.read(CALIBRATION, Calibration.from_json)
 
     @property

@@ -78,7 +78,7 @@ class RunRecord:
     @property
     def samples(self) -> str:
         """What was classified, in the plural."""
-        return "texts" if self.data.get("task") == "text" else "images"
+        return samples_of(self.data.get("task"))
 
     @property
     def train_seconds(self) -> float | None:
@@ -105,6 +105,11 @@ class RunRecord:
         if missing or unknown:
             raise ValueError(f"keys missing: {sorted(missing)}; keys unknown: {sorted(unknown)}")
         return cls(**given)
+
+
+def samples_of(task: str | None) -> str:
+    """What is classified, in the plural, by the task of a run: "text" or "image"; None: of an older run."""
+    return "texts" if task == "text" else "images"
 
 
 def hub_name(name: str | None) -> str | None:
@@ -145,7 +150,8 @@ def calibrated_results(
     Returns:
         "balanced_prior" and "training_prior", each as `split_results` with "tau" and "temperature"; "conformal_sets" with
         the "level" that was asked for, the "coverage" that was reached as mean over classes, by "groups" and "per_class",
-        the mean "size" of a set, and "pooled", the number of classes that share a threshold.
+        the mean "size" of a set, "pooled", the number of classes that share a threshold, and the "source" of the samples
+        that all of this was chosen by, where the training did not leave them out.
     """
     results = {}
     for prior in PRIORS:
@@ -161,6 +167,7 @@ def calibrated_results(
         "size": float(sets.sum(axis=1).mean()),
         "pooled": len(calibration.pooled()),
         "samples": len(true),
+        **({"source": calibration.source} if calibration.source else {}),
     }
     return results
 

@@ -53,6 +53,20 @@ def test_tau_and_temperature_are_the_best_of_a_grid(prior, seed):
     assert log_loss(z, y, chosen.tau, chosen.temperature, weights) <= min(losses)
 
 
+@pytest.mark.parametrize("prior", [(1, 1, 1, 1), (4, 5, 8, 3)], ids=["balanced", "otherwise"])
+def test_samples_of_any_frequencies_stand_for_those_of_the_training_set(prior):
+    """`training` weighs each class by its share of the training set: the Bayes classifier of that needs no adjustment."""
+    z, y = drawn(20_000, prior, 5, sharpness=3.0)
+    given = Calibration.fit(z, y, COUNTS, source="validation")
+    assert given.training.tau == pytest.approx(0, abs=0.21) and given.training.temperature == pytest.approx(3, rel=0.1)
+    assert given.balanced == Calibration.fit(z, y, COUNTS).balanced and given.source == "validation"
+    share = np.array(COUNTS) / sum(COUNTS) / np.bincount(y)
+    losses = [log_loss(z[:2000], y[:2000], given.training.tau, T, share[y[:2000]]) for T in (2.2, 3.0, 4.2)]
+    assert min(losses) == losses[1]
+    assert Calibration.from_json(json.loads(json.dumps(given.to_json()))) == given
+    assert "source" not in Calibration.fit(z, y, COUNTS).to_json()
+
+
 def test_what_was_done_to_the_logits_is_found_again():
     """The Bayes classifier of the training set, its logits three times too large."""
     z, y = drawn(20_000, COUNTS, 5, sharpness=3.0)

@@ -11,7 +11,19 @@ from typing import Any
 
 from adapters import test_sam_on_adapters
 from methods import test_equations, test_one_hot, test_when_applied
-from training import test_killed, test_method_state, test_precision, test_stock_settings, test_two_processes
+from training import (
+    test_killed,
+    test_method_state,
+    test_mixed_batches,
+    test_model_loss,
+    test_modes,
+    test_precision,
+    test_sets_with_soft_labels,
+    test_settings_of_passes,
+    test_several_labels,
+    test_stock_settings,
+    test_two_processes,
+)
 from training.test_hooks import NO_EFFECT, REFUSED_FIELDS
 
 from hf_ltsam.losses import LOSSES
@@ -55,6 +67,61 @@ COLUMNS: dict[str, tuple[Any, Case, str]] = {
     ),
 }
 
+# mode -> the tests that compare it with a naive loop, or with the stock Trainer
+EQUATIONS = {
+    'loss="model"': [
+        test_model_loss.test_sam_by_hand,
+        test_model_loss.test_without_a_perturbation_it_is_the_stock_trainer,
+    ],
+    "soft labels": [
+        test_one_hot.test_every_method_with_every_loss,
+        test_sets_with_soft_labels.test_distillation_is_torch_s_cross_entropy,
+    ],
+    "mixup": [test_mixed_batches.test_sam_with_mixup_is_the_naive_loop],
+    "several labels": [
+        test_several_labels.test_training_is_the_naive_loop,
+        test_several_labels.test_every_method_takes_a_step,
+    ],
+    "label smoothing": [
+        test_settings_of_passes.test_label_smoothing_is_that_of_the_stock_trainer,
+        test_settings_of_passes.test_label_smoothing_under_sam,
+    ],
+    "NEFTune": [
+        test_settings_of_passes.test_neftune_is_that_of_the_stock_trainer,
+        test_settings_of_passes.test_neftune_under_sam,
+    ],
+    "torch_compile": [test_two_processes.test_compiled_passes_are_those_of_the_bare_module],
+    "auto_find_batch_size": [test_settings_of_passes.test_a_found_batch_size_trains_as_the_same_one_that_was_set],
+}
+OF_MODES: dict[str, tuple[Any, str]] = {
+    "accumulation": (
+        test_modes.test_micro_batches_of_a_step_are_one_batch,
+        "several micro-batches as one batch; not where each draws numbers of its own",
+    ),
+    "bf16": (test_modes.test_half_precision_is_near, "near float32"),
+    "two processes": (
+        test_modes.test_on_two_processes,
+        "alike on both, and as one with twice the batch where it can be",
+    ),
+    "resume": (test_modes.test_resumes_bit_for_bit, "bit for bit, over two micro-batches a step"),
+}
+
+
+def modes() -> str:
+    tested = {column: set(cases_of(test)) for column, (test, _) in OF_MODES.items()}
+    rows = [
+        f"| {mode} | {', '.join(f'`{test.__name__}`' for test in tests)} | "
+        f"{' | '.join('yes' if mode in cases else '' for cases in tested.values())} |"
+        for mode, tests in EQUATIONS.items()
+    ]
+    legend = [f"- **{column}**: {shown} (`{test.__name__}`)." for column, (test, shown) in OF_MODES.items()]
+    return f"""## Modes
+| mode | equal to a naive loop or the stock Trainer | {" | ".join(OF_MODES)} |
+|{"---|" * (len(OF_MODES) + 2)}
+{chr(10).join(rows)}
+
+{chr(10).join(legend)}"""
+
 
 def words_in(value: Any) -> Iterator[str]:
     """All text inside the parameters of a test."""
@@ -96,6 +163,8 @@ Made from the parameters of the tests: a `yes` stands for a test that runs with 
 {chr(10).join(rows)}
 
 {chr(10).join(legend)}
+
+{modes()}
 
 ## Settings of the stock Trainer
 Each field of `TrainingArguments` is in one of three lists, or a test fails.

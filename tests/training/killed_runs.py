@@ -16,7 +16,16 @@ from training.noisy_run import noisy_trainer
 from transformers.trainer_utils import get_last_checkpoint
 
 FORWARD = "training.noisy_run.Model.forward"
-PASSES = {"sam": 2, "looksam": 2, "msam": 1, "momentum_focal_sam": 1, "friendly_sam": 2, "focal_sam": 2, "sse_sam": 3}
+PASSES = {
+    "sam": 2,
+    "looksam": 2,
+    "msam": 1,
+    "momentum_focal_sam": 1,
+    "friendly_sam": 2,
+    "focal_sam": 2,
+    "sse_sam": 3,
+    "xsam": 2,
+}
 
 
 def dies_in(function: str, call: int, with_signal: int = signal.SIGKILL) -> None:

@@ -24,6 +24,7 @@ CASES = {
         "save_steps": 2,
     },
     "sse_sam, switching stages": {"method": "sse_sam"},
+    "xsam": {"method": "xsam", "method_args": {"every": 3}},
 }
 
 

@@ -107,6 +107,7 @@ def _evaluate_checkpoint(
         "name": checkpoint.name,
         "fingerprint": checkpoint.fingerprint,
         "num_classes": checkpoint.num_classes,
+        "task": checkpoint.task,
     }
     results = Results(folder / EVALUATION_RESULTS, about, checkpoint.statistics, writes=state.is_main_process)
     state.wait_for_everyone()  # all have read the file before one writes it

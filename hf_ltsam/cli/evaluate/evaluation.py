@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from datasets import Dataset
+from torch import Tensor
 
 from dataset_builders.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
 from hf_ltsam.cli.evaluate.classes import are_imagenets, imagenet_keys, labels_of, match_classes, model_labels
@@ -112,13 +113,32 @@ def identity_of(test_set: TestSet, cell: Cell, settings: EvaluationSettings) -> 
     }
 
 
-def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
-    """Accuracies on one set of images.
+class Predicted(NamedTuple):
+    """What a checkpoint makes of a test set.
+
+    Args:
+        logits: (M, C) of the samples whose class it knows.
+        true: their classes (M,) as the model numbers them.
+        labels: of all samples (N,) as the set numbers them.
+        names: the set's classes; None: it has none.
+        note: as in `LabelMap`.
+    """
+
+    logits: Tensor
+    true: Tensor
+    labels: Tensor
+    names: tuple[str, ...] | None
+    note: str
+
+
+def predicted(
+    checkpoint: Checkpoint, test_set: TestSet, dataset: Dataset, cell: Cell, settings: EvaluationSettings
+) -> Predicted:
+    """The logits of the samples of a set, and their classes.
 
     Raises:
         ValueError: its classes are not the model's.
     """
-    dataset = test_set.load(*(cell or ())) if test_set.corruptions == "stored" else test_set.load()
     labels, names = labels_of(dataset, checkpoint.class_names, test_set.name, settings.label_column)
     keys = _keys_of_imagenet(checkpoint)
     try:
@@ -132,15 +152,23 @@ def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: Eva
     workers = worker_count(len(images)) if settings.num_workers is None else settings.num_workers
     title = " ".join(map(str, (test_set.name, *(cell or ())))) if PartialState().is_main_process else None
     logits = predict_logits(checkpoint.model, images, settings.batch_size, workers, title)
+    return Predicted(logits, true, labels, names, mapping.note)
+
+
+def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
+    """Accuracies on one set of images. Errors as of `predicted`."""
+    dataset = test_set.load(*(cell or ())) if test_set.corruptions == "stored" else test_set.load()
+    logits, true, labels, names, note = predicted(checkpoint, test_set, dataset, cell, settings)
     result = split_results(logits, true, checkpoint.statistics, checkpoint.num_classes)
     result["ece"] = round(result["ece"], DECIMALS)  # beyond that it depends on the size of the batches
     if cell is not None:
         result = without_classes(result)  # 75 times 1,000 numbers
+    keys = _keys_of_imagenet(checkpoint)
     return {
         **result,
         "labels_sha256": label_fingerprint(labels),
         "imagenet_classes": not settings.only_known_classes and are_imagenets(names, keys),
-        "note": mapping.note,
+        "note": note,
     }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
 from dataset_builders import load_shifted
@@ -21,8 +22,10 @@ from hf_ltsam.data.class_names import check_parquet_names
 from hf_ltsam.data.decoding import with_images
 from hf_ltsam.hyperparameters import nearest
 
+T = TypeVar("T")
 SUFFIX = "_c"  # of a name: the corruptions of what stands before it
 DIGITS = "digits"
+TESTED = ("test", "validation", "train")  # the first of these splits that there is
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,12 @@ class Places:
         return folder
 
 
-def find_sets(names: Sequence[str], places: Places) -> list[TestSet]:
+def find_sets(names: Sequence[str], places: Places, splits: Sequence[str] = TESTED) -> list[TestSet]:
     """The test sets of these names; whether their folders are there is seen now, images are not loaded.
 
     Args:
         names: of `set_names`, a folder, or OWNER/NAME on the Hub; each also with `_c` behind it, for its corruptions.
+        splits: of folders, tables and the Hub: the first of them that there is. On the Hub "train" has to stand alone.
 
     Raises:
         ValueError: an unknown name, with the nearest ones, or a set named twice.
@@ -117,7 +121,7 @@ def find_sets(names: Sequence[str], places: Places) -> list[TestSet]:
     unused = set(places.folders) - {name.partition(":")[0] for name in names} - {n.removesuffix(SUFFIX) for n in names}
     if unused:
         raise ValueError(f"--data_dir {min(unused)}=...: no such set is asked for.{nearest(min(unused), names)}")
-    return [_find(name, places) for name in names]
+    return [_find(name, places, splits) for name in names]
 
 
 def set_names() -> list[str]:
@@ -131,21 +135,21 @@ def known_names() -> list[str]:
     return [*set_names(), *(name + SUFFIX for name in set_names() if name not in stored)]
 
 
-def _find(name: str, places: Places) -> TestSet:
+def _find(name: str, places: Places, splits: Sequence[str]) -> TestSet:
     if name in set_names():
         return _named(name, places)
     if Path(name).is_dir():
-        return _folder(name)
+        return _folder(name, splits)
     if is_table(name) and Path(name).is_file():
-        return TestSet(name, str(Path(name).resolve()), cache(partial(_load_table, Path(name))))
+        return TestSet(name, str(Path(name).resolve()), cache(partial(_load_table, Path(name), splits)))
     base = name.removesuffix(SUFFIX)
     if base != name and (base in set_names() or "/" in base or Path(base).is_dir()):
-        clean = _find(base, places)
+        clean = _find(base, places, splits)
         if clean.corruptions:
             raise ValueError(f"--sets {name}: {base} holds corrupted images already.")
         return replace(clean, name=name, corruptions="made")
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return TestSet(name, name, cache(partial(_load_from_hub, name)))
+        return TestSet(name, name, cache(partial(_load_from_hub, name, splits)))
     if "/" in name:
         raise FileNotFoundError(
             f"--sets {name}: there is no such folder, and names on the Hub have the form OWNER/NAME."
@@ -167,13 +171,13 @@ def _named(name: str, places: Places) -> TestSet:
     return TestSet(name, str(folder or published.hub), cache(load))
 
 
-def _folder(name: str) -> TestSet:
+def _folder(name: str, splits: Sequence[str]) -> TestSet:
     """Images, or a -C set that `ltsam corrupt` wrote."""
     folder = Path(name).resolve()
     if (folder / MANIFEST).is_file():
         cropped = read_manifest(folder)["size"] is not None
         return TestSet(name, str(folder), partial(load_corrupted, folder), corruptions="stored", cropped=cropped)
-    return TestSet(name, str(folder), cache(partial(_load_folder, folder)))
+    return TestSet(name, str(folder), cache(partial(_load_folder, folder, splits)))
 
 
 def _load_published(
@@ -194,41 +198,53 @@ def _load_digits() -> Dataset:
     return digit_splits().test
 
 
-def _load_folder(folder: Path) -> Dataset:
-    """The test split of a folder of images, tables or Parquet files, all of it where it has no splits."""
+def _load_folder(folder: Path, splits: Sequence[str]) -> Dataset:
+    """A split of a folder of images, tables or Parquet files, all of it where it has no splits."""
     if (tables := table_files(folder)) and describe_images(folder, tables):
-        return _tested(load_tables(folder))
-    parquet = (sorted(folder.rglob(f"{split}*.parquet")) for split in ("test", "validation", "val", ""))
-    files = next((found for found in parquet if found), None)
-    if files:
-        check_parquet_names(files)
-        return with_images(load_dataset("parquet", data_files=[str(file) for file in files], split="train"))
+        return _first(load_tables(folder), splits, folder)
+    if any(folder.rglob("*.parquet")):
+        return _of_parquet(folder, splits)
     folders = split_folders(folder)
     if folders == {"train": folder}:
         return load_class_folders(folder)
-    if "train" not in folders:
-        return load_class_folders(folders.get("test") or folders["validation"])
-    splits = load_image_folder(folder)
-    return splits["test" if "test" in splits else "validation"]
+    if "train" in folders:
+        return _first(load_image_folder(folder), splits, folder)
+    return load_class_folders(_first(folders, splits, folder))
 
 
-def _load_table(file: Path) -> Dataset:
+def _of_parquet(folder: Path, splits: Sequence[str]) -> Dataset:
+    """By the names of the files; all of them where none is called as a split is."""
+    prefixes = {"train": "train", "validation": "val", "test": "test"}
+    named = {split: files for split, p in prefixes.items() if (files := sorted(folder.rglob(f"{p}*.parquet")))}
+    is_split = set(named) - {"train"} or len(splits) == 1
+    files = _first(named, splits, folder) if is_split else sorted(folder.rglob("*.parquet"))
+    check_parquet_names(files)
+    return with_images(load_dataset("parquet", data_files=[str(file) for file in files], split="train"))
+
+
+def _load_table(file: Path, splits: Sequence[str]) -> Dataset:
     """All of it, unless a column names splits."""
-    return with_images(_tested(load_tables(file)))
+    return with_images(_first(load_tables(file), splits, file))
 
 
-def _tested(splits: DatasetDict) -> Dataset:
-    return next(splits[split] for split in ("test", "validation", "train") if split in splits)
+def _first(there: Mapping[str, T], splits: Sequence[str], place: str | Path) -> T:
+    """The first of the splits that there is.
+
+    Raises:
+        ValueError: none is there.
+    """
+    found = next((split for split in splits if split in there), None)
+    if found is None:
+        raise ValueError(f"{place} has no split {' or '.join(splits)}, only {', '.join(there)}.")
+    return there[found]
 
 
-def _load_from_hub(name: str) -> Dataset:
+def _load_from_hub(name: str, splits: Sequence[str]) -> Dataset:
     try:
-        splits = load_dataset(name)
+        there = load_dataset(name)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"--sets {name} is neither a folder here nor a data set on the Hub that can be reached."
         ) from error
-    for split in ("test", "validation"):
-        if split in splits:
-            return with_images(splits[split])
-    raise ValueError(f"--sets {name} has neither a test nor a validation split, only {', '.join(splits)}.")
+    held_out = splits if len(splits) == 1 else [split for split in splits if split != "train"]
+    return with_images(_first(there, held_out, f"--sets {name}"))

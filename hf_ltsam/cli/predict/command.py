@@ -177,8 +177,8 @@ def predict(
     checkpoint = load_checkpoint(name, process_device(use_cpu))
     if checkpoint.calibration is None and chosen.prior in PRIORS:
         raise ValueError(
-            f"--prior {chosen.prior}: {run} has no calibration. It follows from samples that the training left out "
-            "(ltsam train --reserve 0.1); without --prior the model's own probabilities are given."
+            f"--prior {chosen.prior}: {run} has no calibration. It follows from samples that the training left out (ltsam "
+            "train --reserve 0.1), or from others (ltsam calibrate); without --prior the model's own are given."
         )
     names, samples = _samples(checkpoint, files, chosen)
     logits = predict_logits(checkpoint.model, samples, chosen.batch_size, worker_count(len(names)), "predicting")
@@ -341,9 +341,7 @@ def _tell(predictions: Sequence[FilePrediction], output: Path | None) -> None:
         print(f"warning: {p.error}", file=sys.stderr)
     calibrated = any(p.prediction_set is not None for p in predictions)
     where = f" are in {output}" if output else ""
-    kind = (
-        "" if calibrated else " Probabilities are the model's own: the run has no calibration (ltsam train --reserve)."
-    )
+    kind = "" if calibrated else " Probabilities are the model's own: the run has no calibration (ltsam calibrate)."
     print(f"{len(predictions) - len(bad)} of {len(predictions)} predicted{where}.{kind}", file=sys.stderr)
 
 

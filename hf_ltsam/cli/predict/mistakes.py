@@ -153,4 +153,5 @@ def main(words: Sequence[str]) -> None:
     found = mistakes(options.run, options.per_class, options.dataset)
     for m in found:
         print(visible(f"{m.true_class} taken for {m.taken_for}, {100 * m.confidence:.1f} %: {m.file}"))
-    print(f"{len(found)} mistakes, with pictures: {visible(str(Path(options.run) / FOLDER / 'mistakes.html'))}")
+    kind = "texts" if any(m.text for m in found) else "pictures"
+    print(f"{len(found)} mistakes, with {kind}: {visible(str(Path(options.run) / FOLDER / 'mistakes.html'))}")

@@ -41,7 +41,7 @@ from hf_ltsam.hyperparameters import NON_NEGATIVE, require
 from hf_ltsam.losses import CrossEntropy, Loss
 from hf_ltsam.runs.folder import SHARPNESS, SHARPNESS_RESULTS, RunFolder
 from hf_ltsam.runs.identity import describe, fingerprint
-from hf_ltsam.runs.record import installed_versions
+from hf_ltsam.runs.record import installed_versions, samples_of
 from hf_ltsam.runs.sharpness.parts import Parts
 from hf_ltsam.runs.sharpness.records import (
     extremes_record,
@@ -302,12 +302,13 @@ def _facts(
         "run": str(saved.root.path),
         "weights": str(saved.folder.path),
         **parts.subject,
+        "task": saved.splits.task,
         "model": type(model).__name__,
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "class_names": saved.splits.class_names,
         "class_statistics": saved.statistics.to_dict(),
         "samples": samples_record(chosen, subsets),
-        "mode": "evaluation mode, training images without random augmentation",
+        "mode": f"evaluation mode, training {samples_of(saved.splits.task)} without random augmentation",
         "command": command,
         "versions": installed_versions(),
     }

@@ -20,6 +20,7 @@ from hf_ltsam.cli.sharpness.options import parse_options
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.files import mapping, read_json
+from hf_ltsam.runs.record import samples_of
 from hf_ltsam.runs.sharpness.figures import save_figures, subset_label
 from hf_ltsam.runs.sharpness.records import summary
 
@@ -40,7 +41,7 @@ def show(path: Path, figures: Sequence[Path]) -> None:
     """The extremes of every spectrum, the suggested radii, and where the files are."""
     results, console = read_json(path, mapping) or {}, Console()
     if results.get("spectra"):
-        table = Table("", "images", "loss", "lam_max", "lam_min", "min/max", "max/min", "trace")
+        table = Table("", samples_of(results.get("task")), "loss", "lam_max", "lam_min", "min/max", "max/min", "trace")
         for name, record in results["spectra"].items():
             table.add_row(terminal(subset_label(name, results)), *summary(record))
         console.print(table)

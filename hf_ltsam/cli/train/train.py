@@ -213,12 +213,9 @@ def predict_test(run: Run, splits: Splits, trainer: LTSamTrainer, keep_logits: b
 
 def _predicted(run: Run, trainer: LTSamTrainer, splits: Splits, dataset: Dataset, rows: Sequence[int]) -> Tensor:
     """Logits of images or texts as the test sees them (M, C)."""
-    samples: Texts | TestImages
-    if splits.text_columns:
-        samples = Texts([dataset[c][:] for c in splits.text_columns], rows, Tokenization(trainer.processing_class))
-    else:
-        see = Preprocessing.from_image_processor(trainer.processing_class)
-        samples = TestImages(encoded_images(dataset, run.data.image_column), rows, see, run.data.test_time)
+    processor = trainer.processing_class
+    see = Tokenization(processor) if splits.text_columns else Preprocessing.from_image_processor(processor)
+    samples = as_tested(run, splits, dataset, rows, see)
     model = trainer.put_into_model() if isinstance(trainer, SecondStageTrainer) else trainer.model
     config, training = run.config, model.training
     progress = None if config.disable_tqdm else "predicting"
@@ -227,6 +224,15 @@ def _predicted(run: Run, trainer: LTSamTrainer, splits: Splits, dataset: Dataset
     )
     model.train(training)
     return logits
+
+
+def as_tested(
+    run: Run, splits: Splits, dataset: Dataset, rows: Sequence[int], see: Preprocessing | Tokenization
+) -> Texts | TestImages:
+    """Rows of a split as the test of a run sees them."""
+    if isinstance(see, Tokenization):
+        return Texts([dataset[column][:] for column in splits.text_columns], rows, see)
+    return TestImages(encoded_images(dataset, run.data.image_column), rows, see, run.data.test_time)
 
 
 def _way_back(config: LTSamConfig) -> str:

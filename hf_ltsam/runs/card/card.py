@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.card.metadata import Stated, card_data, leaderboard_entries, needs_import, when
 from hf_ltsam.runs.card.sentences import (
+    calibrated_by,
     conformal_sentence,
     construction,
     cost,
@@ -78,7 +79,7 @@ def card_files(
     stated = Stated() if stated is None else stated
     content: dict[str, Path | bytes] = {CARD: str(model_card(facts, repo, stated, model_name)).encode()}
     if facts.statistics is not None and _can_draw():
-        content[FIGURE] = curve_png(facts.statistics, f"Training {facts.samples} per class")
+        content[FIGURE] = curve_png(facts.statistics, f"Training {facts.samples} per class", facts.samples)
     for record in facts.other_seeds:
         seed = f"seed{record.seed}"
         content[f"other_seeds/{seed}/{RECORD}"] = facts.folder.resolve().parent / seed / RECORD
@@ -123,6 +124,7 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
         "seeds_sentence": seeds_sentence(facts),
         "classes_table": classes_table(facts),
         "calibration_table": calibration_table(facts),
+        "calibrated_by": calibrated_by(facts),
         "conformal_sentence": conformal_sentence(facts),
         "shifted_table": shifted_table(facts.evaluation, facts.samples),
         "corrupted": corrupted_tables(facts.evaluation),

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.folder import RECORD, RunFolder
-from hf_ltsam.runs.record import RunRecord, hub_name
+from hf_ltsam.runs.record import RunRecord, hub_name, samples_of
 
 TEXT_CLASSIFICATION = "text-classification"  # on the Hub
 logger = logging.get_logger(__name__)
@@ -82,7 +82,7 @@ class RunFacts:
     @property
     def samples(self) -> str:
         """What it classifies, in the plural."""
-        return "texts" if self.task == TEXT_CLASSIFICATION else "images"
+        return samples_of("text" if self.task == TEXT_CLASSIFICATION else None)
 
     @property
     def trained_from(self) -> str | None:

@@ -222,6 +222,14 @@ def limits(facts: RunFacts, licence: str | None) -> str:
     return "\n".join(f"- {point}" for point in points)
 
 
+def calibrated_by(facts: RunFacts) -> str:
+    """What the calibration was chosen on; empty without one."""
+    sets = (facts.record.results if facts.record else {}).get("conformal_sets", {})
+    if source := sets.get("source"):
+        return f"held-out {facts.samples} ({markdown_text(source)})"
+    return f"training {facts.samples} that the training left out"
+
+
 def conformal_sentence(facts: RunFacts) -> str:
     """How often the sets of `ltsam predict` held the class of a test image; empty without a calibration."""
     sets = (facts.record.results if facts.record else {}).get("conformal_sets")
@@ -229,6 +237,7 @@ def conformal_sentence(facts: RunFacts) -> str:
         return ""
     return (
         f"Prediction sets (class-conditional conformal, {100 * sets['level']:.0f} % promised) hold the class of "
-        f"{100 * sets['coverage']:.1f} % of the test images (mean over classes), with {sets['size']:.1f} classes in a set; "
-        f"classes with too few held-out images for a threshold of their own, which share one: {sets['pooled']}."
+        f"{100 * sets['coverage']:.1f} % of the test {facts.samples} (mean over classes), with {sets['size']:.1f} classes "
+        f"in a set; classes with too few held-out {facts.samples} for a threshold of their own, which share one: "
+        f"{sets['pooled']}."
     )

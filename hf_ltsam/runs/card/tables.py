@@ -75,7 +75,7 @@ def groups_table(statistics: ClassStatistics, samples: str = "images") -> str:
         for name, classes in statistics.groups.items()
         if classes
     ]
-    criterion = group_criterion(statistics).replace("images", samples)
+    criterion = group_criterion(statistics, samples)
     return markdown_table(["group", criterion, "classes", f"training {samples}"], rows)
 
 

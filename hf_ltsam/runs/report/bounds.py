@@ -15,6 +15,7 @@ from hf_ltsam.runs.report.curvature import (
     MOST_CURVES,
     Measured,
     clock,
+    measured_samples,
     representatives,
     sharpness_missing,
     with_curvature,
@@ -44,10 +45,10 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     figure = draw(
         folder, "bounds_over_training", (WIDTH, 0.7 + 2.3 * len(kinds)),
         lambda figure: _paint(figure, measured, shown, kinds), TITLE,
-        "Bounds on the test loss of the images of each column, and dotted their training loss (as Zhou et al. 2023b Fig. "
-        "3), with delta 0.05. Zhou: Eq. 15 at the radius rho* of each checkpoint, with the largest loss within it to first "
-        "order; the proof is for losses up to 1. Lyu: Theorem 6 at the method's radius, with lam_max at the weights and "
-        "without its last term, the largest possible loss / sqrt(n), which does not change.",
+        f"Bounds on the test loss of the {measured_samples(measured)} of each column, and dotted their training loss (as "
+        "Zhou et al. 2023b Fig. 3), with delta 0.05. Zhou: Eq. 15 at the radius rho* of each checkpoint, with the largest "
+        "loss within it to first order; the proof is for losses up to 1. Lyu: Theorem 6 at the method's radius, with "
+        "lam_max at the weights and without its last term, the largest possible loss / sqrt(n), which does not change.",
         "The values at every checkpoint are in the table below.",
     )  # fmt: skip
     rows = [
@@ -57,7 +58,7 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
         for point, bound in _curve(curvature, name, run, BOUNDS[kind])
     ]  # fmt: skip
     columns = [
-        "configuration, images, bound",
+        f"configuration, {measured_samples(measured)}, bound",
         clock(measured),
         "training loss",
         "bound",

@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_ltsam.metrics.thresholds import ThresholdCurve, threshold_curve
 from hf_ltsam.runs.report.by_frequency import class_names
-from hf_ltsam.runs.report.configurations import Configuration, spread
+from hf_ltsam.runs.report.configurations import Configuration, samples_of_all, spread
 from hf_ltsam.runs.report.content import Figure, Section, Table, mean_and_deviation, percent
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
 from hf_ltsam.runs.report.saved_parts import Floats, TestResult
@@ -82,7 +82,7 @@ def _classes(configuration: Configuration) -> Table:
     rows = [[names[c], f"{counts[c]:,}", *(percent(float(column[c])) for column in columns)] for c in order]
     which = "the rarest classes" if len(counts) > MOST else "every class"
     caption = f"{configuration.title}: {which}, the rarest first, in %, means over seeds"
-    return Table(caption, ["class", "training images", *(COLUMNS[name] for name in shown)], rows)
+    return Table(caption, ["class", f"training {configuration.samples}", *(COLUMNS[name] for name in shown)], rows)
 
 
 def _mean_over_seeds(values: Sequence[Floats]) -> Floats:
@@ -101,7 +101,10 @@ def _thresholds(configurations: Sequence[Configuration], curves: Sequence[tuple[
                 (curve.precision[at], curve.recall[at], curve.f1[at]) if at is not None else (float("nan"), 0.0, 0.0)
             )
             rows.append([f"{configurations[k].title}, {title}", threshold, *(percent(float(v)) for v in numbers)])
-    caption = "Thresholds of the rarer class's probability, chosen on these test images: choose yours on others"
+    caption = (
+        "Thresholds of the rarer class's probability, chosen on these test "
+        f"{samples_of_all(configurations)}: choose yours on others"
+    )
     return Table(caption, ["configuration", "threshold", "precision (%)", "recall (%)", "F1 (%)"], rows)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hf_ltsam import ClassStatistics
-from hf_ltsam.runs.report.configurations import Configuration
+from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
 from hf_ltsam.runs.report.saved_parts import Floats
@@ -80,13 +80,15 @@ def class_names(configuration: Configuration) -> list[str]:
 
 def _figure(drawn: Sequence[tuple[int, Configuration]], points: Sequence[Points], folder: Path) -> Figure:
     binned = [p for p, (_, c) in zip(points, drawn) if c.statistics and c.statistics.num_classes > MOST_CLASSES]
+    samples = samples_of_all(c for _, c in drawn)
     caption = (
-        "Test accuracy of every class against its number of training images (logarithmic, frequent ones on the left)."
+        f"Test accuracy of every class against its number of training {samples} (logarithmic, frequent ones on the "
+        "left)."
     )
     if binned:
         caption = (
-            f"Test accuracy against the number of training images (logarithmic): every point is the mean over one of {BINS} "
-            "groups of equally many classes of similar frequency."
+            f"Test accuracy against the number of training {samples} (logarithmic): every point is the mean over one of "
+            f"{BINS} groups of equally many classes of similar frequency."
         )
     caption += " Mean and standard deviation over seeds. Dotted lines part many, medium and few."
     return draw(
@@ -114,7 +116,7 @@ def _paint(figure: Any, drawn: Sequence[tuple[int, Configuration]], points: Sequ
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.set_ylim(max(axes.get_ylim()[0], -3), min(axes.get_ylim()[1], 104))
-    axes.set_xlabel("training images of the class")
+    axes.set_xlabel(f"training {samples_of_all(c for _, c in drawn)} of the class")
     axes.set_ylabel("test accuracy (%)")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:,g}")
@@ -169,4 +171,6 @@ def _table(members: Sequence[tuple[Configuration, Points]]) -> Table:
     caption = (
         "Test accuracy in %" + (", means over classes" if binned else "") + ": mean ± standard deviation over seeds"
     )
-    return Table(caption, [header, "training images", *(c.title for c, _ in members)], rows)
+    return Table(
+        caption, [header, f"training {samples_of_all(c for c, _ in members)}", *(c.title for c, _ in members)], rows
+    )

@@ -57,8 +57,8 @@ def shown_groups(configurations: Sequence[Configuration]) -> list[str]:
 def group_bounds(configurations: Sequence[Configuration]) -> list[str]:
     """What many, medium and few, head and tail are; one sentence for each training set."""
     sentences: dict[str, None] = {}
-    for statistics in (c.statistics for c in configurations if c.statistics is not None):
-        text = describe_groups(statistics, sizes=True)
+    for statistics, samples in ((c.statistics, c.samples) for c in configurations if c.statistics is not None):
+        text = describe_groups(statistics, sizes=True, samples=samples)
         if head_and_tail(statistics):
             tail = len(statistics.tail_classes)
             text += f" The tail that methods split off: at most {statistics.tail_threshold:,} ({tail})."

@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_ltsam.metrics.reliability import ConfidenceBins, confidence_bins
 from hf_ltsam.runs.report.by_group import NAMES
-from hf_ltsam.runs.report.configurations import Configuration, spread
+from hf_ltsam.runs.report.configurations import Configuration, samples_of_all, spread
 from hf_ltsam.runs.report.confusion import predictions_missing
 from hf_ltsam.runs.report.content import Figure, Section, Table, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
@@ -26,9 +26,9 @@ SPLITS = {
 }
 ADJUSTED = (
     "p = softmax((z - tau log pi) / T), with pi the frequencies of the training set. tau (by accuracy) and the temperature "
-    "T (by log-loss) were chosen on training images that the training left out, once for classes that are equally frequent "
-    "and once for the frequencies of the training set; test images of other frequencies are not what a row is for. "
-    "Conformal sets: class by class; classes with too few reserved images are pooled. `ltsam predict` gives both."
+    "T (by log-loss) were chosen on {held_out}, once for classes that are equally frequent and once for the frequencies of "
+    "the training set; test {samples} of other frequencies are not what a row is for. Conformal sets: class by class; "
+    "classes with too few of these {samples} are pooled. `ltsam predict` gives both."
 )
 
 
@@ -38,11 +38,27 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     figures = [_figure(predicted, folder)] if predicted else []
     tables = [_table(configurations)] if any(c.tested for c in configurations) else []
     chosen = _chosen(configurations)
-    return Section(TITLE, figures, [*tables, *chosen], notes=[ADJUSTED] if chosen else [], missing=missing)
+    return Section(
+        TITLE, figures, [*tables, *chosen], notes=[_explained(configurations)] if chosen else [], missing=missing
+    )
+
+
+def _explained(configurations: Sequence[Configuration]) -> str:
+    samples = samples_of_all(configurations)
+    sources = dict.fromkeys(source for c in configurations for source in _sources(c))
+    named = [f"held-out {samples} ({source})" for source in sources if source]
+    reserve = [f"training {samples} that the training left out"] if "" in sources else []
+    return ADJUSTED.format(held_out=" or ".join([*reserve, *named]), samples=samples)
+
+
+def _sources(configuration: Configuration) -> list[str]:
+    """What the calibrations of its runs were chosen on; empty: the reserve."""
+    results = [run.metrics.record.results for run in configuration.runs if run.metrics is not None]
+    return [result["conformal_sets"].get("source", "") for result in results if "conformal_sets" in result]
 
 
 def _chosen(configurations: Sequence[Configuration]) -> list[Table]:
-    """What was chosen on the reserve, and what it makes of the test images; none where no run left a reserve."""
+    """What was chosen on held-out samples, and what it makes of the test; none where no run has a calibration."""
     rows, covered = [], []
     for c in configurations:
         results = [run.metrics.record.results for run in c.runs if run.metrics is not None]
@@ -67,9 +83,10 @@ def _chosen(configurations: Sequence[Configuration]) -> list[Table]:
     if not rows:
         return []
     columns = ["configuration", "overall", "all classes", *GROUPS, "ECE", "tau", "T"]
-    adjusted = Table("As trained, and as its calibration on the reserve makes it: test images, in %", columns, rows)
+    samples = samples_of_all(configurations)
+    adjusted = Table(f"As trained, and as its calibration makes it: test {samples}, in %", columns, rows)
     columns = ["configuration", "promised", "all classes", *GROUPS, "classes in a set", "classes pooled"]
-    return [adjusted, Table("Test images whose conformal set holds their class, in %", columns, covered)]
+    return [adjusted, Table(f"Test {samples} whose conformal set holds their class, in %", columns, covered)]
 
 
 def _mean(results: Sequence[Mapping[str, Any]], name: str, scale: float, digits: int) -> str:
@@ -111,16 +128,21 @@ def _table(configurations: Sequence[Configuration]) -> Table:
         for c in configurations
     ]
     caption = "Expected calibration error in % (15 bins; lower is better): mean ± standard deviation over seeds"
-    return Table(caption, ["configuration", "all test images", *(f"those of {g} classes" for g in groups)], rows)
+    return Table(
+        caption,
+        ["configuration", f"all test {samples_of_all(configurations)}", *(f"those of {g} classes" for g in groups)],
+        rows,
+    )
 
 
 def _figure(predicted: Sequence[tuple[int, Configuration]], folder: Path) -> Figure:
+    samples = samples_of_all(c for _, c in predicted)
     errors = ", ".join(f"{c.title} {100 * bins_of(c).error:.1f} %" for _, c in predicted)
     return draw(
         folder, "calibration", (WIDTH, 4.3), lambda figure: _paint(figure, predicted), "Reliability diagram",
-        "Accuracy of the test images whose confidence falls into a bin, against their mean confidence (15 bins, all seeds "
-        "together; bins of fewer than 10 images are left out); below, how many images are in each bin. Below the diagonal: "
-        "overconfident.",
+        f"Accuracy of the test {samples} whose confidence falls into a bin, against their mean confidence (15 bins, all "
+        f"seeds together; bins of fewer than 10 are left out); below, how many {samples} are in each bin. Below the "
+        "diagonal: overconfident.",
         f"Calibration error of all seeds together: {errors}.",
     )  # fmt: skip
 
@@ -137,7 +159,7 @@ def _paint(figure: Any, predicted: Sequence[tuple[int, Configuration]]) -> None:
         lower.stairs(shares, edges, color=style.colour, linestyle=style.dashes, linewidth=1.3)
     upper.set_ylabel("accuracy (%)")
     upper.set_ylim(0, 103)
-    lower.set_ylabel("images (%)")
+    lower.set_ylabel(f"{samples_of_all(c for _, c in predicted)} (%)")
     lower.set_xlabel("confidence, the largest probability (%)")
     lower.set_xlim(0, 101)
     legend_above(figure, [c.title for _, c in predicted], [k for k, _ in predicted])

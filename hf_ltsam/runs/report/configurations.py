@@ -48,6 +48,11 @@ class Configuration:
         """Of the training set, from the first run with a record."""
         return next((run.metrics.statistics for run in self.runs if run.metrics is not None), None)
 
+    @property
+    def samples(self) -> str:
+        """What it classifies, in the plural."""
+        return next((run.metrics.record.samples for run in self.runs if run.metrics is not None), "images")
+
     def accuracies(self, group: str) -> list[float]:
         """One for each tested run that has the group: "overall", "balanced", "many", "medium", "few", "head", "tail"."""
         values = (_accuracy(test, group) for test in self.tested)
@@ -56,6 +61,12 @@ class Configuration:
     def first(self, has: Callable[[ReportedRun], bool]) -> ReportedRun | None:
         """The first run that meets a condition."""
         return next((run for run in self.runs if has(run)), None)
+
+
+def samples_of_all(configurations: Iterable[Configuration]) -> str:
+    """What they classify, in the plural; "samples" where some classify images and some texts."""
+    kinds = {c.samples for c in configurations}
+    return kinds.pop() if len(kinds) == 1 else "samples"
 
 
 def spread(values: Iterable[float]) -> tuple[float, float]:

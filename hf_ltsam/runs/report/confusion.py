@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_ltsam.runs.escaping import figure_text, visible
 from hf_ltsam.runs.report.by_frequency import class_names
-from hf_ltsam.runs.report.configurations import Configuration
+from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, percent
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels
 from hf_ltsam.runs.report.saved_parts import Floats
@@ -108,8 +108,8 @@ def _figure(
         size,
         lambda figure: _paint(figure, configurations, shares, classes, names, columns),
         f"Confusion among {which}",
-        f"Share of the test images of a class (row) that are taken for a class (column), in %, among {which}, over all "
-        "seeds; the most frequent class first. On the diagonal: recognized.",
+        f"Share of the test {samples_of_all(configurations)} of a class (row) that are taken for a class (column), in %, "
+        f"among {which}, over all seeds; the most frequent class first. On the diagonal: recognized.",
         f"The largest confusion: {names[true]} taken for {names[taken]}. The largest ones are in the table below.",
     )
 
@@ -151,7 +151,8 @@ def _table(
         [f"{names[true]} taken for {names[taken]}", *(percent(float(share[true, taken])) for share in shares)]
         for true, taken in top_confusions(mean, PAIRS)
     ]
-    caption = f"The {len(rows)} largest confusions, in % of the test images of the true class"
+    samples = samples_of_all(configurations)
+    caption = f"The {len(rows)} largest confusions, in % of the test {samples} of the true class"
     return Table(caption, ["confusion", *(c.title for c in configurations)], rows)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hf_ltsam.runs.escaping import figure_text
-from hf_ltsam.runs.report.configurations import Configuration
+from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
 from hf_ltsam.runs.report.reading import ReportedRun
@@ -34,9 +34,9 @@ def spectra_section(configurations: Sequence[Configuration], folder: Path) -> Se
     subsets = list(dict.fromkeys(name for _, _, _, c in measured for name in c.spectra))
     shown, rows = subsets[:1] + subsets[1:][-(COLUMNS - 1) :], measured[:ROWS]
     caption = (
-        f"Spectral density of the Hessian of the {measured[0][3].loss} on the training images (as Rangwani et al. 2022 Fig. "
-        "2). Eigenvalues left of zero: directions of negative curvature, the mark of a saddle. All panels of a "
-        "column have the same scale."
+        f"Spectral density of the Hessian of the {measured[0][3].loss} on the training {measured_samples(measured)} (as "
+        "Rangwani et al. 2022 Fig. 2). Eigenvalues left of zero: directions of negative curvature, the mark of a saddle. "
+        "All panels of a column have the same scale."
     )
     if len(measured) > ROWS or len(subsets) > COLUMNS:
         caption += " The table has the rest."
@@ -73,7 +73,13 @@ def evolution_section(configurations: Sequence[Configuration], folder: Path) -> 
          _number(point.lam_max), _number(point.ratio)]
         for _, configuration, _, curvature in measured for name, points in curvature.evolution.items() for point in points
     ]  # fmt: skip
-    columns = ["configuration, images", clock(measured), "lam_min", "lam_max", "|lam_min / lam_max|"]
+    columns = [
+        f"configuration, {measured_samples(measured)}",
+        clock(measured),
+        "lam_min",
+        "lam_max",
+        "|lam_min / lam_max|",
+    ]
     table = Table("Extreme eigenvalues of the Hessian at every checkpoint", columns, rows)
     return Section(title, [figure], [table], notes=[representatives(measured)], missing=missing)
 
@@ -186,9 +192,21 @@ def _table(measured: Measured) -> Table:
          _number(1 / s.ratio if s.ratio else math.nan), _number(s.trace)]
         for _, configuration, _, curvature in measured for name, s in curvature.spectra.items()
     ]  # fmt: skip
-    columns = ["configuration, images", "lam_max", "lam_min", "|lam_min / lam_max|", "|lam_max / lam_min|", "trace"]
+    columns = [
+        f"configuration, {measured_samples(measured)}",
+        "lam_max",
+        "lam_min",
+        "|lam_min / lam_max|",
+        "|lam_max / lam_min|",
+        "trace",
+    ]
     caption = "Eigenvalues and trace of the Hessian; the ratios as Rangwani et al. 2022 and as Lyu et al. 2025 use them"
     return Table(caption, columns, rows)
+
+
+def measured_samples(measured: Measured) -> str:
+    """What they classify, in the plural."""
+    return samples_of_all(configuration for _, configuration, _, _ in measured)
 
 
 def representatives(measured: Measured) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hf_ltsam.runs.escaping import figure_text, file_name
-from hf_ltsam.runs.report.configurations import Configuration, spread
+from hf_ltsam.runs.report.configurations import Configuration, samples_of_all, spread
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation, percent
 from hf_ltsam.runs.report.drawing import WIDTH, draw
 from hf_ltsam.runs.report.saved_parts import GROUPS, Floats, ShiftedSet
@@ -79,7 +79,7 @@ def _accuracies(configurations: Sequence[Configuration], names: Sequence[str]) -
         [f"{short(name)}, {c.title}", f"{sets[0].samples:,}", *(_spread(sets, group) for group in ("overall", *GROUPS))]
         for name in names for c in configurations if (sets := _sets(c, name))
     ]  # fmt: skip
-    columns = ["test set, configuration", "images", "overall", *GROUPS]
+    columns = ["test set, configuration", samples_of_all(configurations), "overall", *GROUPS]
     return Table("Accuracy on other test sets in %: mean ± standard deviation over seeds", columns, rows)
 
 

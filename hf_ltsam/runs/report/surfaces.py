@@ -11,7 +11,7 @@ import numpy as np
 from hf_ltsam.runs.escaping import figure_text, file_name
 from hf_ltsam.runs.report.configurations import Configuration
 from hf_ltsam.runs.report.content import Figure, Section, Table
-from hf_ltsam.runs.report.curvature import COLUMNS, ROWS, Measured, sharpness_missing, with_curvature
+from hf_ltsam.runs.report.curvature import COLUMNS, ROWS, Measured, measured_samples, sharpness_missing, with_curvature
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
 from hf_ltsam.runs.report.saved_parts import Surface
 from hf_ltsam.runs.report.style import GRID, ON_DARK, series_style
@@ -32,7 +32,8 @@ def _figure(name: str, measured: Measured, folder: Path) -> Figure:
     subsets = list(dict.fromkeys(s for _, _, _, c in measured for s in c.surfaces[name].loss))
     shown, rows = subsets[:1] + subsets[1:][-(COLUMNS - 1) :], measured[:ROWS]
     file, first = f"surface_{file_name(name)}", measured[0][3].surfaces[name]
-    what = f"Mean {measured[0][3].loss} on training images around the weights: {' and '.join(first.directions)}."
+    samples, directions = measured_samples(measured), " and ".join(first.directions)
+    what = f"Mean {measured[0][3].loss} on training {samples} around the weights: {directions}."
     if len(first.coordinates) == 1:
         return draw(
             folder, file, (WIDTH, 3.2), lambda figure: _paint_lines(figure, measured, name, shown),
@@ -110,5 +111,5 @@ def _table(measured: Measured) -> Table:
             for subset, loss in surface.loss.items():
                 words = f"{configuration.title}, {curvature.labels[subset]}, {name}"
                 rows.append([words, f"{loss[nearest]:.3g}", f"{np.nanmin(loss):.3g}", f"{np.nanmax(loss):.3g}"])
-    columns = ["configuration, images, surface", "at the weights", "smallest", "largest"]
+    columns = [f"configuration, {measured_samples(measured)}, surface", "at the weights", "smallest", "largest"]
     return Table("Mean loss on the surfaces", columns, rows)

@@ -11,6 +11,7 @@ import numpy as np
 
 from hf_ltsam.runs.escaping import figure_text, file_name
 from hf_ltsam.runs.files import mapping, read_json
+from hf_ltsam.runs.record import samples_of
 from hf_ltsam.runs.report.style import GRID, INK, PALETTE, series_style, subset_colours
 
 FLOOR = 1e-8  # of a spectral density on a log axis: less than one eigenvalue in a hundred million
@@ -56,8 +57,9 @@ def subset_label(name: str, results: Mapping[str, Any]) -> str:
     if name.startswith("class "):
         c = int(name.removeprefix("class "))
         called = name if names[c] == str(c) else names[c]
+        samples = samples_of(results.get("task"))
         taken = min(counts[c], results["max_samples"] or counts[c])
-        return f"{called} ({counts[c]:,} images" + ("" if taken == counts[c] else f", {taken:,} taken") + ")"
+        return f"{called} ({counts[c]:,} {samples}" + ("" if taken == counts[c] else f", {taken:,} taken") + ")"
     return f"{name} classes" if name != "all" else "all classes"
 
 
@@ -149,14 +151,14 @@ def _draw_sharpness(figure: Any, results: dict[str, Any]) -> None:
             linewidth=1.2,
             label=_label(f"class {c}", results),
         )
-    axes.plot(rhos, gaps, color=INK, linewidth=1.8, label="all images")
+    axes.plot(rhos, gaps, color=INK, linewidth=1.8, label=f"all {samples_of(results.get('task'))}")
     axes.plot(
         rhos,
         record["mean_batch_gradient_norm"] * rhos,
         color=INK,
         linewidth=0.9,
         linestyle=":",
-        label="first order, all images",
+        label=f"first order, all {samples_of(results.get('task'))}",
     )
     axes.set_xscale("log")
     axes.set_yscale("log")

@@ -53,6 +53,11 @@ class Checkpoint:
     text_columns: tuple[str, ...] = ()
     image_column: str | None = None
 
+    @property
+    def task(self) -> str:
+        """image or text."""
+        return "text" if isinstance(self.preprocessing, Tokenization) else "image"
+
     def text_columns_in(
         self, dataset: Dataset, stated: Sequence[str] | None, label_column: str | None = None
     ) -> tuple[str, ...]:

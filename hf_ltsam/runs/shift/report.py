@@ -13,6 +13,7 @@ from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.escaping import figure_text, file_name, markdown_table, markdown_text
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import EVALUATION_PAGE
+from hf_ltsam.runs.record import samples_of
 
 GROUPS = ("many", "medium", "few")
 SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
@@ -24,18 +25,18 @@ def markdown(results: Mapping[str, Any]) -> str:
     Args:
         results: as `Results.to_dict` gives them.
     """
-    checkpoint = results["checkpoint"]
+    checkpoint, samples = results["checkpoint"], samples_of(results["checkpoint"].get("task"))
     lines = [
         f"# {markdown_text(checkpoint['name'])} on other test sets",
         "",
         f"Weights `{checkpoint['fingerprint'][:12]}`, {checkpoint['num_classes']} classes. Accuracies and errors in %.",
-        _about_groups(results["class_statistics"]),
+        _about_groups(results["class_statistics"], samples),
         "",
     ]
     plain = {name: of_set["result"] for name, of_set in results["sets"].items() if "result" in of_set}
     corrupted = {name: of_set for name, of_set in results["sets"].items() if "summary" in of_set}
     if plain:
-        lines += [_accuracy_table(plain), ""]
+        lines += [_accuracy_table(plain, samples), ""]
     for name, of_set in corrupted.items():
         lines += [f"## {markdown_text(name)}", "", _corruption_table(of_set), "", *_corruption_notes(of_set), ""]
     return "\n".join(lines)
@@ -100,7 +101,7 @@ def short(name: str) -> str:
     return name if len(name) <= 40 else "..." + name[-37:]
 
 
-def _accuracy_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+def _accuracy_table(results: Mapping[str, Mapping[str, Any]], samples: str) -> str:
     rows = [
         [
             markdown_text(name),
@@ -113,7 +114,7 @@ def _accuracy_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         ]
         for name, r in results.items()
     ]
-    return markdown_table(["set", "images", "overall", "balanced", *GROUPS, *SCORES.values(), "remarks"], rows)
+    return markdown_table(["set", samples, "overall", "balanced", *GROUPS, *SCORES.values(), "remarks"], rows)
 
 
 def _corruption_table(of_set: Mapping[str, Any]) -> str:
@@ -158,10 +159,10 @@ def _remark(result: Mapping[str, Any]) -> str:
     return "; ".join(part for part in (test_time, seed, markdown_text(result["note"])) if part)
 
 
-def _about_groups(statistics: Mapping[str, Any] | None) -> str:
+def _about_groups(statistics: Mapping[str, Any] | None, samples: str) -> str:
     if statistics is None:
         return "No class statistics lie beside the model, so there are no accuracies by group."
-    return describe_groups(ClassStatistics.from_dict(statistics))
+    return describe_groups(ClassStatistics.from_dict(statistics), samples=samples)
 
 
 def _error(of_set: Mapping[str, Any], corruption: str, severity: int) -> float:

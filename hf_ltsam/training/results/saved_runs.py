@@ -13,9 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+<<<<<<< HEAD
 from transformers import Trainer
 from transformers.trainer_utils import PredictionOutput, SaveStrategy, has_length
 from transformers.utils import logging
+=======
+from transformers import PreTrainedModel
+from transformers.trainer_utils import PredictionOutput
+>>>>>>> main
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import names_of_model
@@ -26,6 +31,7 @@ from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.methods import METHODS
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.metrics.decisions import logits_in
+from hf_ltsam.models.text_classifier import classifies_texts
 from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_DATA, OF_THE_EXPERIMENT, OTHER_DEFAULTS
 from hf_ltsam.runs.folder import MADE_IN_PYTHON, RunFolder
 from hf_ltsam.runs.identity import describe
@@ -236,7 +242,11 @@ def _described(trainer: Any, names: Sequence[str], data: Mapping[str, Any]) -> R
         {**_settings(trainer), **given},
         (MADE_IN_PYTHON,),
         model={"model": start or type(inner).__name__},
-        data={**given, "training_labels_sha256": trainer.training_set.fingerprint},
+        data={
+            **given,
+            **({"task": "text"} if isinstance(inner, PreTrainedModel) and classifies_texts(inner) else {}),
+            "training_labels_sha256": trainer.training_set.fingerprint,
+        },
         train_metrics=next((e for e in reversed(trainer.state.log_history) if "train_runtime" in e), {}),
         hub={kind: name for kind, name in hub.items() if name is not None},
         resumed=trainer._resumed is not None,

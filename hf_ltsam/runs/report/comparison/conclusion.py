@@ -12,7 +12,7 @@ from hf_ltsam.runs.record import chance_level
 from hf_ltsam.runs.report.by_group import NAMES
 from hf_ltsam.runs.report.comparison.differences import Compared, compare
 from hf_ltsam.runs.report.comparison.paired_bootstrap import LEVEL, Interval
-from hf_ltsam.runs.report.configurations import Configuration, spread
+from hf_ltsam.runs.report.configurations import Configuration, samples_of_all, spread
 from hf_ltsam.runs.report.content import Section, Table, mean_and_deviation, percent
 from hf_ltsam.runs.report.cost import cost_of
 
@@ -118,7 +118,9 @@ def _explained(ranking: Ranking) -> list[str]:
     if spread(ranking.best.accuracies(group))[0] <= chance_level(len(_counts(ranking.best))):
         notes.append(f"None is better than guesses, which have {_chance(ranking)} %.")
     seeds = [len(c.tested) for c in ranking.ordered]
-    over = "the same test images" if all(c.over_images for c in ranking.behind) else "classes"
+    over = (
+        f"the same test {samples_of_all(ranking.ordered)}" if all(c.over_images for c in ranking.behind) else "classes"
+    )
     pairs = comb(len(ranking.ordered), 2)
     several = f" that allow for {pairs} pairs at once" if pairs > 1 else ""
     basis = f"95 % intervals{several}, paired over {over}"
@@ -169,8 +171,9 @@ def _on_the_rare_classes(ranking: Ranking) -> str:
     if group == "balanced" or statistics is None:
         return "over all classes"
     if group == "tail":
-        return f"on the rare classes (tail: at most {statistics.tail_threshold:,} training images)"
-    unit = "training images" if statistics.group_sizes is None else group_criterion(statistics)
+        return f"on the rare classes (tail: at most {statistics.tail_threshold:,} training {ranking.best.samples})"
+    by_number, by_rank = f"training {ranking.best.samples}", group_criterion(statistics)
+    unit = by_number if statistics.group_sizes is None else by_rank
     ranges = group_ranges(statistics)[group]
     return f"on the rare classes ({group}: {ranges} {unit})"
 

@@ -22,7 +22,7 @@ from hf_ltsam.runs.report.comparison.paired_bootstrap import (
     resample_images,
     resample_seeds,
 )
-from hf_ltsam.runs.report.configurations import Configuration
+from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
 from hf_ltsam.runs.report.reading import ReportedRun
@@ -54,7 +54,7 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
         return Section(TITLE, notes=["One configuration: there is nothing to compare it with."])
     compared = compare(configurations)
     missing = [
-        Missing(f"Predictions of {c.title}, without which classes are resampled, not images", _command(c.runs[0]))
+        Missing(f"Predictions of {c.title}, without which classes are resampled, not {c.samples}", _command(c.runs[0]))
         for c in configurations if c.tested and len(_with_predictions(c)) < len(c.tested)
     ]  # fmt: skip
     shown = {id(c.configuration) for c in compared}
@@ -148,11 +148,13 @@ def _command(run: ReportedRun) -> str:
 
 def _explained(compared: Sequence[Compared]) -> str:
     tests = sum(len(c.intervals) for c in compared)
-    kinds = {c.over_images for c in compared}
+    kinds, samples = {c.over_images for c in compared}, samples_of_all(c.configuration for c in compared)
     what = {
-        frozenset({True}): "the test images of every class",
+        frozenset({True}): f"the test {samples} of every class",
         frozenset({False}): "the classes of every group",
-        frozenset({True, False}): "the test images of every class (without predictions, the classes of every group)",
+        frozenset(
+            {True, False}
+        ): f"the test {samples} of every class (without predictions, the classes of every group)",
     }[frozenset(kinds)]
     return (
         f"95 % intervals from {REPLICATES:,} paired bootstrap replicates: {what} are drawn anew, the same for both sides, "
@@ -166,7 +168,7 @@ def _table(base: Configuration, compared: Sequence[Compared]) -> Table:
     rows = [
         [
             c.configuration.title, NAMES[name], f"{100 * i.difference:+.1f}", f"{100 * i.low:+.1f} to {100 * i.high:+.1f}",
-            "images" if c.over_images else "classes",
+            c.configuration.samples if c.over_images else "classes",
             ("yes, better" if i.difference > 0 else "yes, worse") if i.beyond_chance else "no",
         ]
         for c in compared for name, i in c.intervals.items()
