@@ -96,13 +96,8 @@ def describe_groups(statistics: ClassStatistics, sizes: bool = False, samples: s
         return f"Groups by rank of a class in order of frequency: {ranges}."
     low, high = statistics.few_below, statistics.many_above
     return (
-<<<<<<< HEAD
-        f"Groups by training images of a class: many above {high:,}{many}, medium {_range(low, high)}{medium}, few below "
+        f"Groups by training {samples} of a class: many above {high:,}{many}, medium {_range(low, high)}{medium}, few below "
         f"{low:,}{few}."
-=======
-        f"Groups by training {samples} of a class: many above {high}{many}, medium {low} to {high}{medium}, few below "
-        f"{low}{few}."
->>>>>>> main
     )
 
 
@@ -111,7 +106,7 @@ def remark_on_bounds(statistics: ClassStatistics) -> str | None:
     if not statistics.has_fitted_bounds:
         return None
     return (
-        f"{describe_groups(statistics, sizes=True)} By the usual 100 and 20 many or few would be empty; many_above "
+        f"{describe_groups(statistics, sizes=True, samples='samples')} By the usual 100 and 20 many or few would be empty; many_above "
         "and few_below of ClassStatistics, or the options of these names, state others."
     )
 

@@ -13,14 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-<<<<<<< HEAD
-from transformers import Trainer
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PredictionOutput, SaveStrategy, has_length
 from transformers.utils import logging
-=======
-from transformers import PreTrainedModel
-from transformers.trainer_utils import PredictionOutput
->>>>>>> main
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import names_of_model
