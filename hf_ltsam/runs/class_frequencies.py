@@ -105,9 +105,10 @@ def remark_on_bounds(statistics: ClassStatistics) -> str | None:
     """One line where the groups do not lie where everybody expects them; None where they do."""
     if not statistics.has_fitted_bounds:
         return None
+    groups = describe_groups(statistics, sizes=True, samples="samples")
     return (
-        f"{describe_groups(statistics, sizes=True, samples='samples')} By the usual 100 and 20 many or few would be empty; many_above "
-        "and few_below of ClassStatistics, or the options of these names, state others."
+        f"{groups} By the usual 100 and 20 many or few would be empty; many_above and few_below of ClassStatistics, or the "
+        "options of these names, state others."
     )
 
 
