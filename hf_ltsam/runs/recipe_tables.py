@@ -12,6 +12,7 @@ choose: {metric: balanced, reserve: 0.2}     the value that training images choo
 evaluate: [imagenet_c]       other test sets for every run that has ended, as `ltsam evaluate` names them
 sharpness: {classes: [0, 9]} options of `ltsam sharpness`, for the first seed of every row
 figures: [spectra]           figures of the report that are shown first in `table.md`
+train: false                 nothing is trained: the figures need class sizes alone
 corruptions: [fog, ...]      the order of the published corruption errors (`ce`)
 rows:
   - NAME                     a recipe of ours, or a file beside the table
@@ -51,7 +52,7 @@ _OF_A_ROW = {
 _OF_A_TABLE = {
     "title": _TEXT, "source": _TEXT, "without": _TEXT, "measured": _MAPPING, "settings": _MAPPING, "unpublished": _TEXT,
     "assumed": _MAPPING, "sweep": _MAPPING, "choose": _MAPPING, "evaluate": _LIST, "corruptions": _LIST, "rows": _LIST,
-    "blocks": _LIST, "first_stages": _LIST, "sharpness": _MAPPING, "figures": _LIST,
+    "blocks": _LIST, "first_stages": _LIST, "sharpness": _MAPPING, "figures": _LIST, "train": (bool, "true or false"),
 }  # fmt: skip
 _MEASURED = {"metric": _TEXT, "evaluation": _TEXT, "note": _TEXT}
 _NAMES = ("parts", "compare", "evaluate", "corruptions", "figures")  # lists of them
@@ -150,7 +151,7 @@ class RecipeRow:
 class Table:
     """Args:
     name: of its file.
-    title, source, without, measured, sharpness, figures: as the file states them.
+    title, source, without, measured, sharpness, figures, train: as the file states them.
     settings: laid over every row that is trained from its start, and over every first stage.
     rows: in the order of the source.
     first_stages: what the rows start from, where no table has it as a row.
@@ -170,6 +171,7 @@ class Table:
     choose: dict[str, Any] | None = None
     sharpness: dict[str, Any] = field(default_factory=dict)
     figures: tuple[str, ...] = ()
+    train: bool = True
 
 
 def table_names() -> list[str]:
@@ -249,6 +251,7 @@ def load_table(path: Path) -> Table:
         choose=values.get("choose"),
         sharpness=values.get("sharpness") or {},
         figures=tuple(values.get("figures") or ()),
+        train=values.get("train", True),
     )
 
 

@@ -20,6 +20,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -27,7 +28,13 @@ from rich.console import Console
 
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import OptionParser
-from hf_ltsam.cli.reproduce.figures import Analysis, analyses, check_figures
+from hf_ltsam.cli.reproduce.figures import (
+    Analysis,
+    analyses,
+    check_figures,
+    draw_beside_the_report,
+    figure_lines,
+)
 from hf_ltsam.cli.reproduce.results import REPORT, ended_runs, shown, swept_accuracies, write_table
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
 from hf_ltsam.cli.reproduce.shifted import Evaluation, bases_of, within_reach
@@ -35,7 +42,8 @@ from hf_ltsam.cli.reproduce.sweeps import choose, draw_sweeps
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns, read_table
 from hf_ltsam.cli.train.arguments import read_settings
 from hf_ltsam.cli.user_errors import user_errors
-from hf_ltsam.runs.escaping import terminal
+from hf_ltsam.runs.escaping import markdown_text, terminal
+from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.recipe_tables import table_names
 from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.report import write_report
@@ -103,6 +111,9 @@ def reproduce(
         options = (*options, "--model", model)
     check_figures(chosen)
     _check(seeds, jobs, options)
+    if not chosen.train:
+        _draw_only(chosen, root)
+        return
     runs = _runs(chosen, seeds, datasets, root, tuple(options))
     for run in runs:
         run.check()
@@ -115,12 +126,21 @@ def reproduce(
     failed += _evaluate(chosen, runs, there, data_dir, jobs)
     failed += _measure(analyses(chosen, runs), "curvature measured", jobs)
     page = _report(chosen, root)
+    draw_beside_the_report(chosen, root / REPORT, partial(ended_runs, root))
     if chosen.sweeps:
         draw_sweeps(root, chosen, swept_accuracies(root, chosen))
     write_table(root, chosen, options, missing)  # with the figure
     Console().print(terminal(f"{root / 'table.md'}, {page}"), soft_wrap=True, highlight=False)
     if failed:
         raise ValueError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(str(run.log) for run in failed)}.")
+
+
+def _draw_only(table: TableOfRuns, root: Path) -> None:
+    """A table of which nothing is trained: its figures, and what they show in words."""
+    draw_beside_the_report(table, root / REPORT, partial(ended_runs, root))
+    lines = [f"# {markdown_text(table.title)}", "", f"Published: {markdown_text(table.source)}"]
+    write_whole(root / "table.md", "\n".join([*lines, *figure_lines(table, root, REPORT)]) + "\n")
+    Console().print(terminal(f"{root / 'table.md'}: nothing is trained for it"), soft_wrap=True, highlight=False)
 
 
 def _split(words: list[str]) -> tuple[list[str], tuple[str, ...]]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_ltsam.cli.reproduce.focal_weights import FIGURE as FOCAL_WEIGHTS
+from hf_ltsam.cli.reproduce.focal_weights import draw_focal_weights
 from hf_ltsam.cli.reproduce.runs import RowRun, start_command
-from hf_ltsam.cli.reproduce.tables import TableOfRuns
+from hf_ltsam.cli.reproduce.sweeps import EXTREMES, draw_extremes
+from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns
 from hf_ltsam.cli.sharpness.analysis import Request
 from hf_ltsam.cli.sharpness.options import parse_options
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.files import mapping, read_json
 from hf_ltsam.runs.folder import SHARPNESS, SHARPNESS_RESULTS
+from hf_ltsam.runs.report.reading import read_run
 
 SPECTRA = "`sharpness: {classes: [0, 9]}`"
 CHECKPOINTS = "`sharpness: {classes: [0, 9], checkpoints: true}`"
@@ -25,28 +29,33 @@ SURFACE = "`sharpness: {groups: [all], surface: %s}`"
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure of the report.
+    """A figure of the report, or one of a sweep beside it.
 
     Args:
         title: in words.
         sharpness: what it needs of `ltsam sharpness`, as a table file asks for it; empty: nothing.
         is_met: whether an analysis gives it.
+        of_sweep: whether it needs a sweep.
     """
 
     title: str
     sharpness: str = ""
     is_met: Callable[[Request], bool] = lambda request: True
+    of_sweep: bool = False
 
 
 FIGURES = {
     "accuracy_over_training": ReportFigure("Accuracy over the training"),
     "telemetry": ReportFigure("The perturbation over the training"),
+    "accuracy_by_group": ReportFigure("Accuracy by group"),
     "spectra": ReportFigure("Spectral densities of the Hessian", SPECTRA, lambda r: r.spectra),
     "eigenvalue_ratios": ReportFigure("|lam_max / lam_min| of the Hessian", SPECTRA, lambda r: r.spectra),
     "curvature_over_training": ReportFigure("Curvature over the training", CHECKPOINTS, lambda r: r.checkpoints),
     "bounds_over_training": ReportFigure("A bound over the training", CHECKPOINTS, lambda r: r.checkpoints),
     "surface_1d": ReportFigure("Loss along a line", SURFACE % "1d", lambda r: r.surface == "1d"),
     "surface_2d": ReportFigure("Loss surfaces", SURFACE % "2d", lambda r: r.surface == "2d"),
+    EXTREMES: ReportFigure("lam_min against the swept setting", SPECTRA, lambda r: r.spectra, of_sweep=True),
+    FOCAL_WEIGHTS: ReportFigure("Focal weights over the classes", of_sweep=True),
 }
 
 
@@ -108,6 +117,12 @@ def check_figures(table: TableOfRuns) -> None:
         figure = FIGURES[name]
         if figure.sharpness and (request is None or not figure.is_met(request)):
             raise ValueError(f"{table.name}, figures: {name} needs {figure.sharpness}, for example.")
+        if figure.of_sweep and not table.sweeps:
+            raise ValueError(f"{table.name}, figures: {name} needs rows with a sweep.")
+        if not table.train and name != FOCAL_WEIGHTS:
+            raise ValueError(f"{table.name}, figures: {name} needs trained rows. Leave `train: false` out.")
+    if not table.train:
+        return
     trained = [row for row in table.rows if row.first_stage is None]
     if "accuracy_over_training" in table.figures:
         silent = next((row for row in trained if row.expanded.get("eval_strategy", "no") == "no"), None)
@@ -137,6 +152,26 @@ def analyses(table: TableOfRuns, runs: Sequence[RowRun]) -> list[Analysis]:
     rows, options = {row.name for row in table.rows}, sharpness_options(table)
     first = [run for run in runs if run.seed == 0 and run.row.name in rows and run.result is not None]
     return [Analysis(run, options) for run in first] if options else []
+
+
+def draw_beside_the_report(table: TableOfRuns, folder: Path, ended: Callable[[Row], Mapping[Path, Any]]) -> None:
+    """The figures of sweeps into the folder of the report.
+
+    Args:
+        ended: gives the runs of a row by folder, in the order of their seeds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if FOCAL_WEIGHTS in table.figures:
+        draw_focal_weights(folder, table)
+    if EXTREMES in table.figures:
+        measured = {
+            name: [
+                (row.value[1], curvature)
+                for row in rows if row.value is not None
+                for curvature in [read_run(run).curvature for run in list(ended(row))[:1]] if curvature is not None
+            ] for name, rows in table.sweeps.items()
+        }  # fmt: skip
+        draw_extremes(folder, table, measured)
 
 
 def figure_lines(table: TableOfRuns, root: Path, report: str) -> list[str]:

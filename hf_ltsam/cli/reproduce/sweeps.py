@@ -8,18 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from hf_ltsam.cli.reproduce.runs import RowRun
-from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns
+from hf_ltsam.cli.reproduce.tables import OF_FIRST_STAGE, Row, TableOfRuns
 from hf_ltsam.cli.train.arguments import read_options
 from hf_ltsam.runs.escaping import figure_text
 from hf_ltsam.runs.files import mapping, read_json, write_json
 from hf_ltsam.runs.recipe_tables import GROUPS, Point
 from hf_ltsam.runs.report.configurations import spread
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
-from hf_ltsam.runs.report.style import series_style
+from hf_ltsam.runs.report.saved_parts import Curvature
+from hf_ltsam.runs.report.style import INK, series_style
 
 FIGURE = "sweep"
+EXTREMES = "lam_min_by_value"
 CHOICE = "choice.json"
 WIDE = 10  # times the smallest value: from there on the scale is logarithmic
+_LABEL = 7  # pixels for each character of a number below an axis
+_CROSS: dict[str, Any] = {"color": INK, "linestyle": ":", "marker": "x", "markersize": 8}
+_RING: dict[str, Any] = {
+    "color": INK, "linestyle": "none", "marker": "o", "markersize": 11, "markerfacecolor": "none",
+}  # fmt: skip
 
 Spreads = Mapping[
     str, Sequence[tuple[Any, Mapping[str, Sequence[float]]]]
@@ -36,12 +43,12 @@ def draw_sweeps(root: Path, table: TableOfRuns, reached: Spreads) -> None:
     if not groups:
         return
     names, chosen = list(reached), read_choice(root)
-    of = {name: (_setting(table.sweeps[name]), _data(table.sweeps[name][0])) for name in names}  # panels
+    of = {name: (_setting(table.sweeps[name]), data_of(table.sweeps[name][0])) for name in names}  # panels
     kinds = list(dict.fromkeys(of.values()))
     scales = {
         kind: _Scale.of([v for name in names if of[name][0] == kind[0] for v, _ in reached[name]]) for kind in kinds
     }
-    setting = ", ".join(dict.fromkeys(setting for setting, _ in kinds))
+    setting = ", ".join(dict.fromkeys(setting_in_words(setting) for setting, _ in kinds))
     panels = [(group, kind) for group in groups for kind in kinds]
     columns = len(kinds) if len(kinds) > 1 else min(len(groups), 2)
 
@@ -54,10 +61,13 @@ def draw_sweeps(root: Path, table: TableOfRuns, reached: Spreads) -> None:
                 _published(axes, k, table.curves.get(name, ()), group, scale.places)
                 _ring(axes, k, chosen.get(name), curve, scale.places)
             scale.apply(axes)
-            axes.set_title(figure_text(kind[1]) if len({data for _, data in kinds}) > 1 else "", loc="left")
-            axes.set_xlabel(figure_text(kind[0]))
+            if group == groups[0] and len({data for _, data in kinds}) > 1:
+                axes.set_title(figure_text(kind[1]))
+            axes.set_xlabel(figure_text(setting_in_words(kind[0])))
             axes.set_ylabel(f"{group}, accuracy in %")
-        legend_above(figure, names, range(len(names)))
+        more = {"published": _CROSS} if any(table.curves.get(name) for name in names) else {}
+        more |= {"chosen on a reserve": _RING} if chosen else {}
+        legend_above(figure, names, range(len(names)), more=more)
 
     caption = (
         "Mean and standard deviation over seeds; crosses: published"
@@ -67,10 +77,52 @@ def draw_sweeps(root: Path, table: TableOfRuns, reached: Spreads) -> None:
     draw(root, FIGURE, size, paint, f"{table.title}: accuracy against {setting}", caption, caption)
 
 
-def _data(row: Row) -> str:
+def draw_extremes(folder: Path, table: TableOfRuns, measured: Mapping[str, Sequence[tuple[Any, Curvature]]]) -> None:
+    """As Rangwani et al. 2022 Fig. 3C: lam_min of the Hessian against the values, a curve for each class or group.
+
+    Args:
+        measured: of every row of `table.sweeps` its values with the curvature of their first seeds; none at all: nothing
+            is drawn.
+    """
+    rows = {name: found for name, found in measured.items() if found}
+    if not rows:
+        return
+    labels = {subset: c.labels[subset] for found in rows.values() for _, c in found for subset in c.spectra}
+    setting = setting_in_words(_setting(table.sweeps[next(iter(rows))]))
+
+    def paint(figure: Any) -> None:
+        for axes, (name, found) in zip(grid_of_panels(figure, len(rows), min(2, len(rows))), rows.items()):
+            scale = _Scale.of([value for value, _ in found])
+            for k, subset in enumerate(labels):
+                there = [(scale.places[str(v)], c.spectra[subset].lam_min) for v, c in found if subset in c.spectra]
+                axes.plot([x for x, _ in there], [low for _, low in there], **series_style(k).marked)
+            scale.apply(axes)
+            axes.axhline(0, color=INK, linewidth=0.6)
+            axes.set_title(figure_text(name) if len(rows) > 1 else "")
+            axes.set_xlabel(figure_text(setting))
+            axes.set_ylabel("$\\lambda_{\\min}$ of the Hessian")
+        legend_above(figure, list(labels.values()), range(len(labels)))
+
+    caption = (
+        f"The smallest eigenvalue of the Hessian after training against {setting} (as Rangwani et al. 2022 Fig. 3C): the "
+        "nearer to 0, the less negative curvature."
+    )
+    size = (WIDTH, 0.8 + 2.8 * -(-len(rows) // 2))
+    draw(folder, EXTREMES, size, paint, f"{table.title}: lam_min against {setting}", caption, caption)
+
+
+def data_of(row: Row) -> str:
     """What a row, or its first stage, is trained on; different data have panels of their own."""
     settings = row.stage.expanded if row.stage is not None else row.expanded
-    return " ".join(str(settings[name]) for name in ("dataset", "builder", "imbalance_ratio") if name in settings)
+    name = Path(str(settings.get("dataset") or settings.get("builder") or "")).name
+    ratio = settings.get("imbalance_ratio")
+    return name if ratio is None else f"{name}, imbalance ratio {ratio:g}"
+
+
+def setting_in_words(setting: str) -> str:
+    """`method_args.gamma` as gamma, `first_stage.scale` as scale of the first stage."""
+    name = setting.rpartition(".")[2]
+    return f"{name} of the first stage" if setting.startswith(OF_FIRST_STAGE) else name
 
 
 def _setting(rows: Sequence[Row]) -> str:
@@ -95,11 +147,29 @@ class _Scale:
         return cls({name: float(k) for k, name in enumerate(dict.fromkeys(map(str, values)))}, False)
 
     def apply(self, axes: Any) -> None:
-        x = self.places.values()
+        x = list(self.places.values())
         if not self.is_scale:
-            axes.set_xticks(list(x), [figure_text(value) for value in self.places])
-        elif min(x) > 0 and max(x) >= WIDE * min(x):
+            axes.set_xticks(x, [figure_text(value) for value in self.places])
+            return
+        if min(x) > 0 and max(x) >= WIDE * min(x):
             axes.set_xscale("log")
+        axes.get_xlim()  # scales the axis to its curves now
+        shown = _apart(sorted(set(x)), axes.transData.transform)
+        axes.set_xticks(shown, [f"{value:g}" for value in shown])
+        axes.minorticks_off()
+
+
+def _apart(values: Sequence[float], place: Any) -> list[float]:
+    """Those whose numbers do not touch, the first one among them.
+
+    Args:
+        place: gives the pixels of a point.
+    """
+    shown: list[float] = []
+    for value in values:
+        if not shown or place((value, 0))[0] - place((shown[-1], 0))[0] >= _LABEL * max(4, len(f"{value:g}")):
+            shown.append(value)
+    return shown
 
 
 def _curve(axes: Any, k: int, curve: Sequence[tuple[Any, float, float]], places: Mapping[str, float]) -> None:
@@ -110,7 +180,7 @@ def _curve(axes: Any, k: int, curve: Sequence[tuple[Any, float, float]], places:
 
 def _published(axes: Any, k: int, points: Sequence[Point], group: str, places: Mapping[str, float]) -> None:
     there = [point for point in points if group in point.accuracies and str(point.at) in places]
-    style = {"color": series_style(k).colour, "linestyle": ":", "marker": "x", "markersize": 8}
+    style = {**_CROSS, "color": series_style(k).colour}
     axes.plot([places[str(point.at)] for point in there], [point.accuracies[group] for point in there], **style)
 
 
@@ -123,14 +193,7 @@ def _ring(
 ) -> None:
     mean = next((mean for value, mean, _ in curve if chosen is not None and value == chosen["value"]), None)
     if chosen is not None and mean is not None:
-        ring = {
-            "color": series_style(k).colour,
-            "linestyle": "none",
-            "marker": "o",
-            "markersize": 11,
-            "markerfacecolor": "none",
-        }
-        axes.plot([places[str(chosen["value"])]], [mean], **ring)
+        axes.plot([places[str(chosen["value"])]], [mean], **{**_RING, "color": series_style(k).colour})
 
 
 def choose(table: TableOfRuns, root: Path, runs: Sequence[RowRun], jobs: int) -> None:

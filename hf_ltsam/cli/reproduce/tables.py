@@ -99,6 +99,7 @@ class TableOfRuns:
     curves: published points of sweeps, by the name of the row.
     sharpness: options of `ltsam sharpness`, for the first seed of every row; empty: no curvature is measured.
     figures: of the report, shown first.
+    train: False: nothing is; its figures need the class sizes alone.
     """
 
     name: str
@@ -113,6 +114,7 @@ class TableOfRuns:
     curves: dict[str, tuple[Point, ...]] = field(default_factory=dict)
     sharpness: dict[str, Any] = field(default_factory=dict)
     figures: tuple[str, ...] = ()
+    train: bool = True
 
     @property
     def sweeps(self) -> dict[str, tuple[Row, ...]]:
@@ -169,6 +171,7 @@ def read_table(name: str) -> TableOfRuns:
         curves={Path(row.name).stem: row.curve for row in table.rows if row.curve},
         sharpness=table.sharpness,
         figures=table.figures,
+        train=table.train,
     )
 
 

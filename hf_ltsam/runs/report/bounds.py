@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from hf_ltsam.curvature.bounds import Bound, lyu_2025_bound, zhou_2023_bound, zhou_2023_radius
-from hf_ltsam.runs.escaping import figure_text
 from hf_ltsam.runs.report.configurations import Configuration
 from hf_ltsam.runs.report.content import Section, Table
 from hf_ltsam.runs.report.curvature import (
@@ -16,6 +15,7 @@ from hf_ltsam.runs.report.curvature import (
     Measured,
     clock,
     measured_samples,
+    panel_title,
     representatives,
     sharpness_missing,
     with_curvature,
@@ -23,7 +23,7 @@ from hf_ltsam.runs.report.curvature import (
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
 from hf_ltsam.runs.report.reading import ReportedRun
 from hf_ltsam.runs.report.saved_parts import Checkpoint, Curvature
-from hf_ltsam.runs.report.style import series_style
+from hf_ltsam.runs.report.style import INK, series_style
 
 TITLE = "Bounds on the test loss over the training"
 Maker = Callable[[Checkpoint, ReportedRun], Bound | None]
@@ -124,7 +124,8 @@ def _paint(figure: Any, measured: Measured, subsets: Sequence[str], kinds: Seque
         row[0].set_ylabel(kind.replace(". ", ".\n", 1))
     for axes, name in zip(panels[0], subsets):
         label = next(c.labels[name] for _, _, _, c in measured if name in c.labels)
-        axes.set_title(figure_text(label).replace(" (", "\n("), fontsize=8.5)
+        axes.set_title(panel_title(label, len(subsets)), fontsize=8.5)
     for axes in panels[-1]:
         axes.set_xlabel(clock(measured))
-    legend_above(figure, [c.title for _, c, _, _ in measured], [k for k, _, _, _ in measured])
+    more = {"training loss": {"color": INK, "linestyle": ":", "linewidth": 1}}
+    legend_above(figure, [c.title for _, c, _, _ in measured], [k for k, _, _, _ in measured], more=more)

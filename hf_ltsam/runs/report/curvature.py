@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hf_ltsam.runs.report.style import GRID, INK, series_style
 FLOOR = 1e-8  # of a density on a log axis: less than one eigenvalue in a hundred million
 ROWS = 6  # configurations in one figure of spectra
 COLUMNS = 4  # subsets
+_ROW = 24  # characters along the height of a panel
 MOST_CURVES = 5  # subsets of curves over the training, which need less room
 Measured = list[tuple[int, Configuration, ReportedRun, Curvature]]  # by place in the report; one run for each
 
@@ -114,9 +116,9 @@ def _paint_spectra(figure: Any, measured: Measured, subsets: Sequence[str]) -> N
             if name in curvature.spectra:
                 _density(axes, curvature.spectra[name], series_style(k).colour)
             if row == 0:
-                axes.set_title(figure_text(curvature.labels.get(name, name)).replace(" (", "\n("), fontsize=8.5)
+                axes.set_title(panel_title(curvature.labels.get(name, name), len(subsets)), fontsize=8.5)
             if column == 0:
-                axes.set_ylabel(figure_text(configuration.title))
+                axes.set_ylabel(row_title(configuration.title))
     panels[0, 0].set_ylim(FLOOR, 3e3 * highest)
     figure.supxlabel("eigenvalue of the Hessian", fontsize=9)
     figure.supylabel("density (log scale)", fontsize=9)
@@ -135,8 +137,25 @@ def _density(axes: Any, spectrum: Spectrum, colour: str) -> None:
         "\\lambda_{\\min}": spectrum.lam_min,
         "\\mathrm{tr}": spectrum.trace,
     }
-    words = "\n".join(f"${symbol} = {value:.3g}$" for symbol, value in values_of.items())
+    words = "\n".join(f"${symbol} = {_in_mathtext(value)}$" for symbol, value in values_of.items())
     axes.text(0.97, 0.97, words, transform=axes.transAxes, ha="right", va="top", fontsize=7.5)
+
+
+def _in_mathtext(value: float) -> str:
+    """1.02e+03 with its power of ten written as one."""
+    digits, e, power = f"{value:.3g}".partition("e")
+    return f"{digits} \\times 10^{{{int(power)}}}" if e else digits
+
+
+def panel_title(label: str, columns: int) -> str:
+    """What a panel is of, in lines that fit beside those of the other columns."""
+    lines = figure_text(label).replace(" (", "\n(")
+    return lines.replace(", ", ",\n") if columns >= COLUMNS else lines
+
+
+def row_title(title: str) -> str:
+    """Of a row of panels, in lines that are no longer than a panel is high."""
+    return "\n".join(map(figure_text, textwrap.wrap(title, _ROW)))
 
 
 def _paint_evolution(figure: Any, measured: Measured, subsets: Sequence[str]) -> None:
@@ -151,7 +170,7 @@ def _paint_evolution(figure: Any, measured: Measured, subsets: Sequence[str]) ->
             panels[0, column].plot(x, [point.ratio for point in points], **style)
             panels[1, column].plot(x, [point.lam_min for point in points], **style)
         label = next(c.labels[name] for _, _, _, c in measured if name in c.labels)
-        panels[0, column].set_title(figure_text(label).replace(" (", "\n("), fontsize=8.5)
+        panels[0, column].set_title(panel_title(label, len(subsets)), fontsize=8.5)
         panels[1, column].axhline(0, color=GRID, linewidth=0.8)
         panels[1, column].set_xlabel(clock(measured))
         panels[1, column].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -176,7 +195,7 @@ def _ratios(measured: Measured, subsets: Sequence[str], folder: Path) -> Figure:
             axes.margins(x=0.25)
             axes.grid(visible=False)
             label = next(c.labels[name] for _, _, _, c in measured if name in c.labels)
-            axes.set_title(figure_text(label).replace(" (", "\n("), fontsize=8.5)
+            axes.set_title(panel_title(label, len(subsets)), fontsize=8.5)
         figure.supxlabel("$|\\lambda_{\\max} / \\lambda_{\\min}|$", fontsize=9)
 
     return draw(

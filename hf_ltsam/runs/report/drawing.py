@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -70,6 +71,7 @@ def legend_above(
     titles: Sequence[str],
     positions: Sequence[int],
     look: Callable[[SeriesStyle], dict[str, Any]] = lambda style: style.marked,
+    more: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> None:
     """One entry for each configuration, above all panels.
 
@@ -77,14 +79,16 @@ def legend_above(
         titles: of the configurations.
         positions: of the configurations in the report, which decide their style.
         look: lines, marks, or both.
+        more: entries of their own behind those, by label, as matplotlib's lines take them.
     """
     from matplotlib.lines import Line2D
 
     styles = [series_style(k) for k in positions]
     labels = [figure_text(title) for title in titles]
     handles = [Line2D([], [], label=label, **look(s)) for label, s in zip(labels, styles)]
-    longest = max(map(len, labels))
-    columns = max(1, min(len(titles), int(100 / (longest + 9))))
+    handles += [Line2D([], [], label=label, **style) for label, style in more.items()]
+    longest = max(map(len, (*labels, *more)))
+    columns = max(1, min(len(handles), int(100 / (longest + 9))))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=3.2)
 
 

@@ -11,12 +11,22 @@ import numpy as np
 from hf_ltsam.runs.escaping import figure_text, file_name
 from hf_ltsam.runs.report.configurations import Configuration
 from hf_ltsam.runs.report.content import Figure, Section, Table
-from hf_ltsam.runs.report.curvature import COLUMNS, ROWS, Measured, measured_samples, sharpness_missing, with_curvature
+from hf_ltsam.runs.report.curvature import (
+    COLUMNS,
+    ROWS,
+    Measured,
+    measured_samples,
+    panel_title,
+    row_title,
+    sharpness_missing,
+    with_curvature,
+)
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
 from hf_ltsam.runs.report.saved_parts import Surface
 from hf_ltsam.runs.report.style import GRID, ON_DARK, series_style
 
 FLOOR = 1e-4  # of a loss on a log scale
+LINES = 2  # shades from one contour line to the next
 TITLE = "Loss surfaces"
 
 
@@ -39,8 +49,8 @@ def _figure(name: str, measured: Measured, folder: Path) -> Figure:
             folder, file, (WIDTH, 3.2), lambda figure: _paint_lines(figure, measured, name, shown),
             f"Loss along a line ({name})", what, "The loss at the weights and its largest value are in the table below.",
         )  # fmt: skip
-    width = min(WIDTH, 1.9 + 2.2 * len(shown))
-    panel = (width - 1.9) / len(shown)
+    width = min(WIDTH, 2.3 + 2.2 * len(shown))
+    panel = (width - 2.3) / len(shown)
     return draw(
         folder, file, (width, 1.0 + (panel + 0.1) * len(rows)),
         lambda figure: _paint_contours(figure, rows, name, shown), f"Loss surface ({name})",
@@ -58,7 +68,7 @@ def _paint_lines(figure: Any, measured: Measured, name: str, subsets: Sequence[s
                 axes.plot(surface.coordinates[0], np.maximum(surface.loss[subset], FLOOR), **series_style(k).line)
         axes.axvline(0, color=GRID, linewidth=0.8)
         axes.set_yscale("log")
-        axes.set_title(figure_text(measured[0][3].labels.get(subset, subset)).replace(" (", "\n("), fontsize=8.5)
+        axes.set_title(panel_title(measured[0][3].labels.get(subset, subset), len(subsets)), fontsize=8.5)
         axes.set_xlabel("step along the direction")
     panels[0].set_ylabel(f"mean loss ({figure_text(measured[0][3].loss)})")
     legend_above(figure, [c.title for _, c, _, _ in measured], [k for k, _, _, _ in measured], lambda style: style.line)
@@ -66,7 +76,7 @@ def _paint_lines(figure: Any, measured: Measured, name: str, subsets: Sequence[s
 
 def _paint_contours(figure: Any, measured: Measured, name: str, subsets: Sequence[str]) -> None:
     from matplotlib.colors import LogNorm
-    from matplotlib.ticker import LogFormatterSciNotation, LogLocator
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator
 
     panels = figure.subplots(len(measured), len(subsets), squeeze=False, sharex=True, sharey=True)
     levels = _levels([curvature.surfaces[name] for _, _, _, curvature in measured], subsets)
@@ -77,13 +87,15 @@ def _paint_contours(figure: Any, measured: Measured, name: str, subsets: Sequenc
                 x, y = surface.coordinates
                 values = np.maximum(surface.loss[subset], FLOOR).T
                 filled = axes.contourf(x, y, values, levels=levels, norm=LogNorm(levels[0], levels[-1]), cmap="viridis")
-                axes.contour(x, y, values, levels=levels, colors=ON_DARK, linewidths=0.3)
+                axes.contour(x, y, values, levels=levels[::LINES], colors=ON_DARK, linewidths=0.4)
             axes.plot(0, 0, marker="+", color=ON_DARK, markersize=9)
             axes.set_box_aspect(1)
+            axes.xaxis.set_major_locator(MaxNLocator(4, prune="both"))  # not as far as the panel beside it
+            axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.grid(visible=False)
             if row == 0:
-                axes.set_title(figure_text(curvature.labels.get(subset, subset)).replace(" (", "\n("), fontsize=8.5)
-        panels[row, 0].set_ylabel(figure_text(configuration.title))
+                axes.set_title(panel_title(curvature.labels.get(subset, subset), len(subsets)), fontsize=8.5)
+        panels[row, 0].set_ylabel(row_title(configuration.title))
     label = f"mean loss ({figure_text(measured[0][3].loss)}, log scale)"
     figure.colorbar(filled, ax=panels, ticks=LogLocator(), format=LogFormatterSciNotation(), label=label, aspect=30)
     figure.supxlabel("step along direction 1", fontsize=9)
@@ -100,7 +112,7 @@ def _levels(surfaces: Sequence[Surface], subsets: Sequence[str]) -> Any:
         np.floor(np.log10(finite.min())),
         max(np.ceil(np.log10(finite.max())), np.floor(np.log10(finite.min())) + 1),
     )
-    return 10 ** np.linspace(low, high, round(high - low) * (4 if high - low < 4 else 3) + 1)
+    return 10 ** np.linspace(low, high, LINES * round(high - low) * (6 if high - low < 4 else 4) + 1)
 
 
 def _table(measured: Measured) -> Table:

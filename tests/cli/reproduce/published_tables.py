@@ -251,9 +251,13 @@ FIGURES = {
     **{f"li2025_fig{number}": [figure, [f"cifar{data}_lt_ir100_{loss}_{m}" for m in _LI_FOUR[loss]]]
        for number, figure, data, loss in ((2, "spectra", 10, "vs"), (6, "surface_2d", 100, "vs"), (7, "surface_2d", 10, "vs"),
                                           (9, "spectra", 100, "vs"), (10, "spectra", 10, "ce"), (11, "spectra", 100, "ce"))},
+    "rangwani2022_fig3c": ["lam_min_by_value", ["cifar10_lt_ir100_ce_drw_sam"]],
+    "li2025_fig3": ["focal_weights", [f"{data}_la_focal_sam" for data in ("cifar10_lt_ir100", "cifar100_lt_ir100", *_BIG)]],
+    "zhou2023b_fig2": ["accuracy_by_group", [f"second_stage/places_lt_ce_{stages}" for stages in (
+        "sgd_then_crt", "model_perturbation_then_crt", "spectral_norm_then_crt", "sgd_mixup_then_las")]],
     "zhou2023b_fig3": ["bounds_over_training", ["cifar10_lt_ir100_ce_cc_sam"]],
     "zhou2023b_fig4": ["surface_2d", ["second_stage/cifar10_lt_ir100_ce_sgd_zhou2023b", "cifar10_lt_ir100_ldam_sgd_zhou2023b",
-                                      "cifar10_lt_ir100_gcl_sgd_zhou2023b", "cifar10_lt_ir100_ce_cc_sam"]],
+                                      "second_stage/cifar10_lt_ir100_ce_sgd_mixup_then_las", "cifar10_lt_ir100_gcl_sgd_zhou2023b", "cifar10_lt_ir100_ce_cc_sam"]],
 }  # fmt: skip
 SWEEPS = {
     "rangwani2022_fig4": {"cifar10_lt_ir100_ce_drw_sam": {0.05: (None, None, None, 63.0), 0.8: (None, None, None, 73.0),

@@ -1,20 +1,30 @@
 """Figures over a training: what a table saves for them, the curvature that is measured, and the picture at the end."""
 
 import json
+import math
 import re
+import statistics
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from cli.reproduce.in_process import start_here, train_here
-from cli.reproduce.published_tables import FIGURES
+from cli.reproduce.published_tables import FIGURES, SWEEPS
+from cli.reproduce.stored_runs import faults_of, in_place_of_processes, train_once
 from PIL import Image
 
 from hf_ltsam.cli.reproduce import command as reproduce
+from hf_ltsam.cli.reproduce import runs as table_runs
+from hf_ltsam.cli.reproduce import sweeps
 from hf_ltsam.cli.reproduce.figures import Analysis, check_figures
+from hf_ltsam.cli.reproduce.focal_weights import kernel_density, statistics_of
+from hf_ltsam.cli.reproduce.runs import RowRun
 from hf_ltsam.cli.reproduce.tables import read_table
 from hf_ltsam.cli.sharpness import command as sharpness
-from hf_ltsam.runs.report import bounds, curvature, log_curves, report, surfaces
+from hf_ltsam.runs.escaping import markdown_text
+from hf_ltsam.runs.report import bounds, by_group, curvature, log_curves, report, surfaces
 
 QUICK = {"lanczos_steps": 3, "trace_probes": 1, "max_samples": 3}
 RECIPE = {
@@ -60,7 +70,7 @@ def started(monkeypatch):
 SECTIONS = {
     "accuracy_over_training": log_curves.accuracy_section, "spectra": curvature.spectra_section,
     "eigenvalue_ratios": curvature.spectra_section, "curvature_over_training": curvature.evolution_section,
-    "bounds_over_training": bounds.section, "surface_2d": surfaces.section,
+    "bounds_over_training": bounds.section, "surface_2d": surfaces.section, "accuracy_by_group": by_group.section,
 }  # fmt: skip
 
 
@@ -145,7 +155,7 @@ def test_a_published_figure_compares_the_rows_of_its_source(name):
     table = read_table(name)
     figure, rows = FIGURES[name]
     check_figures(table)
-    assert [row.recipe for row in table.rows] == rows and table.figures[0] == figure
+    assert [*dict.fromkeys(row.recipe for row in table.rows)] == rows and table.figures[0] == figure
 
 
 def test_the_epochs_of_the_source_are_saved():
@@ -160,22 +170,151 @@ def test_the_epochs_of_the_source_are_saved():
         assert all(epoch % every == 0 for epoch in epochs)
 
 
-@pytest.mark.parametrize("name", ["lyu2025_fig3", "rangwani2022_fig3", "lyu2025_fig4", "li2025_fig7", "zhou2023b_fig3"])
-def test_a_published_figure_at_a_tiny_size(name, images, tmp_path, started, monkeypatch):
-    """The recipes' own losses, methods and schedules, on three classes."""
-    published, (figure, rows) = read_table(name), FIGURES[name]
-    asked = {**published.sharpness, **QUICK} if published.sharpness else {}
-    asked |= {"classes": [0, 2]} if "classes" in asked else {}
-    asked |= {"points": 2} if "surface" in asked else {}
-    tiny = replace(published, sharpness=asked)
+@pytest.fixture(scope="module")
+def stored(pictures, tmp_path_factory):
+    return train_once(pictures, tmp_path_factory.mktemp("stored") / "run")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The faults of every picture that is drawn. Its SVG, which is the same again, stays empty."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    faults = {}
+
+    def savefig(figure, path, **kwargs):
+        if path.suffix == ".svg":
+            path.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+            return
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        faults[path.stem] = faults_of(figure)
+        Image.fromarray(np.asarray(canvas.buffer_rgba())).save(path)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return faults
+
+
+OF_SWEEPS = {name: ["sweep", [*rows]] for name, rows in SWEEPS.items()}
+
+
+@pytest.mark.parametrize("name", [*FIGURES, *OF_SWEEPS])
+def test_every_published_figure_ends_with_its_picture(name, stored, drawn, tmp_path, monkeypatch):
+    """Plan, records, results and drawing are real; runs and analyses are one that was made once."""
+    figure, rows = {**OF_SWEEPS, **FIGURES}[name]
+    monkeypatch.setattr(report, "SECTIONS", (SECTIONS[figure],) if figure in SECTIONS else ())
+    started, root, table = [], tmp_path / "runs", read_table(name)
+    in_place_of_processes(monkeypatch, stored, started, RowRun, Analysis)
+    monkeypatch.setattr(table_runs, "POLL", 0)
+    reproduce.main([name, "--seeds", "1", "--output_dir", str(root)])
+    asked = [row.name for row in table.rows] if table.train else []
+    first_stages = [row.name for row in table.first_stages()] if table.train else []
+    runs = [f"{name}/seed0" for name in sorted((*first_stages, *asked), key=lambda name: "_then_" in name)]
+    assert started == runs + [f"curvature of {name}/seed0" for name in asked if table.sharpness]
+    assert {row.recipe for row in table.rows} == set(rows)
+    page = (root / "table.md").read_text()
+    shown = f"{figure}.png" if figure == "sweep" else f"report/{figure}.png"
+    assert f"({shown})" in page and "Not drawn" not in page
+    assert len(Image.open(root / shown).convert("L").getcolors(256)) > 20
+    assert drawn[figure] == []
+    assert all(f"`{name}`" in page for name in asked) and markdown_text(table.source) in page
+    numbers = {n for points in SWEEPS.get(name, {}).values() for of_point in points.values() for n in of_point if n}
+    assert all(f"({number:g})" in page for number in numbers)
+
+
+def test_words_that_touch_or_are_cut_are_seen():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2, 1))
+    axes = figure.subplots()
+    axes.set_xticks([0, 0.01, 1], ["one", "two", "three"])
+    axes.set_title("far too long to be a title of so small a figure")
+    FigureCanvasAgg(figure).draw()
+    faults = faults_of(figure)
+    assert "touching: 'one' and 'two'" in faults and "touching: 'one' and 'three'" not in faults
+    assert any(fault.startswith("cut: 'far too") for fault in faults)
+
+
+def test_a_published_figure_at_a_tiny_size(images, tmp_path, started, monkeypatch):
+    """The recipes' own losses, methods and schedules, on three classes; every run and analysis is real."""
+    name, (figure, rows) = "lyu2025_fig4", FIGURES["lyu2025_fig4"]
+    published = read_table(name)
+    tiny = replace(published, sharpness={**published.sharpness, **QUICK, "classes": [0, 2]})
     monkeypatch.setattr(report, "SECTIONS", (SECTIONS[figure],))
     monkeypatch.setattr(reproduce, "read_table", lambda name: tiny)
     root = tmp_path / "runs"
-    sizes = [] if "lyu2025" in name or "li2025" in name or "zhou" in name else ["--group_sizes", "1", "1", "1"]
     reproduce.main(
-        [name, "--rows", rows[0], rows[-1], "--seeds", "1", "--output_dir", str(root), "--", "--dataset", str(images), *TINY, *sizes,
+        [name, "--rows", rows[0], rows[-1], "--seeds", "1", "--output_dir", str(root), "--", "--dataset", str(images), *TINY,
          "--many_above", "10", "--few_below", "5"]
     )  # fmt: skip
-    assert len(started) == len({rows[0], rows[-1]}) * (2 if asked else 1)
+    assert len(started) == 4
     assert f"(report/{figure}.png)" in (root / "table.md").read_text()
     assert min(Image.open(root / f"report/{figure}.png").size) > 200
+
+
+# --- the weights of Focal-SAM ----------------------------------------------------------------------------------------
+
+
+def test_a_density_is_the_mean_of_normal_densities():
+    """Scott 1992; over all x it is 1."""
+    values, x = np.array([0.1, 0.4, 0.45, 0.9]), np.linspace(-3, 4, 20001)
+    width = statistics.stdev(values) * 4 ** (-1 / 5)
+    naive = [
+        sum(math.exp(-(((at - v) / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi)) for v in values) / 4
+        for at in (0.1, 0.5)
+    ]
+    density = kernel_density(values, x)
+    assert np.interp([0.1, 0.5], x, density) == pytest.approx(naive, rel=1e-4)
+    assert np.trapezoid(density, x) == pytest.approx(1)
+    assert np.isfinite(kernel_density(np.full(3, 0.5), x)).all()
+
+
+def test_the_class_sizes_of_a_row_need_no_image():
+    """Li et al. 2025 App. C.1: classes and training images."""
+    rows = {row.recipe.partition("_la_")[0]: row for row in read_table("li2025_fig3").rows}
+    sizes = {name: (s.num_classes, sum(s.counts)) for name, row in rows.items() for s in [statistics_of(row)]}
+    assert sizes == {
+        "cifar10_lt_ir100": (10, 12406), "cifar100_lt_ir100": (100, 10847), "imagenet_lt": (1000, 115846),
+        "inaturalist2018": (8142, 437513),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"figures": ["lam_min_by_value"], "sharpness": {"classes": [0]}}, "lam_min_by_value needs rows with a sweep"),
+        ({"train": False}, "accuracy_over_training needs trained rows. Leave `train: false` out"),
+        ({"train": "no"}, "sets train to 'no'; it must be true or false"),
+    ],
+)
+def test_a_figure_of_a_sweep_is_refused_without_one(table, values, words):
+    with pytest.raises(ValueError, match=words):
+        check_figures(read_table(str(changed(table, **values))))
+
+
+def test_lam_min_stands_against_the_values(tmp_path, monkeypatch):
+    """Rangwani et al. 2022 Fig. 3C: a curve for each class."""
+    from matplotlib.figure import Figure
+
+    painted = []
+    monkeypatch.setattr(sweeps, "draw", lambda folder, name, size, paint, *words: painted.append((name, paint)))
+    spectrum = {low: SimpleNamespace(lam_min=low) for low in (-8.0, -3.0, -1.0, -0.5)}
+    curvatures = [
+        SimpleNamespace(
+            labels={"class 0": "cat", "class 8": "owl"}, spectra={"class 0": spectrum[a], "class 8": spectrum[b]}
+        )
+        for a, b in ((-1.0, -8.0), (-0.5, -3.0))
+    ]
+    table, row = read_table("rangwani2022_fig3c"), "cifar10_lt_ir100_ce_drw_sam"
+    sweeps.draw_extremes(tmp_path, table, {row: []})
+    assert painted == []
+    sweeps.draw_extremes(tmp_path, table, {row: [(0.05, curvatures[0]), (0.8, curvatures[1])]})
+    (name, paint), figure = painted[0], Figure()
+    paint(figure)
+    assert name == "lam_min_by_value"
+    curves = [line.get_xydata().tolist() for line in figure.axes[0].lines if line.get_marker() != "None"]
+    assert curves == [[[0.05, -1.0], [0.8, -0.5]], [[0.05, -8.0], [0.8, -3.0]]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cat", "owl"]
+    assert figure.axes[0].get_xlabel() == "rho"
