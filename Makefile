@@ -13,16 +13,19 @@ export OMP_NUM_THREADS ?= 2
 # Keep compiled modules whatever the environment says: importing transformers from source takes ten seconds each time.
 export PYTHONDONTWRITEBYTECODE :=
 
+# One worker more than the two cores of a small machine: some tests wait for processes that they start.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -q
+
 .PHONY: demo test test-fast check docs benchmark clean
 
 demo: $(STAMP)
 	$(BIN)/ltsam demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
+	$(TESTS)
 
 test-fast: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"
+	$(TESTS) -m "not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -36,12 +39,13 @@ docs: $(VENV)/.docs_installed
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/step_cost.py
 
-# Installed anew only when the dependencies change: the package itself is editable.
+# Installed anew only when the dependencies change: the package itself is editable. Compiled here, once, and not by all
+# workers of the tests at the same time.
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v[:2] <= (3, 13) else f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --editable '.[dev]'
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode --editable '.[dev]'
 	touch $(STAMP)
 
 $(VENV)/.docs_installed: $(STAMP)

@@ -189,6 +189,11 @@ def _draws_in(name: str, header: DatasetCardData) -> list[Draw]:
     return draws
 
 
+_LIMITS = """\
+The tail is artificial: real rare classes differ from common ones in more than their number. The test split is that of the
+original; whoever chooses settings by it should say so. For research."""
+
+
 def leaderboard(draws: Sequence[Draw]) -> str:
     """`eval.yaml`: what makes the data set a benchmark of the Hub, where models' `.eval_results` are gathered.
 
@@ -245,34 +250,43 @@ def data_card(name: str, header: DatasetCardData, where: str) -> DatasetCard:
 
 
 def _text(draws: Sequence[Draw], header: DatasetCardData, where: str) -> str:
-    first, drawn = draws[0], draws[0].drawn
-    names = [draw.configuration for draw in draws]
+    sections = {
+        "Source and terms": f"{draws[0].drawn.source}. {draws[0].drawn.terms}",
+        "Construction": _construction(draws),
+        "Training images": _training_images(draws),
+        "Limits": _LIMITS,
+        "Citation": f"```bibtex\n{bibtex(draws[0].drawn.citations)}\n```",
+    }
+    text = "".join(f"\n## {title}\n{section}\n" for title, section in sections.items())
+    return f"# {_title(draws)}\n\n{_loading(draws, header, where)}\n{text}"
+
+
+def _loading(draws: Sequence[Draw], header: DatasetCardData, where: str) -> str:
+    """What the data set holds, how it is loaded, and how to train on it."""
+    first, names = draws[0].configuration, [draw.configuration for draw in draws]
     overview = markdown_table(
         ["configuration", "tail", "ratio", "seed", "training images", "largest and smallest class", "test images"],
         [_overview(draw, header) for draw in draws],
     )
-    counts = zip(drawn.class_names, *(draw.statistics.counts for draw in draws))
-    rows = [[markdown_text(name), *map(str, of_class)] for name, *of_class in counts]
-    groups = "\n\n".join(f"{_in_short(draw)}\n\n{groups_table(draw.statistics)}" for draw in draws)
-    prints = "\n".join(f"- {draw.configuration}: `{draw.fingerprint}`" for draw in draws)
-    return f"""# {_title(draws)}
-
-A long-tailed training split of {len(drawn.class_names)} classes with a balanced test split{_in_shapes(names)}.
+    shapes = "" if len(names) == 1 else f", in {len(names)} shapes of the tail"
+    classes = len(draws[0].drawn.class_names)
+    return f"""A long-tailed training split of {classes} classes with a balanced test split{shapes}.
 
 {overview}
 
 ```python
 from datasets import load_dataset
-train, test = load_dataset("{where}", "{first.configuration}", split=["train", "test"])
+train, test = load_dataset("{where}", "{first}", split=["train", "test"])
 ```
-To train on it: `ltsam train --dataset {where} --dataset_config_name {first.configuration} --method focal_sam \
---loss logit_adjustment --learning_rate 0.1`.
+To train on it: `ltsam train --dataset {where} --dataset_config_name {first} --method focal_sam \
+--loss logit_adjustment --learning_rate 0.1`."""
 
-## Source and terms
-{drawn.source}. {drawn.terms}
 
-## Construction
-{drawn.construction}
+def _construction(draws: Sequence[Draw]) -> str:
+    """How the tail was drawn, with what another draw can be compared with."""
+    first = draws[0]
+    prints = "\n".join(f"- {draw.configuration}: `{draw.fingerprint}`" for draw in draws)
+    return f"""{first.drawn.construction}
 
 SHA-256 of each draw from the original training split in its original order (the within-class positions in draw order,
 concatenated over classes as little-endian int64):
@@ -280,24 +294,16 @@ concatenated over classes as little-endian int64):
 {prints}
 
 Made with `hf_ltsam`: `load_long_tailed("{first.name}", imbalance_ratio={first.tail.imbalance_ratio:g}, \
-profile="{first.tail.profile}", seed={first.tail.seed})`.
+profile="{first.tail.profile}", seed={first.tail.seed})`."""
 
-## Training images
-![Training images per class, the largest first]({FIGURE})
 
-{groups}
-
-{markdown_table(["class", *names], rows)}
-
-## Limits
-The tail is artificial: real rare classes differ from common ones in more than their number. The test split is that of the
-original; whoever chooses settings by it should say so. For research.
-
-## Citation
-```bibtex
-{bibtex(drawn.citations)}
-```
-"""
+def _training_images(draws: Sequence[Draw]) -> str:
+    """By group and by class."""
+    groups = "\n\n".join(f"{_in_short(draw)}\n\n{groups_table(draw.statistics)}" for draw in draws)
+    counts = zip(draws[0].drawn.class_names, *(draw.statistics.counts for draw in draws))
+    rows = [[markdown_text(name), *map(str, of_class)] for name, *of_class in counts]
+    by_class = markdown_table(["class", *(draw.configuration for draw in draws)], rows)
+    return f"![Training images per class, the largest first]({FIGURE})\n\n{groups}\n\n{by_class}"
 
 
 def _overview(draw: Draw, header: DatasetCardData) -> list[str]:
@@ -307,10 +313,6 @@ def _overview(draw: Draw, header: DatasetCardData) -> list[str]:
     counts, tail = draw.statistics.counts, draw.tail
     extremes = f"{max(counts):,} and {min(counts):,}"
     return [draw.configuration, tail.profile, f"{tail.imbalance_ratio:g}", str(tail.seed), train, extremes, test]
-
-
-def _in_shapes(names: Sequence[str]) -> str:
-    return "" if len(names) == 1 else f", in {len(names)} shapes of the tail"
 
 
 def _write_card(folder: Path, header: DatasetCardData, text: str) -> None:

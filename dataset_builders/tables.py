@@ -43,6 +43,7 @@ PATH_COLUMNS = (
 )
 _SEPARATORS = ",;\t|"
 _SHOWN = 3
+_DAMAGED = (gzip.BadGzipFile, EOFError)  # what Python says of a file that is not whole
 
 
 def is_table(file: str | Path) -> bool:
@@ -142,15 +143,6 @@ def read_rows(files: Sequence[Path]) -> Dataset:
     Raises:
         ValueError: no rows, or a file that cannot be read; `datasets` alone does not always say which.
     """
-    try:
-        return _rows(files)
-    except (DatasetGenerationError, gzip.BadGzipFile, EOFError) as error:
-        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
-        named = " or ".join(map(str, files[:_SHOWN]))
-        raise ValueError(f"{named} cannot be read: {reason}. Correct it there.") from error
-
-
-def _rows(files: Sequence[Path]) -> Dataset:
     kind = str(reader_of(files[0]))
     options: dict[str, Any] = {}
     if kind == "csv":
@@ -160,14 +152,20 @@ def _rows(files: Sequence[Path]) -> Dataset:
         separator = separators[0]
         as_written = Features({name: Value("string") for name in header})
         options = {"sep": separator, "features": as_written, "keep_default_na": False, "na_values": [""]}
-    no_rows = f"{files[0]} has no rows."
+    rows: Dataset | None = None
     try:
-        read = load_dataset(kind, data_files={"train": [str(file) for file in files]}, split="train", **options)
-    except ValueError as error:  # of `datasets`: 'Instruction "train" corresponds to no data!'
-        raise ValueError(no_rows if "no data" in str(error) else f"{files[0]}: {error}") from error
-    if not len(read):
-        raise ValueError(no_rows)
-    return read
+        rows = load_dataset(kind, data_files={"train": [str(file) for file in files]}, split="train", **options)
+    except (DatasetGenerationError, *_DAMAGED, ValueError) as error:
+        if "no data" not in str(error):  # 'Instruction "train" corresponds to no data!'
+            raise _unreadable(files, error) from error
+    if not rows:
+        raise ValueError(f"{files[0]} has no rows.")
+    return rows
+
+
+def _unreadable(files: Sequence[Path], error: Exception) -> ValueError:
+    reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+    return ValueError(f"{' or '.join(map(str, files[:_SHOWN]))} cannot be read: {reason}. Correct it there.")
 
 
 def _headers(files: Sequence[Path]) -> tuple[list[str], list[str]]:
@@ -197,6 +195,8 @@ def _header(file: Path) -> tuple[str, list[str]]:
             line = content.readline().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no UTF-8 text: save it as UTF-8.") from error
+    except _DAMAGED as error:
+        raise _unreadable([file], error) from error
     separator = "\t" if ".tsv" in file.suffixes else max(_SEPARATORS, key=line.count)
     names = next(csv.reader([line], delimiter=separator), [])
     twice = next((name for name in names if names.count(name) > 1), None)

@@ -1,11 +1,14 @@
 """What several tests share: no network, no display, Ctrl-C as Python means it, and where the shared material lies."""
 
+import functools
 import gc
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+from forked import ForkingServer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for the network
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -13,6 +16,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests ignoring it
 
 SHARED = Path(os.environ.get("LTSAM_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+
+
+_servers: list[ForkingServer] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # one for all workers
+        _servers.append(ForkingServer())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,10 +36,20 @@ def pytest_collection_finish() -> None:
     """What imports have left stays for good: without this, every `gc.collect()` of a Trainer walks through it (0.5 s)."""
     gc.collect()
     gc.freeze()
+    _look_for_packages_once()
+
+
+def _look_for_packages_once() -> None:
+    """accelerate searches all of sys.path for lomo-optim in every step of an optimizer, and for others in every loader."""
+    imports = sys.modules.get("accelerate.utils.imports")
+    if imports is not None and not hasattr(imports._is_package_available, "cache_clear"):
+        imports._is_package_available = functools.cache(imports._is_package_available)
 
 
 def pytest_unconfigure() -> None:
     gc.unfreeze()  # so that the interpreter ends as it would
+    while _servers:
+        _servers.pop().close()
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,62 @@
-"""Processes that start at once: forked from one that has imported what trainings need, which takes ten seconds itself."""
+"""Processes that start at once: copies of one that has imported what trainings need, which takes ten seconds itself.
+
+`PYTHON` runs in the place of `sys.executable`, with the same arguments: `subprocess.run([PYTHON, "-c", code])`. There torch,
+transformers, datasets and the like are imported, and nothing of ours. One server (`forking_server.py`) makes them for all
+workers of a session; it starts when it is first needed. `sys.executable` is for what must be imported by nobody else.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import runpy
+import pickle
+import shlex
 import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import torch
 from time_limits import PATIENCE
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["hf_ltsam.training.trainer", "accelerate", "transformers.trainer_jit_checkpoint"])
+_VARIABLE = "LTSAM_TESTS_PYTHON"  # for the workers of the session
+PYTHON = os.environ.get(_VARIABLE, sys.executable)
+
+
+class ForkingServer:
+    """Makes `PYTHON` available, here and in what is started from here."""
+
+    def __init__(self) -> None:
+        global PYTHON
+        self._folder = tempfile.TemporaryDirectory(prefix="ltsam")
+        place = Path(self._folder.name)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(place / "socket"))
+            listening.listen(64)  # who comes before it is ready waits there
+            server = [sys.executable, str(Path(__file__).with_name("forking_server.py")), str(listening.fileno())]
+            self._process = subprocess.Popen(server, stdin=subprocess.PIPE, pass_fds=[listening.fileno()])
+        executable = place / "python"
+        client = [sys.executable, "-I", "-S", str(Path(__file__).with_name("forked_client.py"))]
+        words = shlex.join([*client, str(executable), str(place / "socket")])
+        executable.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        executable.chmod(0o700)
+        PYTHON = os.environ[_VARIABLE] = str(executable)
+
+    def close(self) -> None:
+        """It ends, and with it what it has made and still runs."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+        os.environ.pop(_VARIABLE)
+        self._folder.cleanup()
+
+
+def call(function: Callable[..., Any], *arguments: Any, **options: Any) -> subprocess.Popen[str]:
+    """A function of a module with these arguments in a process of its own; `options` are those of `Popen`."""
+    code = f"import pickle; function, arguments = pickle.loads({pickle.dumps((function, arguments))!r}); function(*arguments)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen([PYTHON, "-c", code], env=environment, text=True, **options)
 
 
 def rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
@@ -39,43 +80,29 @@ def free_port() -> int:
 class Script:
     """A script in a process of its own, as `python SCRIPT ARGUMENTS` would run it."""
 
-    def __init__(self, *command: str, threads: int | None = None, **environment: str) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self._log = Path(self._folder.name) / "log"
-        self._log.touch()
-        threads = torch.get_num_threads() if threads is None else threads
-        arguments = (command, {**os.environ, **environment}, threads, self._log)
-        self.process = PROCESSES.Process(target=_script, args=arguments)
-        self.process.start()
+    def __init__(self, *command: str, **environment: str) -> None:
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        everything = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+        self.process = subprocess.Popen([PYTHON, *command], env=everything, stdout=self._log, stderr=self._log)
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
 
     @property
     def output(self) -> str:
-        return self._log.read_text()
+        return os.pread(self._log.fileno(), os.fstat(self._log.fileno()).st_size, 0).decode()
 
-    def wait(self) -> tuple[int | None, str]:
+    def wait(self) -> tuple[int, str]:
         """The exit code, negative for a signal, and what it said; who does not end is killed."""
         try:
-            self.process.join(PATIENCE)
-            return self.process.exitcode, self.output
+            return self.process.wait(PATIENCE), self.output
         finally:
             self.process.kill()
-            self.process.join()
+            self.process.wait()
 
 
 def two_ranks(*command: str) -> list[Script]:
     """The two ranks of one training or evaluation."""
     port = free_port()
-    return [Script(*command, threads=1, **rank_environment(rank, 2, port)) for rank in (0, 1)]
-
-
-def _script(command: tuple[str, ...], environment: Mapping[str, str], threads: int, log: Path) -> None:
-    torch.set_num_threads(threads)
-    os.environ.clear()
-    os.environ.update(environment)
-    with log.open("w") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
-    sys.argv = list(command)
-    sys.path.insert(0, str(Path(command[0]).parent))
-    runpy.run_path(command[0], run_name="__main__")
+    return [Script(*command, OMP_NUM_THREADS="1", **rank_environment(rank, 2, port)) for rank in (0, 1)]

@@ -32,7 +32,7 @@ from hf_ltsam.cli.train.train import finish, train
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.labels import read_label_column
 from hf_ltsam.models.frozen_features import frozen_features
-from hf_ltsam.runs.folder import RECIPE, RunFolder
+from hf_ltsam.runs.folder import RECIPE, RunFolder, default_folder
 from hf_ltsam.runs.identity import describe, fingerprint
 from hf_ltsam.runs.recipes import read_recipe, recipe_names
 from hf_ltsam.runs.record import RunRecord
@@ -132,8 +132,8 @@ def make_second_stage_run(
     everything = {**_over_first_stage(stated, first), "first_stage": str(folder)}
     if everything.get("second_stage") is None:
         raise ValueError(f"Which second stage? --second_stage {', '.join(SECOND_STAGES)} (`ltsam decouple --help`).")
-    default = f"runs/{Path(recipe).stem}/seed{seed}" if recipe else f"{root}_{everything['second_stage']}"
-    everything.setdefault("output_dir", default)
+    default = default_folder(Path(recipe).stem, seed) if recipe else f"{root}_{everything['second_stage']}"
+    everything.setdefault("output_dir", str(default))
     run = run_of(everything, options_of(settings, recipe, "decouple") if words is None else words, "decouple")
     record = RunFolder(root).record
     if record is None or record.hub is None:
@@ -153,7 +153,7 @@ def first_stage_folder(value: str | None, seed: int) -> Path:
     folder = Path(value)
     if folder.is_dir():
         return folder
-    runs = Path("runs") / folder.name / f"seed{seed}"
+    runs = default_folder(folder.name, seed)
     if runs.is_dir():
         return runs
     hint = ""

@@ -7,15 +7,13 @@ labels (`training_labels_sha256`), not by the folder they lie in.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from enum import Enum
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from hf_ltsam.runs.folder import Recipe
+from hf_ltsam.runs.folder import Recipe, without_seed
 from hf_ltsam.runs.record import RunRecord
 
 # Every setting of LTSamConfig and of the model, data and second-stage options stands in exactly one of these three.
@@ -94,7 +92,7 @@ def experiment_of(record: RunRecord | None, recipe: Recipe | None) -> dict[str, 
         one_run -= {"dataset", "dataset_config_name"}
     experiment = {name: value for name, value in (settings | recorded).items() if name not in one_run}
     if isinstance(experiment.get("first_stage"), str):
-        experiment["first_stage"] = _without_seed(experiment["first_stage"])
+        experiment["first_stage"] = without_seed(experiment["first_stage"])
     return experiment
 
 
@@ -144,10 +142,5 @@ def _of_second_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     first = dict(stage.get("first_stage") or {})
     first.pop("weights_sha256", None)
-    first["folder"] = _without_seed(str(first.get("folder")))
+    first["folder"] = without_seed(str(first.get("folder")))
     return {"second_stage": stage.get("name"), "second_stage_args": stage.get("args"), "first_stage": first}
-
-
-def _without_seed(folder: str) -> str:
-    """runs/mine/seed0 as runs/mine/seed*."""
-    return Path(*(re.sub(r"^seed\d+$", "seed*", part) for part in Path(folder).parts)).as_posix()

@@ -61,6 +61,8 @@ EVALUATION_PAGE = "ood_results.md"
 SHARPNESS = "sharpness"
 SHARPNESS_RESULTS = "sharpness.json"
 
+_SEED = re.compile(r"seed\d+")  # of runs/mine/seed0
+
 MADE_IN_PYTHON = "made in Python by LTSamTrainer"  # the first line of such a recipe, in the place of a command
 
 _ADVICE = {
@@ -312,6 +314,34 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
             )
         runs.update(dict.fromkeys(inside))
     return list(runs)
+
+
+# One experiment, several seeds: a folder each, beside each other.
+
+
+def default_folder(name: str, seed: int) -> Path:
+    """Of a run that was given no folder: runs/mine/seed0, so that the seeds of one recipe do not overwrite each other."""
+    return seed_folder(Path("runs") / name, seed)
+
+
+def seed_folder(experiment: Path, seed: int) -> Path:
+    """runs/mine -> runs/mine/seed0"""
+    return experiment / f"seed{seed}"
+
+
+def seed_folders(experiment: Path) -> list[Path]:
+    """Of all seeds that there are."""
+    return sorted(folder for folder in experiment.glob("seed*") if is_seed_folder(folder) and folder.is_dir())
+
+
+def is_seed_folder(folder: Path) -> bool:
+    """Whether the name says a seed and nothing more."""
+    return _SEED.fullmatch(folder.name) is not None
+
+
+def without_seed(folder: str) -> str:
+    """runs/mine/seed0 -> runs/mine/seed*"""
+    return Path(*("seed*" if _SEED.fullmatch(part) else part for part in Path(folder).parts)).as_posix()
 
 
 def _is_run(folder: Path) -> bool:

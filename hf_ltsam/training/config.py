@@ -368,7 +368,7 @@ def check_reports(report_to: list[str]) -> None:
     Raises:
         ValueError: naming the package.
     """
-    installed = get_available_reporting_integrations()
+    installed = get_available_reporting_integrations() if report_to else []  # a search through all of sys.path
     for name in map(str, report_to):
         if name not in INTEGRATION_TO_CALLBACK:
             close = nearest(name, [*INTEGRATION_TO_CALLBACK, "none"])

@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 from adapters.tiny import METHODS, adapted, bare
+from forked import PYTHON
 from peft import PeftConfig, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner
@@ -103,7 +103,7 @@ def test_in_a_fresh_process(tmp_path):
         model.save_pretrained(tmp_path / method)
         save_file({"images": IMAGES, "output": logits(model).contiguous()}, tmp_path / f"{method}.safetensors")
     done = subprocess.run(
-        [sys.executable, "-c", FRESH, str(tmp_path), *METHODS], capture_output=True, text=True, timeout=PATIENCE
+        [PYTHON, "-c", FRESH, str(tmp_path), *METHODS], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     assert "without: 'HF_LTSAM_ADAPTFORMER'" in done.stdout

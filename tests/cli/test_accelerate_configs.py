@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from forked import PYTHON
 from time_limits import PATIENCE
 
 CONFIGS = Path(__file__).parents[2] / "training_scripts" / "accelerate_configs"
@@ -55,7 +55,7 @@ def launched(name, folder):
     (folder / "script.py").write_text(SCRIPT)
     return subprocess.run(
         [
-            sys.executable,
+            PYTHON,
             "-m",
             "accelerate.commands.launch",
             "--config_file",

@@ -1,5 +1,6 @@
 """The demo, shortened."""
 
+import dataclasses
 import json
 import shlex
 
@@ -51,7 +52,7 @@ def test_the_splits_are_the_same_every_time(splits):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A demo of two epochs and two seeds: its folder and what it printed."""
+    """A demo of two epochs and two seeds, with a short analysis: its folder and what it printed."""
     import contextlib
     import io
 
@@ -59,6 +60,7 @@ def finished(tmp_path_factory):
     screen = io.StringIO()
     with contextlib.redirect_stdout(screen), pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "100")  # after two epochs deviations are wide
+        patch.setattr(demo, "CURVATURE", dataclasses.replace(demo.CURVATURE, lanczos_steps=8, points=3))
         demo.main(["--output_dir", str(folder), "--seeds", "2", "--epochs", "2"])
     return folder, screen.getvalue()
 

@@ -4,8 +4,7 @@ import json
 
 import pytest
 from cli.train.test_train_script import large_images, refused, words  # noqa: F401 (a fixture)
-from training.killed_runs import PROCESSES
-from training.test_folder_lock import hold
+from training.test_folder_lock import held
 
 from hf_ltsam.cli.train import train
 
@@ -60,15 +59,9 @@ def test_corrupt_test_images_are_refused_all_the_same(large_images, tmp_path, ca
 
 @pytest.mark.slow
 def test_a_folder_in_use_is_refused_before_data_are_loaded(images, tmp_path, capsys):
-    here, there = PROCESSES.Pipe()
-    other = PROCESSES.Process(target=hold, args=(tmp_path / "run", there))
-    other.start()
-    try:
-        assert here.recv() == "ready"
+    with held(tmp_path / "run") as number:
         message = refused(capsys, *words(images, tmp_path / "run"))
-    finally:
-        other.kill()
-    assert f"in use by another run (process {other.pid} on " in message and "another --output_dir" in message
+    assert f"in use by another run (process {number} on " in message and "another --output_dir" in message
 
 
 def test_a_full_disk_is_one_message(images, tmp_path, capsys, monkeypatch):

@@ -2,9 +2,9 @@
 
 import gzip
 import io
+import os
 import pickle
 import subprocess
-import sys
 import tarfile
 from importlib.metadata import entry_points
 
@@ -12,6 +12,7 @@ import pytest
 from copies import jpeg, packed, tar, write
 from datasets import Dataset, Features
 from datasets import Image as ImageFeature
+from forked import PYTHON
 from torch.utils.data import DataLoader
 
 from dataset_builders.sources.tar_index import index_of
@@ -130,7 +131,8 @@ def corner(rows):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_read_the_same_archive(dataset, start):
+def test_workers_read_the_same_archive(dataset, start, monkeypatch):
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", os.fsencode(PYTHON))
     loader = DataLoader(dataset, 1, num_workers=2, collate_fn=corner, multiprocessing_context=start)
     assert [value for batch in loader for value in batch] == [0, 40, 80, 120]
 
@@ -142,7 +144,7 @@ def test_a_process_without_any_import_of_ours_reads_addresses(dataset, tmp_path)
         pytest.skip("hf_ltsam was installed before it registered its addresses: install it again")
     (tmp_path / "rows.pkl").write_bytes(pickle.dumps(dataset))
     code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb'))[2]['image'].getpixel((0, 0))[0])"
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "rows.pkl")], capture_output=True, text=True)
+    done = subprocess.run([PYTHON, "-c", code, str(tmp_path / "rows.pkl")], capture_output=True, text=True)
     assert done.stdout.strip() == "80", done.stderr
 
 

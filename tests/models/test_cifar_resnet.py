@@ -2,12 +2,12 @@
 
 import inspect
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from forked import PYTHON
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification
 
@@ -170,7 +170,7 @@ importlib.reload(hf_ltsam.models)
 importlib.reload(hf_ltsam.models.resnet_cifar)
 importlib.reload(hf_ltsam.models)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "ltsam" not in result.stderr and "cifar" not in result.stderr and "register" not in result.stderr
 

@@ -2,11 +2,11 @@
 
 import inspect
 import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from forked import PYTHON
 from models.clips import NAMES, transformers_clip
 from transformers import AutoModelForImageClassification, CLIPImageProcessor, pipeline
 
@@ -142,7 +142,7 @@ from transformers import AutoModelForImageClassification
 model = AutoModelForImageClassification.from_pretrained({str(tmp_path)!r})
 torch.save(model(torch.load({str(tmp_path / "x.pt")!r})).logits.detach(), {str(tmp_path / "y.pt")!r})
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert torch.equal(torch.load(tmp_path / "y.pt"), model(images()).logits)
 

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -239,3 +240,27 @@ def test_runs_are_found_inside_folders(tmp_path):
     assert find_runs([tmp_path, tmp_path / "a"]) == [tmp_path / "a", tmp_path / "b" / "seed1"]
     with pytest.raises(FileNotFoundError, match=r"holds no run \(neither metrics\.json nor recipe\.yaml\)"):
         find_runs([(tmp_path / "a" / "empty").mkdir() or tmp_path / "a" / "empty"])
+
+
+def test_the_folder_of_a_seed():
+    assert owner.default_folder("mine", 3) == Path("runs/mine/seed3") == owner.seed_folder(Path("runs/mine"), 3)
+    assert owner.without_seed("a/seed12/seed_of_doubt/b") == "a/seed*/seed_of_doubt/b"
+
+
+def test_the_folders_of_seeds_are_folders_named_by_a_seed_alone(tmp_path):
+    for name in ("seed2", "seed10", "seed2_old", "seeds", "report"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "seed2.log").touch()
+    (tmp_path / "seed7").touch()
+    assert [folder.name for folder in owner.seed_folders(tmp_path)] == ["seed10", "seed2"]
+
+
+def test_no_other_module_spells_the_folder_of_a_seed():
+    spelled = [
+        f"{file}: {ast.unparse(part)}"
+        for file in sorted(PACKAGE.rglob("*.py"))
+        if file != Path(owner.__file__)
+        for part in ast.walk(ast.parse(file.read_text()))
+        if isinstance(part, ast.JoinedStr) and re.search(r"(^|/)seed\{", ast.unparse(part)[2:-1])
+    ]
+    assert not spelled, "seed_folder() of hf_ltsam.runs.folder"

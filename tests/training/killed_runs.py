@@ -6,11 +6,12 @@ import functools
 import importlib
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import torch
-from forked import PROCESSES, free_port, rank_environment
+from forked import call, free_port, rank_environment
 from time_limits import PATIENCE
 from training.noisy_run import noisy_trainer
 from transformers.trainer_utils import get_last_checkpoint
@@ -70,29 +71,24 @@ def train(folder: Path, death: tuple | None, settings: dict) -> None:
         torch.distributed.destroy_process_group()
 
 
-def start(folder: Path, *deaths: tuple | None, target=train, **settings) -> list:
+def start(folder: Path, *deaths: tuple | None, target=train, **settings) -> list[subprocess.Popen]:
     """One process for every death; more than one are the ranks of one training."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    started = [
-        PROCESSES.Process(target=_as_rank, args=(rank, len(deaths), port, target, folder, death, settings))
-        for rank, death in enumerate(deaths)
+    return [
+        call(_as_rank, rank, len(deaths), port, target, folder, death, settings) for rank, death in enumerate(deaths)
     ]
-    for process in started:
-        process.start()
-    return started
 
 
 def run(folder: Path, *deaths: tuple | None, **settings) -> list[int]:
     """The exit codes; a negative one is the signal that ended the process."""
     started = start(folder, *deaths, **settings)
     try:
-        for process in started:
-            process.join(PATIENCE)
-        return [process.exitcode for process in started]
+        return [process.wait(PATIENCE) for process in started]
     finally:
         for process in started:
             process.kill()
+            process.wait()
 
 
 def _as_rank(rank: int, ranks: int, port: int, target, folder: Path, death, settings) -> None:

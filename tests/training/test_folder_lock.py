@@ -5,39 +5,44 @@ import fcntl
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
 
+import psutil
 import pytest
-from time_limits import PATIENCE
-from training.killed_runs import FORWARD, PROCESSES, run, start
+from forked import call
+from training.killed_runs import FORWARD, run
 from training.noisy_run import noisy_trainer
 
 from hf_ltsam.training.folder_lock import FILE_NAME, FolderInUseError, folder_lock
 
 
-def hold(folder, test):
+def hold(folder):
     with folder_lock(folder):
-        test.send("ready")
-        test.poll(PATIENCE)
+        print(os.getpid(), flush=True)
+        sys.stdin.read()
+
+
+@contextmanager
+def held(folder):
+    """The number of another process that holds the folder."""
+    with call(hold, folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield int(process.stdout.readline())
 
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """Another process that holds the folder."""
-    here, there = PROCESSES.Pipe()
-    process = PROCESSES.Process(target=hold, args=(tmp_path, there))
-    process.start()
-    assert here.recv() == "ready"
-    yield process
-    process.kill()
-    process.join(PATIENCE)
+    with held(tmp_path) as number:
+        yield number
 
 
 def test_a_second_run_is_refused_and_told_who_is_there(elsewhere, tmp_path):
     with pytest.raises(FolderInUseError, match=r"output_dir=.*in use by another run") as refusal:
         noisy_trainer(tmp_path).train()
     for fact in (
-        f"process {elsewhere.pid} on {socket.gethostname()} since {time.strftime('%Y-')}",
+        f"process {elsewhere} on {socket.gethostname()} since {time.strftime('%Y-')}",
         str(tmp_path),
         "another output_dir",
     ):
@@ -48,8 +53,9 @@ def test_a_second_run_is_refused_and_told_who_is_there(elsewhere, tmp_path):
 
 
 def test_the_lock_goes_with_its_process(elsewhere, tmp_path):
-    os.kill(elsewhere.pid, signal.SIGKILL)
-    elsewhere.join(PATIENCE)
+    os.kill(elsewhere, signal.SIGKILL)
+    while psutil.pid_exists(elsewhere):
+        time.sleep(0.01)
     assert (tmp_path / FILE_NAME).exists()
     with folder_lock(tmp_path):
         pass
@@ -104,10 +110,7 @@ def test_without_locks_there_is_a_warning(error, tmp_path, monkeypatch, caplog):
 
 
 def test_only_the_main_process_locks(tmp_path):
-    started = start(tmp_path / "run", None, None, max_steps=2)
-    for process in started:
-        process.join(PATIENCE)
-    assert [process.exitcode for process in started] == [0, 0]
+    assert run(tmp_path / "run", None, None, max_steps=2) == [0, 0]
 
 
 def test_a_lock_that_cannot_be_opened_is_no_other_run(tmp_path, caplog):

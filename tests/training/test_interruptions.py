@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from forked import PROCESSES, free_port, rank_environment
+from forked import call, free_port, rank_environment
 from safetensors.torch import load_file
 from time_limits import PATIENCE
 from torch import nn
@@ -244,10 +244,7 @@ def test_processes_that_would_each_train_alone_are_refused(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("rank", [0, 1])  # who opens the meeting point, and who looks for it
 def test_a_process_that_does_not_come_is_not_waited_for_longer_than_the_time_out(rank, tmp_path):
-    made = PROCESSES.Process(target=lonely, args=(rank, free_port(), tmp_path / "log"))
-    made.start()
-    made.join(PATIENCE)
-    assert made.exitcode == 1
+    assert call(lonely, rank, free_port(), tmp_path / "log").wait(PATIENCE) == 1
     assert (
         "TimeoutError: Not all of 2 processes have come within ddp_timeout=1 seconds" in (tmp_path / "log").read_text()
     )

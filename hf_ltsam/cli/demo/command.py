@@ -34,7 +34,7 @@ from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.curvature import CurvatureSettings
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.files import check_output_folder
-from hf_ltsam.runs.folder import EVALUATION, RECORD, SHARPNESS, RunFolder
+from hf_ltsam.runs.folder import EVALUATION, RECORD, SHARPNESS, RunFolder, seed_folder
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.report import write_report
@@ -118,7 +118,7 @@ def run_demo(folder: Path, seeds: int, epochs: int | None = None) -> dict[str, l
 
 def run_folder(folder: Path, title: str, seed: int) -> Path:
     """runs/demo/la_focal_sam/seed0"""
-    return folder / title.lower().replace(" + ", "_").replace("-", "_") / f"seed{seed}"
+    return seed_folder(folder / title.lower().replace(" + ", "_").replace("-", "_"), seed)
 
 
 def run_settings(folder: Path, title: str, seed: int, epochs: int | None) -> dict[str, Any]:

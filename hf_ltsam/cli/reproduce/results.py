@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hf_ltsam.cli.reproduce.sweeps import Spreads, choice_lines
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns
 from hf_ltsam.runs.escaping import markdown_code, markdown_text
 from hf_ltsam.runs.files import write_json, write_whole
-from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.folder import RECORD, RunFolder, seed_folders
 from hf_ltsam.runs.recipe_tables import GROUPS
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.report.configurations import spread
@@ -55,9 +56,16 @@ def write_table(
 
 def ended_runs(root: Path, row: Row) -> dict[Path, RunRecord]:
     """Of every seed that there is, by folder."""
-    folders = root.glob(f"{row.name}/seed*")
-    ended = {folder: record for folder in folders if (record := RunFolder(folder).record) is not None}
+    files = [folder / RECORD for folder in seed_folders(root / row.name)]
+    read = {file.parent: _record(file.parent, file.stat().st_mtime_ns) for file in files if file.is_file()}
+    ended = {folder: record for folder, record in read.items() if record is not None}
     return dict(sorted(ended.items(), key=lambda item: item[1].seed))
+
+
+@cache
+def _record(folder: Path, written: int) -> RunRecord | None:
+    """Read once, however many runs end after this one; anew where it was `written` anew (ns)."""
+    return RunFolder(folder).record
 
 
 def shown(record: RunRecord) -> str:

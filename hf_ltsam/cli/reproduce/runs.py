@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from hf_ltsam.cli.reproduce.tables import Row
 from hf_ltsam.cli.train.arguments import read_settings, with_recipe
-from hf_ltsam.runs.folder import RECIPE, RunFolder
+from hf_ltsam.runs.folder import RECIPE, RunFolder, seed_folder
 from hf_ltsam.runs.processes import PARENT
 from hf_ltsam.runs.recipes import find_recipe
 from hf_ltsam.runs.record import RunRecord
@@ -48,7 +48,7 @@ class RowRun:
 
     @property
     def folder(self) -> Path:
-        return self.root / self.row.name / f"seed{self.seed}"
+        return seed_folder(self.root / self.row.name, self.seed)
 
     @property
     def log(self) -> Path:
@@ -86,7 +86,7 @@ class RowRun:
         words = ["--config", self.recipe(), "--seed", str(self.seed), "--output_dir", str(self.folder)]
         if self.row.first_stage is not None:
             stage = self.row.stage.name if self.row.stage is not None else Path(self.row.first_stage).stem
-            return [*words, "--first_stage", str(self.root / stage / f"seed{self.seed}")]
+            return [*words, "--first_stage", str(seed_folder(self.root / stage, self.seed))]
         return [*words, *self.options]
 
     def start(self, threads: int) -> subprocess.Popen[bytes]:

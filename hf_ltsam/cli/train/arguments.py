@@ -30,6 +30,7 @@ from hf_ltsam.cli.train.help import ShortHelp
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments, SourceConfig
 from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.losses import MODEL
+from hf_ltsam.runs.folder import default_folder
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 from hf_ltsam.runs.record import hub_name
 from hf_ltsam.runs.secrets import without_secrets
@@ -95,9 +96,9 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
     everything = with_recipe(settings, recipe)
     if not any(name in everything for name in _STEPPING):
         everything = {**_start(everything), **everything}
-    # a folder for each seed, so that the runs of one recipe do not overwrite each other
-    name, seed = Path(recipe).stem if recipe else "train", everything.get("seed", SourceConfig.seed)
-    everything.setdefault("output_dir", f"runs/{name}/seed{seed}")
+    seed: Any = everything.get("seed", SourceConfig.seed)
+    name = Path(recipe).stem if recipe else "train"
+    everything.setdefault("output_dir", str(default_folder(name, seed)))
     return run_of(everything, options_of(settings, recipe) if words is None else words)
 
 

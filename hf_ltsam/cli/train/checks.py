@@ -13,7 +13,7 @@ from accelerate.utils import DynamoBackend
 
 from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.model_names import OURS, check_model
-from hf_ltsam.cli.train.settings import Run
+from hf_ltsam.cli.train.settings import AUGMENTATION, Run
 from hf_ltsam.cli.train.splits import check_data
 from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.preprocessing import check_test_time
@@ -190,28 +190,8 @@ def _check_model(run: Run) -> None:
 
 OF_IMAGES = (
     *("depth", "head", "cosine_scale", "learnable_scale", "init", "templates", "prompt_names", "max_per_class"),
-    *(
-        "image_column",
-        "image_size",
-        "test_short_side",
-        "test_time",
-        "num_channels",
-        "rgb_channels",
-        "pixel_range",
-        "normalisation",
-        "crop_padding",
-        "flip",
-    ),
-    *(
-        "color_jitter",
-        "cutout",
-        "randaugment",
-        "randaugment_magnitude",
-        "mixup_alpha",
-        "cutmix_alpha",
-        "check_images",
-        "on_bad_image",
-    ),
+    *("image_column", "image_size", "test_short_side", "test_time", "num_channels", "rgb_channels", "pixel_range"),
+    *("normalisation", *AUGMENTATION, "mixup_alpha", "cutmix_alpha", "check_images", "on_bad_image"),
 )
 OF_TEXTS = ("text_column", "max_length", "load_in_4bit")
 

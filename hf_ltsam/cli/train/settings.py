@@ -296,6 +296,18 @@ class DataArguments:
         return RandAugment(self.randaugment, self.randaugment_magnitude) if self.randaugment else None
 
 
+# How training images are changed at random: options of `DataArguments`.
+AUGMENTATION = (
+    "crop_padding",
+    "flip",
+    "color_jitter",
+    "cutout",
+    "randaugment",
+    "randaugment_magnitude",
+    "random_erasing",
+)
+
+
 @dataclass(frozen=True)
 class SecondStageArguments:
     """A second stage: the classifier of a finished run, trained or rescaled again."""

@@ -18,17 +18,13 @@ from typing import Any, get_type_hints
 
 from hf_ltsam import LOSSES, METHODS, LTSamConfig
 from hf_ltsam.cli.train.arguments import CHOSEN_BY_NAME, make_run
-from hf_ltsam.cli.train.settings import DataArguments, ModelArguments
+from hf_ltsam.cli.train.settings import AUGMENTATION, DataArguments, ModelArguments
 from hf_ltsam.runs.experiment import OF_THE_EXPERIMENT
 from hf_ltsam.runs.recipe_files import parse_mapping
 from hf_ltsam.training.refusals.settings import check_arguments
 from hf_ltsam.training.trials import place_of
 
-AUGMENTATION = {
-    *("crop_padding", "flip", "color_jitter", "cutout", "randaugment", "randaugment_magnitude", "random_erasing"),
-    "image_size",
-}
-_OF_THE_DATA = {field.name for field in fields(DataArguments)} - AUGMENTATION
+_OF_THE_DATA = {field.name for field in fields(DataArguments)} - {*AUGMENTATION, "image_size"}
 _SHARES = ("start", "stop", "beta", "beta1", "beta2", "momentum")  # and all that end like them: within [0, 1]
 _SCALES = ("log", "linear")
 

@@ -47,6 +47,7 @@ from hf_ltsam.runs.folder import (
     SHARPNESS,
     SHARPNESS_RESULTS,
     RunFolder,
+    seed_folder,
 )
 from hf_ltsam.runs.secrets import without_secrets
 
@@ -81,8 +82,8 @@ def card_files(
     if facts.statistics is not None and _can_draw():
         content[FIGURE] = curve_png(facts.statistics, f"Training {facts.samples} per class", facts.samples)
     for record in facts.other_seeds:
-        seed = f"seed{record.seed}"
-        content[f"other_seeds/{seed}/{RECORD}"] = facts.folder.resolve().parent / seed / RECORD
+        folder = seed_folder(facts.folder.resolve().parent, record.seed)
+        content[f"other_seeds/{folder.name}/{RECORD}"] = folder / RECORD
     return content
 
 

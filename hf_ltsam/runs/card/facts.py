@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.experiment import experiment_of
-from hf_ltsam.runs.folder import RECORD, RunFolder
+from hf_ltsam.runs.folder import RECORD, RunFolder, is_seed_folder, seed_folders
 from hf_ltsam.runs.record import RunRecord, hub_name, samples_of
 
 TEXT_CLASSIFICATION = "text-classification"  # on the Hub
@@ -141,10 +140,10 @@ def _record(run: RunFolder) -> RunRecord | None:
 def _other_seeds(run: RunFolder, record: RunRecord) -> tuple[RunRecord, ...]:
     """The records of the same experiment with other seeds, of seed0, seed1, ... in one folder."""
     folder = run.path.resolve()
-    if not re.fullmatch(r"seed\d+", folder.name):
+    if not is_seed_folder(folder):
         return ()
     experiment, records = experiment_of(record, run.recipe), {record.seed: record}
-    for sibling in map(RunFolder, sorted(folder.parent.glob("seed*"))):
+    for sibling in map(RunFolder, seed_folders(folder.parent)):
         other = sibling.record
         if other is not None and other.seed not in records and experiment_of(other, sibling.recipe) == experiment:
             records[other.seed] = other

@@ -12,20 +12,23 @@ import psutil
 import pytest
 import torch
 import yaml
-from forked import PROCESSES, Script
+from forked import PYTHON, Script
 from runs.report.made_runs import metrics, write_run
 from safetensors.torch import load_file
 from time_limits import PATIENCE
-from training.test_folder_lock import hold
+from training.test_folder_lock import held
 
 from hf_ltsam.cli import main
 from hf_ltsam.cli.reproduce import command as reproduce
 from hf_ltsam.cli.reproduce import runs as table_runs
+from hf_ltsam.cli.reproduce.results import ended_runs
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
 from hf_ltsam.cli.reproduce.tables import Row, read_table
 from hf_ltsam.cli.train import train
+from hf_ltsam.runs.folder import RECORD
 from hf_ltsam.runs.recipe_tables import table_names
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
+from hf_ltsam.runs.record import RunRecord
 
 RECIPE = {
     "builder": "image_folder", "depth": 8, "learning_rate": 0.1, "optim": "sgd", "per_device_train_batch_size": 4,
@@ -70,18 +73,20 @@ def arguments(run):
 @pytest.mark.slow
 def test_a_killed_table_goes_on_and_ended_runs_are_left_alone(table, tmp_path, capsys, monkeypatch):
     """SIGTERM comes in the middle of the second row; the same command then does only what is missing."""
+    monkeypatch.setattr(sys, "executable", PYTHON)
     root = tmp_path / "runs"
     length = ["--num_train_epochs", "60", "--save_strategy", "steps", "--save_steps", "30"]  # 360 steps
     command = [str(table), "--seeds", "1", "--output_dir", str(root), "--", *length]
     first = Script(reproduce.__file__, *command)
     while not list((root / "sharp" / "seed0").glob("checkpoint-*")):
-        assert first.process.is_alive(), first.output
+        assert first.is_alive, first.output
         time.sleep(0.01)
-    training = psutil.Process(first.process.pid).children()
+    sharp = RowRun(read_table(str(table)).rows[1], 0, root)
+    assert "in use by another run" in sharp.holder
     first.process.terminate()
     code, message = first.wait()
     assert code == 130 and "The same command goes on" in message
-    assert len(training) == 1 and not any(process.is_running() for process in training)
+    assert not sharp.holder, "its training has ended too"
     plain = (root / "plain" / "seed0" / "metrics.json").stat()
     assert not (root / "sharp" / "seed0" / "metrics.json").exists()
     assert [len(row["seeds"]) for row in json.loads((root / "table.json").read_text())["rows"]] == [1, 0]
@@ -230,15 +235,8 @@ def test_a_folder_in_use_is_waited_for(monkeypatch, caplog):
 def test_the_holder_of_a_folder_is_told(table, tmp_path):
     run = RowRun(read_table(str(table)).rows[0], 0, tmp_path / "runs")
     assert run.holder == ""
-    here, there = PROCESSES.Pipe()
-    other = PROCESSES.Process(target=hold, args=(run.folder, there))
-    other.start()
-    try:
-        assert here.recv() == "ready"
-        assert f"in use by another run (process {other.pid} on " in run.holder
-    finally:
-        other.kill()
-        other.join()
+    with held(run.folder) as number:
+        assert f"in use by another run (process {number} on " in run.holder
     assert run.holder == ""
 
 
@@ -520,6 +518,20 @@ def test_mean_and_deviation_beside_what_was_published(table, tmp_path):
     changed = read_table(str(written(table, rows=["plain.yaml", {"sharp.yaml": {"depth": 14}}])))
     reproduce.write_table(tmp_path / "runs", changed)  # whose rows state no number
     assert "| `sharp` | 60.00 | 100.00 | 100.00 | 0.00 | 1 | 50 |" in (tmp_path / "runs" / "table.md").read_text()
+
+
+def test_a_record_is_read_once_and_again_where_it_was_written_again(table, tmp_path, monkeypatch):
+    """A long sweep writes its table after every run."""
+    row, root, read, reads = read_table(str(table)).rows[0], tmp_path / "runs", RunRecord.from_json, []
+    monkeypatch.setattr(RunRecord, "from_json", lambda content: reads.append(content["seed"]) or read(content))
+    for seed in (0, 1, 2):
+        write_run(RowRun(row, seed, root).folder, metrics([0.5] * 5, seed))
+        assert [record.seed for record in ended_runs(root, row).values()] == list(range(seed + 1))
+    assert reads == [0, 1, 2]
+    file = RowRun(row, 1, root).folder / RECORD
+    write_run(file.parent, metrics([1.0] * 5, 1))
+    os.utime(file, ns=(0, 0))
+    assert [record.results["test"]["overall"] for record in ended_runs(root, row).values()] == [0.5, 1.0, 0.5]
 
 
 def test_a_published_row_with_other_settings_is_another_training(table):

@@ -3,13 +3,13 @@
 import json
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from cli.picture_folders import CLASSES, draw_images
+from forked import PYTHON
 from models.clips import architecture, open_clip_checkpoint, transformers_clip
 from peft import PeftModel
 from PIL import Image
@@ -154,7 +154,7 @@ model = load_run({str(out)!r})
 x = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
 torch.save(model(pixel_values=x).logits.detach(), {str(tmp_path / "y.pt")!r})
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert torch.equal(torch.load(tmp_path / "y.pt"), logits(model))
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import fields
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from hf_ltsam.cli.report import main as report
 from hf_ltsam.cli.sharpness.command import main as sharpness
 from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.cli.train.checks import OF_IMAGES, OF_TEXTS
+from hf_ltsam.cli.train.settings import AUGMENTATION, DataArguments, ModelArguments
 from hf_ltsam.cli.train.splits import load_splits
 from hf_ltsam.data.texts import Tokenization
 from hf_ltsam.runs.folder import RunFolder
@@ -210,10 +213,26 @@ def test_a_test_split_whose_texts_are_called_otherwise(folder, tmp_path, capsys)
     assert "The test split has no column 'text', which is trained on, only body, label" in said
 
 
+# Of models and data; a new option has to be put here or among those of one kind.
+OF_BOTH = "model pretrained adapter adapter_args train_only spectral_norm spectral_norm_iterations dataset "
+OF_BOTH += "dataset_config_name task builder lists own_lists label_column train_split test_split held_out_per_class "
+OF_BOTH += (
+    "only_known_classes imbalance_ratio profile largest_class split_seed many_above few_below group_sizes reserve"
+)
+
+
+def test_every_option_is_of_images_of_texts_or_of_both():
+    named = [*OF_IMAGES, *OF_TEXTS, *OF_BOTH.split()]
+    assert len(set(named)) == len(named) and set(AUGMENTATION) < set(OF_IMAGES)
+    options = {field.name for options in (ModelArguments, DataArguments) for field in fields(options)}
+    assert set(named) == options | {"mixup_alpha", "cutmix_alpha", "on_bad_image"}
+
+
 REFUSED = [
     ([], "are texts: name a model for them, such as --model distilbert"),
     (["--model", "BERT", "--flip", "false"], "--flip is for images, and the data are texts: leave it out."),
     (["--model", "BERT", "--head", "cosine"], "--head is for images"),
+    (["--model", "BERT", "--random_erasing", "0.5"], "--random_erasing is for images"),
     (["--model", "BERT", "--text_column", "txt"], "The data set has no column 'txt'. Did you mean 'text'"),
     (["--model", "BERT", "--max_length", "100"], "--max_length 100: the model takes 32 tokens at most."),
     (["--model", "BERT", "--adapter", "vpt_deep"], "It knows these vision encoders of transformers"),

@@ -84,6 +84,8 @@ def test_the_recipe_for_30_steps(cifar100, tmp_path, capsys):
             "30",
             "--logging_steps",
             "5",
+            "--depth",
+            "20",
             "--use_cpu",
             "--output_dir",
             str(out),
@@ -268,7 +270,7 @@ def test_ctrl_c_says_how_to_go_on(images, tmp_path):
     )
     script = Script(str(Path(__file__).parents[3] / "training_scripts" / "train.py"), *command)
     while not list(tmp_path.glob("run/checkpoint-*/trainer_state.json")):
-        assert script.process.is_alive(), script.output
+        assert script.is_alive, script.output
         time.sleep(0.1)
     os.kill(script.process.pid, signal.SIGINT)
     code, err = script.wait()

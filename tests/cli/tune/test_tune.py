@@ -1,6 +1,7 @@
 """`ltsam tune`: trials on a reserve, a table, a figure and a recipe; stopped at any moment, it goes on."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 from cli.picture_folders import CLASSES, draw_images
+from forked import PYTHON
 from transformers import TrainerCallback
 
 from hf_ltsam.class_statistics import ClassStatistics
@@ -302,7 +304,8 @@ def test_the_command_writes_a_table_a_figure_and_a_recipe(pictures, tmp_path, ca
 
 
 @pytest.mark.slow  # processes that import torch
-def test_several_trials_at_a_time_are_the_same_trials(whole, pictures, tmp_path):
+def test_several_trials_at_a_time_are_the_same_trials(whole, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", os.fsencode(PYTHON))
     assert sorted(run_all(tmp_path / "mine", plan(pictures, trials=2), jobs=2)) == [0, 1]
     here, there = trials_of(tmp_path / "mine"), trials_of(whole)  # the second one is chosen before the first is known
     assert here[0] == there[0] and here[1][1] == "complete" and here[1][2] != there[0][2]
