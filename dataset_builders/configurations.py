@@ -77,6 +77,23 @@ def load_configuration(dataset: str, dataset_config_name: str | None = None) -> 
     return DatasetDict({name: with_images(split) for name, split in load_dataset(dataset, dataset_config_name).items()})
 
 
+def not_reached(stated: str, error: Exception) -> FileNotFoundError:
+    """What to say of a data set that `datasets` does not find.
+
+    Args:
+        stated: the option and its value, such as "--dataset me/birds".
+        error: of `datasets`.
+    """
+    if "gated" in str(error):
+        return FileNotFoundError(
+            f"{stated} is gated on the Hub: ask for access on its page there, then log in (hf auth login, or HF_TOKEN)."
+        )
+    return FileNotFoundError(
+        f"{stated} is neither a folder here nor a data set on the Hub that can be reached. A private one needs a login: hf "
+        "auth login, or HF_TOKEN."
+    )
+
+
 def header_of(readme: Path) -> DatasetCardData:
     """The header of a card; an empty one where there is no card."""
     return DatasetCard.load(readme).data if readme.is_file() else DatasetCardData()

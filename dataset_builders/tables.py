@@ -148,7 +148,7 @@ def read_rows(files: Sequence[Path]) -> Dataset:
     if kind == "csv":
         separators, header = _headers(files)
         if len(set(separators)) > 1:
-            return concatenate_datasets([_rows([file]) for file in files])
+            return concatenate_datasets([read_rows([file]) for file in files])
         separator = separators[0]
         as_written = Features({name: Value("string") for name in header})
         options = {"sep": separator, "features": as_written, "keep_default_na": False, "na_values": [""]}

@@ -30,6 +30,7 @@ class Repo:
     kind: str
     name: str
     private: bool = False
+    gated: bool = False  # files are for those alone who were let in, which is nobody
     commits: list = field(default_factory=list)  # (id, message, {path: content or Path})
 
     @property
@@ -346,6 +347,9 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.server_side.repos.get((kind, left.removeprefix("/datasets").strip("/")))
         if repo is None or (repo.private and self.token() not in (TOKEN, READ_ONLY)):
             self.refuse(404, "Repository not found", "RepoNotFound")
+            return
+        if repo.gated:
+            self.refuse(403, f"Access to {kind} {repo.name} is restricted", "GatedRepo")
             return
         content = repo.files.get(right.partition("/")[2])
         if content is None:

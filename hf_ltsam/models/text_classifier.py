@@ -83,6 +83,18 @@ def four_bits(compute: torch.dtype, kept: list[str]) -> Any:
     )
 
 
+def never_repacked(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, its 4-bit weights left as they are in evaluation mode on the CPU.
+
+    bitsandbytes (0.50) repacks them there for AVX512, in bfloat16, and its product with repacked weights has no gradient:
+    whoever evaluates would train on without one below the last adapter.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
 def require_bitsandbytes() -> None:
     """Refuse 4-bit weights where the package for them is missing.
 

@@ -14,7 +14,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from hf_ltsam.models import ClipForLongTail, ClipForLongTailConfig, CosineHeadConfig, CosineHeadForImageClassification
 from hf_ltsam.models.clip_source import is_clip, load_clip
-from hf_ltsam.models.text_classifier import auto_class, quantization_apart
+from hf_ltsam.models.text_classifier import auto_class, never_repacked, quantization_apart
 from hf_ltsam.models.timm_config import state_image_processor
 from hf_ltsam.runs.files import DamagedFileError
 
@@ -68,7 +68,7 @@ def _pretrained(name: str, config: PreTrainedConfig) -> PreTrainedModel:
     model: PreTrainedModel = auto_class(config).from_pretrained(
         name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, **quantization
     )
-    return model
+    return never_repacked(model)
 
 
 def save_configuration(model: nn.Module, folder: Path, processor: Any = None, below_adapter: bool = False) -> None:

@@ -13,6 +13,7 @@ from datasets.exceptions import DatasetNotFoundError
 
 from dataset_builders import load_shifted
 from dataset_builders.catalogue import SETS, evaluation_sets
+from dataset_builders.configurations import not_reached
 from dataset_builders.corruptions.manifest import FILE_NAME as MANIFEST
 from dataset_builders.corruptions.manifest import read_manifest
 from dataset_builders.corruptions.reader import load_corrupted
@@ -243,8 +244,6 @@ def _load_from_hub(name: str, splits: Sequence[str]) -> Dataset:
     try:
         there = load_dataset(name)
     except (DatasetNotFoundError, ConnectionError) as error:
-        raise FileNotFoundError(
-            f"--sets {name} is neither a folder here nor a data set on the Hub that can be reached."
-        ) from error
+        raise not_reached(f"--sets {name}", error) from error
     held_out = splits if len(splits) == 1 else [split for split in splits if split != "train"]
     return with_images(_first(there, held_out, f"--sets {name}"))

@@ -29,7 +29,7 @@ from hf_ltsam.models.class_vectors import FROM_IMAGES
 from hf_ltsam.models.classifier import classifier_of
 from hf_ltsam.models.clip_source import OPEN_CLIP, is_clip
 from hf_ltsam.models.clip_templates import templates_named
-from hf_ltsam.models.text_classifier import classifies_texts, four_bits, heads, with_padding
+from hf_ltsam.models.text_classifier import classifies_texts, four_bits, heads, never_repacked, with_padding
 from hf_ltsam.training.training_set import without_adapter
 
 logger = logging.get_logger(__name__)
@@ -138,7 +138,7 @@ def build_text_model(
     before = names_of_model(stored.id2label)
     if before is not None and len(before) == len(class_names):
         _follow_names(model, before, class_names, arguments.model)
-    return model
+    return never_repacked(model)
 
 
 def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: dict[str, Any]) -> PreTrainedModel:

@@ -14,7 +14,7 @@ from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
 from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, published_bounds, sets_of
-from dataset_builders.configurations import load_configuration
+from dataset_builders.configurations import load_configuration, not_reached
 from dataset_builders.folders import load_image_folder
 from dataset_builders.long_tail import check_imbalance_ratio, hold_out_per_class, long_tailed, profile_named
 from dataset_builders.sets.cifar_lt import load_cifar_lt
@@ -209,9 +209,7 @@ def _from_hub(arguments: DataArguments) -> DatasetDict:
         splits = load_configuration(str(arguments.dataset), arguments.dataset_config_name)
         return _with_tail(_held_out(_with_classes(splits, arguments), arguments), arguments)
     except (DatasetNotFoundError, ConnectionError) as error:
-        raise FileNotFoundError(
-            f"--dataset {arguments.dataset} is neither a folder here nor a data set on the Hub that can be reached."
-        ) from error
+        raise not_reached(f"--dataset {arguments.dataset}", error) from error
 
 
 def _from_tables(arguments: DataArguments) -> DatasetDict:

@@ -17,7 +17,18 @@ pytest.importorskip("bitsandbytes", reason="4-bit weights need bitsandbytes: pip
 
 QLORA = "--adapter lora --load_in_4bit true --use_cpu true --optim sgd --learning_rate 0.3 --lr_scheduler_type constant"
 QLORA += " --per_device_train_batch_size 4 --disable_tqdm true --logging_strategy no"
-SIX = ("--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3")
+SIX = (
+    "--max_steps",
+    "6",
+    "--save_strategy",
+    "steps",
+    "--save_steps",
+    "3",
+    "--eval_strategy",
+    "steps",
+    "--eval_steps",
+    "3",
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +65,24 @@ def test_adapter_and_head_are_trained_above_weights_of_four_bits(folder, tmp_pat
     trainer.train()
     moved = {name for name, w in trainer.model.named_parameters() if not torch.equal(w, before[name])}
     assert moved == {name for name in before if "lora_" in name or "modules_to_save" in name}
+
+
+def test_gradients_after_an_evaluation_are_those_before_it(folder, tmp_path):
+    settings = parse(words(folder, tmp_path, "sgd", "--max_steps", "1"))
+    model = train.build_trainer(settings, load_splits(settings.data)).model
+
+    def gradients():
+        model.train()
+        torch.manual_seed(0)
+        model.zero_grad()
+        model(input_ids=torch.tensor([[2, 5, 3]]), labels=torch.tensor([0])).loss.backward()
+        return {name: w.grad.clone() for name, w in trainable(model).items()}
+
+    before = gradients()
+    with torch.no_grad():
+        model.eval()(input_ids=torch.tensor([[2, 5, 3]]))
+    after = gradients()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("method", ["sgd", "sam"])
@@ -105,6 +134,7 @@ def test_evaluate_and_predict_say_what_the_training_said(folder, trained):
 
 
 def test_resumed_to_the_last_bit(folder, trained, tmp_path):
+    """An evaluation before the checkpoint changes nothing of the steps after it."""
     method, whole = trained
     more = ["--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3"]
     resumed = words(
