@@ -121,12 +121,19 @@ def test_what_the_run_has_seen_is_left_out(case, tmp_path, capsys):
 
 
 REFUSED = {
-    ("nowhere.csv",): "nowhere.csv",
+    ("nowhere",): "error: DATA nowhere does not exist",
+    ("./nowhere.csv",): "error: DATA ./nowhere.csv: there is no such folder",
     ("DATA", "--split", "dev"): "has no split dev, only train, validation, test",
     ("DATA", "--label_column", "kind"): "has no column 'kind'",
     ("DATA_c",): "holds corrupted images",
     ("OTHERS",): "no name is in both",
 }
+
+
+def test_a_run_that_is_not_there_is_told_first(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["calibrate", str(tmp_path / "nowhere"), "nothing"])
+    assert str(tmp_path / "nowhere") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", REFUSED)

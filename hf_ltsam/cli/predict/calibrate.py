@@ -65,13 +65,18 @@ def calibrate(
         ValueError: samples of other classes, none that the run has not seen, or a setting out of its range.
     """
     stated = EvaluationSettings(**settings)
-    (held_out,) = find_sets([data], Places(), HELD_OUT if split is None else (split,))
-    if held_out.corruptions:
-        raise ValueError(f"{data} holds corrupted images: name samples like those that the model will see.")
+    RunFolder(Path(run)).require_weights()
+    try:
+        (held_out,) = find_sets([data], Places(), HELD_OUT if split is None else (split,))
+        if held_out.corruptions:
+            raise ValueError(f"DATA {data} holds corrupted images: name samples like those that the model will see.")
+        samples = held_out.load()
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(str(error).replace("--sets ", "DATA ")) from error  # which has no option of its own here
     saved = open_run(run, dataset)
     checkpoint = load_checkpoint(str(run), process_device(use_cpu))
     stated = replace(stated, test_time=saved.run.data.test_time)
-    unseen = _unseen(held_out.load(), data, checkpoint, saved, stated)
+    unseen = _unseen(samples, data, checkpoint, saved, stated)
     found = predicted(checkpoint, held_out, unseen, None, stated)
     calibration = Calibration.fit(found.logits, found.true, saved.statistics.counts, source=_called(data, split))
     _write(saved, calibration, checkpoint, stated)
