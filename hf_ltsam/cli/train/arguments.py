@@ -12,22 +12,23 @@ import argparse
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 from transformers.utils import logging
 
 from dataset_builders.catalogue import SETS
-from hf_ltsam import LOSSES, METHODS
+from hf_ltsam import LOSSES, METHODS, LTSamConfig
 from hf_ltsam.cli.model_names import OURS
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import KINDS, OptionParser
 from hf_ltsam.cli.train.help import ShortHelp
-from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments, SourceConfig
+from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
 from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.losses import MODEL
 from hf_ltsam.runs.folder import default_folder
@@ -69,6 +70,49 @@ _STEPPING = ("learning_rate", "optim", "optim_args", "lr_milestones")
 _UNSET = object()
 
 logger = logging.get_logger(__name__)
+
+
+@dataclass(repr=False)  # transformers' own hides tokens
+class SourceConfig(LTSamConfig):
+    """`LTSamConfig` with the sources' defaults where transformers has others: they train with SGD, a cosine and no clipping.
+
+    Unused columns are kept, since images are made by transforms.
+    """
+
+    optim: str | None = field(
+        default=None,
+        metadata={"help": "The optimizer, by transformers' names. None: SGD with momentum 0.9, as in all the sources."},
+    )
+    lr_scheduler_type: str = field(
+        default="cosine",
+        metadata={"help": "Learning-rate schedule, by transformers' names (Li et al. 2025: cosine to 0)."},
+    )
+    max_grad_norm: float = field(
+        default=0.0, metadata={"help": "Clip the final gradient to this norm; 0 is off, as in the sources."}
+    )
+    remove_unused_columns: bool = field(
+        default=False,
+        metadata={"help": "Drop columns the model does not take. Off: it would drop the images under a transform."},
+    )
+    save_run: bool = field(default=False, init=False)  # the command does it, which knows more of the run
+
+    def __post_init__(self) -> None:
+        names_no_optimizer = self.optim is None
+        if names_no_optimizer:
+            given = self.optim_args or ""
+            self.optim = "sgd"
+            self.optim_args: str | None = (
+                given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
+            )
+        super().__post_init__()
+        stock = {f.name: f.default for f in fields(TrainingArguments) if f.name.startswith("adam_")}
+        given_to_adam = [name for name, value in stock.items() if getattr(self, name) != value]
+        if names_no_optimizer and given_to_adam:
+            name = given_to_adam[0]
+            raise ValueError(
+                f"--{name} {getattr(self, name)} belongs to Adam, but no optimizer is named, and that means SGD here: set "
+                "--optim adamw_torch, or leave it out."
+            )
 
 
 def parse(words: Sequence[str]) -> Run:

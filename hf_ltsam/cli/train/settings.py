@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
-
-from transformers import TrainingArguments
 
 from hf_ltsam import LTSamConfig
 from hf_ltsam.data.in_memory.randaugment import RandAugment
@@ -340,49 +338,6 @@ class SecondStageArguments:
 
     def __post_init__(self) -> None:
         require_finite(self, vars(self))
-
-
-@dataclass(repr=False)  # transformers' own hides tokens
-class SourceConfig(LTSamConfig):
-    """`LTSamConfig` with the sources' defaults where transformers has others: they train with SGD, a cosine and no clipping.
-
-    Unused columns are kept, since images are made by transforms.
-    """
-
-    optim: str | None = field(
-        default=None,
-        metadata={"help": "The optimizer, by transformers' names. None: SGD with momentum 0.9, as in all the sources."},
-    )
-    lr_scheduler_type: str = field(
-        default="cosine",
-        metadata={"help": "Learning-rate schedule, by transformers' names (Li et al. 2025: cosine to 0)."},
-    )
-    max_grad_norm: float = field(
-        default=0.0, metadata={"help": "Clip the final gradient to this norm; 0 is off, as in the sources."}
-    )
-    remove_unused_columns: bool = field(
-        default=False,
-        metadata={"help": "Drop columns the model does not take. Off: it would drop the images under a transform."},
-    )
-    save_run: bool = field(default=False, init=False)  # the command does it, which knows more of the run
-
-    def __post_init__(self) -> None:
-        names_no_optimizer = self.optim is None
-        if names_no_optimizer:
-            given = self.optim_args or ""
-            self.optim = "sgd"
-            self.optim_args: str | None = (
-                given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
-            )
-        super().__post_init__()
-        stock = {f.name: f.default for f in fields(TrainingArguments) if f.name.startswith("adam_")}
-        given_to_adam = [name for name, value in stock.items() if getattr(self, name) != value]
-        if names_no_optimizer and given_to_adam:
-            name = given_to_adam[0]
-            raise ValueError(
-                f"--{name} {getattr(self, name)} belongs to Adam, but no optimizer is named, and that means SGD here: set "
-                "--optim adamw_torch, or leave it out."
-            )
 
 
 @dataclass(frozen=True)

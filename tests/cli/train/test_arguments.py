@@ -9,9 +9,8 @@ from transformers import IntervalStrategy, SchedulerType, TrainingArguments
 from transformers.debug_utils import DebugOption
 from transformers.training_args import OptimizerNames
 
-from hf_ltsam.cli.train.arguments import make_run, option_names, parse
+from hf_ltsam.cli.train.arguments import SourceConfig, make_run, option_names, parse
 from hf_ltsam.cli.train.help import GROUPS
-from hf_ltsam.cli.train.settings import SourceConfig
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 
 
