@@ -12,23 +12,24 @@ import argparse
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 from transformers.utils import logging
 
 from dataset_builders.catalogue import SETS
-from hf_ltsam import LOSSES, METHODS, LTSamConfig
+from hf_ltsam import LOSSES, METHODS
 from hf_ltsam.cli.model_names import OURS
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import KINDS, OptionParser
+from hf_ltsam.cli.train.defaults import STARTS, SourceConfig
 from hf_ltsam.cli.train.help import ShortHelp
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
+from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.losses import MODEL
 from hf_ltsam.runs.folder import default_folder
@@ -52,12 +53,8 @@ EXAMPLES = {  # of the hyper-parameters of what is chosen by name
     "second_stage_args": '{"tau": 1}',
     "lr_scheduler_kwargs": '{"num_cycles": 1}',
 }
-# Where nothing states how to step, neither a recipe nor an option: transformers' 5e-5 is too small for all of these
-STARTS: Mapping[str, Mapping[str, Any]] = {
-    "training from scratch": {"learning_rate": 0.1, "weight_decay": 5e-4},  # with SGD, the default
-    "fine-tuning": {"optim": "adamw_torch", "learning_rate": 3e-4, "weight_decay": 0.01, "warmup_steps": 0.1},
-    "an adapter": {"optim": "adamw_torch", "learning_rate": 1e-3, "weight_decay": 0.01, "warmup_steps": 0.1},
-}
+# The loss where nothing states one, nor balances the classes already: ahead in the rare ones in every table of RESULTS.md
+FIRST_LOSS = "logit_adjustment"
 _DECIDED = {  # by `make_run`, where nothing sets them: for the help
     "output_dir": "Folder of the run. Not set: runs/RECIPE/seedN, or runs/train/seedN without a recipe.",
     "learning_rate": "The initial learning rate. Not set: "
@@ -65,54 +62,17 @@ _DECIDED = {  # by `make_run`, where nothing sets them: for the help
     + "; 5e-05 where an optimizer is named.",
     "optim": "The optimizer, by transformers' names. Not set: SGD with momentum 0.9, as in all the sources; "
     "adamw_torch for fine-tuning and adapters whose learning rate is not set either.",
+    "loss": f"The training loss: {', '.join(LOSSES)}, or as papers write it: LA, CE, LDAM-DRW. Not set: {FIRST_LOSS}; "
+    "cross_entropy beside --reweighting or --sampling.",
+    "method": f"The update rule: {', '.join(METHODS)} (see `ltsam methods`), or as papers write it. Not set: sam; sgd, "
+    "which perturbs nothing, for fine-tuning whose learning rate is not set either.",
 }
 _STEPPING = ("learning_rate", "optim", "optim_args", "lr_milestones")
+_PERTURBING = ("method", "method_args")
+_UNBALANCED = {"reweighting": "none", "sampling": UNIFORM}
 _UNSET = object()
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass(repr=False)  # transformers' own hides tokens
-class SourceConfig(LTSamConfig):
-    """`LTSamConfig` with the sources' defaults where transformers has others: they train with SGD, a cosine and no clipping.
-
-    Unused columns are kept, since images are made by transforms.
-    """
-
-    optim: str | None = field(
-        default=None,
-        metadata={"help": "The optimizer, by transformers' names. None: SGD with momentum 0.9, as in all the sources."},
-    )
-    lr_scheduler_type: str = field(
-        default="cosine",
-        metadata={"help": "Learning-rate schedule, by transformers' names (Li et al. 2025: cosine to 0)."},
-    )
-    max_grad_norm: float = field(
-        default=0.0, metadata={"help": "Clip the final gradient to this norm; 0 is off, as in the sources."}
-    )
-    remove_unused_columns: bool = field(
-        default=False,
-        metadata={"help": "Drop columns the model does not take. Off: it would drop the images under a transform."},
-    )
-    save_run: bool = field(default=False, init=False)  # the command does it, which knows more of the run
-
-    def __post_init__(self) -> None:
-        names_no_optimizer = self.optim is None
-        if names_no_optimizer:
-            given = self.optim_args or ""
-            self.optim = "sgd"
-            self.optim_args: str | None = (
-                given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
-            )
-        super().__post_init__()
-        stock = {f.name: f.default for f in fields(TrainingArguments) if f.name.startswith("adam_")}
-        given_to_adam = [name for name, value in stock.items() if getattr(self, name) != value]
-        if names_no_optimizer and given_to_adam:
-            name = given_to_adam[0]
-            raise ValueError(
-                f"--{name} {getattr(self, name)} belongs to Adam, but no optimizer is named, and that means SGD here: set "
-                "--optim adamw_torch, or leave it out."
-            )
 
 
 def parse(words: Sequence[str]) -> Run:
@@ -138,23 +98,36 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
         ValueError, FileNotFoundError: as `parse`.
     """
     everything = with_recipe(settings, recipe)
-    if not any(name in everything for name in _STEPPING):
-        everything = {**_start(everything), **everything}
+    decided = _decided(everything)
+    if decided:
+        shown = " ".join(options_of(decided)).replace("=", " ")
+        logger.warning(
+            f"Not set, so {_kind(everything)} starts with {shown}. Each of these options sets another value."
+        )
+        everything = {**decided, **everything}
     seed: Any = everything.get("seed", SourceConfig.seed)
     name = Path(recipe).stem if recipe else "train"
     everything.setdefault("output_dir", str(default_folder(name, seed)))
     return run_of(everything, options_of(settings, recipe) if words is None else words)
 
 
-def _start(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Optimizer and learning rate for settings that state neither; one line says which."""
+def _decided(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Loss, method, optimizer and learning rate, as far as nothing states them."""
+    balanced = any(settings.get(name, value) != value for name, value in _UNBALANCED.items())
+    loss = {} if "loss" in settings or balanced else {"loss": FIRST_LOSS}
+    if any(name in settings for name in _STEPPING):
+        return loss
+    perturbed = any(name in settings for name in _PERTURBING)
+    start = {name: value for name, value in STARTS[_kind(settings)].items() if name != "method" or not perturbed}
+    return {**loss, **start}
+
+
+def _kind(settings: Mapping[str, Any]) -> str:
+    """Of a training; one of `STARTS`."""
     model = ModelArguments(**{name: settings[name] for name in ("model", "pretrained", "adapter") if name in settings})
-    from_scratch = model.model == OURS or not model.pretrained
-    small = model.adapter not in (None, "none")  # which trains all blocks
-    kind = "an adapter" if small else "training from scratch" if from_scratch else "fine-tuning"
-    shown = " ".join(options_of(STARTS[kind])).replace("=", " ")
-    logger.warning(f"No learning rate is set, so {kind} starts with {shown}. --optim and --learning_rate set others.")
-    return STARTS[kind]
+    if model.adapter not in (None, "none"):  # which trains all blocks
+        return "an adapter"
+    return "training from scratch" if model.model == OURS or not model.pretrained else "fine-tuning"
 
 
 def read_settings(words: Sequence[str], program: str = "train") -> tuple[dict[str, Any], str | None]:
