@@ -12,7 +12,14 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from hf_ltsam.models import ClipForLongTail, ClipForLongTailConfig, CosineHeadConfig, CosineHeadForImageClassification
+from hf_ltsam.models import (
+    ClipForLongTail,
+    ClipForLongTailConfig,
+    CosineHeadConfig,
+    CosineHeadForImageClassification,
+    CosineHeadForSequenceClassification,
+    CosineHeadForTextsConfig,
+)
 from hf_ltsam.models.clip_source import is_clip, load_clip
 from hf_ltsam.models.text_classifier import auto_class, never_repacked, quantization_apart
 from hf_ltsam.models.timm_config import state_image_processor
