@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -310,7 +311,8 @@ class LossLandscape:
         parts: list[AroundClassifier] = []
         for passes in self._passes:
             self._open = None  # one graph at a time
-            self._open = self._opened(passes, head)
+            with passes.repeating(Part(ALL_ROWS, [])):
+                self._open = self._opened(passes, head)
             if self._open is None:
                 break
             parts.append(self._open.around_classifier())
@@ -326,8 +328,7 @@ class LossLandscape:
     def _opened(self, passes: Passes, head: nn.Module) -> OpenPass | None:
         first = self._shortcuts is not None and self._shortcuts.may_open(head) is None
         batch = passes.batch
-        with passes.repeating(Part(ALL_ROWS, [])):
-            opened_pass = opened(head, lambda: self._logits(batch), lambda z: self._losses(z, batch), first)
+        opened_pass = opened(head, lambda: self._logits(batch), lambda z: self._losses(z, batch), first)
         if opened_pass is not None and passes.first_losses is None:
             passes.first_pass_gave(opened_pass.losses.detach(), perturbed=False)
         return opened_pass
@@ -341,12 +342,14 @@ class LossLandscape:
         gaps: list[Tensor] = []
         at_classes = self._with_own_heads if isinstance(at, HeadVectors) else self._with_moved_heads
         for passes, samples in reversed([*self._samples(self._passes)]):
-            opened_pass = self._opened(passes, at.head) if gaps else self._open
-            self._open = None
-            if opened_pass is None:
-                raise RuntimeError("The pass over the trunk that these vectors were made from is used up.")
-            gradient, gaps_here = at_classes(at, v, plain, opened_pass, passes.batch, samples)  # type: ignore[arg-type]
-            total, gaps = _plus(total, gradient), [gaps_here, *gaps]
+            # the backward pass too: activation checkpointing repeats forwards in it
+            with passes.repeating(Part(ALL_ROWS, [])) if gaps else nullcontext():
+                opened_pass = self._opened(passes, at.head) if gaps else self._open
+                self._open = None
+                if opened_pass is None:
+                    raise RuntimeError("The pass over the trunk that these vectors were made from is used up.")
+                of_batch = at_classes(at, v, plain, opened_pass, passes.batch, samples)  # type: ignore[arg-type]
+            total, gaps = _plus(total, of_batch[0]), [of_batch[1], *gaps]
         self._report(at.norms().norm(dim=1).mean(), None, torch.cat(gaps))
         return self._vector(total)
 

@@ -63,6 +63,7 @@ WRONG_OPTIONS = [  # words of every command that has options of its own, and wha
     (("export", "run"), "Missing: OUT."),
     (("push", "run", "owner/name", "--private=1"), "--private takes no value, got '1'."),
     (("card", "run", "other"), "'other' is one word too many."),
+    (("calibrate", "run", "data", "--splt", "x"), "Unknown option --splt. Did you mean --split"),
     (("methods", "--lsit"), "Unknown option --lsit."),
     (("recipes", "--jsn"), "Unknown option --jsn. Did you mean --json?"),
     (("report",), "Missing: RUN."),

@@ -9,6 +9,7 @@ from methods import references
 from methods.problems import LABELS, assert_equal, step_of
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.landscape.landscape import LossLandscape, MicroBatch
@@ -111,6 +112,29 @@ class _Kept:
 
 def noisy(head):
     return nn.Sequential(nn.Linear(6, 7), nn.BatchNorm1d(7), nn.Dropout(0.4), nn.Tanh(), head)
+
+
+class Checkpointed(nn.Module):
+    """Its trunk runs again in a backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        *trunk, self.classifier = noisy(nn.Linear(7, 4))
+        self.trunk = nn.Sequential(*trunk)
+
+    def forward(self, x):
+        return self.classifier(checkpoint(self.trunk, x, use_reentrant=False))
+
+
+@pytest.mark.parametrize("sizes", [[8], [4, 4], [3, 3, 2]], ids=str)
+def test_activation_checkpointing(sizes):
+    """A forward pass in a backward one is that of its sweep: batch norm is at rest in both, or in neither."""
+    given = given_with(Checkpointed)
+    full, results = copy.deepcopy(given), []
+    for problem, shortcuts in ((given, Shortcuts(given.model)), (full, None)):
+        torch.manual_seed(3)
+        results.append(update(problem, {"scale": 0.3, "mix": 0.5}, sizes, shortcuts))
+    assert_equal(*results)
 
 
 @pytest.mark.parametrize("sizes", [[4, 4], [3, 3, 2]], ids=str)

@@ -28,6 +28,7 @@ from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import KINDS, OptionParser
 from hf_ltsam.cli.train.help import ShortHelp
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments, SourceConfig
+from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.losses import MODEL
 from hf_ltsam.runs.folder import default_folder
@@ -51,12 +52,21 @@ EXAMPLES = {  # of the hyper-parameters of what is chosen by name
     "second_stage_args": '{"tau": 1}',
     "lr_scheduler_kwargs": '{"num_cycles": 1}',
 }
-# Where nothing states how to step, neither a recipe nor an option: transformers' 5e-5 is too small for all of these
+# Where nothing states how to step, neither a recipe nor an option: transformers' 5e-5 is too small for all of these.
+# Fine-tuning starts without a perturbation: none has gained there, at up to twice the cost (RESULTS.md, R52).
 STARTS: Mapping[str, Mapping[str, Any]] = {
     "training from scratch": {"learning_rate": 0.1, "weight_decay": 5e-4},  # with SGD, the default
-    "fine-tuning": {"optim": "adamw_torch", "learning_rate": 3e-4, "weight_decay": 0.01, "warmup_steps": 0.1},
+    "fine-tuning": {
+        "optim": "adamw_torch",
+        "learning_rate": 3e-4,
+        "weight_decay": 0.01,
+        "warmup_steps": 0.1,
+        "method": "sgd",
+    },
     "an adapter": {"optim": "adamw_torch", "learning_rate": 1e-3, "weight_decay": 0.01, "warmup_steps": 0.1},
 }
+# The loss where nothing states one, nor balances the classes already: ahead in the rare ones in every table of RESULTS.md
+FIRST_LOSS = "logit_adjustment"
 _DECIDED = {  # by `make_run`, where nothing sets them: for the help
     "output_dir": "Folder of the run. Not set: runs/RECIPE/seedN, or runs/train/seedN without a recipe.",
     "learning_rate": "The initial learning rate. Not set: "
@@ -64,8 +74,14 @@ _DECIDED = {  # by `make_run`, where nothing sets them: for the help
     + "; 5e-05 where an optimizer is named.",
     "optim": "The optimizer, by transformers' names. Not set: SGD with momentum 0.9, as in all the sources; "
     "adamw_torch for fine-tuning and adapters whose learning rate is not set either.",
+    "loss": f"The training loss: {', '.join(LOSSES)}, or as papers write it: LA, CE, LDAM-DRW. Not set: {FIRST_LOSS}; "
+    "cross_entropy beside --reweighting or --sampling.",
+    "method": f"The update rule: {', '.join(METHODS)} (see `ltsam methods`), or as papers write it. Not set: sam; sgd, "
+    "which perturbs nothing, for fine-tuning whose learning rate is not set either.",
 }
 _STEPPING = ("learning_rate", "optim", "optim_args", "lr_milestones")
+_PERTURBING = ("method", "method_args")
+_UNBALANCED = {"reweighting": "none", "sampling": UNIFORM}
 _UNSET = object()
 
 logger = logging.get_logger(__name__)
@@ -94,23 +110,36 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
         ValueError, FileNotFoundError: as `parse`.
     """
     everything = with_recipe(settings, recipe)
-    if not any(name in everything for name in _STEPPING):
-        everything = {**_start(everything), **everything}
+    decided = _decided(everything)
+    if decided:
+        shown = " ".join(options_of(decided)).replace("=", " ")
+        logger.warning(
+            f"Not set, so {_kind(everything)} starts with {shown}. Each of these options sets another value."
+        )
+        everything = {**decided, **everything}
     seed: Any = everything.get("seed", SourceConfig.seed)
     name = Path(recipe).stem if recipe else "train"
     everything.setdefault("output_dir", str(default_folder(name, seed)))
     return run_of(everything, options_of(settings, recipe) if words is None else words)
 
 
-def _start(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Optimizer and learning rate for settings that state neither; one line says which."""
+def _decided(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Loss, method, optimizer and learning rate, as far as nothing states them."""
+    balanced = any(settings.get(name, value) != value for name, value in _UNBALANCED.items())
+    loss = {} if "loss" in settings or balanced else {"loss": FIRST_LOSS}
+    if any(name in settings for name in _STEPPING):
+        return loss
+    perturbed = any(name in settings for name in _PERTURBING)
+    start = {name: value for name, value in STARTS[_kind(settings)].items() if name != "method" or not perturbed}
+    return {**loss, **start}
+
+
+def _kind(settings: Mapping[str, Any]) -> str:
+    """Of a training; one of `STARTS`."""
     model = ModelArguments(**{name: settings[name] for name in ("model", "pretrained", "adapter") if name in settings})
-    from_scratch = model.model == OURS or not model.pretrained
-    small = model.adapter not in (None, "none")  # which trains all blocks
-    kind = "an adapter" if small else "training from scratch" if from_scratch else "fine-tuning"
-    shown = " ".join(options_of(STARTS[kind])).replace("=", " ")
-    logger.warning(f"No learning rate is set, so {kind} starts with {shown}. --optim and --learning_rate set others.")
-    return STARTS[kind]
+    if model.adapter not in (None, "none"):  # which trains all blocks
+        return "an adapter"
+    return "training from scratch" if model.model == OURS or not model.pretrained else "fine-tuning"
 
 
 def read_settings(words: Sequence[str], program: str = "train") -> tuple[dict[str, Any], str | None]:

@@ -9,7 +9,7 @@ from transformers import IntervalStrategy, SchedulerType, TrainingArguments
 from transformers.debug_utils import DebugOption
 from transformers.training_args import OptimizerNames
 
-from hf_ltsam.cli.train.arguments import make_run, option_names, parse
+from hf_ltsam.cli.train.arguments import make_run, option_names, parse, read_settings
 from hf_ltsam.cli.train.help import GROUPS
 from hf_ltsam.cli.train.settings import SourceConfig
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
@@ -57,9 +57,22 @@ def test_which_metric_is_better(metric, larger, write):
 
 def test_settings_hold_what_was_set_and_nothing_else(write):
     run = parse(
-        ["--config", write("learning_rate: 0.5\nloss_args: {tau: 0.5}\n"), "--seed", "3", "--output_dir", "out"]
+        [
+            "--config",
+            write("learning_rate: 0.5\nloss: LA\nloss_args: {tau: 0.5}\n"),
+            "--seed",
+            "3",
+            "--output_dir",
+            "out",
+        ]
     )
-    assert run.settings == {"learning_rate": 0.5, "loss_args": {"tau": 0.5}, "seed": 3, "output_dir": "out"}
+    assert run.settings == {
+        "learning_rate": 0.5,
+        "loss": "logit_adjustment",
+        "loss_args": {"tau": 0.5},
+        "seed": 3,
+        "output_dir": "out",
+    }
 
 
 @pytest.mark.parametrize(
@@ -78,12 +91,13 @@ def test_words_that_look_like_numbers_stay_words(tmp_path, write):
 
 def test_a_recipe_is_read_in_the_types_of_the_options(write):
     path = write(
-        'num_train_epochs: 3\nmax_steps: "5"\nflip: "no"\nuse_cpu: true\nsave_steps: 0.5\nreport_to: none\n'
+        'loss: CE\nnum_train_epochs: 3\nmax_steps: "5"\nflip: "no"\nuse_cpu: true\nsave_steps: 0.5\nreport_to: none\n'
         "resume_from_checkpoint: true\nspectral_norm: classifier\nlr_milestones: [1e-1, 0.5]\n"
         "gradient_checkpointing_kwargs: {use_reentrant: false}\nmethod_args: {rho: 1}\ndataset: 5\n"
     )
     settings = parse(["--config", path, "--output_dir", "out"]).settings
     assert {name: (value, type(value)) for name, value in settings.items()} == {
+        "loss": ("cross_entropy", str),
         "num_train_epochs": (3.0, float),
         "max_steps": (5, int),
         "flip": (False, bool),
@@ -143,12 +157,14 @@ def test_enums_of_transformers_are_values():
         "eval_strategy": IntervalStrategy.EPOCH,
         "optim": OptimizerNames.SGD,
         "lr_scheduler_type": SchedulerType.COSINE,
+        "loss": "cross_entropy",
     }
     run = make_run({**values, "debug": [DebugOption.UNDERFLOW_OVERFLOW]})
     settings = {
         "eval_strategy": "epoch",
         "optim": "sgd",
         "lr_scheduler_type": "cosine",
+        "loss": "cross_entropy",
         "debug": ["underflow_overflow"],
     }
     assert run.settings == {**settings, "output_dir": "runs/train/seed42"}
@@ -371,7 +387,8 @@ def test_settings_of_an_optimizer_that_is_not_used(given, tmp_path):
     SourceConfig(str(tmp_path), optim="adamw_torch", **given)
 
 
-SCRATCH = {"learning_rate": 0.1, "weight_decay": 5e-4, "optim": "sgd"}
+SCRATCH = {"learning_rate": 0.1, "weight_decay": 5e-4, "optim": "sgd", "method": "sam", "loss": "logit_adjustment"}
+FINE_TUNING = {"learning_rate": 3e-4, "optim": "adamw_torch", "warmup_steps": 0.1, "method": "sgd"}
 
 
 @pytest.mark.parametrize(
@@ -380,16 +397,22 @@ SCRATCH = {"learning_rate": 0.1, "weight_decay": 5e-4, "optim": "sgd"}
         ("", SCRATCH),
         ("--model x/y --pretrained false", SCRATCH),
         ("--weight_decay 0.3", {**SCRATCH, "weight_decay": 0.3}),
-        ("--model x/y", {"learning_rate": 3e-4, "optim": "adamw_torch", "warmup_steps": 0.1}),
-        ("--model x/y --adapter lora", {"learning_rate": 1e-3, "optim": "adamw_torch"}),
-        ("--model x/y --adapter none", {"learning_rate": 3e-4, "optim": "adamw_torch"}),
-        ("--learning_rate 0.2", {"learning_rate": 0.2, "weight_decay": 0.0}),
+        ("--model x/y", {**FINE_TUNING, "loss": "logit_adjustment"}),
+        ("--model x/y --method sam", {**FINE_TUNING, "method": "sam"}),
+        ('--model x/y --method_args {"rho":0.1}', {**FINE_TUNING, "method": "sam"}),
+        ("--model x/y --loss CE", {**FINE_TUNING, "loss": "cross_entropy"}),
+        ("--model x/y --adapter lora", {"learning_rate": 1e-3, "optim": "adamw_torch", "method": "sam"}),
+        ("--model x/y --adapter none", FINE_TUNING),
+        ("--reweighting inverse", {"loss": "cross_entropy"}),
+        ("--reweighting none --sampling uniform", {"loss": "logit_adjustment"}),
+        ("--sampling class_aware --learning_rate 0.2", {"loss": "cross_entropy", "method": "sam"}),
+        ("--learning_rate 0.2", {"learning_rate": 0.2, "weight_decay": 0.0, "loss": "logit_adjustment"}),
         ("--model x/y --optim adamw_torch", {"learning_rate": 5e-5}),
         ("--model x/y --optim_args momentum=0.5", {"learning_rate": 5e-5, "optim": "sgd"}),
         ("--config cifar100_lt_ir100_la_sgd", {"learning_rate": 0.1}),
     ],
 )
-def test_where_no_learning_rate_is_stated_one_is_chosen_said_and_kept(caplog, words, stated):
+def test_what_nothing_states_is_chosen_said_and_kept(caplog, words, stated):
     """transformers' 5e-5 leaves all models at chance with SGD, and small heads with AdamW."""
     run = parse(["--dataset", "x", *words.split()])
     for name, value in stated.items():
@@ -398,4 +421,7 @@ def test_where_no_learning_rate_is_stated_one_is_chosen_said_and_kept(caplog, wo
     again = parse(run.words)
     assert again.config.learning_rate == run.config.learning_rate and again.config.optim == run.config.optim
     assert ("learning_rate" in run.settings) == (chosen or "learning_rate" in words or "config" in words)
+    said = caplog.text.partition("Not set, so ")[2]
+    decided = {"learning_rate", "loss"} & run.settings.keys() - set(read_settings(words.split())[0])
+    assert all(f"--{name} " in said for name in decided) and bool(said) == bool(decided)
     assert make_run({"dataset": "x"}).config.learning_rate == 0.1
