@@ -137,16 +137,27 @@ class CosineHeadForSequenceClassification(CosineHead):
         token_type_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-    ) -> SequenceClassifierOutput:
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple[Any, ...]:
         """Logits (n, C) of tokens (n, L); with labels (n,), the loss is their mean cross-entropy."""
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "token_type_ids": token_type_ids,
             "inputs_embeds": inputs_embeds,
+            "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
         }
-        logits = self.model(**{name: value for name, value in inputs.items() if value is not None}).logits
-        return SequenceClassifierOutput(loss=_loss(logits, labels), logits=logits)
+        of_model = self.model(**{name: value for name, value in inputs.items() if value is not None})
+        outputs = SequenceClassifierOutput(
+            loss=_loss(of_model.logits, labels),
+            logits=of_model.logits,
+            hidden_states=of_model.get("hidden_states"),
+            attentions=of_model.get("attentions"),
+        )
+        return outputs.to_tuple() if return_dict is False else outputs
 
 
 def _loss(logits: Tensor, labels: Tensor | None) -> Tensor | None:
