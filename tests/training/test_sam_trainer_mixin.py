@@ -182,7 +182,7 @@ def test_an_attribute_of_the_object_that_the_mixin_would_replace(name, tmp_path)
         pass
 
     model, data = made("regression")
-    with pytest.raises(TypeError, match=f"SamOther: Other sets {name} on the trainer, where SamTrainerMixin keeps"):
+    with pytest.raises(TypeError, match=f"SamOther: Other sets {name} on the trainer, where SamTrainerMixin has"):
         SamOther(model, TrainingArguments(**settings(tmp_path)), train_dataset=data)
 
 

@@ -291,7 +291,7 @@ def check_attributes(trainer: SamTrainerMixin, before: Mapping[str, Any]) -> Non
         if vars(trainer)[name] is not before.get(name):
             others = " or ".join(other.__name__ for other in behind)
             raise TypeError(
-                f"{type(trainer).__name__}: {others} sets {name} on the trainer, where SamTrainerMixin keeps another {name}. "
+                f"{type(trainer).__name__}: {others} sets {name} on the trainer, where SamTrainerMixin has another {name}. "
                 f"Rename it in {others}."
             )
 
