@@ -32,7 +32,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command(
-        "demo.command", "Train on long-tailed digits in three ways and compare (two minutes, no download)."
+        "demo.command", "Train on long-tailed digits in four ways and compare (two minutes, no download)."
     ),
     "train": Command("train.train", "Train from a recipe or from options, on the Hub's data or your own."),
     "decouple": Command(
