@@ -221,7 +221,7 @@ class Unlabelled(Pairs):
 
 def test_what_save_run_refuses_before_it_writes(tmp_path):
     """A wrong option stood in recipe.yaml, which no command could read then."""
-    trainer = saved(tmp_path / "run", Pairs(), Pairs())
+    trainer = saved(tmp_path / "run", Pairs(), Pairs(), save_run=False)
     for test, options, said in (
         (None, {"datset": "x"}, r"save_run\(datset=...\) is no option of the data. Did you mean 'dataset'"),
         (Unlabelled(), {}, "has no labelled samples"),

@@ -77,6 +77,11 @@ def test_label_smoothing_is_part_of_the_loss(tmp_path):
     ours = SamTrainer(copy.deepcopy(model), args, train_dataset=data, method="sgd")
     stock.train(), ours.train()
     assert_same_weights(stock.model, ours.model)
+    assert ours.identity()["label_smoothing"] == 0.3  # another one is another training
+    ours.save_model(str(tmp_path / "saved"))
+    ours.args.label_smoothing_factor = 0.1
+    with pytest.raises(ValueError, match=r"label_smoothing: 0\.3 in the checkpoint, 0\.1 now"):
+        ours.check_checkpoint(tmp_path / "saved")
 
 
 def test_what_the_class_adds_is_there(tmp_path):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
-from transformers.trainer_utils import PredictionOutput
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer_utils import PredictionOutput, SaveStrategy, has_length
+from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import names_of_model
+from hf_ltsam.data.keyed_randomness import undisturbed
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.losses.protocol import takes_several_labels
@@ -33,6 +36,9 @@ from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.loaders import replaced
 from hf_ltsam.training.training_set import require_statistics, without_adapter
+
+logger = logging.get_logger(__name__)
+NO_FOLDER = "trainer_output"  # transformers' own, where no output_dir is stated
 
 
 @dataclass(frozen=True)
@@ -131,8 +137,30 @@ def hardware(args: LTSamConfig) -> str:
 _ONE_CLASS = "save_run() keeps what report, card and the others read, one class of each test sample, and {}."
 
 
-class SavedRuns:
-    """A trainer whose run is saved for the commands; see `save_run`."""
+class SavedRuns(Trainer):
+    """A trainer whose run is saved for the commands, at the end of its training or by `save_run`."""
+
+    args: LTSamConfig
+    class_statistics: ClassStatistics | None
+    loss: Any
+    takes_own_loss: Any
+    is_of_one_stage = True  # a second one is described by the command line alone
+
+    def train(
+        self,
+        resume_from_checkpoint: str | os.PathLike[str] | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
+        """As stock; afterwards the run is saved where the settings ask for it and there is a test, as `_is_a_run` has it."""
+        output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        if trial is None and _is_a_run(self):
+            try:
+                with _as_training_left_it(self):
+                    self.save_run()
+            except ValueError as error:  # of the test set's labels
+                logger.warning(f"The run is not saved for `ltsam report` and the others: {error}")
+        return output
 
     def save_run(self: Any, test_dataset: Any = None, **data: Any) -> RunRecord:
         """Test the model, and write into `output_dir` what `ltsam report`, `evaluate`, `card` and the others read of a run.
@@ -165,6 +193,35 @@ class SavedRuns:
             raise ValueError(_ONE_CLASS.format("test_dataset has shares of classes: pass one with class indices"))
         stated = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in data.items()}
         return write_run(self, test, _described(self, names, stated))
+
+
+def _is_a_run(trainer: Any) -> bool:
+    """Whether the end of a training saves the run by itself: it can be tested, and is meant to leave files behind.
+
+    Not after a trial of a search, and not where a test in half precision would round the weights in memory.
+    """
+    args, test = trainer.args, _test_of(trainer.eval_dataset)
+    return (
+        args.save_run
+        and args.output_dir != NO_FOLDER
+        and args.save_strategy != SaveStrategy.NO
+        and not (args.bf16_full_eval or args.fp16_full_eval)
+        and trainer.is_of_one_stage
+        and trainer.hp_search_backend is None
+        and trainer.class_statistics is not None
+        and not (trainer.takes_own_loss or takes_several_labels(trainer.loss))
+        and test is not None
+        and has_length(test)
+    )
+
+
+@contextmanager
+def _as_training_left_it(trainer: Any) -> Iterator[None]:
+    """Random numbers and the mode of the model are afterwards what they were."""
+    training = trainer.model.training
+    with undisturbed():
+        yield
+    trainer.model.train(training)
 
 
 def _described(trainer: Any, names: Sequence[str], data: Mapping[str, Any]) -> RunDescription:

@@ -97,7 +97,7 @@ class MethodTrainer(DurableTrainer):
     @property
     def training_objective(self) -> Objective | ModelObjective:
         """What is minimised, and by which update rule."""
-        return ModelObjective(self.method, self.__pass_loss)
+        return ModelObjective(self.method, self.__pass_loss, self.args.label_smoothing_factor)
 
     def micro_batch(self, inputs: Any, num_items: Tensor | int | None) -> MicroBatch:
         """What the loss is made of."""
