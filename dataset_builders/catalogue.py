@@ -49,6 +49,12 @@ def sets_of(kind: type[Set]) -> dict[str, Set]:
     return {name: published for name, published in SETS.items() if isinstance(published, kind)}
 
 
+def published_bounds(name: str) -> tuple[int | None, int | None]:
+    """many_above and few_below of the set of this name; None, None where it has none of its own."""
+    drawn = sets_of(DrawnSet).get(name)
+    return (None, None) if drawn is None else (drawn.many_above, drawn.few_below)
+
+
 def long_tailed_sets() -> dict[str, LongTailedSet]:
     """The sets that have a training split, by name."""
     return {name: published for name, published in SETS.items() if isinstance(published, LongTailedSet)}

@@ -217,9 +217,27 @@ def image_suffixes() -> set[str]:
 def _read(folder: Path, contents: dict[str, _Contents], names: list[str], split: str) -> Dataset:
     _tell_what_is_left_out(folder, contents)
     images = [place for found in contents.values() for place in found.images]
+    check_file_names(images)
     labels = np.repeat([names.index(name) for name in contents], [len(found.images) for found in contents.values()])
     features = Features({"image": ImageFeature(), "label": ClassLabel(names=names)})
     return Dataset.from_dict({"image": images, "label": labels}, features=features, split=NamedSplit(split))
+
+
+def check_file_names(files: Sequence[str]) -> None:
+    """Refuse names that no text can hold, of archives from other systems for example.
+
+    Raises:
+        ValueError: the first file or folder whose name is no UTF-8.
+    """
+    for file in files:
+        try:
+            file.encode()
+        except UnicodeEncodeError:
+            parts = (*reversed(Path(file).parents), Path(file))
+            bad = next(str(part) for part in parts if any("\ud800" <= letter <= "\udfff" for letter in str(part)))
+            raise ValueError(
+                f"The name of {os.fsencode(bad)!r} is no UTF-8: rename it (`convmv` does it for whole folders)."
+            ) from None
 
 
 def _tell_what_is_left_out(folder: Path, contents: dict[str, _Contents]) -> None:

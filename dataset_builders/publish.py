@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -52,11 +54,11 @@ class Draw:
         step = "" if self.tail.profile == "exponential" else f", {self.tail.profile}"
         return f"{self.drawn.title}, imbalance ratio {self.tail.imbalance_ratio:g}{step}"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return self.drawn.fingerprint(UserCopy(), self.tail)
 
-    @property
+    @cached_property
     def statistics(self) -> ClassStatistics:
         return self.drawn.statistics(UserCopy(), self.tail)
 
@@ -123,7 +125,16 @@ def write_lists(name: str, folder: str | Path, copy: UserCopy | None = None) -> 
     folder = Path(folder)
     header = header_of(folder / CARD)
     _refuse_another(folder, header, {"pretty_name": LISTS})
-    splits = sets_of(ListedSet)[name].lists(copy or UserCopy())
+    listed = sets_of(ListedSet)[name]
+    splits = listed.lists(copy or UserCopy())
+    missing = [
+        f"{split} ({published.files[0]})" for split, published in listed.builder.LISTS.items() if split not in splits
+    ]
+    if missing:
+        warnings.warn(
+            f"{name} is written without {' and '.join(missing)}: there is no such list in {(copy or UserCopy()).lists}.",
+            stacklevel=2,
+        )
     write_configurations({name: splits}, folder, header)
     header = DatasetCardData(**{**header.to_dict(), "pretty_name": LISTS, "tags": TAGS})
     _write_card(folder, header, _text_of_lists(header, f"path/to/{folder.resolve().name}"))

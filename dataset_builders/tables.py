@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, Features, Value, load_dataset
+from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets, load_dataset
 from datasets import Image as ImageFeature
 from datasets.exceptions import DatasetGenerationError
 
-from dataset_builders.folders import SPLIT_FOLDERS, image_suffixes
+from dataset_builders.folders import SPLIT_FOLDERS, check_file_names, image_suffixes
 from hf_ltsam.data.decoding import encoded_images, with_images
 from hf_ltsam.data.labels import arrow_column
 from hf_ltsam.data.texts import holds_text
@@ -146,7 +146,10 @@ def read_rows(files: Sequence[Path]) -> Dataset:
     kind = str(reader_of(files[0]))
     options: dict[str, Any] = {}
     if kind == "csv":
-        separator, header = _header(files[0])
+        separators, header = _headers(files)
+        if len(set(separators)) > 1:
+            return concatenate_datasets([read_rows([file]) for file in files])
+        separator = separators[0]
         as_written = Features({name: Value("string") for name in header})
         options = {"sep": separator, "features": as_written, "keep_default_na": False, "na_values": [""]}
     rows: Dataset | None = None
@@ -163,6 +166,22 @@ def read_rows(files: Sequence[Path]) -> Dataset:
 def _unreadable(files: Sequence[Path], error: Exception) -> ValueError:
     reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
     return ValueError(f"{' or '.join(map(str, files[:_SHOWN]))} cannot be read: {reason}. Correct it there.")
+
+
+def _headers(files: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """What parts the columns of each of the files of a split, and the names of their columns, which are the same.
+
+    Raises:
+        ValueError: as `_header`, or a file with other columns than the first.
+    """
+    separators, headers = zip(*map(_header, files))
+    for file, header in zip(files, headers):
+        if set(header) != set(headers[0]):
+            raise ValueError(
+                f"{files[0]} has the columns {', '.join(headers[0])}, and {file} of the same split {', '.join(header)}: "
+                "give them the same columns, or name the file that is meant."
+            )
+    return list(separators), headers[0]
 
 
 def _header(file: Path) -> tuple[str, list[str]]:
@@ -316,7 +335,9 @@ class _Images:
                 f"were looked for in {', '.join(map(str, dict.fromkeys(self._places)))} and below: paths "
                 "are relative to the table."
             )
-        return [str(file) for file in found]
+        files = [str(file) for file in found]
+        check_file_names(files)
+        return files
 
     def _located(self, path: str | None, column: str) -> str | None:
         if not path:

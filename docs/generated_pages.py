@@ -27,6 +27,7 @@ TABLE_START, TABLE_END = (
 # What is public, in the order of the reference; the methods have pages of another kind.
 MODULES = (
     "hf_ltsam",
+    "hf_ltsam.class_statistics",
     "hf_ltsam.losses",
     "hf_ltsam.losses.protocol",
     "hf_ltsam.losses.reweighting",

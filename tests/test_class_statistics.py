@@ -70,8 +70,8 @@ def test_prior_ratio_and_groups_by_hand():
 def test_groups_of_cifar10_lt_use_their_own_bounds():
     statistics = ClassStatistics(counts=CIFAR10_LT, many_above=1000, few_below=200)
     assert statistics.groups == {"many": (0, 1, 2, 3), "medium": (4, 5, 6), "few": (7, 8, 9)}
-    assert ClassStatistics(counts=CIFAR10_LT).groups["medium"] == (8, 9)
-    assert ClassStatistics(counts=(500, 400)).groups == {"many": (0, 1), "medium": (), "few": ()}
+    assert ClassStatistics(CIFAR10_LT, many_above=100, few_below=20).groups["medium"] == (8, 9)
+    assert ClassStatistics((500, 400), many_above=100, few_below=20).groups == {"many": (0, 1), "medium": (), "few": ()}
 
 
 def test_prior_sums_the_counts_once(monkeypatch):

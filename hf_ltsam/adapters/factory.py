@@ -9,7 +9,11 @@ from typing import Any
 
 from peft import IA3Config, LNTuningConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-from peft.utils.constants import DUMMY_TARGET_MODULES
+from peft.utils.constants import (
+    DUMMY_TARGET_MODULES,
+    TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING,
+    TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING,
+)
 from torch import nn
 
 from hf_ltsam.adapters.adaptformer import AdaptFormerConfig
@@ -18,7 +22,7 @@ from hf_ltsam.adapters.ssf import SSFConfig
 from hf_ltsam.adapters.vpt import VPTConfig
 from hf_ltsam.hyperparameters import build, nearest
 from hf_ltsam.models.classifier import classifier_name
-from hf_ltsam.models.text_classifier import classifies_texts, heads
+from hf_ltsam.models.text_classifier import classifies_texts, encoder_config, heads
 from hf_ltsam.models.trained_weights import train_in_single
 
 
@@ -159,10 +163,21 @@ def _adapted(model: nn.Module, name: str, configuration: PeftConfig) -> nn.Modul
 
 def _of_peft(model: Any, name: str, config: type[PeftConfig], args: dict[str, Any]) -> PeftConfig:
     """For a text model, whose layers peft knows by its kind; of an unknown kind, all its linear layers."""
+    kind = encoder_config(model).model_type
+    below_cosine_head = kind != model.config.model_type  # whose own kind peft does not know
+    if config is IA3Config and below_cosine_head and kind in TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING:
+        modules = {
+            "target_modules": TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING[kind],
+            "feedforward_modules": TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING[kind],
+        }
+        args = args if "target_modules" in args else {**modules, **args}
     made: Any = build("adapter", {name: config}, name, {"task_type": "SEQ_CLS", **args})
     known = getattr(PEFT_TYPE_TO_TUNER_MAPPING[made.peft_type], "target_module_mapping", None)
-    if made.target_modules is None and known is not None and model.config.model_type not in known:
-        made.target_modules = "all-linear"
+    if made.target_modules is None and known is not None:
+        if kind not in known:
+            made.target_modules = "all-linear"
+        elif below_cosine_head:
+            made.target_modules = set(known[kind])
     return made
 
 

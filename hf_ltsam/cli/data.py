@@ -111,8 +111,7 @@ def _next_steps(name: str, published: PublishedSet, tail: Tail, lists: str | Non
         return [f"test on it       ltsam evaluate --model RUN --sets {name} --data_dir {name}=FOLDER"]
     words = ["ltsam", "train", "--builder", name, "--dataset", published.hub or "FOLDER"]
     if isinstance(published, DrawnSet):
-        values = {"profile": tail.profile, "split_seed": tail.seed, "many_above": published.many_above}
-        values["few_below"] = published.few_below
+        values = {"profile": tail.profile, "split_seed": tail.seed}
         stated = {option: value for option, value in values.items() if value != getattr(DataArguments, option)}
         for option, value in {"imbalance_ratio": f"{tail.imbalance_ratio:g}", **stated}.items():
             words += [f"--{option}", str(value)]

@@ -25,7 +25,7 @@ from hf_ltsam.cli.train.checks import check, mapping, resume_point
 from hf_ltsam.cli.train.data import TrainingData, prepare
 from hf_ltsam.cli.train.model import input_format
 from hf_ltsam.cli.train.results import print_results, save_recipe
-from hf_ltsam.cli.train.saved_run import SavedRun, open_run, settings_of_python
+from hf_ltsam.cli.train.saved_run import SavedRun, open_run, settings_beside_recipe
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.cli.train.train import finish, train
@@ -128,7 +128,7 @@ def make_second_stage_run(
     folder = first_stage_folder(stated.get("first_stage"), seed)
     RunFolder(folder).require_weights()
     root = RunFolder(folder).root.path
-    first = with_recipe(settings_of_python(RunFolder(root)), root / RECIPE)
+    first = with_recipe(settings_beside_recipe(RunFolder(root)), root / RECIPE)
     everything = {**_over_first_stage(stated, first), "first_stage": str(folder)}
     if everything.get("second_stage") is None:
         raise ValueError(f"Which second stage? --second_stage {', '.join(SECOND_STAGES)} (`ltsam decouple --help`).")

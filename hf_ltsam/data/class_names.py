@@ -58,6 +58,25 @@ def contradiction(first: Sequence[str], second: Sequence[str]) -> int | None:
     return next((c for c, name in enumerate(second) if number.get(spelling(name), c) != c), None)
 
 
+def names_alike(names: Sequence[str]) -> str | None:
+    """A warning of classes that are probably one, written in several ways; None where there are none."""
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(_loosely(name), []).append(repr(name))
+    alike = [" and ".join(written) for written in spellings.values() if len(written) > 1]
+    if not alike:
+        return None
+    shown = "; ".join(alike[:3]) + ("; ..." if len(alike) > 3 else "")
+    return (
+        f"Classes whose names differ in case, blanks, hyphens or underscores alone: {shown}. Each is a class of its "
+        "own; where one is meant, give all its samples the same name."
+    )
+
+
+def _loosely(name: str) -> str:
+    return name.casefold().replace("_", " ").replace("-", " ").strip()
+
+
 def compare_names(first: Sequence[str], second: Sequence[str], whose: tuple[str, str], way_out: str) -> str | None:
     """Refuse two lists of names that number the same classes differently.
 
@@ -101,7 +120,7 @@ def comparable(
         return (keys or {}).get(name, name)
 
     def loose(name: str) -> str:
-        return plain(name).casefold().replace("_", " ").replace("-", " ").strip()
+        return _loosely(plain(name))
 
     for spelling in (loose, plain):
         if all(len(set(map(spelling, names))) == len(names) for names in (first, second)):

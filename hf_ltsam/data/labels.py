@@ -54,6 +54,8 @@ def training_labels(dataset: Any, label_name: str = "labels") -> Tensor:
         return _as_labels(dataset.tensors[-1], "its last tensor")
     if isinstance(dataset, list | tuple):
         return _labels_of_mappings(dataset, names)
+    if isinstance(dataset, IterableDataset):
+        raise _stream_without_labels(dataset, names)
     return _labels_of_attribute(dataset)
 
 
@@ -175,7 +177,7 @@ def _label_of(sample: Any, names: Sequence[str]) -> Any:
 def _labels_of_attribute(dataset: Any) -> Tensor:
     for name in ("labels", "targets"):
         values = getattr(dataset, name, None)  # torchvision's convention
-        if values is not None and not isinstance(dataset, IterableDataset):
+        if values is not None:
             source = f"its attribute {name!r}"
             return _as_labels(_transformed(values, getattr(dataset, "target_transform", None), source), source)
     raise _unreadable(dataset, "it has no labels that can be read without loading its samples")
@@ -203,6 +205,18 @@ def _as_labels(values: Any, source: str) -> Tensor:
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise _unreadable(values, f"{source} has shape {tuple(labels.shape)} and type {labels.dtype}")
     return labels.long()
+
+
+def _stream_without_labels(stream: Any, names: Sequence[str]) -> TypeError:
+    features = getattr(stream, "features", None)  # of datasets; None where it does not know them
+    column = training_label_column(stream, names) if features else None
+    rows = "train_dataset" if column is None else f"train_dataset.select_columns({column!r})"
+    return TypeError(
+        f"The labels of this {type(stream).__name__} cannot be read: it is a stream, which may have no end and be far away. "
+        f"Pass class_statistics=ClassStatistics.from_labels(row[{column or names[0]!r}] for row in {rows}), which reads all "
+        "of it once (and downloads it, if it comes from the Hub), or class_statistics=ClassStatistics(counts), where the "
+        "number of samples of each class is known."
+    )
 
 
 def _unreadable(dataset: Any, reason: str) -> TypeError:

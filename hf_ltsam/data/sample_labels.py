@@ -23,6 +23,7 @@ Collator = Callable[[list[Any]], Mapping[str, Any]]
 
 COMPARED = 16  # samples, of as many classes
 _PASS = 64  # samples that are read at once
+_OF_STREAM = "class_statistics=ClassStatistics.from_labels(labels), or ClassStatistics(counts), avoids that."
 _WAY_AROUND = (
     "class_statistics=ClassStatistics.from_labels(labels) avoids that, or an attribute `targets` or `labels` of the data "
     "set with the labels of its samples."
@@ -36,25 +37,31 @@ def labels_trained_on(
     num_workers: int = 0,
     progress: bool = True,
 ) -> Tensor:
-    """The labels (N,) that batches of a training set carry, int64, in its order.
+    """The labels (N,) that batches of a training set carry, int64, in its order; of a stream, that of one pass.
 
     Those that it states (`training_labels`), where a few samples of different classes carry the same. Otherwise every
     sample is read once, transforms and all. Random generators are left as they were.
 
     Args:
-        dataset: what `training_labels` takes, or any object with `__getitem__` and `__len__`.
+        dataset: what `training_labels` takes, any object with `__getitem__` and `__len__`, or a stream with `__len__`.
         label_name: the name of the labels in a batch.
         collator: makes batches of samples.
         num_workers: processes that read, where all samples are read.
         progress: whether to show a bar then.
 
     Raises:
-        TypeError: the labels cannot be read: a stream, or samples without an integer label.
+        TypeError: the labels cannot be read: a stream without a length or with one pass only, or samples without an
+            integer label.
     """
     samples = _Samples(dataset, label_name, collator)
     try:
         stated = training_labels(dataset, label_name)
     except TypeError:
+        if has_end(dataset) and samples.read_first() is not None:
+            logger.warning(
+                f"This {type(dataset).__name__} is a stream of {len(dataset)} samples, read once. {_OF_STREAM}"
+            )
+            return samples.read_stream(progress)
         if not is_map_style(dataset) or samples.read(range(min(len(dataset), 1))) is None:
             raise
         logger.warning(f"This {type(dataset).__name__} states no labels, so all samples are read once. {_WAY_AROUND}")
@@ -88,6 +95,11 @@ def disagreeing_rows(
 
 def is_map_style(dataset: Any) -> bool:
     return {"__getitem__", "__len__"} <= set(dir(type(dataset))) and not isinstance(dataset, IterableDataset)
+
+
+def has_end(dataset: Any) -> bool:
+    """Whether it is a stream that says how many samples it has."""
+    return isinstance(dataset, IterableDataset) and hasattr(type(dataset), "__len__")
 
 
 def _of_different_classes(labels: Tensor) -> list[int]:
@@ -127,6 +139,25 @@ class _Samples:
         except Exception:  # of the caller's code; the training will raise it with its sample
             return None
 
+    def read_first(self) -> Tensor | None:
+        """The label of a stream's first sample (1,); None: it has no integer label, or there is none or no sample."""
+        try:
+            with undisturbed(self._dataset, self._collator):
+                return self._labels_of([next(iter(self._dataset))])
+        except Exception:  # as `read`
+            return None
+
+    def read_stream(self, progress: bool) -> Tensor:
+        """The labels of one pass (N,), in this process: workers would read it once each.
+
+        Raises:
+            TypeError: as `read_all`, or there is no second pass to train on.
+        """
+        labels = self.read_all(0, progress)
+        if self.read_first() is None:
+            raise TypeError(f"This {type(self._dataset).__name__} can be read only once. {WAY_OUT}")
+        return labels
+
     def read_all(self, num_workers: int, progress: bool) -> Tensor:
         """The labels of all samples (N,).
 
@@ -136,7 +167,7 @@ class _Samples:
         loader = DataLoader(self._dataset, batch_size=_PASS, num_workers=num_workers, collate_fn=self._labels_of)
         with undisturbed(self._dataset, self._collator):
             parts = list(tqdm(loader, desc="counting labels", unit=" batches", disable=not progress, leave=False))
-        labels = torch.cat(parts)
+        labels = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
         if len(labels) != len(self._dataset):
             raise TypeError(
                 f"Batches of this {type(self._dataset).__name__} have {len(labels)} labels for {len(self._dataset)} "

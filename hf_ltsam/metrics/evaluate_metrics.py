@@ -70,18 +70,17 @@ class LongTailAccuracy(_Metric):
     def __init__(
         self,
         counts: Sequence[int] | None = None,
-        many_above: int = 100,
-        few_below: int = 20,
+        many_above: int | None = None,
+        few_below: int | None = None,
         group_sizes: Sequence[int] | None = None,
         **stock: Any,
     ) -> None:
         super().__init__(**stock)
         self.statistics = None
         if counts is not None:
+            bounds: Any = {"many_above": many_above, "few_below": few_below}
             sizes = None if group_sizes is None else cast(tuple[int, int, int], tuple(group_sizes))
-            self.statistics = ClassStatistics(
-                tuple(map(int, counts)), many_above=many_above, few_below=few_below, group_sizes=sizes
-            )
+            self.statistics = ClassStatistics(tuple(map(int, counts)), **bounds, group_sizes=sizes)
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
         num_classes = int(np.max(references)) + 1 if self.statistics is None else self.statistics.num_classes

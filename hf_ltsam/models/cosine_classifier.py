@@ -42,8 +42,8 @@ class CosineClassifier(nn.Module):
         self.weight.copy_(F.normalize(self.weight))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (n, D) -> logits (n, C)."""
-        return self.scale * F.linear(F.normalize(features), F.normalize(self.weight))
+        """Features (n, D) -> logits (n, C); or (n, L, D), of every token of a text."""
+        return self.scale * F.linear(F.normalize(features, dim=-1), F.normalize(self.weight))
 
     def extra_repr(self) -> str:
         scale = "learnable" if isinstance(self.scale, nn.Parameter) else f"{self.scale:g}"

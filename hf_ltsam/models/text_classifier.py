@@ -15,6 +15,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from hf_ltsam.models.cosine_head import CosineHeadForSequenceClassification, CosineHeadForTextsConfig
+
 ARCHITECTURE = "ForSequenceClassification"  # at the end of the names of transformers' classes
 QUANTIZATION = "quantization_config"
 
@@ -36,11 +38,19 @@ def auto_class(config: PreTrainedConfig) -> Any:
 
 def heads(model: PreTrainedModel) -> list[str]:
     """The parts beside the encoder or decoder that have weights: at random in a new classifier, so trained as a whole."""
+    if isinstance(model, CosineHeadForSequenceClassification):
+        return [f"{model.base_model_prefix}.{name}" for name in heads(model.model)]
     return [
         name
         for name, part in model.named_children()
         if name != model.base_model_prefix and any(True for _ in part.parameters())
     ]
+
+
+def encoder_config(model: PreTrainedModel) -> PreTrainedConfig:
+    """The configuration of the encoder or decoder, which a cosine head keeps inside its own."""
+    config: Any = model.config
+    return config.base_config if isinstance(config, CosineHeadForTextsConfig) else config
 
 
 def with_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -57,8 +67,9 @@ def with_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
                 "pad_token in its tokenizer_config.json."
             )
         tokenizer.pad_token = stand_in
-    if getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
+    for config in {id(config): config for config in (model.config, encoder_config(model))}.values():
+        if getattr(config, "pad_token_id", None) is None:
+            config.pad_token_id = tokenizer.pad_token_id
 
 
 def four_bits(compute: torch.dtype, kept: list[str]) -> Any:

@@ -70,9 +70,9 @@ def group_ranges(statistics: ClassStatistics) -> dict[str, str]:
     """What puts a class into a group, by group; `group_criterion` says of what they are ranges."""
     if statistics.group_sizes is not None:
         starts = list(accumulate(statistics.group_sizes, initial=1))
-        return {name: _ranks(start, next_start - 1) for name, start, next_start in zip(GROUPS, starts, starts[1:])}
+        return {name: _range(start, next_start - 1) for name, start, next_start in zip(GROUPS, starts, starts[1:])}
     low, high = statistics.few_below, statistics.many_above
-    return {"many": f"more than {high}", "medium": f"{low} to {high}", "few": f"fewer than {low}"}
+    return {"many": f"more than {high:,}", "medium": _range(low, high), "few": f"fewer than {low:,}"}
 
 
 def group_criterion(statistics: ClassStatistics, samples: str = "images") -> str:
@@ -87,18 +87,30 @@ def describe_groups(statistics: ClassStatistics, sizes: bool = False, samples: s
         samples: what is classified, in the plural.
         sizes: whether it states the number of classes of each group.
     """
-    words = {name: f"{len(classes)}{' classes' * (name == 'many')}" for name, classes in statistics.groups.items()}
-    many, medium, few = (f" ({words[name]})" * sizes for name in GROUPS)
+    many, medium, few = (f" ({len(classes)})" * sizes for classes in statistics.groups.values())
+    if sizes:
+        many = f"{many[:-1]} class{'es' * (len(statistics.groups['many']) != 1)})"
     if statistics.group_sizes is not None:
         ranks = group_ranges(statistics)
         ranges = f"many {ranks['many']}{many}, medium {ranks['medium']}{medium}, few {ranks['few']}{few}"
         return f"Groups by rank of a class in order of frequency: {ranges}."
-    low, high = f"{statistics.few_below:,}", f"{statistics.many_above:,}"
+    low, high = statistics.few_below, statistics.many_above
     return (
-        f"Groups by training {samples} of a class: many above {high}{many}, medium {low} to {high}{medium}, few below "
-        f"{low}{few}."
+        f"Groups by training {samples} of a class: many above {high:,}{many}, medium {_range(low, high)}{medium}, few below "
+        f"{low:,}{few}."
     )
 
 
-def _ranks(first: int, last: int) -> str:
+def remark_on_bounds(statistics: ClassStatistics) -> str | None:
+    """One line where the groups do not lie where everybody expects them; None where they do."""
+    if not statistics.has_fitted_bounds:
+        return None
+    groups = describe_groups(statistics, sizes=True, samples="samples")
+    return (
+        f"{groups} By the usual 100 and 20 many or few would be empty; many_above and few_below of ClassStatistics, or the "
+        "options of these names, state others."
+    )
+
+
+def _range(first: int, last: int) -> str:
     return "none" if last < first else f"{first:,}" if last == first else f"{first:,} to {last:,}"

@@ -49,7 +49,7 @@ _ONE_RUN = {
     "trackio_static_space_id telemetry debug skip_memory_metrics max_skipped_steps",
     "evaluation during the training": "do_train do_eval do_predict per_device_eval_batch_size prediction_loss_only "
     "eval_do_concat_batches eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics",
-    "checkpoints and the Hub": "save_only_model save_on_each_node enable_jit_checkpoint push_to_hub hub_token "
+    "checkpoints and the Hub": "save_run save_only_model save_on_each_node enable_jit_checkpoint push_to_hub hub_token "
     "hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision",
     "speed and memory, the same numbers but for rounding": "use_cpu exact_rows channels_last activation_checkpointing "
     "activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs torch_compile "

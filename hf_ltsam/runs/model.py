@@ -12,8 +12,16 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from hf_ltsam.models import ClipForLongTail, ClipForLongTailConfig, CosineHeadConfig, CosineHeadForImageClassification
+from hf_ltsam.models import (
+    ClipForLongTail,
+    ClipForLongTailConfig,
+    CosineHeadConfig,
+    CosineHeadForImageClassification,
+    CosineHeadForSequenceClassification,
+    CosineHeadForTextsConfig,
+)
 from hf_ltsam.models.clip_source import is_clip, load_clip
+from hf_ltsam.models.cosine_head import CosineHead
 from hf_ltsam.models.text_classifier import auto_class, never_repacked, quantization_apart
 from hf_ltsam.models.timm_config import state_image_processor
 from hf_ltsam.runs.files import DamagedFileError
@@ -58,14 +66,18 @@ def _base(config: PreTrainedConfig, trunk: str) -> PreTrainedModel:
     if isinstance(config, ClipForLongTailConfig) and is_clip(trunk):
         return ClipForLongTail.on_tower(load_clip(trunk).vision_model, config)
     if isinstance(config, CosineHeadConfig) and AutoConfig.from_pretrained(trunk).model_type != config.model_type:
-        linear = _pretrained(trunk, config.base_config)
-        return CosineHeadForImageClassification.of(linear, config.cosine_scale, config.learnable_scale)
-    return _pretrained(trunk, config)
+        head: type[CosineHead] = CosineHeadForImageClassification
+        if isinstance(config, CosineHeadForTextsConfig):
+            head = CosineHeadForSequenceClassification
+        linear = _pretrained(trunk, config.base_config, head.auto_class)
+        model: PreTrainedModel = head.of(linear, config.cosine_scale, config.learnable_scale)
+        return model
+    return _pretrained(trunk, config, auto_class(config))
 
 
-def _pretrained(name: str, config: PreTrainedConfig) -> PreTrainedModel:
+def _pretrained(name: str, config: PreTrainedConfig, loader: Any) -> PreTrainedModel:
     quantization = quantization_apart(config)
-    model: PreTrainedModel = auto_class(config).from_pretrained(
+    model: PreTrainedModel = loader.from_pretrained(
         name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, **quantization
     )
     return never_repacked(model)

@@ -165,6 +165,13 @@ class LTSamConfig(MixingSettings, TrainingArguments):
             "logs (bad_images) and names the first ones. A test image always stops."
         },
     )
+    save_run: bool = field(
+        default=True,
+        metadata={
+            "help": "At the end of train(), test the model and write what `ltsam report` and the others read, as save_run() "
+            "does: where output_dir is stated, save_strategy is not no, and eval_dataset is a test. Costs one pass over it."
+        },
+    )
     swa_start: float | None = field(
         default=None,
         metadata={

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.data.soft_labels import shares_of, smoothed
+from hf_ltsam.data.soft_labels import are_soft, shares_of, smoothed
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_any_loss
 from hf_ltsam.losses.features import classifier_inputs, losses_of
@@ -114,7 +114,8 @@ class BatchLoss:
         statistics = self._objective.statistics
         check_logits(logits, batch.labels, self._num_classes, takes_several_labels(self.loss))
         labels = self._objective.reweighting.within(self._progress, statistics, batch.labels)
-        losses = losses_of(self.loss, logits, self._smoothed(labels, logits), statistics, self._features)
+        with _soft_labels_noted(given := self._smoothed(labels, logits)):
+            losses = losses_of(self.loss, logits, given, statistics, self._features)
         check_losses(losses, batch.labels)
         weights = self._objective.reweighting.weights(self._progress, statistics, batch.labels, losses)
         return losses if weights is None else weights * losses
@@ -126,6 +127,21 @@ class BatchLoss:
             return labels
         shares = shares_of(labels, self._num_classes).to(torch.promote_types(logits.dtype, torch.float32))
         return smoothed(shares, self._num_classes, factor)
+
+
+@contextmanager
+def _soft_labels_noted(labels: Tensor) -> Iterator[None]:
+    """An error of a loss that takes shares of classes for class indices says what it was given."""
+    try:
+        yield
+    except (IndexError, TypeError, ValueError, RuntimeError) as error:
+        if are_soft(labels) and not isinstance(error, torch.OutOfMemoryError):
+            error.add_note(
+                f"The labels that the loss was given are soft: shares of the classes, of shape {tuple(labels.shape)} and "
+                f"type {labels.dtype}, by mixup_alpha, cutmix_alpha, label_smoothing_factor or the data set. A loss of "
+                "class indices takes labels.argmax(1), or goes without these settings."
+            )
+        raise
 
 
 class LabelledBatches:

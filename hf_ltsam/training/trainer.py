@@ -217,7 +217,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
-        """As `DurableTrainer`; refuses to resume what was made with another method, loss or data set.
+        """As `DurableTrainer`, with the run saved at its end; refuses to resume one of another method, loss or data set.
 
         Raises:
             FolderInUseError: another process trains in `output_dir`.

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 from transformers import (
     DataCollatorWithPadding,
     PreTrainedModel,
@@ -19,7 +20,7 @@ from transformers import (
 from transformers.utils import is_peft_available, logging
 
 from hf_ltsam.class_statistics import SHOWN, ClassStatistics, check_label_range
-from hf_ltsam.data.class_names import Names, compare_names, names_of_dataset, names_of_model
+from hf_ltsam.data.class_names import Names, compare_names, names_alike, names_of_dataset, names_of_model
 from hf_ltsam.data.labels import LABEL_NAMES, label_fingerprint, training_labels
 from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_trained_on
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
@@ -28,6 +29,7 @@ from hf_ltsam.data.sampling.sample_indices import indices_of_step, named_with_la
 from hf_ltsam.data.soft_labels import are_soft, class_sums, present_classes
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.models.logits import check_num_classes
+from hf_ltsam.runs.class_frequencies import remark_on_bounds
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.refusals.problem import check_eval_labels, check_not_empty, check_num_labels
 
@@ -113,6 +115,8 @@ class LabelReader:
         Raises:
             TypeError: they cannot be read.
         """
+        if isinstance(dataset, IterableDataset) and self.args.world_size > 1:  # each may have a part of it
+            return training_labels(dataset, self.label_name())
         workers, progress = self.args.dataloader_num_workers, not self.args.disable_tqdm
         return labels_trained_on(dataset, self.label_name(), self.collator(), workers, progress)
 
@@ -154,6 +158,7 @@ class TrainingSet:
         threshold = reader.args.tail_threshold
         if dataset is None:
             return cls(None, None, None, _with_threshold(given, threshold), given is not None)
+        given = dataset.statistics if given is None and isinstance(dataset, ClassSampledStream) else given
         check_not_empty(dataset)
         stated, logits = reader.stated(dataset), num_logits(model)
         if given is None:
@@ -161,9 +166,12 @@ class TrainingSet:
             names = names_in(model) or reader.class_names(dataset)
             check_num_labels(carried, logits, names)
             counted = ClassStatistics.from_labels(carried, logits, tail_threshold=threshold)
-            return cls(dataset, stated, carried, counted, False)
+            _warn(remark_on_bounds(counted))
+            # the order of a stream may be another one in the next pass
+            return cls(dataset, stated, None if isinstance(dataset, IterableDataset) else carried, counted, False)
         if logits is not None:
             check_num_classes(logits, given.num_classes)
+        _warn(remark_on_bounds(given))
         labels = None if stated is None or reader.disagrees(dataset, stated) else stated
         if labels is not None and len(labels) and not are_soft(labels):
             check_label_range(labels, given.num_classes)
@@ -229,12 +237,13 @@ class TrainingSet:
         return reader.class_names(self.dataset) if as_stated or self.stated is None else None
 
     def check_model_names(self, reader: LabelReader, model: nn.Module) -> None:
-        """Compare the model's id2label with the class names of the training set; a warning where no name is in both.
+        """Compare the model's id2label with the class names of the training set; warnings of no name in both, and of twins.
 
         Raises:
             ValueError: they number the same classes differently.
         """
         first, second = names_in(model), self.class_names(reader)
+        _warn(names_alike(first or second or ()))
         if first is not None and second is not None:
             _warn(compare_names(first, second, ("the model's id2label", "train_dataset"), _RENUMBER))
 

@@ -69,7 +69,7 @@ FINGERPRINTS = {
             [
                 "12,406 of 10 classes, 5,000 down to 50",
                 "imbalance ratio 100",
-                "many 4 classes (more than 1000) with 10,870",
+                "many 4 classes (more than 1,000) with 10,870",
             ],
         ),
         ("cifar100_lt", ["10,847 of 100 classes, 500 down to 5", "few 30 classes (fewer than 20) with 305 images"]),
@@ -122,9 +122,9 @@ def test_info_ends_with_commands_that_use_the_set(capsys, name):
         assert words == ["evaluate", "--model", "RUN", "--sets", name, "--data_dir", f"{name}=FOLDER"]
 
 
-def test_the_command_states_the_draw_and_its_groups(capsys):
+def test_the_command_states_the_draw(capsys):
     _, out, _ = run(capsys, "data", "info", "cifar10_lt", "--imbalance_ratio", "7", "--profile", "step", "--seed", "1")
-    draw = "--imbalance_ratio 7 --profile step --split_seed 1 --many_above 1000 --few_below 200"
+    draw = "--imbalance_ratio 7 --profile step --split_seed 1"
     assert f"ltsam train --builder cifar10_lt --dataset uoft-cs/cifar10 {draw}\n" in out
 
 
@@ -321,6 +321,20 @@ def test_a_folder_of_something_else_is_left_alone(capsys, written, tmp_path):
         )
     status, _, err = run(capsys, "data", "write", "cifar100_lt", str(written))
     assert status == 2 and "source_datasets: ['uoft-cs/cifar10'], here ['uoft-cs/cifar100']" in err
+
+
+def test_lists_that_are_not_there_are_named(capsys, tmp_path):
+    lists = ilsvrc(tmp_path) / "lists"
+    (lists / "ImageNet_LT_train.txt").unlink()
+    with pytest.warns(UserWarning, match=r"imagenet_lt is written without train \(ImageNet_LT_train\.txt\).*lists"):
+        status, out, _ = run(capsys, "data", "write", "imagenet_lt", str(tmp_path / "written"), "--lists", str(lists))
+    assert status == 0 and "with imagenet_lt." in out
+
+
+def test_a_draw_counts_once(monkeypatch):
+    draw = Draw("cifar10_lt", Tail(imbalance_ratio=10))
+    assert draw.statistics is draw.statistics and draw.fingerprint is draw.fingerprint
+    assert draw == Draw("cifar10_lt", Tail(imbalance_ratio=10))
 
 
 def test_lists_are_written_as_paths_and_labels_that_join_a_copy(capsys, tmp_path):

@@ -183,6 +183,7 @@ def test_values_in_python_give_the_numbers_of_the_command_line(run, tmp_path):
         "runs/x",
         "runs/x --classes 0 owl --groups few --max_samples 3 --seed 2 --output out --dataset data",
         "runs/x --suggest_rho --spectrum --rhos 0.1 1.0 --loss logit_adjustment --loss_args '{\"tau\": 2.0}'",
+        "runs/x --use_cpu --max_samples 2",
         "runs/x --checkpoints --surface 2d --points 9 --span 0 2 --towards runs/y --batch_size 8",
     ],
 )

@@ -9,6 +9,7 @@ from hf_ltsam.data.class_names import (
     check_parquet_names,
     compare_names,
     contradiction,
+    names_alike,
     names_of_dataset,
     names_of_model,
 )
@@ -113,3 +114,20 @@ def test_parquet_files_encoded_apart(tmp_path):
         ValueError, match=r"class 0 of the column 'label' is 'cat' in .*a\.parquet and 'dog' in .*c\.parquet"
     ):
         check_parquet_names(files)
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (("owl", " owl", "cat"), ["'owl' and ' owl'"]),
+        (
+            ("Great Tit", "great_tit", "GREAT-TIT ", "Owl", "owl"),
+            ["'Great Tit' and 'great_tit' and 'GREAT-TIT '", "'Owl' and 'owl'"],
+        ),
+        (("owl", "owls", "0", "00"), []),
+        ((), []),
+    ],
+)
+def test_names_that_differ_in_how_they_are_written_alone(names, named):
+    warning = names_alike(names)
+    assert (warning is None) == (not named) and all(words in (warning or "") for words in named)

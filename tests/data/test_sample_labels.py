@@ -3,6 +3,7 @@
 import functools
 import logging
 import random
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
+from hf_ltsam import ClassStatistics
 from hf_ltsam.data.keyed_randomness import KeyedRandomness, undisturbed
 from hf_ltsam.data.sample_labels import COMPARED, disagreeing_rows, labels_trained_on
 
@@ -142,7 +144,7 @@ class Stream(IterableDataset):
     ],
 )
 def test_what_has_no_integer_labels_is_refused_with_the_way_out(dataset):
-    with pytest.raises(TypeError, match=r"class_statistics=ClassStatistics\.from_labels\(labels\)"):
+    with pytest.raises(TypeError, match=r"class_statistics=ClassStatistics\.from_labels\("):
         labels_trained_on(dataset, progress=False)
 
 
@@ -215,3 +217,44 @@ def test_reading_labels_moves_no_generator():
         before = torch.get_rng_state(), own.bit_generator.state
         labels_trained_on(dataset, progress=False)
         assert dataset.reads and torch.equal(torch.get_rng_state(), before[0]) and own.bit_generator.state == before[1]
+
+
+# Streams: counted in one pass where they say how long they are, asked for otherwise.
+
+
+class Finite(Stream):
+    def __init__(self, passes=100):
+        self.passes = passes
+
+    def __iter__(self):
+        self.passes -= 1
+        yield from (row for row in [{"x": torch.randn(4), "labels": y} for y in STATED] if self.passes >= 0)
+
+    def __len__(self):
+        return len(STATED)
+
+
+def test_a_stream_with_a_length_is_read_once_and_says_so(caplog):
+    state = torch.get_rng_state()
+    with caplog.at_level(logging.WARNING):
+        labels = labels_trained_on(Finite(), progress=False, num_workers=2)
+    assert labels.tolist() == STATED and torch.equal(torch.get_rng_state(), state)
+    assert f"is a stream of {len(STATED)} samples, read once. class_statistics=" in caplog.text
+
+
+@pytest.mark.parametrize("passes", [0, 1, 2])
+def test_a_stream_that_training_could_not_read_again_is_refused(passes):
+    with pytest.raises(TypeError, match="only once" if passes == 2 else "is a stream|have 0 labels"):
+        labels_trained_on(Finite(passes), progress=False)
+
+
+def test_a_stream_of_datasets_is_told_which_line_counts_it():
+    named = Dataset.from_dict({"text": ["a", "b", "c"], "kind": [0, 1, 1]})
+    named = named.cast_column("kind", ClassLabel(names=["cat", "owl"]))
+    stream = named.to_iterable_dataset()
+    with pytest.raises(TypeError, match="it is a stream") as raised:
+        labels_trained_on(stream, progress=False)
+    line = re.search(r"class_statistics=(ClassStatistics\.from_labels\(.*?\)\)), which reads", str(raised.value))[1]
+    assert eval(line, {"ClassStatistics": ClassStatistics, "train_dataset": stream}).counts == (1, 2)
+    with pytest.raises(TypeError, match=r"row\['labels'\] for row in train_dataset\)"):
+        labels_trained_on(stream.map(lambda row: row), progress=False)

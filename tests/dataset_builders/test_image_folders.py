@@ -1,5 +1,7 @@
 """People's own folders: splits, class names, and what is said when something is missing."""
 
+import os
+
 import numpy as np
 import pytest
 from datasets import Image as ImageFeature
@@ -263,3 +265,13 @@ def test_order_is_that_of_the_imagefolder_builder(tmp_path, load):
     assert ours.features == theirs.features and ours["label"][:] == theirs["label"][:]
     paths = [part.cast_column("image", ImageFeature(decode=False))["image"][:] for part in (ours, theirs)]
     assert paths[0] == paths[1]
+
+
+def test_a_file_whose_name_is_no_text_is_named(tmp_path, load):
+    write(tmp_path, cat=2, dog=2)
+    (tmp_path / "cat" / "test_0.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/cat/k\xe4tzchen.png"))
+    with pytest.raises(ValueError, match=r"/cat/k\\xe4tzchen\.png' is no UTF-8: rename it"):
+        load(tmp_path, held_out_per_class=1)
+    os.rename(os.fsencode(tmp_path) + b"/cat", os.fsencode(tmp_path) + b"/k\xe4tze")  # noqa: PTH104
+    with pytest.raises(ValueError, match=r"/k\\xe4tze' is no UTF-8: rename it"):
+        load(tmp_path, held_out_per_class=1)

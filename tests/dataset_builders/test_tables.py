@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pyarrow
 import pyarrow.parquet
@@ -9,6 +10,7 @@ import pytest
 from datasets import Image as ImageColumn
 from PIL import Image
 
+from dataset_builders.folders import check_file_names
 from dataset_builders.tables import describe_images, load_tables, split_named, table_files
 
 
@@ -194,3 +196,33 @@ def test_tables_of_two_kinds_and_another_encoding(tmp_path):
         load_tables(tmp_path / "latin.csv")
     with pytest.raises(FileNotFoundError, match="holds no table"):
         load_tables(picture(tmp_path / "alone" / "0.png").parent)
+
+
+def test_tables_of_one_split_may_part_their_columns_differently(tmp_path):
+    write(tmp_path / "train_1.csv", "text,label\none,a\n")
+    write(tmp_path / "train_2.csv", "label;text\nb;two, and more\n")
+    write(tmp_path / "train_3.tsv", "text\tlabel\nthree\tc\n")
+    assert rows(load_tables(tmp_path)["train"]) == [
+        {"text": "one", "label": "a"},
+        {"text": "two, and more", "label": "b"},
+        {"text": "three", "label": "c"},
+    ]
+
+
+def test_tables_of_one_split_with_other_columns_are_named(tmp_path):
+    write(tmp_path / "train_1.csv", "text,label\none,a\n")
+    write(tmp_path / "train_2.csv", "title,label\ntwo,b\n")
+    with pytest.raises(
+        ValueError, match=r"train_1\.csv has the columns text, label, and .*train_2\.csv .* title, label"
+    ):
+        load_tables(tmp_path)
+
+
+def test_an_image_whose_name_is_no_text_is_named(tmp_path):
+    """Names of an archive from another system: Latin-1 bytes, which neither Arrow nor JSON can hold."""
+    bad = picture(tmp_path / "images" / "a.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/images/caf\xe9.png"))
+    with pytest.raises(ValueError, match=r"caf\\xe9\.png' is no UTF-8: rename it"):
+        check_file_names(["plain.png", str(bad)])
+    write(tmp_path / "labels.csv", "path,label\nimages/caf\u00e9.png,a\n")
+    with pytest.raises(FileNotFoundError, match="caf\u00e9"):
+        load_tables(tmp_path / "labels.csv")

@@ -27,7 +27,7 @@ NAMES = {
     and " " not in name
 }
 # Statistics are saved without a run too, so they name their own file; a card shows code that loads any weights.
-ELSEWHERE = {"class_statistics.py": "class_statistics.json", "runs/card/sentences.py": "model.safetensors"}
+ELSEWHERE = {"class_statistics/statistics.py": "class_statistics.json", "runs/card/sentences.py": "model.safetensors"}
 READERS = ("record", "recipe", "predictions", "statistics", "identity", "config", "adapter", "evaluation", "sharpness")
 
 

@@ -198,6 +198,36 @@ def test_labels_of_one_perturbation_over_processes(soft, monkeypatch):
     monkeypatch.setattr(reduction, "_gathered", lambda values: values.unsqueeze(0))
     monkeypatch.setattr(reduction.dist, "get_rank", lambda: 0)
     labels = torch.tensor([0, 2, 1, 1, 0])
-    labels = F.one_hot(labels, 3).float() * 0.9 + 0.1 / 3 if soft else labels
+    labels = F.one_hot(labels, 4).float() * 0.9 + 0.1 / 3 if soft else labels
     joint, everything = reduction.joint_batch(list(labels.split([3, 2])))
     assert torch.equal(everything, labels) and joint.size == 5
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda logits, labels, statistics: torch.ones(4)[labels] * F.cross_entropy(logits, labels, reduction="none"),
+        lambda logits, labels, statistics: -logits.log_softmax(1).gather(1, labels[:, None]).squeeze(1),
+        lambda logits, labels, statistics: F.nll_loss(logits.log_softmax(1), labels, reduction="none"),
+        lambda logits, labels, statistics: (logits * F.one_hot(labels, 4)).sum(1),
+    ],
+    ids=["weights[labels]", "gather", "nll_loss", "one_hot"],
+)
+def test_a_loss_of_class_indices_is_told_that_labels_are_soft(loss, tmp_path):
+    with pytest.raises((IndexError, RuntimeError, TypeError)) as raised:
+        trainer = toy_trainer(tmp_path, "sam", **MIXUP)
+        trainer.loss = loss
+        trainer.train()
+    (note,) = [note for note in raised.value.__notes__ if "soft" in note]
+    assert "shares of the classes, of shape (8, 4)" in note and "mixup_alpha" in note and "labels.argmax(1)" in note
+
+
+def test_an_error_of_a_loss_with_class_indices_has_no_such_note(tmp_path):
+    def wrong(logits, labels, statistics):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine") as raised:
+        trainer = toy_trainer(tmp_path, "sam")
+        trainer.loss = wrong
+        trainer.train()
+    assert not any("soft" in note for note in getattr(raised.value, "__notes__", []))

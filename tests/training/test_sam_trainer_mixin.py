@@ -77,6 +77,11 @@ def test_label_smoothing_is_part_of_the_loss(tmp_path):
     ours = SamTrainer(copy.deepcopy(model), args, train_dataset=data, method="sgd")
     stock.train(), ours.train()
     assert_same_weights(stock.model, ours.model)
+    assert ours.identity()["label_smoothing"] == 0.3  # another one is another training
+    ours.save_model(str(tmp_path / "saved"))
+    ours.args.label_smoothing_factor = 0.1
+    with pytest.raises(ValueError, match=r"label_smoothing: 0\.3 in the checkpoint, 0\.1 now"):
+        ours.check_checkpoint(tmp_path / "saved")
 
 
 def test_what_the_class_adds_is_there(tmp_path):
@@ -164,6 +169,38 @@ def test_an_attribute_that_the_mixin_would_hide(name):
         type("SamOther", (SamTrainerMixin, other), {})
     own = type("SamOther", (SamTrainerMixin, Trainer), {name: lambda self: None})  # which says what it wants
     assert own.__name__ == "SamOther"
+
+
+@pytest.mark.parametrize("name", ["telemetry", "method", "gradient_step", "identity", "max_skipped_steps"])
+def test_an_attribute_of_the_object_that_the_mixin_would_replace(name, tmp_path):
+    class Other(Trainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            setattr(self, name, lambda: "theirs")
+
+    class SamOther(SamTrainerMixin, Other):
+        pass
+
+    model, data = made("regression")
+    with pytest.raises(TypeError, match=f"SamOther: Other sets {name} on the trainer, where SamTrainerMixin has"):
+        SamOther(model, TrainingArguments(**settings(tmp_path)), train_dataset=data)
+
+
+def test_a_loss_that_the_object_is_given_where_it_is_made(tmp_path):
+    class Other(Weighted):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self._compute_loss = lambda model, inputs, return_outputs: 3 * model(**inputs).loss
+
+    class SamOther(SamTrainerMixin, Other):
+        pass
+
+    model, data = made("regression")
+    own = OWN_LOSSES["regression"].loss
+    expected = train_by_hand(model, steps_of("regression", data, 1), lambda m, b, s: 3 * own(m, b, s), RHO)
+    ours = SamOther(model, TrainingArguments(**settings(tmp_path)), train_dataset=data, method=SAM(rho=RHO))
+    ours.train()
+    assert_same_weights(expected, ours.model, atol=1e-12)
 
 
 def test_callbacks_may_be_given_another_model(tmp_path):

@@ -1,6 +1,7 @@
 """Statistics are those of the labels trained on, class names do not contradict each other, unlabelled sets are told."""
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from torch.utils.data import ConcatDataset, IterableDataset
 from transformers import ViTConfig, ViTForImageClassification, default_data_collator
 
 from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer
+from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.training import training_set as module
+from hf_ltsam.training.training_set import LabelReader
 
 COUNTS = (30, 5)
 STATED = [0] * 30 + [1] * 5
@@ -368,3 +371,37 @@ def test_an_unlabelled_set_is_told_and_predicted(tmp_path):
             trainer.evaluate(hidden)
     with pytest.raises(ValueError, match=r"test_dataset: label -1"):
         trainer.predict([{"x": torch.randn(4), "labels": y} for y in (0, -1)])
+
+
+# ---- streams without class statistics ----
+
+
+class Finite(Stream):
+    def __len__(self):
+        return len(self.labels_in_order)
+
+
+def test_a_stream_that_has_an_end_is_counted_and_trained_on(tmp_path):
+    trainer = make(tmp_path, Finite(STATED))
+    assert trainer.class_statistics.counts == ClassStatistics.from_labels(STATED).counts
+    assert trainer.training_set.fingerprint is None  # its order may be another one in the next pass
+    trainer.train()
+    assert trainer.state.global_step == -(-len(STATED) // 8)
+
+
+def test_a_stream_is_not_counted_in_several_processes(tmp_path):
+    trainer = make(tmp_path, Finite(STATED))
+    several = LabelReader(trainer.label_reader.label_name, trainer.label_reader.collator, SimpleNamespace(world_size=2))
+    with pytest.raises(TypeError, match="it is a stream"):
+        several.carried(Finite(STATED))
+
+
+def test_a_stream_without_a_length_is_refused_with_what_to_pass(tmp_path):
+    with pytest.raises(TypeError, match=r"from_labels\(row\['labels'\] for row in train_dataset\)"):
+        make(tmp_path, Stream(STATED), max_steps=2)
+
+
+def test_a_stream_sampled_by_class_knows_the_classes(tmp_path):
+    statistics = ClassStatistics.from_labels(STATED)
+    trainer = make(tmp_path, ClassSampledStream(Stream(STATED), statistics, "class_aware"), max_steps=1)
+    assert trainer.class_statistics.counts == statistics.counts

@@ -72,6 +72,7 @@ class Request:
         dataset: where the data are now; None: where they were in the training.
         output: the folder of the results; None: `sharpness` in that of the run.
         settings: how each of them is measured.
+        use_cpu: leave a GPU alone.
     """
 
     run: Path
@@ -87,6 +88,7 @@ class Request:
     dataset: str | None = None
     output: Path | None = None
     settings: CurvatureSettings = field(default_factory=CurvatureSettings)
+    use_cpu: bool = False
 
     def __post_init__(self) -> None:
         if self.towards is not None and self.surface is None:
@@ -114,7 +116,7 @@ def analyse(request: Request, command: str = "", progress: bool = True) -> Path:
     checkpoints = _nearest(saved.checkpoints(), request.epochs) if request.checkpoints else []
     model = saved.model()
     check_head(request.loss, model)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch.cuda.is_available() and not request.use_cpu else "cpu"
     parts = Parts(request.output or request.run / SHARPNESS, _identity(request, saved, model))
     data, labels = saved.training_data(model, progress), saved.splits.train_labels
     subject = Subject(model.to(device), request.loss, data.plain_train, labels, saved.statistics, data.collator)

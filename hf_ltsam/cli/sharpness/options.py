@@ -57,6 +57,7 @@ def parse_options(words: Sequence[str]) -> Request:
         dataset=options.dataset,
         output=options.output,
         settings=settings,
+        use_cpu=options.use_cpu,
     )
 
 
@@ -73,7 +74,8 @@ def command_of(request: Request) -> str:
         **{name: value for name, value in asdict(request.settings).items() if value != getattr(DEFAULTS, name)},
     }
     others = {name: getattr(request, name) for name in ("checkpoints", "suggest_rho")}
-    flags = {**others, "spectrum": request.spectra and (any(others.values()) or request.surface is not None)}
+    spectrum = request.spectra and (any(others.values()) or request.surface is not None)
+    flags = {**others, "spectrum": spectrum, "use_cpu": request.use_cpu}
     words = ["ltsam", "sharpness", str(request.run), *(f"--{name}" for name, is_set in flags.items() if is_set)]
     for name, value in options.items():
         if value not in (None, ()):
@@ -116,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dataset", help="where the data are now (default: where they were in the training)")
     _count(parser, "seed", "N", "of chosen images, start vectors and directions (default: %(default)s)")
     add("--output", type=Path, metavar="DIR", help="(default: RUN/sharpness)")
+    add("--use_cpu", action="store_true", help="leave a GPU alone")
     return parser
 
 

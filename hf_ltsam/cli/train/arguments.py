@@ -26,8 +26,9 @@ from hf_ltsam import LOSSES, METHODS
 from hf_ltsam.cli.model_names import OURS
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import KINDS, OptionParser
+from hf_ltsam.cli.train.defaults import STARTS, SourceConfig
 from hf_ltsam.cli.train.help import ShortHelp
-from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments, SourceConfig
+from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.losses import MODEL
@@ -51,19 +52,6 @@ EXAMPLES = {  # of the hyper-parameters of what is chosen by name
     "adapter_args": '{"r": 8}',
     "second_stage_args": '{"tau": 1}',
     "lr_scheduler_kwargs": '{"num_cycles": 1}',
-}
-# Where nothing states how to step, neither a recipe nor an option: transformers' 5e-5 is too small for all of these.
-# Fine-tuning starts without a perturbation: none has gained there, at up to twice the cost (RESULTS.md, R52).
-STARTS: Mapping[str, Mapping[str, Any]] = {
-    "training from scratch": {"learning_rate": 0.1, "weight_decay": 5e-4},  # with SGD, the default
-    "fine-tuning": {
-        "optim": "adamw_torch",
-        "learning_rate": 3e-4,
-        "weight_decay": 0.01,
-        "warmup_steps": 0.1,
-        "method": "sgd",
-    },
-    "an adapter": {"optim": "adamw_torch", "learning_rate": 1e-3, "weight_decay": 0.01, "warmup_steps": 0.1},
 }
 # The loss where nothing states one, nor balances the classes already: ahead in the rare ones in every table of RESULTS.md
 FIRST_LOSS = "logit_adjustment"

@@ -175,6 +175,10 @@ def _check_model(run: Run) -> None:
             raise ValueError(
                 "--load_in_4bit true: 4-bit weights stay as they are, so an adapter is trained: --adapter lora."
             )
+        if model.head == "cosine":
+            raise ValueError(
+                "--head cosine --load_in_4bit true: a cosine head goes on weights of full precision alone. Leave one out."
+            )
         require_bitsandbytes()
     if name == OURS:
         foreign = [option for option in ("init", "adapter", "learnable_scale") if option in run.settings]
@@ -189,7 +193,7 @@ def _check_model(run: Run) -> None:
 
 
 OF_IMAGES = (
-    *("depth", "head", "cosine_scale", "learnable_scale", "init", "templates", "prompt_names", "max_per_class"),
+    *("depth", "init", "templates", "prompt_names", "max_per_class"),
     *("image_column", "image_size", "test_short_side", "test_time", "num_channels", "rgb_channels", "pixel_range"),
     *("normalisation", *AUGMENTATION, "mixup_alpha", "cutmix_alpha", "check_images", "on_bad_image"),
 )

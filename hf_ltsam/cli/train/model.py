@@ -24,12 +24,20 @@ from hf_ltsam.cli.train.settings import DataArguments, ModelArguments
 from hf_ltsam.data.class_names import Names, comparable, contradiction, names_of_model
 from hf_ltsam.data.preprocessing import saved_image_processor
 from hf_ltsam.data.texts import Tokenization
-from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
+from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification, CosineHeadForSequenceClassification
 from hf_ltsam.models.class_vectors import FROM_IMAGES
 from hf_ltsam.models.classifier import classifier_of
 from hf_ltsam.models.clip_source import OPEN_CLIP, is_clip
 from hf_ltsam.models.clip_templates import templates_named
-from hf_ltsam.models.text_classifier import classifies_texts, four_bits, heads, never_repacked, with_padding
+from hf_ltsam.models.cosine_head import CosineHead
+from hf_ltsam.models.text_classifier import (
+    classifies_texts,
+    encoder_config,
+    four_bits,
+    heads,
+    never_repacked,
+    with_padding,
+)
 from hf_ltsam.training.training_set import without_adapter
 
 logger = logging.get_logger(__name__)
@@ -124,7 +132,7 @@ def build_text_model(
             "such as distilbert/distilbert-base-uncased."
         )
     if not arguments.pretrained:
-        return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        return _with_head(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32), arguments)
     quantization: dict[str, Any] = {}
     if arguments.load_in_4bit:
         with torch.device("meta"):
@@ -138,7 +146,7 @@ def build_text_model(
     before = names_of_model(stored.id2label)
     if before is not None and len(before) == len(class_names):
         _follow_names(model, before, class_names, arguments.model)
-    return never_repacked(model)
+    return _with_head(never_repacked(model), arguments)
 
 
 def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: dict[str, Any]) -> PreTrainedModel:
@@ -222,11 +230,13 @@ def _clip(
 
 
 def _with_head(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedModel:
-    if isinstance(model, ClipForLongTail | CosineHeadForImageClassification):
+    if isinstance(model, ClipForLongTail | CosineHead):
         return model  # a run of ours, which has a cosine head
     if arguments.head == "cosine":
         scale = SCALE if arguments.cosine_scale is None else arguments.cosine_scale
-        return CosineHeadForImageClassification.of(model, scale, arguments.learnable_scale)
+        head = CosineHeadForSequenceClassification if classifies_texts(model) else CosineHeadForImageClassification
+        wrapped: PreTrainedModel = head.of(model, scale, arguments.learnable_scale)
+        return wrapped
     if arguments.init in FROM_IMAGES:
         raise ValueError(f"--init {arguments.init} gives class vectors of a cosine head: add --head cosine.")
     return model
@@ -266,7 +276,7 @@ def input_format(model: nn.Module, arguments: ModelArguments, data: DataArgument
     if isinstance(inner, PreTrainedModel) and classifies_texts(inner):
         tokenization = Tokenization.beside(arguments.model)
         with_padding(inner, tokenization.tokenizer)
-        return tokenization.cut_at(data.max_length, getattr(inner.config, "max_position_embeddings", None))
+        return tokenization.cut_at(data.max_length, getattr(encoder_config(inner), "max_position_embeddings", None))
     return clip_format(inner, data.image_size) if isinstance(inner, ClipForLongTail) else wanted_format(arguments)
 
 

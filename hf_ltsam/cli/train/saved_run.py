@@ -94,7 +94,7 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     root = weights.root
     weights.require_weights()
     run = make_run(
-        {**settings_of_python(root), **({} if dataset is None else {"dataset": dataset})}, root.path / RECIPE
+        {**settings_beside_recipe(root), **({} if dataset is None else {"dataset": dataset})}, root.path / RECIPE
     )
     if run.data.dataset is None:
         raise ValueError(
@@ -109,10 +109,11 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     return SavedRun(weights, root, run, splits, statistics)
 
 
-def settings_of_python(root: RunFolder) -> dict[str, Any]:
-    """What the recipe of a run made in Python leaves out: its model is the one in its own folder."""
-    recipe = root.recipe
-    return {"model": str(root.path)} if recipe is not None and recipe.is_of_python else {}
+def settings_beside_recipe(root: RunFolder) -> dict[str, Any]:
+    """What a run's recipe may leave out: the bounds of its groups; of one made in Python the model, which its folder has."""
+    recipe, statistics = root.recipe, root.statistics
+    model = {"model": str(root.path)} if recipe is not None and recipe.is_of_python else {}
+    return model if statistics is None else {**model, **statistics.bounds}
 
 
 def _check_counts(folder: RunFolder, now: ClassStatistics) -> None:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
-
-from transformers import TrainingArguments
 
 from hf_ltsam import LTSamConfig
 from hf_ltsam.data.in_memory.randaugment import RandAugment
@@ -173,9 +171,21 @@ class DataArguments:
             "help": "Images of that tail's largest class, for a smaller set of the same shape. None: all it has."
         },
     )
-    split_seed: int = field(default=0, metadata={"help": "Seed of that draw; 0 is the published one."})
-    many_above: int = field(default=100, metadata={"help": "Classes with more training images are reported as many."})
-    few_below: int = field(default=20, metadata={"help": "Classes with fewer training images are reported as few."})
+    split_seed: int = field(
+        default=0,
+        metadata={"help": "Seed of that draw (0 is the published one), of held_out_per_class and of reserve."},
+    )
+    many_above: int | None = field(
+        default=None,
+        metadata={"help": "Classes with more training images are reported as many. None: 100, or see few_below."},
+    )
+    few_below: int | None = field(
+        default=None,
+        metadata={
+            "help": "Classes with fewer training images are reported as few. None: 20; where no class is many by 100 or "
+            "none few by 20, both are round numbers that make groups of about a third of the classes each."
+        },
+    )
     group_sizes: list[int] | None = field(
         default=None,
         metadata={
@@ -328,48 +338,6 @@ class SecondStageArguments:
 
     def __post_init__(self) -> None:
         require_finite(self, vars(self))
-
-
-@dataclass(repr=False)  # transformers' own hides tokens
-class SourceConfig(LTSamConfig):
-    """`LTSamConfig` with the sources' defaults where transformers has others: they train with SGD, a cosine and no clipping.
-
-    Unused columns are kept, since images are made by transforms.
-    """
-
-    optim: str | None = field(
-        default=None,
-        metadata={"help": "The optimizer, by transformers' names. None: SGD with momentum 0.9, as in all the sources."},
-    )
-    lr_scheduler_type: str = field(
-        default="cosine",
-        metadata={"help": "Learning-rate schedule, by transformers' names (Li et al. 2025: cosine to 0)."},
-    )
-    max_grad_norm: float = field(
-        default=0.0, metadata={"help": "Clip the final gradient to this norm; 0 is off, as in the sources."}
-    )
-    remove_unused_columns: bool = field(
-        default=False,
-        metadata={"help": "Drop columns the model does not take. Off: it would drop the images under a transform."},
-    )
-
-    def __post_init__(self) -> None:
-        names_no_optimizer = self.optim is None
-        if names_no_optimizer:
-            given = self.optim_args or ""
-            self.optim = "sgd"
-            self.optim_args: str | None = (
-                given if "momentum" in given else ",".join(filter(None, [given, "momentum=0.9"]))
-            )
-        super().__post_init__()
-        stock = {f.name: f.default for f in fields(TrainingArguments) if f.name.startswith("adam_")}
-        given_to_adam = [name for name, value in stock.items() if getattr(self, name) != value]
-        if names_no_optimizer and given_to_adam:
-            name = given_to_adam[0]
-            raise ValueError(
-                f"--{name} {getattr(self, name)} belongs to Adam, but no optimizer is named, and that means SGD here: set "
-                "--optim adamw_torch, or leave it out."
-            )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from datasets import Image as ImageColumn
 from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
-from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, sets_of
+from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, published_bounds, sets_of
 from dataset_builders.configurations import load_configuration, not_reached
 from dataset_builders.folders import load_image_folder
 from dataset_builders.long_tail import check_imbalance_ratio, hold_out_per_class, long_tailed, profile_named
@@ -70,12 +70,15 @@ class Splits:
 
     def statistics(self, arguments: DataArguments, tail_threshold: int | None) -> ClassStatistics:
         """The class statistics of the training split."""
+        many_above, few_below = arguments.many_above, arguments.few_below
+        if many_above is few_below is None:
+            many_above, few_below = published_bounds(arguments.builder)
         return ClassStatistics.from_labels(
             self.train_labels,
             len(self.class_names),
             tail_threshold=tail_threshold,
-            many_above=arguments.many_above,
-            few_below=arguments.few_below,
+            many_above=many_above,
+            few_below=few_below,
             group_sizes=arguments.group_sizes,
         )
 
@@ -306,7 +309,7 @@ def _numbered_alike(test: Dataset, column: str, names: list[str], only_known: bo
 
 def _from_image_folder(arguments: DataArguments) -> DatasetDict:
     root, held_out = str(arguments.dataset), arguments.held_out_per_class
-    return _with_tail(load_image_folder(root, held_out, 0, arguments.only_known_classes), arguments)
+    return _with_tail(load_image_folder(root, held_out, arguments.split_seed, arguments.only_known_classes), arguments)
 
 
 def _from_cifar(arguments: DataArguments) -> DatasetDict:

@@ -8,6 +8,7 @@ In Python: run_training(make_run({"dataset": FOLDER, "method": "focal_sam"})).
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.prediction import predict_logits
 from hf_ltsam.training.refusals.problem import check_head, check_split
-from hf_ltsam.training.results.saved_runs import write_run
+from hf_ltsam.training.results.saved_runs import save_weights, write_run
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
 
@@ -67,6 +68,7 @@ def run_training(run: Run) -> RunRecord:
         check_task(run, bool(splits.text_columns))
         if run.config.on_bad_image == "skip" and run.data.check_images and not splits.text_columns:
             splits = without_unreadable(splits, run.data, not run.config.disable_tqdm)
+    run = _with_bounds(run, splits)
     if not splits.text_columns:
         warn_of_tiny_last_batch(len(splits.train), run.config)
     trainer = build_trainer(run, splits)
@@ -79,6 +81,13 @@ def run_training(run: Run) -> RunRecord:
         if trainer.is_world_process_zero():
             print(f"Published: {commit.commit_url}")
     return record
+
+
+def _with_bounds(run: Run, splits: Splits) -> Run:
+    """With the bounds of the groups stated: where none are, they follow from the training split."""
+    statistics = splits.statistics(run.data, None)
+    bounds: Any = statistics.bounds
+    return dataclasses.replace(run, data=dataclasses.replace(run.data, **bounds))
 
 
 def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
@@ -151,7 +160,7 @@ def finish(
     """
     with _end_told(run.config):
         # first: they took the time, and --bf16_full_eval rounds them; not pushed yet: the card needs metrics.json
-        trainer.save_model(_internal_call=True)
+        save_weights(trainer)
         calibration = calibrate(run, splits, trainer)
         test = predict_test(run, splits, trainer, keep_logits=calibration is not None)
         return write_run(trainer, test, description_of(run, splits, train_metrics, second_stage, calibration))

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from datasets import Dataset, Image
 
+from hf_ltsam.class_statistics import group_bounds
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import Splits, load_splits
 from hf_ltsam.data.decoding import image_bytes
@@ -24,12 +26,14 @@ class Reserve:
     Args:
         splits: of a trial; no image of the test split is in them.
         left_out: reserved images whose content is in the test split or among the other training images as well.
+        bounds: of the groups of the whole training set, on what trials train on; empty where they are stated.
         unmeasured: names of classes without a reserved image: those of one image, which is trained on.
     """
 
     splits: Splits
     left_out: int
     unmeasured: tuple[str, ...]
+    bounds: Mapping[str, int]
 
     def __str__(self) -> str:
         samples, classes = len(self.splits.test), len(self.splits.class_names)
@@ -61,15 +65,27 @@ def load_reserve(arguments: DataArguments) -> Reserve:
     labels = read_label_column(reserved, splits.label_column)
     present = set(labels.tolist())
     unmeasured = tuple(name for c, name in enumerate(splits.class_names) if c not in present)
-    return Reserve(
-        replace(splits, test=reserved, test_labels=labels, reserved=None), len(splits.reserved) - len(rows), unmeasured
-    )
+    left_out = len(splits.reserved) - len(rows)
+    measured = replace(splits, test=reserved, test_labels=labels, reserved=None)
+    return Reserve(measured, left_out, unmeasured, _fitting_bounds(splits, splits.reserved, arguments))
+
+
+def _fitting_bounds(rest: Splits, reserved: Dataset, arguments: DataArguments) -> dict[str, int]:
+    if not arguments.many_above is arguments.few_below is None or not arguments.reserve:
+        return {}
+    labels = torch.cat([rest.train_labels, read_label_column(reserved, rest.label_column)])
+    return bounds_on_rest(replace(rest, train_labels=labels).statistics(arguments, None).bounds, arguments.reserve)
 
 
 def bounds_on_rest(settings: Mapping[str, Any], share: float) -> dict[str, int]:
-    """Bounds on numbers of training images, so that they part the same classes when a share of every class is away."""
-    defaults = {field: getattr(DataArguments, field, None) for field in _BOUNDS}
-    bounds = {name: settings.get(name, defaults[name]) for name in _BOUNDS}
+    """Bounds on numbers of training images, so that they part the same classes when a share of every class is away.
+
+    Those that are not stated follow from the counts, and are left out.
+    """
+    bounds = {name: settings.get(name) for name in _BOUNDS}
+    groups = (bounds["many_above"], bounds["few_below"])
+    if groups != (None, None):  # one that is stated alone decides the other
+        bounds["many_above"], bounds["few_below"] = group_bounds((), *groups)
     return {
         name: remaining(int(bound) - _BOUNDS[name], share) + _BOUNDS[name]
         for name, bound in bounds.items()

@@ -216,6 +216,7 @@ class Study:
         """
         run = run_of_trial(self.plan.settings, self.plan.reserve, self.folder)
         reserve = load_reserve(run.data)
+        run = run_of_trial(self.plan.settings, self.plan.reserve, self.folder, reserve.bounds)
         groups = reserve.splits.statistics(run.data, run.config.tail_threshold).groups
         present = set(reserve.splits.test_labels.tolist())
         if self.plan.metric in groups and not present & set(groups[self.plan.metric]):
@@ -232,7 +233,10 @@ class Study:
         settings = laid_over(self.plan.settings, self.values(trial))
         try:
             outcome = run_trial(
-                run_of_trial(settings, self.plan.reserve, folder), reserve.splits, trial, self.plan.metric
+                run_of_trial(settings, self.plan.reserve, folder, reserve.bounds),
+                reserve.splits,
+                trial,
+                self.plan.metric,
             )
         except OSError:
             raise

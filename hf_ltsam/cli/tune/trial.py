@@ -42,15 +42,18 @@ class Outcome:
     seconds: float
 
 
-def run_of_trial(settings: Mapping[str, Any], reserve: float, folder: Path) -> Run:
+def run_of_trial(
+    settings: Mapping[str, Any], reserve: float, folder: Path, bounds: Mapping[str, int] | None = None
+) -> Run:
     """The training of a trial.
 
     Args:
         settings: of the recipe with the values of the trial.
         reserve: share of every class's training images.
         folder: of the trial.
+        bounds: `Reserve.bounds`.
     """
-    bounds = bounds_on_rest(settings, reserve)
+    bounds = {**bounds_on_rest(settings, reserve), **(bounds or {})}
     return make_run({**settings, **bounds, **_OF_A_TRIAL, "reserve": reserve, "output_dir": str(folder)})
 
 

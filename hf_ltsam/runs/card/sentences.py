@@ -99,7 +99,11 @@ def loading(facts: RunFacts, repo: str) -> str:
 def _loading_text(facts: RunFacts, place: str) -> str:
     """Texts are cut where those of the training were; a pipeline asks for that."""
     if facts.adapter is None:
-        return f'from transformers import pipeline\nclassify = pipeline("{facts.task}", model={place}, truncation=True)'
+        first = "import hf_ltsam.models\n" if needs_import(facts) else ""
+        return (
+            f"{first}from transformers import pipeline\n"
+            f'classify = pipeline("{facts.task}", model={place}, truncation=True)'
+        )
     return (
         "from hf_ltsam import load_run\n"
         "from transformers import AutoTokenizer, pipeline\n"

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
-from transformers.trainer_utils import PredictionOutput
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer_utils import PredictionOutput, SaveStrategy, has_length
+from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import names_of_model
+from hf_ltsam.data.keyed_randomness import undisturbed
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.losses.protocol import takes_several_labels
@@ -25,14 +28,18 @@ from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.metrics.decisions import logits_in
 from hf_ltsam.models.text_classifier import classifies_texts
 from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_DATA, OF_THE_EXPERIMENT, OTHER_DEFAULTS
-from hf_ltsam.runs.folder import MADE_IN_PYTHON, RunFolder
+from hf_ltsam.runs.files import DamagedFileError
+from hf_ltsam.runs.folder import CALIBRATION, MADE_IN_PYTHON, RunFolder
 from hf_ltsam.runs.identity import describe
-from hf_ltsam.runs.predictions import predictions_of
+from hf_ltsam.runs.predictions import Predictions, predictions_of
 from hf_ltsam.runs.record import RunRecord, calibrated_results, hub_name, installed_versions, split_results
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.loaders import replaced
 from hf_ltsam.training.training_set import require_statistics, without_adapter
+
+logger = logging.get_logger(__name__)
+NO_FOLDER = "trainer_output"  # transformers' own, where no output_dir is stated
 
 
 @dataclass(frozen=True)
@@ -73,11 +80,35 @@ def write_run(trainer: Any, test: PredictionOutput, description: RunDescription)
     record = record_of(trainer, test, description)
     if trainer.is_world_process_zero():
         folder = RunFolder(Path(trainer.args.output_dir))
-        folder.write_calibration(description.calibration)
-        folder.write_predictions(predictions_of(test.predictions, test.label_ids, description.class_names))
+        predictions = predictions_of(test.predictions, test.label_ids, description.class_names)
+        if description.calibration is not None:
+            folder.write_calibration(description.calibration)
+        else:
+            record = _with_kept_calibration(record, predictions, folder)
+        folder.write_predictions(predictions)
         folder.write_recipe(description.settings, description.comments)
         folder.write_record(record)  # last: who finds it finds all
     return record
+
+
+def save_weights(trainer: Any) -> None:
+    """Save the model, without results of other weights beside it; every process calls it. Nothing is pushed."""
+    trainer.save_model(_internal_call=True)
+    if trainer.is_world_process_zero():
+        RunFolder(Path(trainer.args.output_dir)).remove_results_of_other_weights()
+
+
+def _with_kept_calibration(record: RunRecord, predictions: Predictions, folder: RunFolder) -> RunRecord:
+    """With what a calibration that `ltsam calibrate` left for the same weights makes of the same test."""
+    if not (folder.has(CALIBRATION) and folder.is_of_its_weights):
+        return record
+    try:
+        tested = folder.predictions
+    except DamagedFileError:
+        tested = None
+    if tested is None or not np.array_equal(tested.labels, predictions.labels):
+        return record
+    return replace(record, results={**folder.finished_record().results, **record.results})
 
 
 def record_of(trainer: Any, test: PredictionOutput, description: RunDescription) -> RunRecord:
@@ -131,8 +162,32 @@ def hardware(args: LTSamConfig) -> str:
 _ONE_CLASS = "save_run() keeps what report, card and the others read, one class of each test sample, and {}."
 
 
-class SavedRuns:
-    """A trainer whose run is saved for the commands; see `save_run`."""
+class SavedRuns(Trainer):
+    """A trainer whose run is saved for the commands, at the end of its training or by `save_run`."""
+
+    args: LTSamConfig
+    class_statistics: ClassStatistics | None
+    loss: Any
+    takes_own_loss: Any
+    is_of_one_stage = True  # a second one is described by the command line alone
+
+    def train(
+        self,
+        resume_from_checkpoint: str | os.PathLike[str] | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
+        """As stock; afterwards the run is saved where the settings ask for it and there is a test, as `_is_a_run` has it."""
+        output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        if trial is None and _is_a_run(self):
+            try:
+                with _as_training_left_it(self):
+                    self.save_run()
+            except Exception as error:  # stock's training would be over
+                if self.args.world_size > 1 and not isinstance(error, ValueError):
+                    raise  # of one process perhaps, for which the others would wait; all find what labels have
+                logger.warning(f"The run is not saved for `ltsam report` and the others: {error}")
+        return output
 
     def save_run(self: Any, test_dataset: Any = None, **data: Any) -> RunRecord:
         """Test the model, and write into `output_dir` what `ltsam report`, `evaluate`, `card` and the others read of a run.
@@ -156,8 +211,9 @@ class SavedRuns:
         if takes_several_labels(self.loss):
             raise ValueError(_ONE_CLASS.format(f"{type(self.loss).__name__} takes several: keep metrics of evaluate()"))
         names = _name_classes(self)
-        self.save_model(_internal_call=True)
-        with replaced(self, compute_metrics=None, preprocess_logits_for_metrics=None), decisions_alone(self):
+        save_weights(self)
+        as_one = replaced(self.args, prediction_loss_only=False, eval_do_concat_batches=True)
+        with as_one, replaced(self, compute_metrics=None, preprocess_logits_for_metrics=None), decisions_alone(self):
             test = self.predict(test_dataset, metric_key_prefix="test")
         if test.label_ids is None or not np.size(test.label_ids):
             raise ValueError("save_run(test_dataset=...) has no labelled samples: nothing can be measured on it.")
@@ -165,6 +221,37 @@ class SavedRuns:
             raise ValueError(_ONE_CLASS.format("test_dataset has shares of classes: pass one with class indices"))
         stated = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in data.items()}
         return write_run(self, test, _described(self, names, stated))
+
+
+def _is_a_run(trainer: Any) -> bool:
+    """Whether the end of a training saves the run by itself: it can be tested, and is meant to leave files behind.
+
+    Not after a trial of a search, and not where a test in half precision would round the weights in memory.
+    """
+    args, test = trainer.args, _test_of(trainer.eval_dataset)
+    return (
+        args.save_run
+        and args.output_dir != NO_FOLDER
+        and args.save_strategy != SaveStrategy.NO
+        and not (args.bf16_full_eval or args.fp16_full_eval)
+        and trainer.is_of_one_stage
+        and trainer.hp_search_backend is None
+        and trainer.class_statistics is not None
+        and not (trainer.takes_own_loss or takes_several_labels(trainer.loss))
+        and test is not None
+        and has_length(test)
+    )
+
+
+@contextmanager
+def _as_training_left_it(trainer: Any) -> Iterator[None]:
+    """Random numbers and the mode of the model are afterwards what they were."""
+    training = trainer.model.training
+    try:
+        with undisturbed():
+            yield
+    finally:
+        trainer.model.train(training)
 
 
 def _described(trainer: Any, names: Sequence[str], data: Mapping[str, Any]) -> RunDescription:

@@ -51,6 +51,8 @@ class SecondStageTrainer(LTSamTrainer):
             stage that shifts batch norm.
     """
 
+    is_of_one_stage = False
+
     def __init__(
         self,
         first_stage: nn.Module,

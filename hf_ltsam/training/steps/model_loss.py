@@ -56,15 +56,18 @@ class ModelObjective:
     Args:
         method: the update rule.
         compute_loss: as in `Trainer`.
+        label_smoothing: of the settings, which stock's `compute_loss` follows.
     """
 
     method: Method
     compute_loss: ComputeLoss
+    label_smoothing: float = 0.0
     statistics = None  # no classes are known
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint records; a run that differs must not resume it."""
-        return {"method": describe(METHODS, self.method), "loss": {"name": "model", "args": {}}}
+        loss = {"loss": {"name": "model", "args": {}}, "label_smoothing": self.label_smoothing}
+        return {"method": describe(METHODS, self.method), **loss}
 
     def of_batches(
         self,

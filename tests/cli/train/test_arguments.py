@@ -10,8 +10,8 @@ from transformers.debug_utils import DebugOption
 from transformers.training_args import OptimizerNames
 
 from hf_ltsam.cli.train.arguments import make_run, option_names, parse, read_settings
+from hf_ltsam.cli.train.defaults import SourceConfig
 from hf_ltsam.cli.train.help import GROUPS
-from hf_ltsam.cli.train.settings import SourceConfig
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 
 

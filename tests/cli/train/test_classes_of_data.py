@@ -1,6 +1,7 @@
 """Label columns of the command line's data sets, and class names that meet there."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
@@ -13,11 +14,13 @@ from datasets import Image as ImageColumn
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification
 
+from dataset_builders.folders import load_image_folder
 from hf_ltsam.cli.evaluate.classes import labels_of, match_classes
 from hf_ltsam.cli.evaluate.sets import Places, find_sets
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.model import build_model
 from hf_ltsam.cli.train.saved_run import SavedRun
+from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import load_splits
 from hf_ltsam.runs.folder import RunFolder
 
@@ -200,3 +203,18 @@ def test_a_run_and_data_that_number_classes_otherwise(tmp_path, monkeypatch):
         ValueError, match=r"class 0 is 'dog' in the model in .*run and 'cat' in the data set.*--dataset PATH"
     ):
         saved.model()
+
+
+def test_the_seed_of_a_split_draws_the_held_out_images_of_folders_too(tmp_path):
+    draw_images(tmp_path / "images", (9, 8, 7), 12)
+
+    def names(images):
+        return [Path(image["path"]).name for image in images.cast_column("image", ImageColumn(decode=False))["image"]]
+
+    def held_out(seed):
+        arguments = DataArguments(dataset=str(tmp_path / "images"), held_out_per_class=3, split_seed=seed)
+        return names(load_splits(arguments).test)
+
+    assert held_out(1) == held_out(1) != held_out(0)
+    published = load_image_folder(tmp_path / "images", 3)["validation"]  # seed 0
+    assert held_out(0) == names(published)

@@ -6,8 +6,9 @@ from dataclasses import fields
 
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from text_models import SUBJECTS, WORDS, save_decoder, save_encoder, texts, write_lines
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from hf_ltsam import METHODS, load_run, predict
 from hf_ltsam.cli.card import main as card
@@ -22,6 +23,7 @@ from hf_ltsam.cli.train.checks import OF_IMAGES, OF_TEXTS
 from hf_ltsam.cli.train.settings import AUGMENTATION, DataArguments, ModelArguments
 from hf_ltsam.cli.train.splits import load_splits
 from hf_ltsam.data.texts import Tokenization
+from hf_ltsam.models import CosineClassifier, CosineHeadForSequenceClassification
 from hf_ltsam.runs.folder import RunFolder
 
 QUICK = ["--use_cpu", "true", "--optim", "adamw_torch", "--learning_rate", "0.02", "--max_steps", "3"]
@@ -170,6 +172,58 @@ def test_adapters(folder, tmp_path, capsys, model, adapter, more):
     assert "load_run(" in capsys.readouterr().out
 
 
+COSINE = ["--head", "cosine", "--loss", "ldam", "--cosine_scale", "30", "--method_args", '{"rho": 0.01}']
+
+
+def same_everywhere(saved, folder, place):
+    """The predictions of the training's test are those of `load_run`, `ltsam evaluate` and `ltsam predict`."""
+    names, expected = saved.predictions.class_names, saved.predictions.predicted.tolist()
+    loaded, tokenizer = load_run(saved.path), AutoTokenizer.from_pretrained(saved.path)
+    rows = texts((4, 4, 4), seed=1)
+    guesses = [loaded(**tokenizer(row["text"], return_tensors="pt")).logits.argmax().item() for row in rows]
+    assert guesses == expected
+    lines = folder / "news" / "test.jsonl"
+    evaluate(["--model", str(saved.path), "--sets", str(lines), "--output_dir", str(place), "--use_cpu"])
+    (found,) = json.loads((place / "ood_results.json").read_text())["sets"].values()
+    assert found["result"]["overall"] == pytest.approx(saved.finished_record().results["test"]["overall"])
+    assert [row.classes[0] for row in predict(saved.path, [lines], use_cpu=True)] == [names[c] for c in expected]
+
+
+def test_ldam_with_a_cosine_head(folder, tmp_path, capsys):
+    saved = run(folder, "bert", tmp_path / "run", *COSINE, "--max_steps", "30")
+    assert saved.finished_record().results["test"]["overall"] > 0.6
+    same_everywhere(saved, folder, tmp_path / "evaluated")
+    loaded = AutoModelForSequenceClassification.from_pretrained(saved.path)
+    assert type(loaded) is CosineHeadForSequenceClassification and loaded.config.cosine_scale == 30
+    classify = pipeline("text-classification", model=str(saved.path), truncation=True, batch_size=2)
+    names = saved.predictions.class_names
+    answers = classify([row["text"] for row in texts((4, 4, 4), seed=1)])
+    assert [answer["label"] for answer in answers] == [names[c] for c in saved.predictions.predicted]
+    card([str(saved.path)])
+    shown = capsys.readouterr().out
+    assert "pipeline_tag: text-class" in shown and "import hf_ltsam" in shown and "cosine" in shown
+    again = run(folder, saved.path, tmp_path / "again", *COSINE, "--max_steps", "1")  # from one's own run
+    assert again.config["model_type"] == saved.config["model_type"]
+
+
+@pytest.mark.parametrize(
+    ("model", "adapter", "layer"),
+    [
+        ("bert", "lora", "query"),
+        ("gpt2", "lora", "c_attn"),
+        ("roberta", "ia3", "key"),
+    ],
+)
+def test_adapters_below_a_cosine_head(folder, tmp_path, model, adapter, layer):
+    """They go where they go below a linear head, and the cosine head is trained as a whole."""
+    saved = run(folder, model, tmp_path / "run", "--adapter", adapter, *COSINE, "--learning_rate", "0.1")
+    loaded = load_run(saved.path)
+    tuned = {name.rpartition(".")[2] for name, part in loaded.named_modules() if isinstance(part, BaseTunerLayer)}
+    whole = [part for name, part in loaded.named_modules() if "modules_to_save.default" in name]
+    assert layer in tuned and any(isinstance(part, CosineClassifier) for part in whole)
+    same_everywhere(saved, folder, tmp_path / "evaluated")
+
+
 def test_columns_pairs_and_lengths(folder, tmp_path):
     """Two columns are a pair of texts; a text is cut where it is asked for, and by whoever uses the run."""
     rows = [{"first": row["text"], "second": "fell today", "kind": row["label"]} for row in texts((6, 4, 3))]
@@ -214,7 +268,7 @@ def test_a_test_split_whose_texts_are_called_otherwise(folder, tmp_path, capsys)
 
 
 # Of models and data; a new option has to be put here or among those of one kind.
-OF_BOTH = "model pretrained adapter adapter_args train_only spectral_norm spectral_norm_iterations dataset "
+OF_BOTH = "model pretrained head cosine_scale learnable_scale adapter adapter_args train_only spectral_norm spectral_norm_iterations dataset "
 OF_BOTH += "dataset_config_name task builder lists own_lists label_column train_split test_split held_out_per_class "
 OF_BOTH += (
     "only_known_classes imbalance_ratio profile largest_class split_seed many_above few_below group_sizes reserve"
@@ -231,7 +285,12 @@ def test_every_option_is_of_images_of_texts_or_of_both():
 REFUSED = [
     ([], "are texts: name a model for them, such as --model distilbert"),
     (["--model", "BERT", "--flip", "false"], "--flip is for images, and the data are texts: leave it out."),
-    (["--model", "BERT", "--head", "cosine"], "--head is for images"),
+    (["--model", "BERT", "--init", "class_mean"], "--init is for images"),
+    (["--model", "BERT", "--head", "cosine", "--loss", "ldam"], "expects logits of 30 times the cosine"),
+    (
+        ["--model", "BERT", "--head", "cosine", "--load_in_4bit", "true", "--adapter", "lora"],
+        "a cosine head goes on weights of full precision alone",
+    ),
     (["--model", "BERT", "--random_erasing", "0.5"], "--random_erasing is for images"),
     (["--model", "BERT", "--text_column", "txt"], "The data set has no column 'txt'. Did you mean 'text'"),
     (["--model", "BERT", "--max_length", "100"], "--max_length 100: the model takes 32 tokens at most."),

@@ -101,7 +101,8 @@ def test_bounds_part_the_same_classes_when_a_share_is_away(share):
     before = ClassStatistics(counts.tolist(), **bounds)
     after = ClassStatistics(rest.tolist(), **bounds_on_rest(bounds, share))
     assert (before.groups, before.tail_classes) == (after.groups, after.tail_classes)
-    assert set(bounds_on_rest({}, share)) == {"many_above", "few_below"}  # their defaults; there is no tail to keep
+    assert bounds_on_rest({}, share) == {}  # they follow from the counts
+    assert set(bounds_on_rest({"few_below": 5}, share)) == {"many_above", "few_below"}
 
 
 # A search.

@@ -14,9 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hf_ltsam.class_statistics.groups import (
+    USUAL_BOUNDS,
+    check_group_sizes,
+    group_bounds,
+    groups_by_bounds,
+    groups_by_rank,
+    whole_number,
+)
+
 FILE_NAME = "class_statistics.json"
 SHOWN = 10  # classes that a message names
-GROUPS = ("many", "medium", "few")
 
 
 def check_label_range(labels: Tensor, num_classes: int) -> None:
@@ -45,7 +53,9 @@ class ClassStatistics:
             (ImbSAM, SSE-SAM: Lyu et al. 2025 Eq. 101). None: no split.
         many_above: classes with more training images are reported as "many".
         few_below: classes with fewer training images are reported as "few"; those between are "medium".
-            The defaults 100 and 20 are those of Liu et al. 2019; CIFAR-10-LT uses 1,000 and 200.
+            None for both: 100 and 20, as Liu et al. 2019, or where no class is many or none few by these, round numbers
+            that make groups of a third of the classes each, as nearly as the counts allow (`group_bounds` has the rule).
+            None for one: the usual one, within the other. CIFAR-10-LT uses 1,000 and 200.
         group_sizes: numbers of classes in "many", "medium" and "few" in order of frequency, in the place of both bounds, as
             Rangwani et al. 2022 report. They sum to C; of equally large classes the lower index comes first.
 
@@ -60,17 +70,18 @@ class ClassStatistics:
 
     counts: tuple[int, ...]
     tail_threshold: int | None = None
-    many_above: int = 100
-    few_below: int = 20
+    many_above: int = None  # type: ignore[assignment]  # None is replaced
+    few_below: int = None  # type: ignore[assignment]
     group_sizes: tuple[int, int, int] | None = None
     samples: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "counts", tuple(_whole_number("counts", n) for n in self.counts))
-        object.__setattr__(self, "many_above", _whole_number("many_above", self.many_above))
-        object.__setattr__(self, "few_below", _whole_number("few_below", self.few_below))
+        object.__setattr__(self, "counts", tuple(whole_number("counts", n) for n in self.counts))
+        for name in ("many_above", "few_below"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         if self.tail_threshold is not None:
-            object.__setattr__(self, "tail_threshold", _whole_number("tail_threshold", self.tail_threshold))
+            object.__setattr__(self, "tail_threshold", whole_number("tail_threshold", self.tail_threshold))
         if len(self.counts) < 2:
             raise ValueError(f"ClassStatistics(counts=...) needs at least 2 classes, got {len(self.counts)}.")
         empty = [c for c, n in enumerate(self.counts) if n < 1]
@@ -81,13 +92,18 @@ class ClassStatistics:
             )
         if self.tail_threshold is not None and self.tail_threshold < 0:
             raise ValueError(f"ClassStatistics(tail_threshold=...) must be non-negative, got {self.tail_threshold}.")
+        stated = (self.many_above, self.few_below)
+        # Groups by rank need no bounds: the usual ones stand beside them.
+        bounds = group_bounds(self.counts if self.group_sizes is None else (), *stated)
+        for name, bound in zip(("many_above", "few_below"), bounds):
+            object.__setattr__(self, name, bound)
         if not 0 <= self.few_below <= self.many_above + 1:
             raise ValueError(
                 "ClassStatistics needs 0 <= few_below <= many_above + 1, "
                 f"got few_below={self.few_below} and many_above={self.many_above}."
             )
         if self.group_sizes is not None:
-            object.__setattr__(self, "group_sizes", _group_sizes(self.group_sizes, len(self.counts)))
+            object.__setattr__(self, "group_sizes", check_group_sizes(self.group_sizes, len(self.counts)))
 
     @classmethod
     def from_labels(
@@ -136,14 +152,19 @@ class ClassStatistics:
     def groups(self) -> dict[str, tuple[int, ...]]:
         """Class indices of the reporting groups "many", "medium" and "few"; a group may be empty."""
         if self.group_sizes is not None:
-            ranked = iter(sorted(range(self.num_classes), key=lambda c: -self.counts[c]))
-            return {name: tuple(sorted(islice(ranked, size))) for name, size in zip(GROUPS, self.group_sizes)}
-        indexed = list(enumerate(self.counts))
-        return {
-            "many": tuple(c for c, n in indexed if n > self.many_above),
-            "medium": tuple(c for c, n in indexed if self.few_below <= n <= self.many_above),
-            "few": tuple(c for c, n in indexed if n < self.few_below),
-        }
+            return groups_by_rank(self.counts, self.group_sizes)
+        return groups_by_bounds(self.counts, self.many_above, self.few_below)
+
+    @property
+    def bounds(self) -> dict[str, int]:
+        """Of the groups, by name."""
+        return {"many_above": self.many_above, "few_below": self.few_below}
+
+    @property
+    def has_fitted_bounds(self) -> bool:
+        """Whether the bounds are those that follow from the counts where the usual ones give no many or no few."""
+        fitting = group_bounds(self.counts)
+        return self.group_sizes is None and (self.many_above, self.few_below) == fitting != USUAL_BOUNDS
 
     @property
     def tail_classes(self) -> tuple[int, ...]:
@@ -282,30 +303,6 @@ def _check_no_gaps(labels: Tensor, num_classes: int) -> None:
         f"{largest} (first at position {int((labels == largest).nonzero()[0, 0])}), for {num_classes} classes. Number the "
         "labels from 0 without gaps, or correct that one."
     )
-
-
-def _group_sizes(sizes: Any, num_classes: int) -> tuple[int, int, int]:
-    statement = f"ClassStatistics(group_sizes={sizes!r})"
-    if isinstance(sizes, str) or not isinstance(sizes, Sequence) or len(sizes) != len(GROUPS):
-        raise ValueError(f"{statement} must be three numbers of classes: many, medium and few.")
-    many, medium, few = (_whole_number("group_sizes", size) for size in sizes)
-    if min(many, medium, few) < 0:
-        raise ValueError(f"{statement} must not be negative.")
-    if many + medium + few != num_classes:
-        raise ValueError(
-            f"{statement} must sum to the number of classes, and sums to {many + medium + few} for {num_classes}."
-        )
-    return many, medium, few
-
-
-def _whole_number(argument: str, value: Any) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        number = None
-    if number is None or number != value:
-        raise ValueError(f"ClassStatistics({argument}=...) must be made of whole numbers, got {value!r}.")
-    return number
 
 
 def are_several(labels: Tensor) -> bool:

@@ -1,0 +1,22 @@
+"""What the training set looks like: class counts, prior, reporting groups, head and tail."""
+
+from hf_ltsam.class_statistics.groups import GROUPS, group_bounds
+from hf_ltsam.class_statistics.statistics import (
+    FILE_NAME,
+    SHOWN,
+    ClassStatistics,
+    are_several,
+    check_label_range,
+    per_class,
+)
+
+__all__ = [
+    "FILE_NAME",
+    "GROUPS",
+    "SHOWN",
+    "ClassStatistics",
+    "are_several",
+    "check_label_range",
+    "group_bounds",
+    "per_class",
+]

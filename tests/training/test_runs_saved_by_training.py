@@ -1,0 +1,208 @@
+"""A run is a run: the end of `train()` writes what commands read, where the run is meant to leave files and can be tested."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import PretrainedConfig, PreTrainedModel, TrainerCallback, TrainingArguments
+
+from hf_ltsam import LTSamConfig, LTSamTrainer
+from hf_ltsam.metrics.calibration import Calibration
+from hf_ltsam.runs.folder import CALIBRATION, RunFolder
+from hf_ltsam.training.durable_trainer import DurableTrainer
+from hf_ltsam.training.results.saved_runs import NO_FOLDER
+from hf_ltsam.training.steps.sam_trainer import SamTrainerMixin
+
+RUN = {"model.safetensors", "class_statistics.json", "recipe.yaml", "metrics.json", "predictions.json"}
+
+
+class TinyConfig(PretrainedConfig):
+    model_type = "tiny_of_runs"
+
+
+class Tiny(PreTrainedModel):
+    config_class = TinyConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.linear = torch.nn.Linear(4, 3)
+        self.drop = torch.nn.Dropout(0.5)
+        self.post_init()
+
+    def forward(self, inputs, labels=None):
+        logits = self.linear(self.drop(inputs))
+        loss = None if labels is None else torch.nn.functional.cross_entropy(logits, labels)
+        return {"logits": logits} if loss is None else {"loss": loss, "logits": logits}
+
+
+def rows(counts=(6, 4, 2)):
+    return [{"inputs": torch.eye(4)[c], "labels": c} for c, n in enumerate(counts) for _ in range(n)]
+
+
+def settings(folder, **others):
+    quick = {"use_cpu": True, "max_steps": 2, "disable_tqdm": True, "report_to": "none", "learning_rate": 1e-3}
+    return {"output_dir": str(folder), **quick, **others}
+
+
+def trainer(folder, test=None, cls=LTSamTrainer, own=None, **others):
+    torch.manual_seed(0)
+    model = Tiny(TinyConfig(num_labels=3))
+    return cls(
+        model,
+        LTSamConfig(**settings(folder, **others)),
+        train_dataset=rows(),
+        eval_dataset=rows((2, 2, 2)) if test is None else test,
+        **(own or {}),
+    )
+
+
+def files(folder):
+    return {file.name for file in folder.iterdir() if file.is_file()} if folder.exists() else set()
+
+
+def test_training_saves_the_run(tmp_path):
+    made = trainer(tmp_path / "run")
+    output = made.train()
+    folder = RunFolder(tmp_path / "run")
+    assert files(tmp_path / "run") >= RUN and output.global_step == 2
+    record = folder.finished_record()
+    assert record.results["test"]["overall"] == made.evaluate()["eval_overall"]
+    before = folder.finished_record()
+    again = made.save_run()  # by hand is the same
+    assert (again.results, again.weights_sha256) == (before.results, before.weights_sha256)
+
+
+@pytest.mark.parametrize(
+    ("others", "test", "own"),
+    [
+        ({"save_run": False}, None, {}),
+        ({"save_strategy": "no"}, None, {}),
+        ({"output_dir": NO_FOLDER}, None, {}),
+        ({}, {"one": rows(), "other": rows()}, {}),
+        ({}, (row for row in rows()), {}),  # without a length, perhaps without an end
+        ({"bf16_full_eval": True}, None, {}),
+        ({"method": "sam"}, None, {"loss": "model"}),
+    ],
+    ids=["asked", "no files", "no folder", "no test", "stream", "half", "loss of the model"],
+)
+def test_what_is_no_run_is_left_alone(tmp_path, monkeypatch, others, test, own):
+    monkeypatch.chdir(tmp_path)
+    if not isinstance(test, dict | None):
+        test = Stream()
+    made = trainer(tmp_path / "run", test, own=own, **others)
+    made.train()
+    folder = tmp_path / others.get("output_dir", "run")
+    assert not files(folder) & {"metrics.json", "recipe.yaml", "model.safetensors"}
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        while True:
+            yield from rows()
+
+
+def test_a_test_that_no_report_can_show_does_not_undo_a_training(tmp_path, caplog):
+    made = trainer(tmp_path / "run", [{**row, "labels": torch.eye(3)[row["labels"]]} for row in rows()])
+    with caplog.at_level("WARNING"):
+        assert made.train().global_step == 2
+    assert "metrics.json" not in files(tmp_path / "run")
+    assert "not saved for `ltsam report` and the others: " in caplog.text and "shares of classes" in caplog.text
+
+
+class Unreadable(torch.utils.data.Dataset):
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, row):
+        raise OSError("image file is truncated")
+
+
+@pytest.mark.parametrize("test", [Unreadable(), [{**row, "labels": [1.0, 0.0, 0.0]} for row in rows()]])
+def test_a_test_that_fails_leaves_a_training_as_stock_does(tmp_path, caplog, test):
+    """train() returns, the model is in training mode, and no result of earlier weights stands beside the new ones."""
+    trainer(tmp_path / "run").train()
+    (tmp_path / "run" / CALIBRATION).write_text("{}")
+    made = trainer(tmp_path / "run", test, learning_rate=2e-3)
+    with caplog.at_level("WARNING"):
+        assert made.train().global_step == 2
+    assert "not saved for `ltsam report`" in caplog.text and made.model.training
+    assert not files(tmp_path / "run") & {"metrics.json", "predictions.json", CALIBRATION}
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_settings_of_the_users_own_evaluation_are_no_matter(tmp_path, size):
+    for name, own in (("plain", {}), ("own", {"eval_do_concat_batches": False, "prediction_loss_only": True})):
+        made = trainer(tmp_path / name, per_device_eval_batch_size=size, **own)
+        made.train()
+        assert made.args.prediction_loss_only == bool(own)
+    one, two = (RunFolder(tmp_path / name).finished_record() for name in ("plain", "own"))
+    assert one.results == two.results
+
+
+def test_a_calibration_stays_with_its_weights(tmp_path):
+    made = trainer(tmp_path / "run")
+    made.train()
+    folder = RunFolder(tmp_path / "run")
+    before = folder.finished_record()
+    calibration = Calibration.fit(torch.eye(3)[[0, 1, 2, 0]].numpy(), [0, 1, 2, 1], before.class_statistics["counts"])
+    folder.write_calibration(calibration)
+    folder.write_record(replace(before, results={**before.results, "balanced_prior": before.results["test"]}))
+    again = trainer(tmp_path / "run")
+    again.train(resume_from_checkpoint=True)  # it had ended
+    assert folder.calibration == calibration and "balanced_prior" in folder.finished_record().results
+    again.save_run(rows((1, 1, 1)))  # what it makes of another test nobody has measured
+    assert folder.calibration == calibration and "balanced_prior" not in folder.finished_record().results
+    trainer(tmp_path / "run", learning_rate=2e-3).train()
+    assert folder.calibration is None
+
+
+def test_what_comes_after_the_training_is_what_it_was(tmp_path):
+    """The next random number, the model's mode, weights, logs: as if nothing had been saved."""
+    seen = []
+    for name, save in (("with", True), ("without", False)):
+        made = trainer(tmp_path / name, save_run=save, logging_steps=1)
+        made.train()
+        logs = [
+            {k: v for k, v in entry.items() if "runtime" not in k and "second" not in k}
+            for entry in made.state.log_history
+        ]
+        weights = [p.detach().clone() for p in made.model.parameters()]
+        seen.append((torch.rand(1).item(), made.model.training, logs, made.train().metrics["train_loss"], weights))
+    (with_run, without) = seen
+    assert with_run[:4] == without[:4] and with_run[1]  # in training mode, as stock leaves it
+    assert all(map(torch.equal, with_run[4], without[4]))
+    checkpoints = [files(tmp_path / name / "checkpoint-2") for name in ("with", "without")]
+    assert checkpoints[0] == checkpoints[1]
+
+
+def test_an_interrupted_training_is_no_run(tmp_path):
+    class Interrupted(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            raise KeyboardInterrupt
+
+    made = trainer(tmp_path / "run")
+    made.add_callback(Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        made.train()
+    assert "metrics.json" not in files(tmp_path / "run")
+
+
+def test_trainers_without_classes_leave_what_stock_does(tmp_path):
+    class Sam(SamTrainerMixin, DurableTrainer):
+        pass
+
+    for cls in (DurableTrainer, Sam):
+        folder = tmp_path / cls.__name__
+        torch.manual_seed(0)
+        made = cls(
+            Tiny(TinyConfig(num_labels=3)),
+            TrainingArguments(**settings(folder)),
+            train_dataset=rows(),
+            eval_dataset=rows(),
+        )
+        made.train()
+        assert not files(folder) & RUN
+
+
+def test_the_folder_of_those_who_state_none_is_transformers():
+    assert TrainingArguments(use_cpu=True).output_dir == NO_FOLDER
