@@ -31,9 +31,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command(
-        "demo.command", "Train on long-tailed digits in three ways and compare (two minutes, no download)."
-    ),
+    "demo": Command("demo.command", "Train on long-tailed digits in four ways and compare (two minutes, no download)."),
     "train": Command("train.train", "Train from a recipe or from options, on the Hub's data or your own."),
     "decouple": Command(
         "decouple", "Train the classifier of a finished run again: cRT, LWS, tau-normalisation, MaxNorm, CC-SAM."

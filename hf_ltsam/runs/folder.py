@@ -29,7 +29,7 @@ from hf_ltsam.class_statistics import FILE_NAME as STATISTICS
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.runs.escaping import visible
-from hf_ltsam.runs.files import check_folders, mapping, read_json, read_text, write_json, write_whole
+from hf_ltsam.runs.files import DamagedFileError, check_folders, mapping, read_json, read_text, write_json, write_whole
 from hf_ltsam.runs.predictions import Predictions
 from hf_ltsam.runs.recipe_files import parse_mapping
 from hf_ltsam.runs.record import RunRecord
@@ -214,6 +214,15 @@ class RunFolder:
         return digest.hexdigest() if files else ""
 
     @property
+    def is_of_its_weights(self) -> bool:
+        """Whether the record is of the weights beside it; not where one of them is missing or damaged."""
+        try:
+            record = self.record
+        except DamagedFileError:
+            return False
+        return record is not None and record.weights_sha256 == self.weights_sha256 != ""
+
+    @property
     def checkpoints(self) -> dict[int, RunFolder]:
         """Step -> checkpoint, in the order of the training."""
         folders = [folder for folder in self.path.glob(f"{CHECKPOINT}-*") if folder.is_dir()]
@@ -280,13 +289,15 @@ class RunFolder:
         """Write `predictions.json`."""
         return write_json(self.path / PREDICTIONS, predictions.to_json(split), indent=None)
 
-    def write_calibration(self, calibration: Calibration | None) -> Path:
-        """Write `calibration.json`; without a calibration remove that of other weights."""
-        file = self.path / CALIBRATION
-        if calibration is None:
-            file.unlink(missing_ok=True)
-            return file
-        return write_json(file, calibration.to_json(), indent=None)
+    def write_calibration(self, calibration: Calibration) -> Path:
+        """Write `calibration.json`."""
+        return write_json(self.path / CALIBRATION, calibration.to_json(), indent=None)
+
+    def remove_results_of_other_weights(self) -> None:
+        """As soon as weights are saved, so that nothing takes the test and the calibration of earlier ones for theirs."""
+        if not self.is_of_its_weights:
+            for name in (RECORD, PREDICTIONS, CALIBRATION):
+                (self.path / name).unlink(missing_ok=True)
 
     def write_identity(self, identity: Mapping[str, Any]) -> Path:
         """Write `ltsam.json`."""

@@ -74,7 +74,7 @@ def test_the_table(finished):
     _, out = finished
     header = next(line for line in out.splitlines() if "overall" in line)
     assert all(name in header for name in ("many", "medium", "few"))
-    for title in ("CE + SGD", "LA + SAM", "LA + Focal-SAM"):
+    for title in ("CE + SGD", "LA + SGD", "LA + SAM", "LA + Focal-SAM"):
         row = row_of(out, title)
         assert row.count("±") == 5
     caption = " ".join(out.split())
@@ -95,7 +95,7 @@ def test_the_table_says_what_was_measured(finished):
 def test_the_errors_under_corruption_are_those_of_ltsam_evaluate(finished, tmp_path):
     folder, out = finished
     tables = json.loads((folder / "digits_c.json").read_text())
-    assert list(tables) == ["CE + SGD", "LA + SAM", "LA + Focal-SAM"] and len(tables["LA + SAM"]) == 2
+    assert list(tables) == ["CE + SGD", "LA + SGD", "LA + SAM", "LA + Focal-SAM"] and len(tables["LA + SAM"]) == 2
     errors = [100 * np.mean([row["3"] for row in table.values()]) for table in tables["LA + SAM"]]
     row = row_of(out, "LA + SAM")
     assert f"{np.mean(errors):.1f} ± {np.std(errors, ddof=1):.1f}" in row
@@ -133,6 +133,8 @@ def test_a_record_for_every_run(finished):
         ("logit_adjustment", "focal_sam", 1),
         ("logit_adjustment", "sam", 0),
         ("logit_adjustment", "sam", 1),
+        ("logit_adjustment", "sgd", 0),
+        ("logit_adjustment", "sgd", 1),
     ]
     assert all(r.results["test"]["samples"] == 500 for r in records)
 
@@ -156,6 +158,7 @@ def test_the_report_lacks_nothing(finished):
     assert not [e for e in page.elements if e.get("class") in ("missing", "damaged")]
     assert [row[:2] for row in page.table("Test accuracy and expected")[1:]] == [
         ["CE + SGD", "0, 1"],
+        ["LA + SGD", "0, 1"],
         ["LA + SAM", "0, 1"],
         ["LA + Focal-SAM", "0, 1"],
     ]
@@ -166,11 +169,11 @@ def test_the_report_lacks_nothing(finished):
 def test_the_report_says_what_was_measured(finished):
     folder, out = finished
     page = Page((folder / "report" / "report.html").read_text())
-    overall = page.table("Test accuracy and expected")[2][2]
+    overall = page.table("Test accuracy and expected")[3][2]
     assert overall in row_of(out, "LA + SAM")
-    assert page.table("digits_c: means over all")[2][3] in row_of(out, "LA + SAM")
+    assert page.table("digits_c: means over all")[3][3] in row_of(out, "LA + SAM")
     checkpoints = page.table("Extreme eigenvalues")[1:]
-    assert len({row[0] for row in checkpoints}) == 6 and len({row[1] for row in checkpoints}) >= 3
+    assert len({row[0] for row in checkpoints}) == 8 and len({row[1] for row in checkpoints}) >= 3
     assert {row[0] for row in page.table("Eigenvalues and trace")[1:]} >= {"CE + SGD, class 0 (128 images, 16 taken)"}
 
 

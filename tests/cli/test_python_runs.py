@@ -27,7 +27,8 @@ from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.hub.run_files import run_files
 
 QUICK = {"use_cpu": True, "learning_rate": 0.1, "per_device_train_batch_size": 4, "max_steps": 6, "disable_tqdm": True,
-         "method": "sam", "method_args": {"rho": 0.1}, "tail_threshold": 6, "logging_steps": 1}  # fmt: skip
+         "method": "sam", "method_args": {"rho": 0.1}, "loss": "cross_entropy",
+         "tail_threshold": 6, "logging_steps": 1}  # fmt: skip
 SOURCES = {"optim": "sgd", "optim_args": "momentum=0.9", "lr_scheduler_type": "cosine", "max_grad_norm": 0.0}
 GROUPS = {"many_above": 6, "few_below": 6}
 

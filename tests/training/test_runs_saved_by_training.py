@@ -1,11 +1,14 @@
 """A run is a run: the end of `train()` writes what commands read, where the run is meant to leave files and can be tested."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, TrainerCallback, TrainingArguments
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
-from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.metrics.calibration import Calibration
+from hf_ltsam.runs.folder import CALIBRATION, RunFolder
 from hf_ltsam.training.durable_trainer import DurableTrainer
 from hf_ltsam.training.results.saved_runs import NO_FOLDER
 from hf_ltsam.training.steps.sam_trainer import SamTrainerMixin
@@ -104,6 +107,53 @@ def test_a_test_that_no_report_can_show_does_not_undo_a_training(tmp_path, caplo
         assert made.train().global_step == 2
     assert "metrics.json" not in files(tmp_path / "run")
     assert "not saved for `ltsam report` and the others: " in caplog.text and "shares of classes" in caplog.text
+
+
+class Unreadable(torch.utils.data.Dataset):
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, row):
+        raise OSError("image file is truncated")
+
+
+@pytest.mark.parametrize("test", [Unreadable(), [{**row, "labels": [1.0, 0.0, 0.0]} for row in rows()]])
+def test_a_test_that_fails_leaves_a_training_as_stock_does(tmp_path, caplog, test):
+    """train() returns, the model is in training mode, and no result of earlier weights stands beside the new ones."""
+    trainer(tmp_path / "run").train()
+    (tmp_path / "run" / CALIBRATION).write_text("{}")
+    made = trainer(tmp_path / "run", test, learning_rate=2e-3)
+    with caplog.at_level("WARNING"):
+        assert made.train().global_step == 2
+    assert "not saved for `ltsam report`" in caplog.text and made.model.training
+    assert not files(tmp_path / "run") & {"metrics.json", "predictions.json", CALIBRATION}
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_settings_of_the_users_own_evaluation_are_no_matter(tmp_path, size):
+    for name, own in (("plain", {}), ("own", {"eval_do_concat_batches": False, "prediction_loss_only": True})):
+        made = trainer(tmp_path / name, per_device_eval_batch_size=size, **own)
+        made.train()
+        assert made.args.prediction_loss_only == bool(own)
+    one, two = (RunFolder(tmp_path / name).finished_record() for name in ("plain", "own"))
+    assert one.results == two.results
+
+
+def test_a_calibration_stays_with_its_weights(tmp_path):
+    made = trainer(tmp_path / "run")
+    made.train()
+    folder = RunFolder(tmp_path / "run")
+    before = folder.finished_record()
+    calibration = Calibration.fit(torch.eye(3)[[0, 1, 2, 0]].numpy(), [0, 1, 2, 1], before.class_statistics["counts"])
+    folder.write_calibration(calibration)
+    folder.write_record(replace(before, results={**before.results, "balanced_prior": before.results["test"]}))
+    again = trainer(tmp_path / "run")
+    again.train(resume_from_checkpoint=True)  # it had ended
+    assert folder.calibration == calibration and "balanced_prior" in folder.finished_record().results
+    again.save_run(rows((1, 1, 1)))  # what it makes of another test nobody has measured
+    assert folder.calibration == calibration and "balanced_prior" not in folder.finished_record().results
+    trainer(tmp_path / "run", learning_rate=2e-3).train()
+    assert folder.calibration is None
 
 
 def test_what_comes_after_the_training_is_what_it_was(tmp_path):

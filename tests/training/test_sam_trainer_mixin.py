@@ -171,6 +171,38 @@ def test_an_attribute_that_the_mixin_would_hide(name):
     assert own.__name__ == "SamOther"
 
 
+@pytest.mark.parametrize("name", ["telemetry", "method", "gradient_step", "identity", "max_skipped_steps"])
+def test_an_attribute_of_the_object_that_the_mixin_would_replace(name, tmp_path):
+    class Other(Trainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            setattr(self, name, lambda: "theirs")
+
+    class SamOther(SamTrainerMixin, Other):
+        pass
+
+    model, data = made("regression")
+    with pytest.raises(TypeError, match=f"SamOther: Other sets {name} on the trainer, where SamTrainerMixin has"):
+        SamOther(model, TrainingArguments(**settings(tmp_path)), train_dataset=data)
+
+
+def test_a_loss_that_the_object_is_given_where_it_is_made(tmp_path):
+    class Other(Weighted):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self._compute_loss = lambda model, inputs, return_outputs: 3 * model(**inputs).loss
+
+    class SamOther(SamTrainerMixin, Other):
+        pass
+
+    model, data = made("regression")
+    own = OWN_LOSSES["regression"].loss
+    expected = train_by_hand(model, steps_of("regression", data, 1), lambda m, b, s: 3 * own(m, b, s), RHO)
+    ours = SamOther(model, TrainingArguments(**settings(tmp_path)), train_dataset=data, method=SAM(rho=RHO))
+    ours.train()
+    assert_same_weights(expected, ours.model, atol=1e-12)
+
+
 def test_callbacks_may_be_given_another_model(tmp_path):
     """As SetFit's trainer does it, whose model is no module."""
 

@@ -1,4 +1,4 @@
-"""`ltsam demo`: real digits, a long tail, three ways to train, in about two minutes.
+"""`ltsam demo`: real digits, a long tail, four ways to train, in about two minutes.
 
 No download: the images are the handwritten digits that scikit-learn ships. Every run is one of `ltsam train` with the
 recipe `demo/digits`.
@@ -45,6 +45,7 @@ from hf_ltsam.runs.report.report import write_report
 # (0.3, 3.2, 0.8).
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "CE + SGD": {"loss": "cross_entropy", "method": "sgd"},
+    "LA + SGD": {"loss": "logit_adjustment", "method": "sgd"},
     "LA + SAM": {"loss": "logit_adjustment", "method": "sam", "method_args": {"rho": 0.05}},
     "LA + Focal-SAM": {
         "loss": "logit_adjustment",

@@ -77,5 +77,6 @@ def _error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) 
 
 def _results(folder: Path, checkpoint: Checkpoint) -> Results:
     """Results that are written once, when all of them are there."""
-    about = {"name": checkpoint.name, "fingerprint": checkpoint.fingerprint, "num_classes": checkpoint.num_classes}
-    return Results(output_folder(str(folder), None) / EVALUATION_RESULTS, about, checkpoint.statistics, writes=False)
+    return Results(
+        output_folder(str(folder), None) / EVALUATION_RESULTS, checkpoint.about, checkpoint.statistics, writes=False
+    )

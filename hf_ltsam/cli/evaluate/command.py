@@ -103,13 +103,9 @@ def _evaluate_checkpoint(
     baselines: Mapping[str, Baseline],
 ) -> Results:
     state = PartialState()
-    about = {
-        "name": checkpoint.name,
-        "fingerprint": checkpoint.fingerprint,
-        "num_classes": checkpoint.num_classes,
-        "task": checkpoint.task,
-    }
-    results = Results(folder / EVALUATION_RESULTS, about, checkpoint.statistics, writes=state.is_main_process)
+    results = Results(
+        folder / EVALUATION_RESULTS, checkpoint.about, checkpoint.statistics, writes=state.is_main_process
+    )
     state.wait_for_everyone()  # all have read the file before one writes it
     for test_set in sets:
         evaluate(checkpoint, test_set, settings, results, baselines.get(test_set.name))

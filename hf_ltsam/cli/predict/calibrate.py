@@ -55,7 +55,7 @@ def calibrate(
     Args:
         run: its folder, or that of one of its checkpoints.
         data: a folder, a table, OWNER/NAME on the Hub, or the name of a set, as `ltsam evaluate --sets` takes them.
-        split: of the data; None: validation, or else the only one.
+        split: of the data; None: validation, or else test, or else train.
         dataset: where the data of the run are now; None: where they were.
         use_cpu: leave an accelerator alone.
         settings: of `EvaluationSettings`.
@@ -142,8 +142,8 @@ def _write(saved: SavedRun, calibration: Calibration, checkpoint: Checkpoint, se
     """The calibration beside the weights, and where a record is of these weights what it makes of their test."""
     folder, splits = saved.folder, saved.splits
     record = folder.record
-    folder.write_calibration(calibration)
     if record is None or record.weights_sha256 not in ("", folder.weights_sha256):
+        folder.write_calibration(calibration)
         return
     samples = as_tested(saved.run, splits, splits.test, range(len(splits.test)), checkpoint.preprocessing)
     logits = predict_logits(
@@ -151,6 +151,7 @@ def _write(saved: SavedRun, calibration: Calibration, checkpoint: Checkpoint, se
     ).numpy()
     mapping = match_classes(checkpoint.class_names, checkpoint.num_classes, splits.class_names)
     results = calibrated_results(calibration, logits, mapping(splits.test_labels).numpy(), saved.statistics)
+    folder.write_calibration(calibration)
     folder.write_record(replace(record, results={**record.results, **results}))
 
 
@@ -201,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DATA",
         help="labelled samples: a folder, a table (CSV, JSON lines, Parquet), or OWNER/NAME on the Hub",
     )
-    parser.add_argument("--split", help="of the data; default: validation, or else the only one")
+    parser.add_argument("--split", help="of the data; default: validation, or else test, or else train")
     parser.add_argument("--image_column", metavar="NAME", help="default: as in training, or the only column of images")
     parser.add_argument("--label_column", metavar="NAME", help="default: the only ClassLabel, or label, class, ...")
     parser.add_argument(

@@ -46,7 +46,7 @@ from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.prediction import predict_logits
 from hf_ltsam.training.refusals.problem import check_head, check_split
-from hf_ltsam.training.results.saved_runs import write_run
+from hf_ltsam.training.results.saved_runs import save_weights, write_run
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
 
@@ -160,7 +160,7 @@ def finish(
     """
     with _end_told(run.config):
         # first: they took the time, and --bf16_full_eval rounds them; not pushed yet: the card needs metrics.json
-        trainer.save_model(_internal_call=True)
+        save_weights(trainer)
         calibration = calibrate(run, splits, trainer)
         test = predict_test(run, splits, trainer, keep_logits=calibration is not None)
         return write_run(trainer, test, description_of(run, splits, train_metrics, second_stage, calibration))

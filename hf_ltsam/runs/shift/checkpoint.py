@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -57,6 +58,16 @@ class Checkpoint:
     def task(self) -> str:
         """image or text."""
         return "text" if isinstance(self.preprocessing, Tokenization) else "image"
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What its results say of it."""
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "num_classes": self.num_classes,
+            "task": self.task,
+        }
 
     def text_columns_in(
         self, dataset: Dataset, stated: Sequence[str] | None, label_column: str | None = None

@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.metrics.decisions import logits_in
 from hf_ltsam.models.text_classifier import classifies_texts
 from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_DATA, OF_THE_EXPERIMENT, OTHER_DEFAULTS
-from hf_ltsam.runs.folder import MADE_IN_PYTHON, RunFolder
+from hf_ltsam.runs.files import DamagedFileError
+from hf_ltsam.runs.folder import CALIBRATION, MADE_IN_PYTHON, RunFolder
 from hf_ltsam.runs.identity import describe
-from hf_ltsam.runs.predictions import predictions_of
+from hf_ltsam.runs.predictions import Predictions, predictions_of
 from hf_ltsam.runs.record import RunRecord, calibrated_results, hub_name, installed_versions, split_results
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.evaluation import decisions_alone
@@ -79,11 +80,35 @@ def write_run(trainer: Any, test: PredictionOutput, description: RunDescription)
     record = record_of(trainer, test, description)
     if trainer.is_world_process_zero():
         folder = RunFolder(Path(trainer.args.output_dir))
-        folder.write_calibration(description.calibration)
-        folder.write_predictions(predictions_of(test.predictions, test.label_ids, description.class_names))
+        predictions = predictions_of(test.predictions, test.label_ids, description.class_names)
+        if description.calibration is not None:
+            folder.write_calibration(description.calibration)
+        else:
+            record = _with_kept_calibration(record, predictions, folder)
+        folder.write_predictions(predictions)
         folder.write_recipe(description.settings, description.comments)
         folder.write_record(record)  # last: who finds it finds all
     return record
+
+
+def save_weights(trainer: Any) -> None:
+    """Save the model, without results of other weights beside it; every process calls it. Nothing is pushed."""
+    trainer.save_model(_internal_call=True)
+    if trainer.is_world_process_zero():
+        RunFolder(Path(trainer.args.output_dir)).remove_results_of_other_weights()
+
+
+def _with_kept_calibration(record: RunRecord, predictions: Predictions, folder: RunFolder) -> RunRecord:
+    """With what a calibration that `ltsam calibrate` left for the same weights makes of the same test."""
+    if not (folder.has(CALIBRATION) and folder.is_of_its_weights):
+        return record
+    try:
+        tested = folder.predictions
+    except DamagedFileError:
+        tested = None
+    if tested is None or not np.array_equal(tested.labels, predictions.labels):
+        return record
+    return replace(record, results={**folder.finished_record().results, **record.results})
 
 
 def record_of(trainer: Any, test: PredictionOutput, description: RunDescription) -> RunRecord:
@@ -158,7 +183,9 @@ class SavedRuns(Trainer):
             try:
                 with _as_training_left_it(self):
                     self.save_run()
-            except ValueError as error:  # of the test set's labels
+            except Exception as error:  # stock's training would be over
+                if self.args.world_size > 1 and not isinstance(error, ValueError):
+                    raise  # of one process perhaps, for which the others would wait; all find what labels have
                 logger.warning(f"The run is not saved for `ltsam report` and the others: {error}")
         return output
 
@@ -184,8 +211,9 @@ class SavedRuns(Trainer):
         if takes_several_labels(self.loss):
             raise ValueError(_ONE_CLASS.format(f"{type(self.loss).__name__} takes several: keep metrics of evaluate()"))
         names = _name_classes(self)
-        self.save_model(_internal_call=True)
-        with replaced(self, compute_metrics=None, preprocess_logits_for_metrics=None), decisions_alone(self):
+        save_weights(self)
+        as_one = replaced(self.args, prediction_loss_only=False, eval_do_concat_batches=True)
+        with as_one, replaced(self, compute_metrics=None, preprocess_logits_for_metrics=None), decisions_alone(self):
             test = self.predict(test_dataset, metric_key_prefix="test")
         if test.label_ids is None or not np.size(test.label_ids):
             raise ValueError("save_run(test_dataset=...) has no labelled samples: nothing can be measured on it.")
@@ -219,9 +247,11 @@ def _is_a_run(trainer: Any) -> bool:
 def _as_training_left_it(trainer: Any) -> Iterator[None]:
     """Random numbers and the mode of the model are afterwards what they were."""
     training = trainer.model.training
-    with undisturbed():
-        yield
-    trainer.model.train(training)
+    try:
+        with undisturbed():
+            yield
+    finally:
+        trainer.model.train(training)
 
 
 def _described(trainer: Any, names: Sequence[str], data: Mapping[str, Any]) -> RunDescription:

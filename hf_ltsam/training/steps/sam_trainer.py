@@ -213,7 +213,7 @@ class SamTrainerMixin(MethodTrainer):
     Raises:
         ValueError: a setting that cannot work, named with the reason and the way out.
         TypeError: `args` of ours, whose method and loss would not be read, or a class in the place of a method; where the
-            class is made, one whose own attributes the mixin would hide.
+            class or its object is made, one whose own attributes the mixin would hide.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -240,7 +240,9 @@ class SamTrainerMixin(MethodTrainer):
         self.method = by_name_or_object(method, "method", method_args)
         self.step_settings, self.max_skipped_steps = MixinSettings(ascent_scope, telemetry), max_skipped_steps
         check_optimizer((kwargs.get("optimizer_cls_and_kwargs") or kwargs.get("optimizers") or (None,))[0])
+        before = dict(vars(self))
         super().__init__(*args, **kwargs)
+        check_attributes(self, before)
         check_arguments(self.args, own_loss=True)
         check_launcher(self)
         check_own_loss(self.method, self.model)
@@ -265,12 +267,38 @@ def check_names(kind: type) -> None:
     Raises:
         TypeError: naming class and attribute.
     """
-    of_mixin = [c for c in kind.__mro__ if issubclass(c, DurableTrainer) and c.__module__.startswith("hf_ltsam.")]
-    names = {name for c in of_mixin for name in (*vars(c), *get_annotations(c))} - set(dir(Trainer))
-    behind = kind.__mro__[max((kind.__mro__.index(c) for c in of_mixin), default=0) + 1 :]
-    for other in (c for c in behind if issubclass(c, Trainer) and c is not Trainer):
+    names, behind = _names_and_classes_behind(kind)
+    for other in behind:
         for name in sorted(names & set(vars(other))):
             raise TypeError(
                 f"{kind.__name__}: {other.__name__}.{name} would be hidden by SamTrainerMixin, which has another {name}. "
                 f"Rename it in {other.__name__}, or override it in {kind.__name__} with what serves both."
             )
+
+
+def check_attributes(trainer: SamTrainerMixin, before: Mapping[str, Any]) -> None:
+    """The same for attributes that the class gives to the object where it is made.
+
+    Args:
+        trainer: whose class has just made it.
+        before: its attributes until then.
+
+    Raises:
+        TypeError: naming class and attribute.
+    """
+    names, behind = _names_and_classes_behind(type(trainer))
+    for name in sorted(names & set(vars(trainer))):
+        if vars(trainer)[name] is not before.get(name):
+            others = " or ".join(other.__name__ for other in behind)
+            raise TypeError(
+                f"{type(trainer).__name__}: {others} sets {name} on the trainer, where SamTrainerMixin has another {name}. "
+                f"Rename it in {others}."
+            )
+
+
+def _names_and_classes_behind(kind: type) -> tuple[set[str], list[type]]:
+    """The mixin's own names that no `Trainer` has, and the classes of Trainers that come after it."""
+    of_mixin = [c for c in kind.__mro__ if issubclass(c, DurableTrainer) and c.__module__.startswith("hf_ltsam.")]
+    names = {name for c in of_mixin for name in (*vars(c), *get_annotations(c))} - set(dir(Trainer))
+    behind = kind.__mro__[max((kind.__mro__.index(c) for c in of_mixin), default=0) + 1 :]
+    return names, [c for c in behind if issubclass(c, Trainer) and c is not Trainer]
