@@ -276,8 +276,8 @@ def check_num_labels(labels: Tensor, num_logits: int | None, names: Sequence[str
     empty = [name for c, name in enumerate(names) if c not in present]
     if empty:
         raise ValueError(
-            f"{some(empty)} ({len(empty)} of {needed} classes) have no training sample. Remove such classes and renumber the "
-            "labels, or pass class_statistics with counts of at least 1 if they come from another source."
+            f"{some(empty)} ({len(empty)} of {needed} classes) have no training sample. Remove such classes and renumber "
+            "the labels, or pass class_statistics with counts of at least 1 if they come from another source."
         )
 
 
