@@ -133,6 +133,14 @@ def test_a_run_that_was_tested_on_something_else_is_refused(case, capsys):
     assert folder.calibration is None and "balanced_prior" not in folder.finished_record().results
 
 
+def test_of_weights_without_a_test_no_numbers_are_shown(case, capsys):
+    run, data, *_ = case
+    (run / "metrics.json").unlink()
+    cli.main(["calibrate", str(run), str(data), "--use_cpu"])
+    said = capsys.readouterr().out
+    assert "samples of data.\n" in said and "in %" not in said and RunFolder(run).calibration is not None
+
+
 REFUSED = {
     ("nowhere",): "error: DATA nowhere does not exist",
     ("./nowhere.csv",): "error: DATA ./nowhere.csv: there is no such folder",

@@ -196,8 +196,12 @@ def _show(run: str, calibration: Calibration) -> None:
             ]
             table.add_row(title, *numbers, *shares)
     console = Console()
-    console.print(f"Chosen on {calibration.samples} samples of {terminal(calibration.source)}; the test in %:")
-    console.print(table)
+    chosen = f"Chosen on {calibration.samples} samples of {terminal(calibration.source)}"
+    if table.row_count:
+        console.print(f"{chosen}; the test in %:")
+        console.print(table)
+    else:  # a checkpoint, which has no test of its own
+        console.print(f"{chosen}.")
     names = folder.predictions.class_names if folder.predictions else tuple(map(str, range(len(calibration.counts))))
     empty = [names[c] for c in np.flatnonzero(np.array(calibration.held_out) == 0)]
     pooled = [names[c] for c in calibration.pooled() if names[c] not in empty]
