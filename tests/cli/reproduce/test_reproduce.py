@@ -25,6 +25,7 @@ from hf_ltsam.cli.reproduce.results import ended_runs
 from hf_ltsam.cli.reproduce.runs import RowRun, run_all
 from hf_ltsam.cli.reproduce.tables import Row, read_table
 from hf_ltsam.cli.train import train
+from hf_ltsam.cli.train.arguments import decided_settings
 from hf_ltsam.runs.folder import RECORD
 from hf_ltsam.runs.recipe_tables import table_names
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
@@ -412,11 +413,8 @@ def test_data_sets_are_found_by_name(table, tmp_path, images):
 def test_other_settings_do_not_get_into_the_same_folder(table, tmp_path):
     run = RowRun(read_table(str(table)).rows[0], 0, tmp_path / "runs")
     run.check()
-    train_settings = {
-        **read_recipe(find_recipe(str(table.parent / "plain.yaml"))),
-        "seed": 0,
-        "output_dir": "elsewhere",
-    }
+    stated = read_recipe(find_recipe(str(table.parent / "plain.yaml")))
+    train_settings = {**decided_settings(stated), **stated, "seed": 0, "output_dir": "elsewhere"}
     write_run(run.folder, metrics([1, 1, 1, 1, 1]), recipe=train_settings)
     run.check()
     changed = RowRun(run.row, 0, run.root, ("--num_train_epochs", "7"))
