@@ -1,5 +1,6 @@
 """What several tests share: no network, no display, Ctrl-C as Python means it, and where the shared material lies."""
 
+import contextlib
 import functools
 import gc
 import os
@@ -23,7 +24,8 @@ _servers: list[ForkingServer] = []
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # one for all workers
-        _servers.append(ForkingServer())
+        with contextlib.suppress(OSError):  # without it, every process imports all for itself
+            _servers.append(ForkingServer())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

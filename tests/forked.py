@@ -25,22 +25,30 @@ PYTHON = os.environ.get(_VARIABLE, sys.executable)
 
 
 class ForkingServer:
-    """Makes `PYTHON` available, here and in what is started from here."""
+    """Makes `PYTHON` available, here and in what is started from here.
+
+    Raises:
+        OSError: not where temporary files lie: their path is too long for a socket, or nothing may be executed there.
+    """
 
     def __init__(self) -> None:
         global PYTHON
         self._folder = tempfile.TemporaryDirectory(prefix="ltsam")
         place = Path(self._folder.name)
+        executable, client = (
+            place / "python",
+            [sys.executable, "-I", "-S", str(Path(__file__).with_name("forked_client.py"))],
+        )
+        words = shlex.join([*client, str(executable), str(place / "socket")])
+        executable.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        executable.chmod(0o700)
+        if not os.access(executable, os.X_OK):
+            raise PermissionError(f"{place} is mounted without execution")
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(place / "socket"))
             listening.listen(64)  # who comes before it is ready waits there
             server = [sys.executable, str(Path(__file__).with_name("forking_server.py")), str(listening.fileno())]
             self._process = subprocess.Popen(server, stdin=subprocess.PIPE, pass_fds=[listening.fileno()])
-        executable = place / "python"
-        client = [sys.executable, "-I", "-S", str(Path(__file__).with_name("forked_client.py"))]
-        words = shlex.join([*client, str(executable), str(place / "socket")])
-        executable.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
-        executable.chmod(0o700)
         PYTHON = os.environ[_VARIABLE] = str(executable)
 
     def close(self) -> None:

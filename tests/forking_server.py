@@ -33,7 +33,6 @@ IMPORTED = (
     ),
     *("transformers.models.clip.modeling_clip", "transformers.models.vit.modeling_vit", "yaml"),
 )
-FIRST_FREE = 400  # above the files that a test has open, so that nothing is overwritten on the way to its number
 
 
 def serve(listening: socket.socket, alive: int) -> None:
@@ -111,8 +110,9 @@ def run(request: dict, files: list[int]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        above = [fcntl.fcntl(file, fcntl.F_DUPFD, FIRST_FREE) for file in files]
-        os.closerange(0, FIRST_FREE)  # what belongs to the server
+        first = max(request["files"], default=0) + 1  # so that nothing is overwritten on the way to its number
+        above = [fcntl.fcntl(file, fcntl.F_DUPFD, first) for file in files]
+        close_all_but(above)
         for file, number in zip(above, request["files"], strict=True):
             os.dup2(file, number, inheritable=number < 3)
             os.close(file)
@@ -126,6 +126,10 @@ def run(request: dict, files: list[int]) -> None:
         sys.stderr.reconfigure(line_buffering=True)
         if threads := os.environ.get("OMP_NUM_THREADS"):
             sys.modules["torch"].set_num_threads(int(threads))
+        sys.modules[
+            "torch"
+        ].default_generator.seed()  # as in a new process: what nobody has seeded is equal in no two of them
+        sys.modules["numpy"].random.seed()
         execute(*request["arguments"])
         status = 0
     except SystemExit as end:
@@ -141,6 +145,14 @@ def run(request: dict, files: list[int]) -> None:
         traceback.print_exc()
     finish()
     os._exit(status & 255)
+
+
+def close_all_but(kept: list[int]) -> None:
+    """What belongs to the server."""
+    for file in map(int, os.listdir("/dev/fd")):
+        if file not in kept:
+            with contextlib.suppress(OSError):  # that of the listing itself
+                os.close(file)
 
 
 def finish() -> None:

@@ -120,8 +120,8 @@ def test_without_a_threshold_the_error_names_counts_and_a_proposal(ask):
         (torch.eye(3), 4, "shape \\(3, 3\\) must be shares of 4 classes"),
         ([0, 1, -1], None, "Label -1 \\(first at position 2\\) is outside the class range 0 to 1"),
         ([0, 1, 5, 2], 3, "Label 5 \\(first at position 2\\) is outside the class range 0 to 2"),
-        ([0, 2], None, "class 1 has no training image"),
-        ([0, 1], 4, "classes 2, 3 \\(2 in all\\) have no training image"),
+        ([0, 2], None, "class 1 has no training sample"),
+        ([0, 1], 4, "classes 2, 3 \\(2 in all\\) have no training sample"),
         ([0, 0], None, "at least 2 classes"),
     ],
 )
@@ -133,8 +133,8 @@ def test_invalid_labels_are_refused(labels, num_classes, message):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"counts": (3, 0)}, "class 1 has no training image"),
-        ({"counts": (3, -2)}, "class 1 has no training image"),
+        ({"counts": (3, 0)}, "class 1 has no training sample"),
+        ({"counts": (3, -2)}, "class 1 has no training sample"),
         ({"counts": (3,)}, "at least 2 classes"),
         ({"counts": (3, 2.5)}, r"counts=\.\.\.\).*2\.5"),
         ({"counts": (3, float("nan"))}, "whole numbers, got nan"),

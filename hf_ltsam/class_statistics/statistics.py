@@ -48,18 +48,18 @@ class ClassStatistics:
     """Class counts of a training set and the quantities that follow from them. Immutable and hashable.
 
     Args:
-        counts: training images of class 0, 1, ..., at least one each. Length C.
-        tail_threshold: largest number of training images of a tail class, for the methods that split head from tail
+        counts: training samples of class 0, 1, ..., at least one each. Length C.
+        tail_threshold: largest number of training samples of a tail class, for the methods that split head from tail
             (ImbSAM, SSE-SAM: Lyu et al. 2025 Eq. 101). None: no split.
-        many_above: classes with more training images are reported as "many".
-        few_below: classes with fewer training images are reported as "few"; those between are "medium".
+        many_above: classes with more training samples are reported as "many".
+        few_below: classes with fewer training samples are reported as "few"; those between are "medium".
             None for both: 100 and 20, as Liu et al. 2019, or where no class is many or none few by these, round numbers
             that make groups of a third of the classes each, as nearly as the counts allow (`group_bounds` has the rule).
             None for one: the usual one, within the other. CIFAR-10-LT uses 1,000 and 200.
         group_sizes: numbers of classes in "many", "medium" and "few" in order of frequency, in the place of both bounds, as
             Rangwani et al. 2022 report. They sum to C; of equally large classes the lower index comes first.
 
-        samples: training images, where one may have several labels or none; None: each has one.
+        samples: training samples, where one may have several labels or none; None: each has one.
 
     The reporting groups are independent of the head/tail split and never share a threshold with it.
 
@@ -87,7 +87,7 @@ class ClassStatistics:
         empty = [c for c, n in enumerate(self.counts) if n < 1]
         if empty:
             raise ValueError(
-                f"ClassStatistics(counts=...): {_classes_have(empty)} no training image. Remove such classes and "
+                f"ClassStatistics(counts=...): {_classes_have(empty)} no training sample. Remove such classes and "
                 "renumber the labels, or pass counts of at least 1 if they come from another source."
             )
         if self.tail_threshold is not None and self.tail_threshold < 0:
@@ -113,12 +113,12 @@ class ClassStatistics:
 
         Args:
             labels: class indices (N,), integers in [0, C); or shares of the classes (N, C), whose sums are rounded; or 0 and
-                1 for every class (N, C), where an image may be of several.
+                1 for every class (N, C), where a sample may be of several.
             num_classes: C; None: the largest label plus one.
             settings: `tail_threshold`, `many_above`, `few_below`, `group_sizes`.
 
         Raises:
-            ValueError: no labels, a label outside [0, C), or a class without a training image.
+            ValueError: no labels, a label outside [0, C), or a class without a training sample.
         """
         if isinstance(labels, Tensor) and labels.ndim == 2 and labels.is_floating_point():
             samples = len(labels) if are_several(labels) else None
@@ -135,7 +135,7 @@ class ClassStatistics:
 
     @property
     def total(self) -> int:
-        """N, the number of training images."""
+        """N, the number of training samples."""
         return sum(self.counts) if self.samples is None else self.samples
 
     @property
@@ -187,7 +187,7 @@ class ClassStatistics:
         if self.tail_threshold is None:
             raise ValueError(
                 "This needs a split into head and tail classes: set `tail_threshold` (the largest number of training "
-                f"images of a tail class). {self.describe_counts()} {self.propose_tail_threshold()}"
+                f"samples of a tail class). {self.describe_counts()} {self.propose_tail_threshold()}"
             )
         return self.tail_threshold
 
@@ -209,7 +209,7 @@ class ClassStatistics:
         """One sentence for messages and logs."""
         shown = ", ".join(map(str, self.counts[:10])) + (", ..." if self.num_classes > 10 else "")
         return (
-            f"{self.num_classes} classes, {self.total} training images, largest {max(self.counts)}, "
+            f"{self.num_classes} classes, {self.total} training samples, largest {max(self.counts)}, "
             f"smallest {min(self.counts)}; counts: {shown}."
         )
 
@@ -299,7 +299,7 @@ def _check_no_gaps(labels: Tensor, num_classes: int) -> None:
     missing = list(islice((c for c in range(num_classes) if c not in present), SHOWN + 1))
     largest = int(labels.max())
     raise ValueError(
-        f"{_classes_have(missing, num_classes - len(present))} no training image: {labels.numel()} labels, the largest is "
+        f"{_classes_have(missing, num_classes - len(present))} no training sample: {labels.numel()} labels, the largest is "
         f"{largest} (first at position {int((labels == largest).nonzero()[0, 0])}), for {num_classes} classes. Number the "
         "labels from 0 without gaps, or correct that one."
     )

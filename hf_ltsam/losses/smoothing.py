@@ -25,7 +25,8 @@ class LabelAwareSmoothing(Documented, Loss):
 
     Args:
         head, tail: smoothing of the largest and of the smallest class, in [0, 1); 0 for both is cross-entropy. The
-            authors: 0.3 and 0 on CIFAR-10-LT, 0.4 and 0.1 on CIFAR-100-LT, when they re-train the classifier.
+            published code at ratio 100: 0.3 and 0 on CIFAR-10-LT, 0.4 and 0.1 on CIFAR-100-LT, less at smaller ratios,
+            when the classifier is re-trained.
         shape: "concave", "linear" or "convex".
 
     Source: Zhong et al. 2021 (MiSLAS), Sec. 3.2.

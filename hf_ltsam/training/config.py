@@ -123,14 +123,14 @@ class LTSamConfig(MixingSettings, TrainingArguments):
     )
     tail_threshold: int | None = field(
         default=None,
-        metadata={"help": "Classes with at most this number of training images are the tail (ImbSAM, SSE-SAM)."},
+        metadata={"help": "Classes with at most this number of training samples are the tail (ImbSAM, SSE-SAM)."},
     )
     sampling: str = field(
         default=UNIFORM,
         metadata={
-            "help": f"Which training images an epoch shows: {', '.join(SAMPLINGS)}. uniform: each one once. class_aware: "
-            "classes in turn, and the images of a class in turn; class_balanced: every class with probability 1/C; "
-            "square_root: in proportion to the root of its number of images. An epoch has as many steps either way."
+            "help": f"Which training samples an epoch shows: {', '.join(SAMPLINGS)}. uniform: each one once. class_aware: "
+            "classes in turn, and the samples of a class in turn; class_balanced: every class with probability 1/C; "
+            "square_root: in proportion to the root of its number of samples. An epoch has as many steps either way."
         },
     )
     exact_rows: bool = field(

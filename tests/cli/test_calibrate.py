@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,26 @@ def test_what_the_run_has_seen_is_left_out(case, tmp_path, capsys):
     Dataset.from_list([*rows, new]).to_parquet(table)
     assert calibrate(run, str(table), use_cpu=True).samples == 1
     assert "Left out of" in (said := capsys.readouterr().out) and "12 of the run's test samples" in said
+
+
+def test_a_run_that_was_tested_on_something_else_is_refused(case, capsys):
+    """As one made in Python with the validation split as eval_dataset: the samples would be those of its test."""
+    run, data, *_ = case
+    folder = RunFolder(run)
+    predictions = folder.predictions
+    folder.write_predictions(replace(predictions, labels=predictions.labels[::-1].copy()))
+    with pytest.raises(SystemExit):
+        cli.main(["calibrate", str(run), str(data), "--use_cpu"])
+    assert "was tested on other samples than the test split" in capsys.readouterr().err
+    assert folder.calibration is None and "balanced_prior" not in folder.finished_record().results
+
+
+def test_of_weights_without_a_test_no_numbers_are_shown(case, capsys):
+    run, data, *_ = case
+    (run / "metrics.json").unlink()
+    cli.main(["calibrate", str(run), str(data), "--use_cpu"])
+    said = capsys.readouterr().out
+    assert "samples of data.\n" in said and "in %" not in said and RunFolder(run).calibration is not None
 
 
 REFUSED = {

@@ -70,6 +70,8 @@ def test_the_folder_is_a_run_with_another_classifier(name, first, tmp_path, caps
     assert record.second_stage["first_stage"]["folder"] == str(first)
     kind, text = SECOND_STAGES[name], model_card(read_facts(out), "me/out").text
     assert f"the second stage {kind.title}" in text and f"{kind.title} ({kind.source}" in text
+    changed_now = "the classifier and the running statistics of batch norm" if counted else "the classifier alone"
+    assert f"changed {changed_now};" in text
     assert all(f"{{{key}," in text for key in kind.citations) and "`ltsam decouple --config recipe.yaml" in text
     assert record.class_statistics == RunFolder(first).finished_record().class_statistics
     assert record.results["test"]["samples"] == 12 and record.command.startswith(

@@ -24,6 +24,7 @@ from training import (
     test_stock_settings,
     test_two_processes,
 )
+from training.modes import METHOD, MODES
 from training.test_hooks import NO_EFFECT, REFUSED_FIELDS
 
 from hf_ltsam.losses import LOSSES
@@ -115,10 +116,15 @@ def modes() -> str:
         for mode, tests in EQUATIONS.items()
     ]
     legend = [f"- **{column}**: {shown} (`{test.__name__}`)." for column, (test, shown) in OF_MODES.items()]
+    others = {mode: settings["method"] for mode, (*_, settings) in MODES.items() if "method" in settings}
+    with_methods = ", ".join([f"`{METHOD}`", *(f"`{method}` for {mode}" for mode, method in others.items())])
     return f"""## Modes
 | mode | equal to a naive loop or the stock Trainer | {" | ".join(OF_MODES)} |
 |{"---|" * (len(OF_MODES) + 2)}
 {chr(10).join(rows)}
+
+The last {len(OF_MODES)} columns with a method that remembers: {with_methods}. `torch_compile` in
+all tests of it has the backend `eager`, which captures graphs and runs them uncompiled.
 
 {chr(10).join(legend)}"""
 

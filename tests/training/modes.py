@@ -17,6 +17,7 @@ from transformers import BertConfig
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
 
+METHOD = "momentum_focal_sam"  # where a mode has no other
 LABELS = [0, 1, 0, 2, 0, 1, 0, 0, 1, 0, 2, 0, 1, 0, 0, 1]
 GENERATOR = torch.Generator().manual_seed(0)
 TOKENS = torch.randint(20, (16, 6), generator=GENERATOR)
@@ -105,7 +106,7 @@ def trainer_of(mode, folder, dtype=torch.float64, kind=LTSamTrainer, batch=4, **
         "disable_tqdm": True,
         "use_cpu": True,
         "ddp_backend": "gloo" if "RANK" in os.environ else None,
-        "method": "momentum_focal_sam",
+        "method": METHOD,
         **settings,
         **changes,
     }

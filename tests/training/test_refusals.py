@@ -121,7 +121,7 @@ def test_labels_outside_the_class_range(tmp_path):
 
 def test_a_class_without_a_training_image(tmp_path):
     model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=4))
-    with pytest.raises(ValueError, match="class 3 has no training image"):
+    with pytest.raises(ValueError, match="class 3 has no training sample"):
         trainer(tmp_path, model)
 
 
@@ -412,8 +412,8 @@ def test_the_proposed_threshold_leaves_a_head():
 def test_classes_without_an_image_are_called_by_name():
     from hf_ltsam.training.refusals.problem import check_num_labels
 
-    with pytest.raises(ValueError, match=r"'dog' \(1 of 3 classes\) have no training image"):
+    with pytest.raises(ValueError, match=r"'dog' \(1 of 3 classes\) have no training sample"):
         check_num_labels(torch.tensor([0, 2, 2]), 3, ["cat", "dog", "owl"])
-    with pytest.raises(ValueError, match=r"labels of the training set end at 0: 'dog', 'owl' have no training image"):
+    with pytest.raises(ValueError, match=r"labels of the training set end at 0: 'dog', 'owl' have no training sample"):
         check_num_labels(torch.tensor([0, 0]), 3, ["cat", "dog", "owl"])
     check_num_labels(torch.tensor([0, 1, 2]), 3, ["cat", "dog", "owl"])

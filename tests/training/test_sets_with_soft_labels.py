@@ -132,7 +132,7 @@ def test_a_run_is_saved_with_class_indices_of_its_test_set(tmp_path):
 
 def test_statistics_of_shares():
     assert ClassStatistics.from_labels(F.one_hot(HARD, 3).float()) == ClassStatistics.from_labels(HARD)
-    with pytest.raises(ValueError, match="class 1 has no training image"):
+    with pytest.raises(ValueError, match="class 1 has no training sample"):
         ClassStatistics.from_labels(torch.tensor([[0.9, 0.1], [0.8, 0.2]]))
 
 

@@ -62,7 +62,8 @@ def calibrate(
 
     Raises:
         FileNotFoundError: no such run or data, or the run's own data are not where they were.
-        ValueError: samples of other classes, none that the run has not seen, or a setting out of its range.
+        ValueError: samples of other classes, none that the run has not seen, a test that is not the run's, or a setting
+            out of its range.
     """
     stated = EvaluationSettings(**settings)
     RunFolder(Path(run)).require_weights()
@@ -75,12 +76,31 @@ def calibrate(
         raise type(error)(str(error).replace("--sets ", "DATA ")) from error  # which has no option of its own here
     saved = open_run(run, dataset)
     checkpoint = load_checkpoint(str(run), process_device(use_cpu))
+    _check_test(saved)
     stated = replace(stated, test_time=saved.run.data.test_time)
     unseen = _unseen(samples, data, checkpoint, saved, stated)
     found = predicted(checkpoint, held_out, unseen, None, stated)
     calibration = Calibration.fit(found.logits, found.true, saved.statistics.counts, source=_called(data, split))
     _write(saved, calibration, checkpoint, stated)
     return calibration
+
+
+def _check_test(saved: SavedRun) -> None:
+    """The test split is what the run was tested on: a run made in Python may have been tested on any data.
+
+    Raises:
+        ValueError: it is not.
+    """
+    predictions, splits = saved.root.predictions, saved.splits
+    if predictions is None:
+        return
+    names = predictions.class_names
+    if not np.array_equal(predictions.labels, match_classes(names, len(names), splits.class_names)(splits.test_labels)):
+        raise ValueError(
+            f"{saved.root.path} was tested on other samples than the test split of its data, so those that it has seen "
+            "cannot be told from new ones. --dataset PATH names the data of the run; in Python, trainer.save_run(test) "
+            "tests it on that split."
+        )
 
 
 def _unseen(
@@ -176,8 +196,12 @@ def _show(run: str, calibration: Calibration) -> None:
             ]
             table.add_row(title, *numbers, *shares)
     console = Console()
-    console.print(f"Chosen on {calibration.samples} samples of {terminal(calibration.source)}; the test in %:")
-    console.print(table)
+    chosen = f"Chosen on {calibration.samples} samples of {terminal(calibration.source)}"
+    if table.row_count:
+        console.print(f"{chosen}; the test in %:")
+        console.print(table)
+    else:  # a checkpoint, which has no test of its own
+        console.print(f"{chosen}.")
     names = folder.predictions.class_names if folder.predictions else tuple(map(str, range(len(calibration.counts))))
     empty = [names[c] for c in np.flatnonzero(np.array(calibration.held_out) == 0)]
     pooled = [names[c] for c in calibration.pooled() if names[c] not in empty]

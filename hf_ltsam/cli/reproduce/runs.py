@@ -15,7 +15,7 @@ import yaml
 from transformers.utils import logging
 
 from hf_ltsam.cli.reproduce.tables import Row
-from hf_ltsam.cli.train.arguments import read_settings, with_recipe
+from hf_ltsam.cli.train.arguments import decided_settings, read_settings, with_recipe
 from hf_ltsam.runs.folder import RECIPE, RunFolder, seed_folder
 from hf_ltsam.runs.processes import PARENT
 from hf_ltsam.runs.recipes import find_recipe
@@ -106,6 +106,8 @@ class RowRun:
         if not file.is_file():
             return
         then = with_recipe({}, file, self.program)
+        if self.program == "train":  # its file holds what was decided where nothing stated it
+            now = {**decided_settings(now), **now}
         relevant = {name for name in {**now, **then} if name not in _OF_THE_PLACE}
         if self.program == "decouple":  # its file holds the first stage's settings too
             relevant &= set(now)

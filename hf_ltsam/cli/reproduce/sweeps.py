@@ -14,7 +14,7 @@ from hf_ltsam.runs.escaping import figure_text
 from hf_ltsam.runs.files import mapping, read_json, write_json
 from hf_ltsam.runs.recipe_tables import GROUPS, Point
 from hf_ltsam.runs.report.configurations import spread
-from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
+from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above, percent_ticks
 from hf_ltsam.runs.report.saved_parts import Curvature
 from hf_ltsam.runs.report.style import INK, series_style
 
@@ -65,6 +65,7 @@ def draw_sweeps(root: Path, table: TableOfRuns, reached: Spreads) -> None:
                 axes.set_title(figure_text(kind[1]))
             axes.set_xlabel(figure_text(setting_in_words(kind[0])))
             axes.set_ylabel(f"{group}, accuracy in %")
+            percent_ticks(axes.yaxis)
         more = {"published": _CROSS} if any(table.curves.get(name) for name in names) else {}
         more |= {"chosen on a reserve": _RING} if chosen else {}
         legend_above(figure, names, range(len(names)), more=more)

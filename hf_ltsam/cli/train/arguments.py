@@ -98,7 +98,7 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
         ValueError, FileNotFoundError: as `parse`.
     """
     everything = with_recipe(settings, recipe)
-    decided = _decided(everything)
+    decided = decided_settings(everything)
     if decided:
         shown = " ".join(options_of(decided)).replace("=", " ")
         logger.warning(
@@ -111,7 +111,7 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
     return run_of(everything, options_of(settings, recipe) if words is None else words)
 
 
-def _decided(settings: Mapping[str, Any]) -> dict[str, Any]:
+def decided_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Loss, method, optimizer and learning rate, as far as nothing states them."""
     balanced = any(settings.get(name, value) != value for name, value in _UNBALANCED.items())
     loss = {} if "loss" in settings or balanced else {"loss": FIRST_LOSS}

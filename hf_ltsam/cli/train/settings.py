@@ -159,7 +159,7 @@ class DataArguments:
     )
     only_known_classes: bool = field(
         default=False,
-        metadata={"help": "Leave out test images of classes without a training image, which are refused otherwise."},
+        metadata={"help": "Leave out test samples of classes without a training sample, which are refused otherwise."},
     )
     imbalance_ratio: float | None = field(
         default=None, metadata={"help": "Draw a long tail of this ratio from the training split. None: take all of it."}
@@ -177,12 +177,12 @@ class DataArguments:
     )
     many_above: int | None = field(
         default=None,
-        metadata={"help": "Classes with more training images are reported as many. None: 100, or see few_below."},
+        metadata={"help": "Classes with more training samples are reported as many. None: 100, or see few_below."},
     )
     few_below: int | None = field(
         default=None,
         metadata={
-            "help": "Classes with fewer training images are reported as few. None: 20; where no class is many by 100 or "
+            "help": "Classes with fewer training samples are reported as few. None: 20; where no class is many by 100 or "
             "none few by 20, both are round numbers that make groups of about a third of the classes each."
         },
     )
@@ -213,7 +213,7 @@ class DataArguments:
     reserve: float | None = field(
         default=None,
         metadata={
-            "help": "Share of every class's training images, in (0, 1), that is left out of the training for choices made "
+            "help": "Share of every class's training samples, in (0, 1), that is left out of the training for choices made "
             "afterwards: calibrated probabilities of `ltsam predict`, tau of `ltsam decouple --second_stage tau_norm`."
         },
     )

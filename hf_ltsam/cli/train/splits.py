@@ -191,7 +191,7 @@ def check_data(arguments: DataArguments) -> None:
         raise ValueError(f"--largest_class {arguments.largest_class} is a part of a drawn tail: add --imbalance_ratio.")
     if arguments.reserve is not None and not 0 < arguments.reserve < 1:
         raise ValueError(
-            f"--reserve {arguments.reserve:g}: a share of the training images, so it lies between 0 and 1."
+            f"--reserve {arguments.reserve:g}: a share of the training samples, so it lies between 0 and 1."
         )
 
 

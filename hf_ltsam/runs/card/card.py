@@ -47,7 +47,7 @@ from hf_ltsam.runs.folder import (
     SHARPNESS,
     SHARPNESS_RESULTS,
     RunFolder,
-    seed_folder,
+    seed_folders,
 )
 from hf_ltsam.runs.secrets import without_secrets
 
@@ -82,7 +82,8 @@ def card_files(
     if facts.statistics is not None and _can_draw():
         content[FIGURE] = curve_png(facts.statistics, f"Training {facts.samples} per class", facts.samples)
     for record in facts.other_seeds:
-        folder = seed_folder(facts.folder.resolve().parent, record.seed)
+        siblings = seed_folders(facts.folder.resolve().parent)  # seed01, say: the name need not be that of the seed
+        folder = next(folder for folder in siblings if RunFolder(folder).record == record)
         content[f"other_seeds/{folder.name}/{RECORD}"] = folder / RECORD
     return content
 

@@ -62,8 +62,10 @@ def second_stage(facts: RunFacts) -> str:
     source = f" ({markdown_docstring(stage['source'])})" if stage.get("source") else ""
     first = stage.get("first_stage") or {}
     before = f", trained with {_method_and_loss(first['method'], first.get('loss'))}" if "method" in first else ""
+    shifted = (stage.get("args") or {}).get("shift_batch_norm")
+    changed = "the classifier and the running statistics of batch norm" if shifted else "the classifier alone"
     return (
-        f"{_stage_title(stage)}{source} changed the classifier alone; everything else is that of the first stage{before}. "
+        f"{_stage_title(stage)}{source} changed {changed}; everything else is that of the first stage{before}. "
         "Method, loss and cost below are those of the second stage."
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 from hf_ltsam import ClassStatistics
 from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation
-from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
+from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above, percent_ticks
 from hf_ltsam.runs.report.saved_parts import Floats
 from hf_ltsam.runs.report.style import INK, series_style
 
@@ -118,6 +118,7 @@ def _paint(figure: Any, drawn: Sequence[tuple[int, Configuration]], points: Sequ
     axes.set_ylim(max(axes.get_ylim()[0], -3), min(axes.get_ylim()[1], 104))
     axes.set_xlabel(f"training {samples_of_all(c for _, c in drawn)} of the class")
     axes.set_ylabel("test accuracy (%)")
+    percent_ticks(axes.yaxis)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:,g}")
     axes.xaxis.set_minor_formatter("")

@@ -13,7 +13,7 @@ from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.record import chance_level, shortcomings
 from hf_ltsam.runs.report.configurations import Configuration, spread
 from hf_ltsam.runs.report.content import Figure, Section, Table, mean_and_deviation
-from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
+from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above, percent_ticks
 from hf_ltsam.runs.report.saved_parts import Bounds, head_and_tail
 from hf_ltsam.runs.report.style import GRID, series_style
 
@@ -133,5 +133,6 @@ def _paint(figure: Any, configurations: Sequence[Configuration], groups: Sequenc
     axes.set_xticks(range(len(groups)), [NAMES[group] for group in groups])
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("test accuracy (%)")
+    percent_ticks(axes.yaxis)
     axes.set_xlabel("group of classes")
     legend_above(figure, [c.title for _, c in tested], [k for k, _ in tested], lambda style: style.mark)

@@ -131,24 +131,25 @@ def setting(configuration: Configuration, name: str) -> str:
     return "-" if value is None else str(value)
 
 
-def title(facts: Mapping[str, Any]) -> str:
+def title(facts: Mapping[str, Any], second_stage: str = "") -> str:
     """CE + SGD, or CE-DRW + SAM for deferred re-weighting; then second stage, adapter, averaged weights and the like.
 
     Args:
         facts: may hold any setting.
+        second_stage: its title, which a record holds; the name it is set by where that is not known.
     """
     loss = title_of(LOSSES, str(facts.get("loss", "cross_entropy")))
     method = title_of(METHODS, str(facts.get("method", "sam")))
     weighted = facts.get("reweighting", "none") != "none"
     suffix = ("-DRW" if facts.get("reweighting_start") else "-RW") if weighted else ""
-    return ", ".join([_with_second_stage(f"{loss}{suffix} + {method}", facts), *_particulars(facts)])
+    trained = f"{loss}{suffix} + {method}"
+    if stage := second_stage or facts.get("second_stage"):
+        trained = _with_second_stage(trained, str(stage), facts)
+    return ", ".join([trained, *_particulars(facts)])
 
 
-def _with_second_stage(trained: str, facts: Mapping[str, Any]) -> str:
+def _with_second_stage(trained: str, stage: str, facts: Mapping[str, Any]) -> str:
     """The first stage, then the second, with what it was trained by where that is not plain."""
-    stage = facts.get("second_stage")
-    if stage is None:
-        return trained
     first = facts.get("first_stage")
     first = first if isinstance(first, Mapping) else {"folder": first}
     described = {name: first[name]["name"] for name in ("method", "loss") if name in first}
@@ -232,12 +233,17 @@ def _titles(runs: Sequence[ReportedRun]) -> list[str]:
     """Method and loss; of equal titles also the settings in which they differ, and if need be the folder."""
     experiments = [facts(run) for run in runs]
     plain = [
-        title(experiment) if "folder" not in experiment else str(experiment["folder"]) for experiment in experiments
+        title(experiment, _title_of_stage(run)) if "folder" not in experiment else str(experiment["folder"])
+        for run, experiment in zip(runs, experiments)
     ]
     namesakes = [[other for other, its_name in zip(experiments, plain) if its_name == name] for name in plain]
     detailed = [_with_differences(*one) for one in zip(plain, experiments, namesakes)]
     several = Counter(detailed)
     return [name if several[name] == 1 else f"{name} ({run.folder})" for name, run in zip(detailed, runs)]
+
+
+def _title_of_stage(run: ReportedRun) -> str:
+    return "" if run.metrics is None else str(run.metrics.record.second_stage.get("title", ""))
 
 
 def _with_differences(name: str, experiment: Mapping[str, Any], namesakes: Sequence[Mapping[str, Any]]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from hf_ltsam.runs.report.by_group import NAMES
 from hf_ltsam.runs.report.configurations import Configuration, spread
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation
-from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
+from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above, percent_ticks
 from hf_ltsam.runs.report.style import INK, series_style
 
 TITLE = "Cost against accuracy"
@@ -108,6 +108,7 @@ def _paint(figure: Any, costs: Sequence[Cost], groups: Sequence[str]) -> None:
         axes.set_title(NAMES[group] if group == "balanced" else f"{group} classes")
         axes.set_xlabel(f"training time ({unit})")
         axes.set_ylabel("test accuracy (%)")
+        percent_ticks(axes.yaxis)
     legend_above(figure, [cost.configuration.title for cost in costs], [cost.position for cost in costs],
                  lambda style: style.mark)  # fmt: skip
 

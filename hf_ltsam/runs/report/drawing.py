@@ -15,6 +15,7 @@ from hf_ltsam.runs.report.content import Figure
 from hf_ltsam.runs.report.style import PALETTE, RC, SeriesStyle, series_style
 
 WIDTH = 7.6  # inches, that of the page's text
+_ROW = 0.18  # inches of a row of a legend
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 # "currentColor" is the colour of the page's text; the others are variables in the page's style sheet.
@@ -66,6 +67,17 @@ def grid_of_panels(figure: Any, number: int, columns: int, **kwargs: Any) -> lis
     return list(panels.flat[:number])
 
 
+def percent_ticks(axis: Any) -> None:
+    """No tick of an axis of shares lies below 0 or above 100, where only the margins of the panel can reach."""
+    from matplotlib.ticker import AutoLocator
+
+    class Percent(AutoLocator):
+        def tick_values(self, vmin: float, vmax: float) -> Any:
+            return [tick for tick in super().tick_values(vmin, vmax) if -1e-9 <= tick <= 100 + 1e-9]
+
+    axis.set_major_locator(Percent())
+
+
 def legend_above(
     figure: Any,
     titles: Sequence[str],
@@ -89,6 +101,8 @@ def legend_above(
     handles += [Line2D([], [], label=label, **style) for label, style in more.items()]
     longest = max(map(len, (*labels, *more)))
     columns = max(1, min(len(handles), int(100 / (longest + 9))))
+    rows = -(-len(handles) // columns)
+    figure.set_figheight(figure.get_figheight() + _ROW * max(0, rows - 2))  # so that panels stay as high as they are
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=3.2)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from hf_ltsam.runs.escaping import figure_text, visible
 from hf_ltsam.runs.report.configurations import Configuration
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation
-from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
+from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above, percent_ticks
 from hf_ltsam.runs.report.reading import ReportedRun
 from hf_ltsam.runs.report.saved_parts import Floats
 from hf_ltsam.runs.report.style import series_style
@@ -181,6 +181,7 @@ def _widen(axes: Any, most: float | None) -> None:
     if most is not None:
         slack = max(0.0, (_NARROWEST * most - (high - low)) / 2)
         axes.set_ylim(max(low - slack, -0.02 * most), min(high + slack, 1.03 * most))
+        percent_ticks(axes.yaxis)
 
 
 def _logged(run: ReportedRun, key: str) -> dict[float, float]:

@@ -135,7 +135,7 @@ def check_split(method: Method, statistics: ClassStatistics) -> str | None:
     if statistics.tail_threshold is None:
         raise ValueError(
             f"{type(method).__name__} splits head from tail: set tail_threshold in LTSamConfig (classes with at most this "
-            f"number of training images are the tail). {statistics.describe_counts()} {statistics.propose_tail_threshold()}"
+            f"number of training samples are the tail). {statistics.describe_counts()} {statistics.propose_tail_threshold()}"
         )
     empty = "tail" if not statistics.tail_classes else "head" if not statistics.head_classes else None
     if empty is None:
@@ -267,7 +267,7 @@ def check_num_labels(labels: Tensor, num_logits: int | None, names: Sequence[str
             missing = f"{some(names[needed:])} {'has' if needed == num_logits - 1 else 'have'}"
         raise ValueError(
             f"The model has {num_logits} outputs, but the labels of the training set end at {needed - 1}: {missing} no "
-            f"training image. Build the model with num_labels={needed} (and ignore_mismatched_sizes=True, if it is "
+            f"training sample. Build the model with num_labels={needed} (and ignore_mismatched_sizes=True, if it is "
             "pretrained), or look for the missing classes."
         )
     if names is None or are_soft(labels) or len(names) != needed:
@@ -276,8 +276,8 @@ def check_num_labels(labels: Tensor, num_logits: int | None, names: Sequence[str
     empty = [name for c, name in enumerate(names) if c not in present]
     if empty:
         raise ValueError(
-            f"{some(empty)} ({len(empty)} of {needed} classes) have no training image. Remove such classes and renumber the "
-            "labels, or pass class_statistics with counts of at least 1 if they come from another source."
+            f"{some(empty)} ({len(empty)} of {needed} classes) have no training sample. Remove such classes and renumber "
+            "the labels, or pass class_statistics with counts of at least 1 if they come from another source."
         )
 
 

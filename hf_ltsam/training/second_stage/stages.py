@@ -187,12 +187,13 @@ class MiSLAS(SecondStage):
 
     Args:
         classifier_rate: rate of the classifier as a share of the learning rate, which is that of the factors, >= 0; the
-            authors at ratio 100: 0.5 on CIFAR-10-LT, 0.2 on CIFAR-100-LT; 0.05 on larger sets.
-        shift_batch_norm: whether batch norm is shifted; the authors do so on all sets but CIFAR-10-LT.
+            published code at ratio 100: 0.5 on CIFAR-10-LT, 0.2 on CIFAR-100-LT; 0.05 on larger sets.
+        shift_batch_norm: whether batch norm is shifted; the published code does so on all sets but CIFAR-10-LT.
 
     Cost: that of a forward of the whole model and a step of the classifier.
     Source: Zhong et al. 2021 Sec. 3.2 and 3.3, with class-balanced sampling and `label_aware_smoothing` after a first stage
-    with mixup; `classifier_rate` is that of the published code.
+    with mixup; the sections are second hand, everything else is as in the published code.
+    Differs from the published code: on Places-LT it shifts the last block of its ResNet-152 alone.
     """
 
     title: ClassVar = "MiSLAS"

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import re
 import shlex
 import shutil
 
@@ -134,7 +135,7 @@ def in_place_of_processes(monkeypatch, stored, started, run_kind, analysis_kind)
 
 
 def faults_of(figure):
-    """Words of a drawn figure that are cut, and numbers and words around its panels that touch each other."""
+    """Words of a drawn figure that are cut, numbers and words around its panels that touch, accuracies that cannot be."""
     width, height = figure.bbox.size
     boxes = [(text.get_text(), text.get_window_extent()) for text in around(figure)]
     cut = [words for words, box in boxes if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1]
@@ -143,7 +144,17 @@ def faults_of(figure):
         for (a, one), (b, two) in itertools.combinations(boxes, 2)
         if one.shrunk(0.9, 0.9).overlaps(two.shrunk(0.9, 0.9))
     ]
-    return [*(f"cut: {words!r}" for words in cut), *(f"touching: {pair}" for pair in touching)]
+    axes = [panel.yaxis for panel in figure.axes if re.search("accuracy.*%", panel.yaxis.label.get_text())]
+    outside = [words for axis in axes for words in map(number_of, ticks_of(axis)) if not 0 <= words <= 100]
+    return [
+        *(f"cut: {words!r}" for words in cut),
+        *(f"touching: {pair}" for pair in touching),
+        *(f"an accuracy of {number:g} %" for number in outside),
+    ]
+
+
+def number_of(label):
+    return float(label.get_text().replace("\N{MINUS SIGN}", "-"))
 
 
 def around(figure):

@@ -25,6 +25,7 @@ from hf_ltsam.cli.reproduce.tables import read_table
 from hf_ltsam.cli.sharpness import command as sharpness
 from hf_ltsam.runs.escaping import markdown_text
 from hf_ltsam.runs.report import bounds, by_group, curvature, log_curves, report, surfaces
+from hf_ltsam.runs.report.drawing import percent_ticks
 
 QUICK = {"lanczos_steps": 3, "trace_probes": 1, "max_samples": 3}
 RECIPE = {
@@ -235,6 +236,27 @@ def test_words_that_touch_or_are_cut_are_seen():
     faults = faults_of(figure)
     assert "touching: 'one' and 'two'" in faults and "touching: 'one' and 'three'" not in faults
     assert any(fault.startswith("cut: 'far too") for fault in faults)
+
+
+@pytest.mark.parametrize("values", [[0, 0], [100, 100], [0, 60], [98, 100]])
+def test_an_axis_of_accuracies_ends_where_they_do(values):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    def impossible():
+        return [fault for fault in faults_of(figure) if fault.startswith("an accuracy of")]
+
+    figure = Figure(figsize=(4, 5))
+    as_it_is, limited = figure.subplots(2)
+    for axes in (as_it_is, limited):
+        axes.plot([1, 2], values)
+        axes.set_ylim(min(values) - 20, max(values) + 20)
+        axes.set_ylabel("test accuracy (%)")
+    percent_ticks(limited.yaxis)
+    FigureCanvasAgg(figure).draw()
+    assert impossible()
+    as_it_is.set_ylabel("difference in accuracy")
+    assert not impossible()
 
 
 def test_a_published_figure_at_a_tiny_size(images, tmp_path, started, monkeypatch):

@@ -202,6 +202,16 @@ def test_leaderboard_entries(tmp_path):
     assert files["class_counts.png"].startswith(b"\x89PNG")
 
 
+def test_the_other_seeds_may_lie_in_folders_of_other_numbers(tmp_path):
+    folder = write_seeds(tmp_path)
+    (folder.parent / "seed1").rename(folder.parent / "seed01")
+    files = card_files(read_facts(folder), "me/digits")
+    assert {name: path for name, path in files.items() if name.startswith("other_seeds/")} == {
+        f"other_seeds/{name}/metrics.json": folder.resolve().parent / name / "metrics.json"
+        for name in ("seed01", "seed2")
+    }
+
+
 @pytest.mark.parametrize(
     ("data", "benchmark", "data_set", "task"),
     [

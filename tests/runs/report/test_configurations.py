@@ -109,9 +109,10 @@ STAGE = {
 
 
 @pytest.mark.parametrize("record, recipe, title", [
-    ({"second_stage": STAGE}, {}, "LA + SAM, then crt"),
-    ({"second_stage": STAGE, "method": "sam"}, {}, "LA + SAM, then crt by CE + SAM"),
-    ({"second_stage": {**STAGE, "first_stage": {"folder": "runs/x/seed0"}}}, {}, "runs/x/seed*, then crt"),
+    ({"second_stage": STAGE}, {}, "LA + SAM, then cRT"),
+    ({"second_stage": STAGE, "method": "sam"}, {}, "LA + SAM, then cRT by CE + SAM"),
+    ({"second_stage": {**STAGE, "first_stage": {"folder": "runs/x/seed0"}}}, {}, "runs/x/seed*, then cRT"),
+    ({"second_stage": {**STAGE, "title": ""}}, {}, "LA + SAM, then crt"),
     ({"model": {"adapter": "lora"}}, {}, "CE + SGD, lora"),
     ({"model": {"head": "cosine", "spectral_norm": ["*"]}}, {}, "CE + SGD, cosine head, spectral norm"),
     ({"weight_averaging": {"start": 0.75, "interval": 1}}, {}, "CE + SGD, averaged weights"),
