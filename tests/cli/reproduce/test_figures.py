@@ -25,7 +25,7 @@ from hf_ltsam.cli.reproduce.tables import read_table
 from hf_ltsam.cli.sharpness import command as sharpness
 from hf_ltsam.runs.escaping import markdown_text
 from hf_ltsam.runs.report import bounds, by_group, curvature, log_curves, report, surfaces
-from hf_ltsam.runs.report.drawing import percent_ticks
+from hf_ltsam.runs.report.drawing import legend_above, percent_ticks
 
 QUICK = {"lanczos_steps": 3, "trace_probes": 1, "max_samples": 3}
 RECIPE = {
@@ -257,6 +257,20 @@ def test_an_axis_of_accuracies_ends_where_they_do(values):
     assert impossible()
     as_it_is.set_ylabel("difference in accuracy")
     assert not impossible()
+
+
+def test_a_long_legend_takes_nothing_from_the_panels():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    def height(configurations):
+        figure = Figure(figsize=(7.6, 3.4), layout="constrained")
+        axes = figure.subplots()
+        legend_above(figure, [f"{k}, {'a long title ' * 5}" for k in range(configurations)], range(configurations))
+        FigureCanvasAgg(figure).draw()
+        return axes.get_window_extent().height
+
+    assert height(30) > 0.9 * height(2)
 
 
 def test_a_published_figure_at_a_tiny_size(images, tmp_path, started, monkeypatch):
