@@ -7,6 +7,7 @@ import statistics
 from dataclasses import replace
 from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pytest
 import yaml
@@ -26,6 +27,7 @@ from hf_ltsam.cli.sharpness import command as sharpness
 from hf_ltsam.runs.escaping import markdown_text
 from hf_ltsam.runs.report import bounds, by_group, curvature, log_curves, report, surfaces
 from hf_ltsam.runs.report.drawing import legend_above, percent_ticks
+from hf_ltsam.runs.report.style import RC
 
 QUICK = {"lanczos_steps": 3, "trace_probes": 1, "max_samples": 3}
 RECIPE = {
@@ -270,7 +272,8 @@ def test_a_long_legend_takes_nothing_from_the_panels():
         FigureCanvasAgg(figure).draw()
         return axes.get_window_extent().height
 
-    assert height(30) > 0.9 * height(2)
+    with matplotlib.rc_context(RC):
+        assert height(30) > 0.9 * height(2)
 
 
 def test_a_published_figure_at_a_tiny_size(images, tmp_path, started, monkeypatch):
