@@ -273,7 +273,7 @@ def test_a_long_legend_takes_nothing_from_the_panels():
         return axes.get_window_extent().height
 
     with matplotlib.rc_context(RC):
-        assert height(30) > 0.9 * height(2)
+        assert height(12) > 0.9 * height(2)
 
 
 def test_a_published_figure_at_a_tiny_size(images, tmp_path, started, monkeypatch):
