@@ -9,6 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from syntax import tree_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hf_ltsam", "dataset_builders")
@@ -67,7 +68,7 @@ def modules() -> dict[str, Path]:
 
 @cache
 def tree(name: str) -> ast.Module:
-    return ast.parse(source(modules()[name]))
+    return tree_of(source(modules()[name]))
 
 
 def imported(node: ast.AST) -> list[str]:

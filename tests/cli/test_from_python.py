@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cli.picture_folders import draw_images
+from syntax import tree_of
 
 import hf_ltsam.cli
 from hf_ltsam.cli.card import card
@@ -91,7 +92,7 @@ def test_a_namespace_goes_no_further_than_the_reader_of_the_command_line():
     """`main` and the functions that turn options into a value are the only ones that see `argparse`."""
     readers = {"stated_by"}
     for file in Path(hf_ltsam.cli.__file__).parent.rglob("*.py"):
-        for function in ast.walk(ast.parse(file.read_text())):
+        for function in ast.walk(tree_of(file.read_text())):
             if isinstance(function, ast.FunctionDef) and function.name not in readers:
                 annotations = [a.annotation for a in function.args.args if a.annotation is not None]
                 seen = [ast.unparse(annotation) for annotation in annotations]

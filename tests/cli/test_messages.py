@@ -10,6 +10,7 @@ import pytest
 import safetensors
 import torch
 from cli.test_cli import run
+from syntax import tree_of
 
 import hf_ltsam
 from hf_ltsam import LOSSES, METHODS, LTSamConfig, make_loss, make_method
@@ -423,7 +424,7 @@ def test_timm_models_start_at_random_without_the_hub(name, monkeypatch):
 def test_no_message_of_the_command_line_names_python():
     """Of what `cli/` raises itself; for what lies below there is `in_options`."""
     for path in sorted((Path(hf_ltsam.__file__).parent / "cli").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path.read_text())):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
                 texts = [part.value for part in ast.walk(node.exc) if isinstance(part, ast.Constant)]
                 for text in filter(lambda part: isinstance(part, str), texts):
@@ -437,7 +438,7 @@ def test_a_default_is_stated_once():
     """A help text shows the default by %(default)s, so that it is the one that holds."""
     stated = re.compile(r"default: [\d.]|\(\d[\d.]*\)$")
     for path in sorted((Path(hf_ltsam.__file__).parent / "cli").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path.read_text())):
             for keyword in getattr(node, "keywords", []):
                 if keyword.arg == "help" and isinstance(keyword.value, ast.Constant):
                     assert not stated.search(str(keyword.value.value)), f"{path}: {keyword.value.value}"

@@ -19,7 +19,7 @@ from hf_ltsam.runs.report.by_group import table as group_table
 from hf_ltsam.runs.report.configurations import configurations
 from hf_ltsam.runs.report.reading import read_run
 
-OF_IMAGES = "--model cifar_resnet --depth 8 --learning_rate 0.05 --max_steps 6"
+OF_IMAGES = "--model cifar_resnet --depth 8 --loss cross_entropy --learning_rate 0.05 --max_steps 6"
 OF_TEXTS = "--optim adamw_torch --learning_rate 0.02 --max_steps 12"
 QUICK = "--use_cpu true --save_strategy no --disable_tqdm true --report_to none --few_below 4 --many_above 8"
 

@@ -42,6 +42,8 @@ def trained(tmp_path_factory):
                 str(root / "run"),
                 "--use_cpu",
                 "true",
+                "--loss",
+                "cross_entropy",
                 "--depth",
                 "8",
                 "--learning_rate",

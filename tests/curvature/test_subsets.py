@@ -47,7 +47,11 @@ def test_groups():
     [
         ("mny", STATISTICS, "Did you mean 'many'"),
         ("tail", STATISTICS, "tail_threshold="),
-        ("many", ClassStatistics.from_labels(LABELS), "No class belongs to the group 'many'"),
+        (
+            "many",
+            ClassStatistics.from_labels(LABELS, many_above=100, few_below=20),
+            "No class belongs to the group 'many'",
+        ),
     ],
 )
 def test_groups_that_are_not_there(name, statistics, said):

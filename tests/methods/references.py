@@ -351,7 +351,8 @@ def lpf_sgd(problem: Problem, gamma: float, shards: int) -> Gradient:
 def classifier_weights(problem: Problem) -> set[int]:
     """Of the layer with one output per class, linear or cosine, that is trained, by identity."""
     weights = [(m, getattr(m, "weight", None)) for m in problem.model.modules()]
-    (layer,) = [m for m, w in weights if w is not None and w.requires_grad and w.shape[:1] == (len(problem.counts),)]
+    of_classes = [(m, w) for m, w in weights if w is not None and w.requires_grad and len(w) == len(problem.counts)]
+    (layer,) = {id(w): m for m, w in of_classes}.values()  # the layer itself, where peft wraps it
     return {id(p) for p in layer.parameters()}
 
 

@@ -8,6 +8,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+from syntax import tree_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,13 +105,13 @@ def check_python(code):
         SyntaxError, ImportError, AttributeError, TypeError: they do not.
     """
     names = {}
-    for node in ast.walk(ast.parse(code)):
+    for node in ast.walk(tree_of(code)):
         if isinstance(node, ast.ImportFrom):
             names |= {a.asname or a.name: getattr(importlib.import_module(node.module), a.name) for a in node.names}
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 importlib.import_module(alias.name)
-    for node in ast.walk(ast.parse(code)):
+    for node in ast.walk(tree_of(code)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
             keywords = {k.arg: ... for k in node.keywords if k.arg}
             inspect.signature(names[node.func.id]).bind_partial(*(... for _ in node.args), **keywords)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from runs.report.made_runs import complete_run, history, metrics, statistics, write
+from syntax import tree_of
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
@@ -57,7 +58,7 @@ def checkpoint(run, step, epoch=1.5, weights=True):
 def test_no_other_module_names_the_files_of_a_run(file):
     if file == Path(owner.__file__):
         return
-    constants = [node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)]
+    constants = [node.value for node in ast.walk(tree_of(file.read_text())) if isinstance(node, ast.Constant)]
     texts = [value for value in constants if isinstance(value, str) and len(value) < 60]
     named = {name for name in NAMES for text in texts if text == name or text.endswith(f"/{name}")}
     allowed = {ELSEWHERE.get(file.relative_to(PACKAGE).as_posix())}
@@ -260,7 +261,7 @@ def test_no_other_module_spells_the_folder_of_a_seed():
         f"{file}: {ast.unparse(part)}"
         for file in sorted(PACKAGE.rglob("*.py"))
         if file != Path(owner.__file__)
-        for part in ast.walk(ast.parse(file.read_text()))
+        for part in ast.walk(tree_of(file.read_text()))
         if isinstance(part, ast.JoinedStr) and re.search(r"(^|/)seed\{", ast.unparse(part)[2:-1])
     ]
     assert not spelled, "seed_folder() of hf_ltsam.runs.folder"

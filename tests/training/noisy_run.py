@@ -73,6 +73,7 @@ def noisy_trainer(
         "learning_rate": 0.05,
         "save_strategy": "steps",
         "save_steps": 4,
+        "save_run": False,  # checkpoints alone
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": True,

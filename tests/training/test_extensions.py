@@ -133,7 +133,9 @@ def test_other_label_names(tmp_path):
 
 def test_other_class_statistics(tmp_path):
     made = toy_trainer(tmp_path, "sam", logging_strategy="steps", logging_steps=1)
-    made.class_statistics = ClassStatistics([500, 400, 300, 200])  # all of them are "many"
+    made.class_statistics = ClassStatistics(
+        [500, 400, 300, 200], many_above=100, few_below=20
+    )  # all of them are "many"
     made.train()
     logs = made.state.log_history[0]
     assert "loss_many" in logs and "loss_few" not in logs

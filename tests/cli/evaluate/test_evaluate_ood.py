@@ -335,7 +335,7 @@ def test_table_page_and_heat_map(checkpoint, test_images, capsys):
     out = capsys.readouterr().out
     assert "mean error" in out and "ood_results.md" in out and "heat_map" in out
     page = (checkpoint / "evaluation" / "ood_results.md").read_text()
-    assert "many above 6, medium 6 to 6, few below 6" in page
+    assert "many above 6, medium 6, few below 6" in page
     summary = results["sets"][name]["summary"]
     row = next(line for line in page.splitlines() if line.startswith("| gaussian noise |"))
     assert row.count("|") == 5 and f"| {100 * summary['errors']['gaussian_noise']:.1f} |" in row

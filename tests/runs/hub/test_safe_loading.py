@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from syntax import tree_of
 
 ROOT = Path(__file__).parents[3]
 SOURCES = [f for package in ("hf_ltsam", "dataset_builders") for f in sorted((ROOT / package).rglob("*.py"))]
@@ -19,7 +20,7 @@ def calls(tree):
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda f: f.relative_to(ROOT).as_posix())
 def test_nothing_is_unpickled_and_no_remote_code_is_trusted(file):
-    for function, keywords in calls(ast.parse(file.read_text())):
+    for function, keywords in calls(tree_of(file.read_text())):
         assert function != "torch.load" or keywords.get("weights_only") == "True", (
             f"{file}: torch.load without weights_only=True"
         )
@@ -31,4 +32,4 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted(file):
 
 def test_the_scan_sees_what_it_should():
     assert len(SOURCES) > 150
-    assert calls(ast.parse("torch.load(f, weights_only=True)")) == [("torch.load", {"weights_only": "True"})]
+    assert calls(tree_of("torch.load(f, weights_only=True)")) == [("torch.load", {"weights_only": "True"})]
