@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from landscape.test_shortcuts import Cosines, Patches, given_with, plain, rows_passed
+from landscape.test_shortcuts import Cosines, Patches, SumOfGaps, given_with, plain, rows_passed
 from methods import references
 from methods.problems import LABELS, assert_equal, step_of
 from torch import nn
@@ -160,22 +160,9 @@ def test_dropout_batch_norm_and_a_loss_that_draws(sizes, cosine):
 
 
 def test_the_observer_is_told_the_same():
-    class Observer:
-        def __init__(self):
-            self.norms, self.gaps = [], torch.zeros(8, dtype=torch.float64)
-
-        def measures(self, half_precision):
-            return False
-
-        def perturbed_pass(self, norm, cosine, gap):
-            self.norms.append(norm)
-
-        def sample_gaps(self, gaps, labels):
-            self.gaps = self.gaps + gaps
-
     for model in (plain, Cosines):
         given = given_with(model)
-        ours, full = Observer(), Observer()
+        ours, full = SumOfGaps(), SumOfGaps()
         for observer, known in ((ours, Shortcuts(given.model)), (full, None)):
             update(given, {"scale": 0.3, "mix": 0.5}, [3, 4, 1], known, observer=observer)
         torch.testing.assert_close(ours.gaps, full.gaps)

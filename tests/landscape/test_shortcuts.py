@@ -433,22 +433,25 @@ def test_cc_sam_passes_the_trunk_once_for_cosines(args, learnable_scale, frozen)
         assert_equal(ours, update("cc_sam", {"scale": 0.3, **args}, given, None))
 
 
+class SumOfGaps:
+    """An observer that keeps the norms it is told and adds up the gaps of the 8 samples."""
+
+    def __init__(self):
+        self.norms, self.gaps = [], torch.zeros(8, dtype=torch.float64)
+
+    def measures(self, half_precision):
+        return False
+
+    def perturbed_pass(self, norm, cosine, gap):
+        self.norms.append(norm)
+
+    def sample_gaps(self, gaps, labels):
+        self.gaps = self.gaps + gaps
+
+
 def test_cc_sam_for_cosines_tells_the_same_gaps():
-    class Observer:
-        def __init__(self):
-            self.norms, self.gaps = [], torch.zeros(8, dtype=torch.float64)
-
-        def measures(self, half_precision):
-            return False
-
-        def perturbed_pass(self, norm, cosine, gap):
-            self.norms.append(norm)
-
-        def sample_gaps(self, gaps, labels):
-            self.gaps = self.gaps + gaps
-
     given = given_with(Cosines)
-    ours, full = Observer(), Observer()
+    ours, full = SumOfGaps(), SumOfGaps()
     for observer, known in ((ours, Shortcuts(given.model)), (full, None)):
         make_method("cc_sam", scale=0.3, mix=0.5).update(landscape(given, known, observer), step_of(given))
     torch.testing.assert_close(ours.gaps, full.gaps)

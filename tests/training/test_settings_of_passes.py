@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import SequentialSampler
+from training import modes
 from training.test_equals_stock_trainer import StockTrainer
 from transformers import BertConfig, BertForSequenceClassification, TrainerCallback, TrainingArguments
 
@@ -23,22 +24,12 @@ DATA = [
 RHO = 0.3
 
 
-class Words(nn.Module):
-    """input_ids (n, 6) -> logits (n, 3); a stock Trainer finds its embeddings and configuration."""
+class Words(modes.Words):
+    """The model of the modes in float64; a stock Trainer finds its embeddings and configuration."""
 
     def __init__(self):
         super().__init__()
-        torch.manual_seed(0)
-        self.embedding, self.middle, self.classifier = nn.Embedding(20, 6), nn.Linear(6, 8), nn.Linear(8, 3)
-        self.config = BertConfig()
         self.double()
-
-    def get_input_embeddings(self):
-        return self.embedding
-
-    def forward(self, input_ids, labels=None):
-        logits = self.classifier(torch.tanh(self.middle(self.embedding(input_ids).mean(1))))
-        return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
 
 class InOrder:
