@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dataset_builders.catalogue import long_tail_statistics
+from hf_ltsam.cli.options.names import split_at_dashes
 from hf_ltsam.cli.reproduce.command import reproduce
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns, read_table
 from hf_ltsam.runs.folder import RunFolder
@@ -112,8 +113,7 @@ def cost(hours: float, price: float | None) -> str:
 
 
 def main() -> None:
-    words = sys.argv[1:]
-    place = words.index("--") if "--" in words else len(words)
+    words, options = split_at_dashes(sys.argv[1:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", nargs="+", default=[], metavar="NAME=FOLDER", help="in place of the Hub's")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--estimate", type=int, metavar="STEPS", help="time so many steps, train nothing to its end")
     parser.add_argument("--price", type=float, help="of an hour of the device")
     parser.add_argument("--output_dir", type=Path, default=Path("runs"))
-    arguments, options = parser.parse_args(words[:place]), words[place + 1 :]
+    arguments = parser.parse_args(words)
     datasets = dict(word.rpartition("=")[::2] for word in arguments.dataset)
     chosen = {name: rows for name in arguments.tables if (rows := resnet_rows(read_table(name), arguments.rows))}
     if not chosen:

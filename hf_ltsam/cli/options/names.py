@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def underscored(word: str) -> str:
     """--hub-token=hf_x as --hub_token=hf_x, which is the same option; values, `--` and other words as they are.
@@ -10,3 +12,9 @@ def underscored(word: str) -> str:
     """
     name, equals, value = word.partition("=")
     return f"--{name.removeprefix('--').replace('-', '_')}{equals}{value}" if word.startswith("--") else word
+
+
+def split_at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What stands before the first `--`, and after it, which is for another command."""
+    place = words.index("--") if "--" in words else len(words)
+    return list(words[:place]), list(words[place + 1 :])

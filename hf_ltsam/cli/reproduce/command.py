@@ -26,7 +26,7 @@ from typing import NoReturn, TypeVar
 
 from rich.console import Console
 
-from hf_ltsam.cli.options.names import underscored
+from hf_ltsam.cli.options.names import split_at_dashes, underscored
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.reproduce.figures import (
     Analysis,
@@ -54,7 +54,7 @@ DECIDED_HERE = ("config", "seed", "output_dir", "first_stage", "resume_from_chec
 
 def main(argv: Sequence[str] | None = None) -> None:
     """All runs of a table that have not ended yet, from the command line."""
-    before, after = _split(list(sys.argv[1:] if argv is None else argv))
+    before, after = split_at_dashes(sys.argv[1:] if argv is None else argv)
     with user_errors():
         arguments = _parser().parse_args(before)
         if arguments.table is None:
@@ -141,12 +141,6 @@ def _draw_only(table: TableOfRuns, root: Path) -> None:
     lines = [f"# {markdown_text(table.title)}", "", f"Published: {markdown_text(table.source)}"]
     write_whole(root / "table.md", "\n".join([*lines, *figure_lines(table, root, REPORT)]) + "\n")
     Console().print(terminal(f"{root / 'table.md'}: nothing is trained for it"), soft_wrap=True, highlight=False)
-
-
-def _split(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """What stands before `--`, and after it."""
-    place = words.index("--") if "--" in words else len(words)
-    return words[:place], tuple(words[place + 1 :])
 
 
 def _parser() -> argparse.ArgumentParser:

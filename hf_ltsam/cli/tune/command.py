@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from hf_ltsam import LTSamConfig
-from hf_ltsam.cli.options.names import underscored
+from hf_ltsam.cli.options.names import split_at_dashes, underscored
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.train.arguments import read_options, with_recipe
 from hf_ltsam.cli.train.checks import check
@@ -45,11 +45,10 @@ DECIDED_HERE = ("config", "output_dir", "resume_from_checkpoint", "reserve", "pu
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The search that the options describe."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    place = words.index("--") if "--" in words else len(words)
-    arguments = _parser().parse_args(words[:place])
+    before, after = split_at_dashes(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(before)
     with user_errors():
-        options, _ = read_options(_allowed(words[place + 1 :]))
+        options, _ = read_options(_allowed(after))
         tune(
             arguments.recipes,
             read_search(arguments.search),
