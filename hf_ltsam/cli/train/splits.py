@@ -14,8 +14,9 @@ from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
 from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, published_bounds, sets_of
-from dataset_builders.configurations import load_configuration, not_reached
+from dataset_builders.configurations import load_configuration
 from dataset_builders.folders import load_image_folder
+from dataset_builders.hub import RevisionError, not_reached
 from dataset_builders.long_tail import check_imbalance_ratio, hold_out_per_class, long_tailed, profile_named
 from dataset_builders.sets.cifar_lt import load_cifar_lt
 from dataset_builders.sources.published_set import ListedSet
@@ -31,6 +32,7 @@ from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import LABEL_WORDS, class_label_columns, read_label_column
 from hf_ltsam.data.texts import require_columns, text_columns_of
 from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.runs.record import hub_name, split_revision
 from hf_ltsam.training.second_stage.tau import hold_out
 
 IMAGE, TEXT = "image", "text"
@@ -184,6 +186,7 @@ def check_data(arguments: DataArguments) -> None:
             f"--dataset_config_name {arguments.dataset_config_name}: images of --builder {_builder(arguments)} have no "
             "configurations. Leave it out."
         )
+    _check_revision(arguments)
     _check_lists(arguments)
     if arguments.imbalance_ratio is not None:
         check_imbalance_ratio(arguments.imbalance_ratio)
@@ -192,6 +195,26 @@ def check_data(arguments: DataArguments) -> None:
     if arguments.reserve is not None and not 0 < arguments.reserve < 1:
         raise ValueError(
             f"--reserve {arguments.reserve:g}: a share of the training samples, so it lies between 0 and 1."
+        )
+
+
+def _check_revision(arguments: DataArguments) -> None:
+    name, revision = split_revision(str(arguments.dataset))
+    if revision is not None:
+        raise ValueError(
+            f"--dataset {arguments.dataset}: the revision has an option of its own: --dataset {name} --dataset_revision "
+            f"{revision}."
+        )
+    revision = arguments.dataset_revision
+    if revision is None:
+        return
+    if not revision.strip():
+        raise ValueError("--dataset_revision is empty: name a branch, a tag or a commit, or leave it out.")
+    if hub_name(arguments.dataset) is None:
+        kind = "a folder or file here" if Path(str(arguments.dataset)).exists() else "no OWNER/NAME"
+        raise ValueError(
+            f"--dataset_revision {revision}: --dataset {arguments.dataset} is {kind}, and only data sets on the Hub have "
+            "revisions. Leave it out."
         )
 
 
@@ -206,10 +229,13 @@ def _check_lists(arguments: DataArguments) -> None:
 def _from_hub(arguments: DataArguments) -> DatasetDict:
     """Also a local folder of Parquet files, in the Hub's layout."""
     try:
-        splits = load_configuration(str(arguments.dataset), arguments.dataset_config_name)
+        name, revision = str(arguments.dataset), arguments.dataset_revision
+        splits = load_configuration(name, arguments.dataset_config_name, revision)
         return _with_tail(_held_out(_with_classes(splits, arguments), arguments), arguments)
+    except RevisionError as error:
+        raise not_reached(f"--dataset {name} --dataset_revision {revision}", error) from error
     except (DatasetNotFoundError, ConnectionError) as error:
-        raise not_reached(f"--dataset {arguments.dataset}", error) from error
+        raise not_reached(f"--dataset {name}", error) from error
 
 
 def _from_tables(arguments: DataArguments) -> DatasetDict:
@@ -315,7 +341,12 @@ def _from_image_folder(arguments: DataArguments) -> DatasetDict:
 def _from_cifar(arguments: DataArguments) -> DatasetDict:
     ratio = 1 if arguments.imbalance_ratio is None else arguments.imbalance_ratio
     return load_cifar_lt(
-        str(arguments.dataset), ratio, arguments.profile, arguments.split_seed, arguments.largest_class
+        str(arguments.dataset),
+        ratio,
+        arguments.profile,
+        arguments.split_seed,
+        arguments.largest_class,
+        arguments.dataset_revision,
     )
 
 
@@ -330,6 +361,7 @@ def _from_catalogue(arguments: DataArguments) -> DatasetDict:
         largest_class=arguments.largest_class,
         lists=arguments.lists,
         own_lists=arguments.own_lists,
+        revision=arguments.dataset_revision,
         splits=(arguments.train_split, arguments.test_split or "test"),
     )
 
