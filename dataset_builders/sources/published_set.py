@@ -171,7 +171,7 @@ class DrawnSet(LongTailedSet):
     Args:
         original: the name of the balanced set, under which its test images are known too.
         repository: OWNER/NAME of the original on the Hub.
-        loader: (folder or name on the Hub, the four values of a `Tail`, a revision on the Hub) -> its splits.
+        loader: (folder or name on the Hub, the four values of a `Tail`, revision=... of the Hub) -> its splits.
         class_names: C names in the order of the labels.
         per_class: training images of every class of the original.
         many_above, few_below: of the reporting groups.
@@ -180,7 +180,7 @@ class DrawnSet(LongTailedSet):
 
     original: str
     repository: str
-    loader: Callable[[str | Path, float, str, int, int | None, str | None], DatasetDict]
+    loader: Callable[..., DatasetDict]
     class_names: tuple[str, ...]
     per_class: int
     many_above: int = 100
@@ -193,7 +193,8 @@ class DrawnSet(LongTailedSet):
 
     def load(self, copy: UserCopy, tail: Tail, streaming: bool = False) -> DatasetDict | IterableDatasetDict:
         source = self.repository if copy.data_dir is None else copy.data_dir
-        loaded = self.loader(source, tail.imbalance_ratio, tail.profile, tail.seed, tail.largest_class, copy.revision)
+        version = {} if copy.revision is None else {"revision": copy.revision}
+        loaded = self.loader(source, tail.imbalance_ratio, tail.profile, tail.seed, tail.largest_class, **version)
         names = loaded["train"].features[class_label_column_of(loaded["train"])].names
         if len(names) != len(self.class_names):
             raise ValueError(f"{source} has {len(names)} classes, {self.title} has {len(self.class_names)}.")

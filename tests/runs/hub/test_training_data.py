@@ -88,10 +88,24 @@ def test_what_cannot_be_reached_is_told_with_its_reason(repository, tmp_path, ca
 # A second commit of the same data set has other training and test images, and more of the rarest class.
 
 
+CONFIGURATIONS = b"""---
+configs:
+- config_name: whole
+  default: true
+  data_files:
+  - {split: train, path: data/train-*}
+  - {split: test, path: data/test-*}
+- config_name: training
+  data_files:
+  - {split: train, path: data/train-*}
+---
+"""
+
+
 @pytest.fixture
 def moved(repository, tmp_path):
     """The data set after another commit: v1 is the first one, main the second."""
-    repository.commit("second", parquet_files(tmp_path / "second", (12, 6, 5), seed=7))
+    repository.commit("second", parquet_files(tmp_path / "second", (12, 6, 5), seed=7) | {"README.md": CONFIGURATIONS})
     return repository
 
 
@@ -144,8 +158,11 @@ def test_branches_tags_and_commits(moved, revision, total):
     word = REPO if revision is None else f"{REPO}@{revision}"
     (test_set,) = find_sets([word], Places(), ("train",))
     assert test_set.source == word and len(test_set.load()) == total
-    with pytest.raises(ValueError, match=r"dataset_config_name='other': me/animals has no such configuration"):
-        load_configuration(REPO, "other", revision)
+    if total == 23:
+        assert list(load_configuration(REPO, "training", revision)) == ["train"]
+        return
+    with pytest.raises(ValueError, match=r"dataset_config_name='training': me/animals has no such configuration"):
+        load_configuration(REPO, "training", revision)
 
 
 def test_sets_at_two_revisions_are_two_sets(moved, tmp_path):
@@ -181,12 +198,12 @@ def test_a_run_in_python_records_the_commit_of_its_rows(moved, tmp_path):
 
     def pixels(of):
         images = [torch.tensor(np.array(image)).permute(2, 0, 1) / 255 for image in of["image"]]
-        return {"pixel_values": images, "labels": of["species"]}
+        return {"pixel_values": images, "labels": of["labels"]}
 
-    train = rows.with_transform(pixels)
+    train = rows.cast_column("image", datasets.Image()).rename_column("species", "labels").with_transform(pixels)
     model = CifarResNetForImageClassification(CifarResNetConfig(depth=8, num_labels=3))
     args = LTSamConfig(str(tmp_path / "run"), use_cpu=True, max_steps=1, remove_unused_columns=False, disable_tqdm=True)
-    trainer = LTSamTrainer(model, args, train_dataset=train, eval_dataset=train.select([0, 1]), label_column="species")
+    trainer = LTSamTrainer(model, args, train_dataset=train, eval_dataset=train.select([0, 1]))
     trainer.train()
     record = trainer.save_run(dataset=REPO, dataset_revision="v1", label_column="species")
     assert record.hub == {"dataset": REPO, "dataset_commit": moved.commits[0][0]}
