@@ -13,26 +13,22 @@ from datasets import Image as ImageColumn
 from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
-from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, published_bounds, sets_of
+from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, published_bounds
 from dataset_builders.configurations import load_configuration
 from dataset_builders.folders import load_image_folder
 from dataset_builders.hub import RevisionError, not_reached
-from dataset_builders.long_tail import check_imbalance_ratio, hold_out_per_class, long_tailed, profile_named
+from dataset_builders.long_tail import hold_out_per_class, long_tailed
 from dataset_builders.sets.cifar_lt import load_cifar_lt
-from dataset_builders.sources.published_set import ListedSet
-from dataset_builders.tables import describe_images, is_table, load_tables, table_files
+from dataset_builders.tables import describe_images, load_tables, table_files
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.train.settings import DataArguments
-from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.bad_images import NAMED
 from hf_ltsam.data.class_columns import class_names_in, unknown_classes, with_classes
 from hf_ltsam.data.class_names import contradiction, some
 from hf_ltsam.data.decoding import image_column_of, unreadable_rows, with_images
-from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import LABEL_WORDS, class_label_columns, read_label_column
 from hf_ltsam.data.texts import require_columns, text_columns_of
 from hf_ltsam.hyperparameters import nearest
-from hf_ltsam.runs.record import hub_name, split_revision
 from hf_ltsam.training.second_stage.tau import hold_out
 
 IMAGE, TEXT = "image", "text"
@@ -92,7 +88,7 @@ def load_splits(arguments: DataArguments) -> Splits:
         FileNotFoundError: there are no such data.
         ValueError: no such split or label column, a tail that cannot be drawn, or test images without labels.
     """
-    splits = builders()[_builder(arguments)](arguments)
+    splits = builders()[builder_of(arguments)](arguments)
     train = _named(splits, arguments.train_split)
     column = _label_column(train, arguments)
     train = _without_empty_classes(train, column)
@@ -149,81 +145,6 @@ def without_unreadable(splits: Splits, arguments: DataArguments, progress: bool 
     return replace(
         splits, train=splits.train.select(good), train_labels=splits.train_labels[good], train_is_readable=True
     )
-
-
-def check_data(arguments: DataArguments) -> None:
-    """Refuse what can be refused without loading anything.
-
-    Raises:
-        FileNotFoundError: the data set can only be a folder, and is not there.
-        ValueError: no data set, a file in place of a folder, or a setting that does not exist or is out of its range.
-    """
-    source = arguments.dataset
-    if source is None:
-        raise ValueError(
-            "No data set: give --dataset (a name on the Hub, a folder or a table), or --config with a recipe."
-        )
-    check_choice("task", arguments.task, TASKS)
-    if arguments.task == IMAGE and arguments.text_column is not None:
-        raise ValueError(f"--text_column {' '.join(arguments.text_column)} is for texts: leave out --task image.")
-    if Path(source).is_file() and not is_table(source):
-        raise ValueError(
-            f"--dataset {source} is a file, and no table (CSV, TSV, JSON, JSON lines or Parquet): give the folder that it "
-            "lies in."
-        )
-    if not Path(source).exists() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
-        raise FileNotFoundError(
-            f"--dataset {source}: there is no such folder, and names on the Hub have the form OWNER/NAME."
-        )
-    if arguments.builder != CIFAR:
-        check_choice("builder", arguments.builder, (*(name for name in builders() if name != CIFAR), "auto"))
-    if (arguments.held_out_per_class or 0) < 0:
-        raise ValueError(f"--held_out_per_class {arguments.held_out_per_class}: it cannot be negative.")
-    check_choice("normalisation", arguments.normalisation, (*CUSTOMARY_NORMALISATION, "auto"))
-    profile_named(arguments.profile)
-    if arguments.dataset_config_name is not None and _builder(arguments) != "hub":
-        raise ValueError(
-            f"--dataset_config_name {arguments.dataset_config_name}: images of --builder {_builder(arguments)} have no "
-            "configurations. Leave it out."
-        )
-    _check_revision(arguments)
-    _check_lists(arguments)
-    if arguments.imbalance_ratio is not None:
-        check_imbalance_ratio(arguments.imbalance_ratio)
-    elif arguments.largest_class is not None:
-        raise ValueError(f"--largest_class {arguments.largest_class} is a part of a drawn tail: add --imbalance_ratio.")
-    if arguments.reserve is not None and not 0 < arguments.reserve < 1:
-        raise ValueError(
-            f"--reserve {arguments.reserve:g}: a share of the training samples, so it lies between 0 and 1."
-        )
-
-
-def _check_revision(arguments: DataArguments) -> None:
-    name, revision = split_revision(str(arguments.dataset))
-    if revision is not None:
-        raise ValueError(
-            f"--dataset {arguments.dataset}: the revision has an option of its own: --dataset {name} --dataset_revision "
-            f"{revision}."
-        )
-    revision = arguments.dataset_revision
-    if revision is None:
-        return
-    if not revision.strip():
-        raise ValueError("--dataset_revision is empty: name a branch, a tag or a commit, or leave it out.")
-    if hub_name(arguments.dataset) is None:
-        kind = "a folder or file here" if Path(str(arguments.dataset)).exists() else "no OWNER/NAME"
-        raise ValueError(
-            f"--dataset_revision {revision}: --dataset {arguments.dataset} is {kind}, and only data sets on the Hub have "
-            "revisions. Leave it out."
-        )
-
-
-def _check_lists(arguments: DataArguments) -> None:
-    builder, listed = arguments.builder, sets_of(ListedSet)
-    if builder in listed and arguments.imbalance_ratio is not None:
-        raise ValueError(f"--imbalance_ratio: the long tail of {builder} is that of its published list. Leave it out.")
-    if builder not in listed and (arguments.lists is not None or arguments.own_lists):
-        raise ValueError(f"--lists and --own_lists are for --builder {', '.join(listed)}, not {builder}.")
 
 
 def _from_hub(arguments: DataArguments) -> DatasetDict:
