@@ -298,7 +298,7 @@ def builders() -> dict[str, Callable[[DataArguments], DatasetDict]]:
     }
 
 
-def _builder(arguments: DataArguments) -> str:
+def builder_of(arguments: DataArguments) -> str:
     """How the data are read: as stated, or by what is there."""
     if arguments.builder != "auto":
         return arguments.builder
