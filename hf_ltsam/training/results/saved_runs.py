@@ -189,6 +189,12 @@ class SavedRuns(Trainer):
                 logger.warning(f"The run is not saved for `ltsam report` and the others: {error}")
         return output
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As stock; a model without names of classes is given those of the training set first."""
+        if self.class_statistics is not None:
+            _name_classes(self)
+        super()._save(output_dir, state_dict)
+
     def save_run(self: Any, test_dataset: Any = None, **data: Any) -> RunRecord:
         """Test the model, and write into `output_dir` what `ltsam report`, `evaluate`, `card` and the others read of a run.
 
