@@ -138,7 +138,7 @@ def _interrupted(settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
         recipe = RunFolder(Path(settings["output_dir"] if point is True else str(point))).root.recipe
     except FileNotFoundError:
         return None
-    return recipe and recipe.settings
+    return None if recipe is None else recipe.settings
 
 
 def _kind(settings: Mapping[str, Any]) -> str:

@@ -14,9 +14,8 @@ from transformers import TrainingArguments
 from hf_ltsam import LTSamConfig
 
 # Where nothing states how to step, neither a recipe nor an option: transformers' 5e-5 is too small for all of these.
-# Fine-tuning starts without a perturbation: none has gained there, at up to twice the cost (RESULTS.md, R52). transformers'
-# 3 epochs leave small sets below the nearest class mean of the frozen features (docs/own_texts.md); adapters: 10 in Li et al.
-# 2025 App. C.4.
+# Fine-tuning starts without a perturbation: none has gained there, at up to twice the cost (RESULTS.md, R52).
+# transformers' 3 epochs leave small sets below the nearest class mean of the frozen features (docs/own_texts.md).
 STARTS: Mapping[str, Mapping[str, Any]] = {
     "training from scratch": {"learning_rate": 0.1, "weight_decay": 5e-4, "num_train_epochs": 10},  # SGD, the default
     "fine-tuning": {
