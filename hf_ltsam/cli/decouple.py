@@ -35,7 +35,7 @@ from hf_ltsam.models.frozen_features import frozen_features
 from hf_ltsam.runs.folder import RECIPE, RunFolder, default_folder
 from hf_ltsam.runs.identity import describe, fingerprint
 from hf_ltsam.runs.recipes import read_recipe, recipe_names
-from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.record import RunRecord, hub_name
 from hf_ltsam.training.second_stage import (
     SECOND_STAGES,
     CachedFeatures,
@@ -172,6 +172,8 @@ def _over_first_stage(stated: Mapping[str, Any], first: Mapping[str, Any]) -> di
     Raises:
         ValueError: a setting of model or data that is not the first stage's.
     """
+    if hub_name(stated.get("dataset", first.get("dataset"))) is None:  # a folder, which has no revisions
+        first = {name: value for name, value in first.items() if name != "dataset_revision"}
     kept = {**_all_settings(ModelArguments, first), **_all_settings(DataArguments, first)}
     for name in sorted((set(kept) & set(stated)) - MOVABLE):
         if stated[name] != kept[name]:

@@ -115,6 +115,12 @@ class DataArguments:
         default=None,
         metadata={"help": "One of the configurations of such a data set, such as r100. None: its default one."},
     )
+    dataset_revision: str | None = field(
+        default=None,
+        metadata={
+            "help": "The version of a data set on the Hub: a branch, a tag or a commit. None: its main branch as it is now."
+        },
+    )
     task: str = field(
         default="auto",
         metadata={"help": "image or text. auto: image where there is a column of images, text otherwise."},

@@ -32,7 +32,7 @@ from hf_ltsam.runs.files import DamagedFileError
 from hf_ltsam.runs.folder import CALIBRATION, MADE_IN_PYTHON, RunFolder
 from hf_ltsam.runs.identity import describe
 from hf_ltsam.runs.predictions import Predictions, predictions_of
-from hf_ltsam.runs.record import RunRecord, calibrated_results, hub_name, installed_versions, split_results
+from hf_ltsam.runs.record import RunRecord, calibrated_results, hub_commit, hub_name, installed_versions, split_results
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.loaders import replaced
@@ -260,7 +260,8 @@ def _described(trainer: Any, names: Sequence[str], data: Mapping[str, Any]) -> R
     start = getattr(getattr(inner, "config", None), "name_or_path", "") or None
     groups = {name: getattr(statistics, name) for name in ("many_above", "few_below", "group_sizes")}
     given = {**{name: value for name, value in groups.items() if value is not None}, **data}
-    hub = {"dataset": hub_name(given.get("dataset")), "model": hub_name(start)}
+    dataset = hub_name(given.get("dataset"))
+    hub = {"dataset": dataset, "dataset_commit": hub_commit(trainer.train_dataset, dataset), "model": hub_name(start)}
     return RunDescription(
         names,
         statistics,
