@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from hf_ltsam.cli.train.arguments import options_of, read_options, run_of, with_recipe
-from hf_ltsam.cli.train.checks import check, mapping, resume_point
+from hf_ltsam.cli.train.checks import check, mapping
 from hf_ltsam.cli.train.data import TrainingData, prepare
 from hf_ltsam.cli.train.model import input_format
 from hf_ltsam.cli.train.results import print_results, save_recipe
 from hf_ltsam.cli.train.saved_run import SavedRun, open_run, settings_beside_recipe
-from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run
+from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, resume_point
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.cli.train.train import finish, train
 from hf_ltsam.cli.user_errors import user_errors
@@ -217,7 +217,7 @@ def _check_run(run: Run, stage: SecondStage) -> None:
             f"--cache_features true: {run.stage.second_stage} shifts batch norm, for which it needs the images at every "
             "step. Leave --cache_features out, or shift nothing: --second_stage_args '{\"shift_batch_norm\": false}'."
         )
-    if not stage.is_trained and resume_point(run.config):
+    if not stage.is_trained and resume_point(run.config.resume_from_checkpoint):
         raise ValueError(
             "--resume_from_checkpoint: tau_norm trains nothing, so there is nothing to resume. Leave it out."
         )

@@ -10,8 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hf_ltsam.cli.train.checks import resume_point
-from hf_ltsam.cli.train.settings import Run
+from hf_ltsam.cli.train.settings import Run, resume_point
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.metrics.calibration import Calibration
@@ -62,7 +61,7 @@ def description_of(
         hub={**run.hub, **({} if commit is None else {"dataset_commit": commit})},
         command=run.command,
         second_stage=second_stage or {},
-        resumed=bool(resume_point(run.config)),
+        resumed=bool(resume_point(run.config.resume_from_checkpoint)),
         calibration=calibration,
     )
 

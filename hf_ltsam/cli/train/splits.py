@@ -123,7 +123,7 @@ def _text_columns(train: Dataset, arguments: DataArguments, label_column: str) -
         ValueError: there is no such column, or several could be meant.
     """
     is_image = any(isinstance(feature, ImageColumn) for feature in train.features.values())
-    if arguments.task == IMAGE:
+    if arguments.task == IMAGE or (arguments.task == "auto" and arguments.image_column is not None):
         image_column_of(train, arguments.image_column)
         return ()
     if arguments.task == "auto" and arguments.text_column is None and is_image:
