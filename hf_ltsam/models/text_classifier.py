@@ -101,7 +101,8 @@ def never_repacked(model: Model) -> Model:
     bitsandbytes (0.50) repacks them there for AVX512, in bfloat16, and its product with repacked weights has no gradient:
     whoever evaluates would train on without one below the last adapter.
     """
-    for module in model.modules() if isinstance(model, nn.Module) else ():
+    modules: Any = model.modules() if isinstance(model, nn.Module) else ()
+    for module in modules:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model

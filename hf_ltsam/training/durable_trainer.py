@@ -100,7 +100,7 @@ class DurableTrainer(Trainer):
     _sigterm: SigtermCheckpoint
     _writes_aside: bool = False
     _resumed: Path | None = None  # the checkpoint that the training began with
-    _loaded_from: str | None = None
+    _loaded_from: str
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         on_sigterm = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
