@@ -95,8 +95,7 @@ def start_from_images(
     """
     num_classes: int = model.config.num_labels
     classifier = classifier_of(model, num_classes)
-    is_cosine = isinstance(classifier, CosineClassifier)
-    if init == "linear_probe" and not is_cosine:
+    if init == "linear_probe" and not isinstance(classifier, CosineClassifier):
         raise ValueError(
             f"init={init!r} gives class vectors of a cosine classifier, and {type(model).__name__} has a linear one: give "
             "it a cosine head (--head cosine)."
@@ -105,7 +104,7 @@ def start_from_images(
         model, train_dataset, num_classes, max_per_class, num_workers=num_workers, progress=progress, collator=collator
     )
     _require_every_class(labels, num_classes, model.config.id2label)
-    if not is_cosine:
+    if not isinstance(classifier, CosineClassifier):
         _write(classifier, *nearest_mean(features, labels, num_classes, classifier.bias is not None))
     elif init == "class_mean":
         _write(classifier, class_means(features, labels, num_classes))
