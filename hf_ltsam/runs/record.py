@@ -125,7 +125,7 @@ def hub_name(name: str | None) -> str | None:
 def split_revision(word: str) -> tuple[str, str | None]:
     """OWNER/NAME and REVISION of OWNER/NAME@REVISION, where one word names a data set; of another word itself and None."""
     parts = _AT_REVISION.fullmatch(word)
-    if parts is None or os.path.exists(word):  # which takes a name that is too long for a file
+    if parts is None or os.path.exists(word):  # noqa: PTH110  takes a name that is too long for a file
         return word, None
     return parts[1], parts[2]
 
