@@ -100,6 +100,7 @@ def load_long_tailed(
     own_lists: bool = False,
     splits: Sequence[str] = (),
     cache_dir: str | Path | None = None,
+    revision: str | None = None,
 ) -> DatasetDict | IterableDatasetDict:
     """A long-tailed training split and balanced test images, by name. No image is copied.
 
@@ -113,18 +114,23 @@ def load_long_tailed(
         own_lists: take lists that are not the published ones.
         splits: those wanted; empty: all. Only their lists and images are looked for.
         cache_dir: where fetched lists and indexes of archives are kept; None: `ltsam` in the Hub's home.
+        revision: of CIFAR's originals on the Hub: a branch, a tag or a commit; None: as they are now.
 
     Returns:
         "train", "test" and, of imagenet_lt and places_lt, "validation", with the columns `image` and `label`; CIFAR
         keeps the Hub's names, `img` and `label` or `fine_label`.
 
     Raises:
-        FileNotFoundError: no such copy or list, or a copy that lacks images: which, and how many of which classes.
-        ValueError: an unknown name, a list that is not the published one, or settings that cannot be drawn.
+        FileNotFoundError: no such copy, list or revision, or a copy that lacks images: which, and how many of which classes.
+        ValueError: an unknown name, a list that is not the published one, settings that cannot be drawn, or a revision of
+            a folder.
     """
-    copy = UserCopy(data_dir, lists, own_lists, tuple(splits), cache_dir)
+    copy = UserCopy(data_dir, lists, own_lists, tuple(splits), cache_dir, revision)
     tail = Tail(imbalance_ratio, profile, seed, largest_class)
-    return published_set(name, long_tailed_sets()).load(copy, tail, streaming)
+    published = published_set(name, long_tailed_sets())
+    if revision is not None and published.hub is None:
+        raise ValueError(f"revision={revision!r}: {name} is read from a copy of your own, which has no revisions.")
+    return published.load(copy, tail, streaming)
 
 
 def load_lists(

@@ -23,9 +23,9 @@ from datasets.table import embed_table_storage
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from dataset_builders.hub import check_configuration, load_from_hub
 from hf_ltsam.data.class_names import check_parquet_names
 from hf_ltsam.data.decoding import with_images
-from hf_ltsam.hyperparameters import nearest
 
 CARD = "README.md"
 
@@ -55,43 +55,38 @@ def configuration_names(header: DatasetCardData) -> list[str]:
     return sorted(files, key=lambda name: name != default)
 
 
-def load_configuration(dataset: str, dataset_config_name: str | None = None) -> DatasetDict:
+def load_configuration(
+    dataset: str, dataset_config_name: str | None = None, dataset_revision: str | None = None
+) -> DatasetDict:
     """One of them, from a folder or the Hub, with its images as images.
 
     Args:
         dataset: the folder, or OWNER/NAME.
         dataset_config_name: None: the default one.
+        dataset_revision: of the Hub, as in `load_from_hub`.
 
     Raises:
-        ValueError: no such configuration, or Parquet files that contradict each other in class names.
+        ValueError: no such configuration, a revision of a folder, or Parquet files that contradict each other in names.
+        RevisionError: no such revision.
         datasets.exceptions.DatasetNotFoundError, ConnectionError: no such data set, or the Hub cannot be reached.
     """
-    if dataset_config_name is not None and dataset_config_name not in (names := get_dataset_config_names(dataset)):
-        raise ValueError(
-            f"dataset_config_name={dataset_config_name!r}: {dataset} has no such configuration."
-            f"{nearest(dataset_config_name, names)}"
-        )
     if Path(dataset).is_dir():
-        files = load_dataset_builder(dataset, dataset_config_name).config.data_files or {}
-        check_parquet_names(file for of_split in files.values() for file in of_split if str(file).endswith(".parquet"))
-    return DatasetDict({name: with_images(split) for name, split in load_dataset(dataset, dataset_config_name).items()})
+        splits = _from_folder(dataset, dataset_config_name, dataset_revision)
+    else:
+        splits = load_from_hub(dataset, dataset_config_name, dataset_revision)
+    return DatasetDict({name: with_images(split) for name, split in splits.items()})
 
 
-def not_reached(stated: str, error: Exception) -> FileNotFoundError:
-    """What to say of a data set that `datasets` does not find.
-
-    Args:
-        stated: the option and its value, such as "--dataset me/birds".
-        error: of `datasets`.
-    """
-    if "gated" in str(error):
-        return FileNotFoundError(
-            f"{stated} is gated on the Hub: ask for access on its page there, then log in (hf auth login, or HF_TOKEN)."
+def _from_folder(folder: str, dataset_config_name: str | None, dataset_revision: str | None) -> DatasetDict:
+    if dataset_revision is not None:
+        raise ValueError(
+            f"dataset_revision={dataset_revision!r}: {folder} is a folder here; only data sets on the Hub have revisions."
         )
-    return FileNotFoundError(
-        f"{stated} is neither a folder here nor a data set on the Hub that can be reached. A private one needs a login: hf "
-        "auth login, or HF_TOKEN."
-    )
+    if dataset_config_name is not None:
+        check_configuration(folder, dataset_config_name, get_dataset_config_names(folder))
+    files = load_dataset_builder(folder, dataset_config_name).config.data_files or {}
+    check_parquet_names(file for of_split in files.values() for file in of_split if str(file).endswith(".parquet"))
+    return load_dataset(folder, dataset_config_name)
 
 
 def header_of(readme: Path) -> DatasetCardData:

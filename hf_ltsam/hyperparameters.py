@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
+from types import FunctionType
 from typing import Any, ClassVar
 
 
@@ -59,6 +60,30 @@ def require_choice(owner: object, valid: Iterable[str], **values: str) -> None:
     for name, value in values.items():
         if value not in valid:
             raise ValueError(f"{type(owner).__name__}({name}={value!r}) does not exist.{nearest(str(value), valid)}")
+
+
+def require_name(owner: object, objects_go: str, **values: Any) -> None:
+    """Refuse what is no name, where something is chosen by its name.
+
+    Args:
+        objects_go: where an object or a function goes instead.
+
+    Raises:
+        ValueError: naming class, argument and value.
+    """
+    for name, value in values.items():
+        if not isinstance(value, str):
+            way_out = (
+                "Leave it out." if value is None else f"An object or a function goes to {objects_go.format(name)}."
+            )
+            raise ValueError(
+                f"{type(owner).__name__}({name}=...) takes the name of a {name}, got {_in_words(value)}. {way_out}"
+            )
+
+
+def _in_words(value: object) -> str:
+    kind = "class" if isinstance(value, type) else "function" if isinstance(value, FunctionType) else ""
+    return f"the {kind} {getattr(value, '__name__', '')}" if kind else repr(value)
 
 
 def require_finite(owner: str | object, values: Mapping[str, Any], unbounded: Iterable[str] = ()) -> None:
@@ -118,7 +143,10 @@ def build(kind: str, registry: Mapping[str, type], name: str, arguments: Mapping
 
     Raises:
         ValueError: the name is not in the registry, or the class has no such argument.
+        TypeError: it is no name.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"A {kind} is made by its name, got {_in_words(name)}: an object is used as it is.")
     name = canonical(registry, name)
     if name not in registry:
         raise ValueError(f"Unknown {kind} {name!r}.{nearest(name, registry)}")

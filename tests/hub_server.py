@@ -25,13 +25,14 @@ CHUNK = 1 << 16
 
 @dataclass
 class Repo:
-    """Snapshots by commit; the last is the head of every branch."""
+    """Snapshots by commit; the last is the head of the branch main, and of every branch of a model or Space."""
 
     kind: str
     name: str
     private: bool = False
     gated: bool = False  # files are for those alone who were let in, which is nobody
     commits: list = field(default_factory=list)  # (id, message, {path: content or Path})
+    tags: dict = field(default_factory=dict)  # name -> id
 
     @property
     def files(self):
@@ -40,6 +41,13 @@ class Repo:
     @property
     def head(self):
         return self.commits[-1][0] if self.commits else "0" * 40
+
+    def at(self, revision):
+        """The commit of a tag, a branch or its own id, and its files; None where there is none."""
+        if revision in ("", "main", "HEAD") or self.kind != "dataset":
+            return self.head, self.files
+        asked = self.tags.get(revision, revision)
+        return next(((identity, files) for identity, _, files in self.commits if identity == asked), None)
 
     def commit(self, message, files):
         identity = hashlib.sha1(f"{self.kind} {self.name} {len(self.commits)}".encode()).hexdigest()
@@ -194,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.refuse(404, f"not spoken here: {path}")
 
     def api(self, kind, parts):
-        name, what, rest = "/".join(parts[:2]), parts[2] if len(parts) > 2 else "", "/".join(parts[4:])
+        name, what, revision, rest = "/".join(parts[:2]), *(*parts[2:4], "", "")[:2], "/".join(parts[4:])
         repo = self.server_side.repos.get((kind, name))
         if what in ("preupload", "commit") and not self.may_write():
             return None
@@ -204,12 +212,16 @@ class _Handler(BaseHTTPRequestHandler):
             return self.preupload(repo)
         if what == "commit":
             return self.commit(repo)
+        if what == "refs":
+            return self.refs(repo)
+        if (there := repo.at(revision)) is None:
+            return self.no_revision(revision)
         if what == "tree":
-            return self.tree(repo, rest)
+            return self.tree(there[1], rest)
         if what == "paths-info":
-            return self.paths_info(repo)
+            return self.paths_info(there[1])
         if what in ("", "revision"):
-            return self.info(repo)
+            return self.info(repo, *there)
         return self.refuse(404, f"not spoken here: {what}")
 
     # ---- who ----
@@ -315,12 +327,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     # ---- pull ----
 
-    def info(self, repo):
-        siblings = [{"rfilename": path} for path in repo.files]
-        self.answer({"id": repo.name, "sha": repo.head, "private": repo.private, "siblings": siblings, "tags": []})
+    def no_revision(self, revision):
+        self.refuse(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
-    def tree(self, repo, folder):
-        inside = {p: e for p, e in repo.files.items() if not folder or p.startswith(f"{folder}/")}
+    def refs(self, repo):
+        named = {"branches": {"main": repo.head}, "tags": repo.tags}
+        refs = {
+            kind: [{"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": commit} for n, commit in of_kind.items()]
+            for kind, of_kind in named.items()
+        }
+        self.answer({**refs, "converts": []})
+
+    def info(self, repo, identity, files):
+        siblings = [{"rfilename": path} for path in files]
+        self.answer({"id": repo.name, "sha": identity, "private": repo.private, "siblings": siblings, "tags": []})
+
+    def tree(self, files, folder):
+        inside = {p: e for p, e in files.items() if not folder or p.startswith(f"{folder}/")}
         if folder and not inside:
             self.refuse(404, "Entry not found", "EntryNotFound")
             return
@@ -336,10 +359,10 @@ class _Handler(BaseHTTPRequestHandler):
                 entries[top] = {"type": "directory", "path": top, "oid": "0" * 40, "size": 0}
         self.answer(list(entries.values()))
 
-    def paths_info(self, repo):
+    def paths_info(self, files):
         body = self.body().decode()
         asked = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body).get("paths", [])
-        self.answer([_entry(path, repo.files[path]) for path in asked if path in repo.files])
+        self.answer([_entry(path, files[path]) for path in asked if path in files])
 
     def resolve(self, path):
         left, _, right = path.partition("/resolve/")
@@ -351,11 +374,16 @@ class _Handler(BaseHTTPRequestHandler):
         if repo.gated:
             self.refuse(403, f"Access to {kind} {repo.name} is restricted", "GatedRepo")
             return
-        content = repo.files.get(right.partition("/")[2])
-        if content is None:
-            self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=repo.head)
+        revision, _, file = right.partition("/")
+        if (there := repo.at(revision)) is None:
+            self.no_revision(revision)
             return
-        about = {"X_Repo_Commit": repo.head, "ETag": f'"{_oid(content)}"'}
+        commit, files = there
+        content = files.get(file)
+        if content is None:
+            self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
+            return
+        about = {"X_Repo_Commit": commit, "ETag": f'"{_oid(content)}"'}
         if isinstance(content, Path):  # LFS files lie on another host
             elsewhere = self.server_side.endpoint.replace("127.0.0.1", "localhost")
             linked = {"X_Linked_Size": str(content.stat().st_size), "X_Linked_Etag": about["ETag"]}

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Image, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Image
 from datasets.exceptions import DatasetNotFoundError
 
+from dataset_builders.hub import load_from_hub
 from dataset_builders.long_tail import (
     check_imbalance_ratio,
     class_counts,
@@ -49,6 +50,7 @@ def load_cifar_lt(
     profile: str = "exponential",
     seed: int = 0,
     largest_class: int | None = None,
+    revision: str | None = None,
 ) -> DatasetDict:
     """The long-tailed training split and the full, balanced test split.
 
@@ -60,6 +62,7 @@ def load_cifar_lt(
         profile: "exponential" or "step".
         seed: of the draw; 0 is the published one.
         largest_class: training images of class 0, for a smaller set of the same shape; None: all it has.
+        revision: of a name on the Hub: a branch, a tag or a commit; None: as it is now.
 
     Returns:
         "train" (rows class by class in draw order) and "test", with two columns: the image `img` and the `ClassLabel`
@@ -71,12 +74,16 @@ def load_cifar_lt(
     """
     profile_named(profile)
     check_imbalance_ratio(imbalance_ratio)
+    if revision is not None and _is_folder(source):
+        raise ValueError(
+            f"revision={revision!r}: {source} is a folder here, and only data sets on the Hub have revisions."
+        )
     drawn = Path(source) / DRAWN_FILE
     if drawn.is_file():
         _refuse_other_draws(drawn, imbalance_ratio, profile, seed)
         train = _prefix_of_draw(_read_parquet([drawn]), drawn, imbalance_ratio, largest_class)
         return DatasetDict(train=train, test=_read_split(Path(source), "test"))
-    splits = _read_folder(Path(source)) if _is_folder(source) else _load_from_hub(str(source))
+    splits = _read_folder(Path(source)) if _is_folder(source) else _from_hub(str(source), revision)
     train = long_tailed(splits["train"], imbalance_ratio, profile, seed, largest_class=largest_class)
     return DatasetDict(train=train, test=splits["test"])
 
@@ -91,9 +98,9 @@ def _is_folder(source: str | Path) -> bool:
     return False
 
 
-def _load_from_hub(name: str) -> DatasetDict:
+def _from_hub(name: str, revision: str | None) -> DatasetDict:
     try:
-        splits = load_dataset(name)
+        splits = load_from_hub(name, revision=revision)
     except DatasetNotFoundError as error:
         raise FileNotFoundError(f"{name!r} is neither a folder here nor a data set on the Hub.") from error
     return DatasetDict({split: _two_columns(splits[split], name) for split in ("train", "test")})

@@ -80,6 +80,7 @@ class UserCopy:
         data_dir: the folder of the images or archives; None: the original on the Hub, where there is one.
         lists, own_lists, cache_dir: as in `ListedConfig`.
         splits: those wanted; empty: all.
+        revision: of a data set on the Hub, in the place of a folder; None: as it is now.
     """
 
     data_dir: str | Path | None = None
@@ -87,6 +88,7 @@ class UserCopy:
     own_lists: bool = False
     splits: tuple[str, ...] = ()
     cache_dir: str | Path | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class DrawnSet(LongTailedSet):
     Args:
         original: the name of the balanced set, under which its test images are known too.
         repository: OWNER/NAME of the original on the Hub.
-        loader: (folder or name on the Hub, the four values of a `Tail`) -> its splits.
+        loader: (folder or name on the Hub, the four values of a `Tail`, revision=... of the Hub) -> its splits.
         class_names: C names in the order of the labels.
         per_class: training images of every class of the original.
         many_above, few_below: of the reporting groups.
@@ -178,7 +180,7 @@ class DrawnSet(LongTailedSet):
 
     original: str
     repository: str
-    loader: Callable[[str | Path, float, str, int, int | None], DatasetDict]
+    loader: Callable[..., DatasetDict]
     class_names: tuple[str, ...]
     per_class: int
     many_above: int = 100
@@ -191,7 +193,8 @@ class DrawnSet(LongTailedSet):
 
     def load(self, copy: UserCopy, tail: Tail, streaming: bool = False) -> DatasetDict | IterableDatasetDict:
         source = self.repository if copy.data_dir is None else copy.data_dir
-        loaded = self.loader(source, tail.imbalance_ratio, tail.profile, tail.seed, tail.largest_class)
+        version = {} if copy.revision is None else {"revision": copy.revision}
+        loaded = self.loader(source, tail.imbalance_ratio, tail.profile, tail.seed, tail.largest_class, **version)
         names = loaded["train"].features[class_label_column_of(loaded["train"])].names
         if len(names) != len(self.class_names):
             raise ValueError(f"{source} has {len(names)} classes, {self.title} has {len(self.class_names)}.")

@@ -13,8 +13,10 @@ from datasets.exceptions import DatasetNotFoundError
 from dataset_builders.corruptions.apply import check_settings
 from dataset_builders.corruptions.parameters import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from dataset_builders.corruptions.writer import write_corrupted
+from dataset_builders.hub import RevisionError, load_from_hub, not_reached
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.data.decoding import with_images
+from hf_ltsam.runs.record import split_revision
 
 
 def main(words: Sequence[str]) -> None:
@@ -82,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dataset",
         required=True,
-        help="a Parquet file, a folder of Parquet files or of images in class folders, or a name on the Hub",
+        help="a Parquet file, a folder of Parquet files or of images in class folders, or OWNER/NAME on the Hub, also "
+        "OWNER/NAME@REVISION",
     )
     parser.add_argument("--split", default="test", help="of the data set (default: %(default)s)")
     parser.add_argument("--output", required=True, type=Path, help="the folder to write to")
@@ -106,7 +109,10 @@ def _load(source: str, split: str) -> Dataset:
     try:
         if files:
             return with_images(load_dataset("parquet", data_files={split: [str(file) for file in files]}, split=split))
-        splits = load_dataset(source)
+        name, revision = split_revision(source)
+        splits = load_from_hub(name, revision=revision)
+    except RevisionError as error:
+        raise not_reached(f"--dataset {source}", error) from error
     except (DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"--dataset {source} is no file, no folder and no data set on the Hub that can be reached."

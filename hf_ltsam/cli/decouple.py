@@ -21,21 +21,21 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from hf_ltsam.cli.train.arguments import options_of, read_options, run_of, with_recipe
-from hf_ltsam.cli.train.checks import check, mapping, resume_point
+from hf_ltsam.cli.train.checks import check, mapping
 from hf_ltsam.cli.train.data import TrainingData, prepare
 from hf_ltsam.cli.train.model import input_format
 from hf_ltsam.cli.train.results import print_results, save_recipe
 from hf_ltsam.cli.train.saved_run import SavedRun, open_run, settings_beside_recipe
-from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run
+from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, resume_point
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.cli.train.train import finish, train
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.labels import read_label_column
 from hf_ltsam.models.frozen_features import frozen_features
-from hf_ltsam.runs.folder import RECIPE, RunFolder, default_folder
-from hf_ltsam.runs.identity import describe, fingerprint
+from hf_ltsam.runs.folder import RECIPE, RunFolder, default_folder, is_seed_folder, seed_folder, seed_of
+from hf_ltsam.runs.identity import fingerprint
 from hf_ltsam.runs.recipes import read_recipe, recipe_names
-from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.record import RunRecord, hub_name
 from hf_ltsam.training.second_stage import (
     SECOND_STAGES,
     CachedFeatures,
@@ -43,6 +43,7 @@ from hf_ltsam.training.second_stage import (
     SecondStageTrainer,
     Trunk,
     choose_tau,
+    first_stage_facts,
     hold_out,
     make_second_stage,
     tau_normalise,
@@ -84,13 +85,13 @@ def run_second_stage(run: Run) -> RunRecord:
     with run.config.main_process_first(desc="loading the data"):
         saved = open_run(str(run.stage.first_stage), run.data.dataset)
     first = _open(run, saved, stage)
-    origin = _origin(first)
+    origin = first_stage_facts(saved.folder.path, fingerprint(first.model))
     trainer = build_trainer(run, first, stage)
     if isinstance(stage, TauNorm):
         metrics, choice = _normalise(run, first, stage, trainer)
     else:
         metrics, choice = train(run, trainer).metrics, {}
-    facts = {**describe(SECOND_STAGES, stage), **_paper(stage), **choice, "first_stage": origin}
+    facts = {**stage.facts, **choice, "first_stage": origin}
     record = finish(run, first.splits, trainer, metrics, facts)
     if trainer.is_world_process_zero():
         print_results(record, run.config.output_dir)
@@ -124,21 +125,31 @@ def make_second_stage_run(
         FileNotFoundError: the first stage is not there, or has no weights.
     """
     stated = with_recipe(settings, recipe, "decouple")
-    seed = stated.get("seed", read_recipe(DEFAULTS)["seed"])
-    folder = first_stage_folder(stated.get("first_stage"), seed)
+    folder = first_stage_folder(stated.get("first_stage"), stated.get("seed", read_recipe(DEFAULTS)["seed"]))
     RunFolder(folder).require_weights()
     root = RunFolder(folder).root.path
+    if "seed" not in stated and (seed := seed_of(root.absolute())) is not None:
+        stated = {**stated, "seed": seed}  # the seeds of the first stage are those of the second
     first = with_recipe(settings_beside_recipe(RunFolder(root)), root / RECIPE)
     everything = {**_over_first_stage(stated, first), "first_stage": str(folder)}
     if everything.get("second_stage") is None:
         raise ValueError(f"Which second stage? --second_stage {', '.join(SECOND_STAGES)} (`ltsam decouple --help`).")
-    default = default_folder(Path(recipe).stem, seed) if recipe else f"{root}_{everything['second_stage']}"
+    default = _beside(root, everything) if recipe is None else default_folder(Path(recipe).stem, everything["seed"])
     everything.setdefault("output_dir", str(default))
     run = run_of(everything, options_of(settings, recipe, "decouple") if words is None else words, "decouple")
     record = RunFolder(root).record
     if record is None or record.hub is None:
         return run
     return dataclasses.replace(run, hub=record.hub)  # names may mean something else by now
+
+
+def _beside(root: Path, settings: Mapping[str, Any]) -> Path:
+    """runs/mine -> runs/mine_crt, and runs/mine/seed0 -> runs/mine_crt/seed0: the seeds of a stage lie in one folder."""
+    stage = settings["second_stage"]
+    if not is_seed_folder(root.absolute()):
+        return Path(f"{root}_{stage}")
+    experiment = root.absolute().parent if root.parent.name == "" else root.parent
+    return seed_folder(experiment.with_name(f"{experiment.name}_{stage}"), settings["seed"])
 
 
 def first_stage_folder(value: str | None, seed: int) -> Path:
@@ -172,6 +183,8 @@ def _over_first_stage(stated: Mapping[str, Any], first: Mapping[str, Any]) -> di
     Raises:
         ValueError: a setting of model or data that is not the first stage's.
     """
+    if hub_name(stated.get("dataset", first.get("dataset"))) is None:  # a folder, which has no revisions
+        first = {name: value for name, value in first.items() if name != "dataset_revision"}
     kept = {**_all_settings(ModelArguments, first), **_all_settings(DataArguments, first)}
     for name in sorted((set(kept) & set(stated)) - MOVABLE):
         if stated[name] != kept[name]:
@@ -215,7 +228,7 @@ def _check_run(run: Run, stage: SecondStage) -> None:
             f"--cache_features true: {run.stage.second_stage} shifts batch norm, for which it needs the images at every "
             "step. Leave --cache_features out, or shift nothing: --second_stage_args '{\"shift_batch_norm\": false}'."
         )
-    if not stage.is_trained and resume_point(run.config):
+    if not stage.is_trained and resume_point(run.config.resume_from_checkpoint):
         raise ValueError(
             "--resume_from_checkpoint: tau_norm trains nothing, so there is nothing to resume. Leave it out."
         )
@@ -280,15 +293,3 @@ def _held_out(run: Run, first: FirstStage, stage: TauNorm) -> CachedFeatures:
     everything = _features(run, first, first.data.plain_train)
     rows = hold_out(everything.labels, stage.share, run.config.seed)
     return CachedFeatures(everything.features[rows], everything.labels[rows])
-
-
-def _paper(stage: SecondStage) -> dict[str, Any]:
-    """What the card of the run says of the stage."""
-    return {"title": stage.title, "source": stage.source, "citations": list(stage.citations)}
-
-
-def _origin(first: FirstStage) -> dict[str, Any]:
-    saved = first.saved
-    record = saved.root.record
-    facts = {"folder": str(saved.folder.path), "weights_sha256": fingerprint(first.model)}
-    return facts if record is None else {**facts, "method": record.method, "loss": record.loss}

@@ -17,6 +17,7 @@ from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.pixel_values import PixelValues, missing_decoder, register_decoders
 from hf_ltsam.data.preprocessing import AS_STORED, MODES, Preprocessing
 from hf_ltsam.data.tar_members import is_member_address, read_member
+from hf_ltsam.hyperparameters import nearest
 
 if TYPE_CHECKING:
     import datasets
@@ -200,6 +201,8 @@ def image_column_of(dataset: datasets.Dataset, name: str | None = None) -> str:
             "bytes and path; dataset.cast_column(..., Image()) calls it so."
         )
         raise ValueError(f"The data set has {several if valid else none}")
+    if name is not None and name not in dataset.column_names:
+        raise ValueError(f"The data set has no column {name!r}.{nearest(name, dataset.column_names)}")
     if name is not None and name not in valid:
         raise ValueError(f"{name!r} is not an Image column of the data set. There are: {', '.join(valid) or 'none'}.")
     return valid[0] if name is None else name

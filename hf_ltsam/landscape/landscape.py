@@ -25,7 +25,7 @@ from hf_ltsam.landscape.open_pass import AroundClassifier, OpenPass, may_be_open
 from hf_ltsam.landscape.passes import ALL_ROWS, Part, Passes
 from hf_ltsam.landscape.reduction import sum_gradients, sum_over_processes
 from hf_ltsam.landscape.sharded import are_sharded, ready_for_passes
-from hf_ltsam.landscape.shortcuts import Shortcuts
+from hf_ltsam.landscape.shortcuts import Shortcuts, tell_of_full_passes
 from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.landscape.weights import StoredOffset, TrainableWeights
 from hf_ltsam.models.classifier import classifier_of, output_layer
@@ -278,6 +278,7 @@ class LossLandscape:
             around = self._around(head)
             if around is not None:
                 return around.class_gradients(head, members)
+            tell_of_full_passes(head, self._shortcuts is None)
         ones = members.ones(self._weights.wide_dtype)
         means = list(ones * (self.size / ones.sum(1, keepdim=True)))
         if num_classes is None:

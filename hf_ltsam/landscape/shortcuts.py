@@ -92,6 +92,24 @@ def has_batch_statistics(model: nn.Module) -> bool:
     )
 
 
+def tell_of_full_passes(head: nn.Module, not_tried: bool) -> None:
+    """Warn once of what the classes of a mini-batch cost where one pass cannot serve them all.
+
+    Args:
+        not_tried: whether every pass is made in full whatever the model is.
+    """
+    reason = (
+        "exact_rows=False, torch_compile and sharded weights rule that out."
+        if not_tried
+        else "that takes logits which are just what a linear or cosine layer gives, called once, without hooks and with all "
+        f"of its weights trained, and this {type(head).__name__} is another case."
+    )
+    logger.warning_once(
+        "Each class of a mini-batch takes passes of its own over the whole model (CC-SAM: 2 C_b forwards and backwards for "
+        f"its C_b classes), not one for all: {reason}"
+    )
+
+
 def _same_without_half(
     weights: TrainableWeights, batch: MicroBatch, losses: Callable[[MicroBatch], Tensor]
 ) -> bool | None:

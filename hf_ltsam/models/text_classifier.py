@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from hf_ltsam.models.cosine_head import CosineHeadForSequenceClassification, Cos
 
 ARCHITECTURE = "ForSequenceClassification"  # at the end of the names of transformers' classes
 QUANTIZATION = "quantization_config"
+Model = TypeVar("Model")
 
 
 def classifies_texts(model: nn.Module) -> bool:
@@ -94,13 +95,14 @@ def four_bits(compute: torch.dtype, kept: list[str]) -> Any:
     )
 
 
-def never_repacked(model: PreTrainedModel) -> PreTrainedModel:
+def never_repacked(model: Model) -> Model:
     """The model, its 4-bit weights left as they are in evaluation mode on the CPU.
 
     bitsandbytes (0.50) repacks them there for AVX512, in bfloat16, and its product with repacked weights has no gradient:
     whoever evaluates would train on without one below the last adapter.
     """
-    for module in model.modules():
+    modules: Any = model.modules() if isinstance(model, nn.Module) else ()
+    for module in modules:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model

@@ -30,10 +30,10 @@ _EXPERIMENT = {
     "precision": "bf16 fp16 tf32 bf16_full_eval fp16_full_eval",
     "model": "model pretrained depth head cosine_scale learnable_scale init templates prompt_names max_per_class adapter "
     "adapter_args train_only load_in_4bit spectral_norm spectral_norm_iterations",
-    "data and test": "task text_column max_length only_known_classes builder image_column label_column train_split "
-    "test_split held_out_per_class imbalance_ratio profile largest_class split_seed many_above few_below group_sizes "
-    "image_size test_short_side test_time reserve num_channels rgb_channels pixel_range normalisation crop_padding "
-    "flip color_jitter cutout randaugment randaugment_magnitude random_erasing mixup_alpha cutmix_alpha",
+    "data and test": "dataset_revision task text_column max_length only_known_classes builder image_column label_column "
+    "train_split test_split held_out_per_class imbalance_ratio profile largest_class split_seed many_above few_below "
+    "group_sizes image_size test_short_side test_time reserve num_channels rgb_channels pixel_range normalisation "
+    "crop_padding flip color_jitter cutout randaugment randaugment_magnitude random_erasing mixup_alpha cutmix_alpha",
     "second stage": "second_stage second_stage_args first_stage cache_features",
 }
 _CHOOSING_THE_BEST = {  # the experiment's where evaluations choose weights or the learning rate, of one run otherwise
@@ -91,6 +91,9 @@ def experiment_of(record: RunRecord | None, recipe: Recipe | None) -> dict[str, 
     if not recorded.get(_LABELS):  # nothing but their place tells the data apart
         one_run -= {"dataset", "dataset_config_name"}
     experiment = {name: value for name, value in (settings | recorded).items() if name not in one_run}
+    revision = experiment.pop("dataset_revision", None)
+    if revision is not None:  # a branch moves, and a tag is another name of a commit
+        experiment["dataset_revision"] = ((record and record.hub) or {}).get("dataset_commit", revision)
     if isinstance(experiment.get("first_stage"), str):
         experiment["first_stage"] = without_seed(experiment["first_stage"])
     return experiment

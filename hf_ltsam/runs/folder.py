@@ -61,7 +61,7 @@ EVALUATION_PAGE = "ood_results.md"
 SHARPNESS = "sharpness"
 SHARPNESS_RESULTS = "sharpness.json"
 
-_SEED = re.compile(r"seed\d+")  # of runs/mine/seed0
+_SEED = re.compile(r"seed(\d+)")  # of runs/mine/seed0
 
 MADE_IN_PYTHON = "made in Python by LTSamTrainer"  # the first line of such a recipe, in the place of a command
 
@@ -348,6 +348,12 @@ def seed_folders(experiment: Path) -> list[Path]:
 def is_seed_folder(folder: Path) -> bool:
     """Whether the name says a seed and nothing more."""
     return _SEED.fullmatch(folder.name) is not None
+
+
+def seed_of(folder: Path) -> int | None:
+    """The seed that the name says, where it says nothing more."""
+    named = _SEED.fullmatch(folder.name)
+    return None if named is None else int(named[1])
 
 
 def without_seed(folder: str) -> str:

@@ -19,6 +19,8 @@ from hf_ltsam.metrics.long_tail import LongTailCounts, group_accuracies, per_cla
 
 SCHEMA_VERSION = 1
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_AT_REVISION = re.compile(rf"({_HUB_NAME.pattern})@(.+)")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 DIVERGED = 1.5  # times the first loss that was logged
 _PACKAGES = ("hf_ltsam", "torch", "transformers", "accelerate", "datasets", "numpy")
 
@@ -45,8 +47,9 @@ class RunRecord:
         weight_averaging: `{"start": ..., "interval": ...}` where the results are those of averaged weights, else empty.
         model: whatever names it, such as `{"model": "cifar_resnet", "depth": 32, "head": "linear"}`.
         data: whatever names it, such as `{"name": "cifar10", "imbalance_ratio": 100, "fingerprint": ...}`.
-        hub: `{"dataset": OWNER/NAME, "model": OWNER/NAME}`: what the names of data and model meant on the Hub when the run
-            was made; a name that meant a folder is not in it. None where that is not known.
+        hub: `{"dataset": OWNER/NAME, "dataset_commit": ..., "model": OWNER/NAME}`: what the names of data and model meant on
+            the Hub when the run was made, and where it is known the commit that the data were loaded at; a name that meant a
+            folder is not in it. None where that is not known.
         timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`.
         resumed: whether training went on from a checkpoint, so that `timing` counts from there on.
         hardware: in words.
@@ -116,6 +119,31 @@ def hub_name(name: str | None) -> str | None:
     """OWNER/NAME that a name means on the Hub, seen from here and now; None for a folder and for anything else."""
     name = str(name).removeprefix("hf-hub:")
     return name if _HUB_NAME.fullmatch(name) and not Path(name).exists() else None
+
+
+def split_revision(word: str) -> tuple[str, str | None]:
+    """OWNER/NAME and REVISION of OWNER/NAME@REVISION, where one word names a data set; of another word itself and None."""
+    parts = None if Path(word).exists() else _AT_REVISION.fullmatch(word)
+    return (word, None) if parts is None else (parts[1], parts[2])
+
+
+def hub_commit(rows: Any, name: str | None) -> str | None:
+    """The commit that rows of OWNER/NAME were loaded at, by where `datasets` keeps them; None where that does not tell.
+
+    Args:
+        rows: a `datasets.Dataset`, also one that was selected or mapped; any other data set tells nothing.
+    """
+    from datasets.naming import camelcase_to_snakecase  # slow to import
+
+    owner, _, title = str(name).partition("/")
+    kept_in = f"{owner}___{camelcase_to_snakecase(title)}"  # OWNER___NAME/CONFIGURATION/VERSION/COMMIT
+    folders = [Path(file["filename"]).parts for file in getattr(rows, "cache_files", None) or ()]
+    commits = {
+        parts[parts.index(kept_in) + 3]
+        for parts in folders
+        if kept_in in parts and len(parts) > parts.index(kept_in) + 4
+    }
+    return commits.pop() if len(commits) == 1 and _COMMIT.fullmatch(next(iter(commits))) else None
 
 
 def split_results(

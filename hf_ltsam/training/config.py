@@ -28,6 +28,7 @@ from hf_ltsam.hyperparameters import (
     require,
     require_choice,
     require_finite,
+    require_name,
 )
 from hf_ltsam.losses import LOSSES, FeatureLoss, Loss, ModelLoss, make_any_loss
 from hf_ltsam.losses.reweighting import DRW, Reweighting, without_drw
@@ -221,7 +222,13 @@ class LTSamConfig(MixingSettings, TrainingArguments):
 
     def _name_choices(self) -> None:
         """Method and loss by the keys of their registries; a loss "..._drw" is the loss and its re-weighting."""
-        base = without_drw(self.loss) if isinstance(self.loss, str) else None
+        require_name(
+            self,
+            "the trainer, LTSamTrainer(..., {}=...): settings are saved as text",
+            method=self.method,
+            loss=self.loss,
+        )
+        base = without_drw(self.loss)
         if base is not None:
             scheme, start = DRW
             self.reweighting = scheme if self.reweighting == "none" else self.reweighting

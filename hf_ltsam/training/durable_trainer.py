@@ -18,8 +18,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.modeling_utils import remove_tied_weights_from_state_dict
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -27,6 +26,7 @@ from transformers.utils import is_datasets_available, logging
 
 from hf_ltsam.models.renamed_weights import load_renamed
 from hf_ltsam.models.spectral_norm import folded_state, load_originals, normalised_layers, save_originals
+from hf_ltsam.models.text_classifier import never_repacked
 from hf_ltsam.runs.files import is_of_the_disk
 from hf_ltsam.training.checkpoint_folders import (
     ASIDE,
@@ -46,6 +46,7 @@ from hf_ltsam.training.checkpoint_folders import (
 from hf_ltsam.training.folder_lock import folder_lock
 from hf_ltsam.training.interruption import SigtermCheckpoint, check_launched, limit_waiting
 from hf_ltsam.training.loaders import Loaders, replaced
+from hf_ltsam.training.refusals.problem import check_tied_weights
 
 logger = logging.get_logger(__name__)
 
@@ -95,11 +96,17 @@ class DurableTrainer(Trainer):
         trainer.train(resume_from_checkpoint=True)  # from the last complete checkpoint; False: from the start
     """
 
+    batch_loaders: Loaders
+    _sigterm: SigtermCheckpoint
+    _writes_aside: bool = False
+    _resumed: Path | None = None  # the checkpoint that the training began with
+    _loaded_from: str
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         on_sigterm = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
-        self._writes_aside = False
-        self._resumed: Path | None = None  # the checkpoint that the training began with
         super().__init__(*args, **kwargs)
+        self._check_made()
+        never_repacked(self.model)
         self.batch_loaders = self.make_loaders()
         check_launched(self.args)
         limit_waiting(self.args.ddp_timeout)
@@ -131,7 +138,7 @@ class DurableTrainer(Trainer):
                 running.enter_context(folder_lock(self.args.output_dir))
                 tidy(Path(self.args.output_dir))
             self.accelerator.wait_for_everyone()
-            _check_tied_weights(self.model)
+            check_tied_weights(self.model)
             if self.args.enable_jit_checkpoint:
                 running.enter_context(self._sigterm.listening())
             self._resumed = None
@@ -162,6 +169,9 @@ class DurableTrainer(Trainer):
 
     # For subclasses.
 
+    def _check_made(self) -> None:
+        """Refuse what the classes behind this one have made, before anything here is set; nothing is refused here."""
+
     def make_loaders(self) -> Loaders:
         """What the loaders of this trainer read, made once."""
         return Loaders(self.args)
@@ -176,7 +186,10 @@ class DurableTrainer(Trainer):
         """Send a checkpoint that is complete and has its name to the Hub, as `hub_strategy` says; as stock here."""
         super()._push_from_checkpoint(str(folder))
 
-    # What the stock Trainer does otherwise: its loaders, its checkpoints, its end.
+    # What the stock Trainer does otherwise: its model, its loaders, its checkpoints, its end.
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        return never_repacked(super().call_model_init(trial))
 
     def _get_dataloader(
         self,
@@ -368,23 +381,6 @@ def _ordinary_state(model: nn.Module, state: dict[str, Any] | None) -> dict[str,
     tensors = model.state_dict() if state is None else state
     tensors = tensors if has_own_way else _apart(tensors)
     return {name: value.contiguous() if isinstance(value, Tensor) else value for name, value in tensors.items()}
-
-
-def _check_tied_weights(model: nn.Module | None) -> None:
-    """Refuse a model whose weights transformers would refuse to save, before it is trained.
-
-    Raises:
-        ValueError: naming the weights.
-    """
-    if isinstance(model, PreTrainedModel):
-        try:
-            remove_tied_weights_from_state_dict(dict(model.state_dict()), model)
-        except RuntimeError as error:
-            name = type(model).__name__
-            raise ValueError(
-                f"{name} could not be saved: {str(error).splitlines()[0]} Name them in {name}._tied_weights_keys, as "
-                "transformers has it, or untie them."
-            ) from error
 
 
 def _apart(state: dict[str, Any]) -> dict[str, Any]:

@@ -32,8 +32,9 @@ from dataset_builders.sources.published_set import ListedSet, Tail
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.main import main
 from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.cli.train.data_checks import check_data
 from hf_ltsam.cli.train.settings import DataArguments
-from hf_ltsam.cli.train.splits import check_data, load_splits
+from hf_ltsam.cli.train.splits import load_splits
 from hf_ltsam.runs.card.metadata import METRICS
 from hf_ltsam.runs.class_frequencies import text_curve
 

@@ -1,6 +1,8 @@
 """`ltsam decouple`: from a finished run to another one whose classifier alone is different."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -202,6 +204,37 @@ def test_the_default_folder_lies_beside_the_first_stage(first):
         and run.config.learning_rate == 0.01
         and run.config.num_train_epochs == 30
     )
+
+
+@pytest.mark.parametrize(
+    ("named", "words", "folder", "seed"),
+    [
+        ("mine/seed3", [], "mine_lws/seed3", 3),
+        ("mine/seed3/checkpoint-6", [], "mine_lws/seed3", 3),
+        ("mine/seed3", ["--seed", "5"], "mine_lws/seed5", 5),
+        ("mine/seed3", ["--output_dir", "other"], "other", 3),
+        ("mine", [], "mine_lws", 0),
+    ],
+)
+def test_the_default_folder_and_seed_of_a_stage_on_one_seed(named, words, folder, seed, first, tmp_path, monkeypatch):
+    place = tmp_path / named.removesuffix("/checkpoint-6")
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(first, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    run = decouple.parse_second_stage([named, "--second_stage", "lws", *words])
+    assert (run.config.output_dir, run.config.seed) == (folder, seed)
+    if named == "mine/seed3" and not words:  # from inside the folder of the seeds
+        monkeypatch.chdir(tmp_path / "mine")
+        run = decouple.parse_second_stage(["seed3", "--second_stage", "lws"])
+        assert Path(run.config.output_dir) == tmp_path / "mine_lws" / "seed3"
+
+
+def test_the_seeds_of_a_stage_are_found_beside_each_other(first, tmp_path):
+    for seed in (0, 1):
+        shutil.copytree(first, tmp_path / "mine" / f"seed{seed}", ignore=shutil.ignore_patterns("checkpoint-*"))
+        stage(tmp_path / "mine" / f"seed{seed}", "--second_stage", "tau_norm", "--use_cpu", "true")
+    facts = read_facts(tmp_path / "mine_tau_norm" / "seed0")
+    assert (facts.record.seed, [other.seed for other in facts.other_seeds]) == (0, [1])
 
 
 def refused(capsys, *words):

@@ -451,7 +451,8 @@ def test_data_sets_have_one_name_everywhere(name, capsys):
 
 
 def test_the_old_name_of_both_cifar_sets_is_read_and_not_listed(capsys):
-    from hf_ltsam.cli.train.splits import DataArguments, builders, check_data
+    from hf_ltsam.cli.train.data_checks import check_data
+    from hf_ltsam.cli.train.splits import DataArguments, builders
 
     assert "cifar_lt" in builders()
     check_data(DataArguments(dataset="uoft-cs/cifar10", builder="cifar_lt"))

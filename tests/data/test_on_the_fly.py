@@ -120,7 +120,9 @@ def test_a_broken_file_is_named(tmp_path):
 
 
 def test_unknown_columns_are_refused():
-    with pytest.raises(ValueError, match="'imgs' is not an Image column"):
+    with pytest.raises(ValueError, match=r"no column 'imgs'.*'img'"):
         on_the_fly(make(png(noise(4, 4))), str, "imgs", "fine")
+    with pytest.raises(ValueError, match="'fine' is not an Image column"):
+        on_the_fly(make(png(noise(4, 4))), str, "fine", "fine")
     with pytest.raises(ValueError, match=r"no column 'fin'.*'fine'"):
         on_the_fly(make(png(noise(4, 4))), str, "img", "fin")

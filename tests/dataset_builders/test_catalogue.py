@@ -16,8 +16,9 @@ from dataset_builders.sets.imagenet_lt import IMAGENET_LT
 from dataset_builders.sets.imagenetv2 import IMAGENETV2
 from dataset_builders.sources.published_set import DrawnSet, ListedSet, ShiftedSet, Tail
 from hf_ltsam.cli.evaluate.sets import Places, find_sets, known_names
+from hf_ltsam.cli.train.data_checks import check_data
 from hf_ltsam.cli.train.settings import DataArguments
-from hf_ltsam.cli.train.splits import builders, check_data, load_splits
+from hf_ltsam.cli.train.splits import builders, load_splits
 from hf_ltsam.runs.card.citations import bibtex
 
 

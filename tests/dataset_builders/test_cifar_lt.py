@@ -135,6 +135,8 @@ def test_a_file_that_is_no_draw_at_ratio_10_is_refused(tmp_path):
 def test_missing_sources_are_named(tmp_path, hub_layout):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_cifar_lt(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"revision='v1': .* is a folder here"):
+        load_cifar_lt(tmp_path, revision="v1")
     with pytest.raises(FileNotFoundError, match=r"train-\*\.parquet.*train_ir10\.parquet"):
         load_cifar_lt(tmp_path)
     (tmp_path / "train-0.parquet").symlink_to(hub_layout / "plain_text" / "train-00000-of-00002.parquet")
@@ -163,20 +165,21 @@ def test_hub_names_go_through_load_dataset(monkeypatch, name):
     whole = Dataset.from_dict(rows, features=features)
     asked = []
 
-    def fake(source):
-        asked.append(source)
+    def fake(source, revision=None):
+        asked.append((source, revision))
         return DatasetDict(train=whole, test=whole.select(range(6)))
 
-    monkeypatch.setattr(cifar_lt, "load_dataset", fake)
+    monkeypatch.setattr(cifar_lt, "load_from_hub", fake)
     splits = load_cifar_lt(name, 4)
-    assert asked == [name]
+    load_cifar_lt(name, 4, revision="v1")
+    assert asked == [(name, None), (name, "v1")]
     assert splits["train"].column_names == ["img", "fine_label"]
     assert numbers(splits["train"]) == numbers(long_tailed(whole, 4, label_column="fine_label"))
     assert training_labels(splits["test"]).tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_nothing_is_fetched_for_bad_settings(monkeypatch):
-    monkeypatch.setattr(cifar_lt, "load_dataset", lambda *_: pytest.fail("it was fetched"))
+    monkeypatch.setattr(cifar_lt, "load_from_hub", lambda *_, **__: pytest.fail("it was fetched"))
     with pytest.raises(ValueError, match="at least 1"):
         load_cifar_lt("uoft-cs/cifar10", 0.1)
     with pytest.raises(ValueError, match="Unknown profile"):

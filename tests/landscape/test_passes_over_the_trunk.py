@@ -1,6 +1,7 @@
 """CC-SAM over several micro-batches: every one passes the trunk, all of them are one mini-batch."""
 
 import copy
+import logging
 
 import pytest
 import torch
@@ -169,18 +170,42 @@ def test_the_observer_is_told_the_same():
         torch.testing.assert_close(ours.norms[0], torch.stack(full.norms).mean())
 
 
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.classifier = nn.Linear(6, 5), nn.Linear(5, 4)
+
+    def forward(self, x):
+        return 2.0 * self.classifier(torch.tanh(self.body(x)))
+
+
 def test_a_classifier_that_is_not_simply_last_is_computed_in_full():
-    class Scaled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body, self.classifier = nn.Linear(6, 5), nn.Linear(5, 4)
-
-        def forward(self, x):
-            return 2.0 * self.classifier(torch.tanh(self.body(x)))
-
     given = given_with(Scaled)
     shortcuts = Shortcuts(given.model)
     for _ in range(2):
         ours = update(given, {"scale": 0.3}, [3, 5], shortcuts)
         assert_equal(ours, references.cc_sam(given, scale=0.3))
     assert shortcuts.may_open(given.model.classifier) is False
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("scaled", "this Linear is another case"),
+        ("hooked", "this Linear is another case"),
+        ("no shortcuts", "exact_rows=False, torch_compile and sharded weights"),
+        ("one pass", None),
+        ("all weights", None),  # which are perturbed for each class by the method's own cost
+    ],
+)
+def test_what_keeps_one_pass_from_serving_all_classes_is_told_once(case, said, caplog):
+    logging.Logger.warning_once.cache_clear()
+    given = given_with(Scaled if case == "scaled" else plain)
+    if case == "hooked":
+        given.model[-1].register_forward_pre_hook(lambda *_: None)
+    shortcuts = None if case == "no shortcuts" else Shortcuts(given.model)
+    arguments = {"scale": 0.3, **({"parameters": "all"} if case == "all weights" else {})}
+    for _ in range(2):
+        update(given, arguments, [3, 5], shortcuts)
+    told = [record.message for record in caplog.records]
+    assert len(told) == (said is not None) and all("2 C_b" in message and said in message for message in told)

@@ -86,6 +86,31 @@ def test_data_are_told_apart_by_their_labels(tmp_path):
     assert not agreed(pair(tmp_path, record={"data": {**data, "training_labels_sha256": "11"}}))
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (("v1", "a"), ("v1", "a"), True),
+        (("v1", "a"), ("v2", "b"), False),
+        (("v1", "a"), ("v1", "b"), False),  # a tag that was moved
+        (("v1", "a"), ("a", "a"), True),
+        (("v1", None), ("v2", None), False),
+        (("v1", "a"), (None, "a"), False),  # of a data set that goes on
+        ((None, "a"), (None, "b"), True),  # whose labels tell whether it went on
+        ((None, None), ((), None), True),  # of a release without revisions
+    ],
+)
+def test_revisions_part_runs_by_the_commits_that_they_are(tmp_path, first, second, same):
+    """Stated revision and recorded commit of both; the training labels are the same."""
+    folders = []
+    for seed, (revision, commit) in enumerate((first, second)):
+        record = metrics((0.9, 0.8, 0.7, 0.4, 0.2), seed)
+        record["data"] |= {} if revision == () else {"dataset_revision": revision}
+        record["hub"] = {"dataset": "me/animals", **({"dataset_commit": commit} if commit else {})}
+        settings = {"dataset_revision": revision} if revision else {}
+        folders.append(write_run(tmp_path / f"seed{seed}", record, recipe={"seed": seed, **settings}))
+    assert agreed(folders) == same
+
+
 def test_without_labels_their_place_tells_data_apart():
     recipes = [Recipe({"dataset": name}, "") for name in ("cifar10", "cifar100")]
     assert experiment_of(None, recipes[0]) != experiment_of(None, recipes[1])

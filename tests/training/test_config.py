@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_ltsam import LTSamConfig, LTSamTrainer
+from hf_ltsam import LTSamConfig, LTSamTrainer, make_loss, make_method
 from hf_ltsam.methods import SAM
 from hf_ltsam.schedules import Piecewise
 
@@ -101,3 +101,38 @@ def test_written_down_it_is_settings_alone(tmp_path):
     assert args.to_json_string() == before and json.loads(before)["method"] == "focal_sam"
     assert not set(MADE) & (set(args.to_dict()) | set(dataclasses.asdict(args)) | set(args.to_sanitized_dict()))
     assert dataclasses.replace(args, method="sam", method_args=None).update_rule == SAM()
+
+
+def two_arguments(logits, labels):
+    """A function, which is no name."""
+
+
+NO_NAMES = {  # value -> how it is shown
+    "function": (two_arguments, "the function two_arguments"),
+    "class": (SAM, "the class SAM"),
+    "object": (SAM(rho=0.1), r"SAM\(.*rho=0.1\)"),
+    "module": (nn.CrossEntropyLoss(), r"CrossEntropyLoss\(\)"),
+    "number": (3, "3"),
+    "list": (["sam"], r"\['sam'\]"),
+}
+
+
+@pytest.mark.parametrize("kind", ["method", "loss"])
+@pytest.mark.parametrize("value, shown", NO_NAMES.values(), ids=NO_NAMES)
+def test_what_is_no_name_is_refused_with_the_place_of_objects(kind, value, shown, tmp_path):
+    where = rf"goes to the trainer, LTSamTrainer\(\.\.\., {kind}=\.\.\.\)"
+    with pytest.raises(
+        ValueError, match=rf"LTSamConfig\({kind}=\.\.\.\) takes the name of a {kind}, got {shown}\. .*{where}"
+    ):
+        config(tmp_path, **{kind: value, f"{kind}_args": None})
+    make = {"method": make_method, "loss": make_loss}[kind]
+    with pytest.raises(TypeError, match=rf"A {kind} is made by its name, got {shown}: an object is used as it is"):
+        make(value)
+
+
+@pytest.mark.parametrize("kind", ["method", "loss"])
+def test_none_is_left_out(kind, tmp_path):
+    with pytest.raises(
+        ValueError, match=rf"LTSamConfig\({kind}=\.\.\.\) takes the name of a {kind}, got None\. Leave it out"
+    ):
+        config(tmp_path, **{kind: None, f"{kind}_args": None})

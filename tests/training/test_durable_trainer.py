@@ -5,13 +5,14 @@ import signal
 
 import pytest
 import torch
+from torch import nn
 from training.killed_runs import log, run
 from training.noisy_run import Noisy
 from training.plain_run import FORWARD, train, trainer
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 import hf_ltsam
-from hf_ltsam import DurableTrainer
+from hf_ltsam import DurableTrainer, LTSamConfig, LTSamTrainer, SamTrainerMixin
 from hf_ltsam.training.checkpoint_folders import CheckpointError, load_tensors
 from hf_ltsam.training.durable_trainer import CheckpointedCallback
 from hf_ltsam.training.folder_lock import FILE_NAME
@@ -148,3 +149,32 @@ def test_the_stock_upload_of_a_checkpoint_waits_for_its_name(tmp_path, monkeypat
 def test_it_is_public_and_takes_what_the_stock_trainer_takes():
     assert "DurableTrainer" in hf_ltsam.__all__
     assert inspect.signature(DurableTrainer) == inspect.signature(Trainer)
+
+
+class Packed(nn.Linear):
+    """As bitsandbytes' Linear4bit: in evaluation mode on a CPU it repacks its weights, unless it is told not to."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.support_avx512bf16_for_cpu = True
+
+
+class SamPlainTrainer(SamTrainerMixin, Trainer):
+    pass
+
+
+@pytest.mark.parametrize("made_by", ["model", "model_init"])
+@pytest.mark.parametrize("kind", [DurableTrainer, LTSamTrainer, SamPlainTrainer])
+def test_weights_of_four_bits_stay_as_they_are_in_an_evaluation(kind, made_by, tmp_path):
+    def make():
+        return nn.Sequential(Packed(4, 3))
+
+    given = {"model": make()} if made_by == "model" else {"model_init": make}
+    settings = (LTSamConfig if kind is LTSamTrainer else TrainingArguments)(
+        str(tmp_path), use_cpu=True, report_to="none"
+    )
+    rows = [{"input": torch.eye(4)[c], "labels": c} for c in (0, 0, 1, 2)]
+    made = kind(args=settings, train_dataset=rows, **given)
+    assert made.model[0].support_avx512bf16_for_cpu is False
+    if made_by == "model_init":
+        assert made.call_model_init()[0].support_avx512bf16_for_cpu is False  # of each training anew

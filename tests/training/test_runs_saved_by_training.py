@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from datasets import ClassLabel, Dataset
 from transformers import PretrainedConfig, PreTrainedModel, TrainerCallback, TrainingArguments
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
@@ -206,3 +207,20 @@ def test_trainers_without_classes_leave_what_stock_does(tmp_path):
 
 def test_the_folder_of_those_who_state_none_is_transformers():
     assert TrainingArguments(use_cpu=True).output_dir == NO_FOLDER
+
+
+@pytest.mark.parametrize("stated", [None, ["one", "two", "three"]], ids=["of the data", "of the model"])
+def test_every_checkpoint_names_the_classes(stated, tmp_path):
+    """Also before the run is saved: a model that names none is given those of the training set."""
+    data = Dataset.from_list([{"inputs": row["inputs"].tolist(), "labels": row["labels"]} for row in rows()])
+    data = data.cast_column("labels", ClassLabel(names=["cat", "dog", "owl"])).with_format("torch")
+    names = {} if stated is None else {"id2label": dict(enumerate(stated))}
+    model = Tiny(TinyConfig(num_labels=3, **names))
+    args = LTSamConfig(**settings(tmp_path, save_strategy="steps", save_steps=1, save_run=False))
+    made = LTSamTrainer(model, args, train_dataset=data)
+    made.train()
+    made.save_model(str(tmp_path / "last"))
+    for folder in ("checkpoint-1", "checkpoint-2", "last"):
+        saved = TinyConfig.from_pretrained(tmp_path / folder)
+        assert list(saved.id2label.values()) == (stated or ["cat", "dog", "owl"]), folder
+        assert stated or saved.label2id == {name: c for c, name in saved.id2label.items()}

@@ -10,6 +10,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, Trai
 
 from hf_ltsam import DurableTrainer, LTSamConfig, SamTrainerMixin
 from hf_ltsam.methods import SAM
+from hf_ltsam.training.steps.sam_trainer import names_and_classes_behind
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +172,13 @@ def test_an_attribute_that_the_mixin_would_hide(name):
     assert own.__name__ == "SamOther"
 
 
-@pytest.mark.parametrize("name", ["telemetry", "method", "gradient_step", "identity", "max_skipped_steps"])
+OF_THE_OBJECT = (
+    "telemetry method gradient_step identity max_skipped_steps batch_loaders _sigterm _resumed _writes_aside "
+)
+OF_THE_OBJECT += "_loaded_from _part_callbacks step_settings"
+
+
+@pytest.mark.parametrize("name", OF_THE_OBJECT.split())
 def test_an_attribute_of_the_object_that_the_mixin_would_replace(name, tmp_path):
     class Other(Trainer):
         def __init__(self, *args, **kwargs):
@@ -184,6 +191,24 @@ def test_an_attribute_of_the_object_that_the_mixin_would_replace(name, tmp_path)
     model, data = made("regression")
     with pytest.raises(TypeError, match=f"SamOther: Other sets {name} on the trainer, where SamTrainerMixin has"):
         SamOther(model, TrainingArguments(**settings(tmp_path)), train_dataset=data)
+
+
+def test_every_attribute_that_the_mixin_sets_is_known_to_its_refusals(tmp_path):
+    """After a training and a resumed one: whatever a stock trainer has not."""
+
+    def after_resuming(cls, args, folder, **more):
+        model, data = made("sequences")
+        for checkpoint in (None, True):
+            arguments = args(**settings(folder, save_strategy="steps", save_steps=1, max_steps=2))
+            trainer = cls(copy.deepcopy(model), arguments, train_dataset=data, **more)
+            trainer.train(resume_from_checkpoint=checkpoint)
+        return {name for name in vars(trainer) if not name.startswith("_MethodTrainer__")}
+
+    stock = after_resuming(Trainer, TrainingArguments, tmp_path / "stock")
+    ours = after_resuming(SamSeq2SeqTrainer, Seq2SeqTrainingArguments, tmp_path / "ours", method=SAM(rho=RHO))
+    assert (
+        {"batch_loaders", "gradient_step", "_resumed"} <= ours - stock <= names_and_classes_behind(SamSeq2SeqTrainer)[0]
+    )
 
 
 def test_a_loss_that_the_object_is_given_where_it_is_made(tmp_path):

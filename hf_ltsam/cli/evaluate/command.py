@@ -4,7 +4,7 @@
         --data_dir FOLDER
     ltsam evaluate --model runs/demo/la_focal_sam/seed0 --sets digits digits_c
 
-A set is one of the names below, a folder, a table, or OWNER/NAME on the Hub; `_c` behind any of them means the 15
+A set is one of the names below, a folder, a table, OWNER/NAME or OWNER/NAME@REVISION on the Hub; `_c` behind any: the 15
 corruptions of ImageNet-C, made of its test images on the fly. The results are written to one JSON file after every part; the
 same command goes on with what is missing. They depend neither on --batch_size nor on the number of processes.
 """

@@ -13,15 +13,16 @@ from datasets.exceptions import DatasetNotFoundError
 
 from dataset_builders import load_shifted
 from dataset_builders.catalogue import SETS, evaluation_sets
-from dataset_builders.configurations import not_reached
 from dataset_builders.corruptions.manifest import FILE_NAME as MANIFEST
 from dataset_builders.corruptions.manifest import read_manifest
 from dataset_builders.corruptions.reader import load_corrupted
 from dataset_builders.folders import load_class_folders, load_image_folder, split_folders
+from dataset_builders.hub import RevisionError, load_from_hub, not_reached
 from dataset_builders.tables import describe_images, is_table, load_tables, table_files
 from hf_ltsam.data.class_names import check_parquet_names
 from hf_ltsam.data.decoding import with_images
 from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.runs.record import split_revision
 
 T = TypeVar("T")
 SUFFIX = "_c"  # of a name: the corruptions of what stands before it
@@ -110,7 +111,8 @@ def find_sets(names: Sequence[str], places: Places, splits: Sequence[str] = TEST
     """The test sets of these names; whether their folders are there is seen now, images are not loaded.
 
     Args:
-        names: of `set_names`, a folder, or OWNER/NAME on the Hub; each also with `_c` behind it, for its corruptions.
+        names: of `set_names`, a folder, or OWNER/NAME on the Hub, OWNER/NAME@REVISION for a branch, tag or commit; each also
+            with `_c` behind it, for its corruptions.
         splits: of folders, tables and the Hub: the first of them that there is. On the Hub "train" has to stand alone.
 
     Raises:
@@ -149,11 +151,11 @@ def _find(name: str, places: Places, splits: Sequence[str]) -> TestSet:
         if clean.corruptions:
             raise ValueError(f"--sets {name}: {base} holds corrupted images already.")
         return replace(clean, name=name, corruptions="made")
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if split_revision(name)[0].count("/") == 1 and not name.startswith((".", "/", "~")):
         return TestSet(name, name, cache(partial(_load_from_hub, name, splits)))
     if "/" in name:
         raise FileNotFoundError(
-            f"--sets {name}: there is no such folder, and names on the Hub have the form OWNER/NAME."
+            f"--sets {name}: there is no such folder, and names on the Hub have the form OWNER/NAME or OWNER/NAME@REVISION."
         )
     raise ValueError(
         f"--sets {name} does not exist.{nearest(name, known_names())} Or a folder, or OWNER/NAME on the Hub."
@@ -242,8 +244,9 @@ def _first(there: Mapping[str, T], splits: Sequence[str], place: str | Path) -> 
 
 def _load_from_hub(name: str, splits: Sequence[str]) -> Dataset:
     try:
-        there = load_dataset(name)
-    except (DatasetNotFoundError, ConnectionError) as error:
+        repository, revision = split_revision(name)
+        there = load_from_hub(repository, revision=revision)
+    except (DatasetNotFoundError, ConnectionError, RevisionError) as error:
         raise not_reached(f"--sets {name}", error) from error
     held_out = splits if len(splits) == 1 else [split for split in splits if split != "train"]
     return with_images(_first(there, held_out, f"--sets {name}"))

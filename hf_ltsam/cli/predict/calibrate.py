@@ -224,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "data",
         metavar="DATA",
-        help="labelled samples: a folder, a table (CSV, JSON lines, Parquet), or OWNER/NAME on the Hub",
+        help="labelled samples: a folder, a table (CSV, JSON lines, Parquet), OWNER/NAME or OWNER/NAME@REVISION on the Hub",
     )
     parser.add_argument("--split", help="of the data; default: validation, or else test, or else train")
     parser.add_argument("--image_column", metavar="NAME", help="default: as in training, or the only column of images")

@@ -1,4 +1,4 @@
-"""Sweeps of a table: the figure of accuracy against the values of a setting, and the value that training images choose."""
+"""Sweeps of a table: the figure of accuracy against the values of a setting, and the value that training samples choose."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def draw_sweeps(root: Path, table: TableOfRuns, reached: Spreads) -> None:
 
     caption = (
         "Mean and standard deviation over seeds; crosses: published"
-        f"{'; ring: the value that reserved training images choose' if chosen else ''}."
+        f"{'; ring: the value that reserved training samples choose' if chosen else ''}."
     )
     size = (WIDTH, 0.4 + 2.6 * -(-len(panels) // columns))
     draw(root, FIGURE, size, paint, f"{table.title}: accuracy against {setting}", caption, caption)
@@ -198,7 +198,7 @@ def _ring(
 
 
 def choose(table: TableOfRuns, root: Path, runs: Sequence[RowRun], jobs: int) -> None:
-    """Let reserved training images choose the value of each sweep, as `ltsam tune` does; what has ended is not repeated.
+    """Let reserved training samples choose the value of each sweep, as `ltsam tune` does; what has ended is not repeated.
 
     Args:
         runs: of the table; a sweep without one of them is left alone.
@@ -213,9 +213,7 @@ def choose(table: TableOfRuns, root: Path, runs: Sequence[RowRun], jobs: int) ->
     sweeps = {name: rows for name, rows in table.sweeps.items() if name in options}
     staged = next((name for name, rows in sweeps.items() if rows[0].first_stage is not None), None)
     if staged is not None:
-        raise ValueError(
-            f"{table.name}, row {staged}: a second stage has no choice by reserved images. Leave `choose` out."
-        )
+        raise ValueError(f"{table.name}, row {staged}: a second stage has no choice by a reserve. Leave `choose` out.")
     folder, chosen = root / "choice", dict[str, Any](read_choice(root))
     for name, rows in sweeps.items():
         setting = _setting(rows)
@@ -245,6 +243,6 @@ def choice_lines(root: Path) -> list[str]:
     lines = []
     for name, of in read_choice(root).items():
         tried = ", ".join(f"{value}: {accuracy:.2f} %" for value, accuracy in of["reached"])
-        what = f"{100 * of['reserve']:g} % of the training images by {of['metric']} accuracy"
+        what = f"{100 * of['reserve']:g} % of the training samples by {of['metric']} accuracy"
         lines.append(f"Chosen on {what}: {of['setting']} {of['value']} in {name} ({tried}).")
     return lines

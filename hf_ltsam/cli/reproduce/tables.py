@@ -189,7 +189,7 @@ def _choice(path: Path, choose: Mapping[str, Any] | None, rows: Sequence[Row]) -
     reserve = choice["reserve"]
     if isinstance(reserve, bool) or not isinstance(reserve, int | float) or not 0 < reserve < 1:
         raise ValueError(
-            f"{path}, choose: reserve must be a share of the training images between 0 and 1, got {reserve!r}."
+            f"{path}, choose: reserve must be a share of the training samples between 0 and 1, got {reserve!r}."
         )
     if not any(row.value is not None for row in rows):
         raise ValueError(f"{path}, choose: no row has a sweep, so there is nothing to choose. Leave it out.")

@@ -28,11 +28,11 @@ from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import KINDS, OptionParser
 from hf_ltsam.cli.train.defaults import STARTS, SourceConfig
 from hf_ltsam.cli.train.help import ShortHelp
-from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
+from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments, resume_point
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.losses import MODEL
-from hf_ltsam.runs.folder import default_folder
+from hf_ltsam.runs.folder import RunFolder, default_folder
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 from hf_ltsam.runs.record import hub_name
 from hf_ltsam.runs.secrets import without_secrets
@@ -60,6 +60,9 @@ _DECIDED = {  # by `make_run`, where nothing sets them: for the help
     "learning_rate": "The initial learning rate. Not set: "
     + "; ".join(f"{start['learning_rate']:g} for {kind}" for kind, start in STARTS.items())
     + "; 5e-05 where an optimizer is named.",
+    "num_train_epochs": "Times that the training set is gone through. Not set, nor --max_steps: "
+    + "; ".join(f"{start['num_train_epochs']:g} for {kind}" for kind, start in STARTS.items())
+    + ".",
     "optim": "The optimizer, by transformers' names. Not set: SGD with momentum 0.9, as in all the sources; "
     "adamw_torch for fine-tuning and adapters whose learning rate is not set either.",
     "loss": f"The training loss: {', '.join(LOSSES)}, or as papers write it: LA, CE, LDAM-DRW. Not set: {FIRST_LOSS}; "
@@ -69,6 +72,7 @@ _DECIDED = {  # by `make_run`, where nothing sets them: for the help
 }
 _STEPPING = ("learning_rate", "optim", "optim_args", "lr_milestones")
 _PERTURBING = ("method", "method_args")
+LENGTH = ("num_train_epochs", "max_steps")
 _UNBALANCED = {"reweighting": "none", "sampling": UNIFORM}
 _UNSET = object()
 
@@ -98,28 +102,43 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
         ValueError, FileNotFoundError: as `parse`.
     """
     everything = with_recipe(settings, recipe)
-    decided = decided_settings(everything)
+    seed: Any = everything.get("seed", SourceConfig.seed)
+    everything.setdefault("output_dir", str(default_folder(Path(recipe).stem if recipe else "train", seed)))
+    decided, before = decided_settings(everything), _interrupted(everything)
+    if before is not None:  # began with the defaults of another release, perhaps
+        decided = {name: before[name] for name in decided if name in before}
     if decided:
         shown = " ".join(options_of(decided)).replace("=", " ")
-        logger.warning(
-            f"Not set, so {_kind(everything)} starts with {shown}. Each of these options sets another value."
-        )
+        what = f"{_kind(everything)} starts" if before is None else "the run goes on as it began,"
+        logger.warning(f"Not set, so {what} with {shown}. Each of these options sets another value.")
         everything = {**decided, **everything}
-    seed: Any = everything.get("seed", SourceConfig.seed)
-    name = Path(recipe).stem if recipe else "train"
-    everything.setdefault("output_dir", str(default_folder(name, seed)))
     return run_of(everything, options_of(settings, recipe) if words is None else words)
 
 
 def decided_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Loss, method, optimizer and learning rate, as far as nothing states them."""
+    """Loss, method, optimizer, learning rate and length, as far as nothing states them."""
     balanced = any(settings.get(name, value) != value for name, value in _UNBALANCED.items())
-    loss = {} if "loss" in settings or balanced else {"loss": FIRST_LOSS}
+    stated = {"loss"} if "loss" in settings or balanced else set()
+    start = {"loss": FIRST_LOSS, **STARTS[_kind(settings)]}
     if any(name in settings for name in _STEPPING):
-        return loss
-    perturbed = any(name in settings for name in _PERTURBING)
-    start = {name: value for name, value in STARTS[_kind(settings)].items() if name != "method" or not perturbed}
-    return {**loss, **start}
+        stated |= start.keys() - {"loss", *LENGTH}
+    if any(name in settings for name in _PERTURBING):
+        stated.add("method")
+    if any(name in settings for name in LENGTH):
+        stated.update(LENGTH)
+    return {name: value for name, value in start.items() if name not in stated}
+
+
+def _interrupted(settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What was set for the training that is resumed; None: of a new one, or where its recipe is gone."""
+    point = resume_point(settings.get("resume_from_checkpoint"))
+    if not point:
+        return None
+    try:
+        recipe = RunFolder(Path(settings["output_dir"] if point is True else str(point))).root.recipe
+    except FileNotFoundError:
+        return None
+    return None if recipe is None else recipe.settings
 
 
 def _kind(settings: Mapping[str, Any]) -> str:

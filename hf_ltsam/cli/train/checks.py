@@ -13,8 +13,8 @@ from accelerate.utils import DynamoBackend
 
 from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.model_names import OURS, check_model
-from hf_ltsam.cli.train.settings import AUGMENTATION, Run
-from hf_ltsam.cli.train.splits import check_data
+from hf_ltsam.cli.train.data_checks import check_data
+from hf_ltsam.cli.train.settings import AUGMENTATION, Run, resume_point
 from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.preprocessing import check_test_time
 from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, UNIT_INTERVAL, Domain, require
@@ -80,7 +80,7 @@ def check(run: Run) -> None:
     _check_augmentation(run)
     _check_model(run)
     check_data(run.data)
-    point = resume_point(config)
+    point = resume_point(config.resume_from_checkpoint)
     if point and config.should_save:
         check_complete(checkpoint_folder(point, config.output_dir))
     if config.should_save:
@@ -220,12 +220,6 @@ def check_task(run: Run, is_text: bool) -> None:
         raise ValueError(f"--{foreign[0]} is for {kinds[0]}, and the data are {kinds[1]}: leave it out.")
 
 
-def resume_point(config: LTSamConfig) -> str | bool:
-    """`--resume_from_checkpoint`: a checkpoint's folder, True for the last one, or False."""
-    value = config.resume_from_checkpoint or "false"
-    return {"true": True, "false": False}.get(value.lower(), value)
-
-
 def mapping(arguments: dict[str, Any] | str | None) -> dict[str, Any]:
     """Hyper-parameters as a mapping; LTSamConfig has read JSON text, or refused it."""
     return arguments if isinstance(arguments, dict) else {}
@@ -247,7 +241,7 @@ def warn_of_tiny_last_batch(num_images: int, config: LTSamConfig) -> None:
 
 def _refuse_to_overwrite(config: LTSamConfig) -> None:
     folder = Path(config.output_dir)
-    if resume_point(config):
+    if resume_point(config.resume_from_checkpoint):
         return
     checkpoint = last_checkpoint(config.output_dir)
     if checkpoint is None and not RunFolder(folder).has(RECORD):

@@ -151,6 +151,11 @@ def build_text_model(
 
 def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: dict[str, Any]) -> PreTrainedModel:
     stored = AutoConfig.from_pretrained(arguments.model)
+    if type(stored) not in AutoModelForImageClassification._model_mapping:
+        raise ValueError(
+            f"--model {arguments.model} ({stored.model_type}) is no model of images, and the data are images: name another, "
+            "such as microsoft/resnet-18. (If they are texts, --text_column names their column.)"
+        )
     is_timm, before = stored.model_type == "timm_wrapper", names_of_model(stored.id2label)
     if is_timm:
         labels = {**labels, "num_labels": len(class_names)}  # others count id2label

@@ -10,14 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hf_ltsam.cli.train.checks import resume_point
-from hf_ltsam.cli.train.settings import Run
+from hf_ltsam.cli.train.settings import Run, resume_point
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.folder import RunFolder
-from hf_ltsam.runs.record import RunRecord, chance_level, shortcomings
+from hf_ltsam.runs.record import RunRecord, chance_level, hub_commit, shortcomings
 from hf_ltsam.training.results.saved_runs import RunDescription
 
 
@@ -46,6 +45,7 @@ def description_of(
         second_stage: its name, hyper-parameters and first stage, of a second stage.
         calibration: where there is one, the test's logits are kept.
     """
+    commit = hub_commit(splits.train, run.hub.get("dataset"))
     return RunDescription(
         splits.class_names,
         splits.statistics(run.data, run.config.tail_threshold),
@@ -58,10 +58,10 @@ def description_of(
             "training_labels_sha256": label_fingerprint(splits.train_labels),
         },
         train_metrics=train,
-        hub=run.hub,
+        hub={**run.hub, **({} if commit is None else {"dataset_commit": commit})},
         command=run.command,
         second_stage=second_stage or {},
-        resumed=bool(resume_point(run.config)),
+        resumed=bool(resume_point(run.config.resume_from_checkpoint)),
         calibration=calibration,
     )
 

@@ -20,6 +20,7 @@ from hf_ltsam.data.class_names import compare_names, names_of_model
 from hf_ltsam.models.partial_training import train_only
 from hf_ltsam.runs.folder import CHECKPOINT, RECIPE, RunFolder
 from hf_ltsam.runs.model import load_run
+from hf_ltsam.runs.record import hub_name, split_revision
 from hf_ltsam.training.training_set import without_adapter
 
 
@@ -84,7 +85,7 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     """Settings and data of a run, from its folder or that of one of its checkpoints.
 
     Args:
-        dataset: where the data are now; None: where they were.
+        dataset: where the data are now; None: where they were, on the Hub at the commit that was recorded.
 
     Raises:
         FileNotFoundError: no such folder, no weights or no recipe in it, or the data are not where they were.
@@ -93,9 +94,7 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     weights = RunFolder(Path(folder))
     root = weights.root
     weights.require_weights()
-    run = make_run(
-        {**settings_beside_recipe(root), **({} if dataset is None else {"dataset": dataset})}, root.path / RECIPE
-    )
+    run = make_run({**settings_beside_recipe(root), **_place(root, dataset)}, root.path / RECIPE)
     if run.data.dataset is None:
         raise ValueError(
             f"{root.path} was made in Python and does not say where its data lie: name them by --dataset PATH."
@@ -107,6 +106,16 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     statistics = splits.statistics(run.data, run.config.tail_threshold)
     _check_counts(weights, statistics)
     return SavedRun(weights, root, run, splits, statistics)
+
+
+def _place(root: RunFolder, dataset: str | None) -> dict[str, Any]:
+    """Where the data of a run are, as far as its recipe does not say it."""
+    hub = (root.record.hub if root.record else None) or {}
+    if dataset is None or dataset == hub.get("dataset"):
+        return {"dataset_revision": hub["dataset_commit"]} if "dataset_commit" in hub else {}
+    name, revision = split_revision(dataset)
+    on_the_hub = hub_name(name) is not None
+    return {"dataset": name, **({"dataset_revision": revision} if revision or not on_the_hub else {})}
 
 
 def settings_beside_recipe(root: RunFolder) -> dict[str, Any]:

@@ -115,6 +115,12 @@ class DataArguments:
         default=None,
         metadata={"help": "One of the configurations of such a data set, such as r100. None: its default one."},
     )
+    dataset_revision: str | None = field(
+        default=None,
+        metadata={
+            "help": "The version of a data set on the Hub: a branch, a tag or a commit. None: its main branch as it is now."
+        },
+    )
     task: str = field(
         default="auto",
         metadata={"help": "image or text. auto: image where there is a column of images, text otherwise."},
@@ -364,3 +370,9 @@ class Run:
     def command(self) -> str:
         """The run as one line to paste, however it was started."""
         return shlex.join(["ltsam", self.program, *self.words])
+
+
+def resume_point(resume_from_checkpoint: str | None) -> str | bool:
+    """`--resume_from_checkpoint`: a checkpoint's folder, True for the last one, or False."""
+    value = resume_from_checkpoint or "false"
+    return {"true": True, "false": False}.get(value.lower(), value)

@@ -13,21 +13,19 @@ from datasets import Image as ImageColumn
 from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
-from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, published_bounds, sets_of
-from dataset_builders.configurations import load_configuration, not_reached
+from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, published_bounds
+from dataset_builders.configurations import load_configuration
 from dataset_builders.folders import load_image_folder
-from dataset_builders.long_tail import check_imbalance_ratio, hold_out_per_class, long_tailed, profile_named
+from dataset_builders.hub import RevisionError, not_reached
+from dataset_builders.long_tail import hold_out_per_class, long_tailed
 from dataset_builders.sets.cifar_lt import load_cifar_lt
-from dataset_builders.sources.published_set import ListedSet
-from dataset_builders.tables import describe_images, is_table, load_tables, table_files
+from dataset_builders.tables import describe_images, load_tables, table_files
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.train.settings import DataArguments
-from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.bad_images import NAMED
 from hf_ltsam.data.class_columns import class_names_in, unknown_classes, with_classes
 from hf_ltsam.data.class_names import contradiction, some
 from hf_ltsam.data.decoding import image_column_of, unreadable_rows, with_images
-from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION
 from hf_ltsam.data.labels import LABEL_WORDS, class_label_columns, read_label_column
 from hf_ltsam.data.texts import require_columns, text_columns_of
 from hf_ltsam.hyperparameters import nearest
@@ -90,7 +88,7 @@ def load_splits(arguments: DataArguments) -> Splits:
         FileNotFoundError: there are no such data.
         ValueError: no such split or label column, a tail that cannot be drawn, or test images without labels.
     """
-    splits = builders()[_builder(arguments)](arguments)
+    splits = builders()[builder_of(arguments)](arguments)
     train = _named(splits, arguments.train_split)
     column = _label_column(train, arguments)
     train = _without_empty_classes(train, column)
@@ -125,7 +123,7 @@ def _text_columns(train: Dataset, arguments: DataArguments, label_column: str) -
         ValueError: there is no such column, or several could be meant.
     """
     is_image = any(isinstance(feature, ImageColumn) for feature in train.features.values())
-    if arguments.task == IMAGE:
+    if arguments.task == IMAGE or (arguments.task == "auto" and arguments.image_column is not None):
         image_column_of(train, arguments.image_column)
         return ()
     if arguments.task == "auto" and arguments.text_column is None and is_image:
@@ -149,67 +147,16 @@ def without_unreadable(splits: Splits, arguments: DataArguments, progress: bool 
     )
 
 
-def check_data(arguments: DataArguments) -> None:
-    """Refuse what can be refused without loading anything.
-
-    Raises:
-        FileNotFoundError: the data set can only be a folder, and is not there.
-        ValueError: no data set, a file in place of a folder, or a setting that does not exist or is out of its range.
-    """
-    source = arguments.dataset
-    if source is None:
-        raise ValueError(
-            "No data set: give --dataset (a name on the Hub, a folder or a table), or --config with a recipe."
-        )
-    check_choice("task", arguments.task, TASKS)
-    if arguments.task == IMAGE and arguments.text_column is not None:
-        raise ValueError(f"--text_column {' '.join(arguments.text_column)} is for texts: leave out --task image.")
-    if Path(source).is_file() and not is_table(source):
-        raise ValueError(
-            f"--dataset {source} is a file, and no table (CSV, TSV, JSON, JSON lines or Parquet): give the folder that it "
-            "lies in."
-        )
-    if not Path(source).exists() and (source.count("/") > 1 or source.startswith((".", "/", "~"))):
-        raise FileNotFoundError(
-            f"--dataset {source}: there is no such folder, and names on the Hub have the form OWNER/NAME."
-        )
-    if arguments.builder != CIFAR:
-        check_choice("builder", arguments.builder, (*(name for name in builders() if name != CIFAR), "auto"))
-    if (arguments.held_out_per_class or 0) < 0:
-        raise ValueError(f"--held_out_per_class {arguments.held_out_per_class}: it cannot be negative.")
-    check_choice("normalisation", arguments.normalisation, (*CUSTOMARY_NORMALISATION, "auto"))
-    profile_named(arguments.profile)
-    if arguments.dataset_config_name is not None and _builder(arguments) != "hub":
-        raise ValueError(
-            f"--dataset_config_name {arguments.dataset_config_name}: images of --builder {_builder(arguments)} have no "
-            "configurations. Leave it out."
-        )
-    _check_lists(arguments)
-    if arguments.imbalance_ratio is not None:
-        check_imbalance_ratio(arguments.imbalance_ratio)
-    elif arguments.largest_class is not None:
-        raise ValueError(f"--largest_class {arguments.largest_class} is a part of a drawn tail: add --imbalance_ratio.")
-    if arguments.reserve is not None and not 0 < arguments.reserve < 1:
-        raise ValueError(
-            f"--reserve {arguments.reserve:g}: a share of the training samples, so it lies between 0 and 1."
-        )
-
-
-def _check_lists(arguments: DataArguments) -> None:
-    builder, listed = arguments.builder, sets_of(ListedSet)
-    if builder in listed and arguments.imbalance_ratio is not None:
-        raise ValueError(f"--imbalance_ratio: the long tail of {builder} is that of its published list. Leave it out.")
-    if builder not in listed and (arguments.lists is not None or arguments.own_lists):
-        raise ValueError(f"--lists and --own_lists are for --builder {', '.join(listed)}, not {builder}.")
-
-
 def _from_hub(arguments: DataArguments) -> DatasetDict:
     """Also a local folder of Parquet files, in the Hub's layout."""
     try:
-        splits = load_configuration(str(arguments.dataset), arguments.dataset_config_name)
+        name, revision = str(arguments.dataset), arguments.dataset_revision
+        splits = load_configuration(name, arguments.dataset_config_name, revision)
         return _with_tail(_held_out(_with_classes(splits, arguments), arguments), arguments)
+    except RevisionError as error:
+        raise not_reached(f"--dataset {name} --dataset_revision {revision}", error) from error
     except (DatasetNotFoundError, ConnectionError) as error:
-        raise not_reached(f"--dataset {arguments.dataset}", error) from error
+        raise not_reached(f"--dataset {name}", error) from error
 
 
 def _from_tables(arguments: DataArguments) -> DatasetDict:
@@ -315,7 +262,12 @@ def _from_image_folder(arguments: DataArguments) -> DatasetDict:
 def _from_cifar(arguments: DataArguments) -> DatasetDict:
     ratio = 1 if arguments.imbalance_ratio is None else arguments.imbalance_ratio
     return load_cifar_lt(
-        str(arguments.dataset), ratio, arguments.profile, arguments.split_seed, arguments.largest_class
+        str(arguments.dataset),
+        ratio,
+        arguments.profile,
+        arguments.split_seed,
+        arguments.largest_class,
+        arguments.dataset_revision,
     )
 
 
@@ -330,6 +282,7 @@ def _from_catalogue(arguments: DataArguments) -> DatasetDict:
         largest_class=arguments.largest_class,
         lists=arguments.lists,
         own_lists=arguments.own_lists,
+        revision=arguments.dataset_revision,
         splits=(arguments.train_split, arguments.test_split or "test"),
     )
 
@@ -345,7 +298,7 @@ def builders() -> dict[str, Callable[[DataArguments], DatasetDict]]:
     }
 
 
-def _builder(arguments: DataArguments) -> str:
+def builder_of(arguments: DataArguments) -> str:
     """How the data are read: as stated, or by what is there."""
     if arguments.builder != "auto":
         return arguments.builder

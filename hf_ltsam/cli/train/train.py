@@ -24,11 +24,11 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.cli.evaluate.images import TestImages
 from hf_ltsam.cli.train.arguments import parse
-from hf_ltsam.cli.train.checks import check, check_task, resume_point, warn_of_tiny_last_batch
+from hf_ltsam.cli.train.checks import check, check_task, warn_of_tiny_last_batch
 from hf_ltsam.cli.train.data import prepare
 from hf_ltsam.cli.train.model import adapted, build_model, build_text_model, input_format
 from hf_ltsam.cli.train.results import description_of, print_results, save_recipe
-from hf_ltsam.cli.train.settings import Run
+from hf_ltsam.cli.train.settings import Run, resume_point
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.decoding import encoded_images, unreadable_rows
@@ -110,7 +110,7 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     wanted = input_format(model, run.model, run.data)
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted, seed, show_bar)
-    if run.model.init in FROM_IMAGES and not resume_point(config):
+    if run.model.init in FROM_IMAGES and not resume_point(config.resume_from_checkpoint):
         start_from_images(
             model.to(config.device),
             run.model.init,
@@ -137,7 +137,7 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
 
 def train(run: Run, trainer: LTSamTrainer) -> TrainOutput:
     """Train, from a checkpoint where one is given; Ctrl-C says how to go on."""
-    checkpoint = resume_point(run.config)
+    checkpoint = resume_point(run.config.resume_from_checkpoint)
     if trainer.is_world_process_zero() and not checkpoint:
         save_recipe(run)  # a run that is resumed has one, and may yet be refused
     try:

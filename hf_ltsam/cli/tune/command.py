@@ -30,7 +30,7 @@ from rich.console import Console
 from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.options.names import split_at_dashes, underscored
 from hf_ltsam.cli.options.parser import OptionParser
-from hf_ltsam.cli.train.arguments import read_options, with_recipe
+from hf_ltsam.cli.train.arguments import LENGTH, decided_settings, read_options, with_recipe
 from hf_ltsam.cli.train.checks import check
 from hf_ltsam.cli.tune.jobs import run_trials
 from hf_ltsam.cli.tune.results import shown, write_results
@@ -86,7 +86,7 @@ def tune(
         settings: of `ltsam train`, over those of every recipe.
         trials: of every recipe, pruned and failed ones included.
         metric: that is maximised: balanced, overall, many, medium or few.
-        reserve: share of every class's training images that trials are evaluated on.
+        reserve: share of every class's training samples that trials are evaluated on.
         prune: whether trials below the median are stopped.
         grid: try all combinations of the choices, each once; `trials` is not looked at.
         jobs: trials at a time.
@@ -161,6 +161,8 @@ def _plans(
     }
     for stated in expanded.values():
         stated.pop("hub_token", None)  # plans and recipes are files that may go anywhere
+        length = {name: value for name, value in decided_settings(stated).items() if name in LENGTH}
+        stated.update(length)  # a study that goes on under a later release has trials of one length
     if len(expanded) < len(recipes):
         raise ValueError(f"Two of the recipes have one name ({', '.join(recipes)}): give files of different names.")
     searches = {
@@ -228,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--search", nargs="+", default=[], metavar="'NAME: [LOW, HIGH]'", help="what is searched")
     parser.add_argument("--trials", type=int, default=20, metavar="N", help="of every recipe (%(default)s)")
     parser.add_argument(
-        "--reserve", type=float, default=0.2, metavar="SHARE", help="of every class's training images (%(default)s)"
+        "--reserve", type=float, default=0.2, metavar="SHARE", help="of every class's training samples (%(default)s)"
     )
     parser.add_argument("--metric", default="balanced", metavar="NAME", help=f"accuracy on them: {', '.join(METRICS)}")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The images that settings are chosen by: a part of the training set, which no trial trains on and no test uses."""
+"""The samples that settings are chosen by: a part of the training set, which no trial trains on and no test uses."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import Splits, load_splits
 from hf_ltsam.data.decoding import image_bytes
 from hf_ltsam.data.labels import read_label_column
+from hf_ltsam.runs.record import samples_of
 
 _BOUNDS = {"tail_threshold": 0, "many_above": 0, "few_below": 1}  # on counts; few are those below, not at it
 
@@ -24,10 +25,10 @@ class Reserve:
     """What trials train on, and in the place of a test split what they are compared by.
 
     Args:
-        splits: of a trial; no image of the test split is in them.
-        left_out: reserved images whose content is in the test split or among the other training images as well.
+        splits: of a trial; no sample of the test split is in them.
+        left_out: reserved samples whose content is in the test split or among the other training samples as well.
         bounds: of the groups of the whole training set, on what trials train on; empty where they are stated.
-        unmeasured: names of classes without a reserved image: those of one image, which is trained on.
+        unmeasured: names of classes without a reserved sample: those of one sample, which is trained on.
     """
 
     splits: Splits
@@ -36,10 +37,13 @@ class Reserve:
     bounds: Mapping[str, int]
 
     def __str__(self) -> str:
-        samples, classes = len(self.splits.test), len(self.splits.class_names)
-        words = [f"{samples} reserved training images of {classes - len(self.unmeasured)} of {classes} classes"]
+        kind, classes = samples_of(self.splits.task), len(self.splits.class_names)
+        measured = classes - len(self.unmeasured)
+        words = [f"{len(self.splits.test)} reserved training {kind} of {measured} of {classes} classes"]
         if self.left_out:
-            words.append(f"{self.left_out} more were left out, since the same image is in another part")
+            words.append(
+                f"{self.left_out} more were left out, since the same {kind.removesuffix('s')} is in another part"
+            )
         return "; ".join(words)
 
 
@@ -58,8 +62,8 @@ def load_reserve(arguments: DataArguments) -> Reserve:
     ]
     if not rows:
         raise ValueError(
-            f"--reserve {arguments.reserve:g} reserves no image that is in no other part: the classes are too small, or all "
-            "images are there twice."
+            f"--reserve {arguments.reserve:g} reserves nothing that is in no other part: the classes are too small, or all "
+            f"{samples_of(splits.task)} are there twice."
         )
     reserved = splits.reserved.select(rows)
     labels = read_label_column(reserved, splits.label_column)
@@ -78,7 +82,7 @@ def _fitting_bounds(rest: Splits, reserved: Dataset, arguments: DataArguments) -
 
 
 def bounds_on_rest(settings: Mapping[str, Any], share: float) -> dict[str, int]:
-    """Bounds on numbers of training images, so that they part the same classes when a share of every class is away.
+    """Bounds on numbers of training samples, so that they part the same classes when a share of every class is away.
 
     Those that are not stated follow from the counts, and are left out.
     """
@@ -94,7 +98,7 @@ def bounds_on_rest(settings: Mapping[str, Any], share: float) -> dict[str, int]:
 
 
 def remaining(count: int, share: float) -> int:
-    """The number of a class's images that are left when its share is reserved: at least one, of none none."""
+    """The number of a class's samples that are left when its share is reserved: at least one, of none none."""
     return count - min(max(round(share * count), 1), count - 1) if count > 0 else count
 
 

@@ -55,7 +55,7 @@ def write_best(study: Study) -> Path | None:
         return None
     origin = (
         f"{plan.metric} accuracy {_percent(best.accuracies[plan.metric])} % on {100 * plan.reserve:g} % of the training "
-        f"images, best of {len(study.ended())} trials"
+        f"samples, best of {len(study.ended())} trials"
     )
     settings: dict[str, Any] = dict(plain(plan.settings))
     for parameter in plan.parameters:
@@ -65,7 +65,7 @@ def write_best(study: Study) -> Path | None:
         else:
             settings[parameter.setting] = {**(settings.get(parameter.setting) or {}), parameter.argument: value}
     settings.pop("output_dir", None)  # the search's
-    head = f"# Chosen by `ltsam tune`. Trains on all training images: ltsam train --config {BEST}\n"
+    head = f"# Chosen by `ltsam tune`. Trains on all training samples: ltsam train --config {BEST}\n"
     return write_whole(study.folder / BEST, head + yaml.safe_dump(settings, sort_keys=False, width=120))
 
 
@@ -142,9 +142,9 @@ def _markdown(studies: Sequence[Study], rows: Sequence[Sequence[str]], reserve: 
     plan = studies[0].plan
     lines = [f"# Settings chosen by {plan.metric} accuracy", ""]
     lines += [
-        f"Accuracy in % on {reserve or 'reserved training images'} ({100 * plan.reserve:g} % of every class), of the best "
+        f"Accuracy in % on {reserve or 'reserved training samples'} ({100 * plan.reserve:g} % of every class), of the best "
         f"of {plan.trials} trials of each recipe. It is the highest of several, so a test set will show less; "
-        f"`ltsam train --config RECIPE/{BEST}` trains on all training images and tests.",
+        f"`ltsam train --config RECIPE/{BEST}` trains on all training samples and tests.",
         "",
     ]
     lines += [

@@ -44,7 +44,7 @@ class Plan:
         search: name -> range or choices, of the parameters that this recipe has.
         trials: how many, pruned and failed ones included.
         metric: that is maximised, one of `METRICS`.
-        reserve: share of every class's training images that trials are evaluated on, in (0, 1).
+        reserve: share of every class's training samples that trials are evaluated on, in (0, 1).
         prune: whether a trial below the median of earlier ones is stopped.
         seed: of the sampler.
         grid: whether the trials are all combinations of the choices, each once and in order, in the place of `trials`.
@@ -64,7 +64,9 @@ class Plan:
         if self.trials < 1:
             raise ValueError(f"--trials must be at least 1, got {self.trials}.")
         if not 0 < self.reserve < 1:
-            raise ValueError(f"--reserve {self.reserve:g}: a share of the training images, so it lies between 0 and 1.")
+            raise ValueError(
+                f"--reserve {self.reserve:g}: a share of the training samples, so it lies between 0 and 1."
+            )
         check_choice("metric", self.metric, METRICS)
 
     @cached_property
@@ -220,7 +222,7 @@ class Study:
         groups = reserve.splits.statistics(run.data, run.config.tail_threshold).groups
         present = set(reserve.splits.test_labels.tolist())
         if self.plan.metric in groups and not present & set(groups[self.plan.metric]):
-            raise ValueError(f"--metric {self.plan.metric}: no class of this group has a reserved image.")
+            raise ValueError(f"--metric {self.plan.metric}: no class of this group is in the reserve.")
         return reserve
 
     def run(self, trial: Any, reserve: Reserve) -> None:

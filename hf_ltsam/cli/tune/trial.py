@@ -32,7 +32,7 @@ class Outcome:
     """What a trial reached.
 
     Args:
-        accuracies: on the reserve, in [0, 1], by the names of `METRICS`; a group without a reserved image is left out.
+        accuracies: on the reserve, in [0, 1], by the names of `METRICS`; a group that is not in the reserve is left out.
         pruned: whether it was stopped before its end.
         seconds: of this process; a resumed trial's first part is not in them.
     """
@@ -49,7 +49,7 @@ def run_of_trial(
 
     Args:
         settings: of the recipe with the values of the trial.
-        reserve: share of every class's training images.
+        reserve: share of every class's training samples.
         folder: of the trial.
         bounds: `Reserve.bounds`.
     """
@@ -67,7 +67,7 @@ def run_trial(run: Run, splits: Splits, trial: Any, metric: str) -> Outcome:
         metric: one of `METRICS`.
 
     Raises:
-        ValueError: no class of that group has a reserved image, or a setting cannot work.
+        ValueError: no class of that group is in the reserve, or a setting cannot work.
     """
     started = time.perf_counter()
     trainer = build_trainer(run, splits)
@@ -79,7 +79,7 @@ def run_trial(run: Run, splits: Splits, trial: Any, metric: str) -> Outcome:
     measured = trainer.evaluate() if not along_the_way.pruned else along_the_way.metrics
     accuracies = {name: measured[f"eval_{name}"] for name in METRICS if f"eval_{name}" in measured}
     if metric not in accuracies:
-        raise ValueError(f"--metric {metric}: no class of this group has a reserved image.")
+        raise ValueError(f"--metric {metric}: no class of this group is in the reserve.")
     return Outcome(accuracies, along_the_way.pruned, time.perf_counter() - started)
 
 

@@ -99,6 +99,11 @@ class RunFacts:
         """The name of the training data on the Hub, as it was recorded when the run was made."""
         return (self.record.hub or {}).get("dataset") if self.record else None
 
+    @property
+    def data_commit(self) -> str | None:
+        """The commit there that was trained on; None where it was not recorded."""
+        return (self.record.hub or {}).get("dataset_commit") if self.record else None
+
 
 def read_facts(
     folder: Path, evaluation: Mapping[str, Any] | None = None, sharpness: Mapping[str, Any] | None = None

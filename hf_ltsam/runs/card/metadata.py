@@ -18,6 +18,7 @@ from huggingface_hub import (
 from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.card.tables import accuracies, views
 from hf_ltsam.runs.folder import RECORD
+from hf_ltsam.runs.record import split_revision
 
 # name in the results -> identifier of the metric on the Hub, and in words
 METRICS = {
@@ -87,13 +88,15 @@ def eval_results(facts: RunFacts, stated: Stated) -> list[EvalResult]:
         drawn = {key: data[key] for key in ("imbalance_ratio", "profile", "split_seed") if data.get("imbalance_ratio")}
         where = data_name(facts)
         result = facts.record.results["test"]
-        results += _of_set(result, task, where, drawn or None, facts.samples)
+        results += _of_set(result, task, where, drawn or None, facts.samples, facts.data_commit)
         if result.get("ece") is not None:
             name = "Expected calibration error"
-            results.append(_one("expected_calibration_error", name, float(result["ece"]), task, where, drawn or None))
+            ece = float(result["ece"])
+            results.append(_one("expected_calibration_error", name, ece, task, where, drawn or None, facts.data_commit))
     for name, of_set in ((facts.evaluation or {}).get("sets") or {}).items():
         if "result" in of_set:
-            results += _of_set(of_set["result"], task, name, None, facts.samples)
+            where, revision = split_revision(name)
+            results += _of_set(of_set["result"], task, where, None, facts.samples, revision)
         elif "summary" in of_set:
             mean = float(of_set["summary"]["mean_error"])
             results.append(_one("mean_corruption_error", "Mean error under corruption", mean, task, name, None))
@@ -115,6 +118,7 @@ def leaderboard_entries(facts: RunFacts, repo: str, stated: Stated) -> str | Non
             value=round(100 * value, 2),
             source_url=source,
             source_name=RECORD,
+            dataset_revision=facts.data_commit if benchmark == facts.data_set else None,
             notes=f"seed {facts.record.seed}, {when(facts)}",
         )
         for name, value in accuracies(facts.record.results["test"]).items()
@@ -138,15 +142,28 @@ def data_name(facts: RunFacts) -> str:
 
 
 def _of_set(
-    result: Mapping[str, Any], task: str, where: str, drawn: dict[str, Any] | None, samples: str
+    result: Mapping[str, Any],
+    task: str,
+    where: str,
+    drawn: dict[str, Any] | None,
+    samples: str,
+    revision: str | None = None,
 ) -> list[EvalResult]:
     return [
-        _one(METRICS[name][0], METRICS[name][1].replace("images", samples), value, task, where, drawn)
+        _one(METRICS[name][0], METRICS[name][1].replace("images", samples), value, task, where, drawn, revision)
         for name, value in accuracies(result).items()
     ]
 
 
-def _one(metric: str, name: str, value: float, task: str, where: str, drawn: dict[str, Any] | None) -> EvalResult:
+def _one(
+    metric: str,
+    name: str,
+    value: float,
+    task: str,
+    where: str,
+    drawn: dict[str, Any] | None,
+    revision: str | None = None,
+) -> EvalResult:
     return EvalResult(
         task_type=task,
         dataset_type=where,
@@ -155,5 +172,6 @@ def _one(metric: str, name: str, value: float, task: str, where: str, drawn: dic
         metric_value=value,
         metric_name=name,
         dataset_split="test",
+        dataset_revision=revision,
         dataset_args=drawn,
     )

@@ -114,12 +114,24 @@ def _loading_text(facts: RunFacts, place: str) -> str:
 
 def data_sentence(facts: RunFacts, statistics: ClassStatistics) -> str:
     where = f"{markdown_code(data_name(facts))}: " if facts.record else ""
-    link = f" ([on the Hub](https://huggingface.co/datasets/{facts.data_set}))" if facts.data_set else ""
+    link = (
+        f" ([on the Hub](https://huggingface.co/datasets/{facts.data_set}){_version(facts)})" if facts.data_set else ""
+    )
     return (
         f"{where}{statistics.total:,} training {facts.samples} of {statistics.num_classes:,} classes, "
         f"{max(statistics.counts):,} down to {min(statistics.counts):,} {facts.samples} (imbalance ratio "
         f"{statistics.imbalance_ratio:.4g}){link}."
     )
+
+
+def _version(facts: RunFacts) -> str:
+    """Revision and commit of a data set on the Hub, as far as they are known."""
+    revision, commit = facts.record.data.get("dataset_revision") if facts.record else None, facts.data_commit
+    words = [
+        *([f"revision {markdown_code(str(revision))}"] if revision and revision != commit else []),
+        *([f"[commit {commit[:7]}](https://huggingface.co/datasets/{facts.data_set}/tree/{commit})"] if commit else []),
+    ]
+    return "".join(f", {word}" for word in words)
 
 
 def data_as_stated(names: Sequence[str], arguments: Sequence[str]) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence, Sized
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import remove_tied_weights_from_state_dict
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import some
@@ -311,3 +313,20 @@ def check_not_empty(dataset: Any) -> None:
     """
     if isinstance(dataset, Sized) and len(dataset) == 0:
         raise ValueError("The training set is empty: it has no sample. Look at what selected or filtered it.")
+
+
+def check_tied_weights(model: nn.Module | None) -> None:
+    """Refuse a model whose weights transformers would refuse to save, before it is trained.
+
+    Raises:
+        ValueError: naming the weights.
+    """
+    if isinstance(model, PreTrainedModel):
+        try:
+            remove_tied_weights_from_state_dict(dict(model.state_dict()), model)
+        except RuntimeError as error:
+            name = type(model).__name__
+            raise ValueError(
+                f"{name} could not be saved: {str(error).splitlines()[0]} Name them in {name}._tied_weights_keys, as "
+                "transformers has it, or untie them."
+            ) from error

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PredictionOutput, SaveStrategy, has_length
 from transformers.utils import logging
@@ -32,7 +33,7 @@ from hf_ltsam.runs.files import DamagedFileError
 from hf_ltsam.runs.folder import CALIBRATION, MADE_IN_PYTHON, RunFolder
 from hf_ltsam.runs.identity import describe
 from hf_ltsam.runs.predictions import Predictions, predictions_of
-from hf_ltsam.runs.record import RunRecord, calibrated_results, hub_name, installed_versions, split_results
+from hf_ltsam.runs.record import RunRecord, calibrated_results, hub_commit, hub_name, installed_versions, split_results
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.loaders import replaced
@@ -169,7 +170,6 @@ class SavedRuns(Trainer):
     class_statistics: ClassStatistics | None
     loss: Any
     takes_own_loss: Any
-    is_of_one_stage = True  # a second one is described by the command line alone
 
     def train(
         self,
@@ -189,18 +189,26 @@ class SavedRuns(Trainer):
                 logger.warning(f"The run is not saved for `ltsam report` and the others: {error}")
         return output
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As stock; a model without names of classes is given those of the training set first."""
+        if self.class_statistics is not None:
+            _name_classes(self)
+        super()._save(output_dir, state_dict)
+
     def save_run(self: Any, test_dataset: Any = None, **data: Any) -> RunRecord:
         """Test the model, and write into `output_dir` what `ltsam report`, `evaluate`, `card` and the others read of a run.
 
         Args:
             test_dataset: None: `eval_dataset`, of several the one called "test" or "validation".
             data: where the data lie, by the options of `ltsam train`, such as `dataset="path/to/folder"`. Without them,
-                commands that read training images ask for `--dataset`.
+                commands that read training images ask for `--dataset`. Of a second stage also `first_stage`, the folder of
+                the run that it started from; without it that is looked for where the model was loaded from.
 
         Raises:
             ValueError: nothing to test on, a test set without labels or with those of several classes, no class statistics,
                 or an option that does not exist.
         """
+        stage = self.second_stage_facts(*([str(data.pop("first_stage"))] if "first_stage" in data else []))
         for name in data:
             if name not in OF_THE_DATA:
                 raise ValueError(f"save_run({name}=...) is no option of the data.{nearest(name, sorted(OF_THE_DATA))}")
@@ -220,7 +228,25 @@ class SavedRuns(Trainer):
         if np.ndim(test.label_ids) != 1:
             raise ValueError(_ONE_CLASS.format("test_dataset has shares of classes: pass one with class indices"))
         stated = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in data.items()}
-        return write_run(self, test, _described(self, names, stated))
+        return write_run(self, test, _described(self, names, stated, stage))
+
+    @property
+    def whole_model(self) -> nn.Module:
+        """What is saved, of which a part may be what is trained."""
+        return self.model
+
+    def second_stage_facts(self, first_stage: str | None = None) -> dict[str, Any]:
+        """What the record says of a second stage: empty where there is none.
+
+        Args:
+            first_stage: the folder of the run that it started from, where the caller states it.
+
+        Raises:
+            ValueError: this is no second stage, or another one.
+        """
+        if first_stage is not None:
+            raise ValueError(f"save_run(first_stage={first_stage!r}) is for a SecondStageTrainer: leave it out.")
+        return {}
 
 
 def _is_a_run(trainer: Any) -> bool:
@@ -234,7 +260,6 @@ def _is_a_run(trainer: Any) -> bool:
         and args.output_dir != NO_FOLDER
         and args.save_strategy != SaveStrategy.NO
         and not (args.bf16_full_eval or args.fp16_full_eval)
-        and trainer.is_of_one_stage
         and trainer.hp_search_backend is None
         and trainer.class_statistics is not None
         and not (trainer.takes_own_loss or takes_several_labels(trainer.loss))
@@ -254,17 +279,18 @@ def _as_training_left_it(trainer: Any) -> Iterator[None]:
         trainer.model.train(training)
 
 
-def _described(trainer: Any, names: Sequence[str], data: Mapping[str, Any]) -> RunDescription:
+def _described(trainer: Any, names: Sequence[str], data: Mapping[str, Any], stage: Mapping[str, Any]) -> RunDescription:
     statistics = require_statistics(trainer.class_statistics)
-    inner = without_adapter(trainer.model)
+    inner = without_adapter(trainer.whole_model)
     start = getattr(getattr(inner, "config", None), "name_or_path", "") or None
     groups = {name: getattr(statistics, name) for name in ("many_above", "few_below", "group_sizes")}
     given = {**{name: value for name, value in groups.items() if value is not None}, **data}
-    hub = {"dataset": hub_name(given.get("dataset")), "model": hub_name(start)}
+    dataset = hub_name(given.get("dataset"))
+    hub = {"dataset": dataset, "dataset_commit": hub_commit(trainer.train_dataset, dataset), "model": hub_name(start)}
     return RunDescription(
         names,
         statistics,
-        {**_settings(trainer), **given},
+        {**_settings(trainer), **_settings_of(stage), **given},
         (MADE_IN_PYTHON,),
         model={"model": start or type(inner).__name__},
         data={
@@ -274,6 +300,7 @@ def _described(trainer: Any, names: Sequence[str], data: Mapping[str, Any]) -> R
         },
         train_metrics=next((e for e in reversed(trainer.state.log_history) if "train_runtime" in e), {}),
         hub={kind: name for kind, name in hub.items() if name is not None},
+        second_stage=stage,
         resumed=trainer._resumed is not None,
     )
 
@@ -287,7 +314,7 @@ def _test_of(given: Any) -> Any:
 
 def _name_classes(trainer: Any) -> list[str]:
     """The names of the classes; a model that has none is given those of the training set."""
-    config = getattr(without_adapter(trainer.model), "config", None)
+    config = getattr(without_adapter(trainer.whole_model), "config", None)
     of_model = names_of_model(getattr(config, "id2label", None))
     if of_model is not None:
         return list(of_model)
@@ -314,11 +341,23 @@ def _settings(trainer: Any) -> dict[str, Any]:
     }
     settings |= {"tail_threshold": trainer.class_statistics.tail_threshold}
     registries: dict[str, Mapping[str, type]] = {"method": METHODS, "loss": LOSSES}
+    identity = trainer.identity()
     for kind, registry in registries.items():
-        described = describe(registry, getattr(trainer, kind))
+        described = identity[kind]
         known = described["name"] in registry
         settings |= {kind: described["name"], f"{kind}_args": described["args"]} if known else {}
     return {name: value for name, value in settings.items() if isinstance(value, int | float | str | list | dict)}
+
+
+def _settings_of(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """By the options of `ltsam decouple`."""
+    if not stage:
+        return {}
+    return {
+        "second_stage": stage["name"],
+        "second_stage_args": stage["args"],
+        "first_stage": stage["first_stage"]["folder"],
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, Documented, build, require
 from hf_ltsam.landscape.vector import TINY
 from hf_ltsam.losses.protocol import FeatureLoss, Loss, wide
+from hf_ltsam.runs.identity import describe
 from hf_ltsam.training.second_stage.heads import Head, ScaledHead
 
 
@@ -45,6 +46,12 @@ class SecondStage(Documented, ABC):
     def rates(self, head: Head) -> dict[str, float]:
         """Parameters of the head that are trained at a share of the learning rate, by name."""
         return {}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the record of a run says of it."""
+        paper = {"title": self.title, "source": self.source, "citations": list(self.citations)}
+        return {**describe(SECOND_STAGES, self), **paper}
 
 
 @dataclass(frozen=True)

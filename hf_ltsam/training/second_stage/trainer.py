@@ -17,14 +17,16 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.sample_labels import Collator
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.methods import SGD
+from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.identity import describe, fingerprint
+from hf_ltsam.runs.model import load_run
 from hf_ltsam.training.checkpoint_folders import check_best
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.second_stage.heads import Head
 from hf_ltsam.training.second_stage.stages import SECOND_STAGES, SecondStage
 from hf_ltsam.training.second_stage.trunk import CachedFeatures, Trunk
 from hf_ltsam.training.trainer import LTSamTrainer
-from hf_ltsam.training.training_set import LabelReader, TrainingSet
+from hf_ltsam.training.training_set import LabelReader, TrainingSet, without_adapter
 
 _HEAD_FILE = "second_stage_head.safetensors"  # what is trained, beside the whole model
 _TRUNK = "trunk."  # before the names of what batch norm has counted
@@ -50,8 +52,6 @@ class SecondStageTrainer(LTSamTrainer):
             perturbs weights with a stage that perturbs features, or cached features or a model without batch norm with a
             stage that shifts batch norm.
     """
-
-    is_of_one_stage = False
 
     def __init__(
         self,
@@ -144,6 +144,29 @@ class SecondStageTrainer(LTSamTrainer):
             "second_stage": {**stage, "first_stage_sha256": self.first_stage_sha256},
         }
 
+    @property
+    def whole_model(self) -> nn.Module:
+        return self.trunk.model
+
+    def second_stage_facts(self, first_stage: str | None = None) -> dict[str, Any]:
+        """As `SavedRuns` has it: the stage, and the run that it started from where that is known by its weights."""
+        config = getattr(without_adapter(self.trunk.model), "config", None)
+        folder = first_stage or getattr(config, "name_or_path", None) or ""
+        is_run = bool(folder) and RunFolder(Path(folder)).has_weights
+        if is_run and fingerprint(load_run(folder)) == self.first_stage_sha256:
+            origin = first_stage_facts(Path(folder), self.first_stage_sha256)
+        elif first_stage is not None:
+            raise ValueError(
+                f"save_run(first_stage={first_stage!r}) has other weights than the model that the second stage started "
+                "from: name the folder of its run, or leave it out."
+            )
+        else:
+            origin = {
+                "folder": f"{type(self.trunk.model).__name__} in memory",
+                "weights_sha256": self.first_stage_sha256,
+            }
+        return {**self.second_stage.facts, "first_stage": origin}
+
     def put_into_model(self) -> nn.Module:
         """The first stage's model, its classifier being now the trained one."""
         self.trunk.set_classifier(self.head.trained_classifier())
@@ -179,6 +202,18 @@ class SecondStageTrainer(LTSamTrainer):
         self.head.load_state_dict({name: value for name, value in state.items() if not name.startswith(_TRUNK)})
         for name, value in running.items():
             value.copy_(state[_TRUNK + name])
+
+
+def first_stage_facts(folder: Path, weights_sha256: str) -> dict[str, Any]:
+    """What a record says of the run that a second stage started from.
+
+    Args:
+        folder: of its weights: the run's, or that of a checkpoint.
+        weights_sha256: of the model that was loaded.
+    """
+    record = RunFolder(folder).root.record
+    facts = {"folder": str(folder), "weights_sha256": weights_sha256}
+    return facts if record is None else {**facts, "method": record.method, "loss": record.loss}
 
 
 def _or_features(collator: Collator) -> Collator:

@@ -54,6 +54,7 @@ class MethodTrainer(DurableTrainer):
     method_memory: MethodMemory
     skipped_steps: SkippedSteps
     telemetry: Telemetry
+    _part_callbacks: list[TrainerCallback]
     class_statistics: ClassStatistics | None = None  # none are known
 
     @property
@@ -84,7 +85,7 @@ class MethodTrainer(DurableTrainer):
         )
         watch = HookWatch(self, lambda: self.skipped_steps.in_step)
         warning = PerturbationWarning(self.telemetry, lambda: self.method, lambda: self.step_settings.telemetry)
-        self._part_callbacks: list[TrainerCallback] = []
+        self._part_callbacks = []
         self._add_parts(watch, self.method_memory, self.gradient_step, self.skipped_steps, warning)
 
     def _add_parts(self, *callbacks: TrainerCallback) -> None:
@@ -237,16 +238,18 @@ class SamTrainerMixin(MethodTrainer):
             )
         require(COUNT, type(self).__name__, max_skipped_steps=max_skipped_steps)
         check_method(method, type(self).__name__)
-        self.method = by_name_or_object(method, "method", method_args)
-        self.step_settings, self.max_skipped_steps = MixinSettings(ascent_scope, telemetry), max_skipped_steps
+        rule = by_name_or_object(method, "method", method_args)
         check_optimizer((kwargs.get("optimizer_cls_and_kwargs") or kwargs.get("optimizers") or (None,))[0])
-        before = dict(vars(self))
         super().__init__(*args, **kwargs)
-        check_attributes(self, before)
+        self.method, self.max_skipped_steps = rule, max_skipped_steps
+        self.step_settings = MixinSettings(ascent_scope, telemetry)
         check_arguments(self.args, own_loss=True)
         check_launcher(self)
         check_own_loss(self.method, self.model)
         self._make_parts()
+
+    def _check_made(self) -> None:
+        check_attributes(self)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the class."""
@@ -267,7 +270,7 @@ def check_names(kind: type) -> None:
     Raises:
         TypeError: naming class and attribute.
     """
-    names, behind = _names_and_classes_behind(kind)
+    names, behind = names_and_classes_behind(kind)
     for other in behind:
         for name in sorted(names & set(vars(other))):
             raise TypeError(
@@ -276,27 +279,25 @@ def check_names(kind: type) -> None:
             )
 
 
-def check_attributes(trainer: SamTrainerMixin, before: Mapping[str, Any]) -> None:
+def check_attributes(trainer: SamTrainerMixin) -> None:
     """The same for attributes that the class gives to the object where it is made.
 
     Args:
-        trainer: whose class has just made it.
-        before: its attributes until then.
+        trainer: whose class has just made it; the mixin has given it none of its own yet.
 
     Raises:
         TypeError: naming class and attribute.
     """
-    names, behind = _names_and_classes_behind(type(trainer))
+    names, behind = names_and_classes_behind(type(trainer))
     for name in sorted(names & set(vars(trainer))):
-        if vars(trainer)[name] is not before.get(name):
-            others = " or ".join(other.__name__ for other in behind)
-            raise TypeError(
-                f"{type(trainer).__name__}: {others} sets {name} on the trainer, where SamTrainerMixin has another {name}. "
-                f"Rename it in {others}."
-            )
+        others = " or ".join(other.__name__ for other in behind)
+        raise TypeError(
+            f"{type(trainer).__name__}: {others} sets {name} on the trainer, where SamTrainerMixin has another {name}. "
+            f"Rename it in {others}."
+        )
 
 
-def _names_and_classes_behind(kind: type) -> tuple[set[str], list[type]]:
+def names_and_classes_behind(kind: type) -> tuple[set[str], list[type]]:
     """The mixin's own names that no `Trainer` has, and the classes of Trainers that come after it."""
     of_mixin = [c for c in kind.__mro__ if issubclass(c, DurableTrainer) and c.__module__.startswith("hf_ltsam.")]
     names = {name for c in of_mixin for name in (*vars(c), *get_annotations(c))} - set(dir(Trainer))

@@ -252,7 +252,7 @@ def test_reserved_training_images_choose_the_value(table, tmp_path, in_process):
     assert [value for value, _ in choice["reached"]] == [0.05, 0.8]
     assert choice["value"] == max(choice["reached"], key=lambda pair: pair[1])[0] and choice["reserve"] == 0.4
     page = (root / "table.md").read_text()
-    assert f"Chosen on 40 % of the training images by overall accuracy: rho {choice['value']} in sharp" in page
+    assert f"Chosen on 40 % of the training samples by overall accuracy: rho {choice['value']} in sharp" in page
     assert (root / "choice" / "sharp" / "best.yaml").is_file()
     trials = json.loads((root / "choice" / "tune.json").read_text())["studies"][0]["trials"]  # with their seconds
     assert len(trials) == 2

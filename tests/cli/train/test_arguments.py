@@ -72,6 +72,7 @@ def test_settings_hold_what_was_set_and_nothing_else(write):
         "loss_args": {"tau": 0.5},
         "seed": 3,
         "output_dir": "out",
+        "num_train_epochs": 10,
     }
 
 
@@ -167,8 +168,8 @@ def test_enums_of_transformers_are_values():
         "loss": "cross_entropy",
         "debug": ["underflow_overflow"],
     }
-    assert run.settings == {**settings, "output_dir": "runs/train/seed42"}
-    assert {type(value) for value in (*run.settings.values(), *run.settings["debug"])} == {str, list}
+    assert run.settings == {**settings, "num_train_epochs": 10, "output_dir": "runs/train/seed42"}
+    assert {type(value) for value in (*run.settings.values(), *run.settings["debug"])} == {str, list, int}
     assert run.config.optim == "sgd" and run.config.eval_strategy == "epoch"
     assert parse(shlex.split(run.command)[2:]).settings == run.settings
 
@@ -388,7 +389,9 @@ def test_settings_of_an_optimizer_that_is_not_used(given, tmp_path):
 
 
 SCRATCH = {"learning_rate": 0.1, "weight_decay": 5e-4, "optim": "sgd", "method": "sam", "loss": "logit_adjustment"}
+SCRATCH |= {"num_train_epochs": 10}
 FINE_TUNING = {"learning_rate": 3e-4, "optim": "adamw_torch", "warmup_steps": 0.1, "method": "sgd"}
+FINE_TUNING |= {"num_train_epochs": 10}
 
 
 @pytest.mark.parametrize(
@@ -401,13 +404,18 @@ FINE_TUNING = {"learning_rate": 3e-4, "optim": "adamw_torch", "warmup_steps": 0.
         ("--model x/y --method sam", {**FINE_TUNING, "method": "sam"}),
         ('--model x/y --method_args {"rho":0.1}', {**FINE_TUNING, "method": "sam"}),
         ("--model x/y --loss CE", {**FINE_TUNING, "loss": "cross_entropy"}),
-        ("--model x/y --adapter lora", {"learning_rate": 1e-3, "optim": "adamw_torch", "method": "sam"}),
+        ("--model x/y --num_train_epochs 4", {**FINE_TUNING, "num_train_epochs": 4}),
+        ("--model x/y --max_steps 5", {**FINE_TUNING, "num_train_epochs": 3, "max_steps": 5}),
+        (
+            "--model x/y --adapter lora",
+            {"learning_rate": 1e-3, "optim": "adamw_torch", "method": "sam", "num_train_epochs": 10},
+        ),
         ("--model x/y --adapter none", FINE_TUNING),
         ("--reweighting inverse", {"loss": "cross_entropy"}),
         ("--reweighting none --sampling uniform", {"loss": "logit_adjustment"}),
         ("--sampling class_aware --learning_rate 0.2", {"loss": "cross_entropy", "method": "sam"}),
         ("--learning_rate 0.2", {"learning_rate": 0.2, "weight_decay": 0.0, "loss": "logit_adjustment"}),
-        ("--model x/y --optim adamw_torch", {"learning_rate": 5e-5}),
+        ("--model x/y --optim adamw_torch", {"learning_rate": 5e-5, "num_train_epochs": 10}),
         ("--model x/y --optim_args momentum=0.5", {"learning_rate": 5e-5, "optim": "sgd"}),
         ("--config cifar100_lt_ir100_la_sgd", {"learning_rate": 0.1}),
     ],
@@ -422,6 +430,36 @@ def test_what_nothing_states_is_chosen_said_and_kept(caplog, words, stated):
     assert again.config.learning_rate == run.config.learning_rate and again.config.optim == run.config.optim
     assert ("learning_rate" in run.settings) == (chosen or "learning_rate" in words or "config" in words)
     said = caplog.text.partition("Not set, so ")[2]
-    decided = {"learning_rate", "loss"} & run.settings.keys() - set(read_settings(words.split())[0])
+    decided = {"learning_rate", "loss", "num_train_epochs"} & run.settings.keys() - set(read_settings(words.split())[0])
     assert all(f"--{name} " in said for name in decided) and bool(said) == bool(decided)
     assert make_run({"dataset": "x"}).config.learning_rate == 0.1
+
+
+OF_ANOTHER_RELEASE = {"loss": "cross_entropy", "learning_rate": 0.01, "method": "sam", "num_train_epochs": 3}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "stated"),
+    [
+        ("learning_rate: 0.2\noptim: sgd\nloss: cross_entropy\nnum_train_epochs: 7\n", "", {"num_train_epochs": 7}),
+        ("learning_rate: 0.01\noptim: sgd\nloss: cross_entropy\n", "", OF_ANOTHER_RELEASE),
+        ("loss: cross_entropy\nmax_steps: 5\n", "--max_steps 5", {"max_steps": 5, "num_train_epochs": 3}),
+        ("num_train_epochs: 3\n", "--num_train_epochs 20", {"num_train_epochs": 20}),
+        (None, "", FINE_TUNING),
+    ],
+)
+@pytest.mark.parametrize("point", ["true", "checkpoint-5", "."])
+def test_a_resumed_run_keeps_what_was_chosen_when_it_began(tmp_path, caplog, recipe, words, stated, point):
+    """A default that has changed since would train another length, and end as no uninterrupted run does."""
+    (tmp_path / "checkpoint-5").mkdir()
+    if recipe is not None:
+        (tmp_path / "recipe.yaml").write_text(recipe)
+    where = f"--output_dir {tmp_path} --resume_from_checkpoint {point if point == 'true' else tmp_path / point}"
+    run = parse(f"--model x/y {where} {words}".split())
+    assert {name: getattr(run.config, name) for name in stated} == stated
+    if recipe is not None:
+        assert "starts with" not in caplog.text
+    if "num_train_epochs" in (recipe or "") and not words:
+        assert "the run goes on as it began, with" in caplog.text and "--num_train_epochs 7" in caplog.text
+    new = parse(f"--model x/y --output_dir {tmp_path} --resume_from_checkpoint false".split())
+    assert new.config.num_train_epochs == 10

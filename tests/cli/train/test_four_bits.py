@@ -4,13 +4,16 @@ import json
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from text_models import save_encoder, texts, write_lines
+from transformers import AutoModelForSequenceClassification
 
-from hf_ltsam import load_run, predict
+from hf_ltsam import LTSamConfig, LTSamTrainer, load_run, predict
 from hf_ltsam.cli.evaluate.command import main as evaluate
 from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.splits import load_splits
+from hf_ltsam.models.text_classifier import four_bits
 from hf_ltsam.runs.folder import RunFolder
 
 pytest.importorskip("bitsandbytes", reason="4-bit weights need bitsandbytes: pip install bitsandbytes")
@@ -143,3 +146,30 @@ def test_resumed_to_the_last_bit(folder, trained, tmp_path):
     train.main(resumed)
     first, second = (trainable(load_run(place, trainable=True)) for place in (whole.path, tmp_path / "run"))
     assert list(first) == list(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_model_that_was_built_in_python_learns_on_after_an_evaluation(folder, tmp_path):
+    """Its weights of four bits are not repacked there, from whose product no gradient comes."""
+    lines = [{"input_ids": [2, 5, 3 + c], "attention_mask": [1, 1, 1], "labels": c} for c in (0, 0, 0, 1, 1, 2)]
+
+    def trained(out, evaluated):
+        torch.manual_seed(0)
+        kept = four_bits(torch.float32, ["classifier"])
+        still = {
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        }  # an evaluation draws random numbers too
+        bert = AutoModelForSequenceClassification.from_pretrained(
+            folder / "bert", num_labels=3, quantization_config=kept, **still
+        )
+        lora = LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"], init_lora_weights="gaussian")
+        args = LTSamConfig(str(out), use_cpu=True, max_steps=4, learning_rate=0.1, disable_tqdm=True, save_strategy="no",
+                           eval_strategy="steps" if evaluated else "no", eval_steps=1)  # fmt: skip
+        trainer = LTSamTrainer(get_peft_model(bert, lora), args, train_dataset=lines, eval_dataset=lines)
+        if evaluated:
+            trainer.evaluate()
+        trainer.train()
+        return trainable(trainer.model)
+
+    plain, evaluated = (trained(tmp_path / str(often), often) for often in (False, True))
+    assert all(torch.equal(plain[name], evaluated[name]) for name in plain)

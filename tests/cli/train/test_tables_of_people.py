@@ -11,6 +11,7 @@ from cli.train.test_train_script import refused, words
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageColumn
 from PIL import Image
+from text_models import save_encoder
 
 from hf_ltsam.cli.evaluate.command import main as evaluate
 from hf_ltsam.cli.train import train
@@ -121,12 +122,19 @@ REFUSED = [
     (["--held_out_per_class", "-1"], "--held_out_per_class -1: it cannot be negative."),
     (["--held_out_per_class", "1", "--label_column", "specie"], "no column 'specie'. Did you mean 'species'"),
     (["--held_out_per_class", "1", "--test_split", "dev"], "but the data set has the split 'dev' to test on"),
+    (["--held_out_per_class", "1", "--image_column", "pth"], "The data set has no column 'pth'. Did you mean 'path'"),
+    (
+        ["--held_out_per_class", "1", "--model", "BERT"],
+        "(bert) is no model of images, and the data are images: name another",
+    ),
     (["--held_out_per_class", "1", "--text_column", "species"], "has no texts in the column 'species'"),
 ]
 
 
 @pytest.mark.parametrize(("more", "said"), REFUSED)
 def test_what_is_refused(table, tmp_path, capsys, more, said):
+    save_encoder(tmp_path / "bert")
+    more = [str(tmp_path / "bert") if word == "BERT" else word for word in more]
     assert said in refused(capsys, *words(table, tmp_path / "run", *more))
 
 

@@ -269,7 +269,7 @@ def test_a_test_split_whose_texts_are_called_otherwise(folder, tmp_path, capsys)
 
 # Of models and data; a new option has to be put here or among those of one kind.
 OF_BOTH = "model pretrained head cosine_scale learnable_scale adapter adapter_args train_only spectral_norm spectral_norm_iterations dataset "
-OF_BOTH += "dataset_config_name task builder lists own_lists label_column train_split test_split held_out_per_class "
+OF_BOTH += "dataset_config_name dataset_revision task builder lists own_lists label_column train_split test_split held_out_per_class "
 OF_BOTH += (
     "only_known_classes imbalance_ratio profile largest_class split_seed many_above few_below group_sizes reserve"
 )

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 import yaml
 from cli.picture_folders import CLASSES, draw_images
 from forked import PYTHON
+from text_models import texts, write_lines
 from transformers import TrainerCallback
 
 from hf_ltsam.class_statistics import ClassStatistics
@@ -19,7 +22,7 @@ from hf_ltsam.cli.train.train import run_training
 from hf_ltsam.cli.tune import jobs as processes
 from hf_ltsam.cli.tune import study as studies
 from hf_ltsam.cli.tune import trial as trials
-from hf_ltsam.cli.tune.command import tune
+from hf_ltsam.cli.tune.command import _plans, tune
 from hf_ltsam.cli.tune.jobs import run_trials
 from hf_ltsam.cli.tune.reserve import bounds_on_rest, contents, load_reserve, remaining
 from hf_ltsam.cli.tune.study import JOURNAL, Plan, Study
@@ -88,6 +91,25 @@ def test_a_class_of_one_image_is_trained_on_and_named(tmp_path):
     reserve = load_reserve(run_of_trial(settings(tmp_path), 0.5, tmp_path / "out").data)
     assert torch.bincount(reserve.splits.train_labels).tolist() == [3, 1, 1] and reserve.unmeasured == (CLASSES[2],)
     assert str(reserve).startswith("4 reserved training images of 2 of 3 classes")
+
+
+def test_a_reserve_of_texts_says_so(tmp_path):
+    write_lines(tmp_path / "news", train=texts((6, 4, 1)), test=texts((2, 2, 2), seed=1))
+    reserve = load_reserve(
+        run_of_trial({"dataset": str(tmp_path / "news"), "model": "x/y"}, 0.5, tmp_path / "out").data
+    )
+    assert re.match(r"\d+ reserved training texts of 2 of 3 classes", str(reserve))
+    assert "images" not in str(replace(reserve, left_out=2)) and "the same text is in" in str(
+        replace(reserve, left_out=2)
+    )
+
+
+def test_trials_have_the_length_that_the_study_began_with(tmp_path):
+    """Whatever a later release trains where nothing states it."""
+    words = {"dataset": "x", "model": "y", "learning_rate": 0.1}
+    (unstated,) = _plans([], {"learning_rate": [0.01, 0.3]}, words, 3, "balanced", 0.2, False, 0, False).values()
+    (stated,) = _plans([], {"rho": [0.1, 1]}, {**words, "max_steps": 4}, 3, "balanced", 0.2, False, 0, False).values()
+    assert unstated.settings["num_train_epochs"] == 10 and "num_train_epochs" not in stated.settings
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])

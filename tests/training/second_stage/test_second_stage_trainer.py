@@ -11,11 +11,14 @@ from torch import nn
 from training.second_stage.problem import COUNTS, STATISTICS, images, network, second_stage
 from transformers.trainer_utils import get_last_checkpoint
 
-from hf_ltsam import CifarResNetForImageClassification, LTSamConfig
+from hf_ltsam import CifarResNetForImageClassification, LTSamConfig, LTSamTrainer
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.models.frozen_features import frozen_features
+from hf_ltsam.runs.card import model_card, read_facts
+from hf_ltsam.runs.experiment import experiment_of
+from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.model import load_run
-from hf_ltsam.training.second_stage import CachedFeatures, SecondStageTrainer, make_second_stage
+from hf_ltsam.training.second_stage import SECOND_STAGES, CachedFeatures, SecondStageTrainer, make_second_stage
 
 SCRIPT = Path(__file__).with_name("problem.py")
 
@@ -277,3 +280,62 @@ def test_rare_classes_gain(tmp_path, seed=0):
         second.train()
         assert few_shot(second.put_into_model(), seed) > before + gain, stage
     assert isinstance(second, SecondStageTrainer) and sum(COUNTS) == len(images())
+
+
+def first_stage(folder):
+    """A run that was made in Python, and its model loaded from there."""
+    trainer = LTSamTrainer(
+        network(),
+        LTSamConfig(str(folder), use_cpu=True, max_steps=1, learning_rate=0.01, method="sam", disable_tqdm=True),
+        train_dataset=images(),
+        eval_dataset=images((5,) * 4, 1, False),
+        class_statistics=STATISTICS,
+    )
+    trainer.train()
+    return CifarResNetForImageClassification.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("stage", ["crt", "cc_sam"])
+def test_a_stage_made_in_python_is_saved_as_one(stage, tmp_path):
+    """At the end of train(): with the stage, its paper, and the run that it started from."""
+    made = second_stage(first_stage(tmp_path / "first" / "seed0"), tmp_path / "stage" / "seed0", stage, max_steps=2)
+    made.train()
+    saved, first = RunFolder(tmp_path / "stage" / "seed0"), RunFolder(tmp_path / "first" / "seed0").finished_record()
+    record = saved.finished_record()
+    kind = SECOND_STAGES[stage]
+    described = {name: record.second_stage[name] for name in ("name", "title", "source", "citations")}
+    assert described == {"name": stage, "title": kind.title, "source": kind.source, "citations": list(kind.citations)}
+    assert record.second_stage["first_stage"] == {
+        "folder": str(tmp_path / "first" / "seed0"),
+        "weights_sha256": made.first_stage_sha256,
+        "method": first.method,
+        "loss": first.loss,
+    }
+    assert record.model["model"] == str(tmp_path / "first" / "seed0") and record.loss["name"] == "cross_entropy"
+    assert saved.recipe.settings["second_stage"] == stage and saved.recipe.settings["loss"] == "cross_entropy"
+    assert f"the second stage {kind.title}" in model_card(read_facts(saved.path), "me/out").text
+    assert experiment_of(record, saved.recipe)["first_stage"]["folder"] == str(tmp_path / "first" / "seed*")
+
+
+def test_a_stage_on_other_weights_does_not_name_a_run(tmp_path):
+    """Those that were changed in memory, or lie nowhere."""
+    model = first_stage(tmp_path / "first")
+    torch.nn.init.ones_(model.classifier.bias)
+    made = second_stage(model, tmp_path / "stage", save_strategy="no", max_steps=1)
+    made.train()
+    assert not RunFolder(tmp_path / "stage").has("metrics.json")  # as of any training that leaves no checkpoint
+    origin = {"folder": "CifarResNetForImageClassification in memory", "weights_sha256": made.first_stage_sha256}
+    assert made.save_run().second_stage["first_stage"] == origin
+    with pytest.raises(ValueError, match=r"save_run\(first_stage='.*first'\) has other weights than the model that"):
+        made.save_run(first_stage=tmp_path / "first")
+    with pytest.raises(ValueError, match=r"save_run\(first_stage='here'\) is for a SecondStageTrainer"):
+        LTSamTrainer(network(), LTSamConfig(str(tmp_path)), train_dataset=images()).save_run(first_stage="here")
+
+
+def test_a_stage_may_be_told_the_run_of_its_model(tmp_path):
+    weights = first_stage(tmp_path / "first").state_dict()
+    model = network()
+    model.load_state_dict(weights)  # which does not say where it was loaded from
+    made = second_stage(model, tmp_path / "stage", save_strategy="no", max_steps=1)
+    record = made.save_run(first_stage=tmp_path / "first")
+    assert record.second_stage["first_stage"]["folder"] == str(tmp_path / "first")
