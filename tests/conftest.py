@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    _keep_imports()
+    _keep_what_is_left()
     _look_for_packages_once()
     _seed_without_stacks()
 
@@ -55,15 +55,15 @@ _modules = 0  # when they were last kept
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown() -> None:
-    if len(sys.modules) > _modules:
-        _keep_imports()
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if len(sys.modules) > _modules or nextitem is None or nextitem.path != item.path:
+        _keep_what_is_left()
 
 
-def _keep_imports() -> None:
-    """What imports have left stays for good: without this, every `gc.collect()` of a Trainer walks through it (0.5 s).
+def _keep_what_is_left() -> None:
+    """What imports and caches have left stays for good: every `gc.collect()` of a Trainer would walk through it.
 
-    Later imports weigh less (0.03 s with the compiler's), but a training collects twice or more.
+    That takes 0.5 s after the imports, 0.03 s with those of the compiler alone, and a training collects twice or more.
     """
     global _modules
     gc.collect()
