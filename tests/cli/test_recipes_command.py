@@ -1,6 +1,8 @@
 """`ltsam recipes`: listed, searched, and one in full."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from rich import console
@@ -103,6 +105,14 @@ def test_one_recipe_in_full(said):
         if line.strip()
     }
     assert set(settings) <= shown
+
+
+def test_one_recipe_waits_for_no_torch():
+    code = (
+        "import sys; from hf_ltsam.cli import main; main.main(['recipes', 'cifar100_lt_ir100_la_focal_sam']);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
 
 
 def test_one_without_a_published_number(said):
