@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
+_HEAD = 18  # characters before a cut that are kept where names differ far behind
 LONGEST = 60  # characters of a name in a figure: a longer one would leave no room for the curves
 
 # Control characters, separators of lines, marks that turn the direction of what follows, halves of characters.
@@ -82,6 +83,23 @@ def figure_text(text: str) -> str:
     shown = visible(text)
     shown = shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 20]}…{shown[-19:]}"
     return shown.replace("$", "\\$") if not shown.startswith("_") else f" {shown}".replace("$", "\\$")
+
+
+def figure_texts(texts: Sequence[str]) -> list[str]:
+    """`figure_text` of names that stand together: those that differ stay different, cut where all are alike."""
+    shown = list(map(figure_text, texts))
+    for text in set(shown):
+        alike = [k for k, other in enumerate(shown) if other == text]
+        whole = [visible(texts[k]) for k in alike]
+        if len(set(whole)) == 1:
+            continue
+        same = next((i for i, signs in enumerate(zip(*whole)) if len(set(signs)) > 1), min(map(len, whole)))
+        start = max(whole[0].rfind(" ", 0, same) + 1, _HEAD)  # of the word that differs
+        cut = [figure_text(f"{name[:_HEAD]}…{name[start:]}") for name in whole]
+        places = {name: k for k, name in enumerate(dict.fromkeys(whole), 1)}
+        for k, name, part in zip(alike, whole, cut):
+            shown[k] = part if len(set(cut)) == len(places) else f"{part} ({places[name]})"
+    return shown
 
 
 def terminal(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -123,8 +124,10 @@ def hub_name(name: str | None) -> str | None:
 
 def split_revision(word: str) -> tuple[str, str | None]:
     """OWNER/NAME and REVISION of OWNER/NAME@REVISION, where one word names a data set; of another word itself and None."""
-    parts = None if Path(word).exists() else _AT_REVISION.fullmatch(word)
-    return (word, None) if parts is None else (parts[1], parts[2])
+    parts = _AT_REVISION.fullmatch(word)
+    if parts is None or os.path.exists(word):  # noqa: PTH110  takes a name that is too long for a file
+        return word, None
+    return parts[1], parts[2]
 
 
 def hub_commit(rows: Any, name: str | None) -> str | None:

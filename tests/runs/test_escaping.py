@@ -23,6 +23,7 @@ from hf_ltsam.runs.card import Stated, card_files, model_card, read_facts
 from hf_ltsam.runs.class_frequencies import curve_png
 from hf_ltsam.runs.escaping import (
     figure_text,
+    figure_texts,
     file_name,
     markdown_block,
     markdown_code,
@@ -301,3 +302,29 @@ def test_the_curve_of_classes(name):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Glyph")
         assert curve_png(ClassStatistics((5, 2)), name).startswith(b"\x89PNG")
+
+
+LONG = "VS + Focal-SAM, deferred, many above 1000, few below 200, "
+TOGETHER = {
+    "short": (["VS", "LA"], ["VS", "LA"]),
+    "the same": ([LONG * 2] * 2, None),
+    "in the middle": (
+        [f"{LONG}of cifar{n}, of ratio 100 at lam 0.8 of the code" for n in (10, 100)],
+        ["cifar10,", "cifar100,"],
+    ),
+    "at the cut": ([f"{LONG[:39]}{x}{LONG[:39]}" for x in "ab"], None),
+    "in two places": ([f"{LONG}cifar{n}, {LONG}seed {s}, {LONG}" for n in (10, 100) for s in (1, 2)], None),
+    "with $ and _": (
+        [f"_$ {LONG}of $cifar{n}$, of ratio 100 at lam 0.8 of the code" for n in (10, 100)],
+        [r"\$cifar10\$", r"\$cifar100\$"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("names", "pieces"), TOGETHER.values(), ids=TOGETHER)
+def test_names_that_stand_together_are_told_apart(names, pieces):
+    shown = figure_texts(names)
+    assert len(set(shown)) == len(set(names)) and max(map(len, shown)) <= 70
+    for text, piece in zip(shown, pieces or [""] * len(shown)):
+        assert piece in text
+    assert figure_texts([names[0], "CE"]) == [figure_text(names[0]), "CE"]  # cut as it always was

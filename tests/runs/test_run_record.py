@@ -10,7 +10,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.losses import LOSSES, LogitAdjustment
 from hf_ltsam.runs.folder import RECORD, RunFolder
 from hf_ltsam.runs.identity import describe
-from hf_ltsam.runs.record import RunRecord, installed_versions, split_results
+from hf_ltsam.runs.record import RunRecord, installed_versions, split_results, split_revision
 
 STATISTICS = ClassStatistics(counts=(200, 50, 5))
 LOGITS = np.array([[2.0, 0, 0], [0, 2.0, 0], [0, 2.0, 0], [0, 0, 2.0]])
@@ -113,3 +113,24 @@ def test_a_damaged_file_is_named(tmp_path, damage, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=RECORD):
         RunFolder(tmp_path).finished_record()
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("me/birds", ("me/birds", None)),
+        ("me/birds@v1.0", ("me/birds", "v1.0")),
+        ("me/birds@refs/pr/3", ("me/birds", "refs/pr/3")),
+        ("me/birds@" + "a" * 5000, ("me/birds", "a" * 5000)),
+        ("x" * 5000, ("x" * 5000, None)),
+        ("cifar10", ("cifar10", None)),
+        ("me@home/birds", ("me@home/birds", None)),
+        ("./birds@v1", ("./birds@v1", None)),
+        ("here/birds@2x", ("here/birds@2x", None)),  # a folder
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_revision_behind_a_name_on_the_hub(word, parts, tmp_path, monkeypatch):
+    (tmp_path / "here" / "birds@2x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert split_revision(word) == parts

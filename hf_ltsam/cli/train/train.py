@@ -118,6 +118,7 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
             run.model.max_per_class,
             config.dataloader_num_workers,
             show_bar,
+            data.collator,
         )
     trainer = LTSamTrainer(
         model=adapted(model, run.model),

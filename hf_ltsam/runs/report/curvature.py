@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_ltsam.runs.escaping import figure_text
+from hf_ltsam.runs.escaping import figure_text, figure_texts
 from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
@@ -191,7 +191,7 @@ def _ratios(measured: Measured, subsets: Sequence[str], folder: Path) -> Figure:
             places = [len(measured) - 1 - [k for k, _, _, _ in measured].index(k) for k, _ in bars]
             lengths = axes.barh(places, [ratio for _, ratio in bars], color=[series_style(k).colour for k, _ in bars])
             axes.bar_label(lengths, fmt="%.3g", padding=2, fontsize=8)
-            axes.set_yticks(range(len(measured)), [figure_text(c.title) for _, c, _, _ in reversed(measured)])
+            axes.set_yticks(range(len(measured)), figure_texts([c.title for _, c, _, _ in reversed(measured)]))
             axes.margins(x=0.25)
             axes.grid(visible=False)
             label = next(c.labels[name] for _, _, _, c in measured if name in c.labels)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from hf_ltsam.runs.escaping import figure_text, visible
+from hf_ltsam.runs.escaping import figure_texts, visible
 from hf_ltsam.runs.report.content import Figure
 from hf_ltsam.runs.report.style import PALETTE, RC, SeriesStyle, series_style
 
@@ -97,7 +97,7 @@ def legend_above(
     from matplotlib.lines import Line2D
 
     styles = [series_style(k) for k in positions]
-    labels = [figure_text(title) for title in titles]
+    labels = figure_texts(titles)
     handles = [Line2D([], [], label=label, **look(s)) for label, s in zip(labels, styles)]
     handles += [Line2D([], [], label=label, **style) for label, style in more.items()]
     longest = max(map(len, (*labels, *more)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_ltsam.runs.escaping import figure_text, file_name
+from hf_ltsam.runs.escaping import figure_text, figure_texts, file_name
 from hf_ltsam.runs.report.configurations import Configuration, samples_of_all, spread
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation, percent
 from hf_ltsam.runs.report.drawing import WIDTH, draw
@@ -144,7 +144,7 @@ def _paint(figure: Any, rows: Sequence[str], columns: Sequence[str], errors: Flo
             axes.text(column, row, f"{error:.1f}", ha="center", va="center", fontsize=8, fontweight=weight,
                       color=ON_DARK if error > DARK_FROM else INK)  # fmt: skip
     axes.axhline(len(rows) - 1.5, color=INK, linewidth=0.8)
-    shown = [figure_text(column) for column in columns]
+    shown = figure_texts(columns)
     long = max(map(len, shown)) * len(shown) > 60
     axes.set_xticks(range(len(columns)), shown, rotation=30 if long else 0, ha="right" if long else "center")
     axes.set_yticks(range(len(rows)), [figure_text(row.replace("_", " ")) for row in rows])

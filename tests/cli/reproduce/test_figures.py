@@ -276,6 +276,16 @@ def test_a_long_legend_takes_nothing_from_the_panels():
         assert height(12) > 0.9 * height(2)
 
 
+def test_entries_of_a_legend_differ_where_their_configurations_do():
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    titles = [f"VS + Focal-SAM, {'a long title ' * 3}of cifar{n}, {'and so on ' * 3}" for n in (10, 100)]
+    legend_above(figure, titles, range(2))
+    first, second = (text.get_text() for text in figure.legends[0].get_texts())
+    assert first != second and "cifar10," in first and "cifar100," in second
+
+
 def test_a_published_figure_at_a_tiny_size(images, tmp_path, started, monkeypatch):
     """The recipes' own losses, methods and schedules, on three classes; every run and analysis is real."""
     name, (figure, rows) = "lyu2025_fig4", FIGURES["lyu2025_fig4"]
