@@ -1,6 +1,6 @@
-"""Initial class vectors of a cosine classifier: from class names, from class means, or from a linear probe.
+"""Where a new classifier starts: from class names, from class means, or from a linear probe.
 
-Shapes: M images, C classes, D features.
+Shapes: M samples, C classes, D features.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, default_data_collator
 
+from hf_ltsam.data.sample_labels import Collator
 from hf_ltsam.hyperparameters import COUNT, nearest, require
 from hf_ltsam.models.classifier import classifier_of
 from hf_ltsam.models.clip_templates import check_templates
@@ -22,6 +23,7 @@ from hf_ltsam.models.frozen_features import frozen_features
 
 FROM_IMAGES = ("class_mean", "linear_probe")
 STARTS = ("text", *FROM_IMAGES, "random")
+_SCALE_OF_MEANS = 10.0
 
 
 def check_start(
@@ -77,33 +79,36 @@ def start_from_images(
     max_per_class: int | None = None,
     num_workers: int = 0,
     progress: bool = True,
+    collator: Collator = default_data_collator,
 ) -> None:
-    """Set the class vectors of any model with a cosine classifier, from the frozen features of training images.
+    """Set the classifier of any model from the frozen features of training images or texts.
 
     Args:
-        model: a transformers model with a `CosineClassifier`.
-        init: "class_mean" or "linear_probe".
+        model: a transformers model.
+        init: "class_mean", or for a `CosineClassifier` "linear_probe".
         train_dataset, max_per_class, progress: as in `ClipForLongTail.from_clip`.
-        num_workers: processes that prepare images.
+        num_workers: processes that prepare samples.
+        collator: makes batches of samples.
 
     Raises:
-        ValueError: the classifier is not a cosine classifier, or a class has no image.
+        ValueError: a linear probe for a linear layer, or a class without a sample.
     """
     num_classes: int = model.config.num_labels
     classifier = classifier_of(model, num_classes)
-    if not isinstance(classifier, CosineClassifier):
+    if init == "linear_probe" and not isinstance(classifier, CosineClassifier):
         raise ValueError(
             f"init={init!r} gives class vectors of a cosine classifier, and {type(model).__name__} has a linear one: give "
             "it a cosine head (--head cosine)."
         )
     features, labels = frozen_features(
-        model, train_dataset, num_classes, max_per_class, num_workers=num_workers, progress=progress
+        model, train_dataset, num_classes, max_per_class, num_workers=num_workers, progress=progress, collator=collator
     )
-    if init == "class_mean":
-        _require_every_class(labels, num_classes, model.config.id2label)
+    _require_every_class(labels, num_classes, model.config.id2label)
+    if not isinstance(classifier, CosineClassifier):
+        _write(classifier, *nearest_mean(features, labels, num_classes, classifier.bias is not None))
+    elif init == "class_mean":
         _write(classifier, class_means(features, labels, num_classes))
     else:
-        _require_every_class(labels, num_classes, model.config.id2label)
         _write(classifier, linear_probe(features, labels, num_classes, float(classifier.scale)))
 
 
@@ -124,6 +129,34 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     _require_every_class(labels, num_classes)
     sums = torch.zeros(num_classes, features.shape[1]).index_add_(0, labels, F.normalize(features))
     return F.normalize(sums)
+
+
+def nearest_mean(features: Tensor, labels: Tensor, num_classes: int, centred: bool = True) -> tuple[Tensor, Tensor]:
+    """A linear layer that tells classes by the angle to their mean feature: ours.
+
+    With mu_c the mean of the features of class c, mu that of the C means (0 if not `centred`) and r the mean of
+    ||x_i - mu||, logit_c(x) = s (mu_c - mu) . (x - mu) / (||mu_c - mu|| r): s times the cosine, for an x of mean distance.
+    s is 10, so that the training starts near these decisions and can still leave them.
+
+    Args:
+        features: (M, D).
+        labels: (M,).
+        num_classes: C.
+        centred: False for a layer without a bias.
+
+    Returns:
+        Weights (C, D) and biases (C,).
+
+    Raises:
+        ValueError: a class without a sample.
+    """
+    _require_every_class(labels, num_classes)
+    counts = torch.bincount(labels, minlength=num_classes)[:, None]  # (C, 1)
+    means = torch.zeros(num_classes, features.shape[1]).index_add_(0, labels, features) / counts
+    centre = means.mean(0) if centred else torch.zeros(features.shape[1])
+    distance = (features - centre).norm(dim=1).mean().clamp(min=torch.finfo(features.dtype).tiny)
+    weights = _SCALE_OF_MEANS * F.normalize(means - centre) / distance
+    return weights, -weights @ centre
 
 
 def linear_probe(
@@ -167,11 +200,13 @@ def _require_every_class(labels: Tensor, num_classes: int, names: Mapping[int, s
     if int(counts.min()) == 0:
         empty = int(counts.argmin())
         raise ValueError(
-            f"Class {(names or {}).get(empty, empty)!r} has no training image, so its vector cannot start from images: "
+            f"Class {(names or {}).get(empty, empty)!r} has no training sample, so its vector cannot start from one: "
             "choose init text or random."
         )
 
 
 @torch.no_grad()
-def _write(classifier: CosineClassifier, weights: Tensor) -> None:
+def _write(classifier: Any, weights: Tensor, biases: Tensor | None = None) -> None:
     classifier.weight.copy_(weights)
+    if biases is not None and classifier.bias is not None:
+        classifier.bias.copy_(biases)

@@ -44,8 +44,8 @@ def frozen_features(
             can be read without them.
         num_classes: C.
         max_per_class: how many samples of every class are used, the first ones of the data set; None: all.
-        batch_size: images per forward pass.
-        num_workers: processes that prepare images.
+        batch_size: samples per forward pass.
+        num_workers: processes that prepare samples.
         progress: whether to show a progress bar.
         collator: makes batches of samples.
 
@@ -60,17 +60,28 @@ def frozen_features(
     rows = first_of_every_class(labels, max_per_class)
     batches = DataLoader(Subset(dataset, rows.tolist()), batch_size, num_workers=num_workers, collate_fn=collator)
     inputs: list[Tensor] = []
+    features: list[Tensor] = []
     was_training, first = model.training, next(model.parameters())
     hook = classifier_of(model, num_classes).register_forward_pre_hook(lambda _, x: inputs.append(x[0].float().cpu()))
     try:
         model.eval()
-        for batch in tqdm(batches, desc="features of the training images", disable=not progress, leave=False):
+        for batch in tqdm(batches, desc="features of the training samples", disable=not progress, leave=False):
             given = {name: x for name, x in batch.items() if name not in LABEL_NAMES}
             model(**{name: x.to(first.device, _type_for(x, first)) for name, x in given.items()})
+            features.append(_of_samples(inputs.pop(), batch.get("attention_mask")))
     finally:
         hook.remove()
         model.train(was_training)
-    return torch.cat(inputs), labels[rows]
+    return torch.cat(features), labels[rows]
+
+
+def _of_samples(inputs: Tensor, mask: Tensor | None) -> Tensor:
+    """Those of each text's last token (n, D), where the classifier of a decoder is applied to all of them (n, T, D)."""
+    if inputs.dim() < 3:
+        return inputs
+    places = torch.arange(inputs.shape[1])
+    last = places.expand(len(inputs), -1) if mask is None else mask.cpu() * places  # (n, T)
+    return inputs[torch.arange(len(inputs)), last.argmax(1)]
 
 
 def _type_for(values: Tensor, weights: Tensor) -> torch.dtype:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from models.clips import NAMES, Images, architecture, open_clip_checkpoint, transformers_clip
 
 from hf_ltsam.models import ClipForLongTail
-from hf_ltsam.models.class_vectors import class_means, linear_probe
+from hf_ltsam.models.class_vectors import class_means, linear_probe, nearest_mean
 from hf_ltsam.models.clip_templates import CLIP80, ONE, templates_named
 from hf_ltsam.models.clip_towers import TextTower
 from hf_ltsam.models.frozen_features import first_of_every_class, frozen_features
@@ -134,7 +134,7 @@ def test_class_means_by_hand():
     means = class_means(x, torch.tensor([0, 0, 1]), 2)
     a = np.array([0.6, 0.8 + 1.0]) / 2  # unit features count alike, however long they were
     np.testing.assert_allclose(means.numpy(), [a / np.linalg.norm(a), [-1, 0]], atol=1e-6)
-    with pytest.raises(ValueError, match="Class 2 has no training image"):
+    with pytest.raises(ValueError, match="Class 2 has no training sample"):
         class_means(x, torch.tensor([0, 0, 1]), 3)
     with pytest.raises(ValueError, match="Label 3 is outside the class range 0 to 1"):
         class_means(x, torch.tensor([0, 3, 1]), 2)
@@ -201,6 +201,28 @@ def test_starts_from_images(clip, init):
     torch.testing.assert_close(model.classifier.weight.detach(), made, rtol=1e-3, atol=1e-3)
     assert (model(images(10)).logits.argmax(1) == data.labels[:10]).float().mean() >= 0.9
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_linear_layer_that_tells_classes_by_the_angle_to_their_mean(centred):
+    """s <mu_c - mu, x - mu> / (|mu_c - mu| r), in loops; a frequent class has no more of a say in mu than a rare one."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0] * 9 + [1] * 4 + [2] * 2)
+    features = torch.randn(15, 6, generator=generator) + 3 + 2 * torch.randn(3, 6, generator=generator)[labels]
+    x = features.double().numpy()
+    means = [np.mean([x[i] for i in range(15) if labels[i] == c], axis=0) for c in range(3)]
+    centre = sum(means) / 3 if centred else np.zeros(6)
+    distance = sum(np.linalg.norm(row - centre) for row in x) / 15
+    expected = [
+        [10 * np.dot(m - centre, row - centre) / np.linalg.norm(m - centre) / distance for m in means] for row in x
+    ]
+    weights, biases = nearest_mean(features, labels, 3, centred)
+    logits = features @ weights.T + biases
+    torch.testing.assert_close(logits.double(), torch.tensor(np.array(expected)), rtol=1e-4, atol=1e-4)
+    if not centred:
+        assert not biases.any()
+    with pytest.raises(ValueError, match="Class 3 has no training sample"):
+        nearest_mean(features, labels, 4)
 
 
 def test_random_start_and_dtype(clip):

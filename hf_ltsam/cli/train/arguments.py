@@ -26,7 +26,7 @@ from hf_ltsam import LOSSES, METHODS
 from hf_ltsam.cli.model_names import OURS
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import KINDS, OptionParser
-from hf_ltsam.cli.train.defaults import STARTS, SourceConfig
+from hf_ltsam.cli.train.defaults import FULL_BATCH, STARTS, SourceConfig
 from hf_ltsam.cli.train.help import ShortHelp
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments, resume_point
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
@@ -59,7 +59,7 @@ _DECIDED = {  # by `make_run`, where nothing sets them: for the help
     "output_dir": "Folder of the run. Not set: runs/RECIPE/seedN, or runs/train/seedN without a recipe.",
     "learning_rate": "The initial learning rate. Not set: "
     + "; ".join(f"{start['learning_rate']:g} for {kind}" for kind, start in STARTS.items())
-    + "; 5e-05 where an optimizer is named.",
+    + f" (from scratch with batches of {FULL_BATCH}, of smaller ones in proportion); 5e-05 where an optimizer is named.",
     "num_train_epochs": "Times that the training set is gone through. Not set, nor --max_steps: "
     + "; ".join(f"{start['num_train_epochs']:g} for {kind}" for kind, start in STARTS.items())
     + ".",
@@ -120,6 +120,8 @@ def decided_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     balanced = any(settings.get(name, value) != value for name, value in _UNBALANCED.items())
     stated = {"loss"} if "loss" in settings or balanced else set()
     start = {"loss": FIRST_LOSS, **STARTS[_kind(settings)]}
+    if "optim" not in start:  # SGD, whose rate goes with the batch
+        start["learning_rate"] *= min(1, _batch(settings) / FULL_BATCH)
     if any(name in settings for name in _STEPPING):
         stated |= start.keys() - {"loss", *LENGTH}
     if any(name in settings for name in _PERTURBING):
@@ -127,6 +129,12 @@ def decided_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if any(name in settings for name in LENGTH):
         stated.update(LENGTH)
     return {name: value for name, value in start.items() if name not in stated}
+
+
+def _batch(settings: Mapping[str, Any]) -> int:
+    """Samples of an update, in one process."""
+    per_pass: int = settings.get("per_device_train_batch_size", SourceConfig.per_device_train_batch_size)
+    return per_pass * settings.get("gradient_accumulation_steps", 1)
 
 
 def _interrupted(settings: Mapping[str, Any]) -> Mapping[str, Any] | None:

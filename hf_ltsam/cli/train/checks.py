@@ -193,7 +193,7 @@ def _check_model(run: Run) -> None:
 
 
 OF_IMAGES = (
-    *("depth", "init", "templates", "prompt_names", "max_per_class"),
+    *("depth", "templates", "prompt_names"),
     *("image_column", "image_size", "test_short_side", "test_time", "num_channels", "rgb_channels", "pixel_range"),
     *("normalisation", *AUGMENTATION, "mixup_alpha", "cutmix_alpha", "check_images", "on_bad_image"),
 )

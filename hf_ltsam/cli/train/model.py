@@ -88,10 +88,7 @@ def build_model(
         return _with_head(AutoModelForImageClassification.from_config(config), arguments)
     if is_clip(arguments.model):
         return _clip(arguments, class_names, device, progress)
-    if arguments.init == "text":
-        raise ValueError(
-            f"--init text: {arguments.model} is no CLIP, so it has no text tower. class_mean or linear_probe?"
-        )
+    _refuse_names(arguments)
     return _with_head(_pretrained(arguments, class_names, labels), arguments)
 
 
@@ -123,6 +120,7 @@ def build_text_model(
         OSError: there is no model of that name, here or on the Hub.
         ValueError: it is no model of texts.
     """
+    _refuse_names(arguments)
     labels: dict[str, Any] = {"id2label": dict(enumerate(class_names)), "problem_type": "single_label_classification"}
     labels["label2id"] = {name: c for c, name in enumerate(class_names)}
     config = AutoConfig.from_pretrained(arguments.model, **labels)
@@ -242,9 +240,17 @@ def _with_head(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedM
         head = CosineHeadForSequenceClassification if classifies_texts(model) else CosineHeadForImageClassification
         wrapped: PreTrainedModel = head.of(model, scale, arguments.learnable_scale)
         return wrapped
-    if arguments.init in FROM_IMAGES:
+    if arguments.init == "linear_probe":
         raise ValueError(f"--init {arguments.init} gives class vectors of a cosine head: add --head cosine.")
     return model
+
+
+def _refuse_names(arguments: ModelArguments) -> None:
+    """As the start of a classifier, which names of classes can be for CLIP alone."""
+    if arguments.init == "text":
+        raise ValueError(
+            f"--init text: {arguments.model} is no CLIP, so it has no text tower. class_mean or linear_probe?"
+        )
 
 
 def adapted(model: PreTrainedModel, arguments: ModelArguments) -> nn.Module:

@@ -46,8 +46,8 @@ class ModelArguments:
     init: str | None = field(
         default=None,
         metadata={
-            "help": "Where a cosine head starts: text (CLIP), class_mean, linear_probe or random. None: text for CLIP, "
-            "random otherwise."
+            "help": "Where the classifier starts: random, class_mean (of the frozen features), and of a cosine head text "
+            "(CLIP) or linear_probe. None: text for CLIP, random otherwise."
         },
     )
     templates: str = field(
@@ -60,7 +60,7 @@ class ModelArguments:
     )
     max_per_class: int | None = field(
         default=None,
-        metadata={"help": "For init class_mean and linear_probe: how many images of every class are used. None: all."},
+        metadata={"help": "For init class_mean and linear_probe: how many samples of every class are used. None: all."},
     )
     adapter: str | None = field(
         default=None,

@@ -46,6 +46,7 @@ from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.prediction import predict_logits
 from hf_ltsam.training.refusals.problem import check_head, check_split
+from hf_ltsam.training.refusals.settings import hides_modules
 from hf_ltsam.training.results.saved_runs import save_weights, write_run
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
@@ -106,7 +107,7 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     normalise_spectrally(model, run.model.spectral_norm or [], run.model.spectral_norm_iterations)
     loss: Any = config.sample_loss
     check_head(loss, model)  # before images are decoded
-    check_features(loss, model, statistics.num_classes, config.torch_compile)
+    check_features(loss, model, statistics.num_classes, hides_modules(config))
     wanted = input_format(model, run.model, run.data)
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted, seed, show_bar)
@@ -118,6 +119,7 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
             run.model.max_per_class,
             config.dataloader_num_workers,
             show_bar,
+            data.collator,
         )
     trainer = LTSamTrainer(
         model=adapted(model, run.model),

@@ -72,7 +72,7 @@ def test_settings_hold_what_was_set_and_nothing_else(write):
         "loss_args": {"tau": 0.5},
         "seed": 3,
         "output_dir": "out",
-        "num_train_epochs": 10,
+        "num_train_epochs": 30,
     }
 
 
@@ -146,7 +146,7 @@ def test_a_flag_that_takes_a_text_too(write):
 def test_none_takes_a_setting_of_the_recipe_away(write):
     path = write("learning_rate: 0.5\ntail_threshold: 3\nmethod: sam\nmethod_args: {rho: 0.2}\nflip: false\n")
     run = make_run({"learning_rate": None, "tail_threshold": None, "seed": 3}, path)
-    assert (run.config.learning_rate, run.config.tail_threshold, run.data.flip) == (0.1, None, False)
+    assert (run.config.learning_rate, run.config.tail_threshold, run.data.flip) == (0.1 / 16, None, False)
     assert run.config.method_args == {"rho": 0.2}
     same = parse(shlex.split(run.command)[2:])
     assert {**same.settings, "output_dir": None} == {**run.settings, "output_dir": None}
@@ -168,7 +168,7 @@ def test_enums_of_transformers_are_values():
         "loss": "cross_entropy",
         "debug": ["underflow_overflow"],
     }
-    assert run.settings == {**settings, "num_train_epochs": 10, "output_dir": "runs/train/seed42"}
+    assert run.settings == {**settings, "num_train_epochs": 30, "output_dir": "runs/train/seed42"}
     assert {type(value) for value in (*run.settings.values(), *run.settings["debug"])} == {str, list, int}
     assert run.config.optim == "sgd" and run.config.eval_strategy == "epoch"
     assert parse(shlex.split(run.command)[2:]).settings == run.settings
@@ -218,7 +218,7 @@ def test_inheritance(write):
 def test_null_takes_a_setting_back_to_its_default(write):
     write("learning_rate: 0.5\ntail_threshold: 3\n", "base.yaml")
     run = parse(["--config", write("inherits: base.yaml\nlearning_rate: null\ntail_threshold: null\n")])
-    assert run.config.learning_rate == 0.1 and run.config.tail_threshold is None
+    assert run.config.learning_rate == 0.1 * 8 / 128 and run.config.tail_threshold is None
 
 
 def test_lists_and_milestones(write):
@@ -388,8 +388,8 @@ def test_settings_of_an_optimizer_that_is_not_used(given, tmp_path):
     SourceConfig(str(tmp_path), optim="adamw_torch", **given)
 
 
-SCRATCH = {"learning_rate": 0.1, "weight_decay": 5e-4, "optim": "sgd", "method": "sam", "loss": "logit_adjustment"}
-SCRATCH |= {"num_train_epochs": 10}
+SCRATCH = {"weight_decay": 5e-4, "optim": "sgd", "method": "sam", "loss": "logit_adjustment", "num_train_epochs": 30}
+SCRATCH |= {"learning_rate": 0.1 * 8 / 128}  # the sources' of their batches
 FINE_TUNING = {"learning_rate": 3e-4, "optim": "adamw_torch", "warmup_steps": 0.1, "method": "sgd"}
 FINE_TUNING |= {"num_train_epochs": 10}
 
@@ -399,6 +399,8 @@ FINE_TUNING |= {"num_train_epochs": 10}
     [
         ("", SCRATCH),
         ("--model x/y --pretrained false", SCRATCH),
+        ("--per_device_train_batch_size 16 --gradient_accumulation_steps 2", {**SCRATCH, "learning_rate": 0.1 / 4}),
+        ("--per_device_train_batch_size 256", {**SCRATCH, "learning_rate": 0.1}),
         ("--weight_decay 0.3", {**SCRATCH, "weight_decay": 0.3}),
         ("--model x/y", {**FINE_TUNING, "loss": "logit_adjustment"}),
         ("--model x/y --method sam", {**FINE_TUNING, "method": "sam"}),
@@ -432,7 +434,7 @@ def test_what_nothing_states_is_chosen_said_and_kept(caplog, words, stated):
     said = caplog.text.partition("Not set, so ")[2]
     decided = {"learning_rate", "loss", "num_train_epochs"} & run.settings.keys() - set(read_settings(words.split())[0])
     assert all(f"--{name} " in said for name in decided) and bool(said) == bool(decided)
-    assert make_run({"dataset": "x"}).config.learning_rate == 0.1
+    assert make_run({"dataset": "x"}).config.learning_rate == 0.1 * 8 / 128
 
 
 OF_ANOTHER_RELEASE = {"loss": "cross_entropy", "learning_rate": 0.01, "method": "sam", "num_train_epochs": 3}

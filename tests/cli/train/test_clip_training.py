@@ -362,7 +362,7 @@ def test_what_does_not_go_together(images, open_clip_name, vit, tmp_path, capsys
         (open_clip_name, ["--image_size", "12"], "takes images of 16 pixels"),
         (open_clip_name + "x", [], "neither a tag"),
         (vit, ["--init", "text"], "no CLIP"),
-        (vit, ["--init", "class_mean"], "--head cosine"),
+        (vit, ["--init", "linear_probe"], "--head cosine"),
     ):
         assert said in refused(capsys, train.main, *words(images, tmp_path / "run", model, *more))
     assert not list(Path(tmp_path / "run").glob("*.safetensors"))

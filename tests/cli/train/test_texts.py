@@ -24,6 +24,8 @@ from hf_ltsam.cli.train.settings import AUGMENTATION, DataArguments, ModelArgume
 from hf_ltsam.cli.train.splits import load_splits
 from hf_ltsam.data.texts import Tokenization
 from hf_ltsam.models import CosineClassifier, CosineHeadForSequenceClassification
+from hf_ltsam.models.class_vectors import nearest_mean
+from hf_ltsam.models.classifier import classifier_of
 from hf_ltsam.runs.folder import RunFolder
 
 QUICK = ["--use_cpu", "true", "--optim", "adamw_torch", "--learning_rate", "0.02", "--max_steps", "3"]
@@ -172,6 +174,27 @@ def test_adapters(folder, tmp_path, capsys, model, adapter, more):
     assert "load_run(" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("model", ["bert", "gpt2"])
+def test_a_classifier_that_starts_from_class_means(folder, tmp_path, model):
+    """Of the frozen features; GPT-2's has no bias. A step of length zero leaves it as it started."""
+    saved = run(folder, model, tmp_path / "run", "--init", "class_mean", "--learning_rate", "0", "--max_steps", "1")
+    loaded, tokenizer = load_run(saved.path), AutoTokenizer.from_pretrained(saved.path)
+    classifier, features, rows = classifier_of(loaded, 3), [], texts((12, 8, 6))
+    classifier.register_forward_pre_hook(
+        lambda _, x: features.append(x[0].detach().reshape(1, -1, x[0].shape[-1])[:, -1])
+    )
+    for row in rows:
+        loaded(**tokenizer(row["text"], return_tensors="pt"))
+    labels = torch.tensor([saved.predictions.class_names.index(row["label"]) for row in rows])
+    weights, biases = nearest_mean(torch.cat(features), labels, 3, classifier.bias is not None)
+    torch.testing.assert_close(classifier.weight.detach(), weights, rtol=1e-3, atol=1e-3)
+    assert (classifier.bias is None) == (model == "gpt2")
+    if classifier.bias is not None:
+        torch.testing.assert_close(classifier.bias.detach(), biases, rtol=1e-3, atol=1e-3)
+    adapted = run(folder, model, tmp_path / "lora", "--init", "class_mean", "--adapter", "lora", "--learning_rate", "0")
+    assert adapted.predictions.predicted.tolist() == saved.predictions.predicted.tolist()
+
+
 COSINE = ["--head", "cosine", "--loss", "ldam", "--cosine_scale", "30", "--method_args", '{"rho": 0.01}']
 
 
@@ -268,7 +291,7 @@ def test_a_test_split_whose_texts_are_called_otherwise(folder, tmp_path, capsys)
 
 
 # Of models and data; a new option has to be put here or among those of one kind.
-OF_BOTH = "model pretrained head cosine_scale learnable_scale adapter adapter_args train_only spectral_norm spectral_norm_iterations dataset "
+OF_BOTH = "model pretrained init max_per_class head cosine_scale learnable_scale adapter adapter_args train_only spectral_norm spectral_norm_iterations dataset "
 OF_BOTH += "dataset_config_name dataset_revision task builder lists own_lists label_column train_split test_split held_out_per_class "
 OF_BOTH += (
     "only_known_classes imbalance_ratio profile largest_class split_seed many_above few_below group_sizes reserve"
@@ -285,7 +308,8 @@ def test_every_option_is_of_images_of_texts_or_of_both():
 REFUSED = [
     ([], "are texts: name a model for them, such as --model distilbert"),
     (["--model", "BERT", "--flip", "false"], "--flip is for images, and the data are texts: leave it out."),
-    (["--model", "BERT", "--init", "class_mean"], "--init is for images"),
+    (["--model", "BERT", "--init", "text"], "is no CLIP, so it has no text tower"),
+    (["--model", "BERT", "--init", "linear_probe"], "class vectors of a cosine head: add --head cosine"),
     (["--model", "BERT", "--head", "cosine", "--loss", "ldam"], "expects logits of 30 times the cosine"),
     (
         ["--model", "BERT", "--head", "cosine", "--load_in_4bit", "true", "--adapter", "lora"],
