@@ -2,11 +2,11 @@
 
     python benchmarks/full_size.py --dataset uoft-cs/cifar100=FOLDER uoft-cs/cifar10=FOLDER --estimate 200 --price 2.5
     python benchmarks/full_size.py --dataset uoft-cs/cifar100=FOLDER uoft-cs/cifar10=FOLDER --jobs 4 --price 2.5
-    python benchmarks/full_size.py ... -- --bf16 true --torch_compile true --torch_compile_mode reduce-overhead
+    python benchmarks/full_size.py ... -- --cuda_graphs true --channels_last true
 
 --estimate N times every method with every loss for N and for 2 N steps, one after another, and prints the hours and the
 price of all rows with all seeds; nothing is trained to its end. Without it `ltsam reproduce` runs the rows: after a kill
-the same command goes on. What follows `--` is given to every training; `reduce-overhead` captures each pass as a CUDA
+the same command goes on. What follows `--` is given to every training; `--cuda_graphs true` replays each pass as a CUDA
 graph. Where there is `nvidia-smi`, the share of time with a kernel running is noted every ten seconds in
 OUTPUT/utilisation.csv, and the hours and their price are printed at the end. Nothing here is asserted.
 """

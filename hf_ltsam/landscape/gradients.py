@@ -79,7 +79,10 @@ class GradientTaker:
             return harvested(summed_over_processes(objective), parameters, keep_graph)
         if self._whole_passes:
             return harvested(objective, parameters, keep_graph)
-        return list(torch.autograd.grad(objective, parameters, retain_graph=keep_graph, allow_unused=True))
+        gradient: Gradient = list(
+            torch.autograd.grad(objective, parameters, retain_graph=keep_graph, allow_unused=True)
+        )
+        return _copied(gradient) if self._weights.in_place else gradient
 
     def _signals(self, shortcuts: Shortcuts, verdict: bool | None) -> Signals | None:
         """Where the modules that own trainable weights are few, or linear layers."""
@@ -108,6 +111,13 @@ class GradientTaker:
             shortcuts.signals_were_tried(self._weights.parameters, same)
         # a resumed training tries on another step than an uninterrupted one, and both must go on alike to the last bit
         return formed if formed is not None and same else taken
+
+
+def _copied(gradient: Gradient) -> Gradient:
+    """In memory of its own."""
+    copies = [None if g is None else torch.empty_like(g) for g in gradient]
+    torch._foreach_copy_([c for c in copies if c is not None], [g for g in gradient if g is not None])
+    return copies
 
 
 def _finite(gradients: Sequence[Gradient]) -> bool:

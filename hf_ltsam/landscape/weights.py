@@ -44,13 +44,18 @@ class TrainableWeights:
         model: the module whose parameters are perturbed.
         reads_norms: whether the norm of every offset is read from an accelerator, which waits for it.
         of_loss: whether weights that only the optimizer holds are trained as well, as those of a loss outside the model.
+        in_place: whether passes are CUDA graphs: parameters must stay in their memory, and the next pass overwrites that of
+            gradients.
 
     Raises:
         ValueError: no parameter requires a gradient.
     """
 
-    def __init__(self, model: nn.Module, reads_norms: bool = False, of_loss: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, reads_norms: bool = False, of_loss: bool = False, in_place: bool = False
+    ) -> None:
         self.model = model
+        self.in_place = in_place
         self._of_loss = of_loss
         self._reads_norms = reads_norms
         self.parameters: list[Tensor] = trained_parameters(model)
@@ -125,7 +130,7 @@ class TrainableWeights:
         hook = partial(self._state_without_offset)
         handles = [m.register_state_dict_post_hook(hook) for m in self.model.modules()]  # type: ignore[no-untyped-call]
         try:
-            swap = offset.can_become(self.parameters)
+            swap = not self.in_place and offset.can_become(self.parameters)
             before = (offset.length(), offset.count_nonzero()) if measured else None
             self._swap(offset) if swap else self._move(offset)
             yield None if before is None else self._stored(*before)

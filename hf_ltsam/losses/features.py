@@ -57,19 +57,22 @@ def losses_of(
     return loss(logits, labels, statistics, inputs[0])
 
 
-def check_features(loss: Loss | FeatureLoss, model: nn.Module, num_classes: int, compiled: bool = False) -> None:
+def check_features(loss: Loss | FeatureLoss, model: nn.Module, num_classes: int, hidden_by: str | None = None) -> None:
     """Refuse a loss that reads features where nobody can say what they are.
 
+    Args:
+        hidden_by: the setting under which modules are not called one by one; None: they are.
+
     Raises:
-        ValueError: no linear layer could be the classifier, or several could; or the model is compiled.
+        ValueError: no linear layer could be the classifier, or several could; or a setting hides it.
     """
     if not isinstance(loss, FeatureLoss):
         return
     _classifier(loss, model, num_classes)
-    if compiled:
+    if hidden_by is not None:
         raise ValueError(
-            f"{type(loss).__name__} reads the input of the classifier, which a compiled model does not show: set "
-            "torch_compile=False, or use another loss."
+            f"{type(loss).__name__} reads the input of the classifier, which {hidden_by}=True does not show: set "
+            f"{hidden_by}=False, or use another loss."
         )
 
 

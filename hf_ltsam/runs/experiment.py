@@ -51,10 +51,10 @@ _ONE_RUN = {
     "eval_do_concat_batches eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics",
     "checkpoints and the Hub": "save_run save_only_model save_on_each_node enable_jit_checkpoint push_to_hub hub_token "
     "hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision",
-    "speed and memory, the same numbers but for rounding": "use_cpu exact_rows channels_last activation_checkpointing "
-    "activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs torch_compile "
-    "torch_compile_backend torch_compile_mode use_liger_kernel liger_kernel_config use_cache torch_empty_cache_steps "
-    "parallelism_config dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers "
+    "speed and memory, the same numbers but for rounding": "use_cpu exact_rows channels_last cuda_graphs "
+    "activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs "
+    "torch_compile torch_compile_backend torch_compile_mode use_liger_kernel liger_kernel_config use_cache "
+    "torch_empty_cache_steps parallelism_config dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers "
     "dataloader_prefetch_factor dataloader_multiprocessing_context ddp_find_unused_parameters ddp_bucket_cap_mb "
     "ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config local_rank",
 }

@@ -147,6 +147,12 @@ class LTSamConfig(MixingSettings, TrainingArguments):
             "help": "Keep images and weights of convolutions in channels-last order, in which GPUs compute bf16 and tf32."
         },
     )
+    cuda_graphs: bool = field(
+        default=False,
+        metadata={
+            "help": "Replay passes as CUDA graphs: the same numbers, sooner where a small model waits for kernels to start."
+        },
+    )
     decay_all_parameters: bool = field(
         default=False,
         metadata={"help": "Apply weight decay to norms and biases too, as plain SGD in the sources does."},

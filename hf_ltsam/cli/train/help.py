@@ -90,7 +90,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "speed": (
         "precision, memory, compilation",
         "bf16* fp16* tf32 activation_checkpointing* gradient_checkpointing* torch_* use_liger_kernel liger_* use_cache "
-        "channels_last",
+        "channels_last cuda_graphs",
     ),
     "loading": ("workers that read the data", "dataloader_* no_dataloader_*"),
     "devices": (

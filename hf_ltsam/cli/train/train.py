@@ -26,7 +26,7 @@ from hf_ltsam.cli.evaluate.images import TestImages
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.checks import check, check_task, warn_of_tiny_last_batch
 from hf_ltsam.cli.train.data import prepare
-from hf_ltsam.cli.train.model import adapted, build_model, build_text_model, input_format
+from hf_ltsam.cli.train.model import adapted, build_model, build_text_model, input_format, start_from
 from hf_ltsam.cli.train.results import description_of, print_results, save_recipe
 from hf_ltsam.cli.train.settings import Run, resume_point
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
@@ -37,7 +37,7 @@ from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.data.texts import Texts, Tokenization
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.metrics.calibration import Calibration
-from hf_ltsam.models.class_vectors import FROM_IMAGES, start_from_images
+from hf_ltsam.models.class_vectors import start_from_images
 from hf_ltsam.models.partial_training import train_only
 from hf_ltsam.models.spectral_norm import normalise_spectrally
 from hf_ltsam.runs.files import is_of_the_disk, not_written
@@ -46,6 +46,7 @@ from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.prediction import predict_logits
 from hf_ltsam.training.refusals.problem import check_head, check_split
+from hf_ltsam.training.refusals.settings import hides_modules
 from hf_ltsam.training.results.saved_runs import save_weights, write_run
 from hf_ltsam.training.second_stage import SecondStageTrainer
 
@@ -106,14 +107,15 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     normalise_spectrally(model, run.model.spectral_norm or [], run.model.spectral_norm_iterations)
     loss: Any = config.sample_loss
     check_head(loss, model)  # before images are decoded
-    check_features(loss, model, statistics.num_classes, config.torch_compile)
+    check_features(loss, model, statistics.num_classes, hides_modules(config))
     wanted = input_format(model, run.model, run.data)
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted, seed, show_bar)
-    if run.model.init in FROM_IMAGES and not resume_point(config.resume_from_checkpoint):
+    init = start_from(run.model, model)
+    if init is not None and not resume_point(config.resume_from_checkpoint):
         start_from_images(
             model.to(config.device),
-            run.model.init,
+            init,
             data.plain_train,
             run.model.max_per_class,
             config.dataloader_num_workers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from hf_ltsam import ClassStatistics
 from hf_ltsam.hyperparameters import title_of
 from hf_ltsam.losses import LOSSES
-from hf_ltsam.methods import METHODS
+from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.folder import RECIPE
 from hf_ltsam.runs.recipes import assumptions
@@ -23,6 +23,7 @@ from hf_ltsam.runs.report.saved_parts import GROUPS, Bounds, TestResult
 
 NAN = float("nan")
 _LONGEST = 60  # characters of the settings in a title
+_THROUGHOUT = {f.name: f.default for f in fields(Method)}  # not said: a method that applies in every step
 TITLE = "Configurations and commands"
 
 
@@ -248,7 +249,8 @@ def _title_of_stage(run: ReportedRun) -> str:
 
 def _with_differences(name: str, experiment: Mapping[str, Any], namesakes: Sequence[Mapping[str, Any]]) -> str:
     flat = _flat(experiment)
-    shown = [f"{key} {flat[key]}" for key in _differing([_flat(other) for other in namesakes]) if key in flat]
+    names = [key for key in _differing([_flat(other) for other in namesakes]) if key in flat]
+    shown = [f"{key} {flat[key]}" for key in names if flat[key] != _THROUGHOUT.get(key)]
     fitting = [words for k, words in enumerate(shown) if len(", ".join(shown[: k + 1])) <= _LONGEST]
     more = f" and {len(shown) - len(fitting)} more" if len(fitting) < len(shown) else ""
     return f"{name} ({', '.join(fitting)}{more})" if fitting else name

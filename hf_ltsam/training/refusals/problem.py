@@ -21,6 +21,7 @@ from hf_ltsam.models.classifier import classifier_of, frozen_head, output_layer
 from hf_ltsam.models.cosine_classifier import CosineClassifier
 from hf_ltsam.models.spectral_norm import check_checkpointing
 from hf_ltsam.training.config import LTSamConfig
+from hf_ltsam.training.refusals.settings import hides_modules
 
 
 def check_problem(
@@ -50,7 +51,7 @@ def check_problem(
     check_labels(loss, labels, statistics)
     warnings = [check_split(method, statistics), check_frozen_head(model, statistics.num_classes)]
     check_classifier(method, model, statistics)
-    check_features(loss, model, statistics.num_classes, args.torch_compile)
+    check_features(loss, model, statistics.num_classes, hides_modules(args))
     return [warning for warning in warnings if warning is not None]
 
 

@@ -100,6 +100,7 @@ def check_arguments(args: TrainingArguments, own_loss: bool = False) -> None:
     for name, (unset, reason) in (_OF_CLASSES if own_loss else {}).items():
         if getattr(args, name, unset) != unset:
             raise ValueError(f"{name}={getattr(args, name)!r} does not go with loss='model': {reason}")
+    _check_graphs(args, own_loss)
     require(UNIT_INTERVAL, "LTSamConfig", label_smoothing_factor=args.label_smoothing_factor)
     if args.auto_find_batch_size and getattr(args, "ascent_size", None) is None:
         raise ValueError(
@@ -125,6 +126,29 @@ def check_arguments(args: TrainingArguments, own_loss: bool = False) -> None:
         )
     if args.label_names is not None and not own_loss and len(args.label_names) != 1:
         raise ValueError(f"label_names={args.label_names}: there must be one label per sample, so exactly one name.")
+
+
+def hides_modules(args: TrainingArguments) -> str | None:
+    """The setting under which the modules of a model are not called one by one, for hooks to see; None: there is none."""
+    return next((name for name in ("torch_compile", "cuda_graphs") if getattr(args, name, False)), None)
+
+
+def _check_graphs(args: TrainingArguments, own_loss: bool) -> None:
+    if not getattr(args, "cuda_graphs", False):
+        return
+    reason = None
+    if args.device.type != "cuda":
+        reason = f"it needs a CUDA GPU, and the training is on {args.device.type}. Leave it out."
+    elif own_loss:
+        reason = "with loss='model' the whole loss is one pass, which is not captured. Leave it out."
+    elif args.torch_compile:
+        reason = "torch_compile=True makes graphs of its own. Leave one of them out."
+    elif args.gradient_checkpointing or getattr(args, "activation_checkpointing", False):
+        reason = "activation_checkpointing=True reads random states, which cannot be captured. Leave one of them out."
+    elif args.world_size > 1:
+        reason = f"{args.world_size} processes were launched, with which it has not been tried. Leave it out."
+    if reason is not None:
+        raise ValueError(f"cuda_graphs=True does not work here: {reason}")
 
 
 def check_launcher(trainer: Any) -> None:

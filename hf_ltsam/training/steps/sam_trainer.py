@@ -184,6 +184,7 @@ class MixinSettings:
     telemetry: bool = True
     ascent_size: int | None = None
     exact_rows: bool = True
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         require_choice(self, ASCENT_SCOPES, ascent_scope=self.ascent_scope)

@@ -17,6 +17,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.mixing import MixingSettings, Mixture
 from hf_ltsam.data.soft_labels import are_soft, as_shares
 from hf_ltsam.landscape.batches import JointBatch, MicroBatch, in_groups
+from hf_ltsam.landscape.graphs import GraphedPasses
 from hf_ltsam.landscape.landscape import LossLandscape
 from hf_ltsam.landscape.reduction import average_gradients, broadcast_buffers, joint_batch
 from hf_ltsam.landscape.sharded import are_sharded, ready_for_passes
@@ -72,6 +73,8 @@ class StepSettings(Protocol):
     def exact_rows(self) -> bool: ...
     @property
     def telemetry(self) -> bool: ...
+    @property
+    def cuda_graphs(self) -> bool: ...
 
 
 class TrainingStep(TrainerCallback):
@@ -123,13 +126,14 @@ class TrainingStep(TrainerCallback):
         self._sharded, self._optimizer, self._own_loss = sharded, optimizer, own_loss
         self._mixing = MixingSettings() if mixing is None else mixing
         self._model = model
-        self._weights = TrainableWeights(model(), accelerator.scaler is not None, own_loss)
+        self._weights = self._weights_of(model())
         self._shortcuts: Shortcuts | None = None
         self._tried_with: Loss | FeatureLoss | None = None  # the loss that the shortcuts were tried with
         self._loss_scale = 1.0
         self._position = 0  # of the micro-batch in its step
         self._waiting: list[MicroBatch] = []  # for the last one of a step with one perturbation
         self._compiled: Any = None  # the bare module, where several processes pass through it
+        self._graphed: GraphedPasses | None = None
 
     @property
     def _observer(self) -> Telemetry | None:
@@ -224,11 +228,15 @@ class TrainingStep(TrainerCallback):
             self._observe(landscape, labels, objective, moment.step)
         return landscape.mean_loss
 
-    def _module(self, moment: Moment) -> nn.Module:
+    def _module(self, moment: Moment) -> Any:
         """What is called; of several processes the bare module, compiled where that is asked for.
 
         Several passes would each set off DDP's reduction; the result is reduced once.
         """
+        if self._settings.cuda_graphs:
+            if self._graphed is None or self._graphed.module is not moment.module:
+                self._graphed = GraphedPasses(moment.module)
+            return self._graphed
         if self._accelerator.num_processes == 1:
             return moment.module
         if not self._args.torch_compile:
@@ -278,16 +286,21 @@ class TrainingStep(TrainerCallback):
         return 1.0 if scaler is None else float(scaler.scale(torch.ones((), device=self._accelerator.device)))
 
     def _shortcuts_for(self, loss: Loss | FeatureLoss | None, weights: TrainableWeights) -> Shortcuts | None:
-        """What this model allows; none with shards, a loss of its own, nor where each number of rows is compiled anew."""
-        if loss is None or are_sharded(weights.parameters) or not self._settings.exact_rows or self._args.torch_compile:
+        """What this model allows; none with shards, a loss of its own, nor where passes are compiled or captured whole."""
+        recorded = self._args.torch_compile or self._settings.cuda_graphs
+        if loss is None or are_sharded(weights.parameters) or not self._settings.exact_rows or recorded:
             return None
         if self._shortcuts is None or self._shortcuts.model is not weights.model or self._tried_with is not loss:
             self._shortcuts, self._tried_with = Shortcuts(weights.model), loss
         return self._shortcuts
 
+    def _weights_of(self, model: nn.Module) -> TrainableWeights:
+        captured = self._settings.cuda_graphs or compiles_to_graphs(self._args)
+        return TrainableWeights(model, self._accelerator.scaler is not None, self._own_loss, captured)
+
     def _trainable_weights(self, model: nn.Module) -> TrainableWeights:
         if self._weights.model is not model:  # `model_init` makes a new one for every training
-            self._weights = TrainableWeights(model, self._accelerator.scaler is not None, self._own_loss)
+            self._weights = self._weights_of(model)
         if self._sharded:
             ready_for_passes(model)
         self._weights.follow(self._optimizer())
@@ -350,3 +363,9 @@ def keep_buffers_of_backward_passes() -> None:
     from torch._functorch import config
 
     config.donated_buffer = False
+
+
+def compiles_to_graphs(args: TrainingArguments) -> bool:
+    """Whether torch.compile captures CUDA graphs, whose memory the next pass overwrites."""
+    by_mode = args.torch_compile_mode in ("reduce-overhead", "max-autotune")
+    return bool(args.torch_compile and (by_mode or args.torch_compile_backend == "cudagraphs"))

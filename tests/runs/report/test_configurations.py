@@ -62,6 +62,11 @@ def test_arguments_of_the_method_part_runs(made):
     assert titles(*runs) == [("CE + SAM (rho 0.05)", 1), ("CE + SAM (rho 0.2)", 1)]
 
 
+def test_a_method_that_applies_throughout_needs_no_words(made):
+    runs = [made(method="sam", args={"rho": 0.3, "interval": 1, "start": s, "stop": 1.0}) for s in (0.0, 0.8)]
+    assert titles(*runs) == [("CE + SAM", 1), ("CE + SAM (start 0.8)", 1)]
+
+
 def test_training_sets_part_runs(made):
     other = {"dataset": "images", "training_labels_sha256": "11"}
     assert [count for _, count in titles(made(), made(data=other, seed=1))] == [1, 1]
