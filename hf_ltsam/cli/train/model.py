@@ -245,15 +245,18 @@ def _with_head(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedM
     return model
 
 
-def start_from(arguments: ModelArguments, model: PreTrainedModel) -> str | None:
+def start_from(arguments: ModelArguments, model: PreTrainedModel, sharded: bool = False) -> str | None:
     """What the classifier starts from, as `start_from_images` takes it; None: as it is.
 
     A new one by default from class means, where it is one linear layer: the stored weights are of no classifier, or of
     other classes.
+
+    Args:
+        sharded: whether no process will have all of the model.
     """
     if arguments.init != AUTO:
         return arguments.init if arguments.init in FROM_IMAGES else None
-    if not arguments.pretrained or isinstance(model, ClipForLongTail):
+    if not arguments.pretrained or isinstance(model, ClipForLongTail) or sharded:  # features need all of the model
         return None
     stored, num_classes = AutoConfig.from_pretrained(arguments.model), model.config.num_labels
     classifies = stored.model_type == "timm_wrapper" or any(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from datasets import Dataset
 from torch import Tensor
 from transformers import set_seed
@@ -111,7 +112,7 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     wanted = input_format(model, run.model, run.data)
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted, seed, show_bar)
-    init = start_from(run.model, model)
+    init = start_from(run.model, model, _is_sharded(config))
     if init is not None and not resume_point(config.resume_from_checkpoint):
         start_from_images(
             model.to(config.device),
@@ -136,6 +137,11 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
             f"`ltsam evaluate ... --test_time {run.data.test_time}`."
         )
     return trainer
+
+
+def _is_sharded(config: LTSamConfig) -> bool:
+    launched = any(parse_flag_from_env(f"ACCELERATE_USE_{kind}") for kind in ("FSDP", "DEEPSPEED"))
+    return launched or bool(config.fsdp) or config.deepspeed is not None
 
 
 def train(run: Run, trainer: LTSamTrainer) -> TrainOutput:

@@ -218,7 +218,9 @@ def test_which_classifiers_start_from_class_means_by_themselves(folder, tmp_path
         )
     place = (tmp_path if stored.startswith("of_") else folder) / stored
     arguments = parse(["--dataset", "x", "--model", str(place), *QUICK, *words]).model
-    assert start_from(arguments, build_text_model(arguments, ["crops", "metal", "trade"])) == start
+    model = build_text_model(arguments, ["crops", "metal", "trade"])
+    assert start_from(arguments, model) == start
+    assert start_from(arguments, model, sharded=True) == (start if "auto" not in words else None)
 
 
 COSINE = ["--head", "cosine", "--loss", "ldam", "--cosine_scale", "30", "--method_args", '{"rho": 0.01}']
