@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils import parametrize
 from transformers import PreTrainedModel, default_data_collator
 
 from hf_ltsam.data.sample_labels import Collator
@@ -92,10 +93,16 @@ def start_from_images(
         collator: makes batches of samples.
 
     Raises:
-        ValueError: a linear probe for a linear layer, or a class without a sample.
+        ValueError: a linear probe for a linear layer, a classifier that is frozen or spectrally normalised, or a class without
+            a sample.
     """
     num_classes: int = model.config.num_labels
-    classifier = classifier_of(model, num_classes)
+    classifier = classifier_of(model, num_classes, way_out="init random")
+    if parametrize.is_parametrized(classifier, "weight"):  # it would be written to and stay as it is
+        raise ValueError(
+            f"init {init}: the classifier is spectrally normalised, so its weights are not free to start there. Choose init "
+            "random, or normalise other layers."
+        )
     if init == "linear_probe" and not isinstance(classifier, CosineClassifier):
         raise ValueError(
             f"init={init!r} gives class vectors of a cosine classifier, and {type(model).__name__} has a linear one: give "

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
@@ -268,7 +269,8 @@ def start_from(arguments: ModelArguments, model: PreTrainedModel, sharded: bool 
         classifier = classifier_of(model, num_classes)
     except ValueError:
         return None
-    return "class_mean" if isinstance(classifier, nn.Linear) else None
+    free = isinstance(classifier, nn.Linear) and not parametrize.is_parametrized(classifier)
+    return "class_mean" if free else None
 
 
 def _refuse_names(arguments: ModelArguments) -> None:

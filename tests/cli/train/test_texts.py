@@ -27,6 +27,7 @@ from hf_ltsam.data.texts import Tokenization
 from hf_ltsam.models import CosineClassifier, CosineHeadForSequenceClassification
 from hf_ltsam.models.class_vectors import nearest_mean
 from hf_ltsam.models.classifier import classifier_of
+from hf_ltsam.models.spectral_norm import normalise_spectrally
 from hf_ltsam.runs.folder import RunFolder
 
 QUICK = ["--use_cpu", "true", "--optim", "adamw_torch", "--learning_rate", "0.02", "--max_steps", "3"]
@@ -206,6 +207,8 @@ def test_a_classifier_that_starts_from_class_means(folder, tmp_path, model):
         ("of_five", ["--init", "auto"], "class_mean"),
         ("bert", ["--init", "auto", "--pretrained", "false"], None),
         ("bert", ["--init", "auto", "--head", "cosine"], None),
+        ("bert", ["--init", "auto", "--spectral_norm", "classifier"], None),  # its weight is a quotient
+        ("bert", ["--init", "auto", "--spectral_norm", "bert.pooler.*"], "class_mean"),
         ("bert", ["--init", "random"], None),
         ("bert", [], None),
     ],
@@ -219,6 +222,7 @@ def test_which_classifiers_start_from_class_means_by_themselves(folder, tmp_path
     place = (tmp_path if stored.startswith("of_") else folder) / stored
     arguments = parse(["--dataset", "x", "--model", str(place), *QUICK, *words]).model
     model = build_text_model(arguments, ["crops", "metal", "trade"])
+    normalise_spectrally(model, arguments.spectral_norm or [])
     assert start_from(arguments, model) == start
     assert start_from(arguments, model, sharded=True) == (start if "auto" not in words else None)
 
@@ -338,6 +342,11 @@ REFUSED = [
     (["--model", "BERT", "--flip", "false"], "--flip is for images, and the data are texts: leave it out."),
     (["--model", "BERT", "--init", "text"], "is no CLIP, so it has no text tower"),
     (["--model", "BERT", "--init", "linear_probe"], "class vectors of a cosine head: add --head cosine"),
+    (
+        ["--model", "BERT", "--init", "class_mean", "--spectral_norm", "classifier"],
+        "init class_mean: the classifier is spectrally normalised",
+    ),
+    (["--model", "BERT", "--init", "class_mean", "--train_only", "bert.*"], "thaw it if it is frozen, or use init random."),
     (["--model", "BERT", "--head", "cosine", "--loss", "ldam"], "expects logits of 30 times the cosine"),
     (
         ["--model", "BERT", "--head", "cosine", "--load_in_4bit", "true", "--adapter", "lora"],
