@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from datasets import DatasetBuilder, DatasetDict, get_dataset_config_names, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetNotFoundError
-from huggingface_hub import HfApi
+from datasets.packaged_modules.cache.cache import Cache
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
+from huggingface_hub.file_download import repo_folder_name
 
 from hf_ltsam.hyperparameters import nearest
 
 _COPY = "cache"  # the builder's name where `datasets` takes the newest copy on the disk, whatever was asked for
+_NO_COPY = "Couldn't find cache"  # how it begins where that has another configuration
 
 
 class RevisionError(FileNotFoundError):
@@ -22,18 +27,18 @@ def load_from_hub(name: str, dataset_config_name: str | None = None, revision: s
     Args:
         name: OWNER/NAME.
         dataset_config_name: None: the default one.
-        revision: a branch, a tag or a commit; None: the main branch as it is now, or the newest copy here without the Hub.
+        revision: a branch, a tag or a commit; None: the main branch as it is now. Without the Hub the copy that is here: of
+            the commit that the revision was when it was last asked for; None: the newest one.
 
     Raises:
         ValueError: no such configuration.
-        RevisionError: no such revision, or without the Hub none that is known to be here.
+        RevisionError: no such revision, or without the Hub no copy of it.
         datasets.exceptions.DatasetNotFoundError, ConnectionError: no such data set, or the Hub cannot be reached.
     """
+    if revision is dataset_config_name is None:
+        return load_dataset(name)
     try:
-        if dataset_config_name is not None:
-            check_configuration(name, dataset_config_name, get_dataset_config_names(name, revision))
-        if revision is not None:
-            revision = _commit(load_dataset_builder(name, dataset_config_name, revision=revision), revision)
+        builder = load_dataset_builder(name, dataset_config_name, revision=revision)
     except DatasetNotFoundError as error:
         if isinstance(error.__cause__, RevisionNotFoundError):
             raise RevisionError(
@@ -41,7 +46,16 @@ def load_from_hub(name: str, dataset_config_name: str | None = None, revision: s
                 "commit is stated by all of its 40 digits."
             ) from error
         raise
-    return load_dataset(name, dataset_config_name, revision=revision)
+    except ValueError as error:
+        if dataset_config_name is not None and not str(error).startswith(_NO_COPY):
+            check_configuration(name, dataset_config_name, get_dataset_config_names(name, revision))
+        raise
+    if revision is None:
+        return load_dataset(name, dataset_config_name)
+    if builder.name == _COPY:
+        builder = _copy(builder, name, revision)
+    builder.download_and_prepare()
+    return builder.as_dataset()
 
 
 def check_configuration(dataset: str, dataset_config_name: str, names: list[str]) -> None:
@@ -72,15 +86,28 @@ def not_reached(stated: str, error: Exception) -> FileNotFoundError:
     )
 
 
-def _commit(builder: DatasetBuilder, revision: str) -> str:
-    """The commit that a revision is now."""
-    commit = str(builder.hash)
-    if builder.name == _COPY and commit != revision:
+def _copy(newest: DatasetBuilder, name: str, revision: str) -> DatasetBuilder:
+    """The copy on this disk of a revision, where `datasets` takes the newest one, whatever was asked for.
+
+    Args:
+        newest: of the configuration that is wanted.
+    """
+    known = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="dataset"), "refs", revision)
+    commit = known.read_text().strip() if known.is_file() else revision
+    place = Path(newest.cache_dir)  # OWNER___NAME/CONFIGURATION/VERSION/COMMIT
+    if not (place.parent / commit).is_dir():
+        copies = ", ".join(sorted(folder.name for folder in place.parent.iterdir() if folder.is_dir()))
         raise RevisionError(
-            f"the Hub cannot be reached, so the copy here is not known to be {revision!r}. It is of the commit {commit}, "
+            f"the Hub cannot be reached, and no copy here is known to be {revision!r}. Those here are of commits {copies}, "
             "which can be stated in its place."
         )
-    return commit
+    return Cache(
+        dataset_name=newest.dataset_name,
+        config_name=newest.config.name,
+        version=str(newest.config.version),
+        hash=commit,
+        repo_id=name,
+    )
 
 
 def _revisions(name: str) -> list[str]:

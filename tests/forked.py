@@ -2,7 +2,7 @@
 
 `PYTHON` runs in the place of `sys.executable`, with the same arguments: `subprocess.run([PYTHON, "-c", code])`. There torch,
 transformers, datasets and the like are imported, and nothing of ours. One server (`forking_server.py`) makes them for all
-workers of a session; it starts when it is first needed. `sys.executable` is for what must be imported by nobody else.
+workers of a session, and the workers too (`conftest.py`); it starts when it is first needed. `sys.executable` is for what must be imported by nobody else.
 """
 
 from __future__ import annotations

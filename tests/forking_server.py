@@ -170,10 +170,13 @@ def finish() -> None:
 
 
 def parent_of(client: int):
-    """`os.getppid` for the process: the parent of the client in whose place it runs."""
+    """`os.getppid` for the process: the parent of the client in whose place it runs. Of what it forks, it is the parent."""
     process = sys.modules["psutil"].Process(client)
+    here, getppid = os.getpid(), os.getppid
 
     def number() -> int:
+        if os.getpid() != here:
+            return getppid()
         try:
             return process.ppid()
         except Exception:  # the client was killed

@@ -32,6 +32,18 @@ def test_nothing_of_ours_has_been_imported():
     assert str(Path(__file__).parent) not in path
 
 
+def test_parents_are_those_of_the_processes_they_stand_for():
+    code = """
+import os
+me, reading, writing = os.getpid(), *os.pipe()
+if not os.fork():
+    os.write(writing, str(os.getppid() == me).encode())
+    os._exit(0)
+print(os.getppid(), os.read(reading, 9).decode())
+"""
+    assert run(code).stdout.split() == [str(os.getpid()), "True"]
+
+
 @pytest.mark.parametrize(
     "code, status",
     [

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from forked import PYTHON
 from time_limits import PATIENCE
 
 SCRIPT = """
@@ -14,6 +15,8 @@ BLOCKED = {"datasets", "evaluate", "open_clip", "torchvision", "timm", "matplotl
 
 find = PathFinder.find_spec
 PathFinder.find_spec = staticmethod(lambda name, *where: None if name.split(".")[0] in BLOCKED else find(name, *where))
+import hf_ltsam
+assert "torch" not in sys.modules, "import hf_ltsam waits for torch"
 import torch
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, LTSamConfig, LTSamTrainer
 from hf_ltsam.data.in_memory.images import InMemoryImages
@@ -32,6 +35,7 @@ assert not BLOCKED & {name.split(".")[0] for name in sys.modules}
 
 @pytest.mark.slow
 def test_training_from_tensors_imports_only_what_it_needs(tmp_path):
+    """And `import hf_ltsam` not even torch."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE
     )
@@ -40,9 +44,7 @@ def test_training_from_tensors_imports_only_what_it_needs(tmp_path):
 
 
 SUBPACKAGES = """
-import sys
 import hf_ltsam
-assert "torch" not in sys.modules, "import hf_ltsam waits for torch"
 print("sam" in hf_ltsam.methods.METHODS, "ldam" in hf_ltsam.losses.LOSSES)
 print(hf_ltsam.models.__name__, hf_ltsam.adapters.__name__)
 print(hf_ltsam.LossLandscape.__name__, hf_ltsam.landscape.LossLandscape is hf_ltsam.LossLandscape)
@@ -51,7 +53,7 @@ print({"adapters", "losses", "methods", "models"} <= set(dir(hf_ltsam)), hasattr
 
 
 def test_the_public_subpackages_need_no_import_of_their_own():
-    done = subprocess.run([sys.executable, "-c", SUBPACKAGES], capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run([PYTHON, "-c", SUBPACKAGES], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "True True",

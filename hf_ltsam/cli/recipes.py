@@ -31,13 +31,12 @@ from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.recipe_tables import (
     GROUPS,
-    TABLES,
     Published,
     RecipeRow,
     Table,
-    load_table,
     parts,
     published_rows,
+    published_tables,
     table_names,
 )
 from hf_ltsam.runs.recipes import Expanded, expand, recipe_names
@@ -119,7 +118,7 @@ def _described(row: RecipeRow) -> Iterator[tuple[str, str]]:
             yield "compare", f"{name}, {_numbers(other)} ({other.source})"
     tables = [
         f"{table.name} {_OTHER_SETTINGS}" if _other_settings(table, other) else table.name
-        for table in _tables() for other in table.rows if other.name == row.name
+        for table in published_tables() for other in table.rows if other.name == row.name
     ]  # fmt: skip
     yield "tables", ", ".join(tables) or f"{row.table}, as a first stage"
     yield "command", _command(row)
@@ -173,7 +172,7 @@ def _origin(expanded: Expanded, name: str) -> str:
 
 
 def _print_tables(words: Sequence[str]) -> None:
-    lines = [line for table in _tables() for line in _lines(table, _chooser(table, words))]
+    lines = [line for table in published_tables() for line in _lines(table, _chooser(table, words))]
     if not lines:
         names = [*recipe_names(), *table_names(), *(f"{_PART}{part}" for part in parts())]
         hint = nearest(words[0], names).partition(" Valid:")[0] if len(words) == 1 else ""
@@ -183,10 +182,6 @@ def _print_tables(words: Sequence[str]) -> None:
     console = Console(highlight=False, markup=False)
     for line in [_UNIT, "", *lines]:
         console.print(line, soft_wrap=True)
-
-
-def _tables() -> list[Table]:
-    return [load_table(TABLES / f"{name}.yaml") for name in table_names()]
 
 
 def _chooser(table: Table, words: Sequence[str]) -> Callable[[RecipeRow], bool]:

@@ -26,10 +26,9 @@ from hf_ltsam.curvature.analysis import (
 )
 from hf_ltsam.curvature.bounds import Bound, escape_threshold, li_2025_bound, lyu_2025_bound, zhou_2023_bound
 from hf_ltsam.curvature.density import Extreme, SpectralDensity, grid_moment, ratios, spectral_density
-from hf_ltsam.curvature.fixed_model import fixed_for_curvature
 from hf_ltsam.curvature.hessian import Hessian, SymmetricOperator
 from hf_ltsam.curvature.lanczos import Tridiagonal, lanczos, unit_start
-from hf_ltsam.curvature.objective import Chunks, MeanLoss, class_means, sample_losses_of
+from hf_ltsam.curvature.objective import Chunks, MeanLoss, class_means, fixed_for_curvature, sample_losses_of
 from hf_ltsam.curvature.sharpness import DEFAULT_RHOS, RhoRange, SharpnessCurve, sharpness_curve, suggest_rho
 from hf_ltsam.curvature.subsets import (
     ChosenImages,

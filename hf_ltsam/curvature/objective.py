@@ -1,15 +1,18 @@
-"""The loss whose curvature is measured: a weighted mean over fixed images, as a function of the weights."""
+"""The loss whose curvature is measured: a weighted mean over fixed images, as a smooth function of the weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.backends import cudnn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 from torch.utils.data import Subset as Rows
-from transformers import default_data_collator
+from transformers import PreTrainedModel, default_data_collator
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.sample_labels import Collator
@@ -135,3 +138,41 @@ def class_means(chunks: Iterable[MicroBatch], sample_losses: SampleLosses, num_c
         counts.index_add_(0, labels, torch.ones(len(labels), dtype=torch.float64))
     means: Tensor = sums / counts
     return means
+
+
+@contextmanager
+def fixed_for_curvature(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode (no dropout, batch norm by its running statistics), eager attention, no TF32; then all put back.
+
+    Fused attention kernels have no second derivative, and TF32 would drown small eigenvalues.
+
+    Raises:
+        ValueError: weights of less than 32 bits.
+    """
+    narrow = {p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype.itemsize < 4}
+    if narrow:
+        raise ValueError(f"Curvature needs weights in float32 or wider, got {narrow.pop()}: model.float() first.")
+    modes = {module: module.training for module in model.modules()}
+    exact = cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=True, allow_tf32=False)
+    try:
+        model.eval()
+        with _eager_attention(model), sdpa_kernel(SDPBackend.MATH), exact:
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def _eager_attention(model: nn.Module) -> Iterator[None]:
+    """Of the models of transformers, by their setting; `sdpa_kernel` covers those of timm and open_clip."""
+    changed: list[tuple[PreTrainedModel, str]] = []
+    try:
+        for module in model.modules():
+            if isinstance(module, PreTrainedModel) and module.config._attn_implementation not in (None, "eager"):
+                changed.append((module, module.config._attn_implementation))
+                module.set_attn_implementation("eager")
+        yield
+    finally:
+        for module, implementation in reversed(changed):
+            module.set_attn_implementation(implementation)

@@ -23,6 +23,7 @@ from hf_ltsam.models.frozen_features import frozen_features
 
 FROM_IMAGES = ("class_mean", "linear_probe")
 STARTS = ("text", *FROM_IMAGES, "random")
+AUTO = "auto"  # of `ltsam train`: one of these, or none
 _SCALE_OF_MEANS = 10.0
 
 

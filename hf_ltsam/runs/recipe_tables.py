@@ -180,14 +180,19 @@ def table_names() -> list[str]:
 
 
 @cache
+def published_tables() -> tuple[Table, ...]:
+    """Those that come with the package, in the order of their names."""
+    return tuple(load_table(TABLES / f"{name}.yaml") for name in table_names())
+
+
+@cache
 def published_rows() -> dict[str, RecipeRow]:
     """The rows of the tables that come with the package, by name; each from the table that holds its parts.
 
     Raises:
         ValueError: two tables define one row.
     """
-    tables = [load_table(TABLES / f"{name}.yaml") for name in table_names()]
-    rows = [row for table in tables for row in (*table.rows, *table.first_stages) if row.parts]
+    rows = [row for table in published_tables() for row in (*table.rows, *table.first_stages) if row.parts]
     return _each_once((row.name, row, f"the table {row.table}") for row in rows)
 
 

@@ -31,7 +31,6 @@ __all__ = [
 DEEPEST = 20  # recipes that inherit from each other
 _KINDS = ("source", "assumed", "ours")
 _CONDITIONS = ("stated_with", "used_by")
-_SPLIT = "split"
 _IDENTITY = ("builder", "model", "adapter", "loss", "method", "second_stage")  # what settings must share with their row
 
 
@@ -44,7 +43,7 @@ class Origin:
             no result of a source hangs on).
         words: the source, or what stands in for one.
         stated_with: parts that a recipe must have for the source to state it; in others it is assumed.
-        used_by: methods that read the setting, or "split": those that part head from tail; empty: all.
+        used_by: methods that read the setting; empty: all.
     """
 
     kind: str
@@ -54,8 +53,7 @@ class Origin:
 
     def assumption(self, names: frozenset[str], method: str | None) -> str | None:
         """In words, of a recipe with these parts and this method; None where there is none to make."""
-        words = self._unstated(names)
-        return words if words is not None and self._is_used_by(method) else None
+        return self._unstated(names) if not self.used_by or method in self.used_by else None
 
     def _unstated(self, names: frozenset[str]) -> str | None:
         if self.kind == "assumed":
@@ -63,17 +61,6 @@ class Origin:
         if self.kind == "source" and not names.issuperset(self.stated_with):
             return f"stated for other recipes only: {self.words}"
         return None
-
-    def _is_used_by(self, method: str | None) -> bool:
-        if not self.used_by or method in self.used_by:
-            return True
-        return _SPLIT in self.used_by and _needs_split(method)
-
-
-def _needs_split(method: str | None) -> bool:
-    from hf_ltsam.methods import METHODS  # needs torch, which lists of recipes do without
-
-    return method in METHODS and METHODS[method].needs_split
 
 
 @dataclass(frozen=True)

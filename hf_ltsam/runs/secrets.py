@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,9 +72,15 @@ def without_secrets(value: T, token: str | None = None) -> T:
 
 def _in_environment() -> Iterator[str]:
     for name, value in os.environ.items():
-        is_secret = len(value) >= SHORTEST and _IS_NAME.fullmatch(name) is not None
+        is_secret = len(value) >= SHORTEST and _is_name(name)
         if is_secret and not Path(value).exists():  # a file that holds one may be named
             yield value
+
+
+@lru_cache(maxsize=2048)
+def _is_name(name: str) -> bool:
+    """Remembered: a history of logs has few names and each a thousand times."""
+    return _IS_NAME.fullmatch(name) is not None
 
 
 def _cleaned(value: Any, exact: re.Pattern[str] | None) -> Any:
@@ -91,7 +98,7 @@ def _cleaned(value: Any, exact: re.Pattern[str] | None) -> Any:
 
 def _of_name(name: Any, value: Any, exact: re.Pattern[str] | None) -> Any:
     """The value of a key: masked where the key says so."""
-    is_secret = isinstance(name, str) and _IS_NAME.fullmatch(name) is not None
+    is_secret = isinstance(name, str) and _is_name(name)
     if is_secret and value and isinstance(value, str) and _MAY_BE_SECRET.match(value):
         return MASK
     return _cleaned(value, exact)

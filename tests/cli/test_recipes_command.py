@@ -1,13 +1,15 @@
 """`ltsam recipes`: listed, searched, and one in full."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from rich import console
 
 from hf_ltsam.cli import recipes
 from hf_ltsam.cli.main import COMMANDS
-from hf_ltsam.runs.recipe_tables import TABLES, load_table, table_names
+from hf_ltsam.runs.recipe_tables import published_tables, table_names
 from hf_ltsam.runs.recipes import read_recipe, recipe_names
 
 
@@ -31,8 +33,7 @@ def names_in(text):
 
 def test_all_tables_and_rows_fit_a_terminal(said):
     text = said()
-    tables = [load_table(TABLES / f"{name}.yaml") for name in table_names()]
-    assert names_in(text) == [row.name for table in tables for row in (*table.rows, *table.first_stages)]
+    assert names_in(text) == [row.name for table in published_tables() for row in (*table.rows, *table.first_stages)]
     assert set(names_in(text)) == set(recipe_names())
     assert all(len(line) <= 80 for line in text.splitlines())
     assert text.count("Accuracy in %; -: nothing published.") == 1 and text.startswith("Accuracy in %")
@@ -104,6 +105,14 @@ def test_one_recipe_in_full(said):
         if line.strip()
     }
     assert set(settings) <= shown
+
+
+def test_one_recipe_waits_for_no_torch():
+    code = (
+        "import sys; from hf_ltsam.cli import main; main.main(['recipes', 'cifar100_lt_ir100_la_focal_sam']);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
 
 
 def test_one_without_a_published_number(said):

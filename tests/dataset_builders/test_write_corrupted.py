@@ -145,7 +145,7 @@ def test_wrong_settings_are_refused_before_anything_is_written(tmp_path):
         ({"severities": [1, 6]}, "got 6"),
         ({"workers": 0}, "workers.* whole number of at least 1"),
         ({"size": 3}, "at least 8 pixels"),
-        ({"image_column": "image"}, "'image' is not an Image column"),
+        ({"image_column": "image"}, "The data set has no column 'image'\\. Did you mean 'img'"),
     ]:
         with pytest.raises(ValueError, match=message):
             small(folder=tmp_path / "new", **settings)

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from forked import PYTHON
 from pages.checks import ROOT
 from time_limits import PATIENCE
 
@@ -65,7 +66,7 @@ def site(tmp_path_factory):
         pytest.skip(f"{', '.join(missing)} not installed: pip install '.[docs]'")
     folder = tmp_path_factory.mktemp("site")
     options = ["--fail-on-warning", "--keep-going", "--quiet"]
-    words = [sys.executable, "-m", "sphinx", *options, ROOT / "docs", folder]
+    words = [PYTHON, "-m", "sphinx", *options, ROOT / "docs", folder]
     built = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert built.returncode == 0, built.stderr
     return folder

@@ -2,7 +2,6 @@
 
 import pytest
 
-from hf_ltsam.methods import METHODS
 from hf_ltsam.runs.recipes import assumptions, expand, find_recipe, read_recipe, recipe_names, row_of
 
 
@@ -105,12 +104,10 @@ def test_every_row_is_found_by_its_settings():
         assert row_of(read_recipe(name)).name == name
 
 
-@pytest.mark.parametrize("name", [*METHODS, None])
-def test_a_setting_of_the_methods_that_part_head_from_tail(mine, name):
-    text = "tail_threshold: {value: 9, assumed: a guess, used_by: split}\n"
-    path = mine(text if name is None else f"{text}method: {name}\n")
-    splits = name is not None and METHODS[name].needs_split
-    assert expand(path).assumptions == ({"tail_threshold": "a guess"} if splits else {})
+def test_a_setting_of_some_methods(mine):
+    text = "tail_threshold: {value: 9, assumed: a guess, used_by: [imbsam, sse_sam]}\n"
+    assert expand(mine(f"{text}method: imbsam\n")).assumptions == {"tail_threshold": "a guess"}
+    assert expand(mine(f"{text}method: sam\n")).assumptions == expand(mine(text)).assumptions == {}
 
 
 def test_a_setting_of_one_method(mine):

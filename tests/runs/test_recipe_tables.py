@@ -109,6 +109,7 @@ def test_a_name_that_is_defined_twice(tmp_path, monkeypatch):
             (tmp_path / folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
     monkeypatch.setattr(recipe_tables, "RECIPES", tmp_path)
     monkeypatch.setattr(recipe_tables, "TABLES", tmp_path / "tables")
+    monkeypatch.setattr(recipe_tables, "published_tables", recipe_tables.published_tables.__wrapped__)
     with pytest.raises(ValueError, match="the table a and the table b both define one"):
         recipe_tables.published_rows.__wrapped__()
     with pytest.raises(ValueError, match=r"a\.yaml and b\.yaml both define one"):

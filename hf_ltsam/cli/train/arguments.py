@@ -60,7 +60,7 @@ _DECIDED = {  # by `make_run`, where nothing sets them: for the help
     "learning_rate": "The initial learning rate. Not set: "
     + "; ".join(f"{start['learning_rate']:g} for {kind}" for kind, start in STARTS.items())
     + f" (from scratch with batches of {FULL_BATCH}, of smaller ones in proportion); 5e-05 where an optimizer is named.",
-    "num_train_epochs": "Times that the training set is gone through. Not set, nor --max_steps: "
+    "num_train_epochs": "Times that the training set is gone through, unless --max_steps is set. Not set: "
     + "; ".join(f"{start['num_train_epochs']:g} for {kind}" for kind, start in STARTS.items())
     + ".",
     "optim": "The optimizer, by transformers' names. Not set: SGD with momentum 0.9, as in all the sources; "

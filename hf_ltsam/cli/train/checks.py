@@ -19,7 +19,7 @@ from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.preprocessing import check_test_time
 from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, UNIT_INTERVAL, Domain, require
 from hf_ltsam.losses.protocol import takes_several_labels
-from hf_ltsam.models.class_vectors import STARTS
+from hf_ltsam.models.class_vectors import AUTO, STARTS
 from hf_ltsam.models.clip_templates import templates_named
 from hf_ltsam.models.resnet_cifar import HEADS
 from hf_ltsam.models.text_classifier import require_bitsandbytes
@@ -155,7 +155,7 @@ def _check_model(run: Run) -> None:
     model, name = run.model, run.model.model
     check_choice("head", model.head, HEADS)
     if model.init is not None:
-        check_choice("init", model.init, STARTS)
+        check_choice("init", model.init, (*STARTS, AUTO))
     templates_named(model.templates)
     if model.prompt_names is not None and not Path(model.prompt_names).is_file():
         raise FileNotFoundError(f"--prompt_names {model.prompt_names}: there is no such file.")

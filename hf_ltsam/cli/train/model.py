@@ -25,7 +25,7 @@ from hf_ltsam.data.class_names import Names, comparable, contradiction, names_of
 from hf_ltsam.data.preprocessing import saved_image_processor
 from hf_ltsam.data.texts import Tokenization
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification, CosineHeadForSequenceClassification
-from hf_ltsam.models.class_vectors import FROM_IMAGES
+from hf_ltsam.models.class_vectors import AUTO, FROM_IMAGES
 from hf_ltsam.models.classifier import classifier_of
 from hf_ltsam.models.clip_source import OPEN_CLIP, is_clip
 from hf_ltsam.models.clip_templates import templates_named
@@ -215,7 +215,7 @@ def _clip(
         )
     if not arguments.model.startswith(OPEN_CLIP):  # whose files do not say
         _tell_dtype(arguments.model, AutoConfig.from_pretrained(arguments.model).dtype)
-    init = arguments.init or "text"
+    init = "text" if arguments.init in (None, AUTO) else arguments.init
     names = list(class_names) if arguments.prompt_names is None else _lines(arguments.prompt_names, len(class_names))
     model = ClipForLongTail.from_clip(
         arguments.model,
@@ -243,6 +243,32 @@ def _with_head(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedM
     if arguments.init == "linear_probe":
         raise ValueError(f"--init {arguments.init} gives class vectors of a cosine head: add --head cosine.")
     return model
+
+
+def start_from(arguments: ModelArguments, model: PreTrainedModel, sharded: bool = False) -> str | None:
+    """What the classifier starts from, as `start_from_images` takes it; None: as it is.
+
+    A new one by default from class means, where it is one linear layer: the stored weights are of no classifier, or of
+    other classes.
+
+    Args:
+        sharded: whether no process will have all of the model.
+    """
+    if arguments.init != AUTO:
+        return arguments.init if arguments.init in FROM_IMAGES else None
+    if not arguments.pretrained or isinstance(model, ClipForLongTail) or sharded:  # features need all of the model
+        return None
+    stored, num_classes = AutoConfig.from_pretrained(arguments.model), model.config.num_labels
+    classifies = stored.model_type == "timm_wrapper" or any(
+        name.endswith("Classification") for name in stored.architectures or ()
+    )
+    if classifies and stored.num_labels == num_classes:
+        return None
+    try:
+        classifier = classifier_of(model, num_classes)
+    except ValueError:
+        return None
+    return "class_mean" if isinstance(classifier, nn.Linear) else None
 
 
 def _refuse_names(arguments: ModelArguments) -> None:

@@ -47,7 +47,8 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Where the classifier starts: random, class_mean (of the frozen features), and of a cosine head text "
-            "(CLIP) or linear_probe. None: text for CLIP, random otherwise."
+            "(CLIP) or linear_probe. auto: class_mean for a linear layer that `model` has no weights for. None: text for "
+            "CLIP, random otherwise; auto for fine-tuning whose learning rate is not set either."
         },
     )
     templates: str = field(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from datasets import Dataset
 from torch import Tensor
 from transformers import set_seed
@@ -26,7 +27,7 @@ from hf_ltsam.cli.evaluate.images import TestImages
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.checks import check, check_task, warn_of_tiny_last_batch
 from hf_ltsam.cli.train.data import prepare
-from hf_ltsam.cli.train.model import adapted, build_model, build_text_model, input_format
+from hf_ltsam.cli.train.model import adapted, build_model, build_text_model, input_format, start_from
 from hf_ltsam.cli.train.results import description_of, print_results, save_recipe
 from hf_ltsam.cli.train.settings import Run, resume_point
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
@@ -37,7 +38,7 @@ from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.data.texts import Texts, Tokenization
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.metrics.calibration import Calibration
-from hf_ltsam.models.class_vectors import FROM_IMAGES, start_from_images
+from hf_ltsam.models.class_vectors import start_from_images
 from hf_ltsam.models.partial_training import train_only
 from hf_ltsam.models.spectral_norm import normalise_spectrally
 from hf_ltsam.runs.files import is_of_the_disk, not_written
@@ -111,10 +112,11 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     wanted = input_format(model, run.model, run.data)
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted, seed, show_bar)
-    if run.model.init in FROM_IMAGES and not resume_point(config.resume_from_checkpoint):
+    init = start_from(run.model, model, _is_sharded(config))
+    if init is not None and not resume_point(config.resume_from_checkpoint):
         start_from_images(
             model.to(config.device),
-            run.model.init,
+            init,
             data.plain_train,
             run.model.max_per_class,
             config.dataloader_num_workers,
@@ -135,6 +137,11 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
             f"`ltsam evaluate ... --test_time {run.data.test_time}`."
         )
     return trainer
+
+
+def _is_sharded(config: LTSamConfig) -> bool:
+    launched = any(parse_flag_from_env(f"ACCELERATE_USE_{kind}") for kind in ("FSDP", "DEEPSPEED"))
+    return launched or bool(config.fsdp) or config.deepspeed is not None
 
 
 def train(run: Run, trainer: LTSamTrainer) -> TrainOutput:

@@ -52,8 +52,9 @@ def draw(
         warnings.filterwarnings("ignore", message=".*constrained_layout not applied.*")
         figure = Canvas(figsize=size, layout="constrained")
         paint(figure)
-        figure.savefig(folder / f"{name}.png", dpi=150)
         figure.savefig(folder / f"{name}.svg", metadata=_NO_METADATA)
+        figure.set_layout_engine("none")  # what was laid out stays: laying it out takes longer than drawing
+        figure.savefig(folder / f"{name}.png", dpi=150)
     text = (folder / f"{name}.svg").read_text(encoding="utf-8")
     return Figure(name, inline_svg(text, name, title, description), caption)
 

@@ -293,6 +293,10 @@ def test_help_about_nothing_that_exists(topic, said):
 def test_help_gives_the_defaults_that_a_run_has(capsys):
     out = " ".join(shown(capsys, "--help").split())
     assert "Not set: 0.1 for training from scratch; 0.0003 for fine-tuning; 0.001 for an adapter" in out
+    assert (
+        "unless --max_steps is set. Not set: 30 for training from scratch; 10 for fine-tuning; 10 for an adapter. --"
+        in out
+    )
     assert "Not set: runs/RECIPE/seedN, or runs/train/seedN" in out and "default: None" not in out
 
 
@@ -428,6 +432,7 @@ def test_what_nothing_states_is_chosen_said_and_kept(caplog, words, stated):
     for name, value in stated.items():
         assert getattr(run.config, name) == value, name
     chosen = not any(option in words for option in ("learning_rate", "optim", "config"))
+    assert (run.model.init == "auto") == (chosen and "--model" in words and not {"lora", "false"} & set(words.split()))
     again = parse(run.words)
     assert again.config.learning_rate == run.config.learning_rate and again.config.optim == run.config.optim
     assert ("learning_rate" in run.settings) == (chosen or "learning_rate" in words or "config" in words)

@@ -20,6 +20,7 @@ from hf_ltsam.cli.sharpness.command import main as sharpness
 from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.checks import OF_IMAGES, OF_TEXTS
+from hf_ltsam.cli.train.model import build_text_model, start_from
 from hf_ltsam.cli.train.settings import AUGMENTATION, DataArguments, ModelArguments
 from hf_ltsam.cli.train.splits import load_splits
 from hf_ltsam.data.texts import Tokenization
@@ -193,6 +194,33 @@ def test_a_classifier_that_starts_from_class_means(folder, tmp_path, model):
         torch.testing.assert_close(classifier.bias.detach(), biases, rtol=1e-3, atol=1e-3)
     adapted = run(folder, model, tmp_path / "lora", "--init", "class_mean", "--adapter", "lora", "--learning_rate", "0")
     assert adapted.predictions.predicted.tolist() == saved.predictions.predicted.tolist()
+
+
+@pytest.mark.parametrize(
+    ("stored", "words", "start"),
+    [
+        ("bert", ["--init", "auto"], "class_mean"),
+        ("roberta", ["--init", "auto"], "class_mean"),
+        ("of_three", ["--init", "auto"], None),  # it has a classifier, trained perhaps
+        ("of_three", ["--init", "class_mean"], "class_mean"),
+        ("of_five", ["--init", "auto"], "class_mean"),
+        ("bert", ["--init", "auto", "--pretrained", "false"], None),
+        ("bert", ["--init", "auto", "--head", "cosine"], None),
+        ("bert", ["--init", "random"], None),
+        ("bert", [], None),
+    ],
+)
+def test_which_classifiers_start_from_class_means_by_themselves(folder, tmp_path, stored, words, start):
+    if stored.startswith("of_"):
+        labels = {c: f"LABEL_{c}" for c in range({"of_three": 3, "of_five": 5}[stored])}
+        AutoModelForSequenceClassification.from_pretrained(folder / "bert", id2label=labels).save_pretrained(
+            tmp_path / stored
+        )
+    place = (tmp_path if stored.startswith("of_") else folder) / stored
+    arguments = parse(["--dataset", "x", "--model", str(place), *QUICK, *words]).model
+    model = build_text_model(arguments, ["crops", "metal", "trade"])
+    assert start_from(arguments, model) == start
+    assert start_from(arguments, model, sharded=True) == (start if "auto" not in words else None)
 
 
 COSINE = ["--head", "cosine", "--loss", "ldam", "--cosine_scale", "30", "--method_args", '{"rho": 0.01}']

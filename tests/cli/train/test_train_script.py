@@ -85,7 +85,7 @@ def test_the_recipe_for_30_steps(cifar100, tmp_path, capsys):
             "--logging_steps",
             "5",
             "--depth",
-            "20",
+            "8",
             "--use_cpu",
             "--output_dir",
             str(out),
@@ -93,7 +93,7 @@ def test_the_recipe_for_30_steps(cifar100, tmp_path, capsys):
     )
     logs = [entry for entry in json.loads((out / "trainer_state.json").read_text())["log_history"] if "loss" in entry]
     losses = [entry["loss"] for entry in logs]
-    assert len(losses) == 6 and np.mean(losses[-2:]) < 0.9 * np.mean(losses[:2])
+    assert len(losses) == 6 and np.mean(losses[-2:]) < 0.95 * np.mean(losses[:2])
     assert all(entry["sam_eps_norm"] == pytest.approx(0.3, rel=1e-3) for entry in logs)
     record = RunFolder(out).finished_record()
     assert record.method["name"] == "focal_sam"

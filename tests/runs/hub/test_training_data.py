@@ -228,17 +228,36 @@ def test_a_revision_that_is_not_there_is_told_before_a_model_is_made(moved, tmp_
     assert "--dataset_revision is empty" in refused(capsys, "--dataset", REPO, "--dataset_revision", " ", *out)
 
 
-def test_without_the_hub_a_copy_is_not_taken_for_another_revision(moved, monkeypatch):
+def test_without_the_hub_the_copy_of_a_revision_is_taken_and_no_other(moved, tmp_path, monkeypatch):
     """`datasets` takes its newest copy then, whichever revision is asked for."""
     first, second = (commit for commit, *_ in moved.commits)
     assert len(load_configuration(REPO, dataset_revision="v1")["train"]) == 21
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert (
-        len(load_configuration(REPO)["train"]) == len(load_configuration(REPO, dataset_revision=first)["train"]) == 21
-    )
-    for revision in ("v1", "main", second):
-        with pytest.raises(
-            RevisionError, match=rf"cannot be reached, .* not known to be '{revision}'.* commit {first}"
-        ):
+
+    def offline(of):
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", of)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", of)
+
+    offline(True)
+    for revision in (None, "v1", first):
+        assert len(load_configuration(REPO, dataset_revision=revision)["train"]) == 21
+    for revision in ("main", second):
+        with pytest.raises(RevisionError, match=rf"cannot be reached, .* known to be '{revision}'.* commits {first}"):
             load_configuration(REPO, dataset_revision=revision)
+    offline(False)
+    assert len(load_configuration(REPO, "whole")["train"]) == len(load_configuration(REPO, "training", "main")["train"])
+    offline(True)
+    assert (
+        list(load_configuration(REPO, "training")) == ["train"]
+        and len(load_configuration(REPO, "whole")["train"]) == 23
+    )
+    for revision in ("main", second):
+        assert list(load_configuration(REPO, "training", revision)) == ["train"]
+    offline(False)
+    moved.commit("third", parquet_files(tmp_path / "third", (12, 6, 9), seed=3))  # of one configuration, as the first
+    assert len(load_configuration(REPO, dataset_revision="main")["train"]) == 27
+    offline(True)
+    for revision, total in ((None, 27), ("main", 27), ("v1", 21), (first, 21)):
+        rows = load_configuration(REPO, dataset_revision=revision)["train"]
+        assert len(rows) == total and hub_commit(rows, REPO) == (first if total == 21 else moved.head)
+    with pytest.raises(ValueError, match=r"(?s)Couldn't find cache for me/animals for config 'other'.*'whole'"):
+        load_configuration(REPO, "other")
