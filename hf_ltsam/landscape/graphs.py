@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +15,7 @@ from hf_ltsam.landscape.replay import random_state, set_random_state
 from hf_ltsam.models.logits import logits_of
 
 MOST_GRAPHS = 16  # each holds the activations of a batch
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class GraphedPasses:
@@ -19,8 +23,10 @@ class GraphedPasses:
 
     A kind of batch is the names, shapes and types of its tensors and the state of the modules: a first pass moves running
     statistics, a repeated one does not. When a kind is first seen, the model is called as usual, which warms libraries up;
-    when it comes again, it is captured. Kinds beyond `MOST_GRAPHS` and passes without gradients stay as usual. Weights that
-    have moved to other memory, or were frozen or thawed, make all graphs anew.
+    when it comes again, it is captured. Kinds beyond `MOST_GRAPHS` and passes without gradients stay as usual. Weights and
+    buffers that have moved to other memory, or were frozen or thawed, make all graphs anew.
+
+    A backward pass writes over what its forward pass has left to it: there is one for each forward pass, never a second.
 
     Args:
         module: what is called; the running statistics of its model, and random numbers, are left by a capture as they were.
@@ -28,17 +34,29 @@ class GraphedPasses:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self._parameters, self._modules = list(module.parameters()), list(module.modules())
+        self._modules = list(module.modules())
         self._norms = [m for m in self._modules if hasattr(m, "track_running_stats")]
-        self._weights: Hashable = None  # where they were, and which were trained, when the graphs were captured
+        self._hooks = [getattr(m, kind) for m in self._modules for kind in _HOOKS]
+        holders = [tensors for m in self._modules for tensors in (m._parameters, m._buffers)]
+        self._places = [(tensors, name) for tensors in holders for name, t in tensors.items() if t is not None]
+        self._memory: Hashable = (
+            None  # where weights and buffers were, and which were trained, when graphs were captured
+        )
         self._graphs: dict[Hashable, Callable[..., Tensor] | None] = {}  # None: seen once
 
     def __call__(self, **batch: Any) -> Any:
+        """
+        Raises:
+            ValueError: a module has a hook, or something else that no replay would do.
+        """
         if not torch.is_grad_enabled() or not all(isinstance(value, Tensor) for value in batch.values()):
             return self.module(**batch)
-        weights = tuple((p.data_ptr(), p.requires_grad) for p in self._parameters)
-        if weights != self._weights:
-            self._weights, self._graphs = weights, {}
+        if any(self._hooks):
+            self._refuse_hooks()
+        held: list[Any] = [tensors[name] for tensors, name in self._places]
+        memory = tuple((t.data_ptr(), t.requires_grad) for t in held)
+        if memory != self._memory:
+            self._memory, self._graphs = memory, {}
         kind = self._kind(batch)
         if kind not in self._graphs:
             if len(self._graphs) < MOST_GRAPHS:
@@ -58,26 +76,58 @@ class GraphedPasses:
     def _captured(self, batch: dict[str, Tensor]) -> Callable[..., Tensor]:
         """
         Raises:
-            ValueError: a module has a hook, which no replay would call.
+            ValueError: a pass does more than to start kernels: a replay would not do it.
         """
-        for name, module in self.module.named_modules():
-            if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
-                raise ValueError(
-                    f"cuda_graphs=True does not go with hooks, and {type(module).__name__} ({name or 'the model'}) has one: "
-                    "a replayed pass would not call it. Remove the hook, or leave cuda_graphs out."
-                )
-        device = self._parameters[0].device
+        self._refuse_hooks()
+        device = next(self.module.parameters()).device
         state, buffers = random_state(device), [(buffer, buffer.clone()) for buffer in self.module.buffers()]
         inputs = tuple(t.clone() for t in batch.values())
+        drawn, attributes = _random_state_of_host(device), self._attributes()
         graph: Any = torch.cuda.make_graphed_callables(
             _ByPlace(self.module, tuple(batch)), inputs, allow_unused_input=True
         )
+        if _random_state_of_host(device) != drawn:
+            raise _refusal(f"{type(self.module).__name__} draws random numbers on the CPU, which a replay would not do")
+        for owner, value in self._attributes().items():
+            before = attributes.get(owner)
+            if value is not before and not (isinstance(value, int | float | str | tuple) and value == before):
+                raise _refusal(f"{owner} is set in every pass, which a replay would not do")
         with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            for buffer, saved in buffers:
+                buffer.copy_(saved)
         set_random_state(state, device)
         captured: Callable[..., Tensor] = graph
         return captured
+
+    def _refuse_hooks(self) -> None:
+        for name, module in self.module.named_modules():
+            if any(getattr(module, kind) for kind in _HOOKS):
+                raise _refusal(
+                    f"{type(module).__name__} ({name or 'the model'}) has a hook, which a replay would not call"
+                )
+        for name, parameter in self.module.named_parameters():
+            if parameter._backward_hooks:
+                raise _refusal(
+                    f"{name} has a hook, which would change its gradient both in the capture and after a replay"
+                )
+
+    def _attributes(self) -> dict[str, Any]:
+        """What modules and their dictionary of buffers hold, by names."""
+        return {
+            f"{key} of {type(m).__name__} ({name or 'the model'})": value
+            for name, m in self.module.named_modules()
+            for key, value in {**vars(m), **m._buffers}.items()
+        }
+
+
+def _refusal(reason: str) -> ValueError:
+    return ValueError(f"cuda_graphs=True does not work here: {reason}. Leave it out.")
+
+
+def _random_state_of_host(device: torch.device) -> bytes:
+    """Of all generators that are not the device's."""
+    of_torch = b"" if device.type == "cpu" else torch.get_rng_state().numpy().tobytes()
+    return pickle.dumps((random.getstate(), np.random.get_state(), of_torch))
 
 
 class _ByPlace(nn.Module):

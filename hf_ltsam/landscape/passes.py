@@ -161,6 +161,8 @@ class Passes:
 
     def _parts(self, weightings: Sequence[Tensor | None]) -> list[Part]:
         """Which rows the passes are made over, and for which weightings."""
+        if self._weights.in_place:  # a replayed backward pass writes over what it has read: one for each forward pass
+            return [Part(ALL_ROWS, [j]) for j in range(len(weightings))]
         whole = [Part(ALL_ROWS, range(len(weightings)))]
         if self._shortcuts is None or all(a is None for a in weightings):
             return whole
@@ -185,7 +187,7 @@ def _gaps(parts: Sequence[Part], losses: Sequence[Tensor], plain: Tensor, weight
 
 def _in_order(parts: Sequence[Part], losses: Sequence[Tensor]) -> Tensor:
     """The losses of all rows, from those of the parts that they were computed in."""
-    if len(parts) == 1:
+    if parts[0].rows is None:
         return losses[0]
     order = torch.cat([part.rows for part in parts if part.rows is not None]).argsort()
     return torch.cat(list(losses))[order.to(losses[0].device)]

@@ -1,15 +1,16 @@
-"""`cuda_graphs`: the same training as without, on a stand-in for CUDA's graphs that has their ways: memory that stays.
+"""`cuda_graphs`: the same training as without, by torch's own captures of kernels that run on the CPU (cuda_graphs_in_memory.py).
 
 A captured pass reads inputs and weights where they lay when it was captured, with the modules in the state of that moment,
 and leaves its logits and gradients in memory that the next replay overwrites.
 """
 
+import random
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call
+from training.cuda_graphs_in_memory import in_memory
 from training.test_channels_last import METHOD_ARGS, Wide, trainer_of
 from transformers import TrainerCallback
 
@@ -17,64 +18,18 @@ from hf_ltsam.landscape import graphs
 from hf_ltsam.methods import METHODS
 from hf_ltsam.training.refusals import settings as refusals
 
-WARM_UP = 3
-
-
-def stand_in(module, inputs, allow_unused_input):
-    """As `torch.cuda.make_graphed_callables`, on the CPU."""
-    named = list(module.named_parameters())
-    memory = [p.data for _, p in named]
-    for _ in range(WARM_UP):
-        module(*inputs)
-    states = [
-        (m, {k: getattr(m, k) for k in ("training", "track_running_stats") if hasattr(m, k)}) for m in module.modules()
-    ]
-    static = {}
-
-    def into(name, tensors):
-        for at, tensor in zip(static.setdefault(name, [t.clone() for t in tensors]), tensors, strict=True):
-            at.copy_(tensor)
-        return tuple(t.detach() for t in static[name])
-
-    class Graph(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, *given):
-            for at, tensor in zip(inputs, given[: len(inputs)], strict=True):
-                at.copy_(tensor)
-            leaves = [m.detach().requires_grad_(p.requires_grad) for m, (_, p) in zip(memory, named, strict=True)]
-            now = [(m, {k: getattr(m, k) for k in state}) for m, state in states]
-            set_states(states)
-            with torch.enable_grad():
-                logits = functional_call(module, {name: leaf for (name, _), leaf in zip(named, leaves)}, inputs)
-            set_states(now)
-            ctx.logits, ctx.leaves = logits, leaves
-            return into("logits", [logits])[0]
-
-        @staticmethod
-        def backward(ctx, signal):
-            trained = [leaf for leaf in ctx.leaves if leaf.requires_grad]
-            gradients = iter(into("gradients", torch.autograd.grad(ctx.logits, trained, signal, retain_graph=True)))
-            return (*[None] * len(inputs), *(next(gradients) if leaf.requires_grad else None for leaf in ctx.leaves))
-
-    return lambda *given: Graph.apply(*given, *(p for _, p in named))
-
-
-def set_states(states):
-    for module, state in states:
-        for name, value in state.items():
-            setattr(module, name, value)
-
 
 @pytest.fixture
 def captures(monkeypatch):
     """The kinds of batch that were captured, by their sizes."""
-    seen = []
+    in_memory(monkeypatch)
+    seen, capture = [], torch.cuda.make_graphed_callables
 
-    def capture(module, inputs, **settings):
+    def noted(module, inputs, **settings):
         seen.append(len(inputs[0]))
-        return stand_in(module, inputs, **settings)
+        return capture(module, inputs, **settings)
 
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", noted)
     monkeypatch.setattr(refusals, "_check_graphs", lambda *_: None)
     return seen
 
@@ -134,11 +89,104 @@ def test_what_is_frozen_on_the_way_stays(what, captures, tmp_path):
     assert len(captures) == 4  # both passes, before and after
 
 
-def test_a_module_with_a_hook_is_refused(captures, tmp_path):
-    trainer = trainer_of(tmp_path, method="sgd", cuda_graphs=True)
-    trainer.model.inner.bn1.register_forward_hook(lambda *_: None)
-    with pytest.raises(ValueError, match=r"does not go with hooks, and BatchNorm2d \(inner.bn1\) has one"):
+class Doubling(Wide):
+    """Doubles the gradient of a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner.conv1.weight.register_hook(lambda g: 2 * g)
+
+
+class Hooked(Wide):
+    def __init__(self):
+        super().__init__()
+        self.inner.bn1.register_forward_hook(lambda *_: None)
+
+
+class HookedOnTheWayBack(Wide):
+    def __init__(self):
+        super().__init__()
+        self.inner.bn1.register_full_backward_pre_hook(lambda *_: None)
+
+
+class LayerDrop(Wide):
+    def forward(self, pixel_values):
+        scale = 2 if self.training and random.random() < 0.5 else 1
+        return scale * super().forward(pixel_values)
+
+
+class Counting(Wide):
+    calls = 0
+
+    def forward(self, pixel_values):
+        self.calls += 1
+        return super().forward(pixel_values) * (1 + self.calls / 10)
+
+
+class Remembering(Wide):
+    def forward(self, pixel_values):
+        self.given = pixel_values
+        return super().forward(pixel_values)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (Doubling, "inner.conv1.weight has a hook"),
+        (Hooked, r"BatchNorm2d \(inner.bn1\) has a hook"),
+        (HookedOnTheWayBack, r"BatchNorm2d \(inner.bn1\) has a hook"),
+        (LayerDrop, "LayerDrop draws random numbers on the CPU"),
+        (Counting, r"calls of Counting \(the model\) is set in every pass"),
+        (Remembering, r"given of Remembering \(the model\) is set in every pass"),
+    ],
+)
+def test_a_pass_that_does_more_than_start_kernels_is_refused(model, words, captures, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        trained(tmp_path, model, method="sgd", cuda_graphs=True)
+
+
+class At(TrainerCallback):
+    """Does something to the model before its sixth step, when the pass has been captured and replayed."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def on_step_begin(self, args, state, control, model=None, **_):
+        if state.global_step == 5:
+            self.change(model.inner.bn1)
+
+
+def test_a_later_hook_is_refused(captures, tmp_path):
+    trainer = trainer_of(tmp_path, method="sgd", cuda_graphs=True, max_steps=8)
+    trainer.add_callback(At(lambda norm: norm.register_forward_hook(lambda *_: None)))
+    with pytest.raises(ValueError, match=r"BatchNorm2d \(inner.bn1\) has a hook, which a replay would not call"):
         trainer.train()
+
+
+def test_another_buffer_is_seen(captures, tmp_path):
+    def replace(norm):
+        norm.running_mean = torch.zeros_like(norm.running_mean)
+
+    def of(graphed):
+        trainer = trainer_of(tmp_path, method="sgd", cuda_graphs=graphed, max_steps=8, exact_rows=False)
+        trainer.add_callback(At(replace))
+        trainer.train()
+        return trainer.model
+
+    assert_alike(of(False), of(True))
+    assert len(captures) == 2  # before and after
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gradient_accumulation_steps": 2, "ascent_scope": "step", "method": "imbsam"},
+        {"gradient_accumulation_steps": 2, "method": "sam", "bf16": True},
+    ],
+)
+def test_accumulated_steps_train_alike(settings, captures, tmp_path):
+    assert_alike(*(trained(tmp_path, cuda_graphs=c, max_steps=4, **settings) for c in (False, True)))
+    assert captures
 
 
 def test_kinds_beyond_the_most_are_passed_through_as_usual(captures, monkeypatch, tmp_path):

@@ -50,7 +50,7 @@ class SecondStageTrainer(LTSamTrainer):
     Raises:
         ValueError: the classifier cannot be told from other layers or does not go with the stage, a method that
             perturbs weights with a stage that perturbs features, or cached features or a model without batch norm with a
-            stage that shifts batch norm.
+            stage that shifts batch norm; or `cuda_graphs`.
     """
 
     def __init__(
@@ -64,6 +64,11 @@ class SecondStageTrainer(LTSamTrainer):
         processing_class: Any = None,
         callbacks: list[Any] | None = None,
     ) -> None:
+        if args.cuda_graphs:
+            raise ValueError(
+                "cuda_graphs=True does not work here: the classifier of a second stage notes down its inputs for losses, "
+                "which a replay would not do. Leave it out."
+            )
         label_name = (args.label_names or ["labels"])[0]
         reader = LabelReader(lambda: label_name, lambda: default_data_collator, args)
         training_set = TrainingSet.of(train_dataset, reader, first_stage, class_statistics)

@@ -208,6 +208,8 @@ def test_refusals(tmp_path):
         second_stage(network(), tmp_path, "cc_sam", method="sam")
     with pytest.raises(ValueError, match="use loss='cross_entropy'"):
         second_stage(network(), tmp_path, "cc_sam", loss="influence_balanced")
+    with pytest.raises(ValueError, match="the classifier of a second stage notes down its inputs"):
+        second_stage(network(), tmp_path, cuda_graphs=True)
     with pytest.raises(ValueError, match=r"Unknown second stage 'ctr'. Did you mean 'crt'"):
         make_second_stage("ctr")
     with pytest.raises(ValueError, match=r"has no argument 'rampepochs'. Did you mean 'ramp_epochs'"):
