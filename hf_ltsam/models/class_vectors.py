@@ -93,8 +93,8 @@ def start_from_images(
         collator: makes batches of samples.
 
     Raises:
-        ValueError: a linear probe for a linear layer, a classifier that is frozen or spectrally normalised, or a class without
-            a sample.
+        ValueError: a linear probe for a linear layer, a classifier that is frozen or spectrally normalised, or a class
+            without a sample.
     """
     num_classes: int = model.config.num_labels
     classifier = classifier_of(model, num_classes, way_out="init random")

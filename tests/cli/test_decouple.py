@@ -88,6 +88,15 @@ def test_the_folder_is_a_run_with_another_classifier(name, first, tmp_path, caps
         )  # 2 + 1 + 1
 
 
+def test_a_run_whose_recipe_leaves_something_out_is_opened_without_a_word_of_a_start(first, tmp_path, caplog):
+    """As those of a release that decided less; what is decided now is not what it was trained with."""
+    shutil.copytree(first, tmp_path / "run")
+    recipe = tmp_path / "run" / "recipe.yaml"
+    recipe.write_text("".join(line for line in recipe.open() if not line.startswith(("num_train_epochs", "loss"))))
+    run = open_run(tmp_path / "run").run
+    assert "starts with" not in caplog.text and not {"num_train_epochs", "loss"} & run.settings.keys()
+
+
 def test_the_model_that_was_tested_is_the_one_that_was_saved(first, pictures, tmp_path):
     out = tmp_path / "out"
     stage(first, "--second_stage", "lws", "--output_dir", out, *STAGE)

@@ -106,7 +106,8 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
     everything.setdefault("output_dir", str(default_folder(Path(recipe).stem if recipe else "train", seed)))
     decided, before = decided_settings(everything), _interrupted(everything)
     if before is not None:  # began with the defaults of another release, perhaps
-        decided = {name: before[name] for name in decided if name in before}
+        names = {*decided, *(LENGTH if any(name in decided for name in LENGTH) else ())}
+        decided = {name: value for name, value in before.items() if name in names}
     if decided:
         shown = " ".join(options_of(decided)).replace("=", " ")
         what = f"{_kind(everything)} starts" if before is None else "the run goes on as it began,"

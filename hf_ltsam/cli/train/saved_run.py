@@ -11,7 +11,7 @@ from torch import nn
 
 from hf_ltsam import ClassStatistics
 from hf_ltsam.adapters.factory import FULL
-from hf_ltsam.cli.train.arguments import make_run
+from hf_ltsam.cli.train.arguments import options_of, run_of, with_recipe
 from hf_ltsam.cli.train.data import TrainingData, prepare
 from hf_ltsam.cli.train.model import adapted, input_format
 from hf_ltsam.cli.train.settings import Run
@@ -94,7 +94,8 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     weights = RunFolder(Path(folder))
     root = weights.root
     weights.require_weights()
-    run = make_run({**settings_beside_recipe(root), **_place(root, dataset)}, root.path / RECIPE)
+    settings, recipe = {**settings_beside_recipe(root), **_place(root, dataset)}, root.path / RECIPE
+    run = run_of(with_recipe(settings, recipe), options_of(settings, recipe))  # nothing starts, so nothing is decided
     if run.data.dataset is None:
         raise ValueError(
             f"{root.path} was made in Python and does not say where its data lie: name them by --dataset PATH."
@@ -102,6 +103,8 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     try:
         splits = load_splits(run.data)
     except FileNotFoundError as error:
+        if dataset is not None:
+            raise
         raise FileNotFoundError(f"{error} The run was trained on it: --dataset PATH says where it is now.") from error
     statistics = splits.statistics(run.data, run.config.tail_threshold)
     _check_counts(weights, statistics)

@@ -451,6 +451,7 @@ OF_ANOTHER_RELEASE = {"loss": "cross_entropy", "learning_rate": 0.01, "method": 
         ("learning_rate: 0.2\noptim: sgd\nloss: cross_entropy\nnum_train_epochs: 7\n", "", {"num_train_epochs": 7}),
         ("learning_rate: 0.01\noptim: sgd\nloss: cross_entropy\n", "", OF_ANOTHER_RELEASE),
         ("loss: cross_entropy\nmax_steps: 5\n", "--max_steps 5", {"max_steps": 5, "num_train_epochs": 3}),
+        ("loss: cross_entropy\nmax_steps: 5\n", "", {"max_steps": 5, "num_train_epochs": 3}),
         ("num_train_epochs: 3\n", "--num_train_epochs 20", {"num_train_epochs": 20}),
         (None, "", FINE_TUNING),
     ],
