@@ -346,7 +346,10 @@ REFUSED = [
         ["--model", "BERT", "--init", "class_mean", "--spectral_norm", "classifier"],
         "init class_mean: the classifier is spectrally normalised",
     ),
-    (["--model", "BERT", "--init", "class_mean", "--train_only", "bert.*"], "thaw it if it is frozen, or use init random."),
+    (
+        ["--model", "BERT", "--init", "class_mean", "--train_only", "bert.*"],
+        "thaw it if it is frozen, or use init random.",
+    ),
     (["--model", "BERT", "--head", "cosine", "--loss", "ldam"], "expects logits of 30 times the cosine"),
     (
         ["--model", "BERT", "--head", "cosine", "--load_in_4bit", "true", "--adapter", "lora"],
