@@ -42,6 +42,7 @@ from hf_ltsam.training.second_stage import (
     SecondStage,
     SecondStageTrainer,
     Trunk,
+    check_passes,
     choose_tau,
     first_stage_facts,
     hold_out,
@@ -222,6 +223,7 @@ def _check_run(run: Run, stage: SecondStage) -> None:
     folder = Path(str(run.stage.first_stage))
     if Path(run.config.output_dir).resolve() in (folder.resolve(), RunFolder(folder).root.path.resolve()):
         raise ValueError(f"--output_dir {run.config.output_dir} is the first stage's own folder: name another one.")
+    check_passes(run.config)
     check(run)
     if stage.shifts_batch_norm and run.stage.cache_features:
         raise ValueError(

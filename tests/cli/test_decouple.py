@@ -275,6 +275,10 @@ def test_refusals(first, pictures, tmp_path, capsys, monkeypatch):
         ([first, "--second_stage", "mislas", "--cache_features", "true"], "mislas shifts batch norm"),
         ([first, "--second_stage", "crt", "--output_dir", first], "is the first stage's own folder"),
         ([first / "checkpoint-6", "--second_stage", "crt", "--output_dir", first], "is the first stage's own folder"),
+        (
+            [first, "--second_stage", "crt", "--cuda_graphs", "true"],
+            "true does not work here: the classifier of a second",
+        ),
         ([first, "--second_stage", "cc_sam", "--method", "sam"], "perturbs features and SAM weights"),
     ):
         assert message in refused(capsys, "decouple", *words, *([] if "--output_dir" in words else out)), words

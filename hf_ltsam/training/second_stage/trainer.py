@@ -33,6 +33,19 @@ _TRUNK = "trunk."  # before the names of what batch norm has counted
 FEATURES = "features"
 
 
+def check_passes(args: LTSamConfig) -> None:
+    """Refuse what hides a classifier's calls.
+
+    Raises:
+        ValueError: `cuda_graphs`.
+    """
+    if args.cuda_graphs:
+        raise ValueError(
+            "cuda_graphs=True does not work here: the classifier of a second stage notes down its inputs for losses, "
+            "which a replay would not do. Leave it out."
+        )
+
+
 class SecondStageTrainer(LTSamTrainer):
     """Trains the classifier of a trained model; everything else of the model stays as it is, to the last bit.
 
@@ -64,11 +77,7 @@ class SecondStageTrainer(LTSamTrainer):
         processing_class: Any = None,
         callbacks: list[Any] | None = None,
     ) -> None:
-        if args.cuda_graphs:
-            raise ValueError(
-                "cuda_graphs=True does not work here: the classifier of a second stage notes down its inputs for losses, "
-                "which a replay would not do. Leave it out."
-            )
+        check_passes(args)
         label_name = (args.label_names or ["labels"])[0]
         reader = LabelReader(lambda: label_name, lambda: default_data_collator, args)
         training_set = TrainingSet.of(train_dataset, reader, first_stage, class_statistics)
