@@ -104,13 +104,13 @@ def join_processes(args: TrainingArguments) -> None:
         TimeoutError: one of them did not come.
     """
     on_cpus = args.use_cpu or strtobool(os.environ.get("ACCELERATE_USE_CPU", "False"))
-    if not on_cpus or _launched() == 1 or not dist.is_available() or dist.is_initialized():
+    if not on_cpus or launched_processes() == 1 or not dist.is_available() or dist.is_initialized():
         return
     try:
         PartialState(cpu=True, backend=args.ddp_backend, timeout=args.ddp_timeout_delta)
     except dist.DistError as error:
         raise TimeoutError(
-            f"Not all of {_launched()} processes have come within ddp_timeout={args.ddp_timeout} seconds ({error}) "
+            f"Not all of {launched_processes()} processes have come within ddp_timeout={args.ddp_timeout} seconds ({error}) "
             "The log of the missing one says why it ended; a machine that starts slowly needs a longer ddp_timeout."
         ) from error
 
@@ -121,15 +121,15 @@ def check_launched(args: TrainingArguments) -> None:
     Raises:
         ValueError: accelerate takes them for processes on GPUs, of which there are none.
     """
-    if args.world_size == 1 and _launched() > 1:
+    if args.world_size == 1 and launched_processes() > 1:
         raise ValueError(
-            f"{_launched()} processes were launched together, but there is no GPU here that they could train on, and each "
+            f"{launched_processes()} processes were launched together, but there is no GPU here that they could train on, and each "
             "would train alone. On CPUs: use_cpu=True (training_scripts/accelerate_configs/multi_cpu.yaml). "
             "Otherwise look at CUDA_VISIBLE_DEVICES and the driver."
         )
 
 
-def _launched() -> int:
+def launched_processes() -> int:
     """How many processes a launcher (torchrun, accelerate) has started, this one among them."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 

@@ -36,6 +36,7 @@ from hf_ltsam.runs.folder import RunFolder, default_folder
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 from hf_ltsam.runs.record import hub_name
 from hf_ltsam.runs.secrets import without_secrets
+from hf_ltsam.training.interruption import launched_processes
 from hf_ltsam.training.second_stage import SECOND_STAGES
 
 HELP = "`ltsam train --help all` lists all options."
@@ -133,9 +134,9 @@ def decided_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _batch(settings: Mapping[str, Any]) -> int:
-    """Samples of an update, in one process."""
+    """Samples of an update, of all processes."""
     per_pass: int = settings.get("per_device_train_batch_size", SourceConfig.per_device_train_batch_size)
-    return per_pass * settings.get("gradient_accumulation_steps", 1)
+    return per_pass * settings.get("gradient_accumulation_steps", 1) * launched_processes()
 
 
 def _interrupted(settings: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -33,7 +33,15 @@ from hf_ltsam.runs.files import DamagedFileError
 from hf_ltsam.runs.folder import CALIBRATION, MADE_IN_PYTHON, RunFolder
 from hf_ltsam.runs.identity import describe
 from hf_ltsam.runs.predictions import Predictions, predictions_of
-from hf_ltsam.runs.record import RunRecord, calibrated_results, hub_commit, hub_name, installed_versions, split_results
+from hf_ltsam.runs.record import (
+    RunRecord,
+    calibrated_results,
+    hub_commit,
+    hub_name,
+    installed_versions,
+    split_results,
+    split_revision,
+)
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.loaders import replaced
@@ -212,6 +220,12 @@ class SavedRuns(Trainer):
         for name in data:
             if name not in OF_THE_DATA:
                 raise ValueError(f"save_run({name}=...) is no option of the data.{nearest(name, sorted(OF_THE_DATA))}")
+        place, revision = split_revision(str(data.get("dataset", "")))
+        if revision is not None:
+            raise ValueError(
+                f"save_run(dataset={data['dataset']!r}): the revision has an argument of its own: dataset={place!r}, "
+                f"dataset_revision={revision!r}."
+            )
         require_statistics(self.class_statistics)
         test_dataset = _test_of(self.eval_dataset) if test_dataset is None else test_dataset
         if test_dataset is None:

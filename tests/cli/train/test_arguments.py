@@ -9,7 +9,7 @@ from transformers import IntervalStrategy, SchedulerType, TrainingArguments
 from transformers.debug_utils import DebugOption
 from transformers.training_args import OptimizerNames
 
-from hf_ltsam.cli.train.arguments import make_run, option_names, parse, read_settings
+from hf_ltsam.cli.train.arguments import decided_settings, make_run, option_names, parse, read_settings
 from hf_ltsam.cli.train.defaults import SourceConfig
 from hf_ltsam.cli.train.help import GROUPS
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
@@ -440,6 +440,16 @@ def test_what_nothing_states_is_chosen_said_and_kept(caplog, words, stated):
     decided = {"learning_rate", "loss", "num_train_epochs"} & run.settings.keys() - set(read_settings(words.split())[0])
     assert all(f"--{name} " in said for name in decided) and bool(said) == bool(decided)
     assert make_run({"dataset": "x"}).config.learning_rate == 0.1 * 8 / 128
+
+
+@pytest.mark.parametrize(("processes", "batch"), [(1, 64), (2, 32), (4, 16)])
+def test_the_rate_from_scratch_is_that_of_the_batch_of_all_processes(monkeypatch, processes, batch):
+    """docs/many_gpus.md divides the batch by their number: the training is the same, and so is its rate."""
+    monkeypatch.setenv("WORLD_SIZE", str(processes))  # of a node that waits for a launcher
+    words = ["--dataset", "x", "--per_device_train_batch_size", str(batch)]
+    assert parse(words).config.learning_rate == pytest.approx(0.1 * batch / 128)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert decided_settings({"per_device_train_batch_size": batch})["learning_rate"] == pytest.approx(0.05)
 
 
 OF_ANOTHER_RELEASE = {"loss": "cross_entropy", "learning_rate": 0.01, "method": "sam", "num_train_epochs": 3}

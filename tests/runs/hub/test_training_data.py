@@ -205,6 +205,9 @@ def test_a_run_in_python_records_the_commit_of_its_rows(moved, tmp_path):
     args = LTSamConfig(str(tmp_path / "run"), use_cpu=True, max_steps=1, remove_unused_columns=False, disable_tqdm=True)
     trainer = LTSamTrainer(model, args, train_dataset=train, eval_dataset=train.select([0, 1]))
     trainer.train()
+    said = rf"save_run\(dataset='{REPO}@v1'\): .* dataset='{REPO}', dataset_revision='v1'\."
+    with pytest.raises(ValueError, match=said):  # no command could load it again
+        trainer.save_run(dataset=f"{REPO}@v1", label_column="species")
     record = trainer.save_run(dataset=REPO, dataset_revision="v1", label_column="species")
     assert record.hub == {"dataset": REPO, "dataset_commit": moved.commits[0][0]}
     assert record.data["dataset_revision"] == "v1" and open_run(tmp_path / "run").statistics.counts == (12, 6, 3)
