@@ -250,7 +250,7 @@ def _title_of_stage(run: ReportedRun) -> str:
 def _with_differences(name: str, experiment: Mapping[str, Any], namesakes: Sequence[Mapping[str, Any]]) -> str:
     flat = _flat(experiment)
     names = [key for key in _differing([_flat(other) for other in namesakes]) if key in flat]
-    shown = [f"{key} {flat[key]}" for key in names if flat[key] != _THROUGHOUT.get(key)]
+    shown = [f"{key} {flat[key]}" for key in names if (key, flat[key]) not in _THROUGHOUT.items()]
     fitting = [words for k, words in enumerate(shown) if len(", ".join(shown[: k + 1])) <= _LONGEST]
     more = f" and {len(shown) - len(fitting)} more" if len(fitting) < len(shown) else ""
     return f"{name} ({', '.join(fitting)}{more})" if fitting else name
