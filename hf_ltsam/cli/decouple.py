@@ -35,7 +35,7 @@ from hf_ltsam.models.frozen_features import frozen_features
 from hf_ltsam.runs.folder import RECIPE, RunFolder, default_folder, is_seed_folder, seed_folder, seed_of
 from hf_ltsam.runs.identity import fingerprint
 from hf_ltsam.runs.recipes import read_recipe, recipe_names
-from hf_ltsam.runs.record import RunRecord, hub_name
+from hf_ltsam.runs.record import RunRecord, hub_name, split_revision
 from hf_ltsam.training.second_stage import (
     SECOND_STAGES,
     CachedFeatures,
@@ -51,7 +51,7 @@ from hf_ltsam.training.second_stage import (
 )
 from hf_ltsam.training.second_stage.stages import TauNorm, linear
 
-MOVABLE = {"dataset", "lists", "own_lists", "check_images"}  # where the data lie, not what they are
+MOVABLE = {"dataset", "dataset_revision", "lists", "own_lists", "check_images"}  # where the data lie, not what they are
 DEFAULTS = "second_stage"  # a part of recipes
 logger = logging.get_logger(__name__)
 
@@ -84,7 +84,7 @@ def run_second_stage(run: Run) -> RunRecord:
     stage = make_second_stage(str(run.stage.second_stage), **mapping(run.stage.second_stage_args))
     _check_run(run, stage)
     with run.config.main_process_first(desc="loading the data"):
-        saved = open_run(str(run.stage.first_stage), run.data.dataset)
+        saved = open_run(str(run.stage.first_stage), _place_of_data(run))
     first = _open(run, saved, stage)
     origin = first_stage_facts(saved.folder.path, fingerprint(first.model))
     trainer = build_trainer(run, first, stage)
@@ -131,6 +131,9 @@ def make_second_stage_run(
     root = RunFolder(folder).root.path
     if "seed" not in stated and (seed := seed_of(root.absolute())) is not None:
         stated = {**stated, "seed": seed}  # the seeds of the first stage are those of the second
+    name, revision = split_revision(str(stated.get("dataset", "")))
+    if revision is not None:
+        stated = {**stated, "dataset": name, "dataset_revision": revision}
     first = with_recipe(settings_beside_recipe(RunFolder(root)), root / RECIPE)
     everything = {**_over_first_stage(stated, first), "first_stage": str(folder)}
     if everything.get("second_stage") is None:
@@ -142,6 +145,14 @@ def make_second_stage_run(
     if record is None or record.hub is None:
         return run
     return dataclasses.replace(run, hub=record.hub)  # names may mean something else by now
+
+
+def _place_of_data(run: Run) -> str | None:
+    """As `open_run` takes it: with the revision, where that is another than the first stage's."""
+    name, revision = run.data.dataset, run.data.dataset_revision
+    recipe = RunFolder(Path(str(run.stage.first_stage))).root.recipe
+    is_of_first_stage = recipe is not None and revision == recipe.settings.get("dataset_revision")
+    return name if revision is None or is_of_first_stage else f"{name}@{revision}"
 
 
 def _beside(root: Path, settings: Mapping[str, Any]) -> Path:

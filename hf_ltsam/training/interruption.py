@@ -123,8 +123,8 @@ def check_launched(args: TrainingArguments) -> None:
     """
     if args.world_size == 1 and launched_processes() > 1:
         raise ValueError(
-            f"{launched_processes()} processes were launched together, but there is no GPU here that they could train on, and "
-            "each would train alone. On CPUs: use_cpu=True (training_scripts/accelerate_configs/multi_cpu.yaml). "
+            f"{launched_processes()} processes were launched together, but there is no GPU here that they could train on, "
+            "and each would train alone. On CPUs: use_cpu=True (training_scripts/accelerate_configs/multi_cpu.yaml). "
             "Otherwise look at CUDA_VISIBLE_DEVICES and the driver."
         )
 

@@ -103,7 +103,7 @@ def open_run(folder: str | Path, dataset: str | None = None) -> SavedRun:
     try:
         splits = load_splits(run.data)
     except FileNotFoundError as error:
-        if dataset is not None:
+        if root.recipe and dataset not in (None, root.recipe.settings.get("dataset")):
             raise
         raise FileNotFoundError(f"{error} The run was trained on it: --dataset PATH says where it is now.") from error
     statistics = splits.statistics(run.data, run.config.tail_threshold)

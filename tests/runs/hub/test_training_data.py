@@ -1,5 +1,7 @@
 """A data set repository on the Hub: trained on by its name, at a revision, evaluated and predicted; private, gated, missing."""
 
+import json
+
 import datasets
 import huggingface_hub.constants as constants
 import numpy as np
@@ -144,6 +146,24 @@ def test_a_run_without_a_revision_goes_on_with_the_commit_of_its_training(reposi
     for split in ("train", "test"):
         (local / f"{split}.parquet").write_bytes((tmp_path / f"{split}.parquet").read_bytes())
     assert open_run(saved.path, str(local)).run.data.dataset_revision is None
+
+
+@pytest.mark.parametrize("words", ["--dataset me/animals@v1", "--dataset_revision v1", "--dataset me/animals@COMMIT"])
+def test_a_second_stage_is_shown_the_version_of_a_run_that_recorded_no_commit(repository, tmp_path, capsys, words):
+    saved, first = train(tmp_path / "run"), repository.head
+    record = json.loads((saved.path / "metrics.json").read_text())
+    del record["hub"]["dataset_commit"]
+    (saved.path / "metrics.json").write_text(json.dumps(record))
+    repository.commit("second", parquet_files(tmp_path / "second", (12, 6, 5), seed=7))
+    stage = ["decouple", str(saved.path), "--second_stage", "tau_norm", "--use_cpu", "true"]
+    for other in ([], ["--dataset", f"{REPO}@main"]):
+        with pytest.raises(SystemExit):
+            cli.main([*stage, *other])
+        assert "The data have changed since the training" in capsys.readouterr().err
+    cli.main([*stage, *words.replace("COMMIT", first).split()])
+    record = RunFolder(tmp_path / "run_tau_norm").finished_record()
+    assert record.hub == {"dataset": REPO, "dataset_commit": first} and record.class_statistics["counts"] == [12, 6, 3]
+    assert open_run(tmp_path / "run_tau_norm").statistics.counts == (12, 6, 3)
 
 
 @pytest.mark.parametrize(
