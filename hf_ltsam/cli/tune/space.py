@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
 
 from hf_ltsam import LOSSES, METHODS, LTSamConfig
-from hf_ltsam.cli.train.arguments import CHOSEN_BY_NAME, make_run
+from hf_ltsam.cli.train.arguments import CHOSEN_BY_NAME, decided_settings, make_run
 from hf_ltsam.cli.train.settings import AUGMENTATION, DataArguments, ModelArguments
 from hf_ltsam.runs.experiment import OF_THE_EXPERIMENT
 from hf_ltsam.runs.recipe_files import parse_mapping
@@ -59,7 +59,9 @@ class Parameter:
     @property
     def ends(self) -> tuple[Any, ...]:
         """The values that have to be valid for all between them to be."""
-        return (self.low, self.high) if self.is_range else self.choices
+        if not self.is_range:
+            return self.choices
+        return (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
 
     def suggest(self, trial: Any) -> Any:
         """The value in a trial of optuna's; always the same one of the same trial."""
@@ -119,7 +121,12 @@ def parameters_of(search: Mapping[str, Any], settings: Mapping[str, Any]) -> tup
     """
     if not search:
         raise ValueError("Nothing to search: --search 'rho: [0.01, 0.5]' names a setting and its range.")
-    chosen = {kind: str(settings.get(kind, getattr(LTSamConfig, kind))) for kind in ("method", "loss")}
+    chosen = {
+        "method": str(
+            settings.get("method", LTSamConfig.method)
+        ),  # also where rho is searched, and none decided for it
+        "loss": str({"loss": LTSamConfig.loss, **decided_settings(settings), **settings}["loss"]),
+    }
     parameters = tuple(_parameter(name, values, *_place(name, chosen), chosen) for name, values in search.items())
     places = [(parameter.setting, parameter.argument) for parameter in parameters]
     for parameter, place in zip(parameters, places):
@@ -238,9 +245,8 @@ def _check_ends(parameter: Parameter, settings: Mapping[str, Any]) -> None:
         ValueError: one that the setting does not take, in its own words.
     """
     for value in parameter.ends:
-        whole = parameter.is_range and parameter.whole
         try:
-            config = make_run(laid_over(settings, {parameter: int(value) if whole else value})).config
+            config = make_run(laid_over(settings, {parameter: value})).config
             config.make_choices()
             check_arguments(config)
         except ValueError as error:

@@ -21,6 +21,7 @@ from typing import Any
 from transformers.integrations import is_optuna_available
 
 from hf_ltsam import LTSamConfig
+from hf_ltsam.cli.train.arguments import decided_settings
 from hf_ltsam.cli.tune.reserve import Reserve, load_reserve
 from hf_ltsam.cli.tune.space import Parameter, laid_over, parameters_of
 from hf_ltsam.cli.tune.trial import METRICS, Outcome, run_of_trial, run_trial
@@ -88,7 +89,9 @@ class Plan:
 
     @property
     def method(self) -> str:
-        return str(self.settings.get("method", LTSamConfig.method))
+        """Of the trials, whose searched settings decide it too where none is stated."""
+        laid = laid_over(self.settings, {parameter: parameter.ends[0] for parameter in self.parameters})
+        return str({"method": LTSamConfig.method, **decided_settings(laid), **laid}["method"])
 
 
 @dataclass(frozen=True)

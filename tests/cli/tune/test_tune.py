@@ -25,6 +25,7 @@ from hf_ltsam.cli.tune import trial as trials
 from hf_ltsam.cli.tune.command import _plans, tune
 from hf_ltsam.cli.tune.jobs import run_trials
 from hf_ltsam.cli.tune.reserve import bounds_on_rest, contents, load_reserve, remaining
+from hf_ltsam.cli.tune.space import laid_over
 from hf_ltsam.cli.tune.study import JOURNAL, Plan, Study
 from hf_ltsam.cli.tune.trial import run_of_trial
 from hf_ltsam.runs.recipes import expand
@@ -110,6 +111,25 @@ def test_trials_have_the_length_that_the_study_began_with(tmp_path):
     (unstated,) = _plans([], {"learning_rate": [0.01, 0.3]}, words, 3, "balanced", 0.2, False, 0, False).values()
     (stated,) = _plans([], {"rho": [0.1, 1]}, {**words, "max_steps": 4}, 3, "balanced", 0.2, False, 0, False).values()
     assert unstated.settings["num_train_epochs"] == 10 and "num_train_epochs" not in stated.settings
+
+
+@pytest.mark.parametrize(
+    ("stated", "search", "method"),
+    [
+        ({}, {"weight_decay": [0.0, 0.1]}, "sgd"),
+        ({}, {"tau": [0.5, 2]}, "sgd"),  # of the loss that is taken where none is stated
+        ({}, {"per_device_train_batch_size": [2, 4]}, "sgd"),
+        ({}, {"rho": [0.01, 0.1]}, "sam"),
+        ({}, {"learning_rate": [0.01, 0.1]}, "sam"),
+        ({"method": "focal_sam"}, {"weight_decay": [0.0, 0.1]}, "focal_sam"),
+    ],
+)
+def test_the_method_of_a_search_is_that_of_its_trials(tmp_path, stated, search, method):
+    plan = Plan("settings", {"dataset": "x", "model": "y", **stated}, search)
+    laid = laid_over(plan.settings, {parameter: parameter.ends[0] for parameter in plan.parameters})
+    assert plan.method == run_of_trial(laid, 0.2, tmp_path).config.method == method
+    (name,) = search
+    assert plan.parameters[0].setting == {"tau": "loss_args", "rho": "method_args"}.get(name, name)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
