@@ -139,7 +139,16 @@ class SecondStageTrainer(LTSamTrainer):
         return {FEATURES: features, **({label: inputs[label]} if label in inputs else {})}
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As stock, with groups of their own for what the stage trains at another rate."""
+        """As stock, with groups of their own for what the stage trains at another rate.
+
+        Raises:
+            ValueError: a stage of which nothing is trained.
+        """
+        if not self.second_stage.is_trained:  # the run would be recorded as one of this stage
+            raise ValueError(
+                f"{type(self.second_stage).__name__} trains nothing, so there is no training: choose_tau and tau_normalise "
+                "are its steps, which `ltsam decouple RUN --second_stage tau_norm` does one after the other."
+            )
         is_new, optimizer = self.optimizer is None, super().create_optimizer(model)
         parameters = dict(self.head.named_parameters())
         rates = {id(parameters[name]): rate for name, rate in self.second_stage.rates(self.head).items()}

@@ -210,6 +210,11 @@ def test_refusals(tmp_path):
         second_stage(network(), tmp_path, "cc_sam", loss="influence_balanced")
     with pytest.raises(ValueError, match="the classifier of a second stage notes down its inputs"):
         second_stage(network(), tmp_path, cuda_graphs=True)
+    with pytest.raises(
+        ValueError, match="TauNorm trains nothing, so there is no training: choose_tau and tau_normalise"
+    ):
+        second_stage(network(), tmp_path / "tau", "tau_norm").train()
+    assert not RunFolder(tmp_path / "tau").has("metrics.json")
     with pytest.raises(ValueError, match=r"Unknown second stage 'ctr'. Did you mean 'crt'"):
         make_second_stage("ctr")
     with pytest.raises(ValueError, match=r"has no argument 'rampepochs'. Did you mean 'ramp_epochs'"):
