@@ -26,7 +26,7 @@ from hf_ltsam.data.texts import Texts, Tokenization
 from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, require
 from hf_ltsam.metrics.corruption import ALEXNET, SEVERITIES, Baseline, corruption_summary
 from hf_ltsam.runs.predictions import DECIMALS
-from hf_ltsam.runs.record import split_results
+from hf_ltsam.runs.record import hub_commit, hub_name, split_results, split_revision
 from hf_ltsam.runs.shift.checkpoint import Checkpoint
 from hf_ltsam.runs.shift.results import Cell, Results
 from hf_ltsam.training.prediction import predict_logits
@@ -106,11 +106,19 @@ def identity_of(test_set: TestSet, cell: Cell, settings: EvaluationSettings) -> 
     stated = {name: column for name, column in columns.items() if column is not None}
     return {
         "source": test_set.source,
+        **_version(test_set),
         "test_time": settings.test_time,
         "only_known_classes": settings.only_known_classes,
         **made,
         **stated,
     }
+
+
+def _version(test_set: TestSet) -> dict[str, str]:
+    """The commit of a set on the Hub, whose branches and tags move; of others nothing."""
+    name = hub_name(split_revision(test_set.source)[0])
+    commit = None if name is None or test_set.corruptions == "stored" else hub_commit(test_set.load(), name)
+    return {} if commit is None else {"commit": commit}
 
 
 class Predicted(NamedTuple):

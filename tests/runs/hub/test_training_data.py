@@ -200,6 +200,10 @@ def test_sets_at_two_revisions_are_two_sets(moved, tmp_path):
     assert seen == {(REPO, commit), (REPO, "v1"), (REPO, "main")}
     assert leaderboard_entries(facts, "me/model", Stated()).count(f"revision: {commit}") == len(METRICS)
     assert "revision" not in leaderboard_entries(facts, "me/model", Stated(benchmark="you/birds"))
+    moved.tags["v1"] = moved.commits[1][0]  # what was measured before is not what the tag names now
+    cli.main(["evaluate", "--model", str(run.path), "--sets", names[0], "--use_cpu"])
+    again = RunFolder(run.path).evaluation["sets"][names[0]]["result"]
+    assert again["ece"] == new["ece"] and again["identity"]["commit"] == moved.commits[1][0]
     cli.main(["calibrate", str(run.path), f"{REPO}@main", "--split", "test", "--use_cpu"])
     assert run.calibration.source == f"{REPO}@main (test)"
 
