@@ -123,7 +123,7 @@ def decided_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     stated = {"loss"} if "loss" in settings or balanced else set()
     start = {"loss": FIRST_LOSS, **STARTS[_kind(settings)]}
     if "optim" not in start:  # SGD, whose rate goes with the batch
-        start["learning_rate"] *= min(1, _batch(settings) / FULL_BATCH)
+        start["learning_rate"] *= min(1, max(0, _batch(settings)) / FULL_BATCH)  # a batch below 0 is refused as such
     if any(name in settings for name in _STEPPING):
         stated |= start.keys() - {"loss", *LENGTH}
     if any(name in settings for name in _PERTURBING):

@@ -9,6 +9,7 @@ from transformers import IntervalStrategy, SchedulerType, TrainingArguments
 from transformers.debug_utils import DebugOption
 from transformers.training_args import OptimizerNames
 
+from hf_ltsam.cli import main as cli
 from hf_ltsam.cli.train.arguments import decided_settings, make_run, option_names, parse, read_settings
 from hf_ltsam.cli.train.defaults import SourceConfig
 from hf_ltsam.cli.train.help import GROUPS
@@ -450,6 +451,15 @@ def test_the_rate_from_scratch_is_that_of_the_batch_of_all_processes(monkeypatch
     assert parse(words).config.learning_rate == pytest.approx(0.1 * batch / 128)
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert decided_settings({"per_device_train_batch_size": batch})["learning_rate"] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("option", ["per_device_train_batch_size", "gradient_accumulation_steps"])
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_a_batch_that_cannot_be_is_not_told_as_the_rate_that_follows_from_it(capsys, option, value):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--dataset", "x", f"--{option}", value])
+    error = capsys.readouterr().err.partition("error: ")[2]
+    assert option in error and "learning_rate" not in error
 
 
 OF_ANOTHER_RELEASE = {"loss": "cross_entropy", "learning_rate": 0.01, "method": "sam", "num_train_epochs": 3}
