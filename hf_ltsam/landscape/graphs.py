@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hf_ltsam.landscape.replay import random_state, set_random_state
+from hf_ltsam.landscape.repeated_pass import random_state, set_random_state
 from hf_ltsam.models.logits import logits_of
 
 MOST_GRAPHS = 16  # each holds the activations of a batch

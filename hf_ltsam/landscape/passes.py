@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.landscape.gradients import Gradient, GradientTaker
-from hf_ltsam.landscape.replay import (
+from hf_ltsam.landscape.repeated_pass import (
     RandomState,
     random_numbers_of,
     random_state,

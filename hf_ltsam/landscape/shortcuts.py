@@ -11,7 +11,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from transformers.utils import logging
 
 from hf_ltsam.landscape.batches import MicroBatch
-from hf_ltsam.landscape.replay import (
+from hf_ltsam.landscape.repeated_pass import (
     random_numbers_of,
     random_state,
     running_statistics_at_rest,

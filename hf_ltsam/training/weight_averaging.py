@@ -20,7 +20,7 @@ from transformers.utils import logging
 
 from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, require
 from hf_ltsam.landscape.reduction import average_running_statistics
-from hf_ltsam.landscape.replay import random_numbers_of, random_state
+from hf_ltsam.landscape.repeated_pass import random_numbers_of, random_state
 from hf_ltsam.models.spectral_norm import settle
 from hf_ltsam.training.checkpoint_folders import load_tensors
 from hf_ltsam.training.durable_trainer import CheckpointedCallback
