@@ -35,9 +35,9 @@ def load_from_hub(name: str, dataset_config_name: str | None = None, revision: s
         RevisionError: no such revision, or without the Hub no copy of it.
         datasets.exceptions.DatasetNotFoundError, ConnectionError: no such data set, or the Hub cannot be reached.
     """
-    if revision is dataset_config_name is None:
-        return load_dataset(name)
     try:
+        if revision is None:
+            return load_dataset(name, dataset_config_name)
         builder = load_dataset_builder(name, dataset_config_name, revision=revision)
     except DatasetNotFoundError as error:
         if isinstance(error.__cause__, RevisionNotFoundError):
@@ -50,8 +50,6 @@ def load_from_hub(name: str, dataset_config_name: str | None = None, revision: s
         if dataset_config_name is not None and not str(error).startswith(_NO_COPY):
             check_configuration(name, dataset_config_name, get_dataset_config_names(name, revision))
         raise
-    if revision is None:
-        return load_dataset(name, dataset_config_name)
     if builder.name == _COPY:
         builder = _copy(builder, name, revision)
     builder.download_and_prepare()

@@ -39,9 +39,7 @@ class GraphedPasses:
         self._hooks = [getattr(m, kind) for m in self._modules for kind in _HOOKS]
         holders = [tensors for m in self._modules for tensors in (m._parameters, m._buffers)]
         self._places = [(tensors, name) for tensors in holders for name, t in tensors.items() if t is not None]
-        self._memory: Hashable = (
-            None  # where weights and buffers were, and which were trained, when graphs were captured
-        )
+        self._memory: Hashable = None  # of the graphs: where weights and buffers were, and which were trained
         self._graphs: dict[Hashable, Callable[..., Tensor] | None] = {}  # None: seen once
 
     def __call__(self, **batch: Any) -> Any:
@@ -87,11 +85,11 @@ class GraphedPasses:
             _ByPlace(self.module, tuple(batch)), inputs, allow_unused_input=True
         )
         if _random_state_of_host(device) != drawn:
-            raise _refusal(f"{type(self.module).__name__} draws random numbers on the CPU, which a replay would not do")
+            raise refusal(f"{type(self.module).__name__} draws random numbers on the CPU, which a replay would not do")
         for owner, value in self._attributes().items():
             before = attributes.get(owner)
             if value is not before and not (isinstance(value, int | float | str | tuple) and value == before):
-                raise _refusal(f"{owner} is set in every pass, which a replay would not do")
+                raise refusal(f"{owner} is set in every pass, which a replay would not do")
         with torch.no_grad():
             for buffer, saved in buffers:
                 buffer.copy_(saved)
@@ -102,12 +100,12 @@ class GraphedPasses:
     def _refuse_hooks(self) -> None:
         for name, module in self.module.named_modules():
             if any(getattr(module, kind) for kind in _HOOKS):
-                raise _refusal(
+                raise refusal(
                     f"{type(module).__name__} ({name or 'the model'}) has a hook, which a replay would not call"
                 )
         for name, parameter in self.module.named_parameters():
             if parameter._backward_hooks:
-                raise _refusal(
+                raise refusal(
                     f"{name} has a hook, which would change its gradient both in the capture and after a replay"
                 )
 
@@ -120,8 +118,9 @@ class GraphedPasses:
         }
 
 
-def _refusal(reason: str) -> ValueError:
-    return ValueError(f"cuda_graphs=True does not work here: {reason}. Leave it out.")
+def refusal(reason: str, way_out: str = "Leave it out.") -> ValueError:
+    """What is raised where passes cannot be captured."""
+    return ValueError(f"cuda_graphs=True does not work here: {reason}. {way_out}")
 
 
 def _random_state_of_host(device: torch.device) -> bytes:

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.hyperparameters import UNIT_INTERVAL, require
+from hf_ltsam.landscape.graphs import refusal
 from hf_ltsam.methods import Method
 from hf_ltsam.training.config import LTSamConfig
 
@@ -136,19 +137,18 @@ def hides_modules(args: TrainingArguments) -> str | None:
 def _check_graphs(args: TrainingArguments, own_loss: bool) -> None:
     if not getattr(args, "cuda_graphs", False):
         return
-    reason = None
     if args.device.type != "cuda":
-        reason = f"it needs a CUDA GPU, and the training is on {args.device.type}. Leave it out."
-    elif own_loss:
-        reason = "with loss='model' the whole loss is one pass, which is not captured. Leave it out."
-    elif args.torch_compile:
-        reason = "torch_compile=True makes graphs of its own. Leave one of them out."
-    elif args.gradient_checkpointing or getattr(args, "activation_checkpointing", False):
-        reason = "activation_checkpointing=True reads random states, which cannot be captured. Leave one of them out."
-    elif args.world_size > 1:
-        reason = f"{args.world_size} processes were launched, with which it has not been tried. Leave it out."
-    if reason is not None:
-        raise ValueError(f"cuda_graphs=True does not work here: {reason}")
+        raise refusal(f"it needs a CUDA GPU, and the training is on {args.device.type}")
+    if own_loss:
+        raise refusal("with loss='model' the whole loss is one pass, which is not captured")
+    if args.torch_compile:
+        raise refusal("torch_compile=True makes graphs of its own", "Leave one of them out.")
+    if args.gradient_checkpointing or getattr(args, "activation_checkpointing", False):
+        raise refusal(
+            "activation_checkpointing=True reads random states, which cannot be captured", "Leave one of them out."
+        )
+    if args.world_size > 1:
+        raise refusal(f"{args.world_size} processes were launched, with which it has not been tried")
 
 
 def check_launcher(trainer: Any) -> None:

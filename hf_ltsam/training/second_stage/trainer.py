@@ -15,6 +15,7 @@ from transformers import default_data_collator
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.sample_labels import Collator
+from hf_ltsam.landscape.graphs import refusal
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.methods import SGD
 from hf_ltsam.runs.folder import RunFolder
@@ -40,10 +41,7 @@ def check_passes(args: LTSamConfig) -> None:
         ValueError: `cuda_graphs`.
     """
     if args.cuda_graphs:
-        raise ValueError(
-            "cuda_graphs=True does not work here: the classifier of a second stage notes down its inputs for losses, "
-            "which a replay would not do. Leave it out."
-        )
+        raise refusal("the classifier of a second stage notes down its inputs for losses, which a replay would not do")
 
 
 class SecondStageTrainer(LTSamTrainer):
