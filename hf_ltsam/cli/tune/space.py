@@ -121,10 +121,8 @@ def parameters_of(search: Mapping[str, Any], settings: Mapping[str, Any]) -> tup
     """
     if not search:
         raise ValueError("Nothing to search: --search 'rho: [0.01, 0.5]' names a setting and its range.")
-    chosen = {
-        "method": str(
-            settings.get("method", LTSamConfig.method)
-        ),  # also where rho is searched, and none decided for it
+    chosen = {  # the method also where rho is searched, and none is decided for it
+        "method": str(settings.get("method", LTSamConfig.method)),
         "loss": str({"loss": LTSamConfig.loss, **decided_settings(settings), **settings}["loss"]),
     }
     parameters = tuple(_parameter(name, values, *_place(name, chosen), chosen) for name, values in search.items())
