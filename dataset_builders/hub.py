@@ -79,8 +79,8 @@ def not_reached(stated: str, error: Exception) -> FileNotFoundError:
             f"{stated} is gated on the Hub: ask for access on its page there, then log in (hf auth login, or HF_TOKEN)."
         )
     return FileNotFoundError(
-        f"{stated} is neither a folder here nor a data set on the Hub that can be reached. A private one needs a login: hf "
-        "auth login, or HF_TOKEN."
+        f"{stated} is neither a file or folder here nor a data set on the Hub that can be reached. A private one needs "
+        "a login: hf auth login, or HF_TOKEN."
     )
 
 

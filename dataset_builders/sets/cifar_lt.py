@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Image
 from datasets.exceptions import DatasetNotFoundError
 
-from dataset_builders.hub import load_from_hub
+from dataset_builders.hub import load_from_hub, not_reached
 from dataset_builders.long_tail import (
     check_imbalance_ratio,
     class_counts,
@@ -101,8 +101,8 @@ def _is_folder(source: str | Path) -> bool:
 def _from_hub(name: str, revision: str | None) -> DatasetDict:
     try:
         splits = load_from_hub(name, revision=revision)
-    except DatasetNotFoundError as error:
-        raise FileNotFoundError(f"{name!r} is neither a folder here nor a data set on the Hub.") from error
+    except (DatasetNotFoundError, ConnectionError) as error:
+        raise not_reached(name, error) from error
     return DatasetDict({split: _two_columns(splits[split], name) for split in ("train", "test")})
 
 

@@ -111,12 +111,8 @@ def _load(source: str, split: str) -> Dataset:
             return with_images(load_dataset("parquet", data_files={split: [str(file) for file in files]}, split=split))
         name, revision = split_revision(source)
         splits = load_from_hub(name, revision=revision)
-    except RevisionError as error:
+    except (DatasetNotFoundError, ConnectionError, RevisionError) as error:
         raise not_reached(f"--dataset {source}", error) from error
-    except (DatasetNotFoundError, ConnectionError) as error:
-        raise FileNotFoundError(
-            f"--dataset {source} is no file, no folder and no data set on the Hub that can be reached."
-        ) from error
     except (OSError, ValueError) as error:
         raise ValueError(f"--dataset {source} cannot be read: {error}") from error
     if split not in splits:

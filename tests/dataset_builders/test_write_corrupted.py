@@ -275,7 +275,8 @@ def test_a_wrong_name_on_the_command_line_says_what_would_do(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.load_dataset", offline)
     with pytest.raises(
-        FileNotFoundError, match="--dataset nope is no file, no folder and no data set on the Hub that can be reached"
+        FileNotFoundError,
+        match="--dataset nope is neither a file or folder here nor a data set on the Hub that can be reached",
     ):
         command.main(["--dataset", "nope", "--output", "out"])
 

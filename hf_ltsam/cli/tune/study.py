@@ -238,7 +238,7 @@ class Study:
         settings = laid_over(self.plan.settings, self.values(trial))
         try:
             outcome = run_trial(
-                run_of_trial(settings, self.plan.reserve, folder, reserve.bounds),
+                run_of_trial(settings, self.plan.reserve, folder, reserve.bounds, self.plan.prune),
                 reserve.splits,
                 trial,
                 self.plan.metric,

@@ -43,7 +43,11 @@ class Outcome:
 
 
 def run_of_trial(
-    settings: Mapping[str, Any], reserve: float, folder: Path, bounds: Mapping[str, int] | None = None
+    settings: Mapping[str, Any],
+    reserve: float,
+    folder: Path,
+    bounds: Mapping[str, int] | None = None,
+    prune: bool = True,
 ) -> Run:
     """The training of a trial.
 
@@ -52,9 +56,12 @@ def run_of_trial(
         reserve: share of every class's training samples.
         folder: of the trial.
         bounds: `Reserve.bounds`.
+        prune: whether it may be stopped; if not, nobody asks for its accuracy along the way.
     """
     bounds = {**bounds_on_rest(settings, reserve), **(bounds or {})}
-    return make_run({**settings, **bounds, **_OF_A_TRIAL, "reserve": reserve, "output_dir": str(folder)})
+    evaluations = {} if prune else {"eval_strategy": "no"}
+    fixed = {**_OF_A_TRIAL, **evaluations, "reserve": reserve, "output_dir": str(folder)}
+    return make_run({**settings, **bounds, **fixed})
 
 
 def run_trial(run: Run, splits: Splits, trial: Any, metric: str) -> Outcome:

@@ -289,6 +289,16 @@ def test_a_trial_behind_the_median_is_stopped(pictures, tmp_path, monkeypatch):
     assert study.best.number == 1
 
 
+def test_a_trial_that_cannot_be_stopped_is_evaluated_once(pictures, tmp_path, monkeypatch):
+    evaluations = []
+    monkeypatch.setattr(
+        trials._Report, "on_evaluate", lambda self, args, state, *_, **__: evaluations.append(state.global_step)
+    )
+    study = Study(tmp_path / "mine", plan(pictures, trials=1))
+    study.run(study.next(), study.reserve())
+    assert evaluations == [QUICK["max_steps"]] and study.ended()[-1].state == "complete"
+
+
 def test_a_trial_that_diverges_fails_and_the_others_go_on(pictures, tmp_path):
     made = Plan("mine", settings(pictures), {"learning_rate": {"choices": [0.1, 1e30]}}, trials=3, prune=False)
     assert run_all(tmp_path / "mine", made) == [0, 1, 2]

@@ -79,7 +79,7 @@ def test_trained_by_its_name_evaluated_and_predicted(repository, tmp_path, priva
 def test_what_cannot_be_reached_is_told_with_its_reason(repository, tmp_path, capsys, monkeypatch):
     out = ["--output_dir", str(tmp_path / "run")]
     said = refused(capsys, "--dataset", "me/nothing", *out)
-    assert "--dataset me/nothing is neither a folder here nor a data set on the Hub that can be reached" in said
+    assert "--dataset me/nothing is neither a file or folder here nor a data set on the Hub that can be reached" in said
     repository.gated = True
     assert "gated" in (said := refused(capsys, "--dataset", REPO, *out)) and "ask for access" in said
     repository.gated, repository.private = False, True
