@@ -73,7 +73,7 @@ def test_settings_hold_what_was_set_and_nothing_else(write):
         "loss_args": {"tau": 0.5},
         "seed": 3,
         "output_dir": "out",
-        "num_train_epochs": 30,
+        "num_train_epochs": 200,
     }
 
 
@@ -169,7 +169,7 @@ def test_enums_of_transformers_are_values():
         "loss": "cross_entropy",
         "debug": ["underflow_overflow"],
     }
-    assert run.settings == {**settings, "num_train_epochs": 30, "output_dir": "runs/train/seed42"}
+    assert run.settings == {**settings, "num_train_epochs": 200, "output_dir": "runs/train/seed42"}
     assert {type(value) for value in (*run.settings.values(), *run.settings["debug"])} == {str, list, int}
     assert run.config.optim == "sgd" and run.config.eval_strategy == "epoch"
     assert parse(shlex.split(run.command)[2:]).settings == run.settings
@@ -295,7 +295,7 @@ def test_help_gives_the_defaults_that_a_run_has(capsys):
     out = " ".join(shown(capsys, "--help").split())
     assert "Not set: 0.1 for training from scratch; 0.0003 for fine-tuning; 0.001 for an adapter" in out
     assert (
-        "unless --max_steps is set. Not set: 30 for training from scratch; 10 for fine-tuning; 10 for an adapter. --"
+        "unless --max_steps is set. Not set: 200 for training from scratch; 10 for fine-tuning; 10 for an adapter. --"
         in out
     )
     assert "Not set: runs/RECIPE/seedN, or runs/train/seedN" in out and "default: None" not in out
@@ -393,7 +393,7 @@ def test_settings_of_an_optimizer_that_is_not_used(given, tmp_path):
     SourceConfig(str(tmp_path), optim="adamw_torch", **given)
 
 
-SCRATCH = {"weight_decay": 5e-4, "optim": "sgd", "method": "sam", "loss": "logit_adjustment", "num_train_epochs": 30}
+SCRATCH = {"weight_decay": 5e-4, "optim": "sgd", "method": "sam", "loss": "logit_adjustment", "num_train_epochs": 200}
 SCRATCH |= {"learning_rate": 0.1 * 8 / 128}  # the sources' of their batches
 FINE_TUNING = {"learning_rate": 3e-4, "optim": "adamw_torch", "warmup_steps": 0.1, "method": "sgd"}
 FINE_TUNING |= {"num_train_epochs": 10}
