@@ -130,6 +130,7 @@ WORDINGS = [
     ('(CifarResNetConfig(head="cosine"); a', "(--head cosine; a"),
     ("in runs/second_stage/x.yaml", "in runs/second_stage/x.yaml"),  # a path
     ("got 'tail_threshold'. Did you mean 'max_steps'?", "got 'tail_threshold'. Did you mean 'max_steps'?"),  # values
+    ("--search max_steps: [3]: there", "--search max_steps: [3]: there"),  # the name that is searched
     ("--max_steps 3 is", "--max_steps 3 is"),  # an option already
     ("no such --tail_threshold=3", "no such --tail_threshold=3"),
     ("ClassStatistics(counts=...) needs 2", "ClassStatistics(counts=...) needs 2"),  # not an option

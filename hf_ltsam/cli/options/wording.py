@@ -30,7 +30,7 @@ _OTHERWISE = {  # arguments whose option has another name
 }
 _VALUE = r"""'[^']*'|"[^"]*"|\[[^\]]*\]|\{[^{}]*\}|\.\.\.|[\w+-]+(?:\.\w+)*"""
 _OF_OWNER = re.compile(rf"`?\b(\w+)\((\w+)=({_VALUE})\)`?")
-_BEFORE = r"(?<![\w./'\"=-])(?<!\w\()"
+_BEFORE = r"(?<![\w./'\"=-])(?<!\w\()(?<!--search )"
 
 
 def in_options(message: str, options: Collection[str]) -> str:

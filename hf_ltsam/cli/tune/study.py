@@ -81,9 +81,12 @@ class Plan:
         Raises:
             ValueError: a range, which has no end of values.
         """
-        ranges = [parameter.name for parameter in self.parameters if parameter.is_range]
-        if ranges:
-            raise ValueError(f"--grid tries choices, and {ranges[0]} is a range: write {{choices: [...]}}.")
+        for parameter in self.parameters:
+            if parameter.is_range:
+                choices = f"'{parameter.name}: {{choices: {list(parameter.ends)}}}'"
+                raise ValueError(
+                    f"--grid tries choices, and --search {parameter} is a range. Two choices are written {choices}."
+                )
         names = [parameter.name for parameter in self.parameters]
         return [dict(zip(names, values)) for values in product(*(parameter.choices for parameter in self.parameters))]
 

@@ -421,5 +421,5 @@ def test_a_grid_tries_each_combination_once():
     settings = {"method": "sam", "loss": "logit_adjustment"}
     plan = Plan("mine", settings, {"rho": {"choices": [0.1, 0.2]}, "tau": {"choices": [1.0, 2.0]}}, grid=True)
     assert [tuple(values.values()) for values in plan.combinations] == [(0.1, 1.0), (0.1, 2.0), (0.2, 1.0), (0.2, 2.0)]
-    with pytest.raises(ValueError, match=r"--grid tries choices, and rho is a range: write \{choices"):
+    with pytest.raises(ValueError, match=r"--search rho: 0.1 to 0.2.*'rho: \{choices: \[0.1, 0.2\]\}'"):
         _ = Plan("mine", settings, {"rho": [0.1, 0.2]}, grid=True).combinations
