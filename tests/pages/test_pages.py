@@ -22,6 +22,7 @@ import dataset_builders
 import hf_ltsam
 from hf_ltsam import METHODS
 from hf_ltsam.cli import main as cli
+from hf_ltsam.cli.train.defaults import STARTS
 from hf_ltsam.methods import SAM
 
 sys.path.append(str(ROOT / "docs"))
@@ -64,6 +65,8 @@ def here(surroundings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf_cache"))
+    for start in STARTS.values():
+        monkeypatch.setitem(start, "num_train_epochs", 1)
     for name in ("path", "microsoft", "openai", "distilbert"):
         shutil.copytree(surroundings / name, tmp_path / name)
     return tmp_path

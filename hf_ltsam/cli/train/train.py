@@ -1,7 +1,7 @@
 """Train a classifier of images or texts on long-tailed data, test it after the last epoch, and record the results.
 
     accelerate launch training_scripts/train.py --config cifar100_lt_ir100_la_focal_sam
-    ltsam train --dataset FOLDER --method focal_sam --method_args '{"rho": 0.1}' --loss logit_adjustment --learning_rate 0.1
+    ltsam train --dataset FOLDER --model microsoft/resnet-18 --method sam --method_args '{"rho": 0.1}'
 
 In Python: run_training(make_run({"dataset": FOLDER, "method": "focal_sam"})).
 """
