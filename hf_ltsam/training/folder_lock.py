@@ -19,7 +19,19 @@ FILE_NAME = "_run.lock"  # transformers pushes nothing with a leading underscore
 
 
 class FolderInUseError(ValueError):
-    """Another process trains there."""
+    """Another process trains in a folder.
+
+    Args:
+        folder: as it was named.
+        holder: process, machine and start of the other one.
+    """
+
+    def __init__(self, folder: str, holder: str) -> None:
+        super().__init__(
+            f"output_dir={folder!r} is in use by another run ({holder}). Wait for it or stop it, or choose another "
+            "output_dir."
+        )
+        self.fact = f"{folder} is in use by another run ({holder})."
 
 
 @contextmanager
@@ -53,7 +65,7 @@ def _locked(path: Path) -> TextIO | None:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:  # EAGAIN and EACCES: systems say either
-        raise FolderInUseError(_refusal(path)) from error
+        raise FolderInUseError(str(path.parent), path.read_text() or "just started") from error
     except OSError as error:
         _warn(path, error)
         return None
@@ -75,10 +87,3 @@ def _is_still(path: Path, file: TextIO) -> bool:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
         return False
-
-
-def _refusal(path: Path) -> str:
-    return (
-        f"output_dir={str(path.parent)!r} is in use by another run ({path.read_text() or 'just started'}). Wait for it or "
-        "stop it, or choose another output_dir."
-    )

@@ -73,7 +73,7 @@ class RowRun:
             with folder_lock(self.folder):
                 return ""
         except FolderInUseError as error:
-            return str(error)
+            return error.fact
 
     def last_words(self) -> str:
         """The last line that the run has printed since it was last started."""
