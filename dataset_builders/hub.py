@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from datasets import DatasetBuilder, DatasetDict, get_dataset_config_names, load_dataset, load_dataset_builder
@@ -65,13 +67,23 @@ def check_configuration(dataset: str, dataset_config_name: str, names: list[str]
         )
 
 
-def not_reached(stated: str, error: Exception) -> FileNotFoundError:
-    """What to say of a data set that `datasets` does not find.
+@contextmanager
+def stated_as(stated: str) -> Iterator[None]:
+    """Says of a data set that `load_from_hub` does not find what was stated, and what to do.
 
     Args:
         stated: the option and its value, such as "--dataset me/birds".
-        error: of `load_from_hub`.
+
+    Raises:
+        FileNotFoundError: it was not found.
     """
+    try:
+        yield
+    except (DatasetNotFoundError, ConnectionError, RevisionError) as error:
+        raise _not_found(stated, error) from error
+
+
+def _not_found(stated: str, error: Exception) -> FileNotFoundError:
     if isinstance(error, RevisionError):
         return FileNotFoundError(f"{stated}: {error}")
     if "gated" in str(error):

@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, DatasetInfo, Features, Image
-from datasets.exceptions import DatasetNotFoundError
 
-from dataset_builders.hub import load_from_hub, not_reached
+from dataset_builders.hub import load_from_hub, stated_as
 from dataset_builders.long_tail import (
     check_imbalance_ratio,
     class_counts,
@@ -99,10 +98,8 @@ def _is_folder(source: str | Path) -> bool:
 
 
 def _from_hub(name: str, revision: str | None) -> DatasetDict:
-    try:
+    with stated_as(name):
         splits = load_from_hub(name, revision=revision)
-    except (DatasetNotFoundError, ConnectionError) as error:
-        raise not_reached(name, error) from error
     return DatasetDict({split: _two_columns(splits[split], name) for split in ("train", "test")})
 
 

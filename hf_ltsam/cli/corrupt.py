@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
-from datasets.exceptions import DatasetNotFoundError
 
 from dataset_builders.corruptions.apply import check_settings
 from dataset_builders.corruptions.parameters import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from dataset_builders.corruptions.writer import write_corrupted
-from dataset_builders.hub import RevisionError, load_from_hub, not_reached
+from dataset_builders.hub import load_from_hub, stated_as
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.data.decoding import with_images
 from hf_ltsam.runs.record import split_revision
@@ -106,13 +105,14 @@ def _load(source: str, split: str) -> Dataset:
     """One split, from local files or from the Hub."""
     path = Path(source)
     files = [path] if path.is_file() else sorted(f for p in (f"{split}-*", split) for f in path.glob(f"**/{p}.parquet"))
+    name, revision = split_revision(source)
     try:
         if files:
             return with_images(load_dataset("parquet", data_files={split: [str(file) for file in files]}, split=split))
-        name, revision = split_revision(source)
-        splits = load_from_hub(name, revision=revision)
-    except (DatasetNotFoundError, ConnectionError, RevisionError) as error:
-        raise not_reached(f"--dataset {source}", error) from error
+        with stated_as(f"--dataset {source}"):
+            splits = load_from_hub(name, revision=revision)
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError) as error:
         raise ValueError(f"--dataset {source} cannot be read: {error}") from error
     if split not in splits:

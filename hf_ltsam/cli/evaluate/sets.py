@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from datasets import Dataset, load_dataset
-from datasets.exceptions import DatasetNotFoundError
 
 from dataset_builders import load_shifted
 from dataset_builders.catalogue import SETS, evaluation_sets
@@ -17,7 +16,7 @@ from dataset_builders.corruptions.manifest import FILE_NAME as MANIFEST
 from dataset_builders.corruptions.manifest import read_manifest
 from dataset_builders.corruptions.reader import load_corrupted
 from dataset_builders.folders import load_class_folders, load_image_folder, split_folders
-from dataset_builders.hub import RevisionError, load_from_hub, not_reached
+from dataset_builders.hub import load_from_hub, stated_as
 from dataset_builders.tables import describe_images, is_table, load_tables, table_files
 from hf_ltsam.data.class_names import check_parquet_names
 from hf_ltsam.data.decoding import with_images
@@ -243,10 +242,8 @@ def _first(there: Mapping[str, T], splits: Sequence[str], place: str | Path) -> 
 
 
 def _load_from_hub(name: str, splits: Sequence[str]) -> Dataset:
-    try:
-        repository, revision = split_revision(name)
+    repository, revision = split_revision(name)
+    with stated_as(f"--sets {name}"):
         there = load_from_hub(repository, revision=revision)
-    except (DatasetNotFoundError, ConnectionError, RevisionError) as error:
-        raise not_reached(f"--sets {name}", error) from error
     held_out = splits if len(splits) == 1 else [split for split in splits if split != "train"]
     return with_images(_first(there, held_out, f"--sets {name}"))

@@ -10,13 +10,12 @@ from pathlib import Path
 import torch
 from datasets import Dataset, DatasetDict
 from datasets import Image as ImageColumn
-from datasets.exceptions import DatasetNotFoundError
 from torch import Tensor
 
 from dataset_builders.catalogue import load_long_tailed, long_tailed_sets, published_bounds
 from dataset_builders.configurations import load_configuration
 from dataset_builders.folders import load_image_folder
-from dataset_builders.hub import RevisionError, not_reached
+from dataset_builders.hub import stated_as
 from dataset_builders.long_tail import hold_out_per_class, long_tailed
 from dataset_builders.sets.cifar_lt import load_cifar_lt
 from dataset_builders.tables import describe_images, load_tables, table_files
@@ -149,14 +148,10 @@ def without_unreadable(splits: Splits, arguments: DataArguments, progress: bool 
 
 def _from_hub(arguments: DataArguments) -> DatasetDict:
     """Also a local folder of Parquet files, in the Hub's layout."""
-    try:
-        name, revision = str(arguments.dataset), arguments.dataset_revision
+    name, revision = str(arguments.dataset), arguments.dataset_revision
+    with stated_as(f"--dataset {name}" + (f" --dataset_revision {revision}" if revision else "")):
         splits = load_configuration(name, arguments.dataset_config_name, revision)
-        return _with_tail(_held_out(_with_classes(splits, arguments), arguments), arguments)
-    except RevisionError as error:
-        raise not_reached(f"--dataset {name} --dataset_revision {revision}", error) from error
-    except (DatasetNotFoundError, ConnectionError) as error:
-        raise not_reached(f"--dataset {name}", error) from error
+    return _with_tail(_held_out(_with_classes(splits, arguments), arguments), arguments)
 
 
 def _from_tables(arguments: DataArguments) -> DatasetDict:
