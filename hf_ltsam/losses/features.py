@@ -44,17 +44,32 @@ def losses_of(
     """The losses (n,), of logits (n, C) and, for a loss that reads features, of what `classifier_inputs` captured.
 
     Raises:
-        ValueError: the classifier was not called exactly once, with one vector for each sample.
+        ValueError: see `check_inputs`.
     """
     if not isinstance(loss, FeatureLoss):
         return loss(logits, labels, statistics)
-    if len(inputs) != 1 or inputs[0].ndim != 2 or len(inputs[0]) != len(labels):
+    check_inputs(loss, inputs, len(labels))
+    return loss(logits, labels, statistics, inputs[0])
+
+
+def check_inputs(loss: Loss | FeatureLoss, inputs: Sequence[Tensor], samples: int) -> None:
+    """Refuse a loss that reads features where a pass shows none: the classifier is called once, with a vector a sample.
+
+    Args:
+        inputs: what `classifier_inputs` captured.
+        samples: n, of the pass.
+
+    Raises:
+        ValueError: naming what was captured.
+    """
+    if not isinstance(loss, FeatureLoss):
+        return
+    if len(inputs) != 1 or inputs[0].ndim != 2 or len(inputs[0]) != samples:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs) or "nothing"
         raise ValueError(
             f"{type(loss).__name__} reads the features (n, D) that the classifier is given, once for each of the "
-            f"{len(labels)} samples; it was given {shapes}. Use another loss, such as logit_adjustment."
+            f"{samples} samples; it was given {shapes}. Use another loss, such as logit_adjustment."
         )
-    return loss(logits, labels, statistics, inputs[0])
 
 
 def check_features(loss: Loss | FeatureLoss, model: nn.Module, num_classes: int, hidden_by: str | None = None) -> None:

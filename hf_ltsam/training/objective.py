@@ -15,7 +15,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.soft_labels import are_soft, shares_of, smoothed
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_any_loss
-from hf_ltsam.losses.features import classifier_inputs, losses_of
+from hf_ltsam.losses.features import check_inputs, classifier_inputs, losses_of
 from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.losses.reweighting import Reweighting
 from hf_ltsam.methods import METHODS, Method, make_method
@@ -105,7 +105,7 @@ class BatchLoss:
 
     def logits(self, batch: MicroBatch) -> Tensor:
         """Logits (b, C), by one forward pass."""
-        captured = classifier_inputs(self.loss, self._model, self._num_classes)
+        captured = classifier_inputs(self._objective.loss, self._model, self._num_classes)
         with self._context(), captured as self._features:
             return logits_of(self._module(**batch.inputs))
 
@@ -113,6 +113,7 @@ class BatchLoss:
         """l_i (b,) of the last pass's logits, or of what a moved classifier would have made of the same features."""
         statistics = self._objective.statistics
         check_logits(logits, batch.labels, self._num_classes, takes_several_labels(self.loss))
+        check_inputs(self._objective.loss, self._features, len(batch.labels))  # of a loss that begins later, now
         labels = self._objective.reweighting.within(self._progress, statistics, batch.labels)
         with _soft_labels_noted(given := self._smoothed(labels, logits)):
             losses = losses_of(self.loss, logits, given, statistics, self._features)

@@ -209,9 +209,12 @@ def test_refused_before_the_first_step(make, settings, message, tmp_path):
         toy_trainer(tmp_path, "sam", model=make(), loss="influence_balanced", **settings)
 
 
-def test_a_classifier_that_is_called_twice(tmp_path):
+@pytest.mark.parametrize("loss_start", [0.0, 0.5])
+def test_a_classifier_that_is_called_twice_is_found_in_the_first_pass(loss_start, tmp_path):
+    trainer = toy_trainer(tmp_path, "sam", model=CalledTwice(), loss="influence_balanced", loss_start=loss_start)
     with pytest.raises(ValueError, match=r"given, once for each of the 8 samples; it was given \(8, 5\), \(8, 5\)"):
-        toy_trainer(tmp_path, "sam", model=CalledTwice(), loss="influence_balanced").train()
+        trainer.train()
+    assert trainer.state.global_step == 0
 
 
 def test_an_object_of_a_users_own_class(tmp_path):
