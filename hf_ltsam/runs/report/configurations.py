@@ -18,7 +18,7 @@ from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.folder import RECIPE
 from hf_ltsam.runs.recipes import assumptions
 from hf_ltsam.runs.report.content import Listing, Missing, Section, Table
-from hf_ltsam.runs.report.reading import ReportedRun
+from hf_ltsam.runs.report.reading import ReportedRun, training
 from hf_ltsam.runs.report.saved_parts import GROUPS, Bounds, TestResult
 
 NAN = float("nan")
@@ -183,9 +183,7 @@ def section(configurations: Sequence[Configuration]) -> Section:
     runs = [run for c in configurations for run in c.runs]
     names = differing(configurations)
     tables = [_differences(configurations, names)] if names else []
-    missing = [
-        Missing(f"The recipe of {run.folder} ({RECIPE})", "ltsam train ...") for run in runs if run.recipe is None
-    ]
+    missing = [Missing(f"The recipe of {run.folder} ({RECIPE})", training(run)) for run in runs if run.recipe is None]
     listings = [
         Listing(f"{c.title}: commands", "\n".join(_command(run) for run in c.runs)) for c in configurations
     ] + [

@@ -80,11 +80,28 @@ class Missing:
 
     Args:
         what: in words, with the configuration.
-        command: makes it.
+        way: what makes it.
     """
 
     what: str
+    way: Way
+
+    @property
+    def command(self) -> str:
+        return self.way.command
+
+
+@dataclass(frozen=True)
+class Way:
+    """How something is made that a run lacks.
+
+    Args:
+        command: works as it stands; empty where there is none.
+        remark: where it lies then, such as "in a run of its own"; without a command the sentence that says what to do.
+    """
+
     command: str
+    remark: str = ""
 
 
 def percent(fraction: float) -> str:
