@@ -72,6 +72,7 @@ STATES = {
         "recipe": {**SETTINGS, "load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 5, "save_steps": 5, "save_total_limit": 1},
         "checkpoints": (5,),
     },
+    "without telemetry": {"recipe": {**SETTINGS, "telemetry": False}},
     "published": {"recipe": {**SETTINGS, "push_to_hub": True, "hub_model_id": "me/mine"}},
     "killed before its first checkpoint": {"finished": False},
     "killed after a checkpoint": {"finished": False, "checkpoints": (20,)},
@@ -136,7 +137,11 @@ def test_what_a_report_offers_works(here, state):
     made(here / "runs" / "first")
     folder = made(here / "runs" / "mine", **STATES[state]).relative_to(here)
     offered = ways(folder)
-    assert offered
+    commands = {m.command for _, m in offered}
+    trained = [command for command in commands if " --output_dir " in command and " && " not in command]
+    assert offered and len({c.partition(" --output_dir ")[2].split()[0] for c in trained}) == len(trained), (
+        "one after the other"
+    )
     for title, missing in offered:
         assert "..." not in missing.command and (missing.command or missing.way.remark.endswith(".")), (title, missing)
         if missing.command:
@@ -145,14 +150,14 @@ def test_what_a_report_offers_works(here, state):
 
 @pytest.mark.parametrize(("state", "title", "command"), [
     ("finished", "Cost against accuracy", ""),
-    ("finished", "Accuracy over the training", "ltsam train --config runs/mine/recipe.yaml --output_dir runs/mine_2 --eval_strategy epoch --logging_strategy epoch"),
-    ("finished", "Curvature over the training", "ltsam train --config runs/mine/recipe.yaml --output_dir runs/mine_2 --save_strategy epoch && ltsam sharpness runs/mine_2 --checkpoints"),
+    ("finished", "Accuracy over the training", "ltsam train --config runs/mine/recipe.yaml --output_dir runs/mine_with_curves --eval_strategy epoch --logging_strategy epoch"),
+    ("finished", "Curvature over the training", "ltsam train --config runs/mine/recipe.yaml --output_dir runs/mine_with_checkpoints --save_strategy epoch && ltsam sharpness runs/mine_with_checkpoints --checkpoints"),
     ("finished", "Spectral densities", "ltsam sharpness runs/mine"),
-    ("resumed, so without a time", "Cost against accuracy", "ltsam train --config runs/mine/recipe.yaml --output_dir runs/mine_2"),
+    ("resumed, so without a time", "Cost against accuracy", "ltsam train --config runs/mine/recipe.yaml --output_dir runs/mine_again"),
     ("resumed, so without a time", "Curvature over the training", "ltsam sharpness runs/mine --checkpoints"),
     ("killed before its first checkpoint", "Accuracy by frequency", "ltsam train --config runs/mine/recipe.yaml --output_dir runs/mine"),
     ("killed after a checkpoint", "Accuracy by frequency", "ltsam train --config runs/mine/recipe.yaml --output_dir runs/mine --resume_from_checkpoint true"),
-    ("without its recipe", "Configurations and commands", "ltsam train --dataset images --depth 8 --seed=0 --method sam --output_dir runs/mine_2"),
+    ("without its recipe", "Configurations and commands", "ltsam train --dataset images --depth 8 --seed=0 --method sam --output_dir runs/mine_again"),
     ("of CIFAR", "Under shift and corruption", "ltsam evaluate --model runs/mine --sets cifar100_c"),
     ("of a published set", "Under shift and corruption", "ltsam evaluate --model runs/mine --sets imagenet_lt_c --data_dir imagenet_lt=images"),
     ("of a revision on the Hub", "Under shift and corruption", "ltsam evaluate --model runs/mine --sets me/birds@v2_c --label_column kind"),
@@ -181,9 +186,9 @@ def test_a_run_of_python_is_repeated_in_python(here):
 
 def test_seeds_stay_together_and_no_folder_is_taken_twice(here):
     seed = made(here / "runs" / "mine" / "seed0").relative_to(here)
-    made(here / "runs" / "mine_2" / "seed0")
+    made(here / "runs" / "mine_with_curves" / "seed0")
     (missing,) = [m for title, m in ways(seed) if title == "Accuracy over the training"]
-    assert "--output_dir runs/mine_3/seed0 " in missing.command
+    assert "--output_dir runs/mine_with_curves_2/seed0 " in missing.command
     assert find_runs([here / "runs" / "mine"]) == [here / seed]
 
 
@@ -193,6 +198,6 @@ def test_the_page_says_where_it_will_be(here):
         "Accuracy over the training"
     )
     assert (
-        f"--output_dir {here / 'run_2'} --eval_strategy epoch --logging_strategy epoch makes it in a run of its own."
+        f"--output_dir {here / 'run_with_curves'} --eval_strategy epoch --logging_strategy epoch makes it in a run of its own."
         in text
     )

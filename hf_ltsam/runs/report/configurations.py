@@ -17,6 +17,7 @@ from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.folder import RECIPE
 from hf_ltsam.runs.recipes import assumptions
+from hf_ltsam.runs.record import chance_level
 from hf_ltsam.runs.report.content import Listing, Missing, Section, Table
 from hf_ltsam.runs.report.reading import ReportedRun, training
 from hf_ltsam.runs.report.saved_parts import GROUPS, Bounds, TestResult
@@ -68,6 +69,12 @@ def samples_of_all(configurations: Iterable[Configuration]) -> str:
     """What they classify, in the plural; "samples" where some classify images and some texts."""
     kinds = {c.samples for c in configurations}
     return kinds.pop() if len(kinds) == 1 else "samples"
+
+
+def chance_of(configuration: Configuration) -> float:
+    """The accuracy of guesses on its test; NaN without one."""
+    tested = configuration.tested
+    return chance_level(tested[0].per_class) if tested else NAN
 
 
 def spread(values: Iterable[float]) -> tuple[float, float]:

@@ -30,7 +30,7 @@ TELEMETRY = {
     "sam_step_share": "share of perturbed steps",
 }
 PREFIX = "sam_"
-LOGS = {"eval_strategy": "epoch", "logging_strategy": "epoch"}  # of one training that makes all curves
+LOGS = {"eval_strategy": "epoch", "logging_strategy": "epoch"}  # one training makes all curves
 _NARROWEST = 0.05  # of all accuracies: a smaller part of the axis would show noise
 
 
@@ -65,7 +65,7 @@ def accuracy_section(configurations: Sequence[Configuration], folder: Path) -> S
 def telemetry_section(configurations: Sequence[Configuration], folder: Path) -> Section:
     """All numbers of the logs whose names begin with `sam_`."""
     title, keys = "The perturbation (SAM telemetry)", telemetry_keys(configurations)
-    missing = _missing(configurations, keys or [PREFIX], "Telemetry", **LOGS, telemetry="true")
+    missing = _missing(configurations, keys or [PREFIX], "Telemetry", **LOGS)
     if not keys:
         return Section(title, missing=missing)
     labels = {key: TELEMETRY.get(key, visible(key.removeprefix(PREFIX).replace("_", " "))) for key in keys}
@@ -193,4 +193,8 @@ def _logged(run: ReportedRun, key: str) -> dict[float, float]:
 
 def _missing(configurations: Sequence[Configuration], keys: Sequence[str], what: str, **options: str) -> list[Missing]:
     without = [c for c in configurations if not any(curve(c, key) for key in keys)]
-    return [Missing(f"{what} of {c.title}", training(c.runs[0], **options)) for c in without if has_steps(c.runs[0])]
+    return [
+        Missing(f"{what} of {c.title}", training(c.runs[0], "with_curves", **options))
+        for c in without
+        if has_steps(c.runs[0])
+    ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,6 +83,7 @@ def read_run(folder: Path) -> ReportedRun:
 
 # What makes the parts that a run lacks: commands that work as they stand, in the folder that the trainings were started in.
 
+_AGAIN = "again"
 _OF_ONE_RUN = ("output_dir", "resume_from_checkpoint")  # a repeated run has its own
 _WITHOUT_STEPS = "tau_norm"  # a second stage that rescales
 _CIFAR = "cifar_lt"  # the name by which recipes read both sets
@@ -93,9 +95,13 @@ def has_steps(run: ReportedRun) -> bool:
     return run.metrics is None or run.metrics.record.second_stage.get("name") != _WITHOUT_STEPS
 
 
-def training(run: ReportedRun, **options: str) -> Way:
-    """The same training with other options, beside the run where its folder holds one already."""
-    folder, words = _free_folder(run.folder), _repetition(run)
+def training(run: ReportedRun, purpose: str = _AGAIN, **options: str) -> Way:
+    """The same training with other options, beside the run where its folder holds one already.
+
+    Args:
+        purpose: ends the name of that folder, so that trainings for different ones do not meet in it.
+    """
+    folder, words = _free_folder(run.folder, purpose), _repetition(run)
     if words is None:
         stated = "".join(f"{name}={value!r} and " for name, value in options.items())
         return Way("", f"The run was made in Python: train it again there, with {stated}another output_dir.")
@@ -104,6 +110,8 @@ def training(run: ReportedRun, **options: str) -> Way:
         options |= {"eval_strategy": "epoch", "save_strategy": "epoch"}  # it evaluates where it saves
     if settings.get("save_total_limit") and "save_strategy" in options:
         options["save_total_limit"] = "0"  # keeps all
+    if settings.get("telemetry") is False and "logging_strategy" in options:
+        options["telemetry"] = "true"
     if settings.get("push_to_hub"):
         options["push_to_hub"] = "false"  # the published model is that of the run that is there
     stated = [word for name, value in {"output_dir": str(folder), **options}.items() for word in (f"--{name}", value)]
@@ -125,7 +133,7 @@ def sharpness(run: ReportedRun, *options: str) -> Way:
     """`ltsam sharpness` with these options, after a training that leaves what it needs where the run has not."""
     folder = RunFolder(run.folder)
     if "--checkpoints" in options and len(_moments(folder)) < 2:
-        return _after(training(run, save_strategy="epoch"), run, "sharpness", *options)
+        return _after(training(run, "with_checkpoints", save_strategy="epoch"), run, "sharpness", *options)
     if run.recipe is None:
         return _after(training(run), run, "sharpness", *options)
     if not folder.has_weights:
@@ -167,15 +175,15 @@ def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
     return kept
 
 
-def _free_folder(folder: Path) -> Path:
-    """The folder itself where nothing was trained in it, else one that is not there: runs/mine_2, runs/mine_2/seed0."""
+def _free_folder(folder: Path, purpose: str) -> Path:
+    """The folder itself where nothing was in it and it serves no other purpose, else a new one: runs/mine_again/seed0."""
     used = RunFolder(folder)
-    if not used.has(RECORD) and not used.checkpoints:
+    if purpose == _AGAIN and not used.has(RECORD) and not used.checkpoints:
         return folder
     whole = folder if folder.name not in ("", "..") else folder.resolve()
     experiment, seed = (whole.parent, whole.name) if is_seed_folder(whole) and whole.parent.name else (whole, "")
-    numbered = (experiment.with_name(f"{experiment.name}_{k}") / seed for k in range(2, 1000))
-    return next((place for place in numbered if not place.exists()), experiment.with_name(f"{experiment.name}_new"))
+    names = (f"{experiment.name}_{purpose}{f'_{k}' if k > 1 else ''}" for k in count(1))
+    return next(place for name in names if not (place := experiment.with_name(name) / seed).exists())
 
 
 def _after(trained: Way, run: ReportedRun, program: str, *options: str) -> Way:

@@ -22,7 +22,7 @@ from hf_ltsam.runs.report.comparison.paired_bootstrap import (
     resample_seeds,
 )
 from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
-from hf_ltsam.runs.report.content import Figure, Missing, Section, Table
+from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, points
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
 from hf_ltsam.runs.report.reading import ReportedRun, completion
 from hf_ltsam.runs.report.saved_parts import all_groups
@@ -163,7 +163,8 @@ def _explained(compared: Sequence[Compared]) -> str:
 def _table(base: Configuration, compared: Sequence[Compared]) -> Table:
     rows = [
         [
-            c.configuration.title, NAMES[name], f"{100 * i.difference:+.1f}", f"{100 * i.low:+.1f} to {100 * i.high:+.1f}",
+            c.configuration.title, NAMES[name], points(i.difference, i.digits),
+            f"{points(i.low, i.digits)} to {points(i.high, i.digits)}",
             c.configuration.samples if c.over_images else "classes",
             ("yes, better" if i.difference > 0 else "yes, worse") if i.beyond_chance else "no",
         ]
