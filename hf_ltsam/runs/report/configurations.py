@@ -74,7 +74,7 @@ def samples_of_all(configurations: Iterable[Configuration]) -> str:
 def chance_of(configuration: Configuration) -> float:
     """The accuracy of guesses on its test; NaN without one."""
     tested = configuration.tested
-    return chance_level(tested[0].per_class) if tested else NAN
+    return chance_level(tested[0].per_class.tolist()) if tested else NAN
 
 
 def spread(values: Iterable[float]) -> tuple[float, float]:

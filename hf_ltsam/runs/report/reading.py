@@ -114,8 +114,8 @@ def training(run: ReportedRun, purpose: str = _AGAIN, **options: str) -> Way:
         options["telemetry"] = "true"
     if settings.get("push_to_hub"):
         options["push_to_hub"] = "false"  # the published model is that of the run that is there
-    stated = [word for name, value in {"output_dir": str(folder), **options}.items() for word in (f"--{name}", value)]
-    return Way(shlex.join([*words, *stated]), "" if folder == run.folder else "in a run of its own")
+    added = [word for name, value in {"output_dir": str(folder), **options}.items() for word in (f"--{name}", value)]
+    return Way(shlex.join([*words, *added]), "" if folder == run.folder else "in a run of its own")
 
 
 def completion(run: ReportedRun) -> Way:

@@ -82,9 +82,9 @@ def _ahead(ranking: Ranking) -> str:
     reference, lead = ranking.reference, _lead(ranking.reference, ranking.group)
     if are_equal(_by(ranking, reference), 0):
         return _level(ranking)
-    accuracies = [_accuracy(c, ranking.group) for c in (ranking.best, reference.configuration)]
-    digits = digits_apart(*accuracies)
-    best, other = (percent(accuracy, digits) for accuracy in accuracies)
+    highest, lower = (_accuracy(c, ranking.group) for c in (ranking.best, reference.configuration))
+    digits = digits_apart(highest, lower)
+    best, other = percent(highest, digits), percent(lower, digits)
     by = points(_by(ranking, reference), digits)
     numbers = f"{best} % against {other} % of {reference.configuration.title}, {by} points"
     if lead is None:
