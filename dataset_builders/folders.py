@@ -39,8 +39,8 @@ def load_image_folder(
     Args:
         path: either holds class folders, or `train` and, if there are any, `validation` (or `val`) and `test`, with
             class folders in each; also `Train`, `training`, `valid` and the other words of `datasets`.
-        held_out_per_class: where there is neither validation nor test: so many images of every class are drawn from
-            the training images and become "validation"; 0: there is no held-out split.
+        held_out_per_class: where there is neither validation nor test: so many images of every class, at most half
+            of them, are drawn from the training images and become "validation"; 0: there is no held-out split.
         seed: of that draw.
         only_known_classes: leave out images of other splits whose class has no training image, in place of a refusal.
 
@@ -287,7 +287,8 @@ def _check_held_out(root: Path, splits: list[str], held_out_per_class: int | Non
             )
         raise ValueError(
             f"{root} has no held-out images, so nothing could be measured. Put them into validation/<class>/ beside "
-            "train/<class>/, or pass held_out_per_class=k to set k images of every class aside (0: train without)."
+            "train/<class>/, or pass held_out_per_class=k to set k images of every class, at most half of "
+            "them, aside (0: train without)."
         )
     if splits != ["train"] and held_out_per_class:
         raise ValueError(f"held_out_per_class={held_out_per_class}, but {root} has {' and '.join(splits[1:])} already.")

@@ -146,12 +146,13 @@ def long_tailed(
 
 
 def hold_out_per_class(dataset: Dataset, per_class: int, seed: int = 0, label_column: str | None = None) -> DatasetDict:
-    """So many samples of every class become "validation", the others stay "train".
+    """So many samples of every class, but at most half of them, become "validation"; the others stay "train".
 
-    Of a class with too few for that, half of its samples are held out, with a warning; a class of one sample keeps it.
+    A warning names the classes that give fewer. A class of one sample keeps it.
 
     Args:
         dataset: with a `ClassLabel` column; its selection, format and transform are kept.
+        per_class: K: of a class with n samples min(K, n // 2) are held out.
         seed: of the draw.
         label_column: the `ClassLabel` column; None: the only one there is.
 
@@ -161,13 +162,16 @@ def hold_out_per_class(dataset: Dataset, per_class: int, seed: int = 0, label_co
     column = class_label_column_of(dataset, label_column)
     labels, names = read_label_column(dataset, column).numpy(), dataset.features[column].names
     sizes = np.bincount(labels, minlength=len(names))
-    counts = [per_class if size > per_class else int(size) // 2 for size in sizes]
-    few = [f"{names[c]!r} {counts[c]} of {size}" for c, size in enumerate(sizes) if 0 < size <= per_class]
+    counts = np.minimum(per_class, sizes // 2).tolist()
+    few = [f"{names[c]!r} {counts[c]} of {size}" for c, size in enumerate(sizes) if size and counts[c] < per_class]
     if not sum(counts):
         raise ValueError(f"held_out_per_class={per_class}: no class has two samples, so nothing can be held out.")
     if few:
         shown = ", ".join(few[:SHOWN]) + (f", ... ({len(few)} classes)" if len(few) > SHOWN else "")
-        warnings.warn(f"Fewer than {per_class} samples are held out of small classes: {shown}.", stacklevel=3)
+        warnings.warn(
+            f"held_out_per_class={per_class}: at most half of a class is held out, so small classes give fewer: {shown}.",
+            stacklevel=3,
+        )
     out = np.concatenate(draw(labels, counts, seed))
     kept = np.setdiff1d(np.arange(len(labels)), out)
     return DatasetDict(train=dataset.select(kept), validation=dataset.select(out))

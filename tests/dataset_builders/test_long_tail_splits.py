@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
-from dataset_builders.long_tail import draw, exponential_profile, fingerprint, long_tailed, step_profile
+from dataset_builders.long_tail import (
+    draw,
+    exponential_profile,
+    fingerprint,
+    hold_out_per_class,
+    long_tailed,
+    step_profile,
+)
 
 CIFAR10_AT_100 = "8a54f5b6fa9722952358bc99897aa969bc20f845d0b15034e5013337df1e4ec7"
 CIFAR100_AT_100 = "f123ec136d44ab1b224fe55bb8a73ab03432d25a81975af68f26fb6777d5aca8"
@@ -199,3 +206,23 @@ def test_label_column_must_be_a_class_label_and_unique():
     with pytest.raises(ValueError, match=r"fine, coarse.*label_column"):
         long_tailed(two, 1)
     assert len(long_tailed(two, 1, label_column="fine")) == 3
+
+
+@pytest.mark.parametrize("per_class", [1, 2, 5, 100])
+def test_at_most_half_of_a_class_is_held_out(per_class, recwarn):
+    sizes = [0, 1, 2, 3, 5, 6, 9, 10, 11, 30]
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    splits = hold_out_per_class(labelled(labels), per_class)
+    held, kept = (np.bincount(splits[name]["label"][:], minlength=len(sizes)) for name in ("validation", "train"))
+    assert held.tolist() == [min(per_class, n // 2) for n in sizes] and (held + kept).tolist() == sizes
+    fewer = [f"'class {c}' {min(per_class, n // 2)} of {n}" for c, n in enumerate(sizes) if 0 < n < 2 * per_class]
+    (warning,) = recwarn
+    assert str(warning.message).endswith(f"so small classes give fewer: {', '.join(fewer)}.")
+
+
+def test_what_a_class_gives_is_the_beginning_of_its_published_draw():
+    """Whatever the others are: a small class changes nothing of a large one."""
+    labels = np.repeat([0, 1], [30, 6])
+    with pytest.warns(UserWarning, match="'class 1' 3 of 6"):
+        held = hold_out_per_class(labelled(labels), 5, seed=3)["validation"]["position"][:]
+    assert held == np.concatenate([d[:n] for d, n in zip(draw(labels, (30, 6), seed=3), (5, 3))]).tolist()

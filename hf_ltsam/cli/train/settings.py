@@ -162,7 +162,10 @@ class DataArguments:
     )
     held_out_per_class: int | None = field(
         default=None,
-        metadata={"help": "Data without a test split: how many of every class are set aside for the test."},
+        metadata={
+            "help": "Data without a test split: how many of every class, at most half of them, are set aside for the "
+            "test."
+        },
     )
     only_known_classes: bool = field(
         default=False,

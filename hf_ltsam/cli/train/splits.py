@@ -181,7 +181,8 @@ def _held_out(splits: DatasetDict, arguments: DataArguments) -> DatasetDict:
     if not there:
         raise ValueError(
             f"{arguments.dataset} has no held-out images or texts, so nothing could be measured: there is "
-            f"{', '.join(map(repr, splits))} alone. --held_out_per_class K sets K of every class aside."
+            f"{', '.join(map(repr, splits))} alone. --held_out_per_class K sets K of every class aside, at most half "
+            "of each."
         )
     return splits
 

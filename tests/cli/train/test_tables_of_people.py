@@ -41,9 +41,25 @@ def table(tmp_path):
 def test_a_table_of_paths(table, tmp_path, folder):
     splits = load(table.parent if folder else table, "--held_out_per_class", "2")
     assert splits.class_names == list(CLASSES) and splits.label_column == "species" and not splits.text_columns
-    assert (
-        np.bincount(splits.train_labels).tolist() == [10, 4, 1] and np.bincount(splits.test_labels).tolist() == [2] * 3
-    )
+    assert np.bincount(splits.train_labels).tolist() == [10, 4, 2]
+    assert np.bincount(splits.test_labels).tolist() == [2, 2, 1]  # of three owls one, not two
+
+
+@pytest.mark.parametrize("kind", ["class folders", "paths", "texts", "parquet"])
+def test_half_of_a_rare_class_is_left_to_train_on(table, tmp_path, kind):
+    place = {"class folders": tmp_path / "images", "paths": table}.get(kind, tmp_path / f"{kind}.csv")
+    if kind == "parquet":
+        place = tmp_path / "data"
+        place.mkdir()
+    rows = [{"text": f"a {n}", "species": name} for name, size in zip(CLASSES, (12, 6, 3)) for n in range(size)]
+    if kind == "texts":
+        Dataset.from_list(rows).to_csv(place)
+    elif kind == "parquet":
+        Dataset.from_list(rows).to_parquet(place / "train.parquet")
+    with pytest.warns(UserWarning, match=r"held_out_per_class=5: at most half .*: 'dog' 3 of 6, 'owl' 1 of 3\.$"):
+        splits = load(place, "--held_out_per_class", "5")
+    assert np.bincount(splits.train_labels).tolist() == [7, 3, 2]
+    assert np.bincount(splits.test_labels).tolist() == [5, 3, 1]
 
 
 def test_trained_and_evaluated(table, tmp_path, capsys):

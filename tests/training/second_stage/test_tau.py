@@ -51,6 +51,12 @@ def test_every_class_is_held_out_by_its_share():
     assert not torch.equal(rows, hold_out(labels, 0.2, seed=2))
 
 
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.2, 0.3, 0.49])
+def test_a_share_below_a_half_leaves_a_class_at_least_half_of_it(share):
+    for size in range(1, 30):
+        assert len(hold_out(torch.zeros(size, dtype=torch.long), share, seed=0)) <= size // 2
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
