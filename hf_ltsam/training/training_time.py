@@ -11,10 +11,10 @@ from torch import nn
 from transformers import TrainingArguments
 
 from hf_ltsam.runs.files import read_json, write_json
+from hf_ltsam.runs.folder import TIME
 from hf_ltsam.runs.record import BEFORE
 from hf_ltsam.training.durable_trainer import CheckpointedCallback
 
-_FILE = "training_time.json"  # of a checkpoint
 _SECONDS = "train_seconds"
 
 
@@ -30,11 +30,11 @@ class TrainingTime(CheckpointedCallback):
 
     def save_state(self, folder: Path, args: TrainingArguments) -> None:
         if args.should_save and self.before is not None:
-            write_json(folder / _FILE, {_SECONDS: self.before + time.perf_counter() - self._start})
+            write_json(folder / TIME, {_SECONDS: self.before + time.perf_counter() - self._start})
 
     def load_state(self, folder: Path | None, args: TrainingArguments, model: nn.Module) -> None:
         self._start = time.perf_counter()
-        self.before = 0.0 if folder is None else read_json(folder / _FILE, lambda values: float(values[_SECONDS]))
+        self.before = 0.0 if folder is None else read_json(folder / TIME, lambda values: float(values[_SECONDS]))
 
 
 def timing(train: Mapping[str, Any], before: float | None = 0.0) -> dict[str, float]:
