@@ -1,4 +1,4 @@
-"""Errors that the user can mend: one message in the words of the command line instead of a traceback."""
+"""Errors that the user can mend, and warnings of ours: one message in the words of the command line, not Python's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.secrets import without_secrets
 
 TRACEBACK = "LTSAM_TRACEBACK"  # environment variable: set to 1, errors come with their traceback
-_OURS = tuple(str(Path(__file__).parents[2] / package) + os.sep for package in ("hf_ltsam", "dataset_builders"))
+_PACKAGES = ("hf_ltsam", "dataset_builders")
+_OURS = tuple(str(Path(__file__).parents[2] / package) + os.sep for package in _PACKAGES)
 # Errors of the machine and of packages below, by the names of their classes; {} is their text
 _FOREIGN = {
     "OutOfMemoryError": "The accelerator's memory is full ({}).",
@@ -42,10 +43,10 @@ _LESS_MEMORY = {
 def user_errors() -> Iterator[None]:
     """Print a bad value, a missing file or a refusal as one message and exit with status 2; Ctrl-C exits with 130.
 
-    No message, log, warning or traceback shows a secret.
+    No message, log, warning or traceback shows a secret. Warnings of ours are one line, those of others Python's two.
     """
     try:
-        with _without_secrets():
+        with _clean_output():
             yield
     except KeyboardInterrupt as interrupt:
         print(without_secrets(f"\nInterrupted. {interrupt}").rstrip(), file=sys.stderr)
@@ -64,22 +65,39 @@ def user_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _without_secrets() -> Iterator[None]:
-    """For everything that is logged meanwhile, and for the traceback that a process may end with."""
-    record, warning = logging.getLogRecordFactory(), warnings.formatwarning
+def _clean_output() -> Iterator[None]:
+    """How logs and warnings read meanwhile, and the traceback that a process may end with."""
+    record, as_python = logging.getLogRecordFactory(), warnings.formatwarning
+
+    def formatwarning(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if not _warned_by_us():
+            return without_secrets(as_python(message, category, filename, lineno, line))
+        text = in_options(" ".join(str(message).splitlines()), OptionParser.declared)
+        return f"warning: {without_secrets(visible(text))}\n"
+
     logging.setLogRecordFactory(_CleanRecord)
-    warnings.formatwarning = lambda *args, **kwargs: without_secrets(warning(*args, **kwargs))
+    warnings.formatwarning = formatwarning
     sys.excepthook = _print_traceback
     try:
         yield
     finally:
         logging.setLogRecordFactory(record)
-        warnings.formatwarning = warning
+        warnings.formatwarning = as_python
 
 
 class _CleanRecord(logging.LogRecord):
     def getMessage(self) -> str:
-        return without_secrets(super().getMessage())
+        message = without_secrets(super().getMessage())
+        return in_options(message, OptionParser.declared) if self.name.startswith(_PACKAGES) else message
+
+
+def _warned_by_us() -> bool:
+    """Whether the warning that is being shown is raised in our packages, whichever line its `stacklevel` names."""
+    frames = reversed(traceback.extract_stack())
+    raised = next((frame for frame in frames if (frame.line or "").startswith("warnings.warn(")), None)
+    return raised is not None and raised.filename.startswith(_OURS)
 
 
 def _print_traceback(*raised: Any) -> None:

@@ -5,6 +5,8 @@ Shapes: M samples, C classes, D features.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,12 +22,13 @@ from hf_ltsam.models.classifier import classifier_of
 from hf_ltsam.models.clip_templates import check_templates
 from hf_ltsam.models.clip_towers import ClipTowers
 from hf_ltsam.models.cosine_classifier import CosineClassifier
-from hf_ltsam.models.frozen_features import frozen_features
+from hf_ltsam.models.frozen_features import features_in_training, frozen_features
 
 FROM_IMAGES = ("class_mean", "linear_probe")
 STARTS = ("text", *FROM_IMAGES, "random")
 AUTO = "auto"  # of `ltsam train`: one of these, or none
 _SCALE_OF_MEANS = 10.0
+_TOO_FAR = 2  # times chance: pretrained networks with batch norm begin at up to 1.6, and train well from there
 
 
 def check_start(
@@ -113,7 +116,12 @@ def start_from_images(
     )
     _require_every_class(labels, num_classes, model.config.id2label)
     if not isinstance(classifier, CosineClassifier):
-        _write(classifier, *nearest_mean(features, labels, num_classes, classifier.bias is not None))
+        weights, biases = nearest_mean(features, labels, num_classes, classifier.bias is not None)
+        moved = features_in_training(model, train_dataset, num_classes, num_workers, collator)
+        share = share_in_training(weights, biases, *moved)
+        if share < 1:
+            warnings.warn(_not_told_apart(init, share), stacklevel=2)
+        _write(classifier, share * weights, share * biases)
     elif init == "class_mean":
         _write(classifier, class_means(features, labels, num_classes))
     else:
@@ -165,6 +173,32 @@ def nearest_mean(features: Tensor, labels: Tensor, num_classes: int, centred: bo
     distance = (features - centre).norm(dim=1).mean().clamp(min=torch.finfo(features.dtype).tiny)
     weights = _SCALE_OF_MEANS * F.normalize(means - centre) / distance
     return weights, -weights @ centre
+
+
+def share_in_training(weights: Tensor, biases: Tensor, features: Tensor, labels: Tensor) -> float:
+    """The share of a linear layer that a training can start from: 1, unless its cross-entropy there is twice that of chance.
+
+    Where dropout and batch norm move a sample further than classes are apart, as in a network that is not trained, large
+    weights would make of it the largest losses. Then it is the best of 1/2, 1/4, ..., by that cross-entropy.
+
+    Args:
+        weights: (C, D).
+        biases: (C,).
+        features: (M, D), of `features_in_training`.
+        labels: (M,).
+    """
+    logits = features @ weights.T + biases
+    if F.cross_entropy(logits, labels) <= _TOO_FAR * math.log(len(weights)):
+        return 1.0
+    return min((0.5**k for k in range(1, 17)), key=lambda share: float(F.cross_entropy(share * logits, labels)))
+
+
+def _not_told_apart(init: str, share: float) -> str:
+    return (
+        f"init {init}: while training, dropout and batch norm move the features of a sample further than classes are apart, "
+        f"so the classifier starts from {share:.1g} of the class means. Are the weights pretrained? If not, start with init "
+        "random, and train from scratch."
+    )
 
 
 def linear_probe(

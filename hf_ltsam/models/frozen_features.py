@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from hf_ltsam.data.labels import LABEL_NAMES, training_labels
 from hf_ltsam.data.sample_labels import Collator
 from hf_ltsam.hyperparameters import COUNT, require
 from hf_ltsam.models.classifier import classifier_of
+
+_SAMPLES_IN_TRAINING, _BATCH_IN_TRAINING = 256, 32
 
 
 def first_of_every_class(labels: Tensor, max_per_class: int | None) -> Tensor:
@@ -59,20 +62,54 @@ def frozen_features(
     labels = training_labels(dataset)
     rows = first_of_every_class(labels, max_per_class)
     batches = DataLoader(Subset(dataset, rows.tolist()), batch_size, num_workers=num_workers, collate_fn=collator)
+    bar = tqdm(batches, desc="features of the training samples", disable=not progress, leave=False)
+    return _features(model, bar, num_classes, training=False), labels[rows]
+
+
+@torch.no_grad()
+def features_in_training(
+    model: nn.Module, dataset: Any, num_classes: int, num_workers: int = 0, collator: Collator = default_data_collator
+) -> tuple[Tensor, Tensor]:
+    """The inputs of the classifier as the first steps of a training see them, with dropout and batch norm, and the labels.
+
+    Of up to 256 samples, the same ones each time. The model and the random numbers that follow stay as they are.
+
+    Args and errors as for `frozen_features`.
+
+    Returns:
+        Features (M, D) in float32 and labels (M,), both on the CPU.
+    """
+    labels = training_labels(dataset)
+    rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:_SAMPLES_IN_TRAINING]
+    whole = len(rows) // _BATCH_IN_TRAINING * _BATCH_IN_TRAINING
+    rows = rows[: whole or len(rows)]  # batch norm takes no batch of one
+    batches = DataLoader(
+        Subset(dataset, rows.tolist()), _BATCH_IN_TRAINING, num_workers=num_workers, collate_fn=collator
+    )
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        features = _features(model, batches, num_classes, training=True)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    return features, labels[rows]
+
+
+def _features(model: nn.Module, batches: Iterable[Any], num_classes: int, training: bool) -> Tensor:
     inputs: list[Tensor] = []
     features: list[Tensor] = []
     was_training, first = model.training, next(model.parameters())
     hook = classifier_of(model, num_classes).register_forward_pre_hook(lambda _, x: inputs.append(x[0].float().cpu()))
     try:
-        model.eval()
-        for batch in tqdm(batches, desc="features of the training samples", disable=not progress, leave=False):
+        model.train(training)
+        for batch in batches:
             given = {name: x for name, x in batch.items() if name not in LABEL_NAMES}
             model(**{name: x.to(first.device, _type_for(x, first)) for name, x in given.items()})
             features.append(_of_samples(inputs.pop(), batch.get("attention_mask")))
     finally:
         hook.remove()
         model.train(was_training)
-    return torch.cat(features), labels[rows]
+    return torch.cat(features)
 
 
 def _of_samples(inputs: Tensor, mask: Tensor | None) -> Tensor:

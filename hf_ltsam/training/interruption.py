@@ -1,4 +1,4 @@
-"""What ends a training from outside: SIGTERM, as schedulers send it before they take a machine away; a missing process."""
+"""What ends a training from outside: SIGTERM, as schedulers send it before they take a machine away, Ctrl-C, lost ranks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from transformers import TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging, strtobool
 
 try:
@@ -34,6 +34,8 @@ class SigtermCheckpoint(TrainerCallback):
     that the signal has reached. Several processes all end after the same step: at the end of every step they begin to
     exchange whether any of them was asked to end, and read the answer at the end of the next.
     """
+
+    _cause = "SIGTERM"
 
     def __init__(self) -> None:
         self._asked = self._ending = False
@@ -67,12 +69,15 @@ class SigtermCheckpoint(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._ending = self._agreed()
         if self._ending:
-            logger.warning(f"SIGTERM: saving a checkpoint of step {state.global_step}, then ending.")
+            logger.warning(f"{self._cause}: saving a checkpoint of step {state.global_step}, then ending.")
             control.should_save, control.should_evaluate = True, False
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._ending:
-            raise SystemExit(EXIT_STATUS)
+            self._end()
+
+    def _end(self) -> NoReturn:
+        raise SystemExit(EXIT_STATUS)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._asked = self._answer() or self._asked
@@ -93,6 +98,50 @@ class SigtermCheckpoint(TrainerCallback):
             self._exchanges = []
             return bool(flag)
         return False
+
+
+class _CtrlCCheckpoint(SigtermCheckpoint):
+    """The same on Ctrl-C, in one process; a second one ends at once, and one that came too late ends nothing."""
+
+    _cause = "Ctrl-C (once more: at once, without a checkpoint)"
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        signal.signal(signal.SIGINT, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _end(self) -> NoReturn:
+        raise KeyboardInterrupt
+
+    def _note(self, *_: Any) -> None:
+        super()._note()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def saved_on_ctrl_c(trainer: Trainer) -> Iterator[None]:
+    """While this training runs, Ctrl-C ends it behind a checkpoint of its step.
+
+    Raises:
+        KeyboardInterrupt: it did. At once, in several processes, or where no checkpoint is to be resumed from.
+    """
+    args = trainer.args
+    resumable = args.save_strategy != "no" and not args.save_only_model
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    interrupts = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not under nohup
+    if args.world_size > 1 or not resumable or not interrupts:
+        yield
+        return
+    checkpoint = _CtrlCCheckpoint()
+    trainer.add_callback(checkpoint)
+    try:
+        with checkpoint.listening():
+            yield
+    finally:
+        trainer.remove_callback(checkpoint)
 
 
 def join_processes(args: TrainingArguments) -> None:

@@ -2,17 +2,23 @@
 
 import ast
 import errno
+import logging
 import re
+import sys
+import warnings
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import safetensors
 import torch
 from cli.test_cli import run
+from datasets import ClassLabel, Dataset, Features
 from syntax import tree_of
 
 import hf_ltsam
+from dataset_builders.long_tail import hold_out_per_class
 from hf_ltsam import LOSSES, METHODS, LTSamConfig, make_loss, make_method
 from hf_ltsam.cli import model_names
 from hf_ltsam.cli.main import COMMANDS
@@ -20,6 +26,7 @@ from hf_ltsam.cli.options.wording import in_options
 from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import make_run, parse, run_of
 from hf_ltsam.cli.train.settings import ModelArguments
+from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.hyperparameters import _letters, canonical
 from hf_ltsam.runs.files import without_room, write_whole
 from hf_ltsam.training.second_stage import SECOND_STAGES
@@ -287,6 +294,71 @@ def test_a_type_error_that_we_raise_is_a_refusal(capsys, monkeypatch):
 
     monkeypatch.setattr(train, "main", lambda _: check_types("no config", None))
     assert "must be an LTSamConfig" in refusal(capsys, "train")
+
+
+# Warnings
+
+
+@pytest.fixture
+def shown(monkeypatch, capsys):
+    """What a function prints within a command that has read its options, where pytest does not catch the warnings."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=sys.stderr)
+
+    def printed(warn):
+        with warnings.catch_warnings(), user_errors():
+            warnings.simplefilter("always")
+            monkeypatch.setattr(warnings, "showwarning", show)
+            parse(["--dataset", "x"])
+            warn()
+        return capsys.readouterr().err
+
+    return printed
+
+
+def in_our_place(code, **names):
+    """Run code as if it stood in a file of ours."""
+    exec(compile(code, str(Path(hf_ltsam.__file__).with_name("trainer.py")), "exec"), names)
+
+
+SMALL = Dataset.from_dict(
+    {"label": [0] * 5 + [1] * 3}, features=Features({"label": ClassLabel(names=["cat", "dog\nowl"])})
+)
+OF_OTHERS = {  # whoever they say that they come from
+    "a package": lambda: warnings.warn("held_out_per_class=2 is deprecated", stacklevel=1),
+    "a package that names its caller": lambda: in_our_place(
+        "warn()", warn=lambda: warnings.warn("held_out_per_class=2 is deprecated", stacklevel=2)
+    ),
+    "a number": lambda: in_our_place("x / 0.0", x=np.float64(1)),
+}
+
+
+def test_warnings_of_ours_are_one_line_in_options(shown):
+    assert shown(lambda: hold_out_per_class(SMALL, 2)) == (
+        "warning: --held_out_per_class 2: at most half of a class is held out, so small classes give fewer: "
+        "'dog\\nowl' 1 of 3.\n"
+    )
+    before = warnings.formatwarning
+    with user_errors(), user_errors():
+        assert warnings.formatwarning is not before
+    assert warnings.formatwarning is before
+
+
+@pytest.mark.parametrize("warn", OF_OTHERS.values(), ids=OF_OTHERS)
+def test_warnings_of_others_are_left_as_they_are(shown, warn):
+    assert re.match(r"\S+\.py:\d+: (UserWarning: held_out_per_class=2 is|RuntimeWarning: divide)", shown(warn))
+
+
+def test_what_we_log_is_told_in_options_too(shown):
+    def log():
+        for name in ("hf_ltsam.training.trainer", "other"):
+            message = "LTSamConfig(save_steps=...) or max_steps=3."
+            printed.append(logging.getLogRecordFactory()(name, 30, "", 1, message, (), None).getMessage())
+
+    printed = []
+    shown(log)
+    assert printed == ["--save_steps or --max_steps 3.", "LTSamConfig(save_steps=...) or max_steps=3."]
 
 
 # Names as papers write them

@@ -1,15 +1,19 @@
 """Initial class vectors: from class names, from images, or random."""
 
 import json
+import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from models.clips import NAMES, Images, architecture, open_clip_checkpoint, transformers_clip
+from torch import nn
+from transformers import BertConfig
 
 from hf_ltsam.models import ClipForLongTail
-from hf_ltsam.models.class_vectors import class_means, linear_probe, nearest_mean
+from hf_ltsam.models.class_vectors import class_means, linear_probe, nearest_mean, start_from_images
 from hf_ltsam.models.clip_templates import CLIP80, ONE, templates_named
 from hf_ltsam.models.clip_towers import TextTower
 from hf_ltsam.models.frozen_features import first_of_every_class, frozen_features
@@ -223,6 +227,52 @@ def test_a_linear_layer_that_tells_classes_by_the_angle_to_their_mean(centred):
         assert not biases.any()
     with pytest.raises(ValueError, match="Class 3 has no training sample"):
         nearest_mean(features, labels, 4)
+
+
+class Pooled(nn.Module):
+    """Features of a point with dropout and batch norm before the classifier; `spread` is what its input adds to a constant."""
+
+    def __init__(self, spread, dropout):
+        super().__init__()
+        self.config = BertConfig(num_labels=4)
+        self.norm, self.dropout = nn.BatchNorm1d(6, affine=False), nn.Dropout(dropout)
+        self.classifier = nn.Linear(6, 4)
+        self.spread = spread
+
+    def forward(self, x):
+        return self.classifier(self.dropout(1 + self.spread * self.norm(x)))
+
+
+def points(count=96):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 4
+    x = torch.randn(count, 6, generator=generator) + 3 * torch.eye(6)[labels]
+    return [{"x": row, "labels": int(c)} for row, c in zip(x, labels)]
+
+
+@pytest.mark.parametrize(("spread", "dropout", "whole"), [(1.0, 0.1, True), (0.001, 0.0, True), (0.001, 0.1, False)])
+def test_class_means_that_dropout_drowns_start_nearer_to_zero(spread, dropout, whole):
+    """Otherwise the first loss of a network that is not trained is in the hundreds."""
+    model, data = Pooled(spread, dropout).train(), points()
+    torch.manual_seed(0)
+    expected, biases = nearest_mean(*frozen_features(model, data, 4, progress=False), 4)
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        start_from_images(model, "class_mean", data, progress=False)
+    torch.testing.assert_close(torch.get_rng_state(), state, rtol=0, atol=0)
+    assert model.training and model.norm.num_batches_tracked == 0
+    assert torch.equal(model.norm.running_mean, torch.zeros(6))
+    share = float((model.classifier.weight / expected).mean())
+    torch.testing.assert_close(model.classifier.weight.detach(), share * expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model.classifier.bias.detach(), share * biases, rtol=1e-3, atol=1e-6)
+    assert (share == pytest.approx(1)) == whole
+    assert [str(w.message).split(",")[0] for w in caught] == ([] if whole else ["init class_mean: while training"])
+    first = nn.functional.cross_entropy(
+        model(torch.stack([d["x"] for d in data])), torch.tensor([d["labels"] for d in data])
+    )
+    assert first < 1.1 * math.log(4)
 
 
 def test_random_start_and_dtype(clip):

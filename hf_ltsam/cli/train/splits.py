@@ -134,8 +134,8 @@ def without_unreadable(splits: Splits, arguments: DataArguments, progress: bool 
     """The same without training images that cannot be decoded; they are counted, and the first ones named."""
     bad = unreadable_rows(splits.train, arguments.image_column, progress, arguments.pixel_values)
     if bad:
-        named = "\n".join(list(bad.values())[:NAMED])
-        warnings.warn(f"{len(bad)} of {len(splits.train)} training images are left out:\n{named}", stacklevel=2)
+        named = "; ".join([*list(bad.values())[:NAMED], *["..."] * (len(bad) > NAMED)])
+        warnings.warn(f"{len(bad)} of {len(splits.train)} training images are left out: {named}", stacklevel=2)
     good = [row for row in range(len(splits.train)) if row not in bad]
     lost = sorted(set(splits.train_labels.tolist()) - set(splits.train_labels[good].tolist()))
     if lost:

@@ -45,6 +45,7 @@ from hf_ltsam.runs.files import is_of_the_disk, not_written
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_checkpoint
 from hf_ltsam.training.evaluation import decisions_alone
+from hf_ltsam.training.interruption import saved_on_ctrl_c
 from hf_ltsam.training.prediction import predict_logits
 from hf_ltsam.training.refusals.problem import check_head, check_split
 from hf_ltsam.training.refusals.settings import hides_modules
@@ -145,12 +146,13 @@ def _is_sharded(config: LTSamConfig) -> bool:
 
 
 def train(run: Run, trainer: LTSamTrainer) -> TrainOutput:
-    """Train, from a checkpoint where one is given; Ctrl-C says how to go on."""
+    """Train, from a checkpoint where one is given; Ctrl-C saves one and says how to go on."""
     checkpoint = resume_point(run.config.resume_from_checkpoint)
     if trainer.is_world_process_zero() and not checkpoint:
         save_recipe(run)  # a run that is resumed has one, and may yet be refused
     try:
-        return trainer.train(resume_from_checkpoint=checkpoint or None)
+        with saved_on_ctrl_c(trainer):
+            return trainer.train(resume_from_checkpoint=checkpoint or None)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(_way_back(run.config)) from interrupt
 

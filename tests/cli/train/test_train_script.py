@@ -25,7 +25,7 @@ from transformers import (
     pipeline,
 )
 
-from hf_ltsam import ClassStatistics
+from hf_ltsam import CifarResNetForImageClassification, ClassStatistics
 from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.data import prepare
@@ -263,6 +263,50 @@ def test_resuming_with_another_method_is_refused_and_changes_nothing(images, tmp
     message = refused(capsys, *command, "--method", "sgd", "--resume_from_checkpoint", "true")
     assert "sam" in message and "sgd" in message
     assert (tmp_path / "run" / "recipe.yaml").read_text() == recipe
+
+
+@pytest.mark.parametrize("save", [["--save_steps", "500"], ["--save_strategy", "epoch"], ["--save_strategy", "no"]])
+def test_ctrl_c_in_a_step_saves_it_and_resuming_makes_the_same_weights(save, images, tmp_path, capsys, monkeypatch):
+    command = words(images, tmp_path / "run", "--num_train_epochs", "2", "--method", "sam", *save)
+    train.main([*command, "--output_dir", str(tmp_path / "whole")])
+    forward, passes = CifarResNetForImageClassification.forward, []
+
+    def interrupted(self, *args, **kwargs):
+        passes.append(self.training)
+        if sum(passes) == 8:  # the second pass of step 4 of 12
+            signal.raise_signal(signal.SIGINT)
+        return forward(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CifarResNetForImageClassification, "forward", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            train.main(command)
+    assert stopped.value.code == 130 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    said = capsys.readouterr().err
+    if "no" in save:
+        assert "there is nothing to resume" in said and not list((tmp_path / "run").glob("checkpoint-*"))
+        return
+    assert sum(passes) == 8 and "goes on from" in said
+    assert (tmp_path / "run" / "checkpoint-4").is_dir()
+    train.main([*command, "--resume_from_checkpoint", "true"])
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "whole"))
+    assert one == other
+
+
+def test_a_second_ctrl_c_ends_at_once(images, tmp_path, capsys, monkeypatch):
+    forward, passes = CifarResNetForImageClassification.forward, []
+
+    def interrupted(self, *args, **kwargs):
+        passes.append(self.training)
+        if sum(passes) in (3, 4):
+            signal.raise_signal(signal.SIGINT)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(CifarResNetForImageClassification, "forward", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        train.main(words(images, tmp_path / "run", "--method", "sam"))
+    assert stopped.value.code == 130 and sum(passes) == 4
+    assert "nothing to resume" in capsys.readouterr().err and not list((tmp_path / "run").glob("checkpoint-*"))
 
 
 @pytest.mark.slow
