@@ -28,11 +28,10 @@ from hf_ltsam.methods import METHODS
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.metrics.decisions import logits_in
 from hf_ltsam.models.text_classifier import classifies_texts
-from hf_ltsam.runs.earlier_run import earlier_run
 from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_DATA, OF_THE_EXPERIMENT, OTHER_DEFAULTS
 from hf_ltsam.runs.files import DamagedFileError
 from hf_ltsam.runs.folder import CALIBRATION, MADE_IN_PYTHON, RunFolder
-from hf_ltsam.runs.identity import describe
+from hf_ltsam.runs.identity import describe, earlier_run
 from hf_ltsam.runs.predictions import Predictions, predictions_of
 from hf_ltsam.runs.record import (
     RunRecord,
