@@ -22,6 +22,7 @@ SCHEMA_VERSION = 1
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _AT_REVISION = re.compile(rf"({_HUB_NAME.pattern})@(.+)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+BEFORE = "seconds_before"  # of `RunRecord.timing`
 DIVERGED = 1.5  # times the first loss that was logged
 _PACKAGES = ("hf_ltsam", "torch", "transformers", "accelerate", "datasets", "numpy")
 
@@ -51,8 +52,9 @@ class RunRecord:
         hub: `{"dataset": OWNER/NAME, "dataset_commit": ..., "model": OWNER/NAME}`: what the names of data and model meant on
             the Hub when the run was made, and where it is known the commit that the data were loaded at; a name that meant a
             folder is not in it. None where that is not known.
-        timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`.
-        resumed: whether training went on from a checkpoint, so that `timing` counts from there on.
+        timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`; of a resumed run also
+            "seconds_before", the part of "train_seconds" up to the checkpoint. Without that it counts from the resume on.
+        resumed: whether training went on from a checkpoint.
         hardware: in words.
         command: that repeats the run.
         weights_sha256: of the weights that the results are of, as `RunFolder` gives it; empty where it is not known.
@@ -86,8 +88,8 @@ class RunRecord:
 
     @property
     def train_seconds(self) -> float | None:
-        """Of the whole training; None for a resumed one, whose time is known from the resume on only."""
-        return None if self.resumed else self.timing.get("train_seconds")
+        """Of the whole training; None where it is known from a resume on only, as in older runs."""
+        return self.timing.get("train_seconds") if not self.resumed or BEFORE in self.timing else None
 
     def to_json(self) -> dict[str, Any]:
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}

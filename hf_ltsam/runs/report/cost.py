@@ -50,7 +50,8 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
         return Section(TITLE, missing=missing)
     hardware = dict.fromkeys(words for cost in costs for words in cost.hardware)
     notes = [
-        "Measured time of the training. Resumed runs are left out, since their time is known only from the resume on."
+        "Measured time of the training. Of a run that was resumed it is that of all parts, without what was done after the "
+        "last checkpoint of each; where a checkpoint does not say its time, as in older releases, the run is left out."
     ]
     if len(hardware) > 1:
         notes.append(f"Not all runs had the same hardware, so their times cannot be compared: {'; '.join(hardware)}.")
