@@ -44,6 +44,7 @@ CALIBRATION = "calibration.json"
 IDENTITY = "ltsam.json"
 CARD = "README.md"
 MANIFEST = "manifest.json"
+TIME = "training_time.json"  # of a checkpoint
 
 # transformers' and peft's
 CONFIG = "config.json"

@@ -1,4 +1,4 @@
-"""What a checkpoint was trained with, so that nobody resumes it with anything else."""
+"""What a checkpoint was trained with, so that nobody resumes it with anything else or replaces it unawares."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from hf_ltsam.runs.files import plain
-from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.files import DamagedFileError, plain
+from hf_ltsam.runs.folder import IDENTITY, RECORD, RunFolder
 from hf_ltsam.runs.record import hub_name
 from hf_ltsam.schedules import SCHEDULES, schedule_to_config
 
@@ -67,6 +68,34 @@ def check_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
             f"{folder} cannot be resumed with these settings. " + "; ".join(differences) + ". Resume with the "
             "checkpoint's settings, or start a new run from its weights with from_pretrained and without resuming."
         )
+
+
+def earlier_run(folder: Path) -> str | None:
+    """What a training of this library has left in a folder: method, loss, and when it ended or wrote its last checkpoint.
+
+    None where there is nothing of it; checkpoints of the stock Trainer are nobody's run.
+    """
+    run = RunFolder(folder)
+    if run.has(RECORD):
+        return f"{_what(run)}ended {_when(folder / RECORD)}"
+    checkpoints = [checkpoint for checkpoint in run.checkpoints.values() if checkpoint.has(IDENTITY)]
+    if checkpoints:
+        last = checkpoints[-1]
+        return f"{_what(last)}not ended, {last.path.name} of {_when(last.path / IDENTITY)}"
+    return f"{_what(run)}saved {_when(folder / IDENTITY)}" if run.has(IDENTITY) else None
+
+
+def _what(run: RunFolder) -> str:
+    """Method and loss; nothing where the files do not say it."""
+    try:
+        described: Any = run.identity or {}
+        return f"{described['method']['name']} with {described['loss']['name']}, "
+    except (DamagedFileError, KeyError, TypeError):
+        return ""
+
+
+def _when(file: Path) -> str:
+    return datetime.fromtimestamp(file.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -22,6 +22,7 @@ SCHEMA_VERSION = 1
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _AT_REVISION = re.compile(rf"({_HUB_NAME.pattern})@(.+)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+BEFORE = "seconds_before"  # of `RunRecord.timing`
 DIVERGED = 1.5  # times the first loss that was logged
 _PACKAGES = ("hf_ltsam", "torch", "transformers", "accelerate", "datasets", "numpy")
 
@@ -51,8 +52,9 @@ class RunRecord:
         hub: `{"dataset": OWNER/NAME, "dataset_commit": ..., "model": OWNER/NAME}`: what the names of data and model meant on
             the Hub when the run was made, and where it is known the commit that the data were loaded at; a name that meant a
             folder is not in it. None where that is not known.
-        timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`.
-        resumed: whether training went on from a checkpoint, so that `timing` counts from there on.
+        timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`; of a resumed run also
+            "seconds_before", the part of "train_seconds" up to the checkpoint. Without that it counts from the resume on.
+        resumed: whether training went on from a checkpoint.
         hardware: in words.
         command: that repeats the run.
         weights_sha256: of the weights that the results are of, as `RunFolder` gives it; empty where it is not known.
@@ -86,8 +88,8 @@ class RunRecord:
 
     @property
     def train_seconds(self) -> float | None:
-        """Of the whole training; None for a resumed one, whose time is known from the resume on only."""
-        return None if self.resumed else self.timing.get("train_seconds")
+        """Of the whole training; None where it is known from a resume on only, as in older runs."""
+        return self.timing.get("train_seconds") if not self.resumed or BEFORE in self.timing else None
 
     def to_json(self) -> dict[str, Any]:
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
@@ -203,9 +205,13 @@ def calibrated_results(
     return results
 
 
-def chance_level(num_classes: int) -> float:
-    """The accuracy of guesses, 1/C: the expected one of every class, and so of every group and of all."""
-    return 1 / num_classes
+def chance_level(per_class: Sequence[float | None]) -> float:
+    """The accuracy of guesses among the classes of a test: the expected one of every class, so of every group and of all.
+
+    Args:
+        per_class: accuracies (C,); None or NaN for a class without test sample.
+    """
+    return 1 / max(sum(accuracy is not None and accuracy == accuracy for accuracy in per_class), 1)
 
 
 def shortcomings(record: RunRecord, losses: Sequence[float] = ()) -> list[str]:
@@ -216,7 +222,7 @@ def shortcomings(record: RunRecord, losses: Sequence[float] = ()) -> list[str]:
     """
     result = record.results["test"]
     per_class = [accuracy for accuracy in result["per_class"] if accuracy is not None and accuracy == accuracy]
-    chance, balanced = chance_level(len(result["per_class"])), result["balanced"]
+    chance, balanced = chance_level(per_class), result["balanced"]
     remarks = []
     if balanced is not None and balanced <= chance + 2 * math.sqrt(chance * (1 - chance) / max(result["samples"], 1)):
         where = (

@@ -40,6 +40,7 @@ from hf_ltsam.training.refusals.settings import (
     check_schedule,
     check_stream,
     check_types,
+    without_settings,
 )
 from hf_ltsam.training.results.publishing import HubTrainer
 from hf_ltsam.training.results.saved_runs import SavedRuns
@@ -95,6 +96,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
     batch_loaders: ImageLoaders
     _created_lr_scheduler: bool
 
+    @without_settings
     def __init__(
         self,
         model: PreTrainedModel | nn.Module | None = None,

@@ -49,8 +49,10 @@ def test_what_stands_in_the_file(tmp_path):
     assert content["versions"].keys() >= {"python", "torch", "transformers", "hf_ltsam"}
 
 
-def test_a_resumed_run_has_no_time_of_the_whole_training():
+def test_a_resumed_run_has_a_time_where_its_checkpoint_had_one():
     assert a_record().train_seconds == 1.5 and a_record(resumed=True).train_seconds is None
+    whole = {"train_seconds": 4.0, "seconds_before": 2.5}
+    assert a_record(resumed=True, timing=whole).train_seconds == 4.0
     assert RunRecord.from_json(a_record(resumed=True).to_json()).resumed
 
 

@@ -13,7 +13,8 @@ from hf_ltsam.training.checkpoint_folders import last_checkpoint, last_complete_
 
 FILES = (
     "class_statistics.json", "ltsam.json", "manifest.json", "method_memory.pt", "model.safetensors", "optimizer.pt",
-    "rng_state.pth", "scheduler.pt", "trainer_state.json", "training_args.bin", "weight_average.pt",
+    "rng_state.pth", "scheduler.pt", "trainer_state.json", "training_args.bin", "training_time.json",
+    "weight_average.pt",
 )  # fmt: skip
 SETTINGS = {"method": "msam", "max_steps": 12, "swa_start": 0.3, "swa_interval": 1}
 

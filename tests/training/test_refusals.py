@@ -1,5 +1,7 @@
 """Bad input: what was wrong, with which value, and what to do, before a training step is made."""
 
+import dataclasses
+import inspect
 import logging
 
 import pytest
@@ -9,6 +11,7 @@ from torch import nn
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics, LTSamConfig, LTSamTrainer
 from hf_ltsam.losses import LogitAdjustment
 from hf_ltsam.methods import SAM
+from hf_ltsam.training.second_stage import SecondStageTrainer
 
 DATA = [{"input": torch.randn(4), "labels": c} for c, n in enumerate([6, 3, 1]) for _ in range(n)]
 
@@ -300,6 +303,31 @@ NO_OBJECTS = [  # what people pass, and what is said
 def test_a_class_or_a_loss_of_two_arguments(given, said, tmp_path):
     with pytest.raises(TypeError, match=said):
         trainer(tmp_path, **given)
+
+
+class Renamed(LTSamTrainer):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [LTSamTrainer, SecondStageTrainer, Renamed])
+def test_a_setting_that_is_given_to_the_trainer_is_told_where_it_belongs(kind):
+    """Every one of the settings, and in a class of one's own; what is none is Python's to refuse."""
+    taken = set(inspect.signature(LTSamTrainer.__init__).parameters)
+    settings = {field.name for field in dataclasses.fields(LTSamConfig) if field.init} - taken
+    assert settings >= {"method_args", "output_dir", "learning_rate", "loss_args"} and len(settings) > 100
+    for name in settings:
+        said = rf"^{kind.__name__}\({name}=\.\.\.\): {name} is a setting. Pass args=LTSamConfig\({name}=\.\.\.\)\.$"
+        with pytest.raises(TypeError, match=said):
+            kind(nn.Linear(4, 3), **{name: None})
+    with pytest.raises(TypeError, match=r"__init__\(\) got an unexpected keyword argument 'method_arg'"):
+        kind(nn.Linear(4, 3), method_arg={"rho": 0.1})
+
+
+@pytest.mark.parametrize("kind", [LTSamTrainer, SecondStageTrainer])
+def test_the_signature_stays_without_room_for_other_names(kind):
+    kinds = {p.kind for p in inspect.signature(kind.__init__).parameters.values()}
+    assert not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
 
 
 def test_evaluation_labels_outside_the_range_are_found_before_training(tmp_path):

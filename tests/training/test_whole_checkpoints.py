@@ -52,7 +52,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
         ("torch.save", 4 + 3, FULL),  # the optimizer's state; a checkpoint has four such files
         ("torch.save", 4 + 2, RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")),
         ("safetensors.torch.save_file", 2, FULL),  # the weights
-        ("hf_ltsam.training.checkpoint_folders._flush", 12, FULL),  # on a network, all seems written until here
+        ("hf_ltsam.training.checkpoint_folders._flush", 13, FULL),  # on a network, all seems written until here
     ],
 )
 def test_a_full_disk_leaves_the_checkpoint_before_and_says_so(function, call, error, tmp_path, monkeypatch):

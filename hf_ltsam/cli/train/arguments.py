@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from functools import cache
@@ -22,7 +23,7 @@ from transformers.hf_argparser import string_to_bool
 from transformers.utils import logging
 
 from dataset_builders.catalogue import SETS
-from hf_ltsam import LOSSES, METHODS
+from hf_ltsam import LOSSES, METHODS, LTSamConfig
 from hf_ltsam.cli.model_names import OURS
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import KINDS, OptionParser
@@ -107,10 +108,11 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
     everything.setdefault("output_dir", str(default_folder(Path(recipe).stem if recipe else "train", seed)))
     decided, before = decided_settings(everything), _interrupted(everything)
     if before is not None:  # began with the defaults of another release, perhaps
-        names = {*decided, *(LENGTH if any(name in decided for name in LENGTH) else ())}
+        together = [name for group in (LENGTH, _PERTURBING) if decided.keys() & set(group) for name in group]
+        names = {*decided, *together}
         decided = {name: value for name, value in before.items() if name in names}
     if decided:
-        shown = " ".join(options_of(decided)).replace("=", " ")
+        shown = _as_words({**decided, **_radius(decided, everything)})
         what = f"{_kind(everything)} starts" if before is None else "the run goes on as it began,"
         logger.warning(f"Not set, so {what} with {shown}. Each of these options sets another value.")
         everything = {**decided, **everything}
@@ -120,17 +122,27 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
 def decided_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Loss, method, optimizer, learning rate and length, as far as nothing states them."""
     balanced = any(settings.get(name, value) != value for name, value in _UNBALANCED.items())
-    stated = {"loss"} if "loss" in settings or balanced else set()
-    start = {"loss": FIRST_LOSS, **STARTS[_kind(settings)]}
+    start = dict(STARTS[_kind(settings)])
     if "optim" not in start:  # SGD, whose rate goes with the batch
         start["learning_rate"] *= min(1, max(0, _batch(settings)) / FULL_BATCH)  # a batch below 0 is refused as such
     if any(name in settings for name in _STEPPING):
-        stated |= start.keys() - {"loss", *LENGTH}
+        start = {name: value for name, value in start.items() if name in LENGTH}
     if any(name in settings for name in _PERTURBING):
-        stated.add("method")
-    if any(name in settings for name in LENGTH):
-        stated.update(LENGTH)
+        start.pop("method", None)
+    start = {"loss": FIRST_LOSS, **start, "method": start.get("method", LTSamConfig.method)}
+    stated = {*settings, *(["loss"] if balanced else []), *(LENGTH if any(name in settings for name in LENGTH) else [])}
     return {name: value for name, value in start.items() if name not in stated}
+
+
+def _radius(decided: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a method that was decided, where it perturbs by a radius that nobody states; or nothing."""
+    rho = getattr(METHODS.get(decided.get("method", "")), "rho", None)
+    return {} if rho is None or "method_args" in {**decided, **settings} else {"method_args": {"rho": rho}}
+
+
+def _as_words(settings: Mapping[str, Any]) -> str:
+    """As they are written on a command line."""
+    return shlex.join(part for word in options_of(settings) for part in word.split("=", 1))
 
 
 def _batch(settings: Mapping[str, Any]) -> int:

@@ -20,7 +20,6 @@ from typing import Any
 
 from transformers.integrations import is_optuna_available
 
-from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.train.arguments import decided_settings
 from hf_ltsam.cli.tune.reserve import Reserve, load_reserve
 from hf_ltsam.cli.tune.space import Parameter, laid_over, parameters_of
@@ -94,7 +93,7 @@ class Plan:
     def method(self) -> str:
         """Of the trials, whose searched settings decide it too where none is stated."""
         laid = laid_over(self.settings, {parameter: parameter.ends[0] for parameter in self.parameters})
-        return str({"method": LTSamConfig.method, **decided_settings(laid), **laid}["method"])
+        return str({**decided_settings(laid), **laid}["method"])
 
 
 @dataclass(frozen=True)

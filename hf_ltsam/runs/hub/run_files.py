@@ -15,6 +15,7 @@ from hf_ltsam.runs.folder import (
     SHARPNESS,
     SHARPNESS_RESULTS,
     STATE,
+    TIME,
     RunFolder,
 )
 
@@ -24,7 +25,7 @@ _RESULTS = {
     SHARPNESS: (SHARPNESS_RESULTS, "*.png"),
 }
 # The state of the trainer names folders of this machine, and the settings are a pickle: neither is needed to load.
-_STAYS = {STATE, MANIFEST, PICKLED_SETTINGS}
+_STAYS = {STATE, MANIFEST, PICKLED_SETTINGS, TIME}
 
 
 def run_files(folder: Path, results: Collection[str] = ()) -> dict[str, Path | bytes]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
-from typing import Any
+from collections.abc import Callable, Sized
+from dataclasses import fields
+from functools import wraps
+from inspect import signature
+from typing import Any, ParamSpec
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -15,6 +18,8 @@ from hf_ltsam.hyperparameters import UNIT_INTERVAL, require
 from hf_ltsam.landscape.graphs import refusal
 from hf_ltsam.methods import Method
 from hf_ltsam.training.config import LTSamConfig
+
+P = ParamSpec("P")
 
 # TrainingArguments field -> why, and what to do instead. A field is refused where its value is true.
 _FIELDS = {
@@ -149,6 +154,26 @@ def _check_graphs(args: TrainingArguments, own_loss: bool) -> None:
         )
     if args.world_size > 1:
         raise refusal(f"{args.world_size} processes were launched, with which it has not been tried")
+
+
+def without_settings(init: Callable[P, None]) -> Callable[P, None]:
+    """The `__init__` of a trainer, which says of a setting where it belongs; any other unknown name is Python's to refuse.
+
+    Raises:
+        TypeError: naming the setting.
+    """
+    settings = {field.name for field in fields(LTSamConfig) if field.init} - set(signature(init).parameters)
+
+    @wraps(init)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+        for name in kwargs:
+            if name in settings:
+                raise TypeError(
+                    f"{type(args[0]).__name__}({name}=...): {name} is a setting. Pass args=LTSamConfig({name}=...)."
+                )
+        init(*args, **kwargs)
+
+    return checked
 
 
 def check_launcher(trainer: Any) -> None:

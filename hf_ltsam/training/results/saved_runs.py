@@ -31,7 +31,7 @@ from hf_ltsam.models.text_classifier import classifies_texts
 from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_DATA, OF_THE_EXPERIMENT, OTHER_DEFAULTS
 from hf_ltsam.runs.files import DamagedFileError
 from hf_ltsam.runs.folder import CALIBRATION, MADE_IN_PYTHON, RunFolder
-from hf_ltsam.runs.identity import describe
+from hf_ltsam.runs.identity import describe, earlier_run
 from hf_ltsam.runs.predictions import Predictions, predictions_of
 from hf_ltsam.runs.record import (
     RunRecord,
@@ -46,6 +46,7 @@ from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.loaders import replaced
 from hf_ltsam.training.training_set import require_statistics, without_adapter
+from hf_ltsam.training.training_time import has_steps, timing
 
 logger = logging.get_logger(__name__)
 NO_FOLDER = "trainer_output"  # transformers' own, where no output_dir is stated
@@ -61,7 +62,7 @@ class RunDescription:
         settings: of `recipe.yaml`.
         comments: its first lines; the command that repeats the run, where there is one.
         model, data, hub, command, second_stage, resumed: as in `RunRecord`.
-        train_metrics: that training returned; its times are kept.
+        train_metrics: that training returned; its times are kept, from a resume on.
         calibration: of the probabilities; where there is one, the test's logits are kept.
     """
 
@@ -94,6 +95,8 @@ def write_run(trainer: Any, test: PredictionOutput, description: RunDescription)
             folder.write_calibration(description.calibration)
         else:
             record = _with_kept_calibration(record, predictions, folder)
+        if not has_steps(description.train_metrics):
+            record = _with_kept_time(record, folder)
         folder.write_predictions(predictions)
         folder.write_recipe(description.settings, description.comments)
         folder.write_record(record)  # last: who finds it finds all
@@ -120,6 +123,14 @@ def _with_kept_calibration(record: RunRecord, predictions: Predictions, folder: 
     return replace(record, results={**folder.finished_record().results, **record.results})
 
 
+def _with_kept_time(record: RunRecord, folder: RunFolder) -> RunRecord:
+    """With the time that the training of the same weights took, by their record."""
+    if not folder.is_of_its_weights:
+        return record
+    ended = folder.finished_record()
+    return replace(record, timing=ended.timing, resumed=ended.resumed, hardware=ended.hardware)
+
+
 def record_of(trainer: Any, test: PredictionOutput, description: RunDescription) -> RunRecord:
     """The content of `metrics.json`."""
     args, statistics, calibration = trainer.args, description.statistics, description.calibration
@@ -140,21 +151,13 @@ def record_of(trainer: Any, test: PredictionOutput, description: RunDescription)
         model=dict(description.model),
         data=dict(description.data),
         hub=None if description.hub is None else dict(description.hub),
-        timing=timing(description.train_metrics),
+        timing=timing(description.train_metrics, trainer.training_time.before),
         resumed=description.resumed,
         hardware=hardware(args),
         command=description.command,
         weights_sha256=RunFolder(Path(args.output_dir)).weights_sha256,
         versions=installed_versions(),
     )
-
-
-def timing(train: Mapping[str, float]) -> dict[str, float]:
-    """Of the metrics that training returned; without steps the seconds alone, without a training nothing."""
-    if "train_runtime" not in train:
-        return {}
-    steps = train.get("train_steps_per_second")
-    return {"train_seconds": train["train_runtime"], **({"seconds_per_step": 1 / steps} if steps else {})}
 
 
 def hardware(args: LTSamConfig) -> str:
@@ -186,6 +189,8 @@ class SavedRuns(Trainer):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Any:
         """As stock; afterwards the run is saved where the settings ask for it and there is a test, as `_is_a_run` has it."""
+        if trial is None and not resume_from_checkpoint:
+            self._warn_of_earlier_run()
         output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         if trial is None and _is_a_run(self):
             try:
@@ -196,6 +201,20 @@ class SavedRuns(Trainer):
                     raise  # of one process perhaps, for which the others would wait; all find what labels have
                 logger.warning(f"The run is not saved for `ltsam report` and the others: {error}")
         return output
+
+    def _warn_of_earlier_run(self) -> None:
+        """As stock the training replaces it; a cell of a notebook may be run again."""
+        args = self.args
+        if not (self.is_world_process_zero() and args.save_run and args.save_strategy != SaveStrategy.NO):
+            return
+        folder = Path(str(args.output_dir))
+        earlier = None if args.output_dir == NO_FOLDER else earlier_run(folder)
+        if earlier is not None:
+            resume = ", or train(resume_from_checkpoint=True) to go on with it" if RunFolder(folder).checkpoints else ""
+            logger.warning(
+                f"output_dir={args.output_dir!r} holds an earlier run ({earlier}). This training replaces its weights, "
+                f"results and checkpoints: to keep them take another output_dir{resume}."
+            )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As stock; a model without names of classes is given those of the training set first."""

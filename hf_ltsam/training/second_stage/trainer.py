@@ -23,6 +23,7 @@ from hf_ltsam.runs.identity import describe, fingerprint
 from hf_ltsam.runs.model import load_run
 from hf_ltsam.training.checkpoint_folders import check_best
 from hf_ltsam.training.config import LTSamConfig
+from hf_ltsam.training.refusals.settings import without_settings
 from hf_ltsam.training.second_stage.heads import Head
 from hf_ltsam.training.second_stage.stages import SECOND_STAGES, SecondStage
 from hf_ltsam.training.second_stage.trunk import CachedFeatures, Trunk
@@ -64,6 +65,7 @@ class SecondStageTrainer(LTSamTrainer):
             stage that shifts batch norm; or `cuda_graphs`.
     """
 
+    @without_settings
     def __init__(
         self,
         first_stage: nn.Module,

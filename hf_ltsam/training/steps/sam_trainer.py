@@ -35,6 +35,7 @@ from hf_ltsam.training.steps.model_loss import (
 from hf_ltsam.training.steps.skipped_steps import MethodMemory, SkippedSteps
 from hf_ltsam.training.steps.step import Moment, StepSettings, TrainingStep
 from hf_ltsam.training.telemetry import PerturbationWarning, Telemetry
+from hf_ltsam.training.training_time import TrainingTime
 
 
 class MethodTrainer(DurableTrainer):
@@ -44,7 +45,7 @@ class MethodTrainer(DurableTrainer):
     each by the `compute_loss` of the trainer, and puts the method's vector into `p.grad`.
 
     `gradient_step` turns micro-batches into that vector, `method_memory` keeps what the method remembers, `skipped_steps`
-    skips a step without a finite gradient, and `telemetry` collects what the logs show.
+    skips a step without a finite gradient, `telemetry` collects what the logs show, and `training_time` counts seconds.
     """
 
     method: Method
@@ -54,6 +55,7 @@ class MethodTrainer(DurableTrainer):
     method_memory: MethodMemory
     skipped_steps: SkippedSteps
     telemetry: Telemetry
+    training_time: TrainingTime
     _part_callbacks: list[TrainerCallback]
     class_statistics: ClassStatistics | None = None  # none are known
 
@@ -67,6 +69,7 @@ class MethodTrainer(DurableTrainer):
         self._find_passes()
         self.method_memory = MethodMemory(lambda: self.optimizer, self.takes_own_loss)
         self.telemetry = Telemetry(lambda: self.class_statistics)
+        self.training_time = TrainingTime()
         self.skipped_steps = SkippedSteps(self.accelerator, self.method_memory.values, self.max_skipped_steps)
         self.gradient_step = TrainingStep(
             model=lambda: self.model,
@@ -86,7 +89,7 @@ class MethodTrainer(DurableTrainer):
         watch = HookWatch(self, lambda: self.skipped_steps.in_step)
         warning = PerturbationWarning(self.telemetry, lambda: self.method, lambda: self.step_settings.telemetry)
         self._part_callbacks = []
-        self._add_parts(watch, self.method_memory, self.gradient_step, self.skipped_steps, warning)
+        self._add_parts(watch, self.method_memory, self.gradient_step, self.skipped_steps, warning, self.training_time)
 
     def _add_parts(self, *callbacks: TrainerCallback) -> None:
         self._part_callbacks += callbacks

@@ -68,6 +68,7 @@ def test_settings_hold_what_was_set_and_nothing_else(write):
         ]
     )
     assert run.settings == {
+        "method": "sam",
         "learning_rate": 0.5,
         "loss": "logit_adjustment",
         "loss_args": {"tau": 0.5},
@@ -110,6 +111,7 @@ def test_a_recipe_is_read_in_the_types_of_the_options(write):
         "spectral_norm": (["classifier"], list),
         "lr_milestones": ([0.1, 0.5], list),
         "gradient_checkpointing_kwargs": ({"use_reentrant": False}, dict),
+        "method": ("sam", str),
         "method_args": ({"rho": 1}, dict),
         "dataset": ("5", str),
         "output_dir": ("out", str),
@@ -151,7 +153,7 @@ def test_none_takes_a_setting_of_the_recipe_away(write):
     assert run.config.method_args == {"rho": 0.2}
     same = parse(shlex.split(run.command)[2:])
     assert {**same.settings, "output_dir": None} == {**run.settings, "output_dir": None}
-    assert make_run({"method": None}, path).settings.keys().isdisjoint({"method", "method_args"})
+    assert "method_args" not in make_run({"method": None}, path).settings
 
 
 def test_enums_of_transformers_are_values():
@@ -169,7 +171,7 @@ def test_enums_of_transformers_are_values():
         "loss": "cross_entropy",
         "debug": ["underflow_overflow"],
     }
-    assert run.settings == {**settings, "num_train_epochs": 200, "output_dir": "runs/train/seed42"}
+    assert run.settings == {**settings, "method": "sam", "num_train_epochs": 200, "output_dir": "runs/train/seed42"}
     assert {type(value) for value in (*run.settings.values(), *run.settings["debug"])} == {str, list, int}
     assert run.config.optim == "sgd" and run.config.eval_strategy == "epoch"
     assert parse(shlex.split(run.command)[2:]).settings == run.settings
@@ -438,9 +440,51 @@ def test_what_nothing_states_is_chosen_said_and_kept(caplog, words, stated):
     assert again.config.learning_rate == run.config.learning_rate and again.config.optim == run.config.optim
     assert ("learning_rate" in run.settings) == (chosen or "learning_rate" in words or "config" in words)
     said = caplog.text.partition("Not set, so ")[2]
-    decided = {"learning_rate", "loss", "num_train_epochs"} & run.settings.keys() - set(read_settings(words.split())[0])
+    decided = {"learning_rate", "loss", "num_train_epochs", "method"} & run.settings.keys() - set(
+        read_settings(words.split())[0]
+    )
     assert all(f"--{name} " in said for name in decided) and bool(said) == bool(decided)
     assert make_run({"dataset": "x"}).config.learning_rate == 0.1 * 8 / 128
+
+
+RHO = '{"rho": 0.05}'
+PERTURBED = f"--method sam --method_args '{RHO}'"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--dataset", "x"], PERTURBED),
+        (["--dataset", "x", "--learning_rate", "0.2"], PERTURBED),
+        (["--model", "x/y"], "--method sgd"),
+        (["--model", "x/y", "--learning_rate", "1e-4"], PERTURBED),
+        (["--model", "x/y", "--adapter", "lora"], PERTURBED),
+        (["--model", "x/y", "--adapter", "lora", "--optim", "adamw_torch"], PERTURBED),
+        (["--dataset", "x", "--method_args", '{"rho": 0.1}'], "--method sam"),
+        (["--model", "x/y", "--method_args", '{"rho": 0.1}'], "--method sam"),
+        (["--dataset", "x", "--method", "sam"], ""),
+        (["--model", "x/y", "--method", "focal_sam"], ""),
+        (["--config", "cifar100_lt_ir100_la_sgd"], ""),
+    ],
+)
+def test_a_method_that_nobody_states_is_told_with_its_radius(caplog, words, said):
+    """And a command that states what was told is the same run, without a word."""
+    run = parse(words)
+    assert " ".join(re.findall(r"--method \w+|--method_args '.*?'", caplog.text)) == said
+    told = shlex.split(caplog.text.partition(" starts with ")[2].partition(". Each of these")[0])
+    caplog.clear()
+    again = parse([*words, *told])
+    assert again.config.update_rule == run.config.update_rule and "method" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"), [("weight_decay", []), ("warmup_steps", ["--model", "x/y"]), ("init", ["--model", "x/y"])]
+)
+def test_what_is_stated_is_not_told_as_decided(caplog, setting, words):
+    value = "class_mean" if setting == "init" else "0.3"
+    run = parse([*words, f"--{setting}", value])
+    assert f"--{setting} " not in caplog.text and "--learning_rate " in caplog.text
+    assert str(run.settings[setting]) == value
 
 
 @pytest.mark.parametrize(("processes", "batch"), [(1, 64), (2, 32), (4, 16)])

@@ -250,8 +250,10 @@ def test_resuming_goes_on_from_the_last_checkpoint(images, tmp_path, capsys):
         tmp_path / "whole" / "model.safetensors"
     ).read_bytes()
     resumed, whole = (RunFolder(tmp_path / name).finished_record() for name in ("run", "whole"))
-    assert resumed.resumed and resumed.train_seconds is None and resumed.timing["train_seconds"] > 0  # from there on
+    assert resumed.resumed and resumed.train_seconds > resumed.timing["seconds_before"] > 0  # of both parts
     assert not whole.resumed and whole.train_seconds == whole.timing["train_seconds"]
+    train.main([*command, "--resume-from-checkpoint", "true"])  # it has ended: no step is left
+    assert RunFolder(tmp_path / "run").finished_record().timing == resumed.timing
 
 
 def test_resuming_with_another_method_is_refused_and_changes_nothing(images, tmp_path, capsys):
