@@ -14,9 +14,14 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, Revisio
 from huggingface_hub.file_download import repo_folder_name
 
 from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.runs.files import near_entries
 
 _COPY = "cache"  # the builder's name where `datasets` takes the newest copy on the disk, whatever was asked for
 _NO_COPY = "Couldn't find cache"  # how it begins where that has another configuration
+
+
+class MisspelledFolderError(FileNotFoundError):
+    """There is no such folder, but one here whose name is nearly the same; the Hub is not asked."""
 
 
 class RevisionError(FileNotFoundError):
@@ -35,8 +40,10 @@ def load_from_hub(name: str, dataset_config_name: str | None = None, revision: s
     Raises:
         ValueError: no such configuration.
         RevisionError: no such revision, or without the Hub no copy of it.
+        MisspelledFolderError: a folder here is nearly called so.
         datasets.exceptions.DatasetNotFoundError, ConnectionError: no such data set, or the Hub cannot be reached.
     """
+    refuse_misspelled(name)
     try:
         if revision is None:
             return load_dataset(name, dataset_config_name)
@@ -56,6 +63,16 @@ def load_from_hub(name: str, dataset_config_name: str | None = None, revision: s
         builder = _copy(builder, name, revision)
     builder.download_and_prepare()
     return builder.as_dataset()
+
+
+def refuse_misspelled(name: str) -> None:
+    """Refuse OWNER/NAME where a folder here is nearly called so.
+
+    Raises:
+        MisspelledFolderError: naming it.
+    """
+    if near := near_entries(name):
+        raise MisspelledFolderError(f"there is no such file or folder. Did you mean {' or '.join(near)}?")
 
 
 def check_configuration(dataset: str, dataset_config_name: str, names: list[str]) -> None:
@@ -79,12 +96,12 @@ def stated_as(stated: str) -> Iterator[None]:
     """
     try:
         yield
-    except (DatasetNotFoundError, ConnectionError, RevisionError) as error:
+    except (DatasetNotFoundError, ConnectionError, RevisionError, MisspelledFolderError) as error:
         raise _not_found(stated, error) from error
 
 
 def _not_found(stated: str, error: Exception) -> FileNotFoundError:
-    if isinstance(error, RevisionError):
+    if isinstance(error, RevisionError | MisspelledFolderError):
         return FileNotFoundError(f"{stated}: {error}")
     if "gated" in str(error):
         return FileNotFoundError(

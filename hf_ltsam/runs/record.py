@@ -205,9 +205,13 @@ def calibrated_results(
     return results
 
 
-def chance_level(num_classes: int) -> float:
-    """The accuracy of guesses, 1/C: the expected one of every class, and so of every group and of all."""
-    return 1 / num_classes
+def chance_level(per_class: Sequence[float | None]) -> float:
+    """The accuracy of guesses among the classes of a test: the expected one of every class, so of every group and of all.
+
+    Args:
+        per_class: accuracies (C,); None or NaN for a class without test sample.
+    """
+    return 1 / max(sum(accuracy is not None and accuracy == accuracy for accuracy in per_class), 1)
 
 
 def shortcomings(record: RunRecord, losses: Sequence[float] = ()) -> list[str]:
@@ -218,7 +222,7 @@ def shortcomings(record: RunRecord, losses: Sequence[float] = ()) -> list[str]:
     """
     result = record.results["test"]
     per_class = [accuracy for accuracy in result["per_class"] if accuracy is not None and accuracy == accuracy]
-    chance, balanced = chance_level(len(result["per_class"])), result["balanced"]
+    chance, balanced = chance_level(per_class), result["balanced"]
     remarks = []
     if balanced is not None and balanced <= chance + 2 * math.sqrt(chance * (1 - chance) / max(result["samples"], 1)):
         where = (

@@ -82,6 +82,14 @@ def test_the_table(finished):
     assert "Digits: many 0, 1, 2; medium 3, 4, 5; few 6, 7, 8, 9." in caption
 
 
+def test_a_log_has_a_line_for_every_run(finished):
+    """The output is captured, so no terminal: a bar shows nothing until its end."""
+    lines = [line for line in finished[1].splitlines() if "trained after" in line]
+    assert [line.partition(":")[0] for line in lines] == [
+        f"{t}, seed {s}" for t in demo.CONFIGURATIONS for s in range(2)
+    ]
+
+
 def test_the_table_says_what_was_measured(finished):
     folder, out = finished
     overall = [

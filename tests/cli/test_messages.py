@@ -18,9 +18,11 @@ from datasets import ClassLabel, Dataset, Features
 from syntax import tree_of
 
 import hf_ltsam
+from dataset_builders import hub
 from dataset_builders.long_tail import hold_out_per_class
 from hf_ltsam import LOSSES, METHODS, LTSamConfig, make_loss, make_method
 from hf_ltsam.cli import model_names
+from hf_ltsam.cli.evaluate.sets import Places, find_sets
 from hf_ltsam.cli.main import COMMANDS
 from hf_ltsam.cli.options.wording import in_options
 from hf_ltsam.cli.train import train
@@ -28,7 +30,7 @@ from hf_ltsam.cli.train.arguments import make_run, parse, run_of
 from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.hyperparameters import _letters, canonical
-from hf_ltsam.runs.files import without_room, write_whole
+from hf_ltsam.runs.files import near_entries, without_room, write_whole
 from hf_ltsam.training.second_stage import SECOND_STAGES
 
 PYTHON = re.compile(r"(?<!-)\b[a-z]\w*=(?!=)|\b[A-Z]\w+\(\w+=|Traceback|<class|\bself\.|\w\(\.\.\.\)")
@@ -479,6 +481,33 @@ def test_a_mistyped_folder_of_a_model_is_told_from_a_name_on_the_hub(tmp_path, m
     (tmp_path / "models" / "resnet" / "config.json").write_text("{}")
     with pytest.raises(OSError, match="Did you mean models/resnet"):
         model_names.check_model("models/resnt")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --dataset data/frut --use_cpu true", "--dataset data/frut: there is no such file or folder."),
+        ("corrupt --dataset data/frut --output out", "--dataset data/frut: there is no such file or folder."),
+        ("train --dataset x --model data/frut", "--model data/frut: there is no such folder."),
+        ("evaluate --model data/frut --sets digits", "--model data/frut: there is no such folder."),
+        ("predict data/frut data/fruit", "--model data/frut: there is no such folder."),
+    ],
+)
+def test_a_misspelled_folder_is_told_without_asking_the_hub(words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "fruit").mkdir(parents=True)
+    asked = []
+    monkeypatch.setattr(hub, "load_dataset", lambda *_: asked.append("data"))
+    monkeypatch.setattr(model_names, "HfApi", lambda: asked.append("model"))
+    assert refusal(capsys, *words.split()) == f"{said} Did you mean data/fruit?" and not asked
+
+
+def test_a_test_set_in_a_misspelled_folder_is_told_without_asking_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "fruit").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"--sets data/frut: there is no such .*mean data/fruit"):
+        find_sets(["data/frut"], Places())  # before a model is loaded
+    assert near_entries("data/entirely_other") == near_entries("datta/frut") == near_entries("data/fruit") == []
 
 
 @pytest.mark.parametrize("name", ["timm/resnet18.a1_in1k", "resnet18"])

@@ -96,6 +96,8 @@ def run_demo(folder: Path, seeds: int, epochs: int | None = None) -> dict[str, l
             bar = _Bar(progress, title, seeds)
             for seed in range(seeds):
                 records[title].append(train_once(run_settings(folder, title, seed, epochs), splits, bar))
+                if not console.is_terminal:  # where a bar is shown once, at its end
+                    console.print(f"{title}, seed {seed}: trained after {time.perf_counter() - started:.0f} s")
     runs = {title: [run_folder(folder, title, seed) for seed in range(seeds)] for title in CONFIGURATIONS}
     with console.status("the same test images, corrupted in 15 ways"):
         errors = corruption_errors(runs, splits.test, splits.test_labels, folder / "digits_c.json")

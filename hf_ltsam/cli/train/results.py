@@ -79,7 +79,7 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     when = "with the averaged weights" if record.weight_averaging else "after the last epoch"
     console.print(f"{what}, accuracy in % on {result['samples']} test {record.samples} {when}:")
     console.print(table)
-    console.print(f"Chance level: {100 * chance_level(len(result['per_class'])):.2f}")
+    console.print(f"Chance level: {100 * chance_level(result['per_class']):.2f}")
     log = RunFolder(Path(folder)).log_history
     if (best := best_epoch(log)) is not None:
         console.print(best, soft_wrap=True, highlight=False)

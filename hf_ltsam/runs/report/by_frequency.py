@@ -15,6 +15,7 @@ from hf_ltsam import ClassStatistics
 from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above, percent_ticks
+from hf_ltsam.runs.report.reading import completion
 from hf_ltsam.runs.report.saved_parts import Floats
 from hf_ltsam.runs.report.style import INK, series_style
 
@@ -41,10 +42,7 @@ class Points:
 def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     drawn = [(k, c) for k, c in enumerate(configurations) if c.tested]
     points = [points_of(c) for _, c in drawn]
-    missing = [
-        Missing(f"Test results of {c.title}", f"ltsam train ... --output_dir {c.runs[0].folder}")
-        for c in configurations if not c.tested
-    ]  # fmt: skip
+    missing = [Missing(f"Test results of {c.title}", completion(c.runs[0])) for c in configurations if not c.tested]
     if not drawn:
         return Section("Accuracy by frequency", missing=missing)
     return Section("Accuracy by frequency", [_figure(drawn, points, folder)], _tables(drawn, points), missing=missing)

@@ -10,9 +10,9 @@ import numpy as np
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.class_frequencies import describe_groups
-from hf_ltsam.runs.record import chance_level, shortcomings
-from hf_ltsam.runs.report.configurations import Configuration, spread
-from hf_ltsam.runs.report.content import Figure, Section, Table, mean_and_deviation
+from hf_ltsam.runs.record import shortcomings
+from hf_ltsam.runs.report.configurations import Configuration, chance_of, spread
+from hf_ltsam.runs.report.content import Figure, Section, Table, are_equal, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above, percent_ticks
 from hf_ltsam.runs.report.saved_parts import Bounds, head_and_tail
 from hf_ltsam.runs.report.style import GRID, series_style
@@ -90,24 +90,32 @@ def other_bounds(configurations: Sequence[Configuration]) -> list[str]:
 
 def chance(configurations: Sequence[Configuration]) -> list[str]:
     """The level of chance, and the runs that are no better or have diverged."""
-    levels = {chance_level(c.statistics.num_classes) for c in configurations if c.statistics is not None}
+    levels = {chance_of(c) for c in configurations if c.tested}
     level = ", ".join(f"{100 * value:.3g} %" for value in sorted(levels))
     remarks = [
         f"{c.title}, seed {run.seed}: {remark}"
         for c in configurations for run in c.runs if run.metrics is not None
         for remark in shortcomings(run.metrics.record, [entry["loss"] for entry in run.history if "loss" in entry])
     ]  # fmt: skip
-    return [f"Chance, one class in C, gives {level} in all of these columns but the ECE.", *remarks] if levels else []
+    return (
+        [f"Chance, one of the classes that the test has, gives {level} in all of these columns but the ECE.", *remarks]
+        if levels
+        else []
+    )
 
 
 def _figure(configurations: Sequence[Configuration], folder: Path) -> Figure:
     groups = shown_groups(configurations)
-    best = max((c for c in configurations if c.tested), key=lambda c: spread(c.accuracies("balanced"))[0])
+    reached = {c.title: spread(c.accuracies("balanced"))[0] for c in configurations if c.tested}
+    best = [title for title, accuracy in reached.items() if are_equal(accuracy, max(reached.values()))]
+    highest = (
+        f"{best[0]} is highest" if len(best) == 1 else f"{', '.join(best[:-1])} and {best[-1]} are level at the top"
+    )
     return draw(
         folder, "accuracy_by_group", (WIDTH, 3.9), lambda figure: _paint(figure, configurations, groups),
         "Test accuracy by group of classes",
         "Test accuracy by group: mean (mark) and standard deviation (bar) over seeds; small dots are the single runs.",
-        f"Over all classes {best.title} is highest. All numbers are in the table below.",
+        f"Over all classes {highest}. All numbers are in the table below.",
     )  # fmt: skip
 
 

@@ -17,8 +17,9 @@ from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.folder import RECIPE
 from hf_ltsam.runs.recipes import assumptions
+from hf_ltsam.runs.record import chance_level
 from hf_ltsam.runs.report.content import Listing, Missing, Section, Table
-from hf_ltsam.runs.report.reading import ReportedRun
+from hf_ltsam.runs.report.reading import ReportedRun, training
 from hf_ltsam.runs.report.saved_parts import GROUPS, Bounds, TestResult
 
 NAN = float("nan")
@@ -68,6 +69,12 @@ def samples_of_all(configurations: Iterable[Configuration]) -> str:
     """What they classify, in the plural; "samples" where some classify images and some texts."""
     kinds = {c.samples for c in configurations}
     return kinds.pop() if len(kinds) == 1 else "samples"
+
+
+def chance_of(configuration: Configuration) -> float:
+    """The accuracy of guesses on its test; NaN without one."""
+    tested = configuration.tested
+    return chance_level(tested[0].per_class.tolist()) if tested else NAN
 
 
 def spread(values: Iterable[float]) -> tuple[float, float]:
@@ -183,9 +190,7 @@ def section(configurations: Sequence[Configuration]) -> Section:
     runs = [run for c in configurations for run in c.runs]
     names = differing(configurations)
     tables = [_differences(configurations, names)] if names else []
-    missing = [
-        Missing(f"The recipe of {run.folder} ({RECIPE})", "ltsam train ...") for run in runs if run.recipe is None
-    ]
+    missing = [Missing(f"The recipe of {run.folder} ({RECIPE})", training(run)) for run in runs if run.recipe is None]
     listings = [
         Listing(f"{c.title}: commands", "\n".join(_command(run) for run in c.runs)) for c in configurations
     ] + [

@@ -14,6 +14,7 @@ from hf_ltsam.runs.report.by_frequency import class_names
 from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, percent
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels
+from hf_ltsam.runs.report.reading import completion
 from hf_ltsam.runs.report.saved_parts import Floats
 from hf_ltsam.runs.report.style import DARK_FROM, GRID, INK, ON_DARK, shades
 
@@ -41,9 +42,7 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
 
 
 def predictions_missing(configuration: Configuration) -> Missing:
-    run = configuration.first(lambda run: run.metrics is not None)
-    command = run.metrics.record.command if run is not None and run.metrics is not None else "ltsam train ..."
-    return Missing(f"Predictions of {configuration.title} (predictions.json)", command)
+    return Missing(f"Predictions of {configuration.title} (predictions.json)", completion(configuration.runs[0]))
 
 
 def confusion_shares(configuration: Configuration) -> Floats:

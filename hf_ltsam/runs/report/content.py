@@ -80,16 +80,39 @@ class Missing:
 
     Args:
         what: in words, with the configuration.
-        command: makes it.
+        way: what makes it.
     """
 
     what: str
+    way: Way
+
+    @property
+    def command(self) -> str:
+        return self.way.command
+
+
+@dataclass(frozen=True)
+class Way:
+    """How something is made that a run lacks.
+
+    Args:
+        command: works as it stands; empty where there is none.
+        remark: where it lies then, such as "in a run of its own"; without a command the sentence that says what to do.
+    """
+
     command: str
+    remark: str = ""
 
 
-def percent(fraction: float) -> str:
-    """12.3; a dash for a number that does not exist."""
-    return "-" if fraction != fraction else f"{100 * fraction:.1f}"
+_LEAST, _MOST = 1, 4  # digits after the point of a percentage
+_EQUAL = 1e-9  # of fractions: nearer ones differ by rounding alone
+
+
+def percent(fraction: float, digits: int = _LEAST) -> str:
+    """12.3; a dash for a number that does not exist; more digits where it would else pass for 0 or 100."""
+    if fraction != fraction:
+        return "-"
+    return f"{100 * fraction:z.{max(digits_apart(fraction, whole, digits) for whole in (0, 1))}f}"
 
 
 def mean_and_deviation(mean: float, deviation: float, scale: float = 1, digits: int = 1) -> str:
@@ -97,4 +120,21 @@ def mean_and_deviation(mean: float, deviation: float, scale: float = 1, digits: 
     if mean != mean:
         return "-"
     spread = "" if deviation != deviation else f" ± {scale * deviation:.{digits}f}"
-    return f"{scale * mean:.{digits}f}{spread}"
+    return f"{percent(mean, digits) if scale == 100 else f'{scale * mean:.{digits}f}'}{spread}"
+
+
+def are_equal(first: float, second: float) -> bool:
+    """Whether two fractions are the same but for rounding."""
+    return abs(first - second) < _EQUAL
+
+
+def digits_apart(first: float, second: float, least: int = _LEAST) -> int:
+    """How many digits after the point show that two percentages differ, where they do."""
+    enough = (d for d in range(least, _MOST) if round(100 * first, d) != round(100 * second, d))
+    return least if are_equal(first, second) else next(enough, _MOST)
+
+
+def points(difference: float, digits: int = _LEAST) -> str:
+    """A difference of fractions in percentage points: +1.2, -0.3, and 0.0 without a sign."""
+    text = f"{100 * difference:+.{digits}f}"
+    return text if float(text) else text[1:]

@@ -13,6 +13,7 @@ from hf_ltsam.runs.report.by_group import NAMES
 from hf_ltsam.runs.report.configurations import Configuration, spread
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above, percent_ticks
+from hf_ltsam.runs.report.reading import training
 from hf_ltsam.runs.report.style import INK, series_style
 
 TITLE = "Cost against accuracy"
@@ -41,9 +42,10 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     costs = [cost for k, c in enumerate(configurations) if (cost := cost_of(k, c)) is not None]
     timed = {cost.position for cost in costs}
     missing = [
-        Missing(f"Training time of {c.title}", f"ltsam train ... --output_dir {c.runs[0].folder}")
-        for k, c in enumerate(configurations) if k not in timed
-    ]  # fmt: skip
+        Missing(f"Training time of {c.title}", training(c.runs[0]))
+        for k, c in enumerate(configurations)
+        if k not in timed
+    ]
     if not costs:
         return Section(TITLE, missing=missing)
     hardware = dict.fromkeys(words for cost in costs for words in cost.hardware)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from hf_ltsam.runs.escaping import figure_text, figure_texts
 from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
-from hf_ltsam.runs.report.reading import ReportedRun
+from hf_ltsam.runs.report.reading import ReportedRun, has_steps, sharpness
 from hf_ltsam.runs.report.saved_parts import Curvature, Spectrum
 from hf_ltsam.runs.report.style import GRID, INK, series_style
 
@@ -57,8 +56,7 @@ def spectra_section(configurations: Sequence[Configuration], folder: Path) -> Se
 def evolution_section(configurations: Sequence[Configuration], folder: Path) -> Section:
     """As in Rangwani et al. 2022 Fig. 3, one column for each subset."""
     title, measured = "Curvature over the training", with_curvature(configurations, lambda c: bool(c.evolution))
-    what = "Curvature over the training (needs checkpoints: --save_strategy epoch)"
-    missing = sharpness_missing(configurations, measured, what, ["--checkpoints"])
+    missing = sharpness_missing(configurations, measured, title, ["--checkpoints"])
     if not measured:
         return Section(title, missing=missing)
     subsets = list(dict.fromkeys(name for _, _, _, c in measured for name in c.evolution))
@@ -102,9 +100,10 @@ def sharpness_missing(
     """What `ltsam sharpness` with these options makes, of configurations that do not have it."""
     there = {k for k, _, _, _ in measured}
     return [
-        Missing(f"{what} of {c.title}", shlex.join(["ltsam", "sharpness", str(c.runs[0].folder), *options]))
-        for k, c in enumerate(configurations) if k not in there
-    ]  # fmt: skip
+        Missing(f"{what} of {c.title}", sharpness(c.runs[0], *options))
+        for k, c in enumerate(configurations)
+        if k not in there and (has_steps(c.runs[0]) or "--checkpoints" not in options)
+    ]
 
 
 def _paint_spectra(figure: Any, measured: Measured, subsets: Sequence[str]) -> None:

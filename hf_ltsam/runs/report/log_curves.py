@@ -13,7 +13,7 @@ from hf_ltsam.runs.escaping import figure_text, visible
 from hf_ltsam.runs.report.configurations import Configuration
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above, percent_ticks
-from hf_ltsam.runs.report.reading import ReportedRun
+from hf_ltsam.runs.report.reading import ReportedRun, has_steps, training
 from hf_ltsam.runs.report.saved_parts import Floats
 from hf_ltsam.runs.report.style import series_style
 
@@ -30,6 +30,7 @@ TELEMETRY = {
     "sam_step_share": "share of perturbed steps",
 }
 PREFIX = "sam_"
+LOGS = {"eval_strategy": "epoch", "logging_strategy": "epoch"}  # one training makes all curves
 _NARROWEST = 0.05  # of all accuracies: a smaller part of the axis would show noise
 
 
@@ -50,7 +51,7 @@ class Curve:
 def accuracy_section(configurations: Sequence[Configuration], folder: Path) -> Section:
     """As in Lyu et al. 2025 Fig. 3."""
     title, keys = "Accuracy over the training", [k for k in ACCURACIES if any(curve(c, k) for c in configurations)]
-    missing = _missing(configurations, list(ACCURACIES), "Accuracies over the epochs", "--eval_strategy epoch")
+    missing = _missing(configurations, list(ACCURACIES), "Accuracies over the epochs", **LOGS)
     if not keys:
         return Section(title, missing=missing)
     caption = f"Test accuracy over the training (as Lyu et al. 2025 Fig. 3): mean over seeds, shaded {_DEVIATION}."
@@ -64,7 +65,7 @@ def accuracy_section(configurations: Sequence[Configuration], folder: Path) -> S
 def telemetry_section(configurations: Sequence[Configuration], folder: Path) -> Section:
     """All numbers of the logs whose names begin with `sam_`."""
     title, keys = "The perturbation (SAM telemetry)", telemetry_keys(configurations)
-    missing = _missing(configurations, keys or [PREFIX], "Telemetry", "--logging_strategy epoch")
+    missing = _missing(configurations, keys or [PREFIX], "Telemetry", **LOGS)
     if not keys:
         return Section(title, missing=missing)
     labels = {key: TELEMETRY.get(key, visible(key.removeprefix(PREFIX).replace("_", " "))) for key in keys}
@@ -190,11 +191,10 @@ def _logged(run: ReportedRun, key: str) -> dict[float, float]:
     return {entry["epoch" if "epoch" in entry else "step"]: entry[key] for entry in moments}
 
 
-def _missing(configurations: Sequence[Configuration], keys: Sequence[str], what: str, option: str) -> list[Missing]:
+def _missing(configurations: Sequence[Configuration], keys: Sequence[str], what: str, **options: str) -> list[Missing]:
     without = [c for c in configurations if not any(curve(c, key) for key in keys)]
-    return [Missing(f"{what} of {c.title}", f"{_command(c)} {option}") for c in without]
-
-
-def _command(configuration: Configuration) -> str:
-    run = configuration.first(lambda run: run.metrics is not None)
-    return run.metrics.record.command if run is not None and run.metrics is not None else "ltsam train ..."
+    return [
+        Missing(f"{what} of {c.title}", training(c.runs[0], "with_curves", **options))
+        for c in without
+        if has_steps(c.runs[0])
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from hf_ltsam.runs.escaping import figure_text, figure_texts, file_name
 from hf_ltsam.runs.report.configurations import Configuration, samples_of_all, spread
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation, percent
 from hf_ltsam.runs.report.drawing import WIDTH, draw
+from hf_ltsam.runs.report.reading import corruptions
 from hf_ltsam.runs.report.saved_parts import GROUPS, Floats, ShiftedSet
 from hf_ltsam.runs.report.style import DARK_FROM, INK, ON_DARK, shades
 from hf_ltsam.runs.shift.report import short
@@ -31,7 +31,9 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
         figures.append(_figure(name, rows, columns, errors, configurations, folder))
         tables.append(_errors(name, rows, columns, errors))
         tables.append(_means(configurations, name))
-    missing = [_missing(c) for c in configurations if not any(_sets(c, name) for name in corrupted)]
+    missing = [
+        _missing(c) for c in configurations if c.samples == "images" and not any(_sets(c, name) for name in corrupted)
+    ]
     return Section(TITLE, figures, tables, missing=missing)
 
 
@@ -155,7 +157,4 @@ def _paint(figure: Any, rows: Sequence[str], columns: Sequence[str], errors: Flo
 
 
 def _missing(configuration: Configuration) -> Missing:
-    run = configuration.runs[0]
-    data = run.metrics.record.data.get("dataset") if run.metrics is not None else None
-    command = shlex.join(["ltsam", "evaluate", "--model", str(run.folder), "--sets", f"{data or 'TEST_SET'}_c"])
-    return Missing(f"Errors under corruption of {configuration.title}", command)
+    return Missing(f"Errors under corruption of {configuration.title}", corruptions(configuration.runs[0]))

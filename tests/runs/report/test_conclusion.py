@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 from runs.report.html_page import Page
 from runs.report.made_runs import metrics, predictions, statistics, write_run
+from runs.report.made_runs import test_result as result_of
 
+from hf_ltsam.runs.report import by_group
 from hf_ltsam.runs.report.comparison.conclusion import ranked, section
-from hf_ltsam.runs.report.comparison.differences import compare
+from hf_ltsam.runs.report.comparison.differences import Compared, compare
+from hf_ltsam.runs.report.comparison.differences import _table as differences_table
+from hf_ltsam.runs.report.comparison.paired_bootstrap import Interval
 from hf_ltsam.runs.report.configurations import configurations
+from hf_ltsam.runs.report.content import mean_and_deviation, percent
 from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.report import write_report
 
@@ -84,6 +89,89 @@ def test_three_are_ranked_and_the_choice_of_the_best_widens_the_interval(tmp_pat
 def test_equals_are_nothing_behind(tmp_path, sgd):
     same = run(tmp_path, "sam", (1.0, 0.9, 0.7, 0.2, 0.2), method="sam")
     assert conclude(sgd, same).tables[0].rows[1][-1] == "0.0 (0.0 to 0.0)"
+
+
+LEVEL = (1.0, 0.9, 0.7, 0.2, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (
+            {"sam": LEVEL},
+            f"CE + SGD and CE + SAM are level {RARE}: 20.0 % each, CE + SAM at 1.50 times the training time of the other "
+            "(150 s against 100 s).",
+        ),
+        ({"sam": LEVEL, "focal_sam": LEVEL}, f"CE + SGD, CE + SAM and CE + Focal-SAM are level {RARE}: 20.0 % each."),
+        ({"sam": LEVEL, "focal_sam": (0.5,) * 3 + (0.0, 0.0)}, f"CE + SGD and CE + SAM are level {RARE}: 20.0 % each, CE + SAM "
+         "at 1.50 times the training time of the other (150 s against 100 s)."),
+        ({"sam": (0.5, 0.5, 0.5, 0.4, 0.0)}, "20.0 % each (95 % interval of the difference -"),
+    ],
+)  # fmt: skip
+def test_a_tie_is_no_lead(tmp_path, sgd, others, said):
+    runs = [run(tmp_path, name, shares, method=name, seconds=150.0) for name, shares in others.items()]
+    made = conclude(sgd, *runs)
+    assert said in made.summary and "ahead" not in made.summary and "against 20.0" not in made.summary
+    assert not [note for note in made.notes if "0.0 points" in note]
+
+
+def test_a_tie_on_top_of_the_first_configuration(tmp_path, sgd):
+    top = (0.9, 0.9, 0.7, 0.6, 0.6)
+    made = conclude(sgd, *(run(tmp_path, name, top, method=name) for name in ("sam", "focal_sam")))
+    assert made.summary.startswith("CE + SAM is ahead") and made.notes[0].startswith(
+        "CE + Focal-SAM is level with it, within"
+    )
+
+
+def test_two_numbers_that_differ_are_shown_apart(tmp_path):
+    """2 of 5,000 against 3 of 5,000 test images."""
+    runs = [
+        read_run(write_run(tmp_path / name, metrics((0.9, 0.9, 0.9, 0.0, rare), method=name)))
+        for name, rare in {"sgd": 0.0004, "sam": 0.0006}.items()
+    ]
+    assert ": 0.03 % against 0.02 % of CE + SGD, +0.01 points, " in conclude(*runs).summary
+
+
+@pytest.mark.parametrize(
+    ("interval", "shown"),
+    [
+        (Interval(-0.02, -0.03, -0.0004), ("-2.00", "-3.00 to -0.04", "yes, worse")),
+        (Interval(0.02, 0.0004, 0.03), ("+2.00", "+0.04 to +3.00", "yes, better")),
+        (Interval(0.02, 0.01, 0.03), ("+2.0", "+1.0 to +3.0", "yes, better")),
+        (Interval(0.01, -0.0004, 0.03), ("+1.0", "0.0 to +3.0", "no")),
+        (Interval(-0.01, -0.03, 0.0), ("-1.0", "-3.0 to 0.0", "no")),
+        (Interval(0.0, 0.0, 0.0), ("0.0", "0.0 to 0.0", "no")),
+    ],
+)
+def test_an_interval_beside_its_verdict(tmp_path, sgd, interval, shown):
+    other = configurations([sgd])[0]
+    (row,) = differences_table(other, [Compared(1, other, {"few": interval}, True)]).rows
+    assert (row[2], row[3], row[5]) == shown
+
+
+def test_guesses_are_among_the_classes_of_the_test(tmp_path):
+    """Every test image taken for one class, of three that the test has: a third, and no better than that."""
+    runs = [
+        read_run(write_run(tmp_path / name, metrics((1.0, 0.0, 0.0, float("nan"), float("nan")), method=name, results={
+            "test": {**result_of((1.0, 0.0, 0.0), {}), "per_class": [1.0, 0.0, 0.0, None, None]},
+        })))
+        for name in ("sgd", "sam")
+    ]  # fmt: skip
+    groups = configurations(runs)
+    assert by_group.chance(groups)[0] == (
+        "Chance, one of the classes that the test has, gives 33.3 % in all of these columns but the ECE."
+    )
+    assert "is at chance (33.33 %" in by_group.chance(groups)[1]
+    assert "guesses have 33.3 %" in conclude(runs[0]).summary
+
+
+@pytest.mark.parametrize(
+    ("fraction", "shown"),
+    [(0.9999, "99.99"), (0.99951, "99.95"), (1.0, "100.0"), (1 - 1e-12, "100.0"), (0.0004, "0.04"), (0.0, "0.0"), (-0.0, "0.0"),
+     (0.123, "12.3"), (float("nan"), "-")],
+)  # fmt: skip
+def test_nothing_passes_for_all_or_none(fraction, shown):
+    assert percent(fraction) == shown == mean_and_deviation(fraction, float("nan"), 100)
 
 
 def test_seeds_count_where_there_are_several(tmp_path):

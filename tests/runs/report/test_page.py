@@ -328,17 +328,20 @@ def test_names_from_files_are_escaped(tmp_path):
 def test_missing_parts_are_named_with_the_command_that_makes_them(tmp_path):
     own = metrics((0.5,) * 5)
     own["timing"] = {}
-    page = Page(write_report([read_run(write_run(tmp_path / "my run", own))], tmp_path / "report").read_text())
+    again = f"ltsam train --config '{tmp_path / 'my run' / 'recipe.yaml'}' --output_dir '{tmp_path / 'my run_again'}'"
+    folder = write_run(tmp_path / "my run", own, recipe={"method": "sgd", "dataset": "images"})
+    write(folder / "model.safetensors", "")
+    checkpoints = f"sharpness '{tmp_path / 'my run_with_checkpoints'}' --checkpoints"
+    page = Page(write_report([read_run(folder)], tmp_path / "report").read_text())
     run = f"'{tmp_path / 'my run'}'"
     for title, words in {
-        "Accuracy over the training": f"{own['command']} --eval_strategy epoch",
-        "The perturbation (SAM telemetry)": f"{own['command']} --logging_strategy epoch",
-        "Confusion": own["command"], "Calibration": own["command"],
+        "Accuracy over the training": "--eval_strategy epoch --logging_strategy epoch makes it in a run of its own.",
+        "The perturbation (SAM telemetry)": "--eval_strategy epoch --logging_strategy epoch makes it",
+        "Confusion": again, "Calibration": again,
         "Under shift and corruption": f"ltsam evaluate --model {run} --sets images_c",
         "Spectral densities": f"ltsam sharpness {run} makes it", "Loss surfaces": f"ltsam sharpness {run} --surface 2d",
-        "Curvature over the training": f"ltsam sharpness {run} --checkpoints",
-        "Bounds on the test loss over the training": f"ltsam sharpness {run} --checkpoints", "Cost against accuracy": "Training time",
-        "Configurations and commands": "recipe.yaml",
+        "Curvature over the training": checkpoints, "Bounds on the test loss over the training": checkpoints,
+        "Cost against accuracy": again,
     }.items():  # fmt: skip
         assert "Missing" in page.section(title) and words in page.section(title), title
     assert page.table("Test accuracy and expected")[1][2] == "50.0"

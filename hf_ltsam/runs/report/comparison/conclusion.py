@@ -8,12 +8,11 @@ from math import comb
 from pathlib import Path
 
 from hf_ltsam.runs.class_frequencies import group_criterion, group_ranges
-from hf_ltsam.runs.record import chance_level
 from hf_ltsam.runs.report.by_group import NAMES
 from hf_ltsam.runs.report.comparison.differences import Compared, compare
 from hf_ltsam.runs.report.comparison.paired_bootstrap import LEVEL, Interval
-from hf_ltsam.runs.report.configurations import Configuration, samples_of_all, spread
-from hf_ltsam.runs.report.content import Section, Table, mean_and_deviation, percent
+from hf_ltsam.runs.report.configurations import Configuration, chance_of, samples_of_all, spread
+from hf_ltsam.runs.report.content import Section, Table, are_equal, digits_apart, mean_and_deviation, percent, points
 from hf_ltsam.runs.report.cost import cost_of
 
 TITLE = "Conclusion"
@@ -81,10 +80,13 @@ def _counts(configuration: Configuration) -> tuple[int, ...]:
 def _ahead(ranking: Ranking) -> str:
     """The sentence."""
     reference, lead = ranking.reference, _lead(ranking.reference, ranking.group)
-    best, other = (percent(spread(c.accuracies(ranking.group))[0]) for c in (ranking.best, reference.configuration))
-    numbers = (
-        f"{best} % against {other} % of {reference.configuration.title}, {100 * _by(ranking, reference):+.1f} points"
-    )
+    if are_equal(_by(ranking, reference), 0):
+        return _level(ranking)
+    highest, lower = (_accuracy(c, ranking.group) for c in (ranking.best, reference.configuration))
+    digits = digits_apart(highest, lower)
+    best, other = percent(highest, digits), percent(lower, digits)
+    by = points(_by(ranking, reference), digits)
+    numbers = f"{best} % against {other} % of {reference.configuration.title}, {by} points"
     if lead is None:
         chance, opening = "too few classes to say whether that is chance", f"{ranking.best.title} is ahead"
     elif lead.beyond_chance:
@@ -94,6 +96,27 @@ def _ahead(ranking: Ranking) -> str:
         opening = f"{ranking.best.title} is not clearly ahead"
     price = _price(ranking.best, reference.configuration)
     return f"{opening} {_on_the_rare_classes(ranking)}: {numbers}, {chance}, {price}."
+
+
+def _level(ranking: Ranking) -> str:
+    """The sentence where the first configuration is as good as the best one."""
+    equals = [
+        c for c in ranking.ordered if are_equal(_accuracy(c, ranking.group), _accuracy(ranking.best, ranking.group))
+    ]
+    titles = f"{', '.join(c.title for c in equals[:-1])} and {equals[-1].title}"
+    reached = f"{percent(_accuracy(ranking.best, ranking.group))} %"
+    lead = _lead(ranking.reference, ranking.group) if len(equals) == 2 else None
+    differ = "" if lead is None or lead.is_empty else f" (95 % interval of the difference {_range(lead)})"
+    price = (
+        f", {equals[1].title} {_price(equals[1], equals[0], 'the training time of the other')}"
+        if len(equals) == 2
+        else ""
+    )
+    return f"{titles} are level {_on_the_rare_classes(ranking)}: {reached} each{differ}{price}."
+
+
+def _accuracy(configuration: Configuration, group: str) -> float:
+    return spread(configuration.accuracies(group))[0]
 
 
 def _alone(ranking: Ranking) -> str:
@@ -112,10 +135,12 @@ def _explained(ranking: Ranking) -> list[str]:
     if following is not ranking.reference:
         lead = _lead(following, group)
         verdict = "" if lead is None else f", {'more than' if lead.beyond_chance else 'within'} chance ({_range(lead)})"
-        notes.append(
-            f"Next is {following.configuration.title}, {100 * _by(ranking, following):.1f} points behind{verdict}."
-        )
-    if spread(ranking.best.accuracies(group))[0] <= chance_level(len(_counts(ranking.best))):
+        by = _by(ranking, following)
+        if not are_equal(by, 0):
+            notes.append(f"Next is {following.configuration.title}, {percent(by)} points behind{verdict}.")
+        elif not are_equal(_by(ranking, ranking.reference), 0):  # otherwise the sentence has named it
+            notes.append(f"{following.configuration.title} is level with it{verdict}.")
+    if _accuracy(ranking.best, group) <= chance_of(ranking.best):
         notes.append(f"None is better than guesses, which have {_chance(ranking)} %.")
     seeds = [len(c.tested) for c in ranking.ordered]
     over = (
@@ -147,7 +172,7 @@ def _table(ranking: Ranking) -> Table:
         row = [c.title, *(mean_and_deviation(*spread(c.accuracies(name)), 100) for name in groups), _time(c) or "-"]
         if ranking.behind:
             lead = leads.get(id(c))
-            row.append("-" if lead is None else f"{100 * lead.difference:z.1f} ({_range(lead)})")
+            row.append("-" if lead is None else f"{100 * lead.difference:z.{lead.digits}f} ({_range(lead)})")
         rows.append(row)
     return Table(f"Accuracy {_on_the_rare_classes(ranking)} and over all, the best one first", columns, rows)
 
@@ -159,11 +184,11 @@ def _lead(compared: Compared, group: str) -> Interval | None:
 
 
 def _by(ranking: Ranking, other: Compared) -> float:
-    return spread(ranking.best.accuracies(ranking.group))[0] - spread(other.configuration.accuracies(ranking.group))[0]
+    return _accuracy(ranking.best, ranking.group) - _accuracy(other.configuration, ranking.group)
 
 
 def _range(interval: Interval) -> str:
-    return f"{100 * interval.low:z.1f} to {100 * interval.high:z.1f}"
+    return f"{100 * interval.low:z.{interval.digits}f} to {100 * interval.high:z.{interval.digits}f}"
 
 
 def _on_the_rare_classes(ranking: Ranking) -> str:
@@ -179,18 +204,18 @@ def _on_the_rare_classes(ranking: Ranking) -> str:
 
 
 def _chance(ranking: Ranking) -> str:
-    return percent(chance_level(len(_counts(ranking.best))))
+    return percent(chance_of(ranking.best))
 
 
-def _price(best: Configuration, other: Configuration) -> str:
-    """The training time of one beside that of the other."""
+def _price(best: Configuration, other: Configuration, of_other: str = "its training time") -> str:
+    """The training time of one beside that of the other, and how that is called."""
     ours, theirs = cost_of(0, best), cost_of(0, other)
     if ours is None or theirs is None:
         return "at a cost that the runs do not state"
     if set(ours.hardware) != set(theirs.hardware):
         return "at a cost that other hardware hides"
     ratio = spread(ours.seconds)[0] / spread(theirs.seconds)[0]
-    return f"at {ratio:.2f} times its training time ({_time(best)} against {_time(other)})"
+    return f"at {ratio:.2f} times {of_other} ({_time(best)} against {_time(other)})"
 
 
 def _time(configuration: Configuration) -> str | None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from hf_ltsam.runs.escaping import figure_text
-from hf_ltsam.runs.folder import RECIPE
 from hf_ltsam.runs.report.by_group import NAMES
 from hf_ltsam.runs.report.comparison.paired_bootstrap import (
     LEVEL,
@@ -23,9 +22,9 @@ from hf_ltsam.runs.report.comparison.paired_bootstrap import (
     resample_seeds,
 )
 from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
-from hf_ltsam.runs.report.content import Figure, Missing, Section, Table
+from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, points
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
-from hf_ltsam.runs.report.reading import ReportedRun
+from hf_ltsam.runs.report.reading import ReportedRun, completion
 from hf_ltsam.runs.report.saved_parts import all_groups
 from hf_ltsam.runs.report.style import INK, PAPER, series_style
 
@@ -54,8 +53,9 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
         return Section(TITLE, notes=["One configuration: there is nothing to compare it with."])
     compared = compare(configurations)
     missing = [
-        Missing(f"Predictions of {c.title}, without which classes are resampled, not {c.samples}", _command(c.runs[0]))
-        for c in configurations if c.tested and len(_with_predictions(c)) < len(c.tested)
+        Missing(f"Predictions of {c.title}, without which classes are resampled, not {c.samples}", completion(run))
+        for c in configurations
+        if (run := c.first(lambda run: run.metrics is not None and run.predictions is None)) is not None
     ]  # fmt: skip
     shown = {id(c.configuration) for c in compared}
     left_out = [c.title for c in others if id(c) not in shown]
@@ -142,10 +142,6 @@ def _same_images(base: Configuration, other: Configuration) -> bool:
     )
 
 
-def _command(run: ReportedRun) -> str:
-    return run.metrics.record.command if run.metrics is not None else f"ltsam train --config {run.folder / RECIPE}"
-
-
 def _explained(compared: Sequence[Compared]) -> str:
     tests = sum(len(c.intervals) for c in compared)
     kinds, samples = {c.over_images for c in compared}, samples_of_all(c.configuration for c in compared)
@@ -167,7 +163,8 @@ def _explained(compared: Sequence[Compared]) -> str:
 def _table(base: Configuration, compared: Sequence[Compared]) -> Table:
     rows = [
         [
-            c.configuration.title, NAMES[name], f"{100 * i.difference:+.1f}", f"{100 * i.low:+.1f} to {100 * i.high:+.1f}",
+            c.configuration.title, NAMES[name], points(i.difference, i.digits),
+            f"{points(i.low, i.digits)} to {points(i.high, i.digits)}",
             c.configuration.samples if c.over_images else "classes",
             ("yes, better" if i.difference > 0 else "yes, worse") if i.beyond_chance else "no",
         ]

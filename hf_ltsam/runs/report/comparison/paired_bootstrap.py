@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_ltsam.runs.report.content import are_equal, digits_apart
 from hf_ltsam.runs.report.saved_parts import Floats
 
 REPLICATES = 2000
@@ -32,6 +33,16 @@ class Interval:
     @property
     def beyond_chance(self) -> bool:
         return self.low > 0 or self.high < 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every replicate had no difference."""
+        return are_equal(self.low, 0) and are_equal(self.high, 0)
+
+    @property
+    def digits(self) -> int:
+        """After the point of its percentages: enough to see on which side of zero it lies."""
+        return max(digits_apart(end, 0) for end in (self.low, self.high)) if self.beyond_chance else digits_apart(0, 0)
 
 
 def resample_images(
