@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ TEXT_WORDS = (
     "title",
 )
 LONGEST = 512  # tokens of a text where nothing else is said; attention grows with the square of the length
+
+_NAMED = 5  # rows of empty texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +154,38 @@ def require_columns(test: datasets.Dataset, columns: Sequence[str]) -> None:
             f"The test split has no column {missing!r}, which is trained on, only {', '.join(test.column_names)}: give the "
             "column one name in both splits."
         )
+
+
+def warn_of_empty(split: str, dataset: datasets.Dataset, columns: Sequence[str], labels: Sequence[int]) -> None:
+    """Say which texts are missing or blank in all their columns: a model can tell nothing from them.
+
+    Args:
+        split: "training" or "test".
+        columns: of the texts; none of them: nothing is said.
+        labels: of the rows (N,), class indices.
+
+    Raises:
+        ValueError: all training texts of a class are empty.
+    """
+    if not columns:
+        return
+    cells = zip(*(dataset[column][:] for column in columns))
+    empty = [row for row, parts in enumerate(cells) if not any(str(part or "").strip() for part in parts)]
+    if not empty:
+        return
+    named = ", ".join([*map(str, empty[:_NAMED]), *["..."] * (len(empty) > _NAMED)])
+    where = (
+        f"{len(empty)} of {len(dataset)} {split} texts are empty (column {', '.join(columns)}; rows {named}, from 0)"
+    )
+    without = set(empty)
+    lost = set(labels) - {label for row, label in enumerate(labels) if row not in without}
+    if split == "training" and lost:
+        raise ValueError(
+            f"{where}, among them all of {len(lost)} classes, which cannot be learned: fill them in, or take the rows out."
+        )
+    warnings.warn(
+        f"{where}. They are kept, and tell a model nothing: fill them in, or take the rows out.", stacklevel=2
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ from hf_ltsam.data.class_columns import class_names_in, unknown_classes, with_cl
 from hf_ltsam.data.class_names import contradiction, some
 from hf_ltsam.data.decoding import image_column_of, unreadable_rows, with_images
 from hf_ltsam.data.labels import LABEL_WORDS, class_label_columns, read_label_column
-from hf_ltsam.data.texts import require_columns, text_columns_of
+from hf_ltsam.data.texts import require_columns, text_columns_of, warn_of_empty
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.training.second_stage.tau import hold_out
 
@@ -99,6 +99,8 @@ def load_splits(arguments: DataArguments) -> Splits:
     texts = _text_columns(train, arguments, column)
     require_columns(test, texts)
     labels = read_label_column(train, column)
+    warn_of_empty("training", train, texts, labels.tolist())
+    warn_of_empty("test", test, texts, test_labels.tolist())
     if arguments.reserve is None:
         return Splits(train, test, labels, test_labels, column, names, text_columns=texts)
     out = hold_out(labels, arguments.reserve, arguments.split_seed)
