@@ -95,7 +95,7 @@ def _figure(
     names: Sequence[str],
     folder: Path,
 ) -> Figure:
-    columns = min(len(configurations), 3)
+    columns = 2 if len(configurations) == 4 else min(len(configurations), 3)
     rows = -(-len(configurations) // columns)
     width = min(WIDTH, 1.4 + 3.1 * columns)
     size = (width, 0.75 + ((width - 1.3) / columns + 0.15) * rows)

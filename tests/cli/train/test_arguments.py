@@ -417,7 +417,7 @@ FINE_TUNING |= {"num_train_epochs": 10}
         ("--model x/y --max_steps 5", {**FINE_TUNING, "num_train_epochs": 3, "max_steps": 5}),
         (
             "--model x/y --adapter lora",
-            {"learning_rate": 1e-3, "optim": "adamw_torch", "method": "sam", "num_train_epochs": 10},
+            {"learning_rate": 1e-3, "optim": "adamw_torch", "method": "sgd", "num_train_epochs": 10},
         ),
         ("--model x/y --adapter none", FINE_TUNING),
         ("--reweighting inverse", {"loss": "cross_entropy"}),
@@ -458,7 +458,7 @@ PERTURBED = f"--method sam --method_args '{RHO}'"
         (["--dataset", "x", "--learning_rate", "0.2"], PERTURBED),
         (["--model", "x/y"], "--method sgd"),
         (["--model", "x/y", "--learning_rate", "1e-4"], PERTURBED),
-        (["--model", "x/y", "--adapter", "lora"], PERTURBED),
+        (["--model", "x/y", "--adapter", "lora"], "--method sgd"),
         (["--model", "x/y", "--adapter", "lora", "--optim", "adamw_torch"], PERTURBED),
         (["--dataset", "x", "--method_args", '{"rho": 0.1}'], "--method sam"),
         (["--model", "x/y", "--method_args", '{"rho": 0.1}'], "--method sam"),
