@@ -142,12 +142,17 @@ def setting(configuration: Configuration, name: str) -> str:
 def title(facts: Mapping[str, Any], second_stage: str = "") -> str:
     """CE + SGD, or CE-DRW + SAM for deferred re-weighting; then second stage, adapter, averaged weights and the like.
 
+    Without a perturbation the method is called by the optimizer, where that is stated.
+
     Args:
         facts: may hold any setting.
         second_stage: its title, which a record holds; the name it is set by where that is not known.
     """
     loss = title_of(LOSSES, str(facts.get("loss", "cross_entropy")))
     method = title_of(METHODS, str(facts.get("method", "sam")))
+    if facts.get("method") == "sgd":
+        optimizer = str(facts.get("optim") or "sgd")
+        method = {"sgd": method, "adamw": "AdamW"}.get(optimizer.partition("_")[0], optimizer)
     weighted = facts.get("reweighting", "none") != "none"
     suffix = ("-DRW" if facts.get("reweighting_start") else "-RW") if weighted else ""
     trained = f"{loss}{suffix} + {method}"

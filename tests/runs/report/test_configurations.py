@@ -125,6 +125,9 @@ STAGE = {
     ({"data": {"test_time": "five_crops", "training_labels_sha256": "00"}}, {}, "CE + SGD, five crops"),
     ({"reweighting": {"scheme": "inverse", "start": 0.0}}, {}, "CE-RW + SGD"),
     ({}, {"swa_start": 0.5}, "CE + SGD, averaged weights"),
+    ({}, {"optim": "adamw_torch_fused"}, "CE + AdamW"),
+    ({}, {"optim": "lion_32bit"}, "CE + lion_32bit"),
+    ({"method": "sam"}, {"optim": "adamw_torch"}, "CE + SAM"),
 ])  # fmt: skip
 def test_a_title_carries_what_makes_a_run_different(made, record, recipe, title):
     assert titles(made(recipe, **record)) == [(title, 1)]
