@@ -88,6 +88,7 @@ def test_a_log_has_a_line_for_every_run(finished):
     assert [line.partition(":")[0] for line in lines] == [
         f"{t}, seed {s}" for t in demo.CONFIGURATIONS for s in range(2)
     ]
+    assert finished[1].count("curvature of a head class and a tail class\n") == 1
 
 
 def test_the_table_says_what_was_measured(finished):

@@ -17,6 +17,7 @@ import datasets
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.status import Status
 from transformers import AutoModelForImageClassification, PrinterCallback, TrainerCallback
 from transformers.utils import logging
 
@@ -99,12 +100,12 @@ def run_demo(folder: Path, seeds: int, epochs: int | None = None) -> dict[str, l
                 if not console.is_terminal:  # where a bar is shown once, at its end
                     console.print(f"{title}, seed {seed}: trained after {time.perf_counter() - started:.0f} s")
     runs = {title: [run_folder(folder, title, seed) for seed in range(seeds)] for title in CONFIGURATIONS}
-    with console.status("the same test images, corrupted in 15 ways"):
+    with _phase(console, "the same test images, corrupted in 15 ways"):
         errors = corruption_errors(runs, splits.test, splits.test_labels, folder / "digits_c.json")
-    with console.status("curvature of a head class and a tail class"):
+    with _phase(console, "curvature of a head class and a tail class"):
         for first, *_ in runs.values():
             save_curvature(first)
-    with console.status("the report"):
+    with _phase(console, "the report"):
         page = write_report([read_run(run) for seeds_of in runs.values() for run in seeds_of], folder / "report")
     print_table(console, records, errors)
     checkpoint = run_folder(folder, title, 0)
@@ -117,6 +118,13 @@ def run_demo(folder: Path, seeds: int, epochs: int | None = None) -> dict[str, l
     console.print(f"time        {time.perf_counter() - started:.0f} s")
     print_next_commands(console, folder / "digits", checkpoint)
     return records
+
+
+def _phase(console: Console, doing: str) -> Status:
+    """What is being done, as long as it is; in a log, a line where it begins."""
+    if not console.is_terminal:
+        console.print(doing)
+    return console.status(doing)
 
 
 def run_folder(folder: Path, title: str, seed: int) -> Path:

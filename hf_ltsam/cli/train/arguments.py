@@ -70,7 +70,7 @@ _DECIDED = {  # by `make_run`, where nothing sets them: for the help
     "loss": f"The training loss: {', '.join(LOSSES)}, or as papers write it: LA, CE, LDAM-DRW. Not set: {FIRST_LOSS}; "
     "cross_entropy beside --reweighting or --sampling.",
     "method": f"The update rule: {', '.join(METHODS)} (see `ltsam methods`), or as papers write it. Not set: sam; sgd, "
-    "which perturbs nothing, for fine-tuning whose learning rate is not set either.",
+    "which perturbs nothing, for fine-tuning and adapters whose learning rate is not set either.",
 }
 _STEPPING = ("learning_rate", "optim", "optim_args", "lr_milestones")
 _PERTURBING = ("method", "method_args")
