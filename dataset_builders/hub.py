@@ -21,11 +21,14 @@ _NO_COPY = "Couldn't find cache"  # how it begins where that has another configu
 
 
 class MisspelledFolderError(FileNotFoundError):
-    """There is no such folder, but one here whose name is nearly the same; the Hub is not asked."""
+    """There is no such folder, nor such a data set, but a folder here whose name is nearly the same."""
 
 
 class RevisionError(FileNotFoundError):
     """There is no such branch, tag or commit, or it cannot be told which commit it is."""
+
+
+NOT_FOUND = (DatasetNotFoundError, ConnectionError, RevisionError, MisspelledFolderError)  # of `load_from_hub`
 
 
 def load_from_hub(name: str, dataset_config_name: str | None = None, revision: str | None = None) -> DatasetDict:
@@ -40,10 +43,21 @@ def load_from_hub(name: str, dataset_config_name: str | None = None, revision: s
     Raises:
         ValueError: no such configuration.
         RevisionError: no such revision, or without the Hub no copy of it.
-        MisspelledFolderError: a folder here is nearly called so.
+        MisspelledFolderError: there is none, and a folder here is nearly called so.
         datasets.exceptions.DatasetNotFoundError, ConnectionError: no such data set, or the Hub cannot be reached.
     """
-    refuse_misspelled(name)
+    try:
+        return _load(name, dataset_config_name, revision)
+    except (DatasetNotFoundError, ConnectionError) as error:
+        if near := near_entries(name):
+            raise MisspelledFolderError(
+                "there is no such file or folder, nor a data set on the Hub that can be reached. Did you mean "
+                f"{' or '.join(near)}?"
+            ) from error
+        raise
+
+
+def _load(name: str, dataset_config_name: str | None, revision: str | None) -> DatasetDict:
     try:
         if revision is None:
             return load_dataset(name, dataset_config_name)
@@ -63,16 +77,6 @@ def load_from_hub(name: str, dataset_config_name: str | None = None, revision: s
         builder = _copy(builder, name, revision)
     builder.download_and_prepare()
     return builder.as_dataset()
-
-
-def refuse_misspelled(name: str) -> None:
-    """Refuse OWNER/NAME where a folder here is nearly called so.
-
-    Raises:
-        MisspelledFolderError: naming it.
-    """
-    if near := near_entries(name):
-        raise MisspelledFolderError(f"there is no such file or folder. Did you mean {' or '.join(near)}?")
 
 
 def check_configuration(dataset: str, dataset_config_name: str, names: list[str]) -> None:
@@ -96,11 +100,16 @@ def stated_as(stated: str) -> Iterator[None]:
     """
     try:
         yield
-    except (DatasetNotFoundError, ConnectionError, RevisionError, MisspelledFolderError) as error:
-        raise _not_found(stated, error) from error
+    except NOT_FOUND as error:
+        raise not_found(stated, error) from error
 
 
-def _not_found(stated: str, error: Exception) -> FileNotFoundError:
+def not_found(stated: str, error: Exception) -> FileNotFoundError:
+    """What to say of an error among `NOT_FOUND`.
+
+    Args:
+        stated: the option and its value.
+    """
     if isinstance(error, RevisionError | MisspelledFolderError):
         return FileNotFoundError(f"{stated}: {error}")
     if "gated" in str(error):

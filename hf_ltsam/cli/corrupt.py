@@ -12,7 +12,7 @@ from datasets import Dataset, load_dataset
 from dataset_builders.corruptions.apply import check_settings
 from dataset_builders.corruptions.parameters import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from dataset_builders.corruptions.writer import write_corrupted
-from dataset_builders.hub import load_from_hub, stated_as
+from dataset_builders.hub import NOT_FOUND, load_from_hub, not_found
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.data.decoding import with_images
 from hf_ltsam.runs.record import split_revision
@@ -109,10 +109,9 @@ def _load(source: str, split: str) -> Dataset:
     try:
         if files:
             return with_images(load_dataset("parquet", data_files={split: [str(file) for file in files]}, split=split))
-        with stated_as(f"--dataset {source}"):
-            splits = load_from_hub(name, revision=revision)
-    except FileNotFoundError:
-        raise
+        splits = load_from_hub(name, revision=revision)
+    except NOT_FOUND as error:
+        raise not_found(f"--dataset {source}", error) from error
     except (OSError, ValueError) as error:
         raise ValueError(f"--dataset {source} cannot be read: {error}") from error
     if split not in splits:

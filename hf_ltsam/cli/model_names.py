@@ -13,7 +13,6 @@ from huggingface_hub.errors import RepositoryNotFoundError as NotOnHub
 from transformers import AutoConfig, TimmWrapperConfig
 
 from hf_ltsam.models.clip_source import OPEN_CLIP
-from hf_ltsam.runs.files import near_entries
 from hf_ltsam.runs.folder import CONFIG, RunFolder
 
 OURS = "cifar_resnet"
@@ -85,8 +84,6 @@ def _check_folder(path: Path) -> None:
 
 
 def _ask_hub(name: str, finished: bool) -> None:
-    if near := near_entries(name):
-        raise FileNotFoundError(f"--model {name}: there is no such folder. Did you mean {' or '.join(near)}?")
     absent = f"--model {name} is not on this machine, and "
     try:
         if not isinstance(try_to_load_from_cache(name, CONFIG), str):

@@ -170,7 +170,9 @@ def warn_of_empty(split: str, dataset: datasets.Dataset, columns: Sequence[str],
     if not columns:
         return
     cells = zip(*(dataset[column][:] for column in columns))
-    empty = [row for row, parts in enumerate(cells) if not any(str(part or "").strip() for part in parts)]
+    empty = [
+        row for row, parts in enumerate(cells) if not any(part is not None and str(part).strip() for part in parts)
+    ]
     if not empty:
         return
     named = ", ".join([*map(str, empty[:_NAMED]), *["..."] * (len(empty) > _NAMED)])

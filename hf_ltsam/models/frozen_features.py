@@ -88,10 +88,14 @@ def features_in_training(
     )
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        features = _features(model, batches, num_classes, training=True)
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
+    devices = [] if device.type == "cpu" else [device]
+    try:
+        with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+            features = _features(model, batches, num_classes, training=True)
+    finally:
+        for name, buffer in model.named_buffers():
+            if name in buffers:
+                buffer.copy_(buffers[name])
     return features, labels[rows]
 
 

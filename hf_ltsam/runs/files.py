@@ -186,4 +186,8 @@ def near_entries(name: str) -> list[str]:
     folder, slash, rest = name.partition("/")
     if not slash or os.path.exists(name) or not os.path.isdir(folder):  # noqa: PTH110, PTH112  as names too long for a file
         return []
-    return [f"{folder}/{entry}" for entry in difflib.get_close_matches(rest, os.listdir(folder), 3, 0.8)]  # noqa: PTH208
+    try:
+        entries = os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return []
+    return [f"{folder}/{entry}" for entry in difflib.get_close_matches(rest, entries, 3, 0.8)]

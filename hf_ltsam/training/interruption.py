@@ -67,10 +67,15 @@ class SigtermCheckpoint(TrainerCallback):
             self._group = dist.new_group(backend="gloo", timeout=args.ddp_timeout_delta)  # of the host: no GPU waits
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._save_if_agreed(state, control):
+            control.should_evaluate = False  # there may be seconds left
+
+    def _save_if_agreed(self, state: Any, control: Any) -> bool:
         self._ending = self._agreed()
         if self._ending:
             logger.warning(f"{self._cause}: saving a checkpoint of step {state.global_step}, then ending.")
-            control.should_save, control.should_evaluate = True, False
+            control.should_save = True
+        return self._ending
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._ending:
@@ -101,9 +106,20 @@ class SigtermCheckpoint(TrainerCallback):
 
 
 class _CtrlCCheckpoint(SigtermCheckpoint):
-    """The same on Ctrl-C, in one process; a second one ends at once, and one that came too late ends nothing."""
+    """The same on Ctrl-C, in one process; a second one ends at once, and one that came too late ends nothing.
 
-    _cause = "Ctrl-C (once more: at once, without a checkpoint)"
+    What is evaluated after the step is evaluated before the end, as at the end of an epoch: a resumed run does not make up
+    for it.
+    """
+
+    _cause = "Ctrl-C"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not float(state.epoch).is_integer():
+            self._save_if_agreed(state, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._save_if_agreed(state, control)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -112,12 +128,15 @@ class _CtrlCCheckpoint(SigtermCheckpoint):
             yield
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._asked:
+            logger.warning("Ctrl-C came after the last step: the training is at its end.")
 
     def _end(self) -> NoReturn:
         raise KeyboardInterrupt
 
     def _note(self, *_: Any) -> None:
         super()._note()
+        os.write(2, b"\nCtrl-C: ends after this step, with a checkpoint of it; once more: at once, without one.\n")
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -15,6 +15,7 @@ import safetensors
 import torch
 from cli.test_cli import run
 from datasets import ClassLabel, Dataset, Features
+from datasets.exceptions import DatasetNotFoundError
 from syntax import tree_of
 
 import hf_ltsam
@@ -22,7 +23,6 @@ from dataset_builders import hub
 from dataset_builders.long_tail import hold_out_per_class
 from hf_ltsam import LOSSES, METHODS, LTSamConfig, make_loss, make_method
 from hf_ltsam.cli import model_names
-from hf_ltsam.cli.evaluate.sets import Places, find_sets
 from hf_ltsam.cli.main import COMMANDS
 from hf_ltsam.cli.options.wording import in_options
 from hf_ltsam.cli.train import train
@@ -483,30 +483,24 @@ def test_a_mistyped_folder_of_a_model_is_told_from_a_name_on_the_hub(tmp_path, m
         model_names.check_model("models/resnt")
 
 
+@pytest.mark.parametrize("error", [DatasetNotFoundError("none"), ConnectionError("offline")])
 @pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("train --dataset data/frut --use_cpu true", "--dataset data/frut: there is no such file or folder."),
-        ("corrupt --dataset data/frut --output out", "--dataset data/frut: there is no such file or folder."),
-        ("train --dataset x --model data/frut", "--model data/frut: there is no such folder."),
-        ("evaluate --model data/frut --sets digits", "--model data/frut: there is no such folder."),
-        ("predict data/frut data/fruit", "--model data/frut: there is no such folder."),
-    ],
+    "words", ["train --dataset data/frut --use_cpu true", "corrupt --dataset data/frut --output out"]
 )
-def test_a_misspelled_folder_is_told_without_asking_the_hub(words, said, capsys, tmp_path, monkeypatch):
+def test_a_misspelled_folder_is_told_where_the_hub_has_no_such_data(words, error, capsys, tmp_path, monkeypatch):
+    """Not before it is asked: OWNER may be a folder here, too."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data" / "fruit").mkdir(parents=True)
-    asked = []
-    monkeypatch.setattr(hub, "load_dataset", lambda *_: asked.append("data"))
-    monkeypatch.setattr(model_names, "HfApi", lambda: asked.append("model"))
-    assert refusal(capsys, *words.split()) == f"{said} Did you mean data/fruit?" and not asked
 
+    def ask(*_):
+        raise error
 
-def test_a_test_set_in_a_misspelled_folder_is_told_without_asking_the_hub(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data" / "fruit").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r"--sets data/frut: there is no such .*mean data/fruit"):
-        find_sets(["data/frut"], Places())  # before a model is loaded
+    monkeypatch.setattr(hub, "load_dataset", ask)
+    said = "there is no such file or folder, nor a data set on the Hub that can be reached. Did you mean data/fruit?"
+    assert refusal(capsys, *words.split()) == f"--dataset data/frut: {said}"
+    found = object()
+    monkeypatch.setattr(hub, "load_dataset", lambda *_: found)
+    assert hub.load_from_hub("data/frut") is found
     assert near_entries("data/entirely_other") == near_entries("datta/frut") == near_entries("data/fruit") == []
 
 

@@ -14,6 +14,7 @@ from hf_ltsam.data.texts import warn_of_empty
         (("a",), ["x", " \n", None, "y"], "2 of 4 test texts are empty (column a; rows 1, 2, from 0)"),
         (("a", "b"), ["x", "", None, "y"], None),  # the other half of the pair has words
         (("a",), ["x", "z", "0", "y"], None),
+        (("a",), [3, 0, 1, 2], None),  # as text, 0 is a word
         ((), ["", "", "", ""], None),
     ],
 )

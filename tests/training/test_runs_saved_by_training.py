@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from datasets import ClassLabel, Dataset
 from transformers import PretrainedConfig, PreTrainedModel, TrainerCallback, TrainingArguments
 
@@ -224,3 +225,15 @@ def test_every_checkpoint_names_the_classes(stated, tmp_path):
         saved = TinyConfig.from_pretrained(tmp_path / folder)
         assert list(saved.id2label.values()) == (stated or ["cat", "dog", "owl"]), folder
         assert stated or saved.label2id == {name: c for c, name in saved.id2label.items()}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "stated"),
+    [(torch.optim.SGD, None), (torch.optim.AdamW, "adamw_torch_fused"), (None, "adamw_torch_fused")],
+)
+def test_an_optimizer_that_was_passed_is_not_called_by_the_settings(optimizer, stated, tmp_path):
+    made = trainer(tmp_path / "run", method="sgd", optim="adamw_torch_fused")
+    if optimizer is not None:
+        made.optimizer = optimizer(made.model.parameters(), lr=0.1)
+    made.train()
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text()).get("optim") == stated

@@ -16,7 +16,7 @@ from dataset_builders.corruptions.manifest import FILE_NAME as MANIFEST
 from dataset_builders.corruptions.manifest import read_manifest
 from dataset_builders.corruptions.reader import load_corrupted
 from dataset_builders.folders import load_class_folders, load_image_folder, split_folders
-from dataset_builders.hub import load_from_hub, refuse_misspelled, stated_as
+from dataset_builders.hub import load_from_hub, stated_as
 from dataset_builders.tables import describe_images, is_table, load_tables, table_files
 from hf_ltsam.data.class_names import check_parquet_names
 from hf_ltsam.data.decoding import with_images
@@ -151,8 +151,6 @@ def _find(name: str, places: Places, splits: Sequence[str]) -> TestSet:
             raise ValueError(f"--sets {name}: {base} holds corrupted images already.")
         return replace(clean, name=name, corruptions="made")
     if split_revision(name)[0].count("/") == 1 and not name.startswith((".", "/", "~")):
-        with stated_as(f"--sets {name}"):
-            refuse_misspelled(split_revision(name)[0])
         return TestSet(name, name, cache(partial(_load_from_hub, name, splits)))
     if "/" in name:
         raise FileNotFoundError(

@@ -373,6 +373,9 @@ def _settings(trainer: Any) -> dict[str, Any]:
         if f.name in kept and (f.name in OTHER_DEFAULTS or getattr(args, f.name) != f.default)
     }
     settings |= {"tail_threshold": trainer.class_statistics.tail_threshold}
+    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+    if optimizer is not None and type(optimizer) is not trainer.get_optimizer_cls_and_kwargs(args, trainer.model)[0]:
+        settings.pop("optim", None)  # another one was passed
     registries: dict[str, Mapping[str, type]] = {"method": METHODS, "loss": LOSSES}
     identity = trainer.identity()
     for kind, registry in registries.items():

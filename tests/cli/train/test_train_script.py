@@ -265,15 +265,25 @@ def test_resuming_with_another_method_is_refused_and_changes_nothing(images, tmp
     assert (tmp_path / "run" / "recipe.yaml").read_text() == recipe
 
 
-@pytest.mark.parametrize("save", [["--save_steps", "500"], ["--save_strategy", "epoch"], ["--save_strategy", "no"]])
-def test_ctrl_c_in_a_step_saves_it_and_resuming_makes_the_same_weights(save, images, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("save", "step"),
+    [
+        (["--save_steps", "500"], 4),
+        (["--save_strategy", "epoch"], 4),
+        (["--save_strategy", "no"], 4),
+        (["--save_steps", "500", "--eval_strategy", "epoch"], 6),  # the last of an epoch
+        (["--save_strategy", "epoch", "--eval_strategy", "steps", "--eval_steps", "4"], 4),
+        (["--save_steps", "500", "--eval_strategy", "epoch"], 12),  # the last one
+    ],
+)
+def test_ctrl_c_in_a_step_saves_it_and_a_resumed_run_is_the_same(save, step, images, tmp_path, capsys, monkeypatch):
     command = words(images, tmp_path / "run", "--num_train_epochs", "2", "--method", "sam", *save)
     train.main([*command, "--output_dir", str(tmp_path / "whole")])
     forward, passes = CifarResNetForImageClassification.forward, []
 
     def interrupted(self, *args, **kwargs):
         passes.append(self.training)
-        if sum(passes) == 8:  # the second pass of step 4 of 12
+        if self.training and sum(passes) == 2 * step:  # the second pass of one of 12 steps
             signal.raise_signal(signal.SIGINT)
         return forward(self, *args, **kwargs)
 
@@ -286,11 +296,16 @@ def test_ctrl_c_in_a_step_saves_it_and_resuming_makes_the_same_weights(save, ima
     if "no" in save:
         assert "there is nothing to resume" in said and not list((tmp_path / "run").glob("checkpoint-*"))
         return
-    assert sum(passes) == 8 and "goes on from" in said
-    assert (tmp_path / "run" / "checkpoint-4").is_dir()
+    assert sum(passes) == 2 * step and "goes on from" in said
+    assert (tmp_path / "run" / f"checkpoint-{step}").is_dir()
     train.main([*command, "--resume_from_checkpoint", "true"])
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "whole"))
     assert one == other
+    logs = [
+        json.loads((tmp_path / name / "trainer_state.json").read_text())["log_history"] for name in ("run", "whole")
+    ]
+    looked, all_of_them = ([(row["step"], row["eval_overall"]) for row in log if "eval_overall" in row] for log in logs)
+    assert looked == all_of_them and bool(looked) == ("--eval_strategy" in save)
 
 
 def test_a_second_ctrl_c_ends_at_once(images, tmp_path, capsys, monkeypatch):
