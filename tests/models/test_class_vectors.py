@@ -250,7 +250,10 @@ def points(count=96):
     return [{"x": row, "labels": int(c)} for row, c in zip(x, labels)]
 
 
-@pytest.mark.parametrize(("spread", "dropout", "whole"), [(1.0, 0.1, True), (0.001, 0.0, True), (0.001, 0.1, False)])
+@pytest.mark.parametrize(
+    ("spread", "dropout", "whole"),
+    [(1.0, 0.1, True), (0.3, 0.1, True), (0.001, 0.0, True), (0.1, 0.1, False), (0.001, 0.1, False)],
+)
 def test_class_means_that_dropout_drowns_start_nearer_to_zero(spread, dropout, whole):
     """Otherwise the first loss of a network that is not trained is in the hundreds."""
     model, data = Pooled(spread, dropout).train(), points()
