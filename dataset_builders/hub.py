@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,6 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, Revisio
 from huggingface_hub.file_download import repo_folder_name
 
 from hf_ltsam.hyperparameters import nearest
-from hf_ltsam.runs.files import near_entries
 
 _COPY = "cache"  # the builder's name where `datasets` takes the newest copy on the disk, whatever was asked for
 _NO_COPY = "Couldn't find cache"  # how it begins where that has another configuration
@@ -49,7 +50,7 @@ def load_from_hub(name: str, dataset_config_name: str | None = None, revision: s
     try:
         return _load(name, dataset_config_name, revision)
     except (DatasetNotFoundError, ConnectionError) as error:
-        if near := near_entries(name):
+        if near := near_folders(name):
             raise MisspelledFolderError(
                 "there is no such file or folder, nor a data set on the Hub that can be reached. Did you mean "
                 f"{' or '.join(near)}?"
@@ -79,6 +80,18 @@ def _load(name: str, dataset_config_name: str | None, revision: str | None) -> D
     return builder.as_dataset()
 
 
+def near_folders(name: str) -> list[str]:
+    """What NAME/REST, which is not here, may mean: entries of the folder NAME that come near REST."""
+    folder, slash, rest = name.partition("/")
+    if not slash or os.path.exists(name) or not os.path.isdir(folder):  # noqa: PTH110, PTH112  as names too long for a file
+        return []
+    try:
+        entries = os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return []
+    return [f"{folder}/{entry}" for entry in difflib.get_close_matches(rest, entries, 3, 0.8)]
+
+
 def check_configuration(dataset: str, dataset_config_name: str, names: list[str]) -> None:
     """Refuse a configuration that is not among these of a data set."""
     if dataset_config_name not in names:
@@ -101,15 +114,10 @@ def stated_as(stated: str) -> Iterator[None]:
     try:
         yield
     except NOT_FOUND as error:
-        raise not_found(stated, error) from error
+        raise _not_found(stated, error) from error
 
 
-def not_found(stated: str, error: Exception) -> FileNotFoundError:
-    """What to say of an error among `NOT_FOUND`.
-
-    Args:
-        stated: the option and its value.
-    """
+def _not_found(stated: str, error: Exception) -> FileNotFoundError:
     if isinstance(error, RevisionError | MisspelledFolderError):
         return FileNotFoundError(f"{stated}: {error}")
     if "gated" in str(error):

@@ -12,7 +12,7 @@ from datasets import Dataset, load_dataset
 from dataset_builders.corruptions.apply import check_settings
 from dataset_builders.corruptions.parameters import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from dataset_builders.corruptions.writer import write_corrupted
-from dataset_builders.hub import NOT_FOUND, load_from_hub, not_found
+from dataset_builders.hub import NOT_FOUND, load_from_hub, stated_as
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.data.decoding import with_images
 from hf_ltsam.runs.record import split_revision
@@ -105,15 +105,17 @@ def _load(source: str, split: str) -> Dataset:
     """One split, from local files or from the Hub."""
     path = Path(source)
     files = [path] if path.is_file() else sorted(f for p in (f"{split}-*", split) for f in path.glob(f"**/{p}.parquet"))
-    name, revision = split_revision(source)
-    try:
-        if files:
-            return with_images(load_dataset("parquet", data_files={split: [str(file) for file in files]}, split=split))
-        splits = load_from_hub(name, revision=revision)
-    except NOT_FOUND as error:
-        raise not_found(f"--dataset {source}", error) from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--dataset {source} cannot be read: {error}") from error
+    with stated_as(f"--dataset {source}"):
+        try:
+            if files:
+                parquet = {split: [str(file) for file in files]}
+                return with_images(load_dataset("parquet", data_files=parquet, split=split))
+            name, revision = split_revision(source)
+            splits = load_from_hub(name, revision=revision)
+        except NOT_FOUND:
+            raise
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--dataset {source} cannot be read: {error}") from error
     if split not in splits:
         raise ValueError(f"--split {split}: {source} has {', '.join(splits)}.")
     return with_images(splits[split])

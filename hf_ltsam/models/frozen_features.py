@@ -88,9 +88,8 @@ def features_in_training(
     )
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     device = next(model.parameters()).device
-    devices = [] if device.type == "cpu" else [device]
     try:
-        with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+        with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
             features = _features(model, batches, num_classes, training=True)
     finally:
         for name, buffer in model.named_buffers():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import json
 import math
@@ -179,15 +178,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"it lacks {error}"
     return re.sub(r"\s+", " ", str(error))[:300].rstrip(". ")
-
-
-def near_entries(name: str) -> list[str]:
-    """What NAME/REST, which is not here, may mean: entries of the folder NAME that come near REST."""
-    folder, slash, rest = name.partition("/")
-    if not slash or os.path.exists(name) or not os.path.isdir(folder):  # noqa: PTH110, PTH112  as names too long for a file
-        return []
-    try:
-        entries = os.listdir(folder)  # noqa: PTH208
-    except OSError:
-        return []
-    return [f"{folder}/{entry}" for entry in difflib.get_close_matches(rest, entries, 3, 0.8)]

@@ -30,7 +30,7 @@ from hf_ltsam.cli.train.arguments import make_run, parse, run_of
 from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.hyperparameters import _letters, canonical
-from hf_ltsam.runs.files import near_entries, without_room, write_whole
+from hf_ltsam.runs.files import without_room, write_whole
 from hf_ltsam.training.second_stage import SECOND_STAGES
 
 PYTHON = re.compile(r"(?<!-)\b[a-z]\w*=(?!=)|\b[A-Z]\w+\(\w+=|Traceback|<class|\bself\.|\w\(\.\.\.\)")
@@ -501,7 +501,12 @@ def test_a_misspelled_folder_is_told_where_the_hub_has_no_such_data(words, error
     found = object()
     monkeypatch.setattr(hub, "load_dataset", lambda *_: found)
     assert hub.load_from_hub("data/frut") is found
-    assert near_entries("data/entirely_other") == near_entries("datta/frut") == near_entries("data/fruit") == []
+    assert (
+        hub.near_folders("data/entirely_other")
+        == hub.near_folders("datta/frut")
+        == hub.near_folders("data/fruit")
+        == []
+    )
 
 
 @pytest.mark.parametrize("name", ["timm/resnet18.a1_in1k", "resnet18"])
