@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import ClassVar
 
@@ -87,6 +88,67 @@ def test_without_results_there_are_none(tmp_path):
     assert (
         "Focal-SAM" in made.text and "had not finished" in made.text and "| few | fewer than 10 | 4 | 20 |" in made.text
     )
+
+
+@pytest.mark.parametrize(
+    ("step", "epoch", "sentence"),
+    [
+        (30, 2.1739, "The training had not finished: these are the weights of step 30 of 276 (epoch 2.17)."),
+        (276, 20.0, "These are the weights after the last step, 276 (epoch 20)."),
+    ],
+)
+@pytest.mark.parametrize("name", ["checkpoint-{}", "step-{}"])
+def test_the_weights_of_a_checkpoint_say_how_far_they_are(tmp_path, name, step, epoch, sentence):
+    """As `ltsam push RUN/checkpoint-30` and the uploads of `hub_strategy` find it."""
+    folder = write(tmp_path / name.format(step), metrics())
+    for file in ("metrics.json", "recipe.yaml"):
+        (folder / file).unlink()
+    state = {"global_step": step, "max_steps": 276, "epoch": epoch, "log_history": []}
+    (folder / "trainer_state.json").write_text(json.dumps(state))
+    text = card(folder).text
+    assert f"{sentence} There are no results of them." in text and text.count("There are no results") == 1
+
+
+def test_a_finished_run_does_not_say_how_far_it_is(tmp_path):
+    """One that was stopped early has results, and they are of these weights."""
+    folder = write(tmp_path / "run", metrics())
+    (folder / "trainer_state.json").write_text('{"global_step": 30, "max_steps": 276, "log_history": []}')
+    assert "of 276" not in card(folder).text
+
+
+@pytest.mark.parametrize(
+    ("balanced", "losses", "limit"),
+    [
+        (0.1, (2.3, 2.2), "at chance (10.00 %, within the error of 500 test images)"),
+        (0.954, (2.3, 9.1), "The training has diverged: its loss went from 2.3 to 9.1"),
+        (0.954, (2.3, 0.1), None),
+    ],
+)
+def test_a_training_that_failed_is_a_limit(tmp_path, balanced, losses, limit):
+    values = metrics()
+    values["results"]["test"]["balanced"] = balanced
+    folder = write(tmp_path / "run", values)
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": [{"loss": loss} for loss in losses]}))
+    limits = card(folder).text.partition("## Limits")[2].partition("## Citation")[0]
+    assert limits.count("\n- ") == (5 if limit is None else 6) and (limit is None or limit in limits)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        (None, "`pip install .` in a clone of its repository"),
+        ("https://x.org/me/y", "`pip install git+https://x.org/me/y`"),
+    ],
+)
+def test_where_the_package_comes_from(tmp_path, monkeypatch, address, words):
+    """No index has it: its own metadata say where its repository is, once they do."""
+    stated = Message()
+    for name in () if address is None else ("Documentation", "Repository"):
+        stated["Project-URL"] = f"{name}, {address}{'/docs' * (name == 'Documentation')}"
+    monkeypatch.setattr("hf_ltsam.runs.card.sentences.metadata", lambda name: stated)
+    text = card(write(tmp_path / "run", metrics())).text
+    assert f"It needs the package `hf_ltsam` ({words}) and the import above" in text
+    assert "pip install hf_ltsam" not in text
 
 
 def test_every_number_of_the_results_follows_the_file(tmp_path):
