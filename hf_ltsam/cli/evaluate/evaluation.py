@@ -177,6 +177,8 @@ def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: Eva
         "labels_sha256": label_fingerprint(labels),
         "imagenet_classes": not settings.only_known_classes and are_imagenets(names, keys),
         "note": note,
+        "left_out": len(labels) - len(true),
+        "published": test_set.published,
     }
 
 

@@ -185,7 +185,7 @@ def test_the_metadata_is_valid_and_complete(tmp_path):
         results["digits", "accuracy"] == test["overall"] and results["digits", "accuracy_few"] == test["groups"]["few"]
     )
     assert results["digits", "expected_calibration_error"] == test["ece"]
-    assert results["usps", "balanced_accuracy"] == 0.6 and results["digits_c", "mean_corruption_error"] == 0.26067
+    assert results["usps", "balanced_accuracy"] == 0.6 and results["digits_c", "mean_error_under_corruption"] == 0.26067
     assert ModelCardData(**yaml.safe_load(data.to_yaml())).to_dict() == data.to_dict()
 
 
@@ -339,6 +339,53 @@ def test_means_over_views_are_told(tmp_path):
     assert "after the last epoch, mean over views (five crops):" in text and "| usps, mean over views (flip) |" in text
     assert "A pipeline sees the centre of an image once" in text and "--test_time five_crops` repeats the views" in text
     assert "A pipeline sees" not in card(write(tmp_path / "one_view", metrics())).text
+
+
+RESULT = EVALUATION["sets"]["usps"]["result"]
+SUMMARY = EVALUATION["sets"]["digits_c"]["summary"]
+
+
+def of_sets(**sets):
+    return {"sets": sets}
+
+
+@pytest.mark.parametrize(
+    ("changes", "remark", "entered"),
+    [
+        ({}, None, True),
+        ({"left_out": 0, "published": 2007}, None, True),
+        ({"note": "labels taken by number: the set names no classes"}, "labels taken by number", True),
+        ({"left_out": 0, "identity": {"only_known_classes": True}}, None, True),
+        ({"identity": {"only_known_classes": True}}, None, False),  # of a release that did not count them
+        ({"left_out": 3, "note": "images of 1 classes are left out"}, "images of 1 classes are left out", False),
+        ({"left_out": 3, "published": 2010}, None, False),
+        ({"left_out": 0, "published": 2010}, "3 of 2,010 published images are lacking", False),
+    ],
+)
+def test_remarks_of_an_evaluation_are_told_and_a_part_of_a_set_is_not_entered(tmp_path, changes, remark, entered):
+    """In the model index a number stands for the whole set."""
+    folder, result = write(tmp_path / "run", metrics()), {**RESULT, **changes}
+    cells = {c: {"3": {**result, "overall": 1 - error}} for c, error in SUMMARY["errors"].items()}
+    made = card(folder, evaluation=of_sets(usps={"result": result}, digits_c={"cells": cells, "summary": SUMMARY}))
+    shift = made.text.partition("## Under shift")[2].partition("## Cost")[0]
+    assert ("remarks" in shift) == (remark is not None)
+    assert remark is None or shift.count(remark) == 2, "at the set, and at the set of corruptions"
+    names = {result.dataset_name for result in made.data.eval_results}
+    assert names == {"digits", *(("usps", "digits_c") if entered else ())}
+
+
+def test_a_mean_error_is_not_the_mce(tmp_path):
+    """mCE is relative to a baseline: the model index has it where there is one, under its own name."""
+    folder = write(tmp_path / "run", metrics())
+    relative = {"ce": {}, "mce": 76.7, "relative_to": "AlexNet"}
+    found = []
+    for summary in (SUMMARY, {**SUMMARY, **relative}):
+        made = card(folder, evaluation=of_sets(digits_c={"cells": {}, "summary": summary}))
+        entries = [r for r in made.data.eval_results if r.dataset_name == "digits_c"]
+        assert {entry.dataset_args["severities"] for entry in entries} == {"3"}
+        found.append({entry.metric_type: (entry.metric_value, entry.metric_name) for entry in entries})
+    plain = ("mean_error_under_corruption", (0.26067, "Mean error under corruption"))
+    assert found == [dict([plain]), dict([plain, ("mean_corruption_error", (76.7, "mCE in %, relative to AlexNet"))])]
 
 
 def test_something_of_ones_own(tmp_path):
