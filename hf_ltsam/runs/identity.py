@@ -36,6 +36,20 @@ def describe(registry: Mapping[str, type], instance: Any) -> dict[str, Any]:
     return {"name": name, "args": {key: _written(value) for key, value in values.items()}}
 
 
+def own_optimizer(optimizer: Any, stated: type, stated_args: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"name": ..., "args": {...}}` of an optimizer that is not the one the settings state; else empty.
+
+    Args:
+        optimizer: that trained, its arguments in `defaults` as those of torch are.
+        stated, stated_args: class and arguments by the settings; arguments that are none of the optimizer's do not tell.
+    """
+    given = getattr(optimizer, "defaults", {})
+    if type(optimizer) is stated and all(given[k] == value for k, value in stated_args.items() if k in given):
+        return {}
+    args = {k: value for k, value in plain(given).items() if isinstance(value, int | float | str | list)}
+    return {"name": type(optimizer).__qualname__, "args": args}
+
+
 def _written(value: Any) -> Any:
     """A schedule as its configuration, any other function by its name, which is the same in every process."""
     if type(value) in SCHEDULES.values():

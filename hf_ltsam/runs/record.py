@@ -40,6 +40,7 @@ class RunRecord:
             null], "ece", "samples"}, and in newer runs "worst", "macro_precision", "macro_f1", "top5", "macro_auprc" and of
             every class "precision", "f1" and "auprc", as `split_results` gives them. Fractions in [0, 1]. Where there is a
             calibration, `calibrated_results` are beside "test".
+        optimizer: `{"name": ..., "args": {...}}` of one that is not the settings', as `own_optimizer` gives it, else empty.
         reweighting: `{"scheme": ..., "start": ...}`.
         sampling: which training images an epoch showed, as in `LTSamConfig`.
         mixing: `{"mixup_alpha": ..., "cutmix_alpha": ...}`, those that are not 0.
@@ -66,6 +67,7 @@ class RunRecord:
     loss: dict[str, Any]
     class_statistics: dict[str, Any]
     results: dict[str, dict[str, Any]]
+    optimizer: dict[str, Any] = field(default_factory=dict)
     reweighting: dict[str, Any] = field(default_factory=dict)
     sampling: str = "uniform"
     mixing: dict[str, float] = field(default_factory=dict)

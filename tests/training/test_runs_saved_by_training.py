@@ -10,6 +10,9 @@ from transformers import PretrainedConfig, PreTrainedModel, TrainerCallback, Tra
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.metrics.calibration import Calibration
+from hf_ltsam.runs.card.facts import read_facts
+from hf_ltsam.runs.card.tables import hyperparameters_table
+from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.folder import CALIBRATION, RunFolder
 from hf_ltsam.training.durable_trainer import DurableTrainer
 from hf_ltsam.training.results.saved_runs import NO_FOLDER
@@ -228,12 +231,24 @@ def test_every_checkpoint_names_the_classes(stated, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "stated"),
-    [(torch.optim.SGD, None), (torch.optim.AdamW, "adamw_torch_fused"), (None, "adamw_torch_fused")],
+    ("optimizer", "args", "named"),
+    [
+        (torch.optim.Adagrad, {"lr": 0.1}, "Adagrad"),
+        (torch.optim.AdamW, {"lr": 0.1}, "AdamW"),  # the settings' by its class, not by its rate
+        (None, {}, None),
+    ],
 )
-def test_an_optimizer_that_was_passed_is_not_called_by_the_settings(optimizer, stated, tmp_path):
+def test_an_optimizer_that_was_passed_is_named_in_the_record_and_not_by_the_settings(optimizer, args, named, tmp_path):
     made = trainer(tmp_path / "run", method="sgd", optim="adamw_torch_fused")
     if optimizer is not None:
-        made.optimizer = optimizer(made.model.parameters(), lr=0.1)
+        made.optimizer = optimizer(made.model.parameters(), **args)
     made.train()
-    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text()).get("optim") == stated
+    folder = RunFolder(tmp_path / "run")
+    record, recipe = folder.finished_record(), yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    stated = {"optim": "adamw_torch_fused", "learning_rate": 1e-3} if named is None else {}
+    assert {name: recipe[name] for name in ("optim", "learning_rate", "weight_decay") if name in recipe} == stated
+    assert (record.optimizer.get("name"), record.optimizer.get("args", {}).get("lr")) == (named, args.get("lr"))
+    assert experiment_of(record, folder.recipe).get("optim") == (named or "adamw_torch_fused")
+    assert (
+        f"| optimizer | `{named}` | `lr`: 0.1, " in hyperparameters_table(read_facts(tmp_path / "run")) or named is None
+    )
