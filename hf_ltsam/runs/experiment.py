@@ -130,6 +130,7 @@ def _recorded(record: RunRecord) -> dict[str, Any]:
         "loss_args": loss.pop("args", None),
         **{f"loss_{name}": value for name, value in loss.items()},
         **({"optim": record.optimizer["name"], "optim_args": record.optimizer["args"]} if record.optimizer else {}),
+        **({"processes": record.processes} if record.processes > 1 else {}),  # batches are as many times as large
         "reweighting": record.reweighting.get("scheme", "none"),
         "reweighting_start": record.reweighting.get("start"),
         "sampling": record.sampling,

@@ -13,11 +13,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import logging
 
+from hf_ltsam.runs.experiment import OF_THE_EXPERIMENT, OF_THE_OPTIMIZER
 from hf_ltsam.runs.files import DamagedFileError, plain
-from hf_ltsam.runs.folder import IDENTITY, RECORD, RunFolder
+from hf_ltsam.runs.folder import IDENTITY, RECORD, SETTINGS, RunFolder
 from hf_ltsam.runs.record import hub_name
 from hf_ltsam.schedules import SCHEDULES, schedule_to_config
+
+_SEEDS = {"seed", "data_seed"}
+logger = logging.get_logger(__name__)
 
 
 def describe(registry: Mapping[str, type], instance: Any) -> dict[str, Any]:
@@ -57,6 +62,17 @@ def _written(value: Any) -> Any:
     return f"{value.__module__}.{value.__qualname__}" if inspect.isroutine(value) else value
 
 
+def settings_compared(args: Any) -> dict[str, Any]:
+    """The settings that a training is resumed with, by name: the experiment's, its seeds, and how many processes it has.
+
+    Args:
+        args: a `TrainingArguments`; method and loss stand in an identity as they are, and not by these settings.
+    """
+    names = (OF_THE_EXPERIMENT | _SEEDS) - {"method", "method_args", "loss", "loss_args"}
+    settings = {field.name: getattr(args, field.name) for field in dataclasses.fields(args) if field.name in names}
+    return {**settings, "processes": args.world_size}
+
+
 def save_identity(folder: str | Path, identity: Mapping[str, Any], start: str | None = None) -> None:
     """Write down beside the weights what they were trained with, and what the name of the model they started from means."""
     name = hub_name(start)
@@ -64,24 +80,39 @@ def save_identity(folder: str | Path, identity: Mapping[str, Any], start: str | 
 
 
 def check_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
-    """Refuse to resume a checkpoint of another method, loss or data set.
+    """Refuse to resume a checkpoint of another method, loss or data set, or with settings that would not act.
 
-    A checkpoint without an identity, of the stock Trainer for example, is not refused.
+    A checkpoint brings its optimizer, with rate and weight decay, and the random numbers of its seed. Other settings act
+    from there on: a change is warned of. A checkpoint without an identity, of the stock Trainer for example, is not refused.
 
     Raises:
         ValueError: every difference, or a damaged file.
     """
-    saved = RunFolder(Path(folder)).identity or {}
-    differences = [
-        f"{key}: {_shown(saved[key])} in the checkpoint, {_shown(value)} now"
-        for key, value in _plain(identity).items()
-        if key in saved and saved[key] != value
-    ]
+    saved, now = RunFolder(Path(folder)).identity or {}, _plain(identity)
+    before, after = saved.pop(SETTINGS, {}), now.pop(SETTINGS, {})
+    kept = OF_THE_OPTIMIZER | _SEEDS
+    differences = _differences(saved, now) + [d for name in sorted(kept) for d in _differences(before, after, name)]
     if differences:
         raise ValueError(
             f"{folder} cannot be resumed with these settings. " + "; ".join(differences) + ". Resume with the "
             "checkpoint's settings, or start a new run from its weights with from_pretrained and without resuming."
         )
+    if others := _differences(before, after):
+        logger.warning(
+            f"{folder} goes on with other settings: "
+            + "; ".join(others)
+            + ". They act from here on: the training does not "
+            "end as one that had them from its start."
+        )
+
+
+def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], *names: str) -> list[str]:
+    """What both have and have otherwise, in words; names: of these alone."""
+    return [
+        f"{name}: {_shown(saved[name])} in the checkpoint, {_shown(now[name])} now"
+        for name in names or now
+        if name in saved and name in now and saved[name] != now[name]
+    ]
 
 
 def earlier_run(folder: Path) -> str | None:
