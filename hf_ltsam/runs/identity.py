@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,38 @@ from hf_ltsam.runs.record import hub_name
 from hf_ltsam.schedules import SCHEDULES, schedule_to_config
 
 _SEEDS = {"seed", "data_seed"}
+_PLAIN = int | float | str | list | tuple
 logger = logging.get_logger(__name__)
 
 
 def describe(registry: Mapping[str, type], instance: Any) -> dict[str, Any]:
     """`{"name": ..., "args": {...}}` of a registered object, as a recipe would write it.
 
-    An object whose class is not registered is named by its class, a function by its name.
+    An object whose class is not registered is named by its class, a function by its name, and its numbers, words and lists
+    are `"own"`: what tells two of a class apart, as far as attributes or a partial's arguments do.
     """
+    if isinstance(instance, partial):
+        return {**describe(registry, instance.func), "own": _own({**_by_place(instance.args), **instance.keywords})}
     if inspect.isroutine(instance):
         return {"name": _written(instance), "args": {}}
     names = {cls: name for name, cls in registry.items()}
     name = names.get(type(instance), type(instance).__qualname__)
     if not dataclasses.is_dataclass(instance):
-        return {"name": name, "args": {}}
+        own = _own(getattr(instance, "__dict__", {}))
+        own.pop("training", None)  # the mode of a module
+        return {"name": name, "args": {}, **({"own": own} if own else {})}
     fields = sorted(dataclasses.fields(instance), key=lambda field: bool(field.kw_only))  # what all methods share last
     values = {field.name: getattr(instance, field.name) for field in fields}
     return {"name": name, "args": {key: _written(value) for key, value in values.items()}}
+
+
+def _by_place(values: Sequence[Any]) -> dict[str, Any]:
+    return {str(place): value for place, value in enumerate(values)}
+
+
+def _own(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that a file can hold, without what a leading underscore hides."""
+    return {name: value for name, value in values.items() if not name.startswith("_") and isinstance(value, _PLAIN)}
 
 
 def own_optimizer(optimizer: Any, stated: type, stated_args: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,7 +67,7 @@ def own_optimizer(optimizer: Any, stated: type, stated_args: Mapping[str, Any]) 
     given = getattr(optimizer, "defaults", {})
     if type(optimizer) is stated and all(given[k] == value for k, value in stated_args.items() if k in given):
         return {}
-    args = {k: value for k, value in plain(given).items() if isinstance(value, int | float | str | list)}
+    args = {k: value for k, value in plain(given).items() if isinstance(value, _PLAIN)}
     return {"name": type(optimizer).__qualname__, "args": args}
 
 
@@ -89,7 +105,7 @@ def check_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
         ValueError: every difference, or a damaged file.
     """
     saved, now = RunFolder(Path(folder)).identity or {}, _plain(identity)
-    before, after = saved.pop(SETTINGS, {}), now.pop(SETTINGS, {})
+    before, after = ({**of.pop(SETTINGS, {}), **_own_of(of)} for of in (saved, now))
     kept = OF_THE_OPTIMIZER | _SEEDS
     differences = _differences(saved, now) + [d for name in sorted(kept) for d in _differences(before, after, name)]
     if differences:
@@ -104,6 +120,12 @@ def check_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
             + ". They act from here on: the training does not "
             "end as one that had them from its start."
         )
+
+
+def _own_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of objects of the user's own, taken out: they may count or collect, and such a change refuses nothing."""
+    described = {key: value for key, value in identity.items() if isinstance(value, dict) and "own" in value}
+    return {f"{key} {name}": of for key, value in described.items() for name, of in value.pop("own").items()}
 
 
 def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], *names: str) -> list[str]:

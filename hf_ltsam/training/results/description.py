@@ -15,6 +15,7 @@ from hf_ltsam.losses import LOSSES
 from hf_ltsam.methods import METHODS
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.models.text_classifier import classifies_texts
+from hf_ltsam.models.trained_weights import architecture
 from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_EXPERIMENT, OF_THE_OPTIMIZER, OTHER_DEFAULTS
 from hf_ltsam.runs.folder import MADE_IN_PYTHON
 from hf_ltsam.runs.identity import own_optimizer
@@ -73,7 +74,7 @@ def describe_trainer(
         statistics,
         {**_settings(trainer), **_settings_of(stage), **given},
         (MADE_IN_PYTHON,),
-        model={"model": start or type(inner).__name__},
+        model={"model": start or type(inner).__name__, **architecture(trainer.whole_model)},
         data={
             **given,
             **({"task": "text"} if isinstance(inner, PreTrainedModel) and classifies_texts(inner) else {}),
