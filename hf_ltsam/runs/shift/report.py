@@ -135,7 +135,7 @@ def _corruption_table(of_set: Mapping[str, Any]) -> str:
 
 def _corruption_notes(of_set: Mapping[str, Any]) -> list[str]:
     summary = of_set["summary"]
-    cell = next(iter(next(iter(of_set["cells"].values())).values()))
+    cell = of_set["cells"][next(iter(summary["errors"]))][str(summary["severities"][0])]
     mean = _percent(summary["mean_error"])
     notes = [f"Mean error: {mean} %, on {cell['samples']:,} images each. {_remark(cell)}".rstrip()]
     if summary.get("mce") is not None:
