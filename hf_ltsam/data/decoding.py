@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,8 +175,10 @@ def _identity(value: Any) -> Any:
     content, path = value["bytes"], value["path"]
     if content is not None:
         return path, hashlib.sha256(content).digest()
-    is_file = path is not None and Path(path).is_file()  # the address of a member of an archive holds its size
-    return path, os.path.getsize(path) if is_file else None
+    try:
+        return path, Path(path or "").stat().st_size
+    except OSError:  # the address of a member of an archive, which holds its size; or named when it is decoded
+        return path, None
 
 
 def _source(entry: dict[str, Any]) -> str | io.BytesIO:

@@ -295,6 +295,7 @@ def test_adapters_of_peft_on_a_half_model_train_a_half_head():
 def test_a_measured_offset_is_afterwards_what_it_would_be(dtype):
     """Its norm too, which a method may read after the pass."""
     from hf_ltsam.landscape.vector import WeightVector
+
     norms = []
     for measured in (True, False):
         weights = TrainableWeights(Wide(dtype))

@@ -191,8 +191,8 @@ def _show(results: Results, names: Sequence[str], files: Sequence[Path], setting
         if summary and len(summary["errors"]) * len(summary["severities"]) > len(settings.cells()):
             severities = ", ".join(map(str, summary["severities"]))
             console.print(
-                f"{terminal(short(name))}: means over {len(summary['errors'])} corruptions at severities {severities}, those "
-                "measured before among them.",
+                f"{terminal(short(name))}: means over {len(summary['errors'])} corruptions at severities {severities}, with "
+                "those measured before.",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -373,9 +373,7 @@ def test_changed_corruptions_on_the_disk_are_evaluated_anew(checkpoint, test_ima
     def write(seed):
         shutil.rmtree(tmp_path / "stored", ignore_errors=True)
         clean = load_dataset("imagefolder", data_dir=str(test_images), split="train")
-        write_corrupted(
-            clean, tmp_path / "stored", corruptions=["shot_noise"], severities=[1, 4], seed=seed, workers=1
-        )
+        write_corrupted(clean, tmp_path / "stored", corruptions=["shot_noise"], severities=[1, 4], seed=seed, workers=1)
 
     words = ["--sets", tmp_path / "stored", "--corruptions", "shot_noise", "--severities", "1", "4"]
     write(0)
@@ -423,7 +421,13 @@ def asked(corruptions, severities):
 @pytest.mark.parametrize(
     "before, then, corruptions, severities, more",
     [
-        (asked("fog contrast", "1 4"), asked("fog contrast", "1"), ["fog", "contrast"], [1, 4], True),  # less is asked for
+        (
+            asked("fog contrast", "1 4"),
+            asked("fog contrast", "1"),
+            ["fog", "contrast"],
+            [1, 4],
+            True,
+        ),  # less is asked for
         (asked("fog contrast", "1 4"), asked("fog", "4"), ["fog", "contrast"], [1, 4], True),
         (asked("fog", "1 4"), asked("contrast", "1 4"), ["fog", "contrast"], [1, 4], True),  # one after the other
         (asked("fog", "1"), asked("fog", "4"), ["fog"], [1, 4], True),
@@ -431,7 +435,9 @@ def asked(corruptions, severities):
         (asked("fog", "1 4"), [*asked("fog", "4"), "--seed", "1"], ["fog"], [4], False),  # other settings
     ],
 )
-def test_a_summary_is_of_all_that_is_measured(checkpoint, test_images, before, then, corruptions, severities, more, capsys):
+def test_a_summary_is_of_all_that_is_measured(
+    checkpoint, test_images, before, then, corruptions, severities, more, capsys
+):
     summary, _ = summary_after(checkpoint, f"{test_images}_c", before, then)
     assert list(summary["errors"]) == corruptions and summary["severities"] == severities
     assert ("measured before" in capsys.readouterr().out) == more
