@@ -99,7 +99,8 @@ def method_page(name: str) -> str:
     method = METHODS[name]
     defaults = ", ".join(f"{k}={v!r}" for k, v in describe(METHODS, method())["args"].items())
     _, _, shared = (inspect.getdoc(Method) or "").partition("Args:\n")
-    heading = f"{name} = hf_ltsam.methods.{method.__name__}({defaults})"
+    place = "hf_ltsam.methods" if method.__module__.startswith("hf_ltsam.") else method.__module__
+    heading = f"{name} = {place}.{method.__name__}({defaults})"
     parts = [heading, inspect.getdoc(method) or "", textwrap.fill(LEGEND, 100), f"Every method:\n{shared}".rstrip()]
     return "\n\n".join([*parts, *_schedules(method)])
 

@@ -30,6 +30,7 @@ _FOREIGN = {
     "DatasetGenerationError": "The data set could not be read ({}): is a file in it damaged, or of another kind?",
     "ImportError": "A package is missing, or too old for this: {}.",
     "HTTPError": "The network failed: {}. The same command tries again.",
+    "DistError": "The processes lost each other ({}). Where another one has ended, its message says why.",
     "BrokenProcessPool": "A worker process was ended from outside, often because memory was short ({}).",
 }
 _LESS_MEMORY = {
@@ -150,6 +151,8 @@ def _of_the_system(error: Exception) -> str | None:
 def _foreign(error: Exception) -> str | None:
     """What is known about an error of the machine or of a package below."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "RuntimeError" in kinds and "gloo" in str(error):  # which has no class of its own
+        kinds |= {"DistError"}
     said = next((said for name, said in _FOREIGN.items() if name in kinds), None)
     if said is None or (isinstance(error, ImportError) and (error.name or "").startswith("hf_ltsam")):
         return None

@@ -47,7 +47,8 @@ class ASAM(Method):
 
     Cost: 2 forwards, 2 backwards.
     Source: Kwon et al. 2021, Eq. 8; eta added to T as there in Sec. 5.
-    Differs from the published code: nothing but eta, which the reference implementation of the golden steps leaves out.
+    Differs from the published code: it has T = 1 for every parameter without "weight" in its name, such as biases, which
+        can make most of its perturbation, so that its radii are others; the reference of the golden steps has no eta.
     """
 
     title: ClassVar = "ASAM"

@@ -84,8 +84,8 @@ def check_optimizer_of(optimizer: Any, model: nn.Module, of_loss: bool = False) 
     if left_out:
         remarks.append(
             f"The optimizer holds {len(trained)} of {len(trainable)} trainable tensors. The others are not trained, get no "
-            f"perturbation and no gradient: {_listed(left_out)}. Give them to the optimizer, or freeze them "
-            "(requires_grad_(False))."
+            f"perturbation and no gradient, and clipping does not count them: {_listed(left_out)}. Give them to the "
+            "optimizer, or freeze them (requires_grad_(False))."
         )
     of_model = {id(p) for p in model.parameters()}
     foreign = sum(id(p) not in of_model for p in held_by(optimizer))
@@ -132,6 +132,17 @@ def _share(part: Iterable[Tensor], whole: Iterable[Tensor]) -> str:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def architecture(model: nn.Module) -> dict[str, str]:
+    """What tells models of one class apart: their size, a digest of names and shapes, and which weights are trained."""
+    shapes = "\n".join(f"{name} {tuple(value.shape)}" for name, value in model.state_dict().items())
+    count = sum(parameter.numel() for parameter in model.parameters())
+    trained = trained_in_words(model)
+    return {
+        "architecture": f"{count:,} weights, {hashlib.sha256(shapes.encode()).hexdigest()[:8]}",
+        **({} if trained is None else {"trained_weights": trained}),
+    }
 
 
 def trained_in_words(model: nn.Module) -> str | None:

@@ -22,9 +22,10 @@ _EXPERIMENT = {
     "batches and length": "per_device_train_batch_size gradient_accumulation_steps num_train_epochs max_steps "
     "dataloader_drop_last dataloader_in_order auto_find_batch_size average_tokens_across_devices train_sampling_strategy "
     "length_column_name sampling ignore_data_skip accelerator_config remove_unused_columns label_names on_bad_image",
-    "optimizer and schedule": "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps optim optim_args "
-    "optim_target_modules weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm lr_milestones lr_gamma "
-    "decay_all_parameters deepspeed swa_start swa_interval swa_learning_rate load_best_model_at_end",
+    "optimizer": "learning_rate optim optim_args optim_target_modules weight_decay decay_all_parameters adam_beta1 "
+    "adam_beta2 adam_epsilon",
+    "clipping and schedule": "max_grad_norm lr_scheduler_type lr_scheduler_kwargs warmup_steps lr_milestones lr_gamma "
+    "deepspeed swa_start swa_interval swa_learning_rate load_best_model_at_end",
     "method and loss": "method method_args ascent_scope ascent_size tail_threshold loss loss_args loss_start reweighting "
     "reweighting_start label_smoothing_factor neftune_noise_alpha",
     "precision": "bf16 fp16 tf32 bf16_full_eval fp16_full_eval",
@@ -61,6 +62,7 @@ _ONE_RUN = {
 OF_THE_EXPERIMENT, OF_CHOOSING_THE_BEST, OF_ONE_RUN = (
     frozenset(" ".join(table.values()).split()) for table in (_EXPERIMENT, _CHOOSING_THE_BEST, _ONE_RUN)
 )
+OF_THE_OPTIMIZER = frozenset(_EXPERIMENT["optimizer"].split())  # an optimizer that is passed has its own
 OF_THE_DATA = frozenset((*_EXPERIMENT["data and test"].split(), "dataset", "dataset_config_name", "lists", "own_lists"))
 _LABELS = "training_labels_sha256"
 OTHER_DEFAULTS = {
@@ -127,6 +129,8 @@ def _recorded(record: RunRecord) -> dict[str, Any]:
         "loss": loss.pop("name"),
         "loss_args": loss.pop("args", None),
         **{f"loss_{name}": value for name, value in loss.items()},
+        **({"optim": record.optimizer["name"], "optim_args": record.optimizer["args"]} if record.optimizer else {}),
+        **({"processes": record.processes} if record.processes > 1 else {}),  # batches are as many times as large
         "reweighting": record.reweighting.get("scheme", "none"),
         "reweighting_start": record.reweighting.get("start"),
         "sampling": record.sampling,

@@ -42,6 +42,7 @@ RECIPE = "recipe.yaml"
 PREDICTIONS = "predictions.json"
 CALIBRATION = "calibration.json"
 IDENTITY = "ltsam.json"
+SETTINGS = "settings"  # of an identity, with the number of processes
 CARD = "README.md"
 MANIFEST = "manifest.json"
 TIME = "training_time.json"  # of a checkpoint

@@ -6,34 +6,69 @@ import dataclasses
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import logging
 
+from hf_ltsam.runs.experiment import OF_THE_EXPERIMENT, OF_THE_OPTIMIZER
 from hf_ltsam.runs.files import DamagedFileError, plain
-from hf_ltsam.runs.folder import IDENTITY, RECORD, RunFolder
+from hf_ltsam.runs.folder import IDENTITY, RECORD, SETTINGS, RunFolder
 from hf_ltsam.runs.record import hub_name
 from hf_ltsam.schedules import SCHEDULES, schedule_to_config
+
+_SEEDS = {"seed", "data_seed"}
+_PLAIN = int | float | str | list | tuple
+logger = logging.get_logger(__name__)
 
 
 def describe(registry: Mapping[str, type], instance: Any) -> dict[str, Any]:
     """`{"name": ..., "args": {...}}` of a registered object, as a recipe would write it.
 
-    An object whose class is not registered is named by its class, a function by its name.
+    An object whose class is not registered is named by its class, a function by its name, and its numbers, words and lists
+    are `"own"`: what tells two of a class apart, as far as attributes or a partial's arguments do.
     """
+    if isinstance(instance, partial):
+        return {**describe(registry, instance.func), "own": _own({**_by_place(instance.args), **instance.keywords})}
     if inspect.isroutine(instance):
         return {"name": _written(instance), "args": {}}
     names = {cls: name for name, cls in registry.items()}
     name = names.get(type(instance), type(instance).__qualname__)
     if not dataclasses.is_dataclass(instance):
-        return {"name": name, "args": {}}
+        own = _own(getattr(instance, "__dict__", {}))
+        own.pop("training", None)  # the mode of a module
+        return {"name": name, "args": {}, **({"own": own} if own else {})}
     fields = sorted(dataclasses.fields(instance), key=lambda field: bool(field.kw_only))  # what all methods share last
     values = {field.name: getattr(instance, field.name) for field in fields}
     return {"name": name, "args": {key: _written(value) for key, value in values.items()}}
+
+
+def _by_place(values: Sequence[Any]) -> dict[str, Any]:
+    return {str(place): value for place, value in enumerate(values)}
+
+
+def _own(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that a file can hold, without what a leading underscore hides."""
+    return {name: value for name, value in values.items() if not name.startswith("_") and isinstance(value, _PLAIN)}
+
+
+def own_optimizer(optimizer: Any, stated: type, stated_args: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"name": ..., "args": {...}}` of an optimizer that is not the one the settings state; else empty.
+
+    Args:
+        optimizer: that trained, its arguments in `defaults` as those of torch are.
+        stated, stated_args: class and arguments by the settings; arguments that are none of the optimizer's do not tell.
+    """
+    given = getattr(optimizer, "defaults", {})
+    if type(optimizer) is stated and all(given[k] == value for k, value in stated_args.items() if k in given):
+        return {}
+    args = {k: value for k, value in plain(given).items() if isinstance(value, _PLAIN)}
+    return {"name": type(optimizer).__qualname__, "args": args}
 
 
 def _written(value: Any) -> Any:
@@ -43,6 +78,17 @@ def _written(value: Any) -> Any:
     return f"{value.__module__}.{value.__qualname__}" if inspect.isroutine(value) else value
 
 
+def settings_compared(args: Any) -> dict[str, Any]:
+    """The settings that a training is resumed with, by name: the experiment's, its seeds, and how many processes it has.
+
+    Args:
+        args: a `TrainingArguments`; method and loss stand in an identity as they are, and not by these settings.
+    """
+    names = (OF_THE_EXPERIMENT | _SEEDS) - {"method", "method_args", "loss", "loss_args"}
+    settings = {field.name: getattr(args, field.name) for field in dataclasses.fields(args) if field.name in names}
+    return {**settings, "processes": args.world_size}
+
+
 def save_identity(folder: str | Path, identity: Mapping[str, Any], start: str | None = None) -> None:
     """Write down beside the weights what they were trained with, and what the name of the model they started from means."""
     name = hub_name(start)
@@ -50,24 +96,45 @@ def save_identity(folder: str | Path, identity: Mapping[str, Any], start: str | 
 
 
 def check_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
-    """Refuse to resume a checkpoint of another method, loss or data set.
+    """Refuse to resume a checkpoint of another method, loss or data set, or with settings that would not act.
 
-    A checkpoint without an identity, of the stock Trainer for example, is not refused.
+    A checkpoint brings its optimizer, with rate and weight decay, and the random numbers of its seed. Other settings act
+    from there on: a change is warned of. A checkpoint without an identity, of the stock Trainer for example, is not refused.
 
     Raises:
         ValueError: every difference, or a damaged file.
     """
-    saved = RunFolder(Path(folder)).identity or {}
-    differences = [
-        f"{key}: {_shown(saved[key])} in the checkpoint, {_shown(value)} now"
-        for key, value in _plain(identity).items()
-        if key in saved and saved[key] != value
-    ]
+    saved, now = RunFolder(Path(folder)).identity or {}, _plain(identity)
+    before, after = ({**of.pop(SETTINGS, {}), **_own_of(of)} for of in (saved, now))
+    kept = OF_THE_OPTIMIZER | _SEEDS
+    differences = _differences(saved, now) + [d for name in sorted(kept) for d in _differences(before, after, name)]
     if differences:
         raise ValueError(
             f"{folder} cannot be resumed with these settings. " + "; ".join(differences) + ". Resume with the "
             "checkpoint's settings, or start a new run from its weights with from_pretrained and without resuming."
         )
+    if others := _differences(before, after):
+        logger.warning(
+            f"{folder} goes on with other settings: "
+            + "; ".join(others)
+            + ". They act from here on: the training does not "
+            "end as one that had them from its start."
+        )
+
+
+def _own_of(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of objects of the user's own, taken out: they may count or collect, and such a change refuses nothing."""
+    described = {key: value for key, value in identity.items() if isinstance(value, dict) and "own" in value}
+    return {f"{key} {name}": of for key, value in described.items() for name, of in value.pop("own").items()}
+
+
+def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], *names: str) -> list[str]:
+    """What both have and have otherwise, in words; names: of these alone."""
+    return [
+        f"{name}: {_shown(saved[name])} in the checkpoint, {_shown(now[name])} now"
+        for name in names or now
+        if name in saved and name in now and saved[name] != now[name]
+    ]
 
 
 def earlier_run(folder: Path) -> str | None:

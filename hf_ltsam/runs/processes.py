@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, however that one ended."""
+"""Processes of a command: how several are started for it, and how they end with the one that started them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 
 PARENT = "LTSAM_PARENT"  # environment variable of a command that `ltsam` starts: the number of the process it ends with
 _PAUSE = 0.2  # seconds between two looks; no call that is the same on all systems tells of the end of a parent
+
+
+def in_processes(words: Sequence[str], processes: int) -> list[str]:
+    """`ltsam PROGRAM ...` in so many processes; torchrun starts them with accelerators and without."""
+    if processes == 1:
+        return list(words)
+    return ["torchrun", "--nproc_per_node", str(processes), "-m", "hf_ltsam.cli.main", *words[1:]]
 
 
 def end_with(parent: int) -> None:

@@ -302,7 +302,7 @@ def _row(
     above = {**table, **block}
     is_new = "parts" in values
     return RecipeRow(
-        name=str(path.parent / name) if (path.parent / name).is_file() else name,
+        name=next((str(file) for end in ("", ".yaml") if (file := path.parent / f"{name}{end}").is_file()), name),
         table=path.stem,
         title=block.get("title") or "",
         label=values.get("label") or "",

@@ -40,6 +40,7 @@ class RunRecord:
             null], "ece", "samples"}, and in newer runs "worst", "macro_precision", "macro_f1", "top5", "macro_auprc" and of
             every class "precision", "f1" and "auprc", as `split_results` gives them. Fractions in [0, 1]. Where there is a
             calibration, `calibrated_results` are beside "test".
+        optimizer: `{"name": ..., "args": {...}}` of one that is not the settings', as `own_optimizer` gives it, else empty.
         reweighting: `{"scheme": ..., "start": ...}`.
         sampling: which training images an epoch showed, as in `LTSamConfig`.
         mixing: `{"mixup_alpha": ..., "cutmix_alpha": ...}`, those that are not 0.
@@ -55,7 +56,7 @@ class RunRecord:
         timing: in seconds, such as `{"train_seconds": ..., "seconds_per_step": ...}`; of a resumed run also
             "seconds_before", the part of "train_seconds" up to the checkpoint. Without that it counts from the resume on.
         resumed: whether training went on from a checkpoint.
-        hardware: in words.
+        hardware: in words, with the number of processes first: "2 x NVIDIA H100".
         command: that repeats the run.
         weights_sha256: of the weights that the results are of, as `RunFolder` gives it; empty where it is not known.
         versions: package -> version, as `installed_versions` gives them.
@@ -66,6 +67,7 @@ class RunRecord:
     loss: dict[str, Any]
     class_statistics: dict[str, Any]
     results: dict[str, dict[str, Any]]
+    optimizer: dict[str, Any] = field(default_factory=dict)
     reweighting: dict[str, Any] = field(default_factory=dict)
     sampling: str = "uniform"
     mixing: dict[str, float] = field(default_factory=dict)
@@ -85,6 +87,12 @@ class RunRecord:
     def samples(self) -> str:
         """What was classified, in the plural."""
         return samples_of(self.data.get("task"))
+
+    @property
+    def processes(self) -> int:
+        """How many trained, as `hardware` begins; 1 where that is not known."""
+        count = self.hardware.partition(" x ")[0]
+        return int(count) if count.isdigit() else 1
 
     @property
     def train_seconds(self) -> float | None:

@@ -259,6 +259,11 @@ FOREIGN = [
         ModuleNotFoundError("No module named 'wandb'", name="wandb"),
         "A package is missing, or too old for this: No module n",
     ),
+    (
+        RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]"),
+        "The processes lost each other ([third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by",
+    ),
+    (torch.distributed.DistNetworkError("timed out"), "The processes lost each other (timed out). Where another one"),
     (huggingface_hub.errors.HTTPError("no route"), "The network failed: no route. The same command tries again."),
 ]
 

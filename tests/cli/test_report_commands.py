@@ -1,5 +1,6 @@
 """Every command that a report offers for what a run lacks works as it stands, whatever state the run is in."""
 
+import re
 import shlex
 
 import pytest
@@ -12,7 +13,7 @@ from hf_ltsam.cli.evaluate.sets import Places, find_sets
 from hf_ltsam.cli.sharpness.options import parse_options
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.checks import check
-from hf_ltsam.runs.folder import MADE_IN_PYTHON, RECORD, WEIGHTS, RunFolder, find_runs
+from hf_ltsam.runs.folder import IDENTITY, MADE_IN_PYTHON, RECORD, WEIGHTS, RunFolder, find_runs
 from hf_ltsam.runs.report import by_class, by_frequency, by_group, calibration, confusion, cost, log_curves
 from hf_ltsam.runs.report.configurations import configurations
 from hf_ltsam.runs.report.content import Figure
@@ -43,7 +44,7 @@ def here(tmp_path, monkeypatch, pictures):
     return tmp_path
 
 
-def made(folder, recipe=SETTINGS, finished=True, checkpoints=(), python=False, **record):
+def made(folder, recipe=SETTINGS, finished=True, checkpoints=(), python=False, identity=None, **record):
     """A run in a state: its record, its recipe (None: lost), weights at the end and in checkpoints."""
     command = f"ltsam train --dataset images --depth 8 --output-dir {folder} --seed=0 --resume_from_checkpoint true --method sam"
     own = metrics(
@@ -58,6 +59,8 @@ def made(folder, recipe=SETTINGS, finished=True, checkpoints=(), python=False, *
     for step in checkpoints:
         write(folder / f"checkpoint-{step}" / WEIGHTS[0], "")
         write(folder / f"checkpoint-{step}" / "trainer_state.json", {**history([0.5]), "global_step": step})
+        if identity is not None:
+            write(folder / f"checkpoint-{step}" / IDENTITY, identity)
     if not finished:
         (folder / "metrics.json").unlink()
         (folder / WEIGHTS[0]).unlink()
@@ -73,6 +76,8 @@ STATES = {
         "checkpoints": (5,),
     },
     "without telemetry": {"recipe": {**SETTINGS, "telemetry": False}},
+    "of two processes": {"hardware": "2 x cpu"},
+    "of two processes, killed": {"finished": False, "checkpoints": (20,), "identity": {"settings": {"processes": 2}}},
     "published": {"recipe": {**SETTINGS, "push_to_hub": True, "hub_model_id": "me/mine"}},
     "killed before its first checkpoint": {"finished": False},
     "killed after a checkpoint": {"finished": False, "checkpoints": (20,)},
@@ -107,7 +112,7 @@ def try_out(command):
     """Refused, or not, as far as that is known before anything is loaded; what a command before it leaves is there."""
     left = {}
     for part in command.split(" && "):
-        _, program, *words = shlex.split(part)
+        _, program, *words = shlex.split(re.sub("^torchrun .* -m hf_ltsam.cli.main", "ltsam", part))
         if program in ("train", "decouple"):
             run = parse(words) if program == "train" else parse_second_stage(words)
             if run.config.push_to_hub:
@@ -158,6 +163,8 @@ def test_what_a_report_offers_works(here, state):
     ("killed before its first checkpoint", "Accuracy by frequency", "ltsam train --config runs/mine/recipe.yaml --output_dir runs/mine"),
     ("killed after a checkpoint", "Accuracy by frequency", "ltsam train --config runs/mine/recipe.yaml --output_dir runs/mine --resume_from_checkpoint true"),
     ("without its recipe", "Configurations and commands", "ltsam train --dataset images --depth 8 --seed=0 --method sam --output_dir runs/mine_again"),
+    ("of two processes", "Curvature over the training", "torchrun --nproc_per_node 2 -m hf_ltsam.cli.main train --config runs/mine/recipe.yaml --output_dir runs/mine_with_checkpoints --save_strategy epoch && ltsam sharpness runs/mine_with_checkpoints --checkpoints"),
+    ("of two processes, killed", "Accuracy by frequency", "torchrun --nproc_per_node 2 -m hf_ltsam.cli.main train --config runs/mine/recipe.yaml --output_dir runs/mine --resume_from_checkpoint true"),
     ("of CIFAR", "Under shift and corruption", "ltsam evaluate --model runs/mine --sets cifar100_c"),
     ("of a published set", "Under shift and corruption", "ltsam evaluate --model runs/mine --sets imagenet_lt_c --data_dir imagenet_lt=images"),
     ("of a revision on the Hub", "Under shift and corruption", "ltsam evaluate --model runs/mine --sets me/birds@v2_c --label_column kind"),

@@ -87,6 +87,19 @@ def test_data_are_told_apart_by_their_labels(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("record", "same"),
+    [
+        ({"hardware": "2 x cpu"}, False),  # batches twice as large
+        ({"hardware": "1 x NVIDIA H100"}, True),
+        ({"hardware": ""}, True),  # not known
+        ({"optimizer": {"name": "Lion", "args": {"lr": 1e-3}}}, False),
+    ],
+)
+def test_processes_and_an_optimizer_of_its_own_part_runs(tmp_path, record, same):
+    assert agreed(pair(tmp_path, record=record)) == same
+
+
+@pytest.mark.parametrize(
     ("first", "second", "same"),
     [
         (("v1", "a"), ("v1", "a"), True),

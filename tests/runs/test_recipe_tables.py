@@ -66,6 +66,14 @@ def test_what_a_block_and_a_table_say_holds_for_their_rows(written):
     assert (two.unpublished, two.assumed) == ("at all", {"training": "theirs", "depth": "ours"})
 
 
+@pytest.mark.parametrize("name", ["mine", "mine.yaml"])
+def test_a_row_is_a_recipe_beside_the_table_with_and_without_its_ending(written, name):
+    file = written({"title": "Mine", "source": "none", "rows": [name]})
+    (file.parent / "mine.yaml").write_text("method: sam\n")
+    (row,) = load_table(file).rows
+    assert find_recipe(row.name) == file.parent / "mine.yaml"
+
+
 def test_a_recipe_of_ours():
     row = find_recipe("second_stage/cifar100_lt_ir100_ce_sgd_then_crt")
     assert row.published == Published(43.39, source='Zhou et al. 2023b Table 2, "cRT"')

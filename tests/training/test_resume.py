@@ -91,6 +91,13 @@ def test_every_epoch_draws_new_numbers(tmp_path):
         ({"loss": "logit_adjustment"}, "loss"),
         ({"reweighting_start": 0.75}, "reweighting"),
         ({"num_classes": 2}, "class_counts"),
+        # brought by the checkpoint, so that they would not act
+        ({"learning_rate": 0.01}, "learning_rate"),
+        ({"weight_decay": 0.1}, "weight_decay"),
+        ({"optim": "adamw_torch"}, "optim"),
+        ({"optim_args": "momentum=0.5"}, "optim_args"),
+        ({"seed": 9}, "seed"),
+        ({"data_seed": 9}, "data_seed"),
     ],
 )
 def test_resuming_with_something_else_is_refused(change, named, tmp_path):
@@ -98,6 +105,37 @@ def test_resuming_with_something_else_is_refused(change, named, tmp_path):
     with pytest.raises(ValueError, match="cannot be resumed") as error:
         noisy_trainer(tmp_path, **change).train(resume_from_checkpoint=True)
     assert f"{named}:" in str(error.value) and "in the checkpoint" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"max_steps": 6}, "max_steps: 4 in the checkpoint, 6 now"),
+        ({"max_grad_norm": 1.0}, "max_grad_norm: 0.0 in the checkpoint, 1.0 now"),
+        ({"per_device_train_batch_size": 2}, "per_device_train_batch_size: 4 in the checkpoint, 2 now"),
+        ({"ascent_scope": "step"}, "ascent_scope: "),
+        ({"logging_steps": 3, "save_steps": 2, "output_dir": "elsewhere"}, None),  # of no result
+        ({}, None),
+    ],
+)
+def test_resuming_with_settings_that_act_from_there_on_is_warned_of(change, said, tmp_path, caplog):
+    noisy_trainer(tmp_path / "run", max_steps=4).train()
+    resumed = noisy_trainer(tmp_path / "run", **{"max_steps": 4, **change})
+    with caplog.at_level("WARNING"):
+        resumed.check_checkpoint(tmp_path / "run" / "checkpoint-4")
+    warned = [record.getMessage() for record in caplog.records if "goes on with other settings" in record.getMessage()]
+    assert [said in message for message in warned] == ([] if said is None else [True]), warned
+
+
+def test_another_number_of_processes_is_told(tmp_path, caplog):
+    """Of the same settings twice as many processes make batches twice as large."""
+    noisy_trainer(tmp_path, max_steps=4).train()
+    file = tmp_path / "checkpoint-4" / "ltsam.json"
+    saved = json.loads(file.read_text())
+    file.write_text(json.dumps({**saved, "settings": {**saved["settings"], "processes": 2}}))
+    with caplog.at_level("WARNING"):
+        noisy_trainer(tmp_path, max_steps=4).check_checkpoint(file.parent)
+    assert "processes: 2 in the checkpoint, 1 now" in caplog.text
 
 
 def test_the_same_counts_in_another_order_are_another_data_set(tmp_path):

@@ -1,6 +1,7 @@
 """A run is a run: the end of `train()` writes what commands read, where the run is meant to leave files and can be tested."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,8 +10,13 @@ from datasets import ClassLabel, Dataset
 from transformers import PretrainedConfig, PreTrainedModel, TrainerCallback, TrainingArguments
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
+from hf_ltsam.losses import LOSSES
 from hf_ltsam.metrics.calibration import Calibration
+from hf_ltsam.runs.card.facts import read_facts
+from hf_ltsam.runs.card.tables import hyperparameters_table
+from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.folder import CALIBRATION, RunFolder
+from hf_ltsam.runs.identity import check_identity, describe, save_identity
 from hf_ltsam.training.durable_trainer import DurableTrainer
 from hf_ltsam.training.results.saved_runs import NO_FOLDER
 from hf_ltsam.training.steps.sam_trainer import SamTrainerMixin
@@ -228,12 +234,92 @@ def test_every_checkpoint_names_the_classes(stated, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "stated"),
-    [(torch.optim.SGD, None), (torch.optim.AdamW, "adamw_torch_fused"), (None, "adamw_torch_fused")],
+    ("optimizer", "args", "named"),
+    [
+        (torch.optim.Adagrad, {"lr": 0.1}, "Adagrad"),
+        (torch.optim.AdamW, {"lr": 0.1}, "AdamW"),  # the settings' by its class, not by its rate
+        (None, {}, None),
+    ],
 )
-def test_an_optimizer_that_was_passed_is_not_called_by_the_settings(optimizer, stated, tmp_path):
+def test_an_optimizer_that_was_passed_is_named_in_the_record_and_not_by_the_settings(optimizer, args, named, tmp_path):
     made = trainer(tmp_path / "run", method="sgd", optim="adamw_torch_fused")
     if optimizer is not None:
-        made.optimizer = optimizer(made.model.parameters(), lr=0.1)
+        made.optimizer = optimizer(made.model.parameters(), **args)
     made.train()
-    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text()).get("optim") == stated
+    folder = RunFolder(tmp_path / "run")
+    record, recipe = folder.finished_record(), yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    stated = {"optim": "adamw_torch_fused", "learning_rate": 1e-3} if named is None else {}
+    assert {name: recipe[name] for name in ("optim", "learning_rate", "weight_decay") if name in recipe} == stated
+    assert (record.optimizer.get("name"), record.optimizer.get("args", {}).get("lr")) == (named, args.get("lr"))
+    assert experiment_of(record, folder.recipe).get("optim") == (named or "adamw_torch_fused")
+    assert (
+        f"| optimizer | `{named}` | `lr`: 0.1, " in hyperparameters_table(read_facts(tmp_path / "run")) or named is None
+    )
+
+
+class Poly(torch.nn.Module):
+    """A loss of the user's own, with a number, a list, a weight, and a counter that is hidden."""
+
+    def __init__(self, epsilon, powers=(1,)):
+        super().__init__()
+        self.epsilon, self.powers, self._calls = epsilon, list(powers), epsilon * 0
+        self.register_buffer("weight", torch.ones(3))
+
+    def forward(self, logits, labels, statistics):
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none") * (1 + self.epsilon)
+
+
+def scaled(logits, labels, statistics, factor=1.0):
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none") * factor
+
+
+def wider(model):
+    model.linear = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Linear(5, 3))
+
+
+def frozen(model):
+    model.linear.bias.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ({}, {}, True),
+        ({}, {"change": wider}, False),
+        ({}, {"change": frozen}, False),
+        ({}, {"optimizer": 0.1}, False),
+        ({"optimizer": 0.1}, {"optimizer": 0.2}, False),
+        ({"optimizer": 0.1}, {"optimizer": 0.1}, True),
+        ({"loss": Poly(0.0)}, {"loss": Poly(0.5)}, False),
+        ({"loss": Poly(0.5, (1,))}, {"loss": Poly(0.5, (1, 2))}, False),
+        ({"loss": Poly(0.5)}, {"loss": Poly(0.5)}, True),
+        ({"loss": partial(scaled, factor=2.0)}, {"loss": partial(scaled, factor=3.0)}, False),
+        ({"loss": partial(scaled, factor=2.0)}, {"loss": partial(scaled, factor=2.0)}, True),
+        ({"loss": partial(scaled)}, {"loss": partial(Poly(1.0))}, False),
+    ],
+)
+def test_runs_made_in_python_are_told_apart_by_what_made_them(first, second, same, tmp_path):
+    experiments = []
+    for seed, given in enumerate((first, second)):
+        folder = tmp_path / f"run{seed}"
+        made = trainer(folder, seed=seed, own={"loss": given["loss"]} if "loss" in given else None)
+        given.get("change", lambda _: None)(made.model)
+        if "optimizer" in given:
+            made.optimizer = torch.optim.SGD(made.model.parameters(), lr=given["optimizer"])
+        made.train()
+        experiments.append(experiment_of(RunFolder(folder).finished_record(), RunFolder(folder).recipe))
+    assert (experiments[0] == experiments[1]) == same
+
+
+def test_another_own_loss_on_a_checkpoint_is_warned_of_and_a_registered_one_refused(tmp_path, caplog):
+    """What an object counts or collects changes as well: it refuses nothing."""
+    before, after = ({"loss": describe(LOSSES, Poly(epsilon))} for epsilon in (0.0, 50.0))
+    save_identity(tmp_path, before)
+    with caplog.at_level("WARNING"):
+        check_identity(tmp_path, {"loss": describe(LOSSES, Poly(0.0))})
+    assert not caplog.records
+    with caplog.at_level("WARNING"):
+        check_identity(tmp_path, after)
+    assert "loss epsilon: 0.0 in the checkpoint, 50.0 now" in caplog.text
+    with pytest.raises(ValueError, match=r"loss: .*Poly.* in the checkpoint, .*scaled.* now"):
+        check_identity(tmp_path, {"loss": describe(LOSSES, scaled)})

@@ -17,7 +17,7 @@ from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.record import RunRecord, chance_level, hub_commit, shortcomings
-from hf_ltsam.training.results.saved_runs import RunDescription
+from hf_ltsam.training.results.description import RunDescription
 
 
 def save_recipe(run: Run) -> Path:

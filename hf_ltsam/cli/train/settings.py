@@ -15,6 +15,7 @@ from hf_ltsam.data.in_memory.randaugment import RandAugment
 from hf_ltsam.data.pixel_values import PixelValues
 from hf_ltsam.data.preprocessing import TEST_TIME
 from hf_ltsam.hyperparameters import require_finite
+from hf_ltsam.runs.processes import in_processes
 from hf_ltsam.training.second_stage import SECOND_STAGES
 
 
@@ -373,7 +374,7 @@ class Run:
     @property
     def command(self) -> str:
         """The run as one line to paste, however it was started."""
-        return shlex.join(["ltsam", self.program, *self.words])
+        return shlex.join(in_processes(["ltsam", self.program, *self.words], self.config.world_size))
 
 
 def resume_point(resume_from_checkpoint: str | None) -> str | bool:

@@ -116,7 +116,7 @@ def tune(
     for study in studies:
         searched = "; ".join(map(str, study.plan.parameters))
         console.print(
-            f"{study.plan.name}: {study.plan.trials} trials of {study.plan.method}. {searched}",
+            f"{study.plan.name}: {study.plan.trials} trials of {study.plan.first['method']}. {searched}",
             soft_wrap=True,
             highlight=False,
         )

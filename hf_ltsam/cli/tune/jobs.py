@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hf_ltsam.cli.options.plugins import load_plugins
 from hf_ltsam.cli.tune.reserve import Reserve
 from hf_ltsam.cli.tune.study import Study, alone_in
 from hf_ltsam.runs.processes import end_with
@@ -102,6 +103,7 @@ def _work(folder: str, number: int, threads: int) -> None:
 
     torch.set_num_threads(threads)
     try:
+        load_plugins()
         study = Study(Path(folder))
         study.run(study.trial(number), study.reserve())
     except OSError as error:

@@ -9,19 +9,18 @@ from typing import Any
 
 import yaml
 
-from hf_ltsam import METHODS
 from hf_ltsam.cli.tune.reserve import Reserve
 from hf_ltsam.cli.tune.space import Parameter
 from hf_ltsam.cli.tune.study import BEST, Ended, Study
 from hf_ltsam.cli.tune.trial import METRICS
-from hf_ltsam.hyperparameters import title_of
 from hf_ltsam.runs.escaping import figure_text, markdown_code, markdown_text
 from hf_ltsam.runs.files import plain, write_json, write_whole
+from hf_ltsam.runs.report.configurations import title
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels
 from hf_ltsam.runs.report.style import series_style
 
 FIGURE = "tune"
-COLUMNS = ("recipe", "method", "trials", "pruned", "failed", "best values", *METRICS)
+COLUMNS = ("recipe", "training", "trials", "pruned", "failed", "best values", *METRICS)
 
 
 def write_results(root: Path, studies: Sequence[Study], reserve: Reserve | None = None) -> None:
@@ -132,7 +131,7 @@ def _row(study: Study, trials: Sequence[Ended]) -> list[str]:
     states = [trial.state for trial in trials]
     reached = {} if best is None else best.accuracies
     numbers = [_percent(reached.get(name)) for name in METRICS]
-    method = title_of(METHODS, study.plan.method)
+    method = markdown_text(title(study.plan.first))
     values = "-" if best is None else _values(best.values)
     counts = [f"{len(trials)} of {study.plan.trials}", str(states.count("pruned")), str(states.count("failed"))]
     return [markdown_code(study.plan.name, cell=True), method, *counts, markdown_text(values), *numbers]

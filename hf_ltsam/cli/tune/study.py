@@ -89,11 +89,11 @@ class Plan:
         names = [parameter.name for parameter in self.parameters]
         return [dict(zip(names, values)) for values in product(*(parameter.choices for parameter in self.parameters))]
 
-    @property
-    def method(self) -> str:
-        """Of the trials, whose searched settings decide it too where none is stated."""
+    @cached_property
+    def first(self) -> dict[str, Any]:
+        """The settings of a trial, with the method and others that are decided where none is stated."""
         laid = laid_over(self.settings, {parameter: parameter.ends[0] for parameter in self.parameters})
-        return str({**decided_settings(laid), **laid}["method"])
+        return {**decided_settings(laid), **laid}
 
 
 @dataclass(frozen=True)

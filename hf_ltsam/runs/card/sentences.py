@@ -45,9 +45,13 @@ def _training(facts: RunFacts) -> str:
 
 
 def _method_and_loss(method: Mapping[str, Any] | None, loss: Mapping[str, Any] | None) -> str:
+    return f"{_method_title(method)} and the loss {markdown_text((_name(loss) or 'cross_entropy').replace('_', ' '))}"
+
+
+def _method_title(method: Mapping[str, Any] | None) -> str:
+    """Without a perturbation the method says nothing of the optimizer."""
     name = _name(method)
-    shown = "plain gradients" if name == "sgd" else markdown_text(title_of(METHODS, name))
-    return f"{shown} and the loss {markdown_text((_name(loss) or 'cross_entropy').replace('_', ' '))}"
+    return "plain gradients" if name == "sgd" else markdown_text(title_of(METHODS, name))
 
 
 def _stage_title(stage: Mapping[str, Any]) -> str:
@@ -156,8 +160,9 @@ def construction(record: RunRecord | None) -> str:
 def method_words(facts: RunFacts) -> dict[str, Any]:
     """Title, equation and source of method and loss, and the papers to cite."""
     method, loss = METHODS.get(_name(facts.method)), LOSSES.get(_name(facts.loss))
+    title = _method_title(facts.method)
     return {
-        "method_title": markdown_text(title_of(METHODS, _name(facts.method))),
+        "method_title": f"{title[:1].upper()}{title[1:]}",
         "equation": visible(method.equation) if method else "",
         "method_source": f"{markdown_docstring(method.source)}." if method and method.source else "",
         "loss_equation": markdown_code(loss.equation) if loss else markdown_text(_name(facts.loss)),

@@ -99,6 +99,8 @@ def hyperparameters_table(facts: RunFacts) -> str:
     for what, described in (("method", facts.method), ("loss", facts.loss)):
         if described is not None:
             rows.append([what, markdown_code(str(described["name"]), cell=True), _arguments(described)])
+    if facts.record is not None and (optimizer := facts.record.optimizer):
+        rows.append(["optimizer", markdown_code(str(optimizer["name"]), cell=True), _arguments(optimizer)])
     if stage := facts.second_stage:
         chosen = {"tau": stage["tau"]} if "tau" in stage else {}
         described = {"name": stage["name"], "args": {**stage.get("args", {}), **chosen}}

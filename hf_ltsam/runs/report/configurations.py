@@ -86,13 +86,19 @@ def spread(values: Iterable[float]) -> tuple[float, float]:
 
 
 def configurations(runs: Sequence[ReportedRun]) -> list[Configuration]:
-    """Runs of the same experiment together, in the order of their first runs; all groups by the bounds of the first."""
+    """Runs of the same experiment together, in the order of their first runs; all groups by the bounds of the first.
+
+    Two runs of one seed are no two seeds: they repeat each other, or differ in what no record holds, and stand apart.
+    """
     bounds = bounds_of(runs)
     runs = runs if bounds is None else [with_bounds(run, bounds) for run in runs]
     grouped: list[tuple[dict[str, Any], list[ReportedRun]]] = []
     for run in runs:
         experiment = facts(run)
-        members = next((members for other, members in grouped if other == experiment), None)
+        of_it = (members for other, members in grouped if other == experiment)
+        members = next(
+            (those for those in of_it if run.seed == "?" or run.seed not in {member.seed for member in those}), None
+        )
         if members is None:
             grouped.append((experiment, [run]))
         else:

@@ -18,6 +18,7 @@ from hf_ltsam.runs.folder import (
     EVALUATION_RESULTS,
     RECIPE,
     RECORD,
+    SETTINGS,
     SHARPNESS,
     SHARPNESS_RESULTS,
     Recipe,
@@ -25,6 +26,7 @@ from hf_ltsam.runs.folder import (
     is_seed_folder,
 )
 from hf_ltsam.runs.predictions import Predictions
+from hf_ltsam.runs.processes import in_processes
 from hf_ltsam.runs.report.content import Way
 from hf_ltsam.runs.report.saved_parts import Curvature, Recorded, ShiftedSet, shifted_sets
 
@@ -159,9 +161,20 @@ def _repetition(run: ReportedRun) -> list[str] | None:
     """The command that trains with the same settings, without a folder; None for a run that was made in Python."""
     if run.recipe is not None and not run.recipe.is_of_python:
         program = "decouple" if run.recipe.settings.get("second_stage") else "train"
-        return ["ltsam", program, "--config", str(run.folder / RECIPE)]
+        return in_processes(["ltsam", program, "--config", str(run.folder / RECIPE)], _processes(run))
     command = "" if run.metrics is None else run.metrics.record.command
     return _without(shlex.split(command), _OF_ONE_RUN) if command else None
+
+
+def _processes(run: ReportedRun) -> int:
+    """How many train it: by its record, or by its last checkpoint that says so."""
+    if run.metrics is not None:
+        return run.metrics.record.processes
+    try:
+        identities = [checkpoint.identity or {} for checkpoint in RunFolder(run.folder).checkpoints.values()]
+    except DamagedFileError:
+        return 1
+    return int((identities or [{}])[-1].get(SETTINGS, {}).get("processes", 1))
 
 
 def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
-from enum import Enum
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer
+from transformers import Trainer
 from transformers.trainer_utils import PredictionOutput, SaveStrategy, has_length
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.data.class_names import names_of_model
 from hf_ltsam.data.keyed_randomness import undisturbed
 from hf_ltsam.hyperparameters import nearest
-from hf_ltsam.losses import LOSSES
 from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.methods import METHODS
-from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.metrics.decisions import logits_in
-from hf_ltsam.models.text_classifier import classifies_texts
-from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_DATA, OF_THE_EXPERIMENT, OTHER_DEFAULTS
+from hf_ltsam.runs.experiment import (
+    OF_THE_DATA,
+)
 from hf_ltsam.runs.files import DamagedFileError
-from hf_ltsam.runs.folder import CALIBRATION, MADE_IN_PYTHON, RunFolder
+from hf_ltsam.runs.folder import CALIBRATION, RunFolder
 from hf_ltsam.runs.identity import describe, earlier_run
 from hf_ltsam.runs.predictions import Predictions, predictions_of
 from hf_ltsam.runs.record import (
     RunRecord,
     calibrated_results,
-    hub_commit,
-    hub_name,
     installed_versions,
     split_results,
     split_revision,
@@ -45,39 +40,12 @@ from hf_ltsam.runs.record import (
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.loaders import replaced
-from hf_ltsam.training.training_set import require_statistics, without_adapter
+from hf_ltsam.training.results.description import RunDescription, describe_trainer, name_classes, optimizer_of
+from hf_ltsam.training.training_set import require_statistics
 from hf_ltsam.training.training_time import has_steps, timing
 
 logger = logging.get_logger(__name__)
 NO_FOLDER = "trainer_output"  # transformers' own, where no output_dir is stated
-
-
-@dataclass(frozen=True)
-class RunDescription:
-    """What a trainer does not know of its run itself.
-
-    Args:
-        class_names: C names.
-        statistics: of the training set, with the groups that are reported.
-        settings: of `recipe.yaml`.
-        comments: its first lines; the command that repeats the run, where there is one.
-        model, data, hub, command, second_stage, resumed: as in `RunRecord`.
-        train_metrics: that training returned; its times are kept, from a resume on.
-        calibration: of the probabilities; where there is one, the test's logits are kept.
-    """
-
-    class_names: Sequence[str]
-    statistics: ClassStatistics
-    settings: Mapping[str, Any]
-    comments: tuple[str, ...]
-    model: Mapping[str, Any]
-    data: Mapping[str, Any]
-    train_metrics: Mapping[str, float]
-    hub: Mapping[str, str] | None = None
-    command: str = ""
-    second_stage: Mapping[str, Any] = field(default_factory=dict)
-    resumed: bool = False
-    calibration: Calibration | None = None
 
 
 def write_run(trainer: Any, test: PredictionOutput, description: RunDescription) -> RunRecord:
@@ -143,6 +111,7 @@ def record_of(trainer: Any, test: PredictionOutput, description: RunDescription)
         loss={**trainer.identity()["loss"], **({"start": args.loss_start} if args.loss_start else {})},
         class_statistics=statistics.to_dict(),
         results={"test": split_results(test.predictions, test.label_ids, statistics), **calibrated},
+        optimizer=optimizer_of(trainer),
         reweighting={"scheme": args.reweighting, "start": args.reweighting_start},
         sampling=args.sampling,
         mixing=args.mixing,
@@ -219,7 +188,7 @@ class SavedRuns(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As stock; a model without names of classes is given those of the training set first."""
         if self.class_statistics is not None:
-            _name_classes(self)
+            name_classes(self)
         super()._save(output_dir, state_dict)
 
     def save_run(self: Any, test_dataset: Any = None, **data: Any) -> RunRecord:
@@ -251,7 +220,7 @@ class SavedRuns(Trainer):
             raise ValueError("save_run() tests the model: pass test_dataset, or give the trainer one eval_dataset.")
         if takes_several_labels(self.loss):
             raise ValueError(_ONE_CLASS.format(f"{type(self.loss).__name__} takes several: keep metrics of evaluate()"))
-        names = _name_classes(self)
+        names = name_classes(self)
         save_weights(self)
         as_one = replaced(self.args, prediction_loss_only=False, eval_do_concat_batches=True)
         with as_one, replaced(self, compute_metrics=None, preprocess_logits_for_metrics=None), decisions_alone(self):
@@ -261,7 +230,7 @@ class SavedRuns(Trainer):
         if np.ndim(test.label_ids) != 1:
             raise ValueError(_ONE_CLASS.format("test_dataset has shares of classes: pass one with class indices"))
         stated = {name: str(value) if isinstance(value, os.PathLike) else value for name, value in data.items()}
-        return write_run(self, test, _described(self, names, stated, stage))
+        return write_run(self, test, describe_trainer(self, names, stated, stage))
 
     @property
     def whole_model(self) -> nn.Module:
@@ -312,89 +281,8 @@ def _as_training_left_it(trainer: Any) -> Iterator[None]:
         trainer.model.train(training)
 
 
-def _described(trainer: Any, names: Sequence[str], data: Mapping[str, Any], stage: Mapping[str, Any]) -> RunDescription:
-    statistics = require_statistics(trainer.class_statistics)
-    inner = without_adapter(trainer.whole_model)
-    start = getattr(getattr(inner, "config", None), "name_or_path", "") or None
-    groups = {name: getattr(statistics, name) for name in ("many_above", "few_below", "group_sizes")}
-    given = {**{name: value for name, value in groups.items() if value is not None}, **data}
-    dataset = hub_name(given.get("dataset"))
-    hub = {"dataset": dataset, "dataset_commit": hub_commit(trainer.train_dataset, dataset), "model": hub_name(start)}
-    return RunDescription(
-        names,
-        statistics,
-        {**_settings(trainer), **_settings_of(stage), **given},
-        (MADE_IN_PYTHON,),
-        model={"model": start or type(inner).__name__},
-        data={
-            **given,
-            **({"task": "text"} if isinstance(inner, PreTrainedModel) and classifies_texts(inner) else {}),
-            "training_labels_sha256": trainer.training_set.fingerprint,
-        },
-        train_metrics=next((e for e in reversed(trainer.state.log_history) if "train_runtime" in e), {}),
-        hub={kind: name for kind, name in hub.items() if name is not None},
-        second_stage=stage,
-        resumed=trainer._resumed is not None,
-    )
-
-
 def _test_of(given: Any) -> Any:
     """The test among the evaluation sets of a trainer, or None."""
     if not isinstance(given, dict):
         return given
     return next((given[name] for name in ("test", "validation") if name in given), None)
-
-
-def _name_classes(trainer: Any) -> list[str]:
-    """The names of the classes; a model that has none is given those of the training set."""
-    config = getattr(without_adapter(trainer.whole_model), "config", None)
-    of_model = names_of_model(getattr(config, "id2label", None))
-    if of_model is not None:
-        return list(of_model)
-    C = require_statistics(trainer.class_statistics).num_classes
-    of_data = trainer.training_set.class_names(trainer.label_reader)
-    if of_data is None or len(of_data) != C:
-        return [str(c) for c in range(C)]
-    if config is not None:
-        config.id2label = dict(enumerate(of_data))
-        config.label2id = {name: c for c, name in enumerate(of_data)}
-    return list(of_data)
-
-
-def _settings(trainer: Any) -> dict[str, Any]:
-    """Those that make the experiment, where they are not transformers' or ours by default; for `recipe.yaml`.
-
-    Where the command line has other defaults than transformers they are stated in any case.
-    """
-    args, kept = trainer.args, OF_THE_EXPERIMENT | OF_CHOOSING_THE_BEST | {"seed", "data_seed"}
-    settings = {
-        f.name: _plain(getattr(args, f.name))
-        for f in fields(LTSamConfig)
-        if f.name in kept and (f.name in OTHER_DEFAULTS or getattr(args, f.name) != f.default)
-    }
-    settings |= {"tail_threshold": trainer.class_statistics.tail_threshold}
-    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
-    if optimizer is not None and type(optimizer) is not trainer.get_optimizer_cls_and_kwargs(args, trainer.model)[0]:
-        settings.pop("optim", None)  # another one was passed
-    registries: dict[str, Mapping[str, type]] = {"method": METHODS, "loss": LOSSES}
-    identity = trainer.identity()
-    for kind, registry in registries.items():
-        described = identity[kind]
-        known = described["name"] in registry
-        settings |= {kind: described["name"], f"{kind}_args": described["args"]} if known else {}
-    return {name: value for name, value in settings.items() if isinstance(value, int | float | str | list | dict)}
-
-
-def _settings_of(stage: Mapping[str, Any]) -> dict[str, Any]:
-    """By the options of `ltsam decouple`."""
-    if not stage:
-        return {}
-    return {
-        "second_stage": stage["name"],
-        "second_stage_args": stage["args"],
-        "first_stage": stage["first_stage"]["folder"],
-    }
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Enum) else value

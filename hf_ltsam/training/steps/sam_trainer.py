@@ -17,7 +17,8 @@ from hf_ltsam.data.mixing import MixingSettings
 from hf_ltsam.hyperparameters import COUNT, require, require_choice
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.methods import Method
-from hf_ltsam.runs.identity import check_identity, save_identity
+from hf_ltsam.runs.folder import SETTINGS
+from hf_ltsam.runs.identity import check_identity, save_identity, settings_compared
 from hf_ltsam.training.config import ASCENT_SCOPES, LTSamConfig
 from hf_ltsam.training.durable_trainer import DurableTrainer
 from hf_ltsam.training.loaders import replaced
@@ -171,8 +172,8 @@ class MethodTrainer(DurableTrainer):
     # What a checkpoint says of its training.
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint of this run is made with; a run that differs must not resume it."""
-        return self.training_objective.identity()
+        """What a checkpoint of this run is made with, which `check_identity` compares before a run goes on from it."""
+        return {**self.training_objective.identity(), SETTINGS: settings_compared(self.args)}
 
 
 @dataclass(frozen=True)

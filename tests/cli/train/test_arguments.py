@@ -195,6 +195,12 @@ def test_the_arguments_of_one_method_are_not_those_of_another(write):
     assert parse(["--config", path, "--method", "imbsam"]).settings["loss_args"] == {"gamma": 2}
 
 
+def test_the_command_of_several_processes_starts_as_many(monkeypatch):
+    run = parse(["--seed", "1"])
+    monkeypatch.setattr(type(run.config), "world_size", property(lambda _: 2))
+    assert run.command == "torchrun --nproc_per_node 2 -m hf_ltsam.cli.main train --seed 1"
+
+
 @pytest.mark.parametrize(
     "words", [["--hub_token", "hf_a"], ["--hub_token=hf_a"], ["--hub-token", "hf_a"], ["--hub-token=hf_a"]]
 )

@@ -127,7 +127,7 @@ def test_trials_have_the_length_that_the_study_began_with(tmp_path):
 def test_the_method_of_a_search_is_that_of_its_trials(tmp_path, stated, search, method):
     plan = Plan("settings", {"dataset": "x", "model": "y", **stated}, search)
     laid = laid_over(plan.settings, {parameter: parameter.ends[0] for parameter in plan.parameters})
-    assert plan.method == run_of_trial(laid, 0.2, tmp_path).config.method == method
+    assert plan.first["method"] == run_of_trial(laid, 0.2, tmp_path).config.method == method
     (name,) = search
     assert plan.parameters[0].setting == {"tau": "loss_args", "rho": "method_args"}.get(name, name)
 
@@ -332,7 +332,12 @@ def test_the_command_writes_a_table_a_figure_and_a_recipe(pictures, tmp_path, ca
     assert "sam trial 1 (2 of 2): rho 0." in said and "4 reserved training images of 3 of 3 classes" in said
     out = tmp_path / "out"
     table = (out / "tune.md").read_text()
-    assert table.count("2 of 2") == 2 and "the best of 2 trials of each recipe" in table and "| `sam` | SAM |" in table
+    assert (
+        table.count("2 of 2") == 2
+        and "the best of 2 trials of each recipe" in table
+        and "| `sam` | LA + SAM |" in table
+        and "| `sgd` | LA + SGD |" in table
+    )
     assert not [file for file in out.rglob("*") if file.is_file() and b"hf_secret" in file.read_bytes()]
     assert (out / "tune.png").stat().st_size > 5000 and (out / "tune.svg").is_file() and "](tune.png)" in table
     found = json.loads((out / "tune.json").read_text())["studies"]

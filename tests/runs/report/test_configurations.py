@@ -133,6 +133,14 @@ def test_a_title_carries_what_makes_a_run_different(made, record, recipe, title)
     assert titles(made(recipe, **record)) == [(title, 1)]
 
 
+@pytest.mark.parametrize(
+    ("seeds", "members"), [((0, 1), [2]), ((42, 42), [1, 1]), ((0, 0, 1), [2, 1]), ((0, 1, 0, 1), [2, 2])]
+)
+def test_two_runs_of_one_seed_are_no_two_seeds(made, seeds, members):
+    found = configurations([made(seed=seed) for seed in seeds])
+    assert [len(c.runs) for c in found] == members and len({c.title for c in found}) == len(found)
+
+
 def test_many_differences_are_counted(made):
     other = {f"setting{k}": "x" * 10 for k in range(8)}
     (_, first), (_, second) = [(c.runs, c.title) for c in configurations([made(), made(other, seed=1)])]
