@@ -23,7 +23,7 @@ class StoredOffset:
     Args:
         wanted: norm of the offset itself.
         norm: of the difference that it made to the weights.
-        unmoved: share of the weights with an offset that stayed where they were.
+        unmoved: share of the weights with an offset that stayed where they were; NaN where none has one.
     """
 
     wanted: Tensor
@@ -165,7 +165,8 @@ class TrainableWeights:
             norms += tensor_norms([difference])
             counts.append((difference != 0).sum())
         norm, moved = whole(torch.linalg.vector_norm(torch.stack(norms))), whole(torch.stack(counts).sum())
-        return StoredOffset(wanted, norm, 1 - moved / count.clamp_min(1))
+        # 0 / 0 where nothing is to move: ImbSAM on a batch without a tail sample, a radius of 0
+        return StoredOffset(wanted, norm, torch.where(wanted > 0, 1 - moved / count, torch.nan))
 
     @torch.no_grad()
     def _move(self, offset: WeightVector) -> None:

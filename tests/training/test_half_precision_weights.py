@@ -23,7 +23,8 @@ from hf_ltsam.adapters import make_adapter
 from hf_ltsam.adapters.factory import ADAPTERS
 from hf_ltsam.cli.train.model import build_model
 from hf_ltsam.cli.train.settings import ModelArguments
-from hf_ltsam.landscape.weights import StoredOffset
+from hf_ltsam.landscape.vector import WeightVector
+from hf_ltsam.landscape.weights import StoredOffset, TrainableWeights
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification
 from hf_ltsam.models.trained_weights import check_types_of, is_half
 from hf_ltsam.training.telemetry import Telemetry
@@ -164,8 +165,6 @@ def offset_of(first, second):
 )
 def test_the_norm_in_the_logs_is_the_one_that_was_added(method, dtype, tmp_path, monkeypatch):
     """All methods move the weights through one door: what it makes of an offset is what the logs state."""
-    from hf_ltsam.landscape.weights import TrainableWeights
-
     made = []
     restore = TrainableWeights.restore
 
@@ -228,6 +227,24 @@ def test_weights_with_next_to_nothing_of_the_offset_are_no_loss(norm, unmoved, l
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("passes, share", [("0", None), ("0 0", None), ("0 0.5", None), ("0 1e-9", 1.0)])
+def test_passes_that_want_no_offset_say_nothing_about_digits(dtype, passes, share):
+    """ImbSAM on a batch without a tail sample; the radii of the passes of one log."""
+    weights, telemetry = TrainableWeights(Wide(dtype)), Telemetry()
+    direction = WeightVector([torch.ones_like(p) for p in weights.parameters])
+    for radius in map(float, passes.split()):
+        nothing = WeightVector([torch.zeros_like(p) for p in weights.parameters])
+        for offset in [radius * direction.unit()] if radius else [nothing.unit() * 0.05, 0.0 * direction]:
+            with weights.moved(offset, measured=True) as stored:
+                telemetry.stored_offset(stored)
+            telemetry.perturbed_pass(offset.norm(), None, None)
+            telemetry.end_step()
+    logs = telemetry.pop()
+    assert logs.get("sam_unmoved_share") == (None if share is None else pytest.approx(share, abs=0.1))
+    assert (telemetry.lost is not None) == (share is not None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_factors_that_start_at_zero_move_and_their_partners_do_not_count(dtype, tmp_path):
     """B = 0 takes any offset; A has no gradient, so it is not among the weights that should have moved."""
     logs, _ = trained(tmp_path, Wide(dtype, factors=True), learning_rate=0.0)
@@ -235,8 +252,6 @@ def test_factors_that_start_at_zero_move_and_their_partners_do_not_count(dtype, 
 
 
 def test_float32_weights_are_measured_now_and_then_only(tmp_path, monkeypatch):
-    from hf_ltsam.landscape.weights import TrainableWeights
-
     measured = []
     moved = TrainableWeights.moved
 
@@ -280,7 +295,6 @@ def test_adapters_of_peft_on_a_half_model_train_a_half_head():
 def test_a_measured_offset_is_afterwards_what_it_would_be(dtype):
     """Its norm too, which a method may read after the pass."""
     from hf_ltsam.landscape.vector import WeightVector
-    from hf_ltsam.landscape.weights import TrainableWeights
 
     norms = []
     for measured in (True, False):

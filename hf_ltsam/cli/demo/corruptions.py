@@ -57,6 +57,7 @@ def _error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) 
     results = {folder: _results(folder, checkpoint) for folder, checkpoint in checkpoints.items()}
     settings, encoded = EvaluationSettings(CORRUPTIONS, SEVERITIES), encoded_images(test)
     test_set = find_sets([NAME], Places())[0]
+    identity = identity_of(test_set, test, settings)
     facts = {"labels_sha256": label_fingerprint(labels), "imagenet_classes": False, "note": ""}
     for corruption, severity in product(CORRUPTIONS, SEVERITIES):
         seen: dict[Any, torch.Tensor] = {}  # all runs have the same, as they trained on the same images
@@ -67,11 +68,10 @@ def _error_tables(folders: Sequence[Path], test: Dataset, labels: torch.Tensor) 
                 seen[see] = torch.stack([images[row] for row in range(len(images))])  # (N, 1, channels, 8, 8)
             logits = predict_logits(checkpoint.model, seen[see], batch_size=500)
             accuracies = without_classes(split_results(logits, labels, checkpoint.statistics, checkpoint.num_classes))
-            identity = identity_of(test_set, (corruption, severity), settings)
             results[folder].put(NAME, (corruption, severity), {"identity": identity, **accuracies, **facts})
     for of_run in results.values():
         of_run.writes = True
-        of_run.summarise(NAME, summary_of(NAME, settings, of_run))
+        of_run.summarise(NAME, summary_of(test_set, settings, of_run))
     return {folder: of_run.table(NAME, settings.cells()) for folder, of_run in results.items()}
 
 

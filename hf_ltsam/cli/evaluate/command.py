@@ -26,13 +26,12 @@ from hf_ltsam.cli.model_names import check_model
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.preprocessing import TEST_TIME
-from hf_ltsam.metrics.corruption import Baseline
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.folder import EVALUATION, EVALUATION_RESULTS
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, check_model_name, load_checkpoint
 from hf_ltsam.runs.shift.report import GROUPS, short, write_report
-from hf_ltsam.runs.shift.results import Results, read_baseline
+from hf_ltsam.runs.shift.results import OtherErrors, Results, read_baseline
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -100,7 +99,7 @@ def _evaluate_checkpoint(
     sets: Sequence[TestSet],
     settings: EvaluationSettings,
     folder: Path,
-    baselines: Mapping[str, Baseline],
+    baselines: Mapping[str, OtherErrors],
 ) -> Results:
     state = PartialState()
     results = Results(
@@ -111,7 +110,7 @@ def _evaluate_checkpoint(
         evaluate(checkpoint, test_set, settings, results, baselines.get(test_set.name))
     if state.is_main_process:
         files = write_report(folder, results.to_dict())
-        _show(results, [test_set.name for test_set in sets], [results.path, *files])
+        _show(results, [test_set.name for test_set in sets], [results.path, *files], settings)
     return results
 
 
@@ -163,14 +162,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _baselines(file: Path | None, sets: Sequence[TestSet], settings: EvaluationSettings) -> dict[str, Baseline]:
+def _baselines(file: Path | None, sets: Sequence[TestSet], settings: EvaluationSettings) -> dict[str, OtherErrors]:
     if file is None:
         return {}
-    corrupted = [test_set.name for test_set in sets if test_set.corruptions and test_set.name != "imagenet_c"]
+    corrupted = [test_set.name for test_set in sets if test_set.corruptions]
     return {name: read_baseline(file, name, settings.cells()) for name in corrupted}
 
 
-def _show(results: Results, names: Sequence[str], files: Sequence[Path]) -> None:
+def _show(results: Results, names: Sequence[str], files: Sequence[Path], settings: EvaluationSettings) -> None:
     """Accuracies in percent; of corruptions, the means."""
     table = Table("in %", "overall", *GROUPS, "mean error", "mCE")
     relative = set()
@@ -187,6 +186,16 @@ def _show(results: Results, names: Sequence[str], files: Sequence[Path]) -> None
     console.print(table)
     if relative:
         console.print(f"mCE is relative to {terminal(', '.join(sorted(relative)))}.", highlight=False)
+    for name in names:
+        summary = results.sets[name].get("summary")
+        if summary and len(summary["errors"]) * len(summary["severities"]) > len(settings.cells()):
+            severities = ", ".join(map(str, summary["severities"]))
+            console.print(
+                f"{terminal(short(name))}: means over {len(summary['errors'])} corruptions at severities {severities}, with "
+                "those measured before.",
+                highlight=False,
+                soft_wrap=True,
+            )
     if results.header["class_statistics"] is None:
         console.print("No class statistics lie beside the model, so there are no accuracies by group.")
     for file in files:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,18 +19,19 @@ from hf_ltsam.cli.evaluate.classes import are_imagenets, imagenet_keys, labels_o
 from hf_ltsam.cli.evaluate.images import Corruption, TestImages
 from hf_ltsam.cli.evaluate.sets import TestSet
 from hf_ltsam.cli.user_errors import check_choice
-from hf_ltsam.data.decoding import encoded_images
+from hf_ltsam.data.decoding import content_fingerprint, encoded_images
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.data.preprocessing import check_test_time
 from hf_ltsam.data.texts import Texts, Tokenization
 from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, require
-from hf_ltsam.metrics.corruption import ALEXNET, SEVERITIES, Baseline, corruption_summary
+from hf_ltsam.metrics.corruption import ALEXNET, SEVERITIES, corruption_summary
 from hf_ltsam.runs.predictions import DECIMALS
 from hf_ltsam.runs.record import hub_commit, hub_name, split_results, split_revision
 from hf_ltsam.runs.shift.checkpoint import Checkpoint
-from hf_ltsam.runs.shift.results import Cell, Results
+from hf_ltsam.runs.shift.results import Cell, OtherErrors, Results
 from hf_ltsam.training.prediction import predict_logits
 
+_CONTENT = "content_sha256"
 WORTH_WORKERS = 2000  # images: below that, starting processes takes longer than it saves
 
 
@@ -77,21 +78,30 @@ def evaluate(
     test_set: TestSet,
     settings: EvaluationSettings,
     results: Results,
-    baseline: Baseline | None = None,
+    baseline: OtherErrors | None = None,
 ) -> None:
     """Measure the parts of a set that `results` does not hold yet. Every process takes part in every measurement.
 
     Args:
-        baseline: that the errors under corruption are relative to, unless the classes are ImageNet's: then it is AlexNet.
+        baseline: that the errors under corruption are relative to; None: AlexNet, where the classes are ImageNet's.
     """
-    cells: Iterable[Cell] = settings.cells() if test_set.corruptions else [None]
-    for cell in cells:
-        identity = identity_of(test_set, cell, settings)
-        if results.get(test_set.name, cell, identity) is None:
-            result = {"identity": identity, **measure(checkpoint, test_set, cell, settings)}
-            results.put(test_set.name, cell, result)
+    for dataset, cells in _parts(test_set, settings):
+        identity = identity_of(test_set, dataset, settings)
+        for cell in cells:
+            if results.get(test_set.name, cell, identity) is None:
+                result = {"identity": identity, **measure(checkpoint, test_set, dataset, cell, settings)}
+                results.put(test_set.name, cell, result)
     if test_set.corruptions:
-        results.summarise(test_set.name, summary_of(test_set.name, settings, results, baseline))
+        results.summarise(test_set.name, summary_of(test_set, settings, results, baseline))
+
+
+def _parts(test_set: TestSet, settings: EvaluationSettings) -> Iterator[tuple[Dataset, Sequence[Cell]]]:
+    """The images that are there, and what is measured on them."""
+    if test_set.corruptions == "stored":
+        for cell in settings.cells():
+            yield test_set.load(*cell), [cell]
+    else:
+        yield test_set.load(), settings.cells() if test_set.corruptions else [None]
 
 
 def without_classes(result: dict[str, Any]) -> dict[str, Any]:
@@ -99,14 +109,14 @@ def without_classes(result: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in result.items() if not isinstance(value, list)}
 
 
-def identity_of(test_set: TestSet, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
-    """The settings that a result follows from, beside the checkpoint."""
+def identity_of(test_set: TestSet, dataset: Dataset, settings: EvaluationSettings) -> dict[str, Any]:
+    """What a result follows from beside the checkpoint: the settings, and the images that are there now."""
     made = {"seed": settings.seed} if test_set.corruptions == "made" else {}
     columns = {name: getattr(settings, name) for name in ("image_column", "label_column", "text_column")}
     stated = {name: column for name, column in columns.items() if column is not None}
     return {
         "source": test_set.source,
-        **_version(test_set),
+        **_version(test_set, dataset),
         "test_time": settings.test_time,
         "only_known_classes": settings.only_known_classes,
         **made,
@@ -114,11 +124,11 @@ def identity_of(test_set: TestSet, cell: Cell, settings: EvaluationSettings) -> 
     }
 
 
-def _version(test_set: TestSet) -> dict[str, str]:
-    """The commit of a set on the Hub, whose branches and tags move; of others nothing."""
+def _version(test_set: TestSet, dataset: Dataset) -> dict[str, str]:
+    """The commit of a set on the Hub, whose branches and tags move; of others, whose files may change, their content."""
     name = hub_name(split_revision(test_set.source)[0])
-    commit = None if name is None or test_set.corruptions == "stored" else hub_commit(test_set.load(), name)
-    return {} if commit is None else {"commit": commit}
+    commit = None if name is None else hub_commit(dataset, name)
+    return {_CONTENT: content_fingerprint(dataset)} if commit is None else {"commit": commit}
 
 
 class Predicted(NamedTuple):
@@ -163,9 +173,10 @@ def predicted(
     return Predicted(logits, true, labels, names, mapping.note)
 
 
-def measure(checkpoint: Checkpoint, test_set: TestSet, cell: Cell, settings: EvaluationSettings) -> dict[str, Any]:
+def measure(
+    checkpoint: Checkpoint, test_set: TestSet, dataset: Dataset, cell: Cell, settings: EvaluationSettings
+) -> dict[str, Any]:
     """Accuracies on one set of images. Errors as of `predicted`."""
-    dataset = test_set.load(*(cell or ())) if test_set.corruptions == "stored" else test_set.load()
     logits, true, labels, names, note = predicted(checkpoint, test_set, dataset, cell, settings)
     result = split_results(logits, true, checkpoint.statistics, checkpoint.num_classes)
     result["ece"] = round(result["ece"], DECIMALS)  # beyond that it depends on the size of the batches
@@ -216,16 +227,29 @@ def _samples(
 
 
 def summary_of(
-    name: str, settings: EvaluationSettings, results: Results, baseline: Baseline | None = None
+    test_set: TestSet, settings: EvaluationSettings, results: Results, baseline: OtherErrors | None = None
 ) -> dict[str, Any]:
-    """Means over the cells, and the errors relative to AlexNet or the baseline, as far as they can be compared."""
-    table = results.table(name, settings.cells())
-    entries = [results.sets[name]["cells"][corruption][str(severity)] for corruption, severity in settings.cells()]
-    if all(entry["imagenet_classes"] for entry in entries):
-        complete = tuple(sorted(settings.severities)) == SEVERITIES  # AlexNet's errors are means over all five
-        baseline = ALEXNET if complete else None
+    """Means over the cells, and the errors relative to the baseline or to AlexNet, as far as they can be compared."""
+    cells = _summarised(test_set, settings, results, baseline)
+    entries = [results.sets[test_set.name]["cells"][corruption][str(severity)] for corruption, severity in cells]
+    reference = None if baseline is None else baseline.over(cells)
+    complete = {severity for _, severity in cells} == set(SEVERITIES)  # AlexNet's errors are means over all five
+    if reference is None and complete and all(entry["imagenet_classes"] for entry in entries):
+        reference = ALEXNET
     groups = {group: float(np.mean([entry["groups"][group] for entry in entries])) for group in entries[0]["groups"]}
-    return {**corruption_summary(table, baseline), "groups": groups}
+    return {**corruption_summary(results.table(test_set.name, cells), reference), "groups": groups}
+
+
+def _summarised(
+    test_set: TestSet, settings: EvaluationSettings, results: Results, baseline: OtherErrors | None
+) -> list[tuple[str, int]]:
+    """All that was ever measured in the same way, or what is asked for where that cannot be summed up or compared."""
+    asked = settings.cells()
+    own_images = [_CONTENT] if test_set.corruptions == "stored" else []
+    measured = results.measured(test_set.name, asked[0], own_images)
+    severities = {corruption: {s for c, s in measured if c == corruption} for corruption, _ in measured}
+    alike = all(of_row == severities[asked[0][0]] for of_row in severities.values())
+    return measured if alike and not (baseline and baseline.missing(measured)) else asked
 
 
 def _keys_of_imagenet(checkpoint: Checkpoint) -> dict[str, str]:

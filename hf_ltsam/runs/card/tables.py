@@ -13,7 +13,7 @@ from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.class_frequencies import group_criterion, group_ranges
 from hf_ltsam.runs.escaping import markdown_code, markdown_table, markdown_text
 from hf_ltsam.runs.record import RunRecord
-from hf_ltsam.runs.shift.results import measured, remarks
+from hf_ltsam.runs.shift.results import measurements, remarks
 
 GROUPS = ("many", "medium", "few")
 SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
@@ -176,7 +176,7 @@ def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any
             {
                 "name": markdown_code(name),
                 "table": markdown_table(header, rows),
-                "views": "".join(views(result.get("identity", {})) for result in measured(of_set)[:1]),
+                "views": "".join(views(result.get("identity", {})) for result in measurements(of_set)[:1]),
                 "severities": ", ".join(map(str, summary["severities"])),
                 "mean_error": _percent(summary["mean_error"]),
                 "mce": None if summary.get("mce") is None else f"{summary['mce']:.1f}",

@@ -14,7 +14,7 @@ from hf_ltsam.runs.escaping import figure_text, file_name, markdown_table, markd
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import EVALUATION_PAGE
 from hf_ltsam.runs.record import samples_of
-from hf_ltsam.runs.shift.results import measured, remarks, spread_of
+from hf_ltsam.runs.shift.results import measurements, remarks, spread_of
 
 GROUPS = ("many", "medium", "few")
 SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
@@ -136,7 +136,7 @@ def _corruption_table(of_set: Mapping[str, Any]) -> str:
 
 def _corruption_notes(of_set: Mapping[str, Any]) -> list[str]:
     summary = of_set["summary"]
-    images = spread_of([cell["samples"] for cell in measured(of_set)])
+    images = spread_of([cell["samples"] for cell in measurements(of_set)])
     mean = _percent(summary["mean_error"])
     notes = [f"Mean error: {mean} %, on {images} images each. {_remark(of_set)}".rstrip()]
     if summary.get("mce") is not None:
@@ -154,7 +154,7 @@ def _corruption_notes(of_set: Mapping[str, Any]) -> list[str]:
 
 
 def _remark(of_set: Mapping[str, Any]) -> str:
-    views = measured(of_set)[0]["identity"]["test_time"]
+    views = measurements(of_set)[0]["identity"]["test_time"]
     test_time = "" if views == "none" else f"test time: {views}"
     return "; ".join(part for part in (test_time, markdown_text(remarks(of_set))) if part)
 

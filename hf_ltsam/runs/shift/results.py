@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,28 @@ class Results:
         result = self._slot(name, cell).get(_key(cell))
         return result if result is not None and result["identity"] == identity else None
 
+    def measured(self, name: str, like: tuple[str, int], but: Sequence[str] = ()) -> list[tuple[str, int]]:
+        """The corruptions and severities of a set that have results on the labels and with the identity of one of them.
+
+        Args:
+            but: parts of the identity that may differ.
+        """
+
+        def of_one_table(result: Mapping[str, Any]) -> tuple[Any, ...]:
+            identity = {key: value for key, value in result["identity"].items() if key not in but}
+            return identity, result.get("labels_sha256")
+
+        cells = self.sets[name]["cells"]
+        wanted = of_one_table(cells[like[0]][str(like[1])])
+        return [(c, int(s)) for c, row in cells.items() for s, result in row.items() if of_one_table(result) == wanted]
+
     def put(self, name: str, cell: Cell, result: dict[str, Any]) -> None:
         """Keep a result, and write the file."""
         self._slot(name, cell)[_key(cell)] = plain(result)
         self.write()
 
-    def table(self, name: str, cells: list[tuple[str, int]]) -> dict[str, dict[int, float]]:
-        """corruption -> severity -> error, of the cells that were asked for."""
+    def table(self, name: str, cells: Sequence[tuple[str, int]]) -> dict[str, dict[int, float]]:
+        """corruption -> severity -> error, of these cells."""
         errors: dict[str, dict[int, float]] = {}
         for corruption, severity in cells:
             accuracy = self.sets[name]["cells"][corruption][str(severity)]["overall"]
@@ -121,7 +137,7 @@ def check_results(values: Any) -> dict[str, Any]:
     return values
 
 
-def measured(of_set: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def measurements(of_set: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The results that the numbers of a set rest on: the only one, or one for each corruption and severity."""
     if "result" in of_set:
         return [of_set["result"]]
@@ -132,17 +148,18 @@ def measured(of_set: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def is_whole(of_set: Mapping[str, Any]) -> bool:
     """Whether all images of the set were measured, as far as that is known."""
-    return not any(_left_out(result) or _lacking(result) for result in measured(of_set))
+    return not any(_left_out(result) or _lacking(result) for result in measurements(of_set))
 
 
 def remarks(of_set: Mapping[str, Any]) -> str:
     """What a reader of the numbers of a set should know; empty where all is as expected."""
-    results = measured(of_set)
+    results = measurements(of_set)
     seeds = {result["identity"]["seed"] for result in results if "seed" in result.get("identity", {})}
     notes = [f"corruptions made with seed {seed}" for seed in sorted(seeds)]
     notes += dict.fromkeys(result["note"] for result in results if result.get("note"))
+    published = max((result.get("published") or 0 for result in results), default=0)
     if lacking := [number for result in results if (number := _lacking(result))]:
-        notes.append(f"{spread_of(lacking)} of {results[0]['published']:,} published images are lacking")
+        notes.append(f"{spread_of(lacking)} of {published:,} published images are lacking")
     return "; ".join(notes)
 
 
@@ -162,25 +179,53 @@ def _lacking(result: Mapping[str, Any]) -> int:
     return max((result.get("published") or 0) - result["samples"] - result.get("left_out", 0), 0)
 
 
-def read_baseline(path: str | Path, name: str, cells: list[tuple[str, int]]) -> Baseline:
+@dataclass(frozen=True)
+class OtherErrors:
+    """The errors of another checkpoint under the corruptions of a set.
+
+    Args:
+        name: of the checkpoint.
+        errors: of each corruption and severity, fractions.
+    """
+
+    name: str
+    errors: Mapping[tuple[str, int], float]
+
+    def missing(self, cells: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        return [cell for cell in cells if cell not in self.errors]
+
+    def over(self, cells: Sequence[tuple[str, int]]) -> Baseline:
+        """The means over these corruptions and severities."""
+        table: dict[str, dict[int, float]] = {}
+        for corruption, severity in cells:
+            table.setdefault(corruption, {})[severity] = self.errors[corruption, severity]
+        return Baseline.from_table(self.name, table)
+
+
+def read_baseline(path: str | Path, name: str, cells: Sequence[tuple[str, int]]) -> OtherErrors:
     """The errors of another checkpoint on the same corruptions of the same set.
 
     Raises:
-        ValueError: it was not evaluated on them.
+        ValueError: it was not evaluated on these.
     """
     values = read_results(path)
     corrupted = [other for other, of_set in values["sets"].items() if "cells" in of_set]
     if name not in corrupted:
-        raise ValueError(f"--baseline {path} has no results on {name}.{nearest(name, corrupted)}")
-    baseline_cells = values["sets"][name]["cells"]
-    missing = [f"{corruption} {s}" for corruption, s in cells if str(s) not in baseline_cells.get(corruption, {})]
+        raise ValueError(
+            f"--baseline {path} has no results on {name}.{nearest(name, corrupted)} Evaluate {name} without --baseline, or "
+            "that model on it first."
+        )
+    errors = {
+        (corruption, int(severity)): 1 - result["overall"]
+        for corruption, row in values["sets"][name]["cells"].items()
+        for severity, result in row.items()
+    }
+    other = OtherErrors(values["checkpoint"]["name"], errors)
+    missing = other.missing(cells)
     if missing:
-        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        shown = ", ".join(f"{corruption} {s}" for corruption, s in missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise ValueError(f"--baseline {path} lacks {len(missing)} of {len(cells)} results on {name}: {shown}.")
-    table: dict[str, dict[int, float]] = {}
-    for corruption, severity in cells:
-        table.setdefault(corruption, {})[severity] = 1 - baseline_cells[corruption][str(severity)]["overall"]
-    return Baseline.from_table(values["checkpoint"]["name"], table)
+    return other
 
 
 def _key(cell: Cell) -> str:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -353,6 +354,172 @@ def test_other_settings_are_evaluated_anew(checkpoint, test_images, counted, mor
     assert str(identity[more[0].removeprefix("--")]) == more[1]
 
 
+def one_more(folder):
+    Image.open(folder / "dog" / "0.png").save(folder / "dog" / "9.png")
+
+
+def another_picture(folder):
+    Image.new("RGB", (12, 12)).save(folder / "dog" / "0.png")
+
+
+def another_class(folder):
+    (folder / "dog" / "0.png").rename(folder / "cat" / "dog_0.png")
+
+
+CHANGES = pytest.mark.parametrize("change", [one_more, another_picture, another_class])
+
+
+@CHANGES
+@pytest.mark.parametrize("kind", ["folder", "made", "table", "parquet"])
+def test_changed_images_are_evaluated_anew(checkpoint, test_images, tmp_path, counted, change, kind):
+    """Whatever the images lie in: results are of those that are there now."""
+
+    def name():
+        files = sorted(test_images.rglob("*.png"))
+        if kind == "table":
+            rows = [f"{file.relative_to(tmp_path)},{file.parent.name}\n" for file in files]
+            (tmp_path / "table.csv").write_text("".join(["image,label\n", *rows]))
+        if kind == "parquet":
+            (tmp_path / "files").mkdir(exist_ok=True)
+            columns = {
+                "image": [{"bytes": file.read_bytes(), "path": None} for file in files],
+                "label": [file.parent.name for file in files],
+            }
+            pq.write_table(pa.table(columns), tmp_path / "files" / "test.parquet")
+        places = {"made": f"{test_images}_c", "table": tmp_path / "table.csv", "parquet": tmp_path / "files"}
+        return str(places.get(kind, test_images))
+
+    words = ["--sets", name(), "--corruptions", "fog", "--severities", "1"]
+    evaluate(checkpoint, *words)
+    evaluate(checkpoint, *words)
+    assert counted.calls == 1
+    change(test_images)
+    words[1] = name()
+    again = evaluate(checkpoint, *words)["sets"]
+    assert counted.calls == 2 and again == evaluate(checkpoint, *words, out=tmp_path / "fresh")["sets"]
+
+
+def test_changed_corruptions_on_the_disk_are_evaluated_anew(checkpoint, test_images, tmp_path, counted):
+    from datasets import load_dataset
+
+    from dataset_builders.corruptions import write_corrupted
+
+    def write(seed):
+        shutil.rmtree(tmp_path / "stored", ignore_errors=True)
+        clean = load_dataset("imagefolder", data_dir=str(test_images), split="train")
+        write_corrupted(clean, tmp_path / "stored", corruptions=["shot_noise"], severities=[1, 4], seed=seed, workers=1)
+
+    words = ["--sets", tmp_path / "stored", "--corruptions", "shot_noise", "--severities", "1", "4"]
+    write(0)
+    evaluate(checkpoint, *words)
+    evaluate(checkpoint, *words)
+    assert counted.calls == 2
+    write(1)
+    evaluate(checkpoint, *words)
+    assert counted.calls == 4
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_copy_that_was_completed_is_evaluated_anew(tmp_path, counted, complete):
+    table = class_table("imagenet")
+    model = save_checkpoint(tmp_path / "model", table.names, counts=(), size=12)
+
+    def add(c):
+        folder = tmp_path / "data" / "imagenet_sketch" / "sketch" / table.keys[c]
+        folder.mkdir(parents=True)
+        Image.new("RGB", (12, 12)).save(folder / "1.JPEG")
+
+    words = ["--sets", "imagenet_sketch", "--data_dir", tmp_path / "data", "--incomplete_copies"]
+    add(0)
+    samples = [evaluate(model, *words)["sets"]["imagenet_sketch"]["result"]["samples"]]
+    if complete:
+        add(1)
+    samples.append(evaluate(model, *words)["sets"]["imagenet_sketch"]["result"]["samples"])
+    assert samples == [1, 1 + complete] and counted.calls == 1 + complete
+
+
+# --- the summary of what was measured, and what it is relative to -------------------------------------------------------
+
+
+def summary_after(checkpoint, name, *commands):
+    """The summary of a set after one command after another, and the number of its cells."""
+    for words in commands:
+        of_set = evaluate(checkpoint, "--sets", name, *words)["sets"][name]
+    return of_set["summary"], sum(map(len, of_set["cells"].values()))
+
+
+def asked(corruptions, severities):
+    return ["--corruptions", *corruptions.split(), "--severities", *severities.split()]
+
+
+@pytest.mark.parametrize(
+    "before, then, corruptions, severities, more",
+    [
+        (
+            asked("fog contrast", "1 4"),
+            asked("fog contrast", "1"),
+            ["fog", "contrast"],
+            [1, 4],
+            True,
+        ),  # less is asked for
+        (asked("fog contrast", "1 4"), asked("fog", "4"), ["fog", "contrast"], [1, 4], True),
+        (asked("fog", "1 4"), asked("contrast", "1 4"), ["fog", "contrast"], [1, 4], True),  # one after the other
+        (asked("fog", "1"), asked("fog", "4"), ["fog"], [1, 4], True),
+        (asked("fog", "1 4"), asked("contrast", "4"), ["contrast"], [4], False),  # means over different severities
+        (asked("fog", "1 4"), [*asked("fog", "4"), "--seed", "1"], ["fog"], [4], False),  # other settings
+    ],
+)
+def test_a_summary_is_of_all_that_is_measured(
+    checkpoint, test_images, before, then, corruptions, severities, more, capsys
+):
+    summary, _ = summary_after(checkpoint, f"{test_images}_c", before, then)
+    assert list(summary["errors"]) == corruptions and summary["severities"] == severities
+    assert ("measured before" in capsys.readouterr().out) == more
+
+
+def test_cells_of_images_that_were_there_before_are_not_in_the_summary(checkpoint, test_images):
+    name = f"{test_images}_c"
+    summary_after(checkpoint, name, asked("fog", "1 4"))
+    another_picture(test_images)
+    summary, cells = summary_after(checkpoint, name, asked("fog", "4"))
+    assert summary["severities"] == [4] and cells == 2
+
+
+@pytest.fixture
+def imagenet_c(tmp_path):
+    """Two classes of ImageNet-C under contrast, and two networks of ImageNet's classes."""
+    table = class_table("imagenet")
+    for c, severity in [(c, s) for c in (0, 1) for s in range(1, 6)]:
+        folder = tmp_path / "data" / "imagenet_c" / "digital" / "contrast" / str(severity) / table.keys[c]
+        folder.mkdir(parents=True)
+        Image.new("RGB", (224, 224), (60 * c, 20 * severity, 90)).save(folder / "1.JPEG")
+    models = [save_checkpoint(tmp_path / name, table.names, counts=(), seed=s) for s, name in enumerate("ab")]
+    copy = ["--sets", "imagenet_c", "--data_dir", tmp_path / "data", "--incomplete_copies", "--corruptions", "contrast"]
+    return models, copy
+
+
+@pytest.mark.parametrize("more", [[], ["--severities", "1", "2"], ["--only_known_classes"]])
+def test_a_stated_baseline_is_taken_for_imagenet_c(imagenet_c, more):
+    (other, model), words = imagenet_c
+    evaluate(other, *words)
+    results = other / "evaluation" / "ood_results.json"
+    summary = evaluate(model, *words, *more, "--baseline", results)["sets"]["imagenet_c"]["summary"]
+    basis = read_results(results)["sets"]["imagenet_c"]["cells"]["contrast"]
+    errors = [1 - basis[str(s)]["overall"] for s in summary["severities"]]
+    assert summary["relative_to"] == str(other)
+    assert summary["ce"]["contrast"] == pytest.approx(100 * summary["errors"]["contrast"] / np.mean(errors))
+    summary = evaluate(model, *words, *more)["sets"]["imagenet_c"]["summary"]
+    assert summary["relative_to"] == (None if more else "AlexNet (Hendrycks & Dietterich 2019)")
+
+
+def test_a_baseline_of_fewer_severities_is_compared_at_those(checkpoint, test_images, tmp_path):
+    other, name = save_checkpoint(tmp_path / "reference", seed=2), f"{test_images}_c"
+    evaluate(other, "--sets", name, *asked("fog", "4"))
+    basis = ["--baseline", other / "evaluation" / "ood_results.json"]
+    summary, _ = summary_after(checkpoint, name, asked("fog", "1 4"), [*asked("fog", "4"), *basis])
+    assert summary["severities"] == [4] and summary["relative_to"] == str(other)
+
+
 def test_results_of_another_checkpoint_are_not_mixed_in(checkpoint, test_images, tmp_path, capsys):
     evaluate(checkpoint, "--sets", test_images)
     other = save_checkpoint(tmp_path / "other", seed=2)
@@ -449,6 +616,9 @@ def test_a_baseline_that_lacks_results(checkpoint, test_images, tmp_path, capsys
     assert "lacks 69 of 75 results" in message
     message = refused(capsys, "--model", checkpoint, "--sets", "digits_c", "--baseline", results)
     assert "no results on digits_c" in message and str(test_images) in message
+    words = ["--sets", "imagenet_c", "--data_dir", f"imagenet_c={tmp_path}", "--baseline", results]
+    message = refused(capsys, "--model", checkpoint, *words)
+    assert "no results on imagenet_c" in message and "without --baseline" in message
 
 
 def test_a_damaged_file_of_results(checkpoint, test_images, capsys):
