@@ -140,6 +140,11 @@ class PublishedSet(ABC):
         """The name of the original on the Hub, which stands in where the user has no copy; None: a copy is needed."""
         return None
 
+    @property
+    def images(self) -> int | None:
+        """The test images that are published, of stored corruptions those of each; None: their number is not known."""
+        return None
+
     @abstractmethod
     def test_images(self, copy: UserCopy, shift: Shift) -> Dataset:
         """The images and labels of a test."""
@@ -272,6 +277,10 @@ class ShiftedSet(PublishedSet):
     """
 
     builder: type[ShiftedImages]
+
+    @property
+    def images(self) -> int:
+        return self.builder.TOTAL
 
     def test_images(self, copy: UserCopy, shift: Shift) -> Dataset:
         builder = self.builder(

@@ -85,7 +85,7 @@ def require_onnx(run: Path) -> None:
     """
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(f"--onnx needs {', '.join(missing)}: pip install 'hf_ltsam[onnx]'.")
+        raise ValueError(f"--onnx needs {', '.join(missing)}: pip install {' '.join(missing)}.")
     if RunFolder(run).has(CONFIG) and is_of_texts(AutoConfig.from_pretrained(run)):
         raise ValueError(f"--onnx is for models of images, and {run} is one of texts: leave it out.")
 

@@ -238,6 +238,11 @@ class RunFolder:
         return self._state.get("global_step") if number is None else number
 
     @property
+    def planned_steps(self) -> int | None:
+        """Those that the training was to take, where that is known."""
+        return self._state.get("max_steps")
+
+    @property
     def epoch(self) -> float | None:
         """The epoch in which the weights were saved, where that is known."""
         return self._state.get("epoch")

@@ -244,7 +244,7 @@ def _check(trainer: Any, backend: Any, arguments: Mapping[str, Any]) -> None:
             f"hyperparameter_search(backend={str(backend)!r}): LTSamTrainer searches by optuna. Leave it out."
         )
     if not OptunaBackend.is_available():
-        raise ValueError("hyperparameter_search needs optuna: pip install 'hf_ltsam[tune]'.")
+        raise ValueError("hyperparameter_search needs optuna: pip install optuna.")
     if arguments.get("n_jobs", 1) != 1:
         raise ValueError(
             f"hyperparameter_search(n_jobs={arguments['n_jobs']}): the trials of one trainer share its model, so they come "

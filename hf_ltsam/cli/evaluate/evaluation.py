@@ -188,6 +188,8 @@ def measure(
         "labels_sha256": label_fingerprint(labels),
         "imagenet_classes": not settings.only_known_classes and are_imagenets(names, keys),
         "note": note,
+        "left_out": len(labels) - len(true),
+        "published": test_set.published,
     }
 
 
@@ -246,7 +248,7 @@ def _summarised(
     own_images = [_CONTENT] if test_set.corruptions == "stored" else []
     measured = results.measured(test_set.name, asked[0], own_images)
     severities = {corruption: {s for c, s in measured if c == corruption} for corruption, _ in measured}
-    alike = all(of_row == severities[asked[0][0]] for of_row in severities.values())
+    alike = set(asked) <= set(measured) and all(of_row == severities[asked[0][0]] for of_row in severities.values())
     return measured if alike and not (baseline and baseline.missing(measured)) else asked
 
 

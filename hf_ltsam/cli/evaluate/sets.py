@@ -39,6 +39,7 @@ class TestSet:
         load: () -> its images, or for stored corruptions (corruption, severity) -> those images.
         corruptions: "" (none: one set of images), "stored", or "made" (on the fly, of the images that `load` gives).
         cropped: whether the images come at the size that a model sees, as ImageNet-C's 224 x 224: centre crop only.
+        published: its images as they are published, of stored corruptions those of each; None: that is not known.
     """
 
     __test__ = False  # for pytest, which takes the name for a test
@@ -48,6 +49,7 @@ class TestSet:
     load: Callable[..., Dataset]
     corruptions: str = ""
     cropped: bool = False
+    published: int | None = None
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,8 @@ def _named(name: str, places: Places) -> TestSet:
     folder = places.required(key) if published.hub is None else places.get(key)
     load = partial(_load_published, registered, folder, variant, places.complete)
     if published.stored_corruptions:
-        return TestSet(name, str(folder), load, corruptions="stored", cropped=True)
-    return TestSet(name, str(folder or published.hub), cache(load))
+        return TestSet(name, str(folder), load, corruptions="stored", cropped=True, published=published.images)
+    return TestSet(name, str(folder or published.hub), cache(load), published=published.images)
 
 
 def _folder(name: str, splits: Sequence[str]) -> TestSet:

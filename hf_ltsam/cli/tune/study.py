@@ -130,7 +130,7 @@ class Study:
 
     def __init__(self, folder: Path, plan: Plan | None = None) -> None:
         if not is_optuna_available():
-            raise ValueError("ltsam tune needs optuna: pip install 'hf_ltsam[tune]'.")
+            raise ValueError("ltsam tune needs optuna: pip install optuna.")
         self.folder = folder
         there = read_json(folder / PLAN, lambda values: Plan(**mapping(values)), "--output_dir OTHER starts anew.")
         if plan is None and there is None:

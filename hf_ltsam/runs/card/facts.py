@@ -11,6 +11,7 @@ from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.experiment import experiment_of
+from hf_ltsam.runs.files import DamagedFileError
 from hf_ltsam.runs.folder import RECORD, RunFolder, is_seed_folder, seed_folders
 from hf_ltsam.runs.record import RunRecord, hub_name, samples_of
 
@@ -32,6 +33,8 @@ class RunFacts:
         adapter: its configuration; None for a whole model.
         evaluation: results of `ltsam evaluate`, of these weights.
         sharpness: results of `ltsam sharpness`, of these weights.
+        step, planned_steps, epoch: at which the weights were saved; None where that is not known.
+        losses: of the training, as they were logged.
     """
 
     folder: Path
@@ -43,6 +46,10 @@ class RunFacts:
     adapter: Mapping[str, Any] | None = None
     evaluation: Mapping[str, Any] | None = None
     sharpness: Mapping[str, Any] | None = None
+    step: int | None = None
+    planned_steps: int | None = None
+    epoch: float | None = None
+    losses: tuple[float, ...] = ()
 
     @property
     def method(self) -> Mapping[str, Any] | None:
@@ -128,7 +135,18 @@ def read_facts(
         adapter=run.adapter,
         evaluation=evaluation,
         sharpness=sharpness,
+        **_log(run),
     )
+
+
+def _log(run: RunFolder) -> dict[str, Any]:
+    """How far the training was, and its losses; no reason to refuse a run whose log is damaged."""
+    try:
+        losses = tuple(entry["loss"] for entry in run.log_history if "loss" in entry)
+        return {"step": run.step, "planned_steps": run.planned_steps, "epoch": run.epoch, "losses": losses}
+    except DamagedFileError as error:
+        logger.warning(f"{error} The card leaves it out.")
+        return {}
 
 
 def _record(run: RunFolder) -> RunRecord | None:

@@ -19,6 +19,7 @@ from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.card.tables import accuracies, views
 from hf_ltsam.runs.folder import RECORD
 from hf_ltsam.runs.record import split_revision
+from hf_ltsam.runs.shift.results import is_whole
 
 # name in the results -> identifier of the metric on the Hub, and in words
 METRICS = {
@@ -81,7 +82,10 @@ def card_data(facts: RunFacts, model_name: str, stated: Stated) -> ModelCardData
 
 
 def eval_results(facts: RunFacts, stated: Stated) -> list[EvalResult]:
-    """The model index: the numbers of the record and of the evaluation, fractions in [0, 1]."""
+    """The model index: the numbers of the record and of the evaluation, fractions in [0, 1] but for mCE.
+
+    A number there stands for a whole test set: sets of which a part was measured are left out.
+    """
     results, task = [], stated.tasks[0] if stated.tasks else facts.task or "classification"
     if facts.record is not None:
         data = facts.record.data
@@ -94,12 +98,25 @@ def eval_results(facts: RunFacts, stated: Stated) -> list[EvalResult]:
             ece = float(result["ece"])
             results.append(_one("expected_calibration_error", name, ece, task, where, drawn or None, facts.data_commit))
     for name, of_set in ((facts.evaluation or {}).get("sets") or {}).items():
+        finished = "result" in of_set or "summary" in of_set
+        if not finished or not is_whole(of_set):
+            continue
         if "result" in of_set:
             where, revision = split_revision(name)
             results += _of_set(of_set["result"], task, where, None, facts.samples, revision)
-        elif "summary" in of_set:
-            mean = float(of_set["summary"]["mean_error"])
-            results.append(_one("mean_corruption_error", "Mean error under corruption", mean, task, name, None))
+        else:
+            results += _under_corruption(of_set["summary"], task, name)
+    return results
+
+
+def _under_corruption(summary: Mapping[str, Any], task: str, where: str) -> list[EvalResult]:
+    """The mean error, and where there is a baseline, the mean of the errors relative to it."""
+    of = {"corruptions": len(summary["errors"]), "severities": ", ".join(map(str, summary["severities"]))}
+    mean = float(summary["mean_error"])
+    results = [_one("mean_error_under_corruption", "Mean error under corruption", mean, task, where, of)]
+    if (mce := summary.get("mce")) is not None:
+        name = f"mCE in %, relative to {summary['relative_to']}"
+        results.append(_one("mean_corruption_error", name, float(mce), task, where, of))
     return results
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.metadata import metadata
 from typing import Any
 
 from hf_ltsam.class_statistics import ClassStatistics
@@ -14,7 +15,8 @@ from hf_ltsam.runs.card.citations import bibtex
 from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.card.metadata import data_name, needs_import
 from hf_ltsam.runs.escaping import markdown_block, markdown_code, markdown_docstring, markdown_text, visible
-from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.folder import RECIPE, RunFolder
+from hf_ltsam.runs.record import RunRecord, shortcomings
 
 
 def summary(facts: RunFacts) -> str:
@@ -72,6 +74,29 @@ def second_stage(facts: RunFacts) -> str:
         f"{_stage_title(stage)}{source} changed {changed}; everything else is that of the first stage{before}. "
         "Method, loss and cost below are those of the second stage."
     )
+
+
+def progress(facts: RunFacts) -> str:
+    """How far the training was, of weights without results; empty where there are some."""
+    if facts.record is not None:
+        return ""
+    if not facts.step or not facts.planned_steps:
+        unfinished = "There are no results yet: the training had not finished when this was written."
+        return unfinished if RunFolder(facts.folder).has(RECIPE) else ""
+    epoch = "" if facts.epoch is None else f" (epoch {facts.epoch:.3g})"
+    if facts.step < facts.planned_steps:
+        steps = f"{facts.step:,} of {facts.planned_steps:,}"
+        where = f"The training had not finished: these are the weights of step {steps}{epoch}."
+    else:
+        where = f"These are the weights after the last step, {facts.step:,}{epoch}."
+    return f"{where} There are no results of them."
+
+
+def installation() -> str:
+    """How to install the package, which no index has: from its repository, by the address that its metadata state."""
+    stated = dict(each.split(", ", 1) for each in metadata("hf_ltsam").get_all("Project-URL") or ())
+    address = stated.get("Repository")
+    return f"`pip install git+{address}`" if address else "`pip install .` in a clone of its repository"
 
 
 def loading(facts: RunFacts, repo: str) -> str:
@@ -239,6 +264,8 @@ def limits(facts: RunFacts, licence: str | None) -> str:
         )
     if facts.record is not None and facts.evaluation is None:
         points.append("It was tested on the test split of its data only, not under shift or corruption.")
+    if facts.record is not None:
+        points += shortcomings(facts.record, facts.losses)
     points.append(
         f"Licence: {markdown_text(licence)}." if licence else "No licence is stated: ask the publisher before using it."
     )

@@ -13,6 +13,7 @@ from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.class_frequencies import group_criterion, group_ranges
 from hf_ltsam.runs.escaping import markdown_code, markdown_table, markdown_text
 from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.shift.results import measurements, remarks
 
 GROUPS = ("many", "medium", "few")
 SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
@@ -139,20 +140,23 @@ def _shown(value: Any) -> str:
 
 def shifted_table(evaluation: Mapping[str, Any] | None, samples: str = "images") -> str:
     """Accuracies on other test sets."""
-    plain = {name: of_set["result"] for name, of_set in _sets(evaluation).items() if "result" in of_set}
-    if not plain:
+    sets = {name: of_set for name, of_set in _sets(evaluation).items() if "result" in of_set}
+    if not sets:
         return ""
+    plain = {name: of_set["result"] for name, of_set in sets.items()}
+    remarked = [remarks(of_set) for of_set in sets.values()]
     columns = [name for name in ("overall", "balanced", *GROUPS) if any(name in accuracies(r) for r in plain.values())]
     rows = []
-    for name, result in plain.items():
+    for (name, result), remark in zip(plain.items(), remarked):
         fractions = accuracies(result)
         shown = [_percent(fractions.get(column)) for column in columns]
-        rows.append([markdown_text(name) + views(result.get("identity", {})), f"{result['samples']:,}", *shown])
-    return markdown_table(["test set", samples, *columns], rows)
+        row = [markdown_text(name) + views(result.get("identity", {})), f"{result['samples']:,}", *shown]
+        rows.append([*row, *([markdown_text(remark)] if any(remarked) else [])])
+    return markdown_table(["test set", samples, *columns, *(["remarks"] if any(remarked) else [])], rows)
 
 
 def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Of each set of corruptions: its name, the error of every corruption, and what the means are."""
+    """Of each set of corruptions: its name, the error of every corruption, what the means are, and remarks."""
     sets = []
     for name, of_set in _sets(evaluation).items():
         summary = of_set.get("summary")
@@ -172,10 +176,12 @@ def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any
             {
                 "name": markdown_code(name),
                 "table": markdown_table(header, rows),
+                "views": "".join(views(result.get("identity", {})) for result in measurements(of_set)[:1]),
                 "severities": ", ".join(map(str, summary["severities"])),
                 "mean_error": _percent(summary["mean_error"]),
                 "mce": None if summary.get("mce") is None else f"{summary['mce']:.1f}",
                 "relative_to": markdown_text(summary.get("relative_to") or ""),
+                "remarks": markdown_text(remarks(of_set)),
             }
         )
     return sets

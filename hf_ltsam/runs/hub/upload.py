@@ -112,8 +112,8 @@ def send(upload: Upload, token: str | None = None) -> CommitInfo:
 
 def _commit(upload: Upload, token: str | None) -> CommitInfo:
     repo = create_repository(upload.repo, token, upload.private, upload.repo_type)
-    operations = [CommitOperationAdd(name, _publishable(name, file)) for name, file in sorted(upload.files.items())]
     try:
+        operations = [CommitOperationAdd(name, _publishable(name, file)) for name, file in sorted(upload.files.items())]
         return HfApi(token=token).create_commit(
             repo,
             operations,

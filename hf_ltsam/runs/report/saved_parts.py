@@ -17,7 +17,7 @@ from hf_ltsam import ClassStatistics
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.sharpness.figures import subset_label
 from hf_ltsam.runs.sharpness.parts import check_sharpness
-from hf_ltsam.runs.shift.results import check_results
+from hf_ltsam.runs.shift.results import check_results, remarks
 
 Floats = NDArray[np.float64]
 GROUPS = ("many", "medium", "few")
@@ -261,6 +261,7 @@ class ShiftedSet:
         mce: in percent; NaN where there is none.
         relative_to: what mCE is relative to.
         bounds: of its groups; None where they are not known.
+        remarks: what a reader of its numbers should know.
     """
 
     accuracy: dict[str, float]
@@ -269,6 +270,7 @@ class ShiftedSet:
     mce: float = float("nan")
     relative_to: str = ""
     bounds: Bounds | None = None
+    remarks: str = ""
 
     def with_bounds(self, bounds: Bounds) -> ShiftedSet:
         """Without groups where they are by other bounds: nothing is saved from which they could be computed."""
@@ -281,7 +283,7 @@ class ShiftedSet:
         if "summary" not in values:
             result = values["result"]
             accuracy = {"overall": float(result["overall"]), **_groups(result)}
-            return cls(accuracy, int(result["samples"]), {}, bounds=bounds)
+            return cls(accuracy, int(result["samples"]), {}, bounds=bounds, remarks=remarks(values))
         summary, cells = values["summary"], values["cells"]
         errors = {
             corruption: {int(s): 1 - float(cells[corruption][str(s)]["overall"]) for s in summary["severities"]}
@@ -297,6 +299,7 @@ class ShiftedSet:
             float("nan") if mce is None else float(mce),
             summary.get("relative_to") or "",
             bounds,
+            remarks(values),
         )
 
 

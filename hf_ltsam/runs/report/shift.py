@@ -34,7 +34,14 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     missing = [
         _missing(c) for c in configurations if c.samples == "images" and not any(_sets(c, name) for name in corrupted)
     ]
-    return Section(TITLE, figures, tables, missing=missing)
+    return Section(TITLE, figures, tables, notes=_remarks(configurations), missing=missing)
+
+
+def _remarks(configurations: Sequence[Configuration]) -> list[str]:
+    """What the evaluations note, once for the seeds that share it."""
+    sets = [(c.title, name, s) for c in configurations for run in c.runs for name, s in run.shifted.items()]
+    remarks = [f"{short(name)}, {title}: {s.remarks}." for title, name, s in sets if s.remarks]
+    return list(dict.fromkeys(remarks))
 
 
 def error_map(configurations: Sequence[Configuration], name: str) -> tuple[list[str], list[str], Floats]:

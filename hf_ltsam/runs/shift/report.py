@@ -14,6 +14,7 @@ from hf_ltsam.runs.escaping import figure_text, file_name, markdown_table, markd
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import EVALUATION_PAGE
 from hf_ltsam.runs.record import samples_of
+from hf_ltsam.runs.shift.results import measurements, remarks, spread_of
 
 GROUPS = ("many", "medium", "few")
 SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
@@ -110,7 +111,7 @@ def _accuracy_table(results: Mapping[str, Mapping[str, Any]], samples: str) -> s
             _percent(r["balanced"]),
             *_of_groups(r["groups"]),
             *(_percent(r.get(score)) for score in SCORES),
-            _remark(r),
+            _remark({"result": r}),
         ]
         for name, r in results.items()
     ]
@@ -135,9 +136,9 @@ def _corruption_table(of_set: Mapping[str, Any]) -> str:
 
 def _corruption_notes(of_set: Mapping[str, Any]) -> list[str]:
     summary = of_set["summary"]
-    cell = of_set["cells"][next(iter(summary["errors"]))][str(summary["severities"][0])]
+    images = spread_of([cell["samples"] for cell in measurements(of_set)])
     mean = _percent(summary["mean_error"])
-    notes = [f"Mean error: {mean} %, on {cell['samples']:,} images each. {_remark(cell)}".rstrip()]
+    notes = [f"Mean error: {mean} %, on {images} images each. {_remark(of_set)}".rstrip()]
     if summary.get("mce") is not None:
         notes.append(f"mCE: {summary['mce']:.1f} %.")
     if summary["relative_to"]:
@@ -152,11 +153,10 @@ def _corruption_notes(of_set: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _remark(result: Mapping[str, Any]) -> str:
-    identity = result["identity"]
-    test_time = "" if identity["test_time"] == "none" else f"test time: {identity['test_time']}"
-    seed = f"corruptions made with seed {identity['seed']}" if "seed" in identity else ""
-    return "; ".join(part for part in (test_time, seed, markdown_text(result["note"])) if part)
+def _remark(of_set: Mapping[str, Any]) -> str:
+    views = measurements(of_set)[0]["identity"]["test_time"]
+    test_time = "" if views == "none" else f"test time: {views}"
+    return "; ".join(part for part in (test_time, markdown_text(remarks(of_set))) if part)
 
 
 def _about_groups(statistics: Mapping[str, Any] | None, samples: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ class Results:
 
     In the file: `checkpoint`, `class_statistics`, `sets`. A set has `result`, or for corruptions `cells` (corruption ->
     severity -> result) and `summary`. A result has its `identity` (what it follows from, beside the checkpoint),
-    `overall`, `balanced`, `groups` and `samples`; accuracies and errors are fractions.
+    `overall`, `balanced`, `groups` and `samples`; accuracies and errors are fractions. `left_out` are images of classes that
+    the model does not know, `published` those that the whole set has (null where that is not known), `note` is for readers.
 
     Args:
         path: of the file.
@@ -134,6 +135,48 @@ def check_results(values: Any) -> dict[str, Any]:
             if missing:
                 raise KeyError(missing[0])
     return values
+
+
+def measurements(of_set: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The results that the numbers of a set rest on: the only one, or one for each corruption and severity."""
+    if "result" in of_set:
+        return [of_set["result"]]
+    summary, cells = of_set["summary"], of_set["cells"]
+    asked = [(corruption, str(severity)) for corruption in summary["errors"] for severity in summary["severities"]]
+    return [cells[corruption][s] for corruption, s in asked if s in cells.get(corruption, {})]
+
+
+def is_whole(of_set: Mapping[str, Any]) -> bool:
+    """Whether all images of the set were measured, as far as that is known."""
+    return not any(_left_out(result) or _lacking(result) for result in measurements(of_set))
+
+
+def remarks(of_set: Mapping[str, Any]) -> str:
+    """What a reader of the numbers of a set should know; empty where all is as expected."""
+    results = measurements(of_set)
+    seeds = {result["identity"]["seed"] for result in results if "seed" in result.get("identity", {})}
+    notes = [f"corruptions made with seed {seed}" for seed in sorted(seeds)]
+    notes += dict.fromkeys(result["note"] for result in results if result.get("note"))
+    published = max((result.get("published") or 0 for result in results), default=0)
+    if lacking := [number for result in results if (number := _lacking(result))]:
+        notes.append(f"{spread_of(lacking)} of {published:,} published images are lacking")
+    return "; ".join(notes)
+
+
+def spread_of(numbers: Collection[int]) -> str:
+    """The number, where it is the same, or the smallest to the largest."""
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _left_out(result: Mapping[str, Any]) -> bool:
+    """Results of the first release do not say how many; only whether it was allowed."""
+    return bool(result.get("left_out", result.get("identity", {}).get("only_known_classes", False)))
+
+
+def _lacking(result: Mapping[str, Any]) -> int:
+    """Images that the copy did not have."""
+    return max((result.get("published") or 0) - result["samples"] - result.get("left_out", 0), 0)
 
 
 @dataclass(frozen=True)

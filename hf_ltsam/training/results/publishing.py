@@ -235,7 +235,9 @@ class HubTrainer(DurableTrainer):
             files, message = self._files_of_checkpoint(staged), self._progress_message()
             upload = Upload(str(self.hub_model_id), files, message, self.args.hub_revision, self._private(None))
         except Exception as error:  # a full disk, say: nothing about an upload may end the training
-            logger.warning(f"The checkpoint of step {self.state.global_step} is not uploaded: {error}")
+            logger.warning(
+                f"The checkpoint of step {self.state.global_step} is not uploaded to {self.hub_model_id}: {error}"
+            )
             return
         needless = self.args.hub_strategy != HubStrategy.ALL_CHECKPOINTS and not self.args.hub_always_push
         self._uploads.submit(
@@ -263,6 +265,8 @@ class HubTrainer(DurableTrainer):
 
     def finish_uploads(self) -> None:
         """At the end of the training: wait a little for what is under way, and try once more what has failed."""
+        if not self.is_world_process_zero():
+            return
         if not self._uploads.finish(END_PATIENCE):
             logger.warning(
                 f"The last checkpoints are not all on the Hub ({self.hub_model_id}). They are in {self.args.output_dir}: "

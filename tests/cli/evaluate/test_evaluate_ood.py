@@ -22,6 +22,7 @@ from hf_ltsam.cli.evaluate import evaluation as ood_evaluation
 from hf_ltsam.cli.evaluate.images import large_as_in_imagenet_c
 from hf_ltsam.data.keys import random_key
 from hf_ltsam.data.preprocessing import Preprocessing
+from hf_ltsam.runs.card import model_card, read_facts
 from hf_ltsam.runs.shift.results import read_results
 
 SCRIPT = Path(__file__).parents[3] / "training_scripts" / "evaluate_ood.py"
@@ -221,6 +222,39 @@ def test_sets_of_imagenet_and_alexnet(imagenet_samples, tmp_path):
     summary = sets["imagenet_c"]["summary"]
     assert summary["relative_to"].startswith("AlexNet") and summary["mce"] is None  # of one corruption
     assert summary["ce"]["contrast"] == pytest.approx(100 * summary["errors"]["contrast"] / 0.853204)
+
+
+def test_what_was_not_measured_is_told(tmp_path):
+    """Classes that the model does not know, and images that a copy lacks: in the page, the card and the model index."""
+    table = class_table("imagenet")
+    folders = {
+        "imagenet_sketch/sketch": (0, 1, 999),
+        "imagenet_c/digital/contrast/1": (0,),
+        "imagenet_c/digital/contrast/2": (0, 1),
+    }
+    for place, classes in folders.items():
+        for c in classes:
+            (folder := tmp_path / "data" / place / table.keys[c]).mkdir(parents=True)
+            Image.new("RGB", (16, 16), (c % 256, 99, 50)).save(folder / "1.JPEG")
+    model = save_checkpoint(tmp_path / "model", table.names[:996], counts=None)
+    words = ["--data_dir", tmp_path / "data", "--corruptions", "contrast", "--severities", 1, 2]
+    words += ["--incomplete_copies", "--only_known_classes", "--sets", "imagenet_sketch", "imagenet_c"]
+    results = evaluate(model, *words)
+    of_sketch = results["sets"]["imagenet_sketch"]["result"]
+    assert {name: of_sketch[name] for name in ("samples", "left_out", "published")} == {
+        "samples": 2, "left_out": 1, "published": 50_889
+    }  # fmt: skip
+    pages = (
+        (model / "evaluation" / "ood_results.md").read_text(),
+        str(card := model_card(read_facts(model, evaluation=results), "me/model")),
+    )
+    for page in pages:
+        row = next(line for line in page.splitlines() if line.startswith("| imagenet_sketch |"))
+        assert "images of 4 classes that the model does not know are left out" in row
+        assert "50,886 of 50,889 published images are lacking" in row
+        assert "49,998 to 49,999 of 50,000 published images are lacking" in page
+        assert page.count("are left out") == 2, "once for all cells"
+    assert "on 1 to 2 images each" in pages[0] and card.data.eval_results is None
 
 
 def test_large_images_are_cropped_as_imagenet_cs_were():

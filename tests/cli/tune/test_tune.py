@@ -412,7 +412,7 @@ def test_refusals_before_a_trial(words, said, pictures, tmp_path, monkeypatch, c
 
 def test_without_optuna(monkeypatch, pictures, tmp_path):
     monkeypatch.setattr(studies, "is_optuna_available", lambda: False)
-    with pytest.raises(ValueError, match=r"pip install 'hf_ltsam\[tune\]'"):
+    with pytest.raises(ValueError, match=r"ltsam tune needs optuna: pip install optuna\."):
         tune([], {"rho": [0.1, 0.2]}, settings(pictures), output_dir=tmp_path)
 
 

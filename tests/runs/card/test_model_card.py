@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import ClassVar
 
@@ -89,6 +90,67 @@ def test_without_results_there_are_none(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("step", "epoch", "sentence"),
+    [
+        (30, 2.1739, "The training had not finished: these are the weights of step 30 of 276 (epoch 2.17)."),
+        (276, 20.0, "These are the weights after the last step, 276 (epoch 20)."),
+    ],
+)
+@pytest.mark.parametrize("name", ["checkpoint-{}", "step-{}"])
+def test_the_weights_of_a_checkpoint_say_how_far_they_are(tmp_path, name, step, epoch, sentence):
+    """As `ltsam push RUN/checkpoint-30` and the uploads of `hub_strategy` find it."""
+    folder = write(tmp_path / name.format(step), metrics())
+    for file in ("metrics.json", "recipe.yaml"):
+        (folder / file).unlink()
+    state = {"global_step": step, "max_steps": 276, "epoch": epoch, "log_history": []}
+    (folder / "trainer_state.json").write_text(json.dumps(state))
+    text = card(folder).text
+    assert f"{sentence} There are no results of them." in text and text.count("There are no results") == 1
+
+
+def test_a_finished_run_does_not_say_how_far_it_is(tmp_path):
+    """One that was stopped early has results, and they are of these weights."""
+    folder = write(tmp_path / "run", metrics())
+    (folder / "trainer_state.json").write_text('{"global_step": 30, "max_steps": 276, "log_history": []}')
+    assert "of 276" not in card(folder).text
+
+
+@pytest.mark.parametrize(
+    ("balanced", "losses", "limit"),
+    [
+        (0.1, (2.3, 2.2), "at chance (10.00 %, within the error of 500 test images)"),
+        (0.954, (2.3, 9.1), "The training has diverged: its loss went from 2.3 to 9.1"),
+        (0.954, (2.3, 0.1), None),
+    ],
+)
+def test_a_training_that_failed_is_a_limit(tmp_path, balanced, losses, limit):
+    values = metrics()
+    values["results"]["test"]["balanced"] = balanced
+    folder = write(tmp_path / "run", values)
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": [{"loss": loss} for loss in losses]}))
+    limits = card(folder).text.partition("## Limits")[2].partition("## Citation")[0]
+    assert limits.count("\n- ") == (5 if limit is None else 6) and (limit is None or limit in limits)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        (None, "`pip install .` in a clone of its repository"),
+        ("https://x.org/me/y", "`pip install git+https://x.org/me/y`"),
+    ],
+)
+def test_where_the_package_comes_from(tmp_path, monkeypatch, address, words):
+    """No index has it: its own metadata say where its repository is, once they do."""
+    stated = Message()
+    for name in () if address is None else ("Documentation", "Repository"):
+        stated["Project-URL"] = f"{name}, {address}{'/docs' * (name == 'Documentation')}"
+    monkeypatch.setattr("hf_ltsam.runs.card.sentences.metadata", lambda name: stated)
+    text = card(write(tmp_path / "run", metrics())).text
+    assert f"It needs the package `hf_ltsam` ({words}) and the import above" in text
+    assert "pip install hf_ltsam" not in text
+
+
 def test_every_number_of_the_results_follows_the_file(tmp_path):
     """Twice the same card but for the numbers that were changed."""
     before = card(write(tmp_path / "a", metrics())).text
@@ -123,7 +185,7 @@ def test_the_metadata_is_valid_and_complete(tmp_path):
         results["digits", "accuracy"] == test["overall"] and results["digits", "accuracy_few"] == test["groups"]["few"]
     )
     assert results["digits", "expected_calibration_error"] == test["ece"]
-    assert results["usps", "balanced_accuracy"] == 0.6 and results["digits_c", "mean_corruption_error"] == 0.26067
+    assert results["usps", "balanced_accuracy"] == 0.6 and results["digits_c", "mean_error_under_corruption"] == 0.26067
     assert ModelCardData(**yaml.safe_load(data.to_yaml())).to_dict() == data.to_dict()
 
 
@@ -277,6 +339,53 @@ def test_means_over_views_are_told(tmp_path):
     assert "after the last epoch, mean over views (five crops):" in text and "| usps, mean over views (flip) |" in text
     assert "A pipeline sees the centre of an image once" in text and "--test_time five_crops` repeats the views" in text
     assert "A pipeline sees" not in card(write(tmp_path / "one_view", metrics())).text
+
+
+RESULT = EVALUATION["sets"]["usps"]["result"]
+SUMMARY = EVALUATION["sets"]["digits_c"]["summary"]
+
+
+def of_sets(**sets):
+    return {"sets": sets}
+
+
+@pytest.mark.parametrize(
+    ("changes", "remark", "entered"),
+    [
+        ({}, None, True),
+        ({"left_out": 0, "published": 2007}, None, True),
+        ({"note": "labels taken by number: the set names no classes"}, "labels taken by number", True),
+        ({"left_out": 0, "identity": {"only_known_classes": True}}, None, True),
+        ({"identity": {"only_known_classes": True}}, None, False),  # of a release that did not count them
+        ({"left_out": 3, "note": "images of 1 classes are left out"}, "images of 1 classes are left out", False),
+        ({"left_out": 3, "published": 2010}, None, False),
+        ({"left_out": 0, "published": 2010}, "3 of 2,010 published images are lacking", False),
+    ],
+)
+def test_remarks_of_an_evaluation_are_told_and_a_part_of_a_set_is_not_entered(tmp_path, changes, remark, entered):
+    """In the model index a number stands for the whole set."""
+    folder, result = write(tmp_path / "run", metrics()), {**RESULT, **changes}
+    cells = {c: {"3": {**result, "overall": 1 - error}} for c, error in SUMMARY["errors"].items()}
+    made = card(folder, evaluation=of_sets(usps={"result": result}, digits_c={"cells": cells, "summary": SUMMARY}))
+    shift = made.text.partition("## Under shift")[2].partition("## Cost")[0]
+    assert ("remarks" in shift) == (remark is not None)
+    assert remark is None or shift.count(remark) == 2, "at the set, and at the set of corruptions"
+    names = {result.dataset_name for result in made.data.eval_results}
+    assert names == {"digits", *(("usps", "digits_c") if entered else ())}
+
+
+def test_a_mean_error_is_not_the_mce(tmp_path):
+    """mCE is relative to a baseline: the model index has it where there is one, under its own name."""
+    folder = write(tmp_path / "run", metrics())
+    relative = {"ce": {}, "mce": 76.7, "relative_to": "AlexNet"}
+    found = []
+    for summary in (SUMMARY, {**SUMMARY, **relative}):
+        made = card(folder, evaluation=of_sets(digits_c={"cells": {}, "summary": summary}))
+        entries = [r for r in made.data.eval_results if r.dataset_name == "digits_c"]
+        assert {entry.dataset_args["severities"] for entry in entries} == {"3"}
+        found.append({entry.metric_type: (entry.metric_value, entry.metric_name) for entry in entries})
+    plain = ("mean_error_under_corruption", (0.26067, "Mean error under corruption"))
+    assert found == [dict([plain]), dict([plain, ("mean_corruption_error", (76.7, "mCE in %, relative to AlexNet"))])]
 
 
 def test_something_of_ones_own(tmp_path):

@@ -174,6 +174,22 @@ def test_all_checkpoints_with_a_limit_on_what_is_kept(hub, tmp_path, monkeypatch
     assert [f.name for f in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
 
 
+def test_other_processes_leave_the_files_of_an_upload_alone(hub, tmp_path):
+    """All processes of a training share its folder; one of them sends what is in it."""
+
+    class Second(LTSamTrainer):
+        def is_world_process_zero(self):
+            return False
+
+    staged = tmp_path / ".hub_uploads" / "step-1" / "config.json"
+    staged.parent.mkdir(parents=True)
+    staged.write_text("{}")
+    run = trainer(tmp_path, Second, push_to_hub=True, hub_model_id="me/run", hub_strategy="all_checkpoints")
+    run.train()
+    run.push_to_hub()
+    assert staged.is_file() and not hub.requests
+
+
 # ---- a Hub that fails ----
 
 
@@ -218,6 +234,14 @@ def test_what_has_failed_is_sent_at_the_end(hub, tmp_path):
     hub.fail("/commit/", 500, times=3)  # all tries of the first upload
     run.train()
     assert hub.messages == ["Training in progress, step 1"] and same(weights(hub), run.model.state_dict())
+
+
+def test_a_file_that_is_gone_is_named_with_the_repository(hub, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(
+        publishing, "checkpoint_files", lambda staged, path: {f"{path}/gone.json": staged / "gone.json"}
+    )
+    published(tmp_path, hub_strategy="checkpoint", max_steps=1).train()
+    assert "me/run was not uploaded: " in caplog.text and "gone.json" in caplog.text
 
 
 def test_a_hub_that_never_answers_is_not_waited_for(hub, tmp_path, monkeypatch):

@@ -11,7 +11,12 @@ import yaml
 from adapters.tiny import TOWER, with_head
 from cli.picture_folders import draw_images
 from cli.test_cli import run
-from hub_server import READ_ONLY, TOKEN
+from datasets import ClassLabel, DatasetInfo, Features, SplitDict, SplitInfo
+from datasets import Image as Image_
+from datasets.info import DatasetInfosDict
+from datasets.utils.metadata import MetadataConfigs
+from hub_server import READ_ONLY, TOKEN, Repo
+from huggingface_hub import DatasetCardData
 from PIL import Image
 from runs.hub.digits_run import EVALUATION, SHARPNESS, metrics, with_weights, write, write_seeds
 from time_limits import PATIENCE
@@ -26,7 +31,8 @@ from hf_ltsam.runs.model import load_run
 
 QUICK = ["--use_cpu=true", "--depth=8", "--learning_rate=0.1", "--per_device_train_batch_size=4", "--num_train_epochs=1",
          "--report_to=none", "--disable_tqdm=true", "--logging_strategy=no"]  # fmt: skip
-NAMES = dict(enumerate(("ant", "bee", "cow", "dog", "eel")))
+EEL = ("ant", "bee", "cow", "dog", "eel")
+NAMES = dict(enumerate(EEL))
 
 
 def pushed_without_error(capsys, *words):
@@ -115,6 +121,82 @@ def test_refusals_before_anything_is_sent(hub, tmp_path, capsys, monkeypatch, wo
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"x")
     status, _, err = run(capsys, "push", *words)
     assert status == 2 and message in err and "Traceback" not in err and not hub.requests
+
+
+DIGITS = tuple(map(str, range(10)))
+
+
+def benchmark(hub, names=DIGITS, train=353, test=500):
+    """A long-tailed data set as `ltsam data push` describes one: its default configuration r100, and r10 with more images."""
+    header = DatasetCardData()
+    described = {}
+    for name, images in (("r100", train), ("r10", 2 * train)):
+        splits = SplitDict({s: SplitInfo(s, 1, n) for s, n in (("train", images), ("test", test))})
+        features = Features({"img": Image_(), "label": ClassLabel(names=list(names))})
+        described[name] = DatasetInfo(config_name=name, features=features, splits=splits)
+    DatasetInfosDict(described).to_dataset_card_data(header)
+    files = {name: {"data_files": f"{name}/*", **({"default": True} if name == "r100" else {})} for name in described}
+    MetadataConfigs(files).to_dataset_card_data(header)
+    hub.repos["dataset", "me/lt"] = Repo("dataset", "me/lt")
+    hub.repo("me/lt", "dataset").commit("first", {"README.md": f"---\n{header.to_yaml()}\n---\n".encode()})
+
+
+def entries_of(hub):
+    content = hub.files("me/x").get(".eval_results/results.yaml")
+    return content and {entry["dataset"]["task_id"] for entry in yaml.safe_load(content)}
+
+
+@pytest.mark.parametrize(
+    ("stated", "data", "changes"),
+    [
+        ("me/lt", {}, {}),
+        ("me/lt:r100", {}, {"names": [name.upper() for name in reversed(DIGITS)]}),
+        ("me/lt:r100", {"reserve": 0.2}, {"train": 441}),
+    ],
+)
+def test_results_enter_the_leaderboard_of_their_data(hub, tmp_path, capsys, stated, data, changes):
+    benchmark(hub, **changes)
+    folder = with_weights(write(tmp_path / "run", metrics(data={**metrics()["data"], **data})))
+    pushed_without_error(capsys, folder, "me/x", "--benchmark", stated)
+    assert ("r100_accuracy" if ":" in stated else "accuracy") in entries_of(hub)
+
+
+@pytest.mark.parametrize(
+    ("stated", "changes", "message"),
+    [
+        ("me/lt", {"names": EEL}, "me/lt has 5 classes ('ant', 'bee', 'cow', ...) and the run 10 ('0', '1', '2', ...)"),
+        (
+            "me/lt",
+            {"names": ["9 lives", *DIGITS[1:]]},
+            "me/lt has 10 classes ('9 lives', '1', '2', ...) and the run 10",
+        ),
+        ("me/lt", {"test": 400}, "me/lt has 400 test images, the run was tested on 500"),
+        ("me/lt", {"train": 400}, "me/lt has 400 training images, the run was trained on 353"),
+        ("me/lt:r10", {}, "me/lt:r10 has 706 training images, the run was trained on 353"),
+        ("me/lt:r1", {}, "--benchmark me/lt:r1: me/lt has no configuration 'r1'. Did you mean 'r10' or 'r100'?"),
+        ("me/lt", {"names": None}, "the card of me/lt does not say which classes and splits it has"),
+        ("me/nowhere", {}, "--benchmark me/nowhere cannot be compared with the run: the Hub answers 404"),
+        ("nowhere", {}, "'nowhere' is no repository on the Hub"),
+    ],
+)
+def test_results_of_other_data_do_not_enter_a_leaderboard(hub, tmp_path, capsys, stated, changes, message):
+    if changes.get("names", ()) is None:
+        hub.repos["dataset", "me/lt"] = Repo("dataset", "me/lt")
+        hub.repo("me/lt", "dataset").commit("first", {"README.md": b"# A data set"})
+    else:
+        benchmark(hub, **changes)
+    status, _, err = run(
+        capsys, "push", str(with_weights(write(tmp_path / "run", metrics()))), "me/x", "--benchmark", stated
+    )
+    assert status == 2 and message in err and ("model", "me/x") not in hub.repos
+
+
+def test_a_checkpoint_has_no_results_for_a_leaderboard(hub, tmp_path, capsys):
+    benchmark(hub)
+    folder = with_weights(write(tmp_path / "run", metrics()))
+    (folder / "metrics.json").unlink()
+    status, _, err = run(capsys, "push", str(folder), "me/x", "--benchmark", "me/lt")
+    assert status == 2 and "has no results, which --benchmark me/lt would enter" in err
 
 
 def test_a_token_that_may_not_write(hub, tmp_path, capsys, monkeypatch):
@@ -331,8 +413,6 @@ def test_a_pickle_from_the_hub_runs_no_code(hub, tmp_path, monkeypatch):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "run"), "w"))
-
-    from hub_server import Repo
 
     CifarResNetConfig(depth=8, id2label=NAMES).save_pretrained(tmp_path / "c")
     config = json.loads((tmp_path / "c" / "config.json").read_text())

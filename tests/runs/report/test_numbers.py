@@ -135,6 +135,14 @@ def test_mce_is_shown_with_what_it_is_relative_to(tmp_path):
     assert means.rows[0][4] == "75.0 (relative to AlexNet)"
 
 
+def test_what_was_not_measured_is_told_once(tmp_path):
+    values = shifted({"fog": {1: 0.2}})
+    values["sets"]["sketch"]["result"]["note"] = "images of 4 classes are left out"
+    own = runs_of(tmp_path, {"ood_results": values}, {"ood_results": values})
+    (tmp_path / "report").mkdir()
+    assert shift_section([own], tmp_path / "report").notes == ["sketch, title: images of 4 classes are left out."]
+
+
 def test_subsets_are_in_order_and_in_words():
     curvature = Curvature.from_json(sharpness((2, 30, 12), ("class 0", "few", "class 1", "all", "many")))
     assert list(curvature.spectra) == ["all", "many", "few", "class 1", "class 0"]
