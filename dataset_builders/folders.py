@@ -67,8 +67,11 @@ def load_image_folder(
     return hold_out_per_class(splits["train"], held_out_per_class, seed) if held_out_per_class else splits
 
 
-def load_class_folders(folder: str | Path) -> Dataset:
+def load_class_folders(folder: str | Path, beside: str | Path | None = None) -> Dataset:
     """The images of one folder of class folders, the test images of a set, say. Columns as of `load_image_folder`.
+
+    Args:
+        beside: the folder of the training split, whose classes have numbers too.
 
     Raises:
         ValueError: no class folders, or one without an image.
@@ -76,7 +79,8 @@ def load_class_folders(folder: str | Path) -> Dataset:
     classes = _class_folders(Path(folder))
     if not classes:
         raise ValueError(f"{folder} holds no class folders.")
-    return _read(Path(folder), classes, list(classes), "test")
+    others = [] if beside is None else [entry.name for entry in Path(beside).iterdir() if _is_class_folder(entry)]
+    return _read(Path(folder), classes, sorted({*classes, *others}), "test")
 
 
 def split_folders(root: Path) -> dict[str, Path]:

@@ -112,8 +112,6 @@ def load_tables(path: str | Path, image_column: str | None = None) -> DatasetDic
     root = place.parent if place.is_file() else place
     by_split = {"train": files} if place.is_file() else _by_split(files, root)
     splits = {split: read_rows(of_split) for split, of_split in by_split.items()}
-    if len(splits) == 1:
-        splits = _by_column(next(iter(splits.values()))) or splits
     return DatasetDict(_with_images(splits, by_split, root, image_column))
 
 
@@ -229,25 +227,27 @@ def _parted(table: Dataset, splits: Sequence[str | None]) -> dict[str, Dataset]:
 
 
 def _with_images(
-    splits: Mapping[str, Dataset], files: Mapping[str, Sequence[Path]], root: Path, column: str | None
-) -> dict[str, Dataset]:
-    """The splits, a column of paths being one of images; of a single split, parted by the first folder of the paths."""
-    first, stated = next(iter(splits.values())), column
+    splits: Mapping[str, Dataset], files: Mapping[str, Sequence[Path]], root: Path, stated: str | None
+) -> Mapping[str, Dataset]:
+    """The splits, a column of paths being one of images; a single split is parted by a column or the paths' first folder."""
+    first = next(iter(splits.values()))
     column = path_column(first) if stated is None else stated
     if column is None or column not in first.column_names or not holds_text(first, column):
-        return dict(splits)
-    together = [file for of_split in files.values() for file in of_split]  # of splits that a column names
-    paths = {split: _values(table, column) for split, table in splits.items() if column in table.column_names}
+        return (_by_column(first) if len(splits) == 1 else None) or splits
     located = dict(splits)
-    for split, of_split in paths.items():
-        beside = [file.parent for file in files.get(split, together)]  # a name may lie in the folders of two splits
-        files_of_rows = _Images([*beside, root], root).located(of_split, column)
-        located[split] = _as_images(splits[split], column, files_of_rows, "" if stated is None else stated)
+    for split, table in splits.items():
+        if column in table.column_names:
+            beside = [file.parent for file in files[split]]  # a name may lie in the folders of two splits
+            paths = _Images([*beside, root], root).located(_values(table, column), column, files[split])
+            located[split] = _as_images(table, column, paths, "" if stated is None else stated)
     if len(located) > 1:
         return located
     ((split, only),) = located.items()
-    folders = [SPLIT_FOLDERS.get(str(path).replace("\\", "/").partition("/")[0].lower()) for path in paths[split]]
-    return located if None in folders or len(set(folders)) < 2 else _parted(only, folders)
+    folders = [
+        SPLIT_FOLDERS.get(str(path).replace("\\", "/").partition("/")[0].lower()) for path in _values(first, column)
+    ]
+    by_folder = None if None in folders or len(set(folders)) < 2 else _parted(only, folders)
+    return _by_column(only) or by_folder or located
 
 
 def images_of(table: Dataset, file: Path, image_column: str | None = None) -> tuple[Dataset, list[str]]:
@@ -266,7 +266,7 @@ def images_of(table: Dataset, file: Path, image_column: str | None = None) -> tu
     column = path_column(table) if image_column is None else image_column
     if column is not None and holds_text(table, column):
         paths = _values(table, column)
-        located = _Images([file.parent], file.parent).located(paths, column)
+        located = _Images([file.parent], file.parent).located(paths, column, [file])
         return encoded_images(_as_images(table.select_columns(column), column, located)), paths
     try:
         return encoded_images(with_images(table), image_column), [f"{file}:{row + 1}" for row in range(len(table))]
@@ -307,6 +307,13 @@ def _as_images(table: Dataset, column: str, paths: list[str], name: str = "") ->
     return rest.add_column(name, paths).cast_column(name, feature)
 
 
+def _row_named(row: int, num_rows: int, tables: Sequence[Path]) -> str:
+    """A row as it is numbered where a person opens the table: the first line of a CSV names the columns."""
+    if len(tables) == 1:
+        return f"row {row + 2 if reader_of(tables[0]) == 'csv' else row + 1} of {tables[0].name}"
+    return f"row {row + 1} of {num_rows} in {', '.join(table.name for table in tables)}"
+
+
 class _Images:
     """Where the images of a table lie: beside the table, below its folder, or where an absolute path says.
 
@@ -319,8 +326,12 @@ class _Images:
         self._places, self._root = [place.absolute() for place in places], root.absolute()
         self._below: dict[str, list[str]] | None = None  # file name, with and without suffix -> files
 
-    def located(self, paths: Sequence[str | None], column: str) -> list[str]:
+    def located(self, paths: Sequence[str | None], column: str, tables: Sequence[Path]) -> list[str]:
         """The file of each path.
+
+        Args:
+            column: that holds the paths.
+            tables: whose rows these are, one table after the other.
 
         Raises:
             FileNotFoundError: one is not there; the first rows are named.
@@ -329,7 +340,7 @@ class _Images:
         found = [self._located(path, column) for path in paths]
         missing = [row for row, file in enumerate(found) if file is None]
         if missing:
-            named = ", ".join(f"{paths[row]!r} (row {row})" for row in missing[:_SHOWN])
+            named = ", ".join(f"{paths[row]!r} ({_row_named(row, len(paths), tables)})" for row in missing[:_SHOWN])
             raise FileNotFoundError(
                 f"{len(missing)} of {len(paths)} images that the column {column!r} names are not there: {named}. They "
                 f"were looked for in {', '.join(map(str, dict.fromkeys(self._places)))} and below: paths "

@@ -39,7 +39,7 @@ def download(target: Path, addresses: Sequence[str], digest: str) -> Path:
     raise FileNotFoundError(
         f"The split list {target.name} could not be fetched. "
         + "; ".join(answers)
-        + f". Without the network: fetch it elsewhere and pass lists=FOLDER (--lists FOLDER) with {target.name} in it."
+        + f". Without the network: fetch it elsewhere and pass lists=FOLDER with {target.name} in it."
     )
 
 

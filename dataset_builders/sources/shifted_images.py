@@ -116,7 +116,7 @@ class ShiftedImages(PathBuilder):
             at_least = "" if self.PER_CLASS else "at least "
             raise FileNotFoundError(
                 f"{where} lacks {at_least}{missing.sum():,} of {expected.sum():,} images: {by_name}. "
-                "Complete the copy, or pass complete=False to take what is there."
+                "Complete the copy; load_shifted(complete=False) takes what is there."
             )
         if self.PER_CLASS and (sizes > expected).any():
             most = int(sizes.argmax())

@@ -1,4 +1,4 @@
-"""What `--model` may name, looked up before anything is loaded: by one request, where transformers tries six times."""
+"""What may name a model, looked up before anything is loaded: by one request, where transformers tries six times."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ SECONDS = 10  # that the Hub may take to answer
 TIMM = "timm/"  # the owner of timm's models on the Hub
 
 
-def check_model(name: str, pretrained: bool = True, finished: bool = False) -> None:
+def check_model(name: str, pretrained: bool = True, finished: bool = False, option: str = "--model") -> None:
     """Refuse a model that is not there, without loading anything.
 
     Args:
         pretrained: whether its weights are wanted; timm's models can be built without.
         finished: whether it is to be used as it is, so that neither a new one nor an image tower alone will do.
+        option: of the command, that states the name.
 
     Raises:
         FileNotFoundError: no such folder, or no such model on the Hub, with the nearest names.
@@ -34,13 +35,13 @@ def check_model(name: str, pretrained: bool = True, finished: bool = False) -> N
     if name.startswith(OPEN_CLIP) and not finished:
         return  # a name of open_clip's, and its file, are judged where they are read
     if Path(name).exists():
-        _check_folder(Path(name))
+        _check_folder(Path(name), option)
     elif name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(
-            f"--model {name}: there is no such folder, and names on the Hub have the form OWNER/NAME."
+            f"{option} {name}: there is no such folder, and names on the Hub have the form OWNER/NAME."
         )
     elif finished or not (name == OURS or (not pretrained and timm_architecture(name))):
-        _ask_hub(name, finished)
+        _ask_hub(name, finished, option)
 
 
 def timm_architecture(name: str) -> str | None:
@@ -68,23 +69,23 @@ def timm_preprocessing(architecture: str) -> dict[str, Any]:
     return {} if stated is None else dict(stated.to_dict())
 
 
-def _check_folder(path: Path) -> None:
+def _check_folder(path: Path, option: str) -> None:
     if path.is_file():
-        raise FileNotFoundError(f"--model {path} is a file: name the folder that it lies in.")
+        raise FileNotFoundError(f"{option} {path} is a file: name the folder that it lies in.")
     if not RunFolder(path).has(CONFIG):
         inner = sorted(file.parent.name for file in path.glob(f"*/{CONFIG}"))
         hint = f" There are models in it: {', '.join(inner)}." if inner else ""
-        raise FileNotFoundError(f"--model {path} holds no model: there is no {CONFIG} in it.{hint}")
+        raise FileNotFoundError(f"{option} {path} holds no model: there is no {CONFIG} in it.{hint}")
     try:
         AutoConfig.from_pretrained(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"--model {path}: its {CONFIG} describes no model ({' '.join(str(error).split())[:200]})."
+            f"{option} {path}: its {CONFIG} describes no model ({' '.join(str(error).split())[:200]})."
         ) from error
 
 
-def _ask_hub(name: str, finished: bool) -> None:
-    absent = f"--model {name} is not on this machine, and "
+def _ask_hub(name: str, finished: bool, option: str) -> None:
+    absent = f"{option} {name} is not on this machine, and "
     try:
         if not isinstance(try_to_load_from_cache(name, CONFIG), str):
             HfApi().model_info(name, timeout=SECONDS)
@@ -95,10 +96,10 @@ def _ask_hub(name: str, finished: bool) -> None:
         ) from error
     except GatedRepoError as error:
         page = f"{constants.ENDPOINT}/{name}"
-        raise OSError(f"--model {name} is gated: accept its terms at {page}, and set HF_TOKEN or log in.") from error
+        raise OSError(f"{option} {name} is gated: accept its terms at {page}, and set HF_TOKEN or log in.") from error
     except (NotOnHub, HFValidationError) as error:
         raise FileNotFoundError(
-            f"--model {name} is neither a folder here nor a model on the Hub that you may read.{_close(name, finished)}"
+            f"{option} {name} is neither a folder here nor a model on the Hub that you may read.{_close(name, finished)}"
         ) from error
     except (HTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_ltsam.cli.options.parser import OptionParser
-from hf_ltsam.cli.options.wording import in_options
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.secrets import without_secrets
@@ -75,7 +74,7 @@ def _clean_output() -> Iterator[None]:
     ) -> str:
         if not _warned_by_us():
             return without_secrets(as_python(message, category, filename, lineno, line))
-        text = in_options(" ".join(str(message).splitlines()), OptionParser.declared)
+        text = OptionParser.worded(" ".join(str(message).splitlines()))
         return f"warning: {without_secrets(visible(text))}\n"
 
     logging.setLogRecordFactory(_CleanRecord)
@@ -91,7 +90,7 @@ def _clean_output() -> Iterator[None]:
 class _CleanRecord(logging.LogRecord):
     def getMessage(self) -> str:
         message = without_secrets(super().getMessage())
-        return in_options(message, OptionParser.declared) if self.name.startswith(_PACKAGES) else message
+        return OptionParser.worded(message) if self.name.startswith(_PACKAGES) else message
 
 
 def _warned_by_us() -> bool:
@@ -109,8 +108,8 @@ def _end(error: Exception) -> NoReturn:
     """The one message, and status 2."""
     if os.environ.get(TRACEBACK) == "1":
         raise error
-    message = _foreign(error) or _of_the_system(error) or in_options(str(error), OptionParser.declared)
-    notes = [in_options(note, OptionParser.declared) for note in getattr(error, "__notes__", [])]  # added on its way
+    message = _foreign(error) or _of_the_system(error) or OptionParser.worded(str(error))
+    notes = [OptionParser.worded(note) for note in getattr(error, "__notes__", [])]  # added on its way
     advice = _advice(str(error), error)
     lines = [f"error: {message}", *notes, *advice, f"({TRACEBACK}=1 shows where it was raised.)"]
     print(without_secrets(visible("\n".join(lines), lines=True)), file=sys.stderr)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import datasets
 
 _NO_CLASS = "-1"  # what data sets have in place of labels that are kept back
+_SHOWN = 50  # characters of a text
 _TOO_FEW_ROWS = 100  # to tell classes from other values by their number
 _WAY_OUT = "fill them in, or leave such rows out."
 
@@ -23,6 +24,7 @@ def class_names_in(dataset: datasets.Dataset, column: str) -> Names:
     Raises:
         ValueError: missing labels, values of another kind, or a column of nearly as many values as rows.
     """
+    require_labels(dataset, column)
     names = getattr(dataset.features[column], "names", None)
     if names is not None:
         return tuple(names)
@@ -40,6 +42,31 @@ def class_names_in(dataset: datasets.Dataset, column: str) -> Names:
             f"({some(sorted(different))}), which are no classes: name the column of the labels, label_column=..."
         )
     return tuple(sorted(different, key=int if all(map(_is_number, different)) else str))
+
+
+def require_labels(dataset: datasets.Dataset, column: str) -> None:
+    """Refuse a column with missing labels.
+
+    Raises:
+        ValueError: how many, and which is the first.
+    """
+    values = arrow_column(dataset, column)
+    if values.null_count:
+        row = values.is_null().index(True).as_py()
+        first = f"of {_named(dataset, row, column)}" if _named(dataset, row, column) else f"in row {row}"
+        raise ValueError(f"The column {column!r} has {values.null_count} missing labels, the first {first}: {_WAY_OUT}")
+
+
+def _named(dataset: datasets.Dataset, row: int, label_column: str) -> str:
+    """A sample by the path of its image or the beginning of its text; empty where it has none."""
+    rest = dataset.select([row]).remove_columns(label_column)
+    for column in rest.column_names:
+        value = arrow_column(rest, column)[0].as_py()
+        if isinstance(value, dict) and value.get("path"):
+            return str(value["path"])
+        if isinstance(value, str) and value.strip():
+            return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}...")
+    return ""
 
 
 def with_classes(dataset: datasets.Dataset, column: str, names: Sequence[str]) -> datasets.Dataset:
@@ -82,6 +109,7 @@ def unknown_classes(dataset: datasets.Dataset, column: str, names: Sequence[str]
 
 def _words(dataset: datasets.Dataset, column: str) -> list[str | None]:
     """The name of every row's class; None for the label -1."""
+    require_labels(dataset, column)
     names = getattr(dataset.features[column], "names", None)
     if names is not None:
         return [None if label == -1 else names[label] for label in read_label_column(dataset, column).tolist()]
@@ -92,14 +120,9 @@ def _values(dataset: datasets.Dataset, column: str) -> list[str]:
     """Words as they are, numbers as words: 3 and 3.0 as "3".
 
     Raises:
-        ValueError: other values, or missing ones.
+        ValueError: other values.
     """
     values: list[Any] = arrow_column(dataset, column).to_pylist()
-    missing = [row for row, value in enumerate(values) if value is None]
-    if missing:
-        raise ValueError(
-            f"The column {column!r} has {len(missing)} missing labels, the first in row {missing[0]}: {_WAY_OUT}"
-        )
     if {type(value) for value in values} <= {float} and all(value.is_integer() for value in values):
         values = list(map(int, values))
     if {type(value) for value in values} in (set(), {int}, {bool}, {str}):

@@ -67,7 +67,7 @@ def decode_images(
         if (height, width) != pixels.shape[2:]:
             raise ValueError(
                 f"{_name(entry, row)} is {width} x {height} pixels, the first one {pixels.shape[3]} x "
-                f"{pixels.shape[2]}: pass size=... to bring all images to one size."
+                f"{pixels.shape[2]}: decode_images(size=...) brings all images to one size."
             )
         pixels[row] = Preprocessing(height, width, size, (0.0,) * channels, (1.0,) * channels).levels(image)
     return pixels
@@ -227,7 +227,7 @@ def image_column_of(dataset: datasets.Dataset, name: str | None = None) -> str:
         several = f"several Image columns ({', '.join(valid)}): name one by image_column=..."
         none = (
             f"no Image column among {', '.join(dataset.column_names)}. Encoded images are one in a column of bytes, or of "
-            "bytes and path; dataset.cast_column(..., Image()) calls it so."
+            "bytes and path, that is cast to `Image`."
         )
         raise ValueError(f"The data set has {several if valid else none}")
     if name is not None and name not in dataset.column_names:

@@ -158,14 +158,40 @@ def _labels_of_arrow(dataset: datasets.Dataset, names: Sequence[str]) -> Tensor:
     raise _unreadable(dataset, f"it has no column {usual}, and its ClassLabel columns are {present}")
 
 
+def odd_label(labels: Any) -> int | None:
+    """The first entry of a list that is no label where another one is: None, a word, or a list among numbers."""
+    if not isinstance(labels, list | tuple):
+        return None
+    shapes = [_shape(label) for label in labels]
+    usual = max(set(shapes), key=shapes.count, default=None)
+    return next((k for k, shape in enumerate(shapes) if shape is None or shape != usual), None)
+
+
+def _shape(label: Any) -> tuple[int, ...] | None:
+    """() of a number, (C,) of C shares; None of anything else."""
+    if isinstance(label, int | float):
+        return ()
+    try:
+        return tuple(torch.as_tensor(label).shape)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
 def _labels_of_mappings(samples: Sequence[Any], names: Sequence[str]) -> Tensor:
+    labels: list[Any] = []
     try:
         labels = [_label_of(sample, names) for sample in samples]
         if labels and all(isinstance(y, Tensor) and y.ndim == 1 and y.is_floating_point() for y in labels):
             return torch.stack(labels).float()
         return torch.tensor([operator.index(y) for y in labels], dtype=torch.long)
     except (TypeError, KeyError) as error:
-        raise _unreadable(samples, f"it is a list whose entries do not all map {names[0]!r} to an integer") from error
+        reason = f"it is a list whose entries do not all map {names[0]!r} to an integer"
+        raise _unreadable(samples, reason + _odd_entry(labels)) from error
+
+
+def _odd_entry(labels: Any) -> str:
+    odd = odd_label(labels)
+    return "" if odd is None else f": entry {odd} has the label {labels[odd]!r}"
 
 
 def _label_of(sample: Any, names: Sequence[str]) -> Any:
@@ -199,7 +225,7 @@ def _as_labels(values: Any, source: str) -> Tensor:
     try:
         labels = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise _unreadable(values, f"{source} is not a sequence of integers") from error
+        raise _unreadable(values, f"{source} is not a sequence of integers{_odd_entry(values)}") from error
     if labels.ndim == 2 and labels.is_floating_point():
         return labels.float()
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:

@@ -13,7 +13,7 @@ from transformers import default_data_collator
 from transformers.utils import logging
 
 from hf_ltsam.data.keyed_randomness import KeyedDataset, KeyedRandomness, undisturbed
-from hf_ltsam.data.labels import LABEL_NAMES, WAY_OUT, is_arrow_dataset, training_labels
+from hf_ltsam.data.labels import LABEL_NAMES, WAY_OUT, is_arrow_dataset, odd_label, training_labels
 from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.data.transforms import decodes_alone
 
@@ -164,9 +164,12 @@ class _Samples:
         Raises:
             TypeError: a batch has none, or the collator gives more or fewer than there are samples.
         """
-        loader = DataLoader(self._dataset, batch_size=_PASS, num_workers=num_workers, collate_fn=self._labels_of)
+        loader = DataLoader(self._dataset, batch_size=_PASS, num_workers=num_workers, collate_fn=self._labels_of.values)
+        parts: list[Tensor] = []
         with undisturbed(self._dataset, self._collator):
-            parts = list(tqdm(loader, desc="counting labels", unit=" batches", disable=not progress, leave=False))
+            for values in tqdm(loader, desc="counting labels", unit=" batches", disable=not progress, leave=False):
+                self._refuse_odd(values, first=sum(map(len, parts)))
+                parts.append(self._labels_of.tensor(values))
         labels = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
         if len(labels) != len(self._dataset):
             raise TypeError(
@@ -174,6 +177,14 @@ class _Samples:
                 f"samples. {WAY_OUT}"
             )
         return labels
+
+    def _refuse_odd(self, values: Any, first: int) -> None:
+        odd = odd_label(values)
+        if odd is not None:
+            raise TypeError(
+                f"Sample {first + odd} of this {type(self._dataset).__name__} has the label {values[odd]!r}, which is no "
+                "class: give it one, or leave it out (torch.utils.data.Subset)."
+            )
 
 
 class _LabelsOf:
@@ -183,8 +194,18 @@ class _LabelsOf:
         self._name, self._collator = label_name, collator
 
     def __call__(self, samples: list[Any]) -> Tensor:
+        return self.tensor(self.values(samples))
+
+    def values(self, samples: list[Any]) -> Any:
+        """One for each sample, as they are; where there is a collator, what it makes of them."""
         is_stock = self._collator is default_data_collator
-        values = [self._of(sample) for sample in samples] if is_stock else self._collator(samples)[self._name]
+        return [self._of(sample) for sample in samples] if is_stock else self._collator(samples)[self._name]
+
+    def tensor(self, values: Any) -> Tensor:
+        """
+        Raises:
+            TypeError: these are no classes.
+        """
         labels = torch.as_tensor(values)
         if are_soft(labels) and labels.is_floating_point():
             return labels.float()

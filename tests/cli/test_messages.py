@@ -10,11 +10,14 @@ from pathlib import Path
 
 import huggingface_hub
 import numpy as np
+import PIL.Image
 import pytest
 import safetensors
 import torch
+from cli.evaluate.test_evaluate_ood import save_checkpoint
+from cli.picture_folders import CLASSES, draw_images
 from cli.test_cli import run
-from datasets import ClassLabel, Dataset, Features
+from datasets import ClassLabel, Dataset, Features, Image
 from datasets.exceptions import DatasetNotFoundError
 from syntax import tree_of
 
@@ -23,7 +26,9 @@ from dataset_builders import hub
 from dataset_builders.long_tail import hold_out_per_class
 from hf_ltsam import LOSSES, METHODS, LTSamConfig, make_loss, make_method
 from hf_ltsam.cli import model_names
+from hf_ltsam.cli.evaluate.sets import Places, find_sets
 from hf_ltsam.cli.main import COMMANDS
+from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.options.wording import in_options
 from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.arguments import make_run, parse, run_of
@@ -142,6 +147,7 @@ WORDINGS = [
     ("--search max_steps: [3]: there", "--search max_steps: [3]: there"),  # the name that is searched
     ("--max_steps 3 is", "--max_steps 3 is"),  # an option already
     ("no such --tail_threshold=3", "no such --tail_threshold=3"),
+    ("own_lists=True needs lists=FOLDER", "--own_lists true needs --lists FOLDER"),
     ("ClassStatistics(counts=...) needs 2", "ClassStatistics(counts=...) needs 2"),  # not an option
 ]
 
@@ -522,6 +528,89 @@ def test_timm_models_start_at_random_without_the_hub(name, monkeypatch):
     model = build_model(arguments, ["cat", "dog", "eel"])
     assert model.config.num_labels == 3 and model.eval()(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 3)
     assert wanted_format(arguments).size == 224
+
+
+# Data and models that are wrong, for the commands that have other options than `ltsam train`
+
+
+def of_two_sizes(root):
+    draw_images(root / "train", (3, 3, 3), 12)
+    draw_images(root / "test", (1, 1, 1), 12)
+    PIL.Image.new("RGB", (9, 9)).save(root / "train" / "dog" / "0.png")
+
+
+def unlabelled(root):
+    columns = {"image": [{"bytes": None, "path": "x.png"}] * 3, "label": [0, None, 1]}
+    features = Features({"image": Image(), "label": ClassLabel(names=["cat", "dog"])})
+    root.mkdir()
+    for split in ("train", "test"):
+        Dataset.from_dict(columns, features).to_parquet(root / f"{split}.parquet")
+
+
+def of_two_images(root):
+    root.mkdir()
+    features = Features({"a": Image(), "b": Image(), "label": ClassLabel(names=["cat", "dog"])})
+    Dataset.from_dict({"a": [None] * 2, "b": [None] * 2, "label": [0, 1]}, features).to_parquet(root / "test.parquet")
+
+
+def of_other_classes(root):
+    draw_images(root / "train", (2, 2), 12)
+    draw_images(root / "test", (2, 2, 2), 12)
+
+
+def of_training(root):
+    draw_images(root / "train", (2, 2, 2), 12)
+
+
+def incomplete(root):
+    (root / "sketch" / "n01440764").mkdir(parents=True)
+    PIL.Image.new("RGB", (9, 9)).save(root / "sketch" / "n01440764" / "1.JPEG")
+
+
+WRONG_DATA = [  # the data, a command, and a part of the answer
+    (of_two_sizes, "train --dataset DATA --use_cpu true --output_dir OUT", "--image_size brings all images to one size"),
+    (unlabelled, "train --dataset DATA --use_cpu true --output_dir OUT", "'label' has 1 missing labels"),
+    (unlabelled, "evaluate --model MODEL --sets DATA --use_cpu", "'label' has 1 missing labels"),
+    (of_other_classes, "evaluate --model TWO --sets DATA --use_cpu", "--only_known_classes leaves their images out"),
+    (of_training, "evaluate --model MODEL --sets DATA --use_cpu",
+     "DATA/train if those of the training are meant."),
+    (incomplete, "evaluate --model MODEL --sets imagenet_sketch --data_dir imagenet_sketch=DATA --use_cpu",
+     "Complete the copy; --incomplete_copies takes what is there."),
+    (of_two_images, "evaluate --model MODEL --sets DATA --use_cpu", "several Image columns (a, b): name one by --image_column"),
+    (of_two_images, "corrupt --dataset DATA --output OUT", "several Image columns (a, b): name one by --image_column"),
+    (None, "predict no/where x.png", "RUN no/where is not on this machine"),
+    (None, "predict no/wh/ere x.png", "RUN no/wh/ere: there is no such folder"),
+    (None, "predict FILE x.png", "is a file: name the folder that it lies in"),
+    (None, "evaluate --model no/where --sets digits", "--model no/where is not on this machine"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "words", "said"), WRONG_DATA)
+def test_a_message_names_the_options_of_its_command_alone(make, words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(model_names, "HfApi", lambda: Answers(huggingface_hub.errors.OfflineModeIsEnabled("x")))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.png").write_bytes(b"x")
+    if make is not None:
+        make(tmp_path / "DATA")
+        save_checkpoint(tmp_path / "MODEL")
+        save_checkpoint(tmp_path / "TWO", CLASSES[:2], (6, 3))
+    (tmp_path / "FILE").write_text("x")
+    message = refusal(capsys, *words.split())
+    assert said in message
+    assert not PYTHON.search(message.replace("imagenet_sketch=", "")), message
+    elsewhere = re.sub(r"`ltsam [^`]*`|ltsam \w+ --\w+", "", message)
+    assert {word[2:] for word in re.findall(r"--\w+", elsewhere)} <= OptionParser.declared, message
+
+
+def test_classes_are_numbered_as_those_of_the_training_split(tmp_path):
+    draw_images(tmp_path / "set" / "train", (2, 2, 2), 12)
+    draw_images(tmp_path / "set" / "test", (2, 0, 1), 12)
+    (tmp_path / "set" / "test" / "dog").rmdir()
+    (tmp_path / "set" / "test" / "ape").mkdir()
+    PIL.Image.new("RGB", (12, 12)).save(tmp_path / "set" / "test" / "ape" / "1.png")
+    (found,) = find_sets([str(tmp_path / "set")], Places())
+    rows = found.load()
+    assert rows.features["label"].names == ["ape", "cat", "dog", "owl"] and rows["label"][:] == [0, 1, 1, 3]
 
 
 # Messages of our own source

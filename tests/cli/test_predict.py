@@ -270,7 +270,9 @@ def test_rows_of_tables_that_cannot_be_read(run, pictures, tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "new.csv").write_text("path\nnowhere.png\n")
     for words, message in {
-        (tmp_path / "gone.csv",): "1 of 1 images that the column 'path' names are not there: 'nowhere.png' (row 0)",
+        (
+            tmp_path / "gone.csv",
+        ): "1 of 1 images that the column 'path' names are not there: 'nowhere.png' (row 2 of gone.csv)",
         (tmp_path / "gone.csv", "--image_column", "paht"): "gone.csv has no column 'paht'. Did you mean 'path'",
         (
             tmp_path / "none.csv",

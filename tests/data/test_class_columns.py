@@ -13,6 +13,16 @@ def column(values, feature):
     return Dataset.from_dict(rows, features=Features({"image": Image(), "label": feature}))
 
 
+def with_path(labels):
+    images = [{"bytes": None, "path": f"here/{k}.png"} for k in range(len(labels))]
+    features = Features({"label": Value("int64"), "image": Image()})
+    return Dataset.from_dict({"label": labels, "image": images}, features=features)
+
+
+def with_text(labels, text):
+    return Dataset.from_dict({"label": labels, "empty": ["", ""], "text": ["first", text]})
+
+
 @pytest.mark.parametrize(
     ("dataset", "names", "labels"),
     [
@@ -51,6 +61,16 @@ def test_classes_are_looked_up_by_name(dataset, labels):
     ("dataset", "message"),
     [
         (column([0, -1], Value("int64")), r"label -1, which stands for no class"),
+        (
+            column([1, None, None], ClassLabel(names=["a", "b"])),
+            r"'label' has 2 missing labels, the first in row 1: fill",
+        ),
+        (with_path([1, None]), r"'label' has 1 missing labels, the first of here/1\.png: fill"),
+        (with_text(["a", None], "It is"), r"'label' has 1 missing labels, the first of 'It is': fill"),
+        (
+            with_text(["a", None], "word " * 30),
+            r"'label' has 1 missing labels, the first of '(word ){10}\w* ?\.\.\.': fill",
+        ),
         (column([0.5, 1.0], Value("float32")), r"'label' has values of Value\('float32'\)"),
         (column([None, 1], Value("int64")), r"'label' has 1 missing labels, the first in row 0"),
         (column([*range(101)], Value("int64")), r"101 different values in 101 rows .* no classes: .*label_column"),

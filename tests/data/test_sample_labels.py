@@ -148,6 +148,54 @@ def test_what_has_no_integer_labels_is_refused_with_the_way_out(dataset):
         labels_trained_on(dataset, progress=False)
 
 
+class Spoiled(Untold):
+    def __init__(self, labels, **settings):
+        super().__init__(**settings)
+        self.given = labels
+
+    def __getitem__(self, index):
+        return {"x": torch.zeros(2), "labels": self.given[index]}
+
+
+class Stating(Spoiled):
+    @property
+    def targets(self):
+        return self.given
+
+    @targets.setter
+    def targets(self, _): ...
+
+    @targets.deleter
+    def targets(self): ...
+
+
+KINDS = {
+    "untold": (Spoiled, {}),
+    "in a worker": (Spoiled, {"num_workers": 1}),
+    "a part": (lambda labels: Subset(Spoiled(labels), range(2, 10)), {}),
+    "targets": (Stating, {}),
+    "a list": (lambda labels: [{"labels": y} for y in labels], {}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bad", [None, "owl", [1, 2]])
+def test_a_sample_without_a_label_is_named(kind, bad):
+    make, settings = KINDS[kind]
+    dataset = make([*STATED[:6], bad, *STATED[7:]])
+    row = 4 if kind == "a part" else 6
+    with pytest.raises(
+        TypeError, match=rf"Sample {row} of this \w+ has the label {re.escape(repr(bad))}, which is no class"
+    ):
+        labels_trained_on(dataset, progress=False, **settings)
+
+
+@pytest.mark.parametrize("kind", ["targets", "a list"])
+def test_a_first_sample_without_a_label_is_named(kind):
+    with pytest.raises(TypeError, match=r"entry 0 has the label None"):
+        labels_trained_on(KINDS[kind][0]([None, *STATED[1:]]), progress=False)
+
+
 def test_a_target_transform_that_fails_is_named():
     with pytest.raises(TypeError, match=r"target_transform makes no integers of its attribute 'targets'"):
         labels_trained_on(Folder(lambda y: "word", change=lambda y: y), progress=False)

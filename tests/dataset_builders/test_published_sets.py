@@ -304,7 +304,7 @@ def test_an_incomplete_shifted_set_is_described(tmp_path):
         file.unlink()
     assert refusal(tmp_path, FileNotFoundError) == (
         f"{root} lacks 11 of 30 images: all 10 of n01443537 (goldfish), 1 of 10 of n01484850 (great white shark). "
-        "Complete the copy, or pass complete=False to take what is there."
+        "Complete the copy; load_shifted(complete=False) takes what is there."
     )
     assert training_labels(shifted(tmp_path, "imagenetv2")).tolist() == [0] * 10 + [2] * 9
 

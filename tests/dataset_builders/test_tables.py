@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -11,7 +12,8 @@ from datasets import Image as ImageColumn
 from PIL import Image
 
 from dataset_builders.folders import check_file_names
-from dataset_builders.tables import describe_images, load_tables, split_named, table_files
+from dataset_builders.tables import describe_images, images_of, load_tables, read_rows, split_named, table_files
+from hf_ltsam.data.decoding import encoded_images
 
 
 def picture(file, level=0):
@@ -166,12 +168,15 @@ def test_a_damaged_table_is_named(tmp_path, name):
 WRONG = [
     (
         "path,label\n0.png,x\n9.png,x\n",
-        "1 of 2 images that the column 'path' names are not there: '9.png' (row 1). They were",
+        "1 of 2 images that the column 'path' names are not there: '9.png' (row 3 of labels.csv). They were",
     ),
     ("0.png,x\n", "The first line of"),
     ("text,text\na,b\n", "has two columns 'text': give every column a name"),
     ("path,label\n", "has no rows"),
-    ("path,label\n,x\n0.png,y\n", "1 of 2 images that the column 'path' names are not there: None (row 0)"),
+    (
+        "path,label\n,x\n0.png,y\n",
+        "1 of 2 images that the column 'path' names are not there: None (row 2 of labels.csv)",
+    ),
     ("path,label\ntwice.png,x\n", "'twice.png' of the column 'path' could be"),
     ("text,label\na,x\nb, with a comma,y\n", "labels.csv cannot be read: Error tokenizing data. C error: Expected 2"),
 ]
@@ -184,6 +189,48 @@ def test_what_is_wrong_is_named(tmp_path, text, said):
     with pytest.raises((ValueError, FileNotFoundError)) as raised:
         load_tables(write(tmp_path / "labels.csv", text))
     assert said in str(raised.value)
+
+
+ROWS = [  # a table of one split or of two, whose image 3.png is not there, and where
+    ("labels.csv", "image,label\n0.png,a\n3.png,b\n", "'3.png' (row 3 of labels.csv)"),
+    ("labels.tsv", "image\tlabel\n0.png\ta\n3.png\tb\n", "'3.png' (row 3 of labels.tsv)"),
+    ("labels.csv", "image,label,split\n0.png,a,train\n0.png,a,test\n3.png,b,train\n", "'3.png' (row 4 of labels.csv)"),
+    ("labels.csv", "image,label,split\n0.png,a,train\n0.png,a,train\n3.png,b,test\n", "'3.png' (row 4 of labels.csv)"),
+    ("labels.csv", "image,label\ntrain/0.png,a\ntest/3.png,b\n", "'test/3.png' (row 3 of labels.csv)"),
+    ("labels.jsonl", '{"image": "0.png", "label": "a"}\n{"image": "3.png", "label": "b"}\n', "'3.png' (row 2 of labels.jsonl)"),
+    ("test.csv", "image,label\n0.png,a\n3.png,b\n", "'3.png' (row 3 of test.csv)"),
+    ("train-2.csv", "image,label\n0.png,a\n3.png,b\n", "'3.png' (row 2 of 4 in train-2.csv, train.csv)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text", "said"), ROWS)
+def test_rows_are_numbered_as_in_the_file(tmp_path, name, text, said):
+    """Whatever splits a table is parted into; `ltsam predict` says the same."""
+    for place in ("0.png", "train/0.png", "test/x.png"):
+        picture(tmp_path / place)
+    file = write(tmp_path / name, text)
+    if name in ("test.csv", "train-2.csv"):
+        write(tmp_path / "train.csv", "image,label\n0.png,a\n0.png,b\n")
+    with pytest.raises(FileNotFoundError) as raised:
+        load_tables(tmp_path if name in ("test.csv", "train-2.csv") else file)
+    assert said in str(raised.value)
+    if "train.csv" not in said:
+        with pytest.raises(FileNotFoundError) as raised:
+            images_of(read_rows([file]), file)
+        assert said in str(raised.value)
+
+
+def test_splits_that_a_column_names_keep_their_images_and_order(tmp_path):
+    for k in range(4):
+        picture(tmp_path / f"{k}.png")
+    rows = ["3.png,a,test", "1.png,b,train", "0.png,a,test", "2.png,a,train"]
+    write(tmp_path / "labels.csv", "\n".join(["image,label,split", *rows]))
+    splits = load_tables(tmp_path / "labels.csv")
+    files = {
+        split: [Path(entry["path"]).name for entry in encoded_images(rows)["image"]] for split, rows in splits.items()
+    }
+    assert files == {"train": ["1.png", "2.png"], "test": ["3.png", "0.png"]}
+    assert splits["test"]["label"][:] == ["a", "a"]
 
 
 def test_tables_of_two_kinds_and_another_encoding(tmp_path):

@@ -99,7 +99,7 @@ def labels_of(
         raise ValueError(f"{name} has several columns of classes ({', '.join(columns)}): name one by --label_column.")
     names: tuple[str, ...] | None
     if columns:
-        names = tuple(dataset.features[columns[0]].names)
+        names = class_names_in(dataset, columns[0])
         labels = read_label_column(dataset, columns[0])
     else:
         named = [label_column] if label_column else []

@@ -15,7 +15,7 @@ from dataset_builders.catalogue import SETS, evaluation_sets
 from dataset_builders.corruptions.manifest import FILE_NAME as MANIFEST
 from dataset_builders.corruptions.manifest import read_manifest
 from dataset_builders.corruptions.reader import load_corrupted
-from dataset_builders.folders import load_class_folders, load_image_folder, split_folders
+from dataset_builders.folders import load_class_folders, split_folders
 from dataset_builders.hub import load_from_hub, stated_as
 from dataset_builders.tables import describe_images, is_table, load_tables, table_files
 from hf_ltsam.data.class_names import check_parquet_names
@@ -211,9 +211,11 @@ def _load_folder(folder: Path, splits: Sequence[str]) -> Dataset:
     folders = split_folders(folder)
     if folders == {"train": folder}:
         return load_class_folders(folder)
-    if "train" in folders:
-        return _first(load_image_folder(folder), splits, folder)
-    return load_class_folders(_first(folders, splits, folder))
+    if list(folders) == ["train"] and "train" not in splits[:1]:
+        raise ValueError(
+            f"{folder} has no held-out images: name {folders['train']} if those of the training are meant."
+        )
+    return load_class_folders(_first(folders, splits, folder), folders.get("train"))
 
 
 def _of_parquet(folder: Path, splits: Sequence[str]) -> Dataset:

@@ -9,7 +9,7 @@ from enum import EnumMeta
 from typing import Any, ClassVar, NoReturn
 
 from hf_ltsam.cli.options.names import underscored
-from hf_ltsam.cli.options.wording import holders_of
+from hf_ltsam.cli.options.wording import holders_of, in_options
 from hf_ltsam.hyperparameters import nearest
 
 KINDS = {  # name of a type -> what its values are
@@ -45,9 +45,11 @@ class OptionParser(argparse.ArgumentParser):
 
     Class attributes:
         declared: the options of the command that was read last, in whose words its errors are told.
+        flags: those of them that take no value.
     """
 
     declared: ClassVar[frozenset[str]] = frozenset()
+    flags: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # argparse's arguments
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -60,8 +62,14 @@ class OptionParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         OptionParser.declared = frozenset(option.removeprefix("--") for option in self._options())
+        OptionParser.flags = frozenset(a.dest for a in self._actions if a.option_strings and a.nargs == 0)
         words = None if args is None else [underscored(str(word)) for word in args]
         return super().parse_known_args(words, namespace)
+
+    @classmethod
+    def worded(cls, message: str) -> str:
+        """A message in the words of the command that was read last."""
+        return in_options(message, cls.declared, cls.flags)
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found, in our words."""

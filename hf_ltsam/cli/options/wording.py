@@ -25,6 +25,7 @@ _OTHERWISE = {  # arguments whose option has another name
     ("RandAugment", "magnitude"): "randaugment_magnitude",
     ("normalise_spectrally", "iterations"): "spectral_norm_iterations",
     ("corrupt", "severity"): "severities",
+    ("load_shifted", "complete"): "incomplete_copies",
     ("decode_images", "channels"): "num_channels",
     ("decode_images", "size"): "image_size",
 }
@@ -33,7 +34,7 @@ _OF_OWNER = re.compile(rf"`?\b(\w+)\((\w+)=({_VALUE})\)`?")
 _BEFORE = r"(?<![\w./'\"=-])(?<!\w\()(?<!--search )"
 
 
-def in_options(message: str, options: Collection[str]) -> str:
+def in_options(message: str, options: Collection[str], flags: Collection[str] = ()) -> str:
     """A message in the words of a command line.
 
     "LTSamConfig(swa_start=...)" and "swa_start=0.5" become --swa_start and --swa_start 0.5, "FocalSAM(rho=...)" becomes
@@ -41,12 +42,13 @@ def in_options(message: str, options: Collection[str]) -> str:
 
     Args:
         options: of the command, without dashes.
+        flags: those of them that take no value.
     """
     if not options:
         return message
-    message = _OF_OWNER.sub(lambda found: _of_owner(found, options), message)
+    message = _OF_OWNER.sub(lambda found: _of_owner(found, options, flags), message)
     names = "|".join(sorted(map(re.escape, options), key=len, reverse=True))
-    message = re.sub(rf"{_BEFORE}`?({names})=({_VALUE})`?", lambda found: _option(found[1], found[2]), message)
+    message = re.sub(rf"{_BEFORE}`?({names})=({_VALUE})`?", lambda found: _option(found[1], found[2], flags), message)
     long_names = "|".join(sorted((re.escape(name) for name in options if "_" in name), key=len, reverse=True))
     if long_names:
         message = re.sub(rf"{_BEFORE}(`?)({long_names})\1(?![\w(=/'\"]|[.-]\w)", r"--\2", message)
@@ -64,14 +66,14 @@ def holders_of(argument: str) -> list[str]:
     return holders
 
 
-def _of_owner(found: re.Match[str], options: Collection[str]) -> str:
+def _of_owner(found: re.Match[str], options: Collection[str], flags: Collection[str]) -> str:
     owner, argument, value = found[1], found[2], found[3]
     holder = _holder(owner)
     if holder in options:
         shown = argument if value == "..." else f"{argument} {_plain(value)}"
         return f"{shown} in --{holder}"
     name = _OTHERWISE.get((owner, argument), argument)
-    return _option(name, value) if name in options else found[0]
+    return _option(name, value, flags) if name in options else found[0]
 
 
 def _holder(owner: str) -> str | None:
@@ -85,8 +87,8 @@ def _holder(owner: str) -> str | None:
     return None
 
 
-def _option(name: str, value: str) -> str:
-    return f"--{name}" if value == "..." else f"--{name} {_plain(value)}"
+def _option(name: str, value: str, flags: Collection[str]) -> str:
+    return f"--{name}" if value == "..." or name in flags else f"--{name} {_plain(value)}"
 
 
 def _plain(value: str) -> str:

@@ -172,7 +172,7 @@ def predict(
     if Path(name).is_dir():
         RunFolder(Path(name)).require_weights()
     else:
-        check_model(name, finished=True)
+        check_model(name, finished=True, option="RUN")
     files = given if is_of_texts(AutoConfig.from_pretrained(name)) else image_files(given)
     checkpoint = load_checkpoint(name, process_device(use_cpu))
     if checkpoint.calibration is None and chosen.prior in PRIORS:

@@ -121,7 +121,7 @@ def test_numbers_and_words_are_classes(tmp_path, column, more, feature, values, 
             [],
             ["classes are names or whole numbers"],
         ),
-        ("label", (["cat", None, "dog"], WORDS), (["cat"], WORDS), [], ["1 missing labels, the first in row 1"]),
+        ("label", (["cat", None, "dog"], WORDS), (["cat"], WORDS), [], ["1 missing labels, the first in row 1:"]),
         ("label", ([0, 1], NUMBERS), ([0, 1], NUMBERS), ["--label_column", "lable"], ["no column 'lable'", "'label'"]),
     ],
 )
