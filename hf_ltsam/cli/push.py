@@ -170,8 +170,9 @@ def _difference(facts: RunFacts, record: RunRecord, data: DatasetInfo) -> str:
     tested, trained = record.results["test"]["samples"], counts.total
     if sizes.get("test") != tested:
         return f"has {sizes.get('test', 0):,} test {record.samples}, the run was tested on {tested:,}"
-    train = sizes.get("train", 0)
-    if trained > train or (trained < train and not record.data.get("reserve")):
+    train, reserve = sizes.get("train", 0), record.data.get("reserve") or 0.0
+    least = (1 - reserve) * train - counts.num_classes if reserve else train  # of every class at least one is held back
+    if not least <= trained <= train:
         return f"has {train:,} training {record.samples}, the run was trained on {trained:,}"
     return ""
 

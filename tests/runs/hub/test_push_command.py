@@ -191,6 +191,13 @@ def test_results_of_other_data_do_not_enter_a_leaderboard(hub, tmp_path, capsys,
     assert status == 2 and message in err and ("model", "me/x") not in hub.repos
 
 
+def test_a_reserve_does_not_explain_another_draw(hub, tmp_path, capsys):
+    benchmark(hub, train=441)
+    folder = with_weights(write(tmp_path / "run", metrics(data={**metrics()["data"], "reserve": 0.2})))
+    status, _, err = run(capsys, "push", str(folder), "me/x", "--benchmark", "me/lt:r10")
+    assert status == 2 and "me/lt:r10 has 882 training images, the run was trained on 353" in err
+
+
 def test_a_checkpoint_has_no_results_for_a_leaderboard(hub, tmp_path, capsys):
     benchmark(hub)
     folder = with_weights(write(tmp_path / "run", metrics()))
