@@ -53,11 +53,12 @@ def require_labels(dataset: datasets.Dataset, column: str) -> None:
     values = arrow_column(dataset, column)
     if values.null_count:
         row = values.is_null().index(True).as_py()
-        first = f"of {_named(dataset, row, column)}" if _named(dataset, row, column) else f"in row {row}"
+        name = sample_name(dataset, row, column)
+        first = f"of {name}" if name else f"in row {row}"
         raise ValueError(f"The column {column!r} has {values.null_count} missing labels, the first {first}: {_WAY_OUT}")
 
 
-def _named(dataset: datasets.Dataset, row: int, label_column: str) -> str:
+def sample_name(dataset: datasets.Dataset, row: int, label_column: str) -> str:
     """A sample by the path of its image or the beginning of its text; empty where it has none."""
     rest = dataset.select([row]).remove_columns(label_column)
     for column in rest.column_names:

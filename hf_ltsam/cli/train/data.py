@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from datasets import Dataset
+from torch import Tensor
 from transformers import default_data_collator
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
@@ -15,11 +18,13 @@ from hf_ltsam.cli.train.model import ImageFormat, Normalisation
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.bad_images import BadImageError
+from hf_ltsam.data.class_columns import sample_name
 from hf_ltsam.data.decoding import decode_image, decode_images, encoded_images, unreadable_images
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages, normalisation
 from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.data.texts import Tokenization, tokenised
 from hf_ltsam.data.transforms import image_transform, on_the_fly, short_side_of
+from hf_ltsam.runs.record import samples_of
 
 SMALL = 64  # pixels: images up to this side are decoded once and kept in memory
 
@@ -81,6 +86,37 @@ def prepare(
             raise
     imagenet = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD))
     return _on_the_fly(splits, arguments, size, pixels or imagenet, progress)
+
+
+def warn_of_copies(data: TrainingData, splits: Splits) -> None:
+    """Say which test samples are training samples, too: small images by their pixels, texts by their letters.
+
+    Larger images are not compared: it would take as long to read all files as to train an epoch of a small model.
+    """
+    train: Iterable[Any]
+    test: Iterable[Any]
+    if splits.text_columns:
+        train, test = (zip(*(split[name][:] for name in splits.text_columns)) for split in (splits.train, splits.test))
+    elif isinstance(data.plain_train, InMemoryImages):
+        train, test = (_digests(split.images) for split in (data.plain_train, data.test))
+    else:
+        return
+    known = set(train)
+    copies = [row for row, sample in enumerate(test) if sample in known]
+    if copies:
+        kind, name = samples_of(splits.task), sample_name(splits.test, copies[0], splits.label_column)
+        warnings.warn(
+            f"{len(copies)} of {len(splits.test)} test {kind} are copies of training {kind} (the first is "
+            f"{name or f'row {copies[0]}'}): for them the test measures memory. Take them out of one of the splits.",
+            stacklevel=2,
+        )
+
+
+def _digests(images: Tensor) -> Iterator[bytes]:
+    """One of each image (N, C, H, W)."""
+    shape = repr(tuple(images.shape[1:])).encode()
+    rows = images.cpu().permute(0, 2, 3, 1).numpy()  # as they lie in memory
+    return (hashlib.blake2b(shape + image.tobytes(), digest_size=16).digest() for image in rows)
 
 
 def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed: int, progress: bool) -> TrainingData:

@@ -27,7 +27,7 @@ from hf_ltsam.cli.evaluate.images import TestImages
 from hf_ltsam.cli.options.plugins import load_plugins
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.checks import check, check_task, warn_of_tiny_last_batch
-from hf_ltsam.cli.train.data import prepare
+from hf_ltsam.cli.train.data import prepare, warn_of_copies
 from hf_ltsam.cli.train.model import adapted, build_model, build_text_model, input_format, start_from
 from hf_ltsam.cli.train.results import description_of, print_results, save_recipe
 from hf_ltsam.cli.train.settings import Run, resume_point
@@ -115,6 +115,8 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     wanted = input_format(model, run.model, run.data)
     seed = config.seed if config.data_seed is None else config.data_seed
     data = prepare(splits, run.data, wanted, seed, show_bar)
+    if config.local_process_index == 0:
+        warn_of_copies(data, splits)
     init = start_from(run.model, model, _is_sharded(config))
     if init is not None and not resume_point(config.resume_from_checkpoint):
         start_from_images(

@@ -1,6 +1,7 @@
 """Label columns of the command line's data sets, and class names that meet there."""
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,12 @@ from dataset_builders.folders import load_image_folder
 from hf_ltsam.cli.evaluate.classes import labels_of, match_classes
 from hf_ltsam.cli.evaluate.sets import Places, find_sets
 from hf_ltsam.cli.train.arguments import parse
+from hf_ltsam.cli.train.data import TrainingData, warn_of_copies
 from hf_ltsam.cli.train.model import build_model
 from hf_ltsam.cli.train.saved_run import SavedRun
 from hf_ltsam.cli.train.settings import DataArguments
-from hf_ltsam.cli.train.splits import load_splits
+from hf_ltsam.cli.train.splits import Splits, load_splits
+from hf_ltsam.cli.train.train import build_trainer
 from hf_ltsam.runs.folder import RunFolder
 
 PIXELS = np.zeros((8, 8, 3), dtype=np.uint8)
@@ -168,6 +171,44 @@ def test_a_test_folder_without_a_training_folder(tmp_path):
     draw_images(tmp_path / "alone" / "train", (2, 3, 1), 8)
     with pytest.raises(ValueError, match="no held-out images"):
         find_sets([str(tmp_path / "alone")], Places())[0].load()
+
+
+def copied(root, place):
+    shutil.copy(root / "train" / "dog" / "1.png", root / "test" / place)
+
+
+COPIES = {  # what is done to the data, and how many test samples are copies then
+    "none": (lambda root: None, 0),
+    "a copy": (lambda root: copied(root, "dog/new.png"), 1),
+    "of another class": (lambda root: copied(root, "cat/new.png"), 1),
+    "packed otherwise": (lambda root: Image.open(root / "train/dog/1.png").save(root / "test/dog/x.bmp"), 1),
+    "twice": (lambda root: [copied(root, "dog/new.png"), copied(root, "dog/newer.png")], 2),
+}
+
+
+@pytest.mark.parametrize("case", COPIES)
+def test_test_images_that_are_training_images_are_told(tmp_path, recwarn, case):
+    change, count = COPIES[case]
+    root = tmp_path / "images"
+    draw_images(root / "train", (3, 2, 2), 12)
+    draw_images(root / "test", (2, 2, 2), 12, seed=1)
+    change(root)
+    run = parse([*words(root, tmp_path / "run"), "--disable_tqdm", "true"])
+    build_trainer(run, load_splits(run.data))
+    told = [str(w.message) for w in recwarn if "copies of training images" in str(w.message)]
+    assert len(told) == bool(count) and all(f"{count} of {6 + count} test images" in text for text in told)
+    assert all(str(root / "test") in text for text in told)
+
+
+@pytest.mark.parametrize("columns, count", [(("text",), 2), (("text", "other"), 1)])
+def test_test_texts_that_are_training_texts_are_told(recwarn, columns, count):
+    train = Dataset.from_dict({"text": ["a", "b"], "other": ["x", "y"], "label": [0, 1]})
+    test = Dataset.from_dict({"text": ["b", "a", "c"], "other": ["y", "y", "x"], "label": [0, 1, 1]})
+    labels = torch.tensor([0, 1])
+    splits = Splits(train, test, labels, torch.tensor([0, 1, 1]), "label", ["a", "b"], text_columns=columns)
+    warn_of_copies(TrainingData(None, None, None, None), splits)
+    (told,) = [str(w.message) for w in recwarn]
+    assert told.startswith(f"{count} of 3 test texts are copies of training texts (the first is 'b')")
 
 
 def test_every_corrupt_image_is_named(tmp_path, capsys):
