@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import OptionParser
-from hf_ltsam.cli.options.plugins import load_plugins
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.processes import end_with_parent
@@ -76,7 +75,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     end_with_parent()
     with user_errors():
         arguments = _parser().parse_args(words or ["--help"])
-        load_plugins()
         COMMANDS[arguments.command]([underscored(word) for word in arguments.rest])
 
 

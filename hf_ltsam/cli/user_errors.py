@@ -43,10 +43,12 @@ _LESS_MEMORY = {
 def user_errors() -> Iterator[None]:
     """Print a bad value, a missing file or a refusal as one message and exit with status 2; Ctrl-C exits with 130.
 
+    Plugins are imported first, by every command and script, since their errors are the user's too.
     No message, log, warning or traceback shows a secret. Warnings of ours are one line, those of others Python's two.
     """
     try:
         with _clean_output():
+            load_plugins()
             yield
     except KeyboardInterrupt as interrupt:
         print(without_secrets(f"\nInterrupted. {interrupt}").rstrip(), file=sys.stderr)
@@ -150,7 +152,7 @@ def _of_the_system(error: Exception) -> str | None:
 def _foreign(error: Exception) -> str | None:
     """What is known about an error of the machine or of a package below."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    if "RuntimeError" in kinds and "gloo" in str(error):  # which has no class of its own
+    if "RuntimeError" in kinds and "gloo/transport" in str(error):  # which has no class of its own
         kinds |= {"DistError"}
     said = next((said for name, said in _FOREIGN.items() if name in kinds), None)
     if said is None or (isinstance(error, ImportError) and (error.name or "").startswith("hf_ltsam")):

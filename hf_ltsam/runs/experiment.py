@@ -89,6 +89,8 @@ def experiment_of(record: RunRecord | None, recipe: Recipe | None) -> dict[str, 
     """
     settings = {**stock_defaults(), **recipe.settings} if recipe is not None else {}
     recorded = {} if record is None else _recorded(record)
+    if record is not None and record.optimizer:
+        settings = {name: value for name, value in settings.items() if name not in OF_THE_OPTIMIZER}
     one_run = OF_ONE_RUN if _evaluations_matter(settings) else OF_ONE_RUN | OF_CHOOSING_THE_BEST
     if not recorded.get(_LABELS):  # nothing but their place tells the data apart
         one_run -= {"dataset", "dataset_config_name"}
@@ -122,10 +124,11 @@ def _evaluations_matter(settings: Mapping[str, Any]) -> bool:
 
 def _recorded(record: RunRecord) -> dict[str, Any]:
     """What the record says, by the names of the settings; everything else in it is the outcome of one run."""
-    loss = dict(record.loss)
+    method, loss = dict(record.method), dict(record.loss)
     return {
-        "method": record.method["name"],
-        "method_args": record.method.get("args"),
+        "method": method.pop("name"),
+        "method_args": method.pop("args", None),
+        **{f"method_{name}": value for name, value in method.items()},
         "loss": loss.pop("name"),
         "loss_args": loss.pop("args", None),
         **{f"loss_{name}": value for name, value in loss.items()},

@@ -23,18 +23,21 @@ from hf_ltsam.runs.record import hub_name
 from hf_ltsam.schedules import SCHEDULES, schedule_to_config
 
 _SEEDS = {"seed", "data_seed"}
-_PLAIN = int | float | str | list | tuple
+_FEW, _SHORT = 100, 16  # entries of a list, letters of a name: of what is written of objects of the user's own
 logger = logging.get_logger(__name__)
 
 
 def describe(registry: Mapping[str, type], instance: Any) -> dict[str, Any]:
     """`{"name": ..., "args": {...}}` of a registered object, as a recipe would write it.
 
-    An object whose class is not registered is named by its class, a function by its name, and its numbers, words and lists
-    are `"own"`: what tells two of a class apart, as far as attributes or a partial's arguments do.
+    An object whose class is not registered is named by its class, a function by its name, and its numbers and words are
+    `"own"`: what tells two of a class apart, as far as attributes or a partial's arguments do.
     """
     if isinstance(instance, partial):
-        return {**describe(registry, instance.func), "own": _own({**_by_place(instance.args), **instance.keywords})}
+        inner = describe(registry, instance.func)
+        name = f"partial_{inner['name']}" if inner["name"] in registry else inner["name"]
+        given = {**{str(place): value for place, value in enumerate(instance.args)}, **instance.keywords}
+        return {"name": name, "args": inner["args"], "own": {**inner.get("own", {}), **_own(given)}}
     if inspect.isroutine(instance):
         return {"name": _written(instance), "args": {}}
     names = {cls: name for name, cls in registry.items()}
@@ -48,27 +51,54 @@ def describe(registry: Mapping[str, type], instance: Any) -> dict[str, Any]:
     return {"name": name, "args": {key: _written(value) for key, value in values.items()}}
 
 
-def _by_place(values: Sequence[Any]) -> dict[str, Any]:
-    return {str(place): value for place, value in enumerate(values)}
-
-
 def _own(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that a file can hold, without what a leading underscore hides."""
-    return {name: value for name, value in values.items() if not name.startswith("_") and isinstance(value, _PLAIN)}
+    """Numbers, names such as "mean", and short lists of them, without what a leading underscore hides."""
+    shown = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: value for name, value in shown.items() if not name.startswith("_") and _is_short(value)}
 
 
-def own_optimizer(optimizer: Any, stated: type, stated_args: Mapping[str, Any]) -> dict[str, Any]:
+def _is_short(value: Any) -> bool:
+    """Whether it is a number or a name, which no secret is, or a few."""
+    if type(value) is list:
+        return len(value) <= _FEW and all(type(item) is not list and _is_short(item) for item in value)
+    if type(value) is str:
+        return len(value) <= _SHORT and value.isidentifier()
+    return value is None or type(value) in (bool, int, float)
+
+
+def own_optimizer(
+    optimizer: Any, stated: type, stated_args: Mapping[str, Any], weight_decay: float
+) -> dict[str, Any]:
     """`{"name": ..., "args": {...}}` of an optimizer that is not the one the settings state; else empty.
 
     Args:
-        optimizer: that trained, its arguments in `defaults` as those of torch are.
-        stated, stated_args: class and arguments by the settings; arguments that are none of the optimizer's do not tell.
+        optimizer: that trained, its arguments in `defaults` and `param_groups` as those of torch are.
+        stated, stated_args: class and arguments by the settings.
+        weight_decay: by the settings, of all groups but those that decay nothing.
+
+    Returns:
+        Where groups differ in an argument, its values in their order.
     """
     given = getattr(optimizer, "defaults", {})
-    if type(optimizer) is stated and all(given[k] == value for k, value in stated_args.items() if k in given):
+    expected = {**_defaults(stated), **stated_args}
+    groups = [{**given, **group, "lr": group.get("initial_lr", given.get("lr"))} for group in optimizer.param_groups]
+    as_stated = (
+        type(optimizer) is stated
+        and all(given[name] == value for name, value in expected.items() if name in given)
+        and all(group["lr"] == given.get("lr") for group in groups)
+        and {group.get("weight_decay", 0.0) for group in groups} <= {weight_decay, 0.0}
+    )
+    if as_stated:
         return {}
-    args = {k: value for k, value in plain(given).items() if isinstance(value, _PLAIN)}
-    return {"name": type(optimizer).__qualname__, "args": args}
+    values = {name: [group[name] for group in groups] for name in given}
+    args = {name: of[0] if all(value == of[0] for value in of) else of for name, of in values.items()}
+    return {"name": type(optimizer).__qualname__, "args": _own(args)}
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    """Of the arguments of a class that have some."""
+    parameters = inspect.signature(kind).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
 def _written(value: Any) -> Any:
@@ -78,13 +108,16 @@ def _written(value: Any) -> Any:
     return f"{value.__module__}.{value.__qualname__}" if inspect.isroutine(value) else value
 
 
-def settings_compared(args: Any) -> dict[str, Any]:
+def settings_compared(args: Any, optimizer: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a training is resumed with, by name: the experiment's, its seeds, and how many processes it has.
 
     Args:
         args: a `TrainingArguments`; method and loss stand in an identity as they are, and not by these settings.
+        optimizer: what `own_optimizer` gives; that stands in an identity as well, and the settings' do not act.
     """
     names = (OF_THE_EXPERIMENT | _SEEDS) - {"method", "method_args", "loss", "loss_args"}
+    if optimizer:
+        names -= OF_THE_OPTIMIZER
     settings = {field.name: getattr(args, field.name) for field in dataclasses.fields(args) if field.name in names}
     return {**settings, "processes": args.world_size}
 
@@ -98,8 +131,8 @@ def save_identity(folder: str | Path, identity: Mapping[str, Any], start: str | 
 def check_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
     """Refuse to resume a checkpoint of another method, loss or data set, or with settings that would not act.
 
-    A checkpoint brings its optimizer, with rate and weight decay, and the random numbers of its seed. Other settings act
-    from there on: a change is warned of. A checkpoint without an identity, of the stock Trainer for example, is not refused.
+    A checkpoint brings its optimizer, with rate and weight decay, and another seed would give the rest of its epoch another
+    order. Other settings act from there on: a change is warned of. A checkpoint without an identity, of the stock Trainer for example, is not refused.
 
     Raises:
         ValueError: every difference, or a damaged file.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 PLUGINS = "LTSAM_PLUGINS"  # names of modules and paths of .py files, parted by commas; started commands inherit them
@@ -40,6 +40,9 @@ def _load_file(path: Path) -> None:
         if getattr(sys.modules[path.stem], "__file__", None) != str(path):
             raise ImportError(f"a module {path.stem} is there already; give the file another name")
         return
+    found = find_spec(path.stem)
+    if found is not None and found.origin != str(path):
+        raise ImportError(f"a module {path.stem} is there already; give the file another name")
     spec = spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError("it is no Python file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.processes import in_processes
 from hf_ltsam.runs.record import RunRecord, chance_level, hub_commit, shortcomings
 from hf_ltsam.training.results.description import RunDescription
 
@@ -27,7 +29,8 @@ def save_recipe(run: Run) -> Path:
 
 def _recipe(run: Run) -> tuple[dict[str, Any], tuple[str, str]]:
     settings = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
-    repeat = f"the same again: ltsam {run.program} --config THIS_FILE --output_dir OTHER"
+    words = in_processes(["ltsam", run.program, "--config", "THIS_FILE", "--output_dir", "OTHER"], run.config.world_size)
+    repeat = f"the same again: {shlex.join(words)}"
     return settings, (run.command, repeat)
 
 

@@ -24,7 +24,6 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.cli.evaluate.images import TestImages
-from hf_ltsam.cli.options.plugins import load_plugins
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.checks import check, check_task, warn_of_tiny_last_batch
 from hf_ltsam.cli.train.data import prepare, warn_of_copies
@@ -57,7 +56,6 @@ from hf_ltsam.training.second_stage import SecondStageTrainer
 def main(argv: Sequence[str] | None = None) -> None:
     """`ltsam train`: the run that the options describe."""
     with user_errors():
-        load_plugins()
         run_training(parse(sys.argv[1:] if argv is None else argv))
 
 

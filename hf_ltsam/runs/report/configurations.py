@@ -15,7 +15,7 @@ from hf_ltsam.hyperparameters import title_of
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.runs.experiment import experiment_of
-from hf_ltsam.runs.folder import RECIPE
+from hf_ltsam.runs.folder import RECIPE, without_seed
 from hf_ltsam.runs.recipes import assumptions
 from hf_ltsam.runs.record import chance_level
 from hf_ltsam.runs.report.content import Listing, Missing, Section, Table
@@ -88,23 +88,32 @@ def spread(values: Iterable[float]) -> tuple[float, float]:
 def configurations(runs: Sequence[ReportedRun]) -> list[Configuration]:
     """Runs of the same experiment together, in the order of their first runs; all groups by the bounds of the first.
 
-    Two runs of one seed are no two seeds: they repeat each other, or differ in what no record holds, and stand apart.
+    Two runs of one seed are no two seeds: they repeat each other, or differ in what no record holds. Where there are such
+    runs, those of different folders stand apart.
     """
     bounds = bounds_of(runs)
     runs = runs if bounds is None else [with_bounds(run, bounds) for run in runs]
     grouped: list[tuple[dict[str, Any], list[ReportedRun]]] = []
     for run in runs:
         experiment = facts(run)
-        of_it = (members for other, members in grouped if other == experiment)
-        members = next(
-            (those for those in of_it if run.seed == "?" or run.seed not in {member.seed for member in those}), None
-        )
+        members = next((members for other, members in grouped if other == experiment), None)
         if members is None:
             grouped.append((experiment, [run]))
         else:
             members.append(run)
-    titles = _titles([members[0] for _, members in grouped])
-    return [Configuration(title, tuple(members)) for title, (_, members) in zip(titles, grouped)]
+    apart = [members for _, same in grouped for members in _by_folder(same)]
+    titles = _titles([members[0] for members in apart])
+    return [Configuration(title, tuple(members)) for title, members in zip(titles, apart)]
+
+
+def _by_folder(runs: list[ReportedRun]) -> list[list[ReportedRun]]:
+    """All together where each has a seed of its own, else those of one folder of seeds."""
+    if len({run.seed for run in runs}) == len(runs):
+        return [runs]
+    parted: dict[str, list[ReportedRun]] = {}
+    for run in runs:
+        parted.setdefault(without_seed(str(run.folder)), []).append(run)
+    return list(parted.values())
 
 
 def bounds_of(runs: Sequence[ReportedRun]) -> Bounds | None:

@@ -18,7 +18,6 @@ from hf_ltsam.models.text_classifier import classifies_texts
 from hf_ltsam.models.trained_weights import architecture
 from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_EXPERIMENT, OF_THE_OPTIMIZER, OTHER_DEFAULTS
 from hf_ltsam.runs.folder import MADE_IN_PYTHON
-from hf_ltsam.runs.identity import own_optimizer
 from hf_ltsam.runs.record import hub_commit, hub_name
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.training_set import require_statistics, without_adapter
@@ -103,14 +102,6 @@ def name_classes(trainer: Any) -> list[str]:
     return list(of_data)
 
 
-def optimizer_of(trainer: Any) -> dict[str, Any]:
-    """Name and arguments of an optimizer that was passed or made by the user's code; empty for that of the settings."""
-    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
-    if optimizer is None or trainer.is_deepspeed_enabled:  # DeepSpeed's is another class, and the settings'
-        return {}
-    return own_optimizer(optimizer, *trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model))
-
-
 def _settings(trainer: Any) -> dict[str, Any]:
     """Those that make the experiment, where they are not transformers' or ours by default; for `recipe.yaml`.
 
@@ -123,7 +114,7 @@ def _settings(trainer: Any) -> dict[str, Any]:
         if f.name in kept and (f.name in OTHER_DEFAULTS or getattr(args, f.name) != f.default)
     }
     settings |= {"tail_threshold": trainer.class_statistics.tail_threshold}
-    if optimizer_of(trainer):
+    if trainer.own_optimizer:
         settings = {name: value for name, value in settings.items() if name not in OF_THE_OPTIMIZER}
     registries: dict[str, Mapping[str, type]] = {"method": METHODS, "loss": LOSSES}
     identity = trainer.identity()

@@ -23,9 +23,7 @@ from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.methods import METHODS
 from hf_ltsam.metrics.decisions import logits_in
-from hf_ltsam.runs.experiment import (
-    OF_THE_DATA,
-)
+from hf_ltsam.runs.experiment import OF_THE_DATA
 from hf_ltsam.runs.files import DamagedFileError
 from hf_ltsam.runs.folder import CALIBRATION, RunFolder
 from hf_ltsam.runs.identity import describe, earlier_run
@@ -40,7 +38,7 @@ from hf_ltsam.runs.record import (
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.loaders import replaced
-from hf_ltsam.training.results.description import RunDescription, describe_trainer, name_classes, optimizer_of
+from hf_ltsam.training.results.description import RunDescription, describe_trainer, name_classes
 from hf_ltsam.training.training_set import require_statistics
 from hf_ltsam.training.training_time import has_steps, timing
 
@@ -105,13 +103,14 @@ def record_of(trainer: Any, test: PredictionOutput, description: RunDescription)
     calibrated = {}
     if calibration is not None:
         calibrated = calibrated_results(calibration, logits_in(test.predictions), test.label_ids, statistics)
+    identity = trainer._identity or trainer.identity()  # of its start: an own loss may count or collect
     return RunRecord(
         seed=args.seed,
-        method=describe(METHODS, trainer.method),
-        loss={**trainer.identity()["loss"], **({"start": args.loss_start} if args.loss_start else {})},
+        method=identity["method"],
+        loss={**identity["loss"], **({"start": args.loss_start} if args.loss_start else {})},
         class_statistics=statistics.to_dict(),
         results={"test": split_results(test.predictions, test.label_ids, statistics), **calibrated},
-        optimizer=optimizer_of(trainer),
+        optimizer=trainer.own_optimizer,
         reweighting={"scheme": args.reweighting, "start": args.reweighting_start},
         sampling=args.sampling,
         mixing=args.mixing,

@@ -18,7 +18,7 @@ from hf_ltsam.hyperparameters import COUNT, require, require_choice
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.methods import Method
 from hf_ltsam.runs.folder import SETTINGS
-from hf_ltsam.runs.identity import check_identity, save_identity, settings_compared
+from hf_ltsam.runs.identity import check_identity, own_optimizer, save_identity, settings_compared
 from hf_ltsam.training.config import ASCENT_SCOPES, LTSamConfig
 from hf_ltsam.training.durable_trainer import DurableTrainer
 from hf_ltsam.training.loaders import replaced
@@ -173,7 +173,18 @@ class MethodTrainer(DurableTrainer):
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint of this run is made with, which `check_identity` compares before a run goes on from it."""
-        return {**self.training_objective.identity(), SETTINGS: settings_compared(self.args)}
+        optimizer = self.own_optimizer
+        settings = {SETTINGS: settings_compared(self.args, optimizer), **({"optimizer": optimizer} if optimizer else {})}
+        return {**self.training_objective.identity(), **settings}
+
+    @property
+    def own_optimizer(self) -> dict[str, Any]:
+        """Name and arguments of an optimizer that was passed or made by a subclass; empty for that of the settings."""
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        if optimizer is None:
+            return {}
+        stated = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        return own_optimizer(optimizer, *stated, self.args.weight_decay)
 
 
 @dataclass(frozen=True)
