@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_ltsam.cli.options.parser import OptionParser
+from hf_ltsam.cli.options.plugins import load_plugins
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.secrets import without_secrets

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -66,9 +66,7 @@ def _is_short(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float)
 
 
-def own_optimizer(
-    optimizer: Any, stated: type, stated_args: Mapping[str, Any], weight_decay: float
-) -> dict[str, Any]:
+def own_optimizer(optimizer: Any, stated: type, stated_args: Mapping[str, Any], weight_decay: float) -> dict[str, Any]:
     """`{"name": ..., "args": {...}}` of an optimizer that is not the one the settings state; else empty.
 
     Args:
@@ -131,8 +129,9 @@ def save_identity(folder: str | Path, identity: Mapping[str, Any], start: str | 
 def check_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
     """Refuse to resume a checkpoint of another method, loss or data set, or with settings that would not act.
 
-    A checkpoint brings its optimizer, with rate and weight decay, and another seed would give the rest of its epoch another
-    order. Other settings act from there on: a change is warned of. A checkpoint without an identity, of the stock Trainer for example, is not refused.
+    A checkpoint brings its optimizer, with rate and weight decay, and by another seed the rest of its epoch would have
+    another order. Other settings act from there on: a change is warned of. A checkpoint without an identity, of the stock
+    Trainer for example, is not refused.
 
     Raises:
         ValueError: every difference, or a damaged file.

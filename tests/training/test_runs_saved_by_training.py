@@ -1,7 +1,10 @@
 """A run is a run: the end of `train()` writes what commands read, where the run is meant to leave files and can be tested."""
 
+import random
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -238,6 +241,7 @@ def test_every_checkpoint_names_the_classes(stated, tmp_path):
     [
         (torch.optim.Adagrad, {"lr": 0.1}, "Adagrad"),
         (torch.optim.AdamW, {"lr": 0.1}, "AdamW"),  # the settings' by its class, not by its rate
+        (torch.optim.AdamW, {"lr": 1e-3, "weight_decay": 0.3, "fused": True}, "AdamW"),
         (None, {}, None),
     ],
 )
@@ -253,7 +257,8 @@ def test_an_optimizer_that_was_passed_is_named_in_the_record_and_not_by_the_sett
     assert (record.optimizer.get("name"), record.optimizer.get("args", {}).get("lr")) == (named, args.get("lr"))
     assert experiment_of(record, folder.recipe).get("optim") == (named or "adamw_torch_fused")
     assert (
-        f"| optimizer | `{named}` | `lr`: 0.1, " in hyperparameters_table(read_facts(tmp_path / "run")) or named is None
+        f"| optimizer | `{named}` | `lr`: {args.get('lr')}, " in hyperparameters_table(read_facts(tmp_path / "run"))
+        or named is None
     )
 
 
@@ -262,7 +267,12 @@ class Poly(torch.nn.Module):
 
     def __init__(self, epsilon, powers=(1,)):
         super().__init__()
-        self.epsilon, self.powers, self._calls = epsilon, list(powers), epsilon * 0
+        self.epsilon, self.powers, self._drawn = epsilon, list(powers), random.random()
+        self.parts, self.token, self.seen = (
+            [scaled, Path("x")],
+            "hf_" + 34 * "a",
+            [0.0] * 1000,
+        )  # none of which is written
         self.register_buffer("weight", torch.ones(3))
 
     def forward(self, logits, labels, statistics):
@@ -273,29 +283,63 @@ def scaled(logits, labels, statistics, factor=1.0):
     return torch.nn.functional.cross_entropy(logits, labels, reduction="none") * factor
 
 
-def wider(model):
-    model.linear = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Linear(5, 3))
+def wider(width):
+    def change(model):
+        model.linear = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Linear(width, 3))
+
+    return change
+
+
+def prefixed(scale, logits, labels, statistics):
+    return scaled(logits, labels, statistics, scale)
+
+
+class Counting(Poly):
+    """It counts what it has seen, which another seed or a resumed training counts otherwise."""
+
+    def __init__(self):
+        super().__init__(0.0)
+        self.count = 0.0
+
+    def forward(self, logits, labels, statistics):
+        self.count += float(logits.detach().sum())
+        return super().forward(logits, labels, statistics)
+
+
+def in_groups(model):
+    head = [model.linear.bias]
+    return torch.optim.AdamW([{"params": [model.linear.weight]}, {"params": head, "lr": 1.0}], lr=1e-3)
 
 
 def frozen(model):
     model.linear.bias.requires_grad_(False)
 
 
+def sgd(**args):
+    return lambda model: torch.optim.SGD(model.parameters(), **args)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "same"),
     [
         ({}, {}, True),
-        ({}, {"change": wider}, False),
+        ({}, {"change": wider(5)}, False),
+        ({"change": wider(5)}, {"change": wider(6)}, False),  # the same names
         ({}, {"change": frozen}, False),
-        ({}, {"optimizer": 0.1}, False),
-        ({"optimizer": 0.1}, {"optimizer": 0.2}, False),
-        ({"optimizer": 0.1}, {"optimizer": 0.1}, True),
+        ({}, {"optimizer": sgd(lr=0.1)}, False),
+        ({"optimizer": sgd(lr=0.1)}, {"optimizer": sgd(lr=0.2)}, False),
+        ({"optimizer": sgd(lr=0.1)}, {"optimizer": sgd(lr=0.1)}, True),
+        ({"optimizer": sgd(lr=1e-3)}, {"optimizer": sgd(lr=1e-3, momentum=0.9)}, False),
+        ({}, {"optimizer": in_groups}, False),
         ({"loss": Poly(0.0)}, {"loss": Poly(0.5)}, False),
         ({"loss": Poly(0.5, (1,))}, {"loss": Poly(0.5, (1, 2))}, False),
         ({"loss": Poly(0.5)}, {"loss": Poly(0.5)}, True),
         ({"loss": partial(scaled, factor=2.0)}, {"loss": partial(scaled, factor=3.0)}, False),
         ({"loss": partial(scaled, factor=2.0)}, {"loss": partial(scaled, factor=2.0)}, True),
-        ({"loss": partial(scaled)}, {"loss": partial(Poly(1.0))}, False),
+        ({"loss": partial(prefixed, 2.0)}, {"loss": partial(prefixed, 3.0)}, False),
+        ({"loss": partial(Poly(1.0))}, {"loss": partial(Poly(2.0))}, False),
+        ({"loss": Poly(0.5)}, {"loss": Poly(0.5).eval()}, True),
+        ({"loss": Counting()}, {"loss": Counting()}, True),
     ],
 )
 def test_runs_made_in_python_are_told_apart_by_what_made_them(first, second, same, tmp_path):
@@ -305,10 +349,23 @@ def test_runs_made_in_python_are_told_apart_by_what_made_them(first, second, sam
         made = trainer(folder, seed=seed, own={"loss": given["loss"]} if "loss" in given else None)
         given.get("change", lambda _: None)(made.model)
         if "optimizer" in given:
-            made.optimizer = torch.optim.SGD(made.model.parameters(), lr=given["optimizer"])
+            made.optimizer = given["optimizer"](made.model)
         made.train()
         experiments.append(experiment_of(RunFolder(folder).finished_record(), RunFolder(folder).recipe))
     assert (experiments[0] == experiments[1]) == same
+    assert "hf_aaa" not in (tmp_path / "run0" / "metrics.json").read_text()
+
+
+@pytest.mark.parametrize(("rate", "stated", "said"), [(0.7, 1e-3, "optimizer: "), (0.1, 5.0, None)])
+def test_a_passed_optimizer_is_compared_by_its_own_arguments_on_a_checkpoint(rate, stated, said, tmp_path):
+    """The checkpoint's would train on; what the settings state of an optimizer never acted."""
+    first = trainer(tmp_path / "run")
+    first.optimizer = sgd(lr=0.1)(first.model)
+    first.train()
+    second = trainer(tmp_path / "run", learning_rate=stated)
+    second.optimizer = sgd(lr=rate)(second.model)
+    with nullcontext() if said is None else pytest.raises(ValueError, match=said):
+        second.train(resume_from_checkpoint=True)
 
 
 def test_another_own_loss_on_a_checkpoint_is_warned_of_and_a_registered_one_refused(tmp_path, caplog):

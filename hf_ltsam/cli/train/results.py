@@ -29,7 +29,9 @@ def save_recipe(run: Run) -> Path:
 
 def _recipe(run: Run) -> tuple[dict[str, Any], tuple[str, str]]:
     settings = {name: value for name, value in run.settings.items() if name != "resume_from_checkpoint"}
-    words = in_processes(["ltsam", run.program, "--config", "THIS_FILE", "--output_dir", "OTHER"], run.config.world_size)
+    words = in_processes(
+        ["ltsam", run.program, "--config", "THIS_FILE", "--output_dir", "OTHER"], run.config.world_size
+    )
     repeat = f"the same again: {shlex.join(words)}"
     return settings, (run.command, repeat)
 

@@ -21,12 +21,11 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.keyed_randomness import undisturbed
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.losses.protocol import takes_several_labels
-from hf_ltsam.methods import METHODS
 from hf_ltsam.metrics.decisions import logits_in
 from hf_ltsam.runs.experiment import OF_THE_DATA
 from hf_ltsam.runs.files import DamagedFileError
 from hf_ltsam.runs.folder import CALIBRATION, RunFolder
-from hf_ltsam.runs.identity import describe, earlier_run
+from hf_ltsam.runs.identity import earlier_run
 from hf_ltsam.runs.predictions import Predictions, predictions_of
 from hf_ltsam.runs.record import (
     RunRecord,

@@ -174,7 +174,10 @@ class MethodTrainer(DurableTrainer):
     def identity(self) -> dict[str, Any]:
         """What a checkpoint of this run is made with, which `check_identity` compares before a run goes on from it."""
         optimizer = self.own_optimizer
-        settings = {SETTINGS: settings_compared(self.args, optimizer), **({"optimizer": optimizer} if optimizer else {})}
+        settings = {
+            SETTINGS: settings_compared(self.args, optimizer),
+            **({"optimizer": optimizer} if optimizer else {}),
+        }
         return {**self.training_objective.identity(), **settings}
 
     @property
@@ -183,8 +186,8 @@ class MethodTrainer(DurableTrainer):
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         if optimizer is None:
             return {}
-        stated = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-        return own_optimizer(optimizer, *stated, self.args.weight_decay)
+        stated, stated_args = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        return own_optimizer(optimizer, stated, stated_args, self.args.weight_decay)
 
 
 @dataclass(frozen=True)

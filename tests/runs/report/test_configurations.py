@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,11 +135,22 @@ def test_a_title_carries_what_makes_a_run_different(made, record, recipe, title)
 
 
 @pytest.mark.parametrize(
-    ("seeds", "members"), [((0, 1), [2]), ((42, 42), [1, 1]), ((0, 0, 1), [2, 1]), ((0, 1, 0, 1), [2, 2])]
+    ("places", "members"),
+    [
+        (["a/seed0", "a/seed1"], [2]),
+        (["x", "y"], [1, 1]),  # both of the default seed
+        (["a/seed0", "b/seed0", "b/seed1", "a/seed1"], [2, 2]),
+        (["a/seed0", "x", "a/seed1"], [2, 1]),
+    ],
 )
-def test_two_runs_of_one_seed_are_no_two_seeds(made, seeds, members):
-    found = configurations([made(seed=seed) for seed in seeds])
+def test_two_runs_of_one_seed_are_no_two_seeds(made, places, members):
+    """They may differ in what no record holds, so that they are never paired across folders."""
+    runs = [
+        dataclasses.replace(made(seed=int(place.partition("seed")[2] or 0)), folder=Path(place)) for place in places
+    ]
+    found = configurations(runs)
     assert [len(c.runs) for c in found] == members and len({c.title for c in found}) == len(found)
+    assert all(len({run.folder.parent for run in c.runs}) == 1 for c in found)
 
 
 def test_many_differences_are_counted(made):

@@ -151,8 +151,8 @@ def test_subsets_are_in_order_and_in_words():
 
 
 def test_configurations_stay_in_the_order_of_the_command_line(tmp_path):
-    made = [("b", "sam"), ("a", "sgd"), ("c", "sam")]
-    runs = [read_run(write_run(tmp_path / name, metrics(SHARES, method=method))) for name, method in made]
+    made = [("b", "sam", 0), ("a", "sgd", 0), ("c", "sam", 1)]
+    runs = [read_run(write_run(tmp_path / name, metrics(SHARES, seed, method=method))) for name, method, seed in made]
     assert [c.title for c in configurations(runs)] == ["CE + SAM", "CE + SGD"]
 
 
