@@ -151,7 +151,7 @@ def server(tmp_path):
 def test_offline_nothing_is_asked(tmp_path, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("asked"))
     with pytest.raises(
-        FileNotFoundError, match=r"https://lists.example/t: HF_HUB_OFFLINE=1 forbids the network.*--lists FOLDER"
+        FileNotFoundError, match=r"https://lists.example/t: HF_HUB_OFFLINE=1 forbids the network.*lists=FOLDER"
     ):
         download(tmp_path / "train.txt", ["https://lists.example/t"], f"sha256:{SHA256}")
 
@@ -177,7 +177,7 @@ def test_without_an_address_that_answers_the_way_out_is_told(tmp_path, server):
     assert str(error.value) == (
         "The split list train.txt could not be fetched. http://127.0.0.1:1/train.txt: <urlopen error [Errno 111] Connection "
         f"refused>; {address}: its SHA256 is {wrong} and not {SHA256}, so it is another file. Without the network: fetch it "
-        "elsewhere and pass lists=FOLDER (--lists FOLDER) with train.txt in it."
+        "elsewhere and pass lists=FOLDER with train.txt in it."
     ).replace("111", "61" if "Errno 61" in str(error.value) else "111")  # macOS numbers errors differently
     assert not list((tmp_path / "cache").iterdir())
 
