@@ -160,15 +160,16 @@ def _described(repo: str, benchmark: str) -> dict[str, DatasetInfo]:
 
 def _difference(facts: RunFacts, record: RunRecord, data: DatasetInfo) -> str:
     """What tells the data of a run from a data set; empty where they are the same as far as that is known."""
-    names = next((tuple(f.names) for f in (data.features or {}).values() if isinstance(f, ClassLabel)), ())
+    labels = [tuple(f.names) for f in (data.features or {}).values() if isinstance(f, ClassLabel)]
     counts = ClassStatistics.from_dict(record.class_statistics)
     own = facts.class_names
+    names = next((each for each in labels if own is not None and _same_names(own, each)), (labels or [()])[0])
     if len(names) != counts.num_classes or (own is not None and not _same_names(own, names)):
         named = some(own) if own else "without names"
         return f"has {len(names)} classes ({some(names)}) and the run {counts.num_classes} ({named})"
-    sizes = {split: info.num_examples for split, info in (data.splits or {}).items()}
+    sizes = {split: info.num_examples or 0 for split, info in (data.splits or {}).items()}
     tested, trained = record.results["test"]["samples"], counts.total
-    if sizes.get("test") != tested:
+    if tested not in (samples for split, samples in sizes.items() if split != "train"):
         return f"has {sizes.get('test', 0):,} test {record.samples}, the run was tested on {tested:,}"
     train, reserve = sizes.get("train", 0), record.data.get("reserve") or 0.0
     least = (1 - reserve) * train - counts.num_classes if reserve else train  # of every class at least one is held back

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import datasets
 
 
-ROWS_AT_ONCE = 1000  # that are read for a fingerprint
+ROWS_AT_ONCE = 50  # that are read for a fingerprint: large images are held as many at a time
 LONGEST = 500  # long side / short side: with a short side of 256 pixels 100 MB
 
 
@@ -177,7 +177,11 @@ def _identity(value: Any) -> Any:
         return path, hashlib.sha256(content).digest()
     try:
         return path, Path(path or "").stat().st_size
-    except OSError:  # the address of a member of an archive, which holds its size; or named when it is decoded
+    except (
+        OSError,
+        TypeError,
+        ValueError,
+    ):  # a member of an archive, whose address has its size; or named when decoded
         return path, None
 
 

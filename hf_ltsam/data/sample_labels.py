@@ -165,11 +165,12 @@ class _Samples:
             TypeError: a batch has none, or the collator gives more or fewer than there are samples.
         """
         loader = DataLoader(self._dataset, batch_size=_PASS, num_workers=num_workers, collate_fn=self._labels_of.values)
-        parts: list[Tensor] = []
+        parts, first = [], 0
         with undisturbed(self._dataset, self._collator):
             for values in tqdm(loader, desc="counting labels", unit=" batches", disable=not progress, leave=False):
-                self._refuse_odd(values, first=sum(map(len, parts)))
+                self._refuse_odd(values, first)
                 parts.append(self._labels_of.tensor(values))
+                first += len(parts[-1])
         labels = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
         if len(labels) != len(self._dataset):
             raise TypeError(

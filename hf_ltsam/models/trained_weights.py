@@ -136,7 +136,7 @@ def _listed(names: list[str]) -> str:
 
 def architecture(model: nn.Module) -> dict[str, str]:
     """What tells models of one class apart: their size, a digest of names and shapes, and which weights are trained."""
-    shapes = "\n".join(f"{name} {tuple(value.shape)}" for name, value in model.state_dict().items())
+    shapes = "\n".join(f"{name} {tuple(getattr(value, 'shape', ()))}" for name, value in model.state_dict().items())
     count = sum(parameter.numel() for parameter in model.parameters())
     trained = trained_in_words(model)
     return {

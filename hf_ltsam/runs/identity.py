@@ -77,9 +77,12 @@ def own_optimizer(optimizer: Any, stated: type, stated_args: Mapping[str, Any], 
     Returns:
         Where groups differ in an argument, its values in their order.
     """
-    given = getattr(optimizer, "defaults", {})
+    given, groups = getattr(optimizer, "defaults", None), getattr(optimizer, "param_groups", None)
+    if not isinstance(given, dict) or not groups:  # a wrapper, of which the class alone is known
+        return {"name": type(optimizer).__qualname__, "args": {}}
+    given = {name: _number(value) for name, value in given.items()}
     expected = {**_defaults(stated), **stated_args}
-    groups = [{**given, **group, "lr": group.get("initial_lr", given.get("lr"))} for group in optimizer.param_groups]
+    groups = [{**given, **group, "lr": _number(group.get("initial_lr", given.get("lr")))} for group in groups]
     as_stated = (
         type(optimizer) is stated
         and all(given[name] == value for name, value in expected.items() if name in given)
@@ -93,9 +96,17 @@ def own_optimizer(optimizer: Any, stated: type, stated_args: Mapping[str, Any], 
     return {"name": type(optimizer).__qualname__, "args": _own(args)}
 
 
+def _number(value: Any) -> Any:
+    """A tensor of one number as that number: compiled and captured steps keep rates as such."""
+    return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+
+
 def _defaults(kind: type) -> dict[str, Any]:
-    """Of the arguments of a class that have some."""
-    parameters = inspect.signature(kind).parameters.values()
+    """Of the arguments of a class that have some, where it says so."""
+    try:
+        parameters = inspect.signature(kind).parameters.values()
+    except (TypeError, ValueError):
+        return {}
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
@@ -117,7 +128,12 @@ def settings_compared(args: Any, optimizer: Mapping[str, Any]) -> dict[str, Any]
     if optimizer:
         names -= OF_THE_OPTIMIZER
     settings = {field.name: getattr(args, field.name) for field in dataclasses.fields(args) if field.name in names}
-    return {**settings, "processes": args.world_size}
+    alike = {  # what is written otherwise and trains the same
+        "data_seed": args.seed if args.data_seed is None else args.data_seed,
+        "optim": str(getattr(args.optim, "value", args.optim)).removesuffix("_fused"),
+    }
+    settings |= {name: value for name, value in alike.items() if name in settings}
+    return {**{name: None if value == {} else value for name, value in settings.items()}, "processes": args.world_size}
 
 
 def save_identity(folder: str | Path, identity: Mapping[str, Any], start: str | None = None) -> None:

@@ -115,6 +115,7 @@ def test_resuming_with_something_else_is_refused(change, named, tmp_path):
         ({"per_device_train_batch_size": 2}, "per_device_train_batch_size: 4 in the checkpoint, 2 now"),
         ({"ascent_scope": "step"}, "ascent_scope: "),
         ({"logging_steps": 3, "save_steps": 2, "output_dir": "elsewhere"}, None),  # of no result
+        ({"data_seed": 3, "lr_scheduler_kwargs": {}}, None),  # the seed that it follows
         ({}, None),
     ],
 )

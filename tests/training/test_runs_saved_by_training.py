@@ -331,6 +331,7 @@ def sgd(**args):
         ({"optimizer": sgd(lr=0.1)}, {"optimizer": sgd(lr=0.1)}, True),
         ({"optimizer": sgd(lr=1e-3)}, {"optimizer": sgd(lr=1e-3, momentum=0.9)}, False),
         ({}, {"optimizer": in_groups}, False),
+        ({"optimizer": sgd(lr=torch.tensor(0.1))}, {"optimizer": sgd(lr=torch.tensor(0.2))}, False),
         ({"loss": Poly(0.0)}, {"loss": Poly(0.5)}, False),
         ({"loss": Poly(0.5, (1,))}, {"loss": Poly(0.5, (1, 2))}, False),
         ({"loss": Poly(0.5)}, {"loss": Poly(0.5)}, True),

@@ -96,12 +96,13 @@ def warn_of_copies(data: TrainingData, splits: Splits) -> None:
     train: Iterable[Any]
     test: Iterable[Any]
     if splits.text_columns:
-        train, test = (zip(*(split[name][:] for name in splits.text_columns)) for split in (splits.train, splits.test))
+        texts = (zip(*(split[name][:] for name in splits.text_columns)) for split in (splits.train, splits.test))
+        train, test = ((sample if any(sample) else None for sample in split) for split in texts)
     elif isinstance(data.plain_train, InMemoryImages):
         train, test = (_digests(split.images) for split in (data.plain_train, data.test))
     else:
         return
-    known = set(train)
+    known = set(train) - {None}  # empty texts and images of one colour, which tell nothing
     copies = [row for row, sample in enumerate(test) if sample in known]
     if copies:
         kind, name = samples_of(splits.task), sample_name(splits.test, copies[0], splits.label_column)
@@ -112,11 +113,14 @@ def warn_of_copies(data: TrainingData, splits: Splits) -> None:
         )
 
 
-def _digests(images: Tensor) -> Iterator[bytes]:
-    """One of each image (N, C, H, W)."""
+def _digests(images: Tensor) -> Iterator[bytes | None]:
+    """One of each image (N, C, H, W); None for one of a single colour."""
     shape = repr(tuple(images.shape[1:])).encode()
     rows = images.cpu().permute(0, 2, 3, 1).numpy()  # as they lie in memory
-    return (hashlib.blake2b(shape + image.tobytes(), digest_size=16).digest() for image in rows)
+    return (
+        None if (image == image[0, 0]).all() else hashlib.blake2b(shape + image.tobytes(), digest_size=16).digest()
+        for image in rows
+    )
 
 
 def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed: int, progress: bool) -> TrainingData:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import metadata
+from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 from hf_ltsam.class_statistics import ClassStatistics
@@ -84,17 +84,16 @@ def progress(facts: RunFacts) -> str:
         unfinished = "There are no results yet: the training had not finished when this was written."
         return unfinished if RunFolder(facts.folder).has(RECIPE) else ""
     epoch = "" if facts.epoch is None else f" (epoch {facts.epoch:.3g})"
-    if facts.step < facts.planned_steps:
-        steps = f"{facts.step:,} of {facts.planned_steps:,}"
-        where = f"The training had not finished: these are the weights of step {steps}{epoch}."
-    else:
-        where = f"These are the weights after the last step, {facts.step:,}{epoch}."
-    return f"{where} There are no results of them."
+    steps = f"{facts.step:,} of {facts.planned_steps:,}"
+    return f"These weights were saved at step {steps}{epoch}. There are no results of them."
 
 
 def installation() -> str:
     """How to install the package, which no index has: from its repository, by the address that its metadata state."""
-    stated = dict(each.split(", ", 1) for each in metadata("hf_ltsam").get_all("Project-URL") or ())
+    try:
+        stated = dict(each.split(", ", 1) for each in metadata("hf_ltsam").get_all("Project-URL") or ())
+    except PackageNotFoundError:  # it runs from a folder
+        stated = {}
     address = stated.get("Repository")
     return f"`pip install git+{address}`" if address else "`pip install .` in a clone of its repository"
 

@@ -9,6 +9,7 @@ from inspect import get_annotations
 from pathlib import Path
 from typing import Any
 
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
@@ -183,7 +184,7 @@ class MethodTrainer(DurableTrainer):
     @property
     def own_optimizer(self) -> dict[str, Any]:
         """Name and arguments of an optimizer that was passed or made by a subclass; empty for that of the settings."""
-        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        optimizer = self.optimizer.optimizer if isinstance(self.optimizer, AcceleratedOptimizer) else self.optimizer
         if optimizer is None:
             return {}
         stated, stated_args = self.get_optimizer_cls_and_kwargs(self.args, self.model)

@@ -93,8 +93,8 @@ def test_without_results_there_are_none(tmp_path):
 @pytest.mark.parametrize(
     ("step", "epoch", "sentence"),
     [
-        (30, 2.1739, "The training had not finished: these are the weights of step 30 of 276 (epoch 2.17)."),
-        (276, 20.0, "These are the weights after the last step, 276 (epoch 20)."),
+        (30, 2.1739, "These weights were saved at step 30 of 276 (epoch 2.17)."),
+        (276, 20.0, "These weights were saved at step 276 of 276 (epoch 20)."),
     ],
 )
 @pytest.mark.parametrize("name", ["checkpoint-{}", "step-{}"])
