@@ -177,11 +177,7 @@ def _identity(value: Any) -> Any:
         return path, hashlib.sha256(content).digest()
     try:
         return path, Path(path or "").stat().st_size
-    except (
-        OSError,
-        TypeError,
-        ValueError,
-    ):  # a member of an archive, whose address has its size; or named when decoded
+    except (OSError, TypeError, ValueError):  # an archive's member, whose address has its size; or it is named later
         return path, None
 
 
