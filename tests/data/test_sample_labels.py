@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
 from hf_ltsam import ClassStatistics
+from hf_ltsam.data import sample_labels
 from hf_ltsam.data.keyed_randomness import KeyedRandomness, undisturbed
 from hf_ltsam.data.sample_labels import COMPARED, disagreeing_rows, labels_trained_on
 
@@ -180,7 +181,9 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bad", [None, "owl", [1, 2]])
-def test_a_sample_without_a_label_is_named(kind, bad):
+@pytest.mark.parametrize("at_once", [64, 4])  # in the first or in a later batch
+def test_a_sample_without_a_label_is_named(kind, bad, at_once, monkeypatch):
+    monkeypatch.setattr(sample_labels, "_PASS", at_once)
     make, settings = KINDS[kind]
     dataset = make([*STATED[:6], bad, *STATED[7:]])
     row = 4 if kind == "a part" else 6

@@ -256,7 +256,9 @@ def test_an_optimizer_that_was_passed_is_named_in_the_record_and_not_by_the_sett
     stated = {"optim": "adamw_torch_fused", "learning_rate": 1e-3} if named is None else {}
     assert {name: recipe[name] for name in ("optim", "learning_rate", "weight_decay") if name in recipe} == stated
     assert (record.optimizer.get("name"), record.optimizer.get("args", {}).get("lr")) == (named, args.get("lr"))
-    assert experiment_of(record, folder.recipe).get("optim") == (named or "adamw_torch_fused")
+    experiment = experiment_of(record, folder.recipe)
+    assert experiment.get("optim") == (named or "adamw_torch_fused")
+    assert experiment.get("learning_rate") == (1e-3 if named is None else None)  # nor the default of the settings
     assert (
         f"| optimizer | `{named}` | `lr`: {args.get('lr')}, " in hyperparameters_table(read_facts(tmp_path / "run"))
         or named is None

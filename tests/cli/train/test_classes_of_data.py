@@ -19,7 +19,7 @@ from dataset_builders.folders import load_image_folder
 from hf_ltsam.cli.evaluate.classes import labels_of, match_classes
 from hf_ltsam.cli.evaluate.sets import Places, find_sets
 from hf_ltsam.cli.train.arguments import parse
-from hf_ltsam.cli.train.data import TrainingData, warn_of_copies
+from hf_ltsam.cli.train.data import TrainingData, _digests, warn_of_copies
 from hf_ltsam.cli.train.model import build_model
 from hf_ltsam.cli.train.saved_run import SavedRun
 from hf_ltsam.cli.train.settings import DataArguments
@@ -209,6 +209,17 @@ def test_test_texts_that_are_training_texts_are_told(recwarn, columns, count):
     warn_of_copies(TrainingData(None, None, None, None), splits)
     (told,) = [str(w.message) for w in recwarn]
     assert told.startswith(f"{count} of 3 test texts are copies of training texts (the first is 'b')")
+
+
+def test_what_is_blank_is_no_copy(recwarn):
+    """Empty texts are told of as such, and images of one colour tell nothing."""
+    rows = Dataset.from_dict({"text": ["a", "", None], "label": [0, 1, 1]})
+    labels = torch.tensor([0, 1, 1])
+    splits = Splits(rows.select([1, 2]), rows, labels[1:], labels, "label", ["a", "b"], text_columns=("text",))
+    warn_of_copies(TrainingData(None, None, None, None), splits)
+    images = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+    images[2, 0, 0, 0] = 9
+    assert [digest is None for digest in _digests(images)] == [True, True, False] and not list(recwarn)
 
 
 def test_every_corrupt_image_is_named(tmp_path, capsys):
