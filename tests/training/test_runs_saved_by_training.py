@@ -271,11 +271,7 @@ class Poly(torch.nn.Module):
     def __init__(self, epsilon, powers=(1,)):
         super().__init__()
         self.epsilon, self.powers, self._drawn = epsilon, list(powers), random.random()
-        self.parts, self.token, self.seen = (
-            [scaled, Path("x")],
-            "hf_" + 34 * "a",
-            [0.0] * 1000,
-        )  # none of which is written
+        self.note, self.parts, self.seen = 34 * "a", [scaled, Path("x")], [0.0] * 1000  # none of which is written
         self.register_buffer("weight", torch.ones(3))
 
     def forward(self, logits, labels, statistics):
