@@ -62,6 +62,7 @@ _ONE_RUN = {
 OF_THE_EXPERIMENT, OF_CHOOSING_THE_BEST, OF_ONE_RUN = (
     frozenset(" ".join(table.values()).split()) for table in (_EXPERIMENT, _CHOOSING_THE_BEST, _ONE_RUN)
 )
+SEEDS = frozenset({"seed", "data_seed"})
 OF_THE_OPTIMIZER = frozenset(_EXPERIMENT["optimizer"].split())  # an optimizer that is passed has its own
 OF_THE_DATA = frozenset((*_EXPERIMENT["data and test"].split(), "dataset", "dataset_config_name", "lists", "own_lists"))
 _LABELS = "training_labels_sha256"

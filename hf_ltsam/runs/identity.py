@@ -16,13 +16,12 @@ import torch
 from torch import nn
 from transformers.utils import logging
 
-from hf_ltsam.runs.experiment import OF_THE_EXPERIMENT, OF_THE_OPTIMIZER
+from hf_ltsam.runs.experiment import OF_THE_EXPERIMENT, OF_THE_OPTIMIZER, SEEDS
 from hf_ltsam.runs.files import DamagedFileError, plain
 from hf_ltsam.runs.folder import IDENTITY, RECORD, SETTINGS, RunFolder
 from hf_ltsam.runs.record import hub_name
 from hf_ltsam.schedules import SCHEDULES, schedule_to_config
 
-_SEEDS = {"seed", "data_seed"}
 _FEW, _SHORT = 100, 16  # entries of a list, letters of a name: of what is written of objects of the user's own
 logger = logging.get_logger(__name__)
 
@@ -124,7 +123,7 @@ def settings_compared(args: Any, optimizer: Mapping[str, Any]) -> dict[str, Any]
         args: a `TrainingArguments`; method and loss stand in an identity as they are, and not by these settings.
         optimizer: what `own_optimizer` gives; that stands in an identity as well, and the settings' do not act.
     """
-    names = (OF_THE_EXPERIMENT | _SEEDS) - {"method", "method_args", "loss", "loss_args"}
+    names = (OF_THE_EXPERIMENT | SEEDS) - {"method", "method_args", "loss", "loss_args"}
     if optimizer:
         names -= OF_THE_OPTIMIZER
     settings = {field.name: getattr(args, field.name) for field in dataclasses.fields(args) if field.name in names}
@@ -154,7 +153,7 @@ def check_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
     """
     saved, now = RunFolder(Path(folder)).identity or {}, _plain(identity)
     before, after = ({**of.pop(SETTINGS, {}), **_own_of(of)} for of in (saved, now))
-    kept = OF_THE_OPTIMIZER | _SEEDS
+    kept = OF_THE_OPTIMIZER | SEEDS
     differences = _differences(saved, now) + [d for name in sorted(kept) for d in _differences(before, after, name)]
     if differences:
         raise ValueError(
@@ -163,10 +162,8 @@ def check_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
         )
     if others := _differences(before, after):
         logger.warning(
-            f"{folder} goes on with other settings: "
-            + "; ".join(others)
-            + ". They act from here on: the training does not "
-            "end as one that had them from its start."
+            f"{folder} goes on with other settings: {'; '.join(others)}. They act from here on: the training does not end "
+            "as one that had them from its start."
         )
 
 

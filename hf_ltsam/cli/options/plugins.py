@@ -36,13 +36,11 @@ def load_plugins() -> None:
 def _load_file(path: Path) -> None:
     """As a module of the file's name, which dataclasses and processes look up."""
     path = path.resolve(strict=True)
-    if path.stem in sys.modules:
-        if getattr(sys.modules[path.stem], "__file__", None) != str(path):
-            raise ImportError(f"a module {path.stem} is there already; give the file another name")
-        return
-    found = find_spec(path.stem)
+    found = find_spec(path.stem)  # imported already, or only to be found
     if found is not None and found.origin != str(path):
         raise ImportError(f"a module {path.stem} is there already; give the file another name")
+    if path.stem in sys.modules:
+        return
     spec = spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError("it is no Python file")

@@ -167,14 +167,15 @@ def _repetition(run: ReportedRun) -> list[str] | None:
 
 
 def _processes(run: ReportedRun) -> int:
-    """How many train it: by its record, or by its last checkpoint that says so."""
+    """How many train it: by its record, or by its last checkpoint; 1 where neither says it."""
     if run.metrics is not None:
         return run.metrics.record.processes
+    checkpoints = list(RunFolder(run.folder).checkpoints.values())
     try:
-        identities = [checkpoint.identity or {} for checkpoint in RunFolder(run.folder).checkpoints.values()]
+        identity = (checkpoints[-1].identity if checkpoints else None) or {}
     except DamagedFileError:
         return 1
-    return int((identities or [{}])[-1].get(SETTINGS, {}).get("processes", 1))
+    return int(identity.get(SETTINGS, {}).get("processes", 1))
 
 
 def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:

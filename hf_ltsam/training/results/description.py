@@ -16,7 +16,7 @@ from hf_ltsam.methods import METHODS
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.models.text_classifier import classifies_texts
 from hf_ltsam.models.trained_weights import architecture
-from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_EXPERIMENT, OF_THE_OPTIMIZER, OTHER_DEFAULTS
+from hf_ltsam.runs.experiment import OF_CHOOSING_THE_BEST, OF_THE_EXPERIMENT, OF_THE_OPTIMIZER, OTHER_DEFAULTS, SEEDS
 from hf_ltsam.runs.folder import MADE_IN_PYTHON
 from hf_ltsam.runs.record import hub_commit, hub_name
 from hf_ltsam.training.config import LTSamConfig
@@ -107,7 +107,7 @@ def _settings(trainer: Any) -> dict[str, Any]:
 
     Where the command line has other defaults than transformers they are stated in any case.
     """
-    args, kept = trainer.args, OF_THE_EXPERIMENT | OF_CHOOSING_THE_BEST | {"seed", "data_seed"}
+    args, kept = trainer.args, OF_THE_EXPERIMENT | OF_CHOOSING_THE_BEST | SEEDS
     settings = {
         f.name: _plain(getattr(args, f.name))
         for f in fields(LTSamConfig)
