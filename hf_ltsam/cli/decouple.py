@@ -25,8 +25,9 @@ from hf_ltsam.cli.train.checks import check, mapping
 from hf_ltsam.cli.train.data import TrainingData, prepare
 from hf_ltsam.cli.train.model import input_format
 from hf_ltsam.cli.train.results import print_results, save_recipe
+from hf_ltsam.cli.train.resuming import resume_point, with_resume_point
 from hf_ltsam.cli.train.saved_run import SavedRun, open_run, settings_beside_recipe
-from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, resume_point
+from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.cli.train.train import finish, train
 from hf_ltsam.cli.user_errors import user_errors
@@ -140,6 +141,7 @@ def make_second_stage_run(
         raise ValueError(f"Which second stage? --second_stage {', '.join(SECOND_STAGES)} (`ltsam decouple --help`).")
     default = _beside(root, everything) if recipe is None else default_folder(Path(recipe).stem, everything["seed"])
     everything.setdefault("output_dir", str(default))
+    everything = with_resume_point(everything)
     run = run_of(everything, options_of(settings, recipe, "decouple") if words is None else words, "decouple")
     record = RunFolder(root).record
     if record is None or record.hub is None:

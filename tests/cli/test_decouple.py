@@ -128,6 +128,28 @@ def test_resumed_is_uninterrupted(first, tmp_path):
     assert changed(tmp_path / "whole", tmp_path / "resumed") == set()
 
 
+def test_a_job_that_is_started_again_by_the_same_command(first, tmp_path):
+    words = [
+        "--second_stage",
+        "cc_sam",
+        "--output_dir",
+        tmp_path,
+        *STAGE,
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "3",
+    ]
+    again = ["--save_total_limit", "5", "--resume_from_checkpoint", "auto"]
+    stage(first, *words, *again)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    for name in [*(f"checkpoint-{step}" for step in (6, 8)), "metrics.json", "model.safetensors"]:
+        shutil.rmtree(path) if (path := tmp_path / name).is_dir() else path.unlink()
+    stage(first, *words, *again)
+    assert RunFolder(tmp_path).finished_record().resumed
+    assert (tmp_path / "model.safetensors").read_bytes() == weights
+
+
 def test_from_a_checkpoint_and_with_cached_features(first, tmp_path):
     stage(
         first / "checkpoint-6",

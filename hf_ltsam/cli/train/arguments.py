@@ -29,11 +29,12 @@ from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import KINDS, OptionParser
 from hf_ltsam.cli.train.defaults import FULL_BATCH, STARTS, SourceConfig
 from hf_ltsam.cli.train.help import ShortHelp
-from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments, resume_point
+from hf_ltsam.cli.train.resuming import interrupted_settings, with_resume_point
+from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.hyperparameters import canonical, nearest
 from hf_ltsam.losses import MODEL
-from hf_ltsam.runs.folder import RunFolder, default_folder
+from hf_ltsam.runs.folder import default_folder
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 from hf_ltsam.runs.record import hub_name
 from hf_ltsam.runs.secrets import without_secrets
@@ -106,7 +107,8 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
     everything = with_recipe(settings, recipe)
     seed: Any = everything.get("seed", SourceConfig.seed)
     everything.setdefault("output_dir", str(default_folder(Path(recipe).stem if recipe else "train", seed)))
-    decided, before = decided_settings(everything), _interrupted(everything)
+    everything = with_resume_point(everything)
+    decided, before = decided_settings(everything), interrupted_settings(everything)
     if before is not None:  # began with the defaults of another release, perhaps
         together = [name for group in (LENGTH, _PERTURBING) if decided.keys() & set(group) for name in group]
         names = {*decided, *together}
@@ -149,18 +151,6 @@ def _batch(settings: Mapping[str, Any]) -> int:
     """Samples of an update, of all processes."""
     per_pass: int = settings.get("per_device_train_batch_size", SourceConfig.per_device_train_batch_size)
     return per_pass * settings.get("gradient_accumulation_steps", 1) * launched_processes()
-
-
-def _interrupted(settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What was set for the training that is resumed; None: of a new one, or where its recipe is gone."""
-    point = resume_point(settings.get("resume_from_checkpoint"))
-    if not point:
-        return None
-    try:
-        recipe = RunFolder(Path(settings["output_dir"] if point is True else str(point))).root.recipe
-    except FileNotFoundError:
-        return None
-    return None if recipe is None else recipe.settings
 
 
 def _kind(settings: Mapping[str, Any]) -> str:

@@ -14,7 +14,8 @@ from accelerate.utils import DynamoBackend
 from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.model_names import OURS, check_model
 from hf_ltsam.cli.train.data_checks import check_data
-from hf_ltsam.cli.train.settings import AUGMENTATION, Run, resume_point
+from hf_ltsam.cli.train.resuming import resume_point
+from hf_ltsam.cli.train.settings import AUGMENTATION, Run
 from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.preprocessing import check_test_time
 from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, UNIT_INTERVAL, Domain, require

@@ -65,6 +65,13 @@ class SourceConfig(LTSamConfig):
         default=False,
         metadata={"help": "Drop columns the model does not take. Off: it would drop the images under a transform."},
     )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "true: go on from the last checkpoint in --output_dir; auto: the same, or start anew where there is "
+            "none, so that a job may be started again by the same command; or the folder of a checkpoint."
+        },
+    )
     save_run: bool = field(default=False, init=False)  # the command does it, which knows more of the run
 
     def __post_init__(self) -> None:

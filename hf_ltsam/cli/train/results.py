@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hf_ltsam.cli.train.settings import Run, resume_point
+from hf_ltsam.cli.train.resuming import resume_point
+from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.metrics.calibration import Calibration

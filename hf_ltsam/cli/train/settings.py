@@ -375,9 +375,3 @@ class Run:
     def command(self) -> str:
         """The run as one line to paste, however it was started."""
         return shlex.join(in_processes(["ltsam", self.program, *self.words], self.config.world_size))
-
-
-def resume_point(resume_from_checkpoint: str | None) -> str | bool:
-    """`--resume_from_checkpoint`: a checkpoint's folder, True for the last one, or False."""
-    value = resume_from_checkpoint or "false"
-    return {"true": True, "false": False}.get(value.lower(), value)

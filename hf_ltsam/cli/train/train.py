@@ -29,7 +29,8 @@ from hf_ltsam.cli.train.checks import check, check_task, warn_of_tiny_last_batch
 from hf_ltsam.cli.train.data import prepare, warn_of_copies
 from hf_ltsam.cli.train.model import adapted, build_model, build_text_model, input_format, start_from
 from hf_ltsam.cli.train.results import description_of, print_results, save_recipe
-from hf_ltsam.cli.train.settings import Run, resume_point
+from hf_ltsam.cli.train.resuming import resume_point
+from hf_ltsam.cli.train.settings import Run
 from hf_ltsam.cli.train.splits import Splits, load_splits, without_unreadable
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.decoding import encoded_images, unreadable_rows

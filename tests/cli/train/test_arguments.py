@@ -13,6 +13,8 @@ from hf_ltsam.cli import main as cli
 from hf_ltsam.cli.train.arguments import decided_settings, make_run, option_names, parse, read_settings
 from hf_ltsam.cli.train.defaults import SourceConfig
 from hf_ltsam.cli.train.help import GROUPS
+from hf_ltsam.cli.train.resuming import resume_point
+from hf_ltsam.runs.folder import STATE
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 
 
@@ -526,13 +528,16 @@ OF_ANOTHER_RELEASE = {"loss": "cross_entropy", "learning_rate": 0.01, "method": 
         (None, "", FINE_TUNING),
     ],
 )
-@pytest.mark.parametrize("point", ["true", "checkpoint-5", "."])
+@pytest.mark.parametrize("point", ["true", "auto", "checkpoint-5", "."])
 def test_a_resumed_run_keeps_what_was_chosen_when_it_began(tmp_path, caplog, recipe, words, stated, point):
     """A default that has changed since would train another length, and end as no uninterrupted run does."""
     (tmp_path / "checkpoint-5").mkdir()
+    (tmp_path / "checkpoint-5" / STATE).touch()
     if recipe is not None:
         (tmp_path / "recipe.yaml").write_text(recipe)
-    where = f"--output_dir {tmp_path} --resume_from_checkpoint {point if point == 'true' else tmp_path / point}"
+    where = (
+        f"--output_dir {tmp_path} --resume_from_checkpoint {point if point in ('true', 'auto') else tmp_path / point}"
+    )
     run = parse(f"--model x/y {where} {words}".split())
     assert {name: getattr(run.config, name) for name in stated} == stated
     if recipe is not None:
@@ -541,3 +546,13 @@ def test_a_resumed_run_keeps_what_was_chosen_when_it_began(tmp_path, caplog, rec
         assert "the run goes on as it began, with" in caplog.text and "--num_train_epochs 7" in caplog.text
     new = parse(f"--model x/y --output_dir {tmp_path} --resume_from_checkpoint false".split())
     assert new.config.num_train_epochs == 10
+
+
+@pytest.mark.parametrize("content", ["recipe.yaml", "checkpoint-5/config.json", f"checkpoint-5/{STATE}"])
+def test_auto_goes_on_where_there_is_something_to_go_on_from(tmp_path, content):
+    """The command of a job that a scheduler starts again, whenever it was killed."""
+    (tmp_path / content).parent.mkdir(exist_ok=True)
+    (tmp_path / content).write_text("{}")
+    run = parse(f"--model x/y --output_dir {tmp_path} --resume_from_checkpoint auto".split())
+    assert resume_point(run.config.resume_from_checkpoint) is content.endswith(STATE)
+    assert "--resume_from_checkpoint auto" in run.command  # the same again
