@@ -40,6 +40,10 @@ _LESS_MEMORY = {
 }
 
 
+# Of every loader that the stock Trainer makes where there is none: nothing is wrong, and nothing can be done about it
+_WITHOUT_ACCELERATOR = "'pin_memory' argument is set as true but no accelerator is found"
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Print a bad value, a missing file or a refusal as one message and exit with status 2; Ctrl-C exits with 130.
@@ -84,7 +88,9 @@ def _clean_output() -> Iterator[None]:
     warnings.formatwarning = formatwarning
     sys.excepthook = _print_traceback
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=_WITHOUT_ACCELERATOR)
+            yield
     finally:
         logging.setLogRecordFactory(record)
         warnings.formatwarning = as_python

@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import huggingface_hub
@@ -20,6 +21,7 @@ from cli.test_cli import run
 from datasets import ClassLabel, Dataset, Features, Image
 from datasets.exceptions import DatasetNotFoundError
 from syntax import tree_of
+from torch.utils.data import DataLoader
 
 import hf_ltsam
 from dataset_builders import hub
@@ -356,6 +358,17 @@ def test_warnings_of_ours_are_one_line_in_options(shown):
     with user_errors(), user_errors():
         assert warnings.formatwarning is not before
     assert warnings.formatwarning is before
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="only told where there is no accelerator")
+@pytest.mark.parametrize("in_a_command", [False, True])
+def test_a_machine_without_an_accelerator_is_not_warned_of(in_a_command):
+    """By every loader of the stock Trainer, whose default it is."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with user_errors() if in_a_command else nullcontext():
+            list(DataLoader([0.0], pin_memory=True))
+    assert len(["pin_memory" in str(warning.message) for warning in caught]) == (0 if in_a_command else 1)
 
 
 @pytest.mark.parametrize("warn", OF_OTHERS.values(), ids=OF_OTHERS)
