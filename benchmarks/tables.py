@@ -3,9 +3,8 @@
     python benchmarks/tables.py benchmarks/results/digits_demo.jsonl
     python benchmarks/tables.py benchmarks/results/plankton64_third.jsonl --against plankton/la_sgd_twice
 
-Intervals are 95 %, from a bootstrap of the seeds (the same for both sides where both have them) and of the test samples
-within each class: the same samples where the file says which ones a run had right, otherwise, from their number, wider.
-`benchmarks/collect.py` makes such files.
+Intervals are 95 % and those of `ltsam report`: test samples are drawn anew within their class, the same ones for both sides
+where the file says which ones a run had right, and the seeds make them longer. `benchmarks/collect.py` makes such files.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from dataset_builders.long_tail import exponential_profile
 from hf_ltsam.class_statistics.groups import groups_by_bounds
-from hf_ltsam.runs.report.comparison.paired_bootstrap import Interval, interval, resample_images, resample_seeds
+from hf_ltsam.runs.report.comparison.paired_bootstrap import Interval, differences_of_means, interval, resample_images
 
 Floats = NDArray[np.float64]
 Row = Mapping[str, Any]
@@ -100,7 +99,7 @@ def differences(
     rows: Sequence[Row], base: Sequence[Row], groups: Mapping[str, Sequence[int]], seed: int = 0
 ) -> dict[str, Interval | None]:
     """Group -> mean accuracy of some runs minus that of others, fractions; None: not known class by class."""
-    both = [*rows, *base]
+    both = [*base, *rows]
     if any("right" not in row and row["correct"] is None for row in both):
         return dict.fromkeys(COMPARED)
     generator = np.random.default_rng(seed)
@@ -109,13 +108,10 @@ def differences(
     observed = np.array([row["correct"] for row in both]).T[:, None] / np.maximum(total, 1)[:, None, None]  # (C, 1, R)
     found: dict[str, Interval | None] = {}
     for name in COMPARED:
-        first, second = np.split(_accuracy(observed, total, groups, name), [len(rows)], axis=1)
-        replicates = np.split(_accuracy(drawn, total, groups, name), [len(rows)], axis=1)
-        if [row["seed"] for row in rows] == [row["seed"] for row in base]:
-            means = resample_seeds(replicates[0] - replicates[1], generator)
-        else:
-            means = resample_seeds(replicates[0], generator) - resample_seeds(replicates[1], generator)
-        found[name] = interval(float(first.mean() - second.mean()), means)
+        seen = _accuracy(observed, total, groups, name)
+        first, second = np.split(_accuracy(drawn, total, groups, name), [len(base)], axis=1)
+        difference = float(seen[:, len(base) :].mean() - seen[:, : len(base)].mean())
+        found[name] = interval(difference, differences_of_means(first, second, generator))
     return found
 
 

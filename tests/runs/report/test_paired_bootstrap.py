@@ -4,8 +4,14 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from hf_ltsam.runs.report.comparison.paired_bootstrap import interval, resample_classes, resample_images, resample_seeds
+from hf_ltsam.runs.report.comparison.paired_bootstrap import (
+    differences_of_means,
+    interval,
+    resample_classes,
+    resample_images,
+)
 
 
 def rng(seed=0):
@@ -92,13 +98,32 @@ def test_groups_without_test_images_are_left_out():
     assert set(drawn) == {"many"} and drawn["many"].shape == (10, 2)
 
 
-def test_seeds_have_the_closed_form_of_a_mean():
-    accuracies = np.tile([0.70, 0.74, 0.75], (60_000, 1))
-    drawn = resample_seeds(accuracies, rng())
-    deviation = np.std([0.70, 0.74, 0.75], ddof=1) / np.sqrt(3)  # unbiased: what divides by S - 1
-    assert drawn.std() == pytest.approx(deviation, rel=0.02) and drawn.mean() == pytest.approx(0.73, abs=1e-3)
+def test_seeds_have_the_closed_form_of_students_interval():
+    """By scipy, from the accuracies themselves."""
+    first, second = np.array([0.70, 0.74, 0.75]), np.array([0.80, 0.81, 0.90, 0.86])
+    drawn = differences_of_means(np.tile(first, (60_000, 1)), np.tile(second, (60_000, 1)), rng(), 0.9)
+    difference = second.mean() - first.mean()
+    own, exact = interval(difference, drawn, 0.9), stats.ttest_ind(second, first).confidence_interval(0.9)
+    assert drawn.mean() == pytest.approx(difference, abs=1e-3)
+    assert (own.low, own.high) == (pytest.approx(exact.low, abs=1e-3), pytest.approx(exact.high, abs=1e-3))
 
 
-def test_one_seed_stays_as_it_is():
-    accuracies = rng().random((100, 1))
-    np.testing.assert_array_equal(resample_seeds(accuracies, rng()), accuracies[:, 0])
+@pytest.mark.parametrize("seeds", [(2, 2), (3, 3), (5, 5), (3, 1), (20, 2)], ids=str)
+def test_seeds_without_a_difference_are_told_apart_once_in_twenty_times(seeds):
+    """With the normal distribution's width three seeds each would be in one case of eight, two in one of five."""
+    generator, found = rng(5), 0
+    for _ in range(400):
+        first, second = (generator.normal(0.5, 0.02, size) for size in seeds)
+        drawn = differences_of_means(np.tile(first, (400, 1)), np.tile(second, (400, 1)), generator)
+        found += interval(second.mean() - first.mean(), drawn).beyond_chance
+    assert 7 <= found <= 34  # 20 expected, deviation 4.4
+
+
+def test_one_run_each_is_left_as_it_is():
+    first, second = rng().random((100, 1)), rng(1).random((100, 1))
+    np.testing.assert_array_equal(differences_of_means(first, second, rng()), (second - first)[:, 0])
+
+
+def test_seeds_that_agree_add_nothing():
+    first, second = np.full((100, 3), 0.5), np.full((100, 2), 0.75)
+    np.testing.assert_array_equal(differences_of_means(first, second, rng()), np.full(100, 0.25))

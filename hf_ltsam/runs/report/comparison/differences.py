@@ -16,10 +16,10 @@ from hf_ltsam.runs.report.comparison.paired_bootstrap import (
     REPLICATES,
     ByGroup,
     Interval,
+    differences_of_means,
     interval,
     resample_classes,
     resample_images,
-    resample_seeds,
 )
 from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, points
@@ -99,7 +99,7 @@ def _intervals(
     first, second, intervals = replicates[id(base)], replicates[id(other)], {}
     for name in first:
         generator = np.random.default_rng([seed, 1])
-        drawn = resample_seeds(second[name], generator) - resample_seeds(first[name], generator)
+        drawn = differences_of_means(first[name], second[name], generator, level)
         difference = float(np.mean(other.accuracies(name)) - np.mean(base.accuracies(name)))
         intervals[name] = interval(difference, drawn, level)
     return intervals
@@ -153,10 +153,10 @@ def _explained(compared: Sequence[Compared]) -> str:
         ): f"the test {samples} of every class (without predictions, the classes of every group)",
     }[frozenset(kinds)]
     return (
-        f"95 % intervals from {REPLICATES:,} paired bootstrap replicates: {what} are drawn anew, the same for both sides, "
-        "and so are the seeds of each configuration where there are several. With one seed an interval compares "
-        "these two models only, not the methods. Even without a true difference, one interval in twenty excludes zero; "
-        f"there are {tests} here."
+        f"95 % intervals from {REPLICATES:,} paired bootstrap replicates: {what} are drawn anew, the same for both "
+        "sides. Where there are several seeds, what other seeds would change is in them too (Student's t: the fewer seeds, "
+        "the wider); with one each they compare these two models only, not the methods. Even without a true difference, one "
+        f"interval in twenty excludes zero; there are {tests} here."
     )
 
 

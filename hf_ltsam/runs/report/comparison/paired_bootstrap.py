@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from hf_ltsam.runs.report.content import are_equal, digits_apart
 from hf_ltsam.runs.report.saved_parts import Floats
@@ -94,20 +95,27 @@ def resample_classes(
     return {name: np.stack([run[classes].mean(axis=1) for run in per_class], axis=1) for name, classes in drawn.items()}
 
 
-def resample_seeds(accuracies: Floats, generator: np.random.Generator) -> Floats:
-    """Means over runs (B,), where in every replicate the runs are drawn anew.
+def differences_of_means(first: Floats, second: Floats, generator: np.random.Generator, level: float = LEVEL) -> Floats:
+    """Mean over the second runs minus that over the first (B,), as other test samples and other runs might have it.
 
-    Drawing S of S runs makes deviations too small by sqrt((S - 1) / S), which is taken back.
+    Runs are taken to vary alike on both sides, so that a single run beside three has their deviation. How far other runs
+    would move the difference is drawn from a normal distribution with its standard error, longer by what Student's t has
+    over it: three runs hardly show how much runs vary. (Drawn anew in its place, as test samples are, three equal runs
+    each would be told apart in one case of eight.)
 
     Args:
-        accuracies: (B, S).
+        first, second: accuracies (B, S) and (B, S') of S and S' runs; of one run each nothing is known about others.
+        level: that `interval` is asked for.
     """
-    replicates, S = accuracies.shape
-    mean = accuracies.mean(axis=1)
-    if S == 1:
-        return mean
-    picked = np.take_along_axis(accuracies, generator.integers(S, size=(replicates, S)), axis=1).mean(axis=1)
-    return mean + np.sqrt(S / (S - 1)) * (picked - mean)
+    difference = np.asarray(second.mean(axis=1) - first.mean(axis=1))
+    means = [accuracies.mean(axis=0) for accuracies in (first, second)]  # (S,), (S',)
+    freedom = sum(len(runs) - 1 for runs in means)
+    if freedom == 0:
+        return difference
+    variance = sum(float(((runs - runs.mean()) ** 2).sum()) for runs in means) / freedom
+    error = np.sqrt(variance * sum(1 / len(runs) for runs in means))
+    longer = float(student.ppf((1 + level) / 2, freedom)) / _deviations(level)
+    return np.asarray(difference + longer * error * generator.standard_normal(len(difference)))
 
 
 def interval(difference: float, replicates: Floats, level: float = LEVEL) -> Interval:
