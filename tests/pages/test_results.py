@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from math import nan
 
 import pytest
 from pages.checks import ROOT
@@ -16,14 +17,26 @@ COLUMNS = {"overall": "overall", "balanced": "balanced", "many": "many", "medium
 ROUNDED_TWICE = 0.011  # the files have two digits or three
 
 
-def shown_in(section):
-    """Metric -> text, of every row with deviations."""
+def rows_of(section):
+    """Metric -> text, of every row of every table, without what is no metric."""
     for table in re.findall(r"(?:^\|.*\|\n)+", section, re.MULTILINE):
         header, _, *lines = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
         for line in lines:
-            cells = {COLUMNS[name]: cell for name, cell in zip(header, line) if name in COLUMNS}
-            if cells and all(" ± " in cell for cell in cells.values()):
-                yield cells
+            yield {COLUMNS[name]: cell for name, cell in zip(header, line) if name in COLUMNS}
+
+
+def shown_in(section):
+    """Rows with deviations: of several seeds."""
+    return [cells for cells in rows_of(section) if cells and all(" ± " in cell for cell in cells.values())]
+
+
+def differences_in(section):
+    """Rows of differences, which have signs."""
+    return [
+        {metric: float(cell.split()[0]) for metric, cell in cells.items()}
+        for cells in rows_of(section)
+        if cells and all(re.match(r"[+-]\d", cell) for cell in cells.values())
+    ]
 
 
 def section_of(file):
@@ -45,7 +58,7 @@ def agree(cells, rows):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_mean_comes_from_the_runs(file):
     configurations = [rows for rows in tables.configurations(file).values() if len(rows) > 1]
-    rows = list(shown_in(section_of(file)))
+    rows = shown_in(section_of(file))
     assert bool(rows) == bool(configurations)
     for cells in rows:
         assert any(agree(cells, runs) for runs in configurations), cells
@@ -53,9 +66,24 @@ def test_every_mean_comes_from_the_runs(file):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_no_run_is_left_out(file):
-    rows = list(shown_in(section_of(file)))
+    rows = shown_in(section_of(file))
     for name, runs in tables.configurations(file).items():
         assert len(runs) == 1 or any(agree(cells, runs) for cells in rows), name
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_difference_is_one_of_two_configurations(file):
+    runs = tables.configurations(file).values()
+    for cells in differences_in(section_of(file)):
+        means = [
+            {metric: tables.np.mean([row["test"].get(metric, nan) for row in rows]) for metric in cells}
+            for rows in runs
+        ]
+        assert any(
+            all(abs(one[metric] - other[metric] - cell) <= 0.05 + ROUNDED_TWICE for metric, cell in cells.items())
+            for one in means
+            for other in means
+        ), cells
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
