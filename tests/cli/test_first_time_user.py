@@ -33,7 +33,10 @@ SETTINGS = [
     (["--image_size", "0"], "--image_size must be positive, got 0"),
     (["--model", "/no/such/folder"], "--model /no/such/folder: there is no such folder"),
     (["--resume_from_checkpoint", "true"], "holds no checkpoint"),
-    (["--resume_from_checkpoint", "ture"], "--resume_from_checkpoint ture is not a folder"),
+    (
+        ["--resume_from_checkpoint", "ture"],
+        "--resume_from_checkpoint ture is not a folder, nor true, auto or false. Did you mean 'true'?",
+    ),
 ]
 
 

@@ -202,7 +202,7 @@ WRONG_SETTINGS = [  # more than one layer deep: words after --dataset images, an
     ("--image_size 1000000", "--image_size 1000000: 8 images take 96,000 GB, and this machine has "),
     ("--imbalance_ratio 1000", "would get no image at --imbalance_ratio 1000: the largest class has 12"),
     ("--held_out_per_class 2", "--held_out_per_class 2, but "),
-    ("--resume_from_checkpoint nowhere", "--resume_from_checkpoint nowhere is not a folder."),
+    ("--resume_from_checkpoint nowhere", "--resume_from_checkpoint nowhere is not a folder, nor true, auto or false."),
     ("--train_split trian", "Did you mean 'train'?"),
     ("--output_dir FILE", "--output_dir "),
     ("--model FILE", "is a file: name the folder that it lies in."),
@@ -368,7 +368,7 @@ def test_a_machine_without_an_accelerator_is_not_warned_of(in_a_command):
         warnings.simplefilter("always")
         with user_errors() if in_a_command else nullcontext():
             list(DataLoader([0.0], pin_memory=True))
-    assert len(["pin_memory" in str(warning.message) for warning in caught]) == (0 if in_a_command else 1)
+    assert sum("pin_memory" in str(warning.message) for warning in caught) == (0 if in_a_command else 1)
 
 
 @pytest.mark.parametrize("warn", OF_OTHERS.values(), ids=OF_OTHERS)

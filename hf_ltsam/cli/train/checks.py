@@ -18,7 +18,7 @@ from hf_ltsam.cli.train.resuming import resume_point
 from hf_ltsam.cli.train.settings import AUGMENTATION, Run
 from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.preprocessing import check_test_time
-from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, UNIT_INTERVAL, Domain, require
+from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, UNIT_INTERVAL, Domain, nearest, require
 from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.models.class_vectors import AUTO, STARTS
 from hf_ltsam.models.clip_templates import templates_named
@@ -82,6 +82,9 @@ def check(run: Run) -> None:
     _check_model(run)
     check_data(run.data)
     point = resume_point(config.resume_from_checkpoint)
+    if isinstance(point, str) and not Path(point).is_dir():
+        close = nearest(point, ("true", "auto", "false")).partition(" Valid:")[0]
+        raise ValueError(f"--resume_from_checkpoint {point} is not a folder, nor true, auto or false.{close}")
     if point and config.should_save:
         check_complete(checkpoint_folder(point, config.output_dir))
     if config.should_save:

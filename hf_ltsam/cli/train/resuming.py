@@ -20,7 +20,7 @@ def with_resume_point(settings: Mapping[str, Any]) -> dict[str, Any]:
     """`auto` as it turns out: true where the folder of the run has a checkpoint, otherwise false."""
     if str(settings.get("resume_from_checkpoint")).lower() != "auto":
         return dict(settings)
-    found = last_checkpoint(settings["output_dir"]) is not None
+    found = last_checkpoint(_place(settings["output_dir"])) is not None
     return {**settings, "resume_from_checkpoint": "true" if found else "false"}
 
 
@@ -30,7 +30,12 @@ def interrupted_settings(settings: Mapping[str, Any]) -> Mapping[str, Any] | Non
     if not point:
         return None
     try:
-        recipe = RunFolder(Path(settings["output_dir"] if point is True else str(point))).root.recipe
+        recipe = RunFolder(_place(settings["output_dir"] if point is True else str(point))).root.recipe
     except FileNotFoundError:
         return None
     return None if recipe is None else recipe.settings
+
+
+def _place(folder: str) -> Path:
+    """As transformers reads it, where the shell has not."""
+    return Path(folder).expanduser()

@@ -549,10 +549,13 @@ def test_a_resumed_run_keeps_what_was_chosen_when_it_began(tmp_path, caplog, rec
 
 
 @pytest.mark.parametrize("content", ["recipe.yaml", "checkpoint-5/config.json", f"checkpoint-5/{STATE}"])
-def test_auto_goes_on_where_there_is_something_to_go_on_from(tmp_path, content):
+def test_auto_goes_on_where_there_is_something_to_go_on_from(tmp_path, monkeypatch, content):
     """The command of a job that a scheduler starts again, whenever it was killed."""
     (tmp_path / content).parent.mkdir(exist_ok=True)
     (tmp_path / content).write_text("{}")
     run = parse(f"--model x/y --output_dir {tmp_path} --resume_from_checkpoint auto".split())
     assert resume_point(run.config.resume_from_checkpoint) is content.endswith(STATE)
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    at_home = parse(["--model", "x/y", f"--output_dir=~/{tmp_path.name}", "--resume_from_checkpoint", "auto"])
+    assert at_home.config.resume_from_checkpoint == run.config.resume_from_checkpoint
     assert "--resume_from_checkpoint auto" in run.command  # the same again

@@ -98,22 +98,39 @@ def test_groups_without_test_images_are_left_out():
     assert set(drawn) == {"many"} and drawn["many"].shape == (10, 2)
 
 
-def test_seeds_have_the_closed_form_of_students_interval():
+def of_seeds(first, second, level=0.95):
+    drawn = differences_of_means(np.tile(first, (60_000, 1)), np.tile(second, (60_000, 1)), rng(), level)
+    difference = np.mean(second) - np.mean(first)
+    assert drawn.mean() == pytest.approx(difference, abs=1e-3)
+    return interval(difference, drawn, level)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.992])
+def test_seeds_have_the_closed_form_of_students_interval(level):
     """By scipy, from the accuracies themselves."""
     first, second = np.array([0.70, 0.74, 0.75]), np.array([0.80, 0.81, 0.90, 0.86])
-    drawn = differences_of_means(np.tile(first, (60_000, 1)), np.tile(second, (60_000, 1)), rng(), 0.9)
-    difference = second.mean() - first.mean()
-    own, exact = interval(difference, drawn, 0.9), stats.ttest_ind(second, first).confidence_interval(0.9)
-    assert drawn.mean() == pytest.approx(difference, abs=1e-3)
-    assert (own.low, own.high) == (pytest.approx(exact.low, abs=1e-3), pytest.approx(exact.high, abs=1e-3))
+    own, exact = of_seeds(first, second, level), stats.ttest_ind(second, first).confidence_interval(level)
+    assert (own.low, own.high) == (pytest.approx(exact.low, abs=3e-3), pytest.approx(exact.high, abs=3e-3))
 
 
-@pytest.mark.parametrize("seeds", [(2, 2), (3, 3), (5, 5), (3, 1), (20, 2)], ids=str)
-def test_seeds_without_a_difference_are_told_apart_once_in_twenty_times(seeds):
+def test_one_run_beside_several_is_taken_to_vary_as_they_do():
+    """A new value against three: Student's interval of a prediction."""
+    several = np.array([0.70, 0.74, 0.75])
+    own = of_seeds([0.9], several)
+    half = stats.t.ppf(0.975, 2) * several.std(ddof=1) * np.sqrt(1 + 1 / 3)
+    assert own.high - own.difference == pytest.approx(half, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "deviations"),
+    [((2, 2), (1, 1)), ((3, 3), (1, 1)), ((5, 5), (1, 3)), ((3, 1), (1, 1)), ((20, 2), (1, 1))],
+    ids=str,
+)
+def test_seeds_without_a_difference_are_told_apart_once_in_twenty_times(seeds, deviations):
     """With the normal distribution's width three seeds each would be in one case of eight, two in one of five."""
     generator, found = rng(5), 0
     for _ in range(400):
-        first, second = (generator.normal(0.5, 0.02, size) for size in seeds)
+        first, second = (generator.normal(0.5, 0.02 * d, size) for size, d in zip(seeds, deviations))
         drawn = differences_of_means(np.tile(first, (400, 1)), np.tile(second, (400, 1)), generator)
         found += interval(second.mean() - first.mean(), drawn).beyond_chance
     assert 7 <= found <= 34  # 20 expected, deviation 4.4

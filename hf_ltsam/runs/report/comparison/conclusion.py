@@ -150,9 +150,9 @@ def _explained(ranking: Ranking) -> list[str]:
     several = f" that allow for {pairs} pairs at once" if pairs > 1 else ""
     basis = f"95 % intervals{several}, paired over {over}"
     if min(seeds) > 1:
-        notes.append(f"{basis} and over {min(seeds)} seeds or more of each configuration.")
+        notes.append(f"{basis}, with what other seeds would change ({min(seeds)} or more of each configuration).")
     else:
-        notes.append(f"{basis}; with one seed they compare these models, not the methods.")
+        notes.append(f"{basis}; of one seed each they compare these models, not the methods.")
     return notes
 
 

@@ -98,10 +98,10 @@ def resample_classes(
 def differences_of_means(first: Floats, second: Floats, generator: np.random.Generator, level: float = LEVEL) -> Floats:
     """Mean over the second runs minus that over the first (B,), as other test samples and other runs might have it.
 
-    Runs are taken to vary alike on both sides, so that a single run beside three has their deviation. How far other runs
-    would move the difference is drawn from a normal distribution with its standard error, longer by what Student's t has
-    over it: three runs hardly show how much runs vary. (Drawn anew in its place, as test samples are, three equal runs
-    each would be told apart in one case of eight.)
+    Runs are taken to vary alike on both sides, a single one as those beside it. How far other runs would move the difference
+    is drawn from a normal distribution with its standard error, longer by what Student's t has over it: three runs hardly
+    show how much runs vary. (Drawn anew in its place, as test samples are, three equal runs each would be told apart in one
+    case of eight.)
 
     Args:
         first, second: accuracies (B, S) and (B, S') of S and S' runs; of one run each nothing is known about others.
