@@ -30,13 +30,14 @@ def line(run: Path) -> dict[str, Any]:
     metrics = json.loads((run / RECORD).read_text(encoding="utf-8"))
     test = json.loads((run / PREDICTIONS).read_text(encoding="utf-8"))["test"]
     results = metrics["results"]["test"]
-    counts = metrics["class_statistics"]["counts"]
+    statistics = metrics["class_statistics"]
+    counts = statistics["counts"]
     right = [""] * len(counts)
     for label, predicted in zip(test["labels"], test["predicted"]):
         right[label] += "1" if label == predicted else "0"
     accuracies = {name: results[name] for name in ("overall", "balanced", "macro_f1", "ece")} | results["groups"]
     return {
-        "row": run.resolve().parent.name,
+        "row": "/".join(run.resolve().parent.parts[-2:]),
         "method": metrics["method"]["name"],
         "method_args": metrics["method"]["args"],
         "loss": metrics["loss"]["name"],
@@ -46,6 +47,8 @@ def line(run: Path) -> dict[str, Any]:
         "correct": [samples.count("1") for samples in right],
         "total": [len(samples) for samples in right],
         "counts": counts,
+        "many_above": statistics["many_above"],
+        "few_below": statistics["few_below"],
         "train_seconds": metrics["timing"]["train_seconds"],
         "resumed": metrics["resumed"],
         "versions": metrics["versions"],

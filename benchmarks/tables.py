@@ -1,57 +1,68 @@
-"""The tables of RESULTS.md from a file of runs: means over the seeds, and differences with intervals.
+"""The tables of RESULTS.md, from the files of runs under benchmarks/results.
 
-    python benchmarks/tables.py benchmarks/results/digits_demo.jsonl
-    python benchmarks/tables.py benchmarks/results/plankton64_third.jsonl --against plankton/la_sgd_twice
+    python benchmarks/tables.py                                          # writes them into RESULTS.md, between their marks
+    python benchmarks/tables.py benchmarks/results/digits_demo.jsonl     # prints all that is in a file
 
-Intervals are 95 % and those of `ltsam report`: test samples are drawn anew within their class, the same ones for both sides
-where the file says which ones a run had right, and the seeds make them longer. `benchmarks/collect.py` makes such files.
+Means and standard deviations are over seeds. Intervals are 95 % and those of `ltsam report`: what other seeds would change,
+by Student's t, and, where the file says of both sides which test samples a run had right, what other test samples would. Of
+one seed each without that there is none. `benchmarks/collect.py` makes lines of such files.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
-from dataset_builders.long_tail import exponential_profile
 from hf_ltsam.class_statistics.groups import groups_by_bounds
 from hf_ltsam.runs.report.comparison.paired_bootstrap import Interval, differences_of_means, interval, resample_images
 
 Floats = NDArray[np.float64]
 Row = Mapping[str, Any]
-METRICS = ("overall", "balanced", "many", "medium", "few", "macro_f1", "ece")
+RESULTS = Path(__file__).with_name("results")
+PAGE = RESULTS.parents[1] / "RESULTS.md"
+COLUMNS = {"macro F1": "macro_f1", "ECE": "ece"}  # the others are called as in the files
+METRICS = ("overall", "balanced", "many", "medium", "few", "macro F1", "ECE")
 COMPARED = METRICS[:5]
-BOUNDS = {"digits_demo": (40, 10)}  # many above, few below; the others as below
-COUNTS = {
-    "digits_demo": exponential_profile(128, 10, 50),
-    "cifar10_lt_tenth": exponential_profile(500, 10, 100),
-    "cifar100_lt_ir100": exponential_profile(500, 100, 100),
-}  # of files whose rows do not say
 REPLICATES = 20_000
+_MARKED = re.compile(r"<!-- (rows|differences): (\w+) -->\n.*?<!-- end -->\n", re.DOTALL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--against", help="the configuration that all are compared with; without it the first")
+    parser.add_argument(
+        "file", type=Path, nargs="?", help="print what is in this file; without it RESULTS.md is written"
+    )
     options = parser.parse_args()
+    if options.file is None:
+        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        return
     found = configurations(options.file)
-    against = options.against or next(iter(found))
-    if against not in found:
-        parser.error(f"--against {against} is not in {options.file}, which has {', '.join(found)}.")
-    print(f"| | {' | '.join(METRICS)} | seeds |\n|{'---|' * (len(METRICS) + 2)}")
-    for name, rows in found.items():
-        print(f"| {name} | {' | '.join(means(rows))} | {len(rows)} |")
-    print(f"\n| minus {against} | {' | '.join(COMPARED)} |\n|{'---|' * (len(COMPARED) + 1)}")
-    groups = groups_of(options.file.stem, found[against][0])
-    for name, rows in found.items():
-        if name != against:
-            print(f"| {name} | {' | '.join(map(shown, differences(rows, found[against], groups).values()))} |")
+    first = next(iter(found))
+    of = {name: name for name in found}
+    print("\n".join(rows_table(found, {"names": "row", "columns": METRICS, "of": of})), "\n")
+    pairs = {f"{name} - {first}": (name, first) for name in found if name != first}
+    print("\n".join(differences_table(found, {"columns": COMPARED, "of": pairs})))
+
+
+def with_tables(page: str) -> str:
+    """The page with its tables as the files have them."""
+    plans = yaml.safe_load((RESULTS / "tables.yaml").read_text(encoding="utf-8"))
+
+    def table(mark: re.Match[str]) -> str:
+        kind, name = mark.groups()
+        found = configurations(RESULTS / f"{plans[name]['file']}.jsonl")
+        made = (rows_table if kind == "rows" else differences_table)(found, plans[name][kind])
+        return "\n".join([f"<!-- {kind}: {name} -->", *made, "<!-- end -->\n"])
+
+    return _MARKED.sub(table, page)
 
 
 def configurations(file: Path) -> dict[str, list[Row]]:
@@ -61,91 +72,92 @@ def configurations(file: Path) -> dict[str, list[Row]]:
         row = json.loads(line)
         if row.get("kind") == "trial":
             continue
-        found.setdefault(_name(row), []).append(row)
+        found.setdefault(row["row"], []).append(row)
         if row["loss"] == "cross_entropy" and "test_adjusted" in row:
-            adjusted = {**row, "test": row["test_adjusted"], "correct": row.get("correct_adjusted")}
-            found.setdefault(f"{_name(row)} adjusted", []).append(adjusted)
+            adjusted = {key: value for key, value in row.items() if key != "right"} | {"test": row["test_adjusted"]}
+            found.setdefault(f"{row['row']} adjusted", []).append(adjusted)
     return found
 
 
-def _name(row: Row) -> str:
-    """Its row of a table, or what it was trained with."""
-    if "row" in row:
-        return str(row["row"])
-    known = {key: row[key] for key in ("weight_decay", "epochs", "learning_rate") if key in row}
-    settings = {key: value for key, value in {**row["method_args"], **known}.items() if (key, value) != ("start", 0.0)}
-    return " ".join([row["loss"], row["method"], *(f"{key}={value}" for key, value in settings.items())])
+def rows_table(found: Mapping[str, Sequence[Row]], plan: Mapping[str, Any]) -> list[str]:
+    """Lines: a row of means for each configuration."""
+    header = [plan["names"], *plan["columns"]]
+    lines = [[shown, *(_mean(found[name], column) for column in plan["columns"])] for shown, name in plan["of"].items()]
+    return _lines(header, lines)
 
 
-def means(rows: Sequence[Row]) -> list[str]:
-    """Mean and, of several seeds, standard deviation of each metric, in %."""
-    return [_mean([row["test"][metric] for row in rows if metric in row["test"]]) for metric in METRICS]
+def differences_table(found: Mapping[str, Sequence[Row]], plan: Mapping[str, Any]) -> list[str]:
+    """Lines: a row of differences for each pair of configurations, the second subtracted."""
+    lines = []
+    for shown, (name, base) in plan["of"].items():
+        cells = [_difference(found[name], found[base], column) for column in plan["columns"]]
+        if plan.get("seeds"):
+            ahead = [_seeds_ahead(found[name], found[base], column) for column in plan["columns"]]
+            cells = [f"{cell} ({number})" for cell, number in zip(cells, ahead)]
+        lines.append([shown, *cells])
+    return _lines(["", *plan["columns"]], lines)
 
 
-def _mean(values: Sequence[float]) -> str:
-    if not values:
+def _lines(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    number = sum(cell.count(" | ") + 1 for cell in header)
+    texts = [f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in (header, *lines)]
+    return [texts[0], f"|{'---|' * number}", *texts[1:]]
+
+
+def _mean(rows: Sequence[Row], column: str) -> str:
+    """With the standard deviation where there are several seeds and it is of the test."""
+    if column == "training":  # accuracy on the training samples, of the seeds that have it
+        return f"{np.mean([row['training']['balanced'] for row in rows if row['training']]):.1f}"
+    if column == "CPU min":
+        return f"{np.mean([row['cpu_seconds'] for row in rows]) / 60:.1f}"
+    if COLUMNS.get(column, column) not in rows[0]["test"]:
         return "-"
+    values = _of(rows, column)
     return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
-def groups_of(stem: str, row: Row) -> dict[str, Sequence[int]]:
-    """Group -> its classes."""
-    many_above, few_below = BOUNDS.get(stem, (100, 20))
-    counts = row.get("counts") or COUNTS[stem]
-    return {"balanced": range(len(counts)), **groups_by_bounds(counts, many_above, few_below)}
+def _of(rows: Sequence[Row], column: str) -> Floats:
+    """(S,) of the test, in %."""
+    return np.array([row["test"][COLUMNS.get(column, column)] for row in rows])
 
 
-def differences(
-    rows: Sequence[Row], base: Sequence[Row], groups: Mapping[str, Sequence[int]], seed: int = 0
-) -> dict[str, Interval | None]:
-    """Group -> mean accuracy of some runs minus that of others, fractions; None: not known class by class."""
-    both = [*base, *rows]
-    if any("right" not in row and row["correct"] is None for row in both):
-        return dict.fromkeys(COMPARED)
+def _seeds_ahead(rows: Sequence[Row], base: Sequence[Row], column: str) -> int:
+    assert [row["seed"] for row in rows] == [row["seed"] for row in base]
+    return int((_of(rows, column) - _of(base, column) > 1e-9).sum())
+
+
+def _difference(rows: Sequence[Row], base: Sequence[Row], column: str) -> str:
+    if column not in rows[0]["test"]:
+        return "-"
+    found = difference(rows, base, column)
+    if max(len(rows), len(base)) == 1 and "right" not in rows[0]:
+        return f"{found.difference:+.1f}"
+    return f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+
+
+def difference(rows: Sequence[Row], base: Sequence[Row], column: str, seed: int = 0) -> Interval:
+    """Mean of some runs minus that of others, in points."""
     generator = np.random.default_rng(seed)
-    total = np.array(base[0]["total"])
-    drawn = _paired(both, generator) if all("right" in row for row in both) else _counted(both, generator)
-    observed = np.array([row["correct"] for row in both]).T[:, None] / np.maximum(total, 1)[:, None, None]  # (C, 1, R)
-    found: dict[str, Interval | None] = {}
-    for name in COMPARED:
-        seen = _accuracy(observed, total, groups, name)
-        first, second = np.split(_accuracy(drawn, total, groups, name), [len(base)], axis=1)
-        difference = float(seen[:, len(base) :].mean() - seen[:, : len(base)].mean())
-        found[name] = interval(difference, differences_of_means(first, second, generator))
-    return found
+    means = [_of(runs, column) for runs in (base, rows)]
+    if all("right" in row for row in (*base, *rows)):
+        first, second = np.split(100 * _resampled([*base, *rows], column, generator), [len(base)], axis=1)
+    else:
+        first, second = (np.tile(values, (REPLICATES, 1)) for values in means)
+    return interval(float(means[1].mean() - means[0].mean()), differences_of_means(first, second, generator))
 
 
-def _paired(rows: Sequence[Row], generator: np.random.Generator) -> Floats:
-    """Accuracies by class (C, B, R), the same test samples drawn anew for all runs."""
+def _resampled(rows: Sequence[Row], column: str, generator: np.random.Generator) -> Floats:
+    """Accuracies (B, R) over all samples or over a group of classes, the same test samples drawn anew for all runs."""
     numbers = [len(samples) for samples in rows[0]["right"]]
     right = np.array([[letter == "1" for samples in row["right"] for letter in samples] for row in rows]).T  # (N, R)
     labels = np.repeat(np.arange(len(numbers)), numbers)
-    drawn = resample_images(right, labels, {str(c): (c,) for c, n in enumerate(numbers) if n}, generator, REPLICATES)
-    untested = np.zeros((REPLICATES, len(rows)))
-    return np.stack([drawn.get(str(c), untested) for c in range(len(numbers))])
-
-
-def _counted(rows: Sequence[Row], generator: np.random.Generator) -> Floats:
-    """Accuracies by class (C, B, R), the test samples of each run drawn anew without the others'."""
-    total = np.maximum(rows[0]["total"], 1)[:, None]  # (C, 1)
-    share = np.array([row["correct"] for row in rows]).T / total  # (C, R)
-    return np.asarray(
-        generator.binomial(total[:, None], share[:, None], (len(share), REPLICATES, len(rows))) / total[:, None]
-    )
-
-
-def _accuracy(by_class: Floats, total: NDArray[Any], groups: Mapping[str, Sequence[int]], name: str) -> Floats:
-    """(B, R) of accuracies (C, B, R): over all samples, or the mean over the classes that are tested."""
-    if name == "overall":
-        return np.asarray(np.average(by_class, axis=0, weights=total))
-    return np.asarray(by_class[[c for c in groups[name] if total[c]]].mean(axis=0))
-
-
-def shown(difference: Interval | None) -> str:
-    """In points, with its interval."""
-    if difference is None:
-        return "-"
-    return f"{100 * difference.difference:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    groups = groups_by_bounds(rows[0]["counts"], rows[0]["many_above"], rows[0]["few_below"])
+    classes = range(len(numbers)) if column in ("overall", "balanced") else groups[column]
+    if column != "overall":
+        return resample_images(right, labels, {column: classes}, generator, REPLICATES)[column]
+    tested = [c for c in classes if numbers[c]]
+    by_class = resample_images(right, labels, {str(c): (c,) for c in tested}, generator, REPLICATES)
+    return np.average([by_class[str(c)] for c in tested], axis=0, weights=[numbers[c] for c in tested])
 
 
 if __name__ == "__main__":
