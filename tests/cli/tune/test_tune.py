@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from transformers import TrainerCallback
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.cli import main as cli
+from hf_ltsam.cli.options.plugins import PLUGINS, load_plugins
 from hf_ltsam.cli.train.arguments import make_run, parse
 from hf_ltsam.cli.train.train import run_training
 from hf_ltsam.cli.tune import jobs as processes
@@ -28,6 +30,7 @@ from hf_ltsam.cli.tune.reserve import bounds_on_rest, contents, load_reserve, re
 from hf_ltsam.cli.tune.space import laid_over
 from hf_ltsam.cli.tune.study import JOURNAL, Plan, Study
 from hf_ltsam.cli.tune.trial import run_of_trial
+from hf_ltsam.methods import METHODS
 from hf_ltsam.runs.recipes import expand
 from hf_ltsam.training.second_stage.tau import hold_out
 
@@ -360,10 +363,25 @@ def test_the_command_writes_a_table_a_figure_and_a_recipe(pictures, tmp_path, ca
     assert record.method["args"]["rho"] == best["values"]["rho"]
 
 
+@pytest.fixture
+def own_sam(tmp_path, monkeypatch):
+    """SAM under a name that a plugin gives it."""
+    file = tmp_path / "my_own_sam.py"
+    file.write_text(
+        "from hf_ltsam.methods import METHODS, SAM\n\n\nclass Own(SAM):\n    pass\n\n\nMETHODS['own_sam'] = Own\n"
+    )
+    monkeypatch.setenv(PLUGINS, str(file))
+    load_plugins()
+    yield "own_sam"
+    METHODS.pop("own_sam")
+    sys.modules.pop("my_own_sam")
+
+
 @pytest.mark.slow  # processes that import torch
-def test_several_trials_at_a_time_are_the_same_trials(whole, pictures, tmp_path, monkeypatch):
+def test_several_trials_at_a_time_are_the_same_trials(whole, own_sam, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("multiprocessing.spawn._python_exe", os.fsencode(PYTHON))
-    assert sorted(run_all(tmp_path / "mine", plan(pictures, trials=2), jobs=2)) == [0, 1]
+    made = Plan("mine", settings(pictures, method=own_sam), SEARCH, trials=2, prune=False)
+    assert sorted(run_all(tmp_path / "mine", made, jobs=2)) == [0, 1]
     here, there = trials_of(tmp_path / "mine"), trials_of(whole)  # the second one is chosen before the first is known
     assert here[0] == there[0] and here[1][1] == "complete" and here[1][2] != there[0][2]
     assert "Traceback" not in (tmp_path / "mine" / "trial-0.log").read_text()
