@@ -5,6 +5,7 @@ import pytest
 from runs.report.html_page import Page
 from runs.report.made_runs import metrics, predictions, statistics, write_run
 from runs.report.made_runs import test_result as result_of
+from scipy import stats
 
 from hf_ltsam.runs.report import by_group
 from hf_ltsam.runs.report.comparison.conclusion import ranked, section
@@ -84,6 +85,22 @@ def test_three_are_ranked_and_the_choice_of_the_best_widens_the_interval(tmp_pat
     width = [c.intervals["few"].high - c.intervals["few"].low for c in (wide, narrow)]
     # Any of three pairs might have been the one: 98.3 % each, so 2.39 deviations in place of 1.96
     assert width[0] / width[1] == pytest.approx(2.394 / 1.96, abs=0.001)
+
+
+def test_seeds_widen_it_by_student_at_that_level(tmp_path):
+    """Classes are all right or all wrong, so that the seeds alone differ; at 98.3 % by Student's t, not by the normal distribution."""
+    of_method = [[(0, 1), (1, 1), (1, 1)], [(0, 0), (1, 0), (0, 0)], [(0, 0), (0, 0), (1, 0)]]
+    runs = [
+        run(tmp_path, name, (1.0, 1.0, 1.0, *rare), seed, method=name)
+        for name, seeds in zip(("sam", "asam", "msam"), of_method)
+        for seed, rare in enumerate(seeds)
+    ]
+    (first, *_) = ranked(configurations(runs)).behind
+    half = first.intervals["few"].high - first.intervals["few"].difference
+    means = [np.mean(seeds, axis=1) for seeds in of_method[:2]]
+    assert half == pytest.approx(
+        stats.t.ppf(1 - 0.05 / 6, 4) * np.sqrt(sum(m.var(ddof=1) for m in means) / 3), rel=0.06
+    )
 
 
 def test_equals_are_nothing_behind(tmp_path, sgd):
