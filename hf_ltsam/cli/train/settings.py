@@ -225,7 +225,8 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Share of every class's training samples, in (0, 1), that is left out of the training for choices made "
-            "afterwards: calibrated probabilities of `ltsam predict`, tau of `ltsam decouple --second_stage tau_norm`."
+            "afterwards: calibrated probabilities of `ltsam predict`, tau of `ltsam decouple --second_stage tau_norm`. The "
+            "accuracies are those of the test all the same; `ltsam tune` chooses settings by a reserve."
         },
     )
     num_channels: int = field(
