@@ -45,6 +45,8 @@ def main() -> None:
         PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
         return
     found = configurations(options.file)
+    if not found:
+        parser.error(f"{options.file} holds no run but trials.")
     first = next(iter(found))
     of = {name: name for name in found}
     print("\n".join(rows_table(found, {"names": "row", "columns": METRICS, "of": of})), "\n")
