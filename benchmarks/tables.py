@@ -22,7 +22,13 @@ import yaml
 from numpy.typing import NDArray
 
 from hf_ltsam.class_statistics.groups import groups_by_bounds
-from hf_ltsam.runs.report.comparison.paired_bootstrap import Interval, differences_of_means, interval, resample_images
+from hf_ltsam.runs.report.comparison.paired_bootstrap import (
+    REPLICATES,
+    Interval,
+    differences_of_means,
+    interval,
+    resample_images,
+)
 
 Floats = NDArray[np.float64]
 Row = Mapping[str, Any]
@@ -31,7 +37,6 @@ PAGE = RESULTS.parents[1] / "RESULTS.md"
 COLUMNS = {"macro F1": "macro_f1", "ECE": "ece"}  # the others are called as in the files
 METRICS = ("overall", "balanced", "many", "medium", "few", "macro F1", "ECE")
 COMPARED = METRICS[:5]
-REPLICATES = 20_000
 _MARKED = re.compile(r"<!-- (rows|differences): (\w+) -->\n.*?<!-- end -->\n", re.DOTALL)
 
 
@@ -111,7 +116,8 @@ def _mean(rows: Sequence[Row], column: str) -> str:
     if column == "training":  # accuracy on the training samples, of the seeds that have it
         return f"{np.mean([row['training']['balanced'] for row in rows if row['training']]):.1f}"
     if column == "CPU min":
-        return f"{np.mean([row['cpu_seconds'] for row in rows]) / 60:.1f}"
+        known = all("cpu_seconds" in row for row in rows)
+        return f"{np.mean([row['cpu_seconds'] for row in rows]) / 60:.1f}" if known else "-"
     if COLUMNS.get(column, column) not in rows[0]["test"]:
         return "-"
     values = _of(rows, column)
@@ -144,7 +150,7 @@ def difference(rows: Sequence[Row], base: Sequence[Row], column: str, seed: int 
     if all("right" in row for row in (*base, *rows)):
         first, second = np.split(100 * _resampled([*base, *rows], column, generator), [len(base)], axis=1)
     else:
-        first, second = (np.tile(values, (REPLICATES, 1)) for values in means)
+        first, second = (np.tile(values, (10 * REPLICATES, 1)) for values in means)
     return interval(float(means[1].mean() - means[0].mean()), differences_of_means(first, second, generator))
 
 
