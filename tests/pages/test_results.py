@@ -29,7 +29,7 @@ def page():
 
 
 def test_the_page_has_the_tables_of_the_files():
-    """Otherwise: PYTHONPATH=. python benchmarks/tables.py."""
+    """Otherwise: python benchmarks/tables.py."""
     assert tables.with_tables(page()) == page()
     marks = [
         f"<!-- {kind}: {name} -->" for name, plan in PLANS.items() for kind in ("rows", "differences") if kind in plan
