@@ -8,11 +8,13 @@ from functools import cache
 import pytest
 import yaml
 from pages.checks import ROOT
+from runs.report.made_runs import metrics, predictions, write
 
 from dataset_builders.long_tail import exponential_profile
 from hf_ltsam.class_statistics.groups import groups_by_bounds
 
 sys.path.append(str(ROOT / "benchmarks"))
+import collect
 import tables
 
 FILES = sorted(tables.RESULTS.glob("*.jsonl"))
@@ -101,3 +103,33 @@ def test_samples_are_drawn_in_pairs_where_the_file_says_which_were_right():
             pytest.approx(15 - 1.96 * deviation, abs=1),
             pytest.approx(15 + 1.96 * deviation, abs=1),
         )
+
+
+def test_a_line_says_which_samples_were_right(tmp_path, monkeypatch, capsys):
+    folder, labels = tmp_path / "mine" / "sgd" / "seed3", [4, 0, 1, 1, 4, 2, 3]
+    right = [True, False, True, False, False, True, True]
+    record = metrics([0.0, 0.5, 1.0, 1.0, 0.5], seed=3, resumed=False)
+    record["results"]["test"] |= {"macro_f1": 0.6, "overall": 4 / 7}
+    write(folder / "metrics.json", record)
+    write(folder / "predictions.json", predictions(right, labels))
+    monkeypatch.setattr(sys, "argv", ["collect.py", str(folder)])
+    collect.main()
+    row = json.loads(capsys.readouterr().out)
+    assert (row["row"], row["seed"], row["many_above"], row["few_below"]) == ("mine/sgd", 3, 20, 10)
+    assert row["right"] == ["0", "10", "1", "1", "10"]  # of each class, in the order of the test
+    assert (row["correct"], row["total"]) == ([0, 1, 1, 1, 1], [1, 2, 1, 1, 2])
+    assert row["test"] == {
+        "overall": 57.143,
+        "balanced": 60.0,
+        "macro_f1": 60.0,
+        "ece": 5.0,
+        "many": 25.0,
+        "medium": 100.0,
+        "few": 75.0,
+    }
+
+
+def test_a_run_that_has_not_ended_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["collect.py", str(tmp_path)])
+    with pytest.raises(SystemExit, match=f"No metrics.json in {tmp_path}: these have not ended."):
+        collect.main()
