@@ -1,6 +1,8 @@
 """One line for each run, for the files under benchmarks/results: what it was, and which test samples it had right.
 
-python benchmarks/collect.py runs/plankton/la_sgd/seed* >> benchmarks/results/plankton64_third.jsonl
+    python benchmarks/collect.py runs/plankton/la_sgd/seed* >> benchmarks/results/NAME.jsonl
+
+A row is called by the last two folders above the seed's, plankton/la_sgd there.
 """
 
 from __future__ import annotations
@@ -11,14 +13,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hf_ltsam.runs.folder import PREDICTIONS, RECORD
+from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.runs.folder import PREDICTIONS, RECORD, RunFolder
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs that have ended")
     options = parser.parse_args()
-    unfinished = [str(run) for run in options.runs if not (run / RECORD).is_file()]
+    unfinished = [str(run) for run in options.runs if not RunFolder(run).has(RECORD)]
     if unfinished:
         sys.exit(f"No {RECORD} in {', '.join(unfinished)}: these have not ended.")
     for run in options.runs:
@@ -27,31 +30,30 @@ def main() -> None:
 
 def line(run: Path) -> dict[str, Any]:
     """Accuracies in %. "right" has for each class a 1 or 0 for each of its test samples, in their order."""
-    metrics = json.loads((run / RECORD).read_text(encoding="utf-8"))
-    test = json.loads((run / PREDICTIONS).read_text(encoding="utf-8"))["test"]
-    results = metrics["results"]["test"]
-    statistics = metrics["class_statistics"]
-    counts = statistics["counts"]
-    right = [""] * len(counts)
-    for label, predicted in zip(test["labels"], test["predicted"]):
-        right[label] += "1" if label == predicted else "0"
+    record, predictions = RunFolder(run).finished_record(), RunFolder(run).predictions
+    if predictions is None:
+        sys.exit(f"No {PREDICTIONS} in {run}: which test samples it had right is not known.")
+    results, statistics = record.results["test"], ClassStatistics.from_dict(record.class_statistics)
+    right = [
+        "".join("01"[hit] for hit in predictions.right[predictions.labels == c].astype(int))
+        for c in range(statistics.num_classes)
+    ]
     accuracies = {name: results[name] for name in ("overall", "balanced", "macro_f1", "ece")} | results["groups"]
     return {
         "row": "/".join(run.resolve().parent.parts[-2:]),
-        "method": metrics["method"]["name"],
-        "method_args": metrics["method"]["args"],
-        "loss": metrics["loss"]["name"],
-        "seed": metrics["seed"],
+        "method": record.method["name"],
+        "method_args": record.method["args"],
+        "loss": record.loss["name"],
+        "seed": record.seed,
         "test": {name: round(100 * value, 3) for name, value in accuracies.items()},
         "right": right,
         "correct": [samples.count("1") for samples in right],
         "total": [len(samples) for samples in right],
-        "counts": counts,
-        "many_above": statistics["many_above"],
-        "few_below": statistics["few_below"],
-        "train_seconds": metrics["timing"]["train_seconds"],
-        "resumed": metrics["resumed"],
-        "versions": metrics["versions"],
+        "counts": list(statistics.counts),
+        **statistics.bounds,
+        "train_seconds": record.timing["train_seconds"],
+        "resumed": record.resumed,
+        "versions": record.versions,
     }
 
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,12 @@ def differences_table(found: Mapping[str, Sequence[Row]], plan: Mapping[str, Any
     """Lines: a row of differences for each pair of configurations, the second subtracted."""
     lines = []
     for shown, (name, base) in plan["of"].items():
-        cells = [_difference(found[name], found[base], column) for column in plan["columns"]]
+        rows, others = found[name], found[base]
+        intervals = differences(rows, others, [column for column in plan["columns"] if column in rows[0]["test"]])
+        alone = len(rows) == len(others) == 1 and "right" not in rows[0]
+        cells = [_cell(intervals.get(column), alone) for column in plan["columns"]]
         if plan.get("seeds"):
-            ahead = [_seeds_ahead(found[name], found[base], column) for column in plan["columns"]]
+            ahead = [_seeds_ahead(rows, others, column) for column in plan["columns"]]
             cells = [f"{cell} ({number})" for cell, number in zip(cells, ahead)]
         lines.append([shown, *cells])
     return _lines(["", *plan["columns"]], lines)
@@ -134,38 +138,42 @@ def _seeds_ahead(rows: Sequence[Row], base: Sequence[Row], column: str) -> int:
     return int((_of(rows, column) - _of(base, column) > 1e-9).sum())
 
 
-def _difference(rows: Sequence[Row], base: Sequence[Row], column: str) -> str:
-    if column not in rows[0]["test"]:
+def _cell(found: Interval | None, alone: bool) -> str:
+    """Without the interval of one run each of which nothing more is known."""
+    if found is None:
         return "-"
-    found = difference(rows, base, column)
-    if max(len(rows), len(base)) == 1 and "right" not in rows[0]:
-        return f"{found.difference:+.1f}"
-    return f"{found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+    return f"{found.difference:+.1f}" + ("" if alone else f" [{found.low:+.1f}, {found.high:+.1f}]")
 
 
-def difference(rows: Sequence[Row], base: Sequence[Row], column: str, seed: int = 0) -> Interval:
-    """Mean of some runs minus that of others, in points."""
-    generator = np.random.default_rng(seed)
-    means = [_of(runs, column) for runs in (base, rows)]
-    if all("right" in row for row in (*base, *rows)):
-        first, second = np.split(100 * _resampled([*base, *rows], column, generator), [len(base)], axis=1)
+def differences(rows: Sequence[Row], base: Sequence[Row], columns: Sequence[str], seed: int = 0) -> dict[str, Interval]:
+    """Column -> mean of some runs minus that of others, in points."""
+    generator, both = np.random.default_rng(seed), [*base, *rows]
+    if all("right" in row for row in both):
+        drawn = _resampled(both, columns, generator)
     else:
-        first, second = (np.tile(values, (10 * REPLICATES, 1)) for values in means)
-    return interval(float(means[1].mean() - means[0].mean()), differences_of_means(first, second, generator))
+        drawn = {column: np.tile(_of(both, column), (10 * REPLICATES, 1)) for column in columns}
+    found = {}
+    for column, accuracies in drawn.items():
+        first, second = np.split(accuracies, [len(base)], axis=1)
+        replicates = differences_of_means(first, second, deepcopy(generator))  # other seeds alike in every column
+        found[column] = interval(float(_of(rows, column).mean() - _of(base, column).mean()), replicates)
+    return found
 
 
-def _resampled(rows: Sequence[Row], column: str, generator: np.random.Generator) -> Floats:
-    """Accuracies (B, R) over all samples or over a group of classes, the same test samples drawn anew for all runs."""
+def _resampled(rows: Sequence[Row], columns: Sequence[str], generator: np.random.Generator) -> dict[str, Floats]:
+    """Column -> accuracies (B, R) in %, the same test samples drawn anew for all runs."""
     numbers = [len(samples) for samples in rows[0]["right"]]
     right = np.array([[letter == "1" for samples in row["right"] for letter in samples] for row in rows]).T  # (N, R)
     labels = np.repeat(np.arange(len(numbers)), numbers)
+    tested = {str(c): (c,) for c, number in enumerate(numbers) if number}
     groups = groups_by_bounds(rows[0]["counts"], rows[0]["many_above"], rows[0]["few_below"])
-    classes = range(len(numbers)) if column in ("overall", "balanced") else groups[column]
-    if column != "overall":
-        return resample_images(right, labels, {column: classes}, generator, REPLICATES)[column]
-    tested = [c for c in classes if numbers[c]]
-    by_class = resample_images(right, labels, {str(c): (c,) for c in tested}, generator, REPLICATES)
-    return np.average([by_class[str(c)] for c in tested], axis=0, weights=[numbers[c] for c in tested])
+    by_name = resample_images(
+        right, labels, {"balanced": range(len(numbers)), **groups, **tested}, generator, REPLICATES
+    )
+    by_name["overall"] = np.average(
+        [by_name[c] for c in tested], axis=0, weights=[numbers[c] for (c,) in tested.values()]
+    )
+    return {column: 100 * by_name[column] for column in columns}
 
 
 if __name__ == "__main__":

@@ -96,8 +96,7 @@ def test_samples_are_drawn_in_pairs_where_the_file_says_which_were_right():
         for samples, share in zip(right, (0.6, 0.75))
     )  # fmt: skip
     deviation = 100 * ((0.10 + 0.25 - 0.15**2) / 100) ** 0.5
-    for column in ("overall", "many"):
-        found = tables.difference([run], [base], column)
+    for found in tables.differences([run], [base], ("overall", "many")).values():
         assert found.difference == pytest.approx(15)
         assert (found.low, found.high) == (
             pytest.approx(15 - 1.96 * deviation, abs=1),

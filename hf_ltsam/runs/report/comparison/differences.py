@@ -156,8 +156,7 @@ def _explained(compared: Sequence[Compared]) -> str:
         f"95 % intervals from {REPLICATES:,} paired bootstrap replicates: {what} are drawn anew, the same for both "
         "sides. Where there are several seeds, what other seeds would change is in them too (Student's t: the fewer seeds, "
         "the wider; the runs of both sides are taken to vary alike); with one each they compare these two models only, not "
-        "the methods. Even without a true difference, one "
-        f"interval in twenty excludes zero; there are {tests} here."
+        f"the methods. Even without a true difference, one interval in twenty excludes zero; there are {tests} here."
     )
 
 
