@@ -107,10 +107,35 @@ def of_seeds(first, second, level=0.95):
 
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.992])
 def test_seeds_have_the_closed_form_of_students_interval(level):
-    """By scipy, from the accuracies themselves."""
-    first, second = np.array([0.70, 0.74, 0.75]), np.array([0.80, 0.81, 0.90, 0.86])
+    """By scipy, from the accuracies themselves: the first three vary less than the second."""
+    first, second = np.array([0.70, 0.74, 0.75]), np.array([0.80, 0.81, 0.90])
     own, exact = of_seeds(first, second, level), stats.ttest_ind(second, first).confidence_interval(level)
     assert (own.low, own.high) == (pytest.approx(exact.low, abs=3e-3), pytest.approx(exact.high, abs=3e-3))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wider"),
+    [
+        ([0.70, 0.74, 0.75], [0.80, 0.81, 0.82, 0.80], "Welch"),
+        ([0.70, 0.71, 0.70], [0.80, 0.81, 0.90, 0.86, 0.88, 0.84], "Student"),
+    ],
+    ids=["the fewer vary more", "the more vary more"],
+)
+@pytest.mark.parametrize("swapped", [False, True], ids=["as they are", "the other way round"])
+def test_of_two_numbers_of_seeds_the_wider_interval_counts(first, second, wider, swapped):
+    """Student's, for which both vary alike, and Welch's, by scipy."""
+    if swapped:
+        first, second = second, first
+    exact = {
+        name: stats.ttest_ind(second, first, equal_var=name == "Student").confidence_interval()
+        for name in ("Student", "Welch")
+    }
+    assert max(exact, key=lambda name: exact[name].high) == wider
+    own = of_seeds(np.array(first), np.array(second))
+    assert (own.low, own.high) == (
+        pytest.approx(exact[wider].low, abs=3e-3),
+        pytest.approx(exact[wider].high, abs=3e-3),
+    )
 
 
 def test_one_run_beside_several_is_taken_to_vary_as_they_do():
@@ -123,7 +148,7 @@ def test_one_run_beside_several_is_taken_to_vary_as_they_do():
 
 @pytest.mark.parametrize(
     ("seeds", "deviations"),
-    [((2, 2), (1, 1)), ((3, 3), (1, 1)), ((5, 5), (1, 3)), ((3, 1), (1, 1)), ((20, 2), (1, 1))],
+    [((2, 2), (1, 1)), ((3, 3), (1, 1)), ((5, 5), (1, 3)), ((3, 1), (1, 1)), ((20, 2), (1, 1)), ((20, 3), (1, 2))],
     ids=str,
 )
 def test_seeds_without_a_difference_are_told_apart_once_in_twenty_times(seeds, deviations):

@@ -155,7 +155,7 @@ def _explained(compared: Sequence[Compared]) -> str:
     return (
         f"95 % intervals from {REPLICATES:,} paired bootstrap replicates: {what} are drawn anew, the same for both "
         "sides. Where there are several seeds, what other seeds would change is in them too (Student's t: the fewer seeds, "
-        "the wider; the runs of both sides are taken to vary alike); with one each they compare these two models only, not "
+        "the wider); with one each they compare these two models only, not "
         f"the methods. Even without a true difference, one interval in twenty excludes zero; there are {tests} here."
     )
 
