@@ -2,7 +2,7 @@
 
 from dataset_builders.corruptions.apply import corrupt
 from dataset_builders.corruptions.parameters import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
-from dataset_builders.corruptions.reader import CorruptedSet, load_corrupted
+from dataset_builders.corruptions.reader import load_corrupted
 from dataset_builders.corruptions.transform import corrupted
 from dataset_builders.corruptions.writer import write_corrupted
 
@@ -10,7 +10,6 @@ __all__ = [
     "CORRUPTIONS",
     "EXTRA_CORRUPTIONS",
     "SEVERITIES",
-    "CorruptedSet",
     "corrupt",
     "corrupted",
     "load_corrupted",
