@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from hf_ltsam.runs.files import write_json
 
 FILE_NAME = "corruptions.json"
 
@@ -45,8 +46,7 @@ class Manifest:
             return
         if folder.is_dir() and any(folder.iterdir()):
             raise ValueError(f"{folder} holds other files and no {FILE_NAME}: name a new or empty folder.")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_aside(folder / FILE_NAME, (json.dumps(asdict(self), indent=2) + "\n").encode())
+        write_json(folder / FILE_NAME, asdict(self))
 
     def _refuse_other(self, folder: Path) -> None:
         there, wanted = read_manifest(folder), asdict(self)
@@ -77,13 +77,3 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not {field.name for field in fields(Manifest)} <= set(values):
         raise ValueError(f"{path} is not the manifest of a corrupted set.")
     return values
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Write a file under another name and rename it when it is whole and on the disk."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
