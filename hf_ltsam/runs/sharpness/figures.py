@@ -37,17 +37,11 @@ def save_figures(path: Path) -> list[Path]:
 
 
 def _save(path: Path, draw: Callable[[Any, dict[str, Any]], None], results: dict[str, Any]) -> Path:
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")  # needs no screen
-    from matplotlib import pyplot as plt
-
-    figure = plt.figure(layout="constrained")
-    try:
-        draw(figure, results)
-        figure.savefig(path, dpi=200)
-    finally:
-        plt.close(figure)
+    figure = Figure(layout="constrained")
+    draw(figure, results)
+    figure.savefig(path, dpi=200)
     return path
 
 

@@ -63,18 +63,15 @@ def save_heat_map(path: Path, name: str, of_set: Mapping[str, Any]) -> Path:
     Args:
         of_set: an entry of `sets` with `cells` and `summary`.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")  # needs no screen
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     summary = of_set["summary"]
     corruptions, severities = list(summary["errors"]), summary["severities"]
     errors = 100 * np.array([[_error(of_set, c, s) for s in severities] for c in corruptions])  # (rows, S)
     shown = np.column_stack([errors, errors.mean(axis=1)])
-    figure, axes = plt.subplots(
-        figsize=(max(2.6 + 0.75 * shown.shape[1], 5.5), 1.2 + 0.36 * len(corruptions)), layout="constrained"
-    )
+    size = (max(2.6 + 0.75 * shown.shape[1], 5.5), 1.2 + 0.36 * len(corruptions))  # inches
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
     image = axes.imshow(shown, cmap="cividis_r", vmin=0, vmax=100, aspect="auto")
     for (row, column), error in np.ndenumerate(shown):
         colour = "white" if error > 55 else "black"
@@ -93,7 +90,6 @@ def save_heat_map(path: Path, name: str, of_set: Mapping[str, Any]) -> Path:
         f"{figure_text(short(name))}: mean error {100 * summary['mean_error']:.1f} %{beside}", fontsize=11, loc="left"
     )
     figure.savefig(path, dpi=150)
-    plt.close(figure)
     return path
 
 

@@ -72,7 +72,6 @@ def _page(file):
 
 
 def _drawn(monkeypatch, make):
-    import matplotlib.pyplot  # noqa: F401  before `savefig` is replaced: pyplot looks at it when it is imported
     from matplotlib.figure import Figure
 
     words = []
