@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.class_statistics import GROUPS, ClassStatistics
 from hf_ltsam.data.soft_labels import of_samples
 from hf_ltsam.landscape.weights import StoredOffset
 from hf_ltsam.methods import METHODS, Method
@@ -26,7 +26,6 @@ ROUNDING = 1e-3  # of the norm: what float32 does to an offset of a usual length
 SIZEABLE = 0.1  # share of the weights that do not move
 
 HEAD_TAIL = ("head", "tail")
-GROUPS = ("many", "medium", "few")
 LOSSES = tuple(f"loss_{name}" for name in GROUPS)
 STORED = ("wanted", "norm", "unmoved")  # of the offsets that were measured
 GAPS = tuple(f"sam_sharpness_gap_{name}" for name in HEAD_TAIL)

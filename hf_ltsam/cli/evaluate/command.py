@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dataset_builders.corruptions import CORRUPTIONS, SEVERITIES
+from hf_ltsam.class_statistics import GROUPS
 from hf_ltsam.cli.evaluate.evaluation import EvaluationSettings, evaluate, process_device
 from hf_ltsam.cli.evaluate.sets import Places, TestSet, find_sets, set_names
 from hf_ltsam.cli.model_names import check_model
@@ -30,8 +31,8 @@ from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.folder import EVALUATION, EVALUATION_RESULTS
 from hf_ltsam.runs.shift.checkpoint import Checkpoint, check_model_name, load_checkpoint
-from hf_ltsam.runs.shift.report import GROUPS, short, write_report
-from hf_ltsam.runs.shift.results import OtherErrors, Results, read_baseline
+from hf_ltsam.runs.shift.report import short, write_report
+from hf_ltsam.runs.shift.results import OtherErrors, Results, percent, read_baseline
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -178,9 +179,8 @@ def _show(results: Results, names: Sequence[str], files: Sequence[Path], setting
         entry = of_set.get("summary") or of_set["result"]
         overall = 1 - entry["mean_error"] if "mean_error" in entry else entry["overall"]
         fractions = [overall, *(entry["groups"].get(group) for group in GROUPS), entry.get("mean_error")]
-        shown = ["-" if fraction is None else f"{100 * fraction:.1f}" for fraction in fractions]
         mce = entry.get("mce")
-        table.add_row(terminal(short(name)), *shown, "-" if mce is None else f"{mce:.1f}")
+        table.add_row(terminal(short(name)), *map(percent, fractions), "-" if mce is None else f"{mce:.1f}")
         relative |= {entry["relative_to"]} if mce is not None else set()
     console = Console()
     console.print(table)

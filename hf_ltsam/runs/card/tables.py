@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.class_statistics import GROUPS, ClassStatistics
 from hf_ltsam.runs.card.facts import RunFacts
 from hf_ltsam.runs.class_frequencies import group_criterion, group_ranges
 from hf_ltsam.runs.escaping import markdown_code, markdown_table, markdown_text
 from hf_ltsam.runs.record import RunRecord
-from hf_ltsam.runs.shift.results import measurements, remarks
+from hf_ltsam.runs.shift.results import SCORES, measurements, percent, remarks
 
-GROUPS = ("many", "medium", "few")
-SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
 SMALL = 20  # classes: a longer table would not be read
 
 
@@ -47,7 +45,7 @@ def calibration_table(facts: RunFacts) -> str:
     rows = []
     for prior, words in (("balanced", "all classes equally frequent"), ("training", "as frequent as in training")):
         if (result := results.get(f"{prior}_prior")) is not None:
-            numbers = [_percent(result.get(name)) for name in ("overall", "balanced", "ece")]
+            numbers = [percent(result.get(name)) for name in ("overall", "balanced", "ece")]
             rows.append([f"`{prior}`: {words}", *(f"{result[name]:.2f}" for name in ("tau", "temperature")), *numbers])
     return (
         markdown_table(["prior", "tau", "temperature", "overall", "balanced", "calibration error"], rows)
@@ -149,7 +147,7 @@ def shifted_table(evaluation: Mapping[str, Any] | None, samples: str = "images")
     rows = []
     for (name, result), remark in zip(plain.items(), remarked):
         fractions = accuracies(result)
-        shown = [_percent(fractions.get(column)) for column in columns]
+        shown = [percent(fractions.get(column)) for column in columns]
         row = [markdown_text(name) + views(result.get("identity", {})), f"{result['samples']:,}", *shown]
         rows.append([*row, *([markdown_text(remark)] if any(remarked) else [])])
     return markdown_table(["test set", samples, *columns, *(["remarks"] if any(remarked) else [])], rows)
@@ -167,7 +165,7 @@ def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any
         rows = [
             [
                 markdown_text(c.replace("_", " ")),
-                _percent(error),
+                percent(error),
                 *([f"{relative[c]:.1f}" if c in relative else "-"] if relative else []),
             ]
             for c, error in summary["errors"].items()
@@ -178,7 +176,7 @@ def corrupted_tables(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any
                 "table": markdown_table(header, rows),
                 "views": "".join(views(result.get("identity", {})) for result in measurements(of_set)[:1]),
                 "severities": ", ".join(map(str, summary["severities"])),
-                "mean_error": _percent(summary["mean_error"]),
+                "mean_error": percent(summary["mean_error"]),
                 "mce": None if summary.get("mce") is None else f"{summary['mce']:.1f}",
                 "relative_to": markdown_text(summary.get("relative_to") or ""),
                 "remarks": markdown_text(remarks(of_set)),
@@ -213,7 +211,3 @@ def views(settings: Mapping[str, Any]) -> str:
 
 def _sets(evaluation: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return (evaluation or {}).get("sets") or {}
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.1f}"

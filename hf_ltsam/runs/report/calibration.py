@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.class_statistics import GROUPS
 from hf_ltsam.metrics.reliability import ConfidenceBins, confidence_bins
 from hf_ltsam.runs.report.by_group import NAMES
 from hf_ltsam.runs.report.configurations import Configuration, samples_of_all, spread
@@ -15,7 +16,7 @@ from hf_ltsam.runs.report.confusion import predictions_missing
 from hf_ltsam.runs.report.content import Figure, Section, Table, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
 from hf_ltsam.runs.report.reading import ReportedRun
-from hf_ltsam.runs.report.saved_parts import GROUPS, all_groups
+from hf_ltsam.runs.report.saved_parts import all_groups
 from hf_ltsam.runs.report.style import INK, series_style
 
 TITLE = "Calibration"

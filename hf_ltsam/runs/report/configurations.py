@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_ltsam import ClassStatistics
+from hf_ltsam.class_statistics import GROUPS, ClassStatistics
 from hf_ltsam.hyperparameters import title_of
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.methods import METHODS, Method
@@ -20,7 +20,7 @@ from hf_ltsam.runs.recipes import assumptions
 from hf_ltsam.runs.record import chance_level
 from hf_ltsam.runs.report.content import Listing, Missing, Section, Table
 from hf_ltsam.runs.report.reading import ReportedRun, training
-from hf_ltsam.runs.report.saved_parts import GROUPS, Bounds, TestResult
+from hf_ltsam.runs.report.saved_parts import Bounds, TestResult
 
 NAN = float("nan")
 _LONGEST = 60  # characters of the settings in a title

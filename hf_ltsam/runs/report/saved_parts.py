@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_ltsam import ClassStatistics
+from hf_ltsam.class_statistics import GROUPS, ClassStatistics
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.sharpness.figures import subset_label
 from hf_ltsam.runs.sharpness.parts import check_sharpness
 from hf_ltsam.runs.shift.results import check_results, remarks
 
 Floats = NDArray[np.float64]
-GROUPS = ("many", "medium", "few")
 
 
 def floats(values: Any, ndim: int = 1) -> Floats:

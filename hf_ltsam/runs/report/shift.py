@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from hf_ltsam.class_statistics import GROUPS
 from hf_ltsam.runs.escaping import figure_text, figure_texts, file_name
 from hf_ltsam.runs.report.configurations import Configuration, samples_of_all, spread
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation, percent
 from hf_ltsam.runs.report.drawing import WIDTH, draw
 from hf_ltsam.runs.report.reading import corruptions
-from hf_ltsam.runs.report.saved_parts import GROUPS, Floats, ShiftedSet
+from hf_ltsam.runs.report.saved_parts import Floats, ShiftedSet
 from hf_ltsam.runs.report.style import DARK_FROM, INK, ON_DARK, shades
 from hf_ltsam.runs.shift.report import short
 

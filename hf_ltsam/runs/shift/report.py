@@ -8,16 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.class_statistics import GROUPS, ClassStatistics
 from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.escaping import figure_text, file_name, markdown_table, markdown_text
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import EVALUATION_PAGE
 from hf_ltsam.runs.record import samples_of
-from hf_ltsam.runs.shift.results import measurements, remarks, spread_of
-
-GROUPS = ("many", "medium", "few")
-SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
+from hf_ltsam.runs.shift.results import SCORES, measurements, percent, remarks, spread_of
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -103,10 +100,10 @@ def _accuracy_table(results: Mapping[str, Mapping[str, Any]], samples: str) -> s
         [
             markdown_text(name),
             f"{r['samples']:,}",
-            _percent(r["overall"]),
-            _percent(r["balanced"]),
+            percent(r["overall"]),
+            percent(r["balanced"]),
             *_of_groups(r["groups"]),
-            *(_percent(r.get(score)) for score in SCORES),
+            *(percent(r.get(score)) for score in SCORES),
             _remark({"result": r}),
         ]
         for name, r in results.items()
@@ -120,8 +117,8 @@ def _corruption_table(of_set: Mapping[str, Any]) -> str:
     rows = [
         [
             markdown_text(corruption.replace("_", " ")),
-            *(_percent(_error(of_set, corruption, severity)) for severity in summary["severities"]),
-            _percent(mean),
+            *(percent(_error(of_set, corruption, severity)) for severity in summary["severities"]),
+            percent(mean),
             *([f"{summary['ce'][corruption]:.1f}" if corruption in summary["ce"] else "-"] if relative else []),
         ]
         for corruption, mean in summary["errors"].items()
@@ -133,7 +130,7 @@ def _corruption_table(of_set: Mapping[str, Any]) -> str:
 def _corruption_notes(of_set: Mapping[str, Any]) -> list[str]:
     summary = of_set["summary"]
     images = spread_of([cell["samples"] for cell in measurements(of_set)])
-    mean = _percent(summary["mean_error"])
+    mean = percent(summary["mean_error"])
     notes = [f"Mean error: {mean} %, on {images} images each. {_remark(of_set)}".rstrip()]
     if summary.get("mce") is not None:
         notes.append(f"mCE: {summary['mce']:.1f} %.")
@@ -144,7 +141,7 @@ def _corruption_notes(of_set: Mapping[str, Any]) -> list[str]:
     else:
         notes.append("No CE: it needs `--baseline`, or for ImageNet's classes all five severities (AlexNet's errors).")
     if summary["groups"]:
-        groups = ", ".join(f"{name} {_percent(accuracy)}" for name, accuracy in summary["groups"].items())
+        groups = ", ".join(f"{name} {percent(accuracy)}" for name, accuracy in summary["groups"].items())
         notes.append(f"Mean accuracy under corruption: {groups}.")
     return notes
 
@@ -166,8 +163,4 @@ def _error(of_set: Mapping[str, Any], corruption: str, severity: int) -> float:
 
 
 def _of_groups(groups: Mapping[str, float]) -> list[str]:
-    return [_percent(groups[name]) if name in groups else "-" for name in GROUPS]
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.1f}"
+    return [percent(groups.get(name)) for name in GROUPS]

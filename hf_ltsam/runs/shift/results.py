@@ -13,6 +13,7 @@ from hf_ltsam.metrics.corruption import Baseline
 from hf_ltsam.runs.files import plain, read_json, write_json
 
 SCHEMA_VERSION = 1
+SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
 _NEEDED = {"result": ("overall", "groups", "samples"), "summary": ("errors", "severities", "mean_error")}
 Cell = tuple[str, int] | None  # corruption and severity; None: a set without corruptions
 
@@ -167,6 +168,11 @@ def spread_of(numbers: Collection[int]) -> str:
     """The number, where it is the same, or the smallest to the largest."""
     low, high = min(numbers), max(numbers)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def percent(fraction: float | None) -> str:
+    """12.3; a dash for a number that is missing."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def _left_out(result: Mapping[str, Any]) -> bool:
