@@ -250,7 +250,3 @@ def _line(row: RecipeRow, decimals: Mapping[str, int]) -> str:
     cells = ["-" if value is None else f"{value:.{decimals[group]}f}" for group, value in numbers.items()]
     too_long = max(0, len(row.name) - _NAME_WIDTH)  # takes from the space before the first number
     return f"  {row.name:{_NAME_WIDTH}}" + "".join(f"{cell:>6}" for cell in cells)[too_long:]
-
-
-if __name__ == "__main__":
-    main()

@@ -312,7 +312,3 @@ def _stop(*_: object) -> NoReturn:
 def _report(table: TableOfRuns, root: Path) -> Path | str:
     ended = [folder for row in (*table.first_stages(), *table.whole) for folder in ended_runs(root, row)]
     return write_report([read_run(folder) for folder in ended], root / REPORT) if ended else "no run has ended"
-
-
-if __name__ == "__main__":
-    main()
