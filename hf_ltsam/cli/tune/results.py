@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from hf_ltsam.cli.tune.reserve import Reserve
-from hf_ltsam.cli.tune.space import Parameter
+from hf_ltsam.cli.tune.space import Parameter, laid_over
 from hf_ltsam.cli.tune.study import BEST, Ended, Study
 from hf_ltsam.cli.tune.trial import METRICS
 from hf_ltsam.runs.escaping import figure_text, markdown_code, markdown_text
@@ -56,13 +56,8 @@ def write_best(study: Study) -> Path | None:
         f"{plan.metric} accuracy {_percent(best.accuracies[plan.metric])} % on {100 * plan.reserve:g} % of the training "
         f"samples, best of {len(study.ended())} trials"
     )
-    settings: dict[str, Any] = dict(plain(plan.settings))
-    for parameter in plan.parameters:
-        value = {"value": best.values[parameter.name], "ours": f"{origin}; {parameter}"}
-        if parameter.argument is None:
-            settings[parameter.setting] = value
-        else:
-            settings[parameter.setting] = {**(settings.get(parameter.setting) or {}), parameter.argument: value}
+    values = {p: {"value": best.values[p.name], "ours": f"{origin}; {p}"} for p in plan.parameters}
+    settings = laid_over(plain(plan.settings), values)
     settings.pop("output_dir", None)  # the search's
     head = f"# Chosen by `ltsam tune`. Trains on all training samples: ltsam train --config {BEST}\n"
     return write_whole(study.folder / BEST, head + yaml.safe_dump(settings, sort_keys=False, width=120))
