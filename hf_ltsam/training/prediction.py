@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from hf_ltsam.hyperparameters import COUNT, NON_NEGATIVE, require
+from hf_ltsam.losses.protocol import wide
 from hf_ltsam.metrics.long_tail import TOP
 from hf_ltsam.models.logits import averaged_logits, logits_of
 
@@ -120,8 +121,7 @@ def _logits_of_batch(model: nn.Module, batch: Any) -> Tensor:
     """Of a batch (n, C), in float32 or wider: means over the views of images, or of texts."""
     if isinstance(batch, Tensor):
         return averaged_logits(model, batch)
-    logits = logits_of(model(**batch))
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return wide(logits_of(model(**batch)))
 
 
 def near_ties(logits: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, update_bn
 from transformers import TrainerCallback, TrainingArguments
@@ -21,6 +21,7 @@ from transformers.utils import logging
 from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, require
 from hf_ltsam.landscape.reduction import average_running_statistics
 from hf_ltsam.landscape.repeated_pass import random_numbers_of, random_state
+from hf_ltsam.losses.protocol import wide
 from hf_ltsam.models.spectral_norm import settle
 from hf_ltsam.training.checkpoint_folders import load_tensors
 from hf_ltsam.training.durable_trainer import CheckpointedCallback
@@ -147,7 +148,7 @@ class WeightAveraging(CheckpointedCallback):
 
     def _current(self, model: nn.Module) -> nn.ParameterList:
         """In float32 at least: bfloat16 cannot hold the small differences between a mean and the next one."""
-        return nn.ParameterList(_wide(model.get_parameter(name).detach()) for name in self._names)
+        return nn.ParameterList(wide(model.get_parameter(name).detach()) for name in self._names)
 
     def _averages_after(self, step: int, max_steps: int) -> bool:
         return step % self._every == 0 and step / max_steps >= self.start
@@ -208,7 +209,3 @@ def _steps_per_epoch(args: Any, loader: Any) -> int:
 def _batches(args: Any, loader: Any) -> Iterable[dict[str, Any]]:
     """One epoch; of a training set without an end, as much as the training has seen."""
     return loader if has_length(loader) else islice(loader, args.max_steps * args.gradient_accumulation_steps)
-
-
-def _wide(weight: Tensor) -> Tensor:
-    return weight.to(torch.promote_types(weight.dtype, torch.float32))
