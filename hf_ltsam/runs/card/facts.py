@@ -10,6 +10,7 @@ from typing import Any
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.class_names import Names, names_of_model
 from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.files import DamagedFileError
 from hf_ltsam.runs.folder import RECORD, RunFolder, is_seed_folder, seed_folders
@@ -70,11 +71,9 @@ class RunFacts:
         return self.record.second_stage if self.record else self.identity.get("second_stage", {})
 
     @property
-    def class_names(self) -> list[str] | None:
+    def class_names(self) -> Names | None:
         """By logit; None where the model names none."""
-        named = self.config.get("id2label") or dict(enumerate(self.config.get("label_names") or ()))
-        names = [str(named[key]) for key in sorted(named, key=int)]
-        return None if names == [f"LABEL_{c}" for c in range(len(names))] else names
+        return names_of_model(self.config.get("id2label") or dict(enumerate(self.config.get("label_names") or ())))
 
     @property
     def task(self) -> str | None:

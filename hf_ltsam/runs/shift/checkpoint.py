@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig
 from transformers.utils import cached_file
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.class_names import names_of_model
 from hf_ltsam.data.labels import LABEL_WORDS
 from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.data.texts import Tokenization, text_columns_of
@@ -120,7 +121,7 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
     statistics = _statistics(name)
     if statistics is not None:
         check_num_classes(config.num_labels, statistics.num_classes)
-    names = _class_names(config)
+    names = names_of_model(config.id2label)
     # hashed before it moves to the device: the same everywhere
     digest = fingerprint(model, preprocessing, names)
     calibration = _saved(name, CALIBRATION)
@@ -177,9 +178,3 @@ def _saved(name: str, file: str) -> Path | None:
         name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
     )
     return None if path is None else Path(path)
-
-
-def _class_names(config: PreTrainedConfig) -> tuple[str, ...] | None:
-    named = config.id2label
-    names = tuple(named[c] for c in range(config.num_labels))
-    return None if names == tuple(f"LABEL_{c}" for c in range(len(names))) else names
