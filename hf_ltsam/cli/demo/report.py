@@ -7,15 +7,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.demo.corruptions import SEVERITIES
 from hf_ltsam.metrics.corruption import BENCHMARK
+from hf_ltsam.runs.card.tables import accuracies
 from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.report.configurations import spread
+from hf_ltsam.runs.report.content import mean_and_deviation
 
 COLUMNS = ("overall", "many", "medium", "few")
 
@@ -30,8 +32,10 @@ def print_table(console: Console, records: Records, corruption_errors: Mapping[s
     """
     table = Table("accuracy in %", *COLUMNS, "-C: error", show_edge=False, pad_edge=False)  # 80 columns wide
     for title, runs in records.items():
-        accuracies = (_mean_and_deviation([_accuracy(run, name) for run in runs]) for name in COLUMNS)
-        table.add_row(title, *accuracies, _mean_and_deviation([100 * error for error in corruption_errors[title]]))
+        tests = [accuracies(run.results["test"]) for run in runs]
+        reached = (mean_and_deviation(*spread(100 * test[name] for test in tests)) for name in COLUMNS)
+        error = mean_and_deviation(*spread(100 * error for error in corruption_errors[title]))
+        table.add_row(title, *reached, error)
     console.print(table)
     console.print(_caption(records), highlight=False)
 
@@ -67,13 +71,3 @@ def _caption(records: Records) -> str:
 
 def _statistics(records: Records) -> ClassStatistics:
     return ClassStatistics.from_dict(next(iter(records.values()))[0].class_statistics)
-
-
-def _accuracy(run: RunRecord, name: str) -> float:
-    result = run.results["test"]
-    return 100 * float(result["overall"] if name == "overall" else result["groups"][name])
-
-
-def _mean_and_deviation(values: Sequence[float]) -> str:
-    deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{deviation}"

@@ -13,6 +13,7 @@ from hf_ltsam.cli.reproduce.shifted import shifted_lines, shifted_row
 from hf_ltsam.cli.reproduce.sweeps import FIGURE as SWEEP
 from hf_ltsam.cli.reproduce.sweeps import Spreads, choice_lines
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns
+from hf_ltsam.runs.card.tables import accuracies
 from hf_ltsam.runs.escaping import markdown_code, markdown_text
 from hf_ltsam.runs.files import write_json, write_whole
 from hf_ltsam.runs.folder import RECORD, RunFolder, seed_folders
@@ -70,8 +71,8 @@ def _record(folder: Path, written: int) -> RunRecord | None:
 
 def shown(record: RunRecord) -> str:
     """One run in a few words."""
-    accuracies = {name: _percent(record, name) for name in GROUPS}
-    words = ", ".join(f"{name} {value:.2f}" for name, value in accuracies.items() if value is not None)
+    reached = {name: _percent(record, name) for name in GROUPS}
+    words = ", ".join(f"{name} {value:.2f}" for name, value in reached.items() if value is not None)
     return f"{words} %" + (f", {seconds:.0f} s" if (seconds := record.train_seconds) is not None else "")
 
 
@@ -115,13 +116,8 @@ def _row(row: Row, records: Sequence[RunRecord], published: Mapping[str, float |
     }
 
 
-def _accuracies(record: RunRecord) -> Mapping[str, float | None]:
-    result = record.results["test"]
-    return {"overall": result["overall"], **result["groups"]}
-
-
 def _percent(record: RunRecord, name: str) -> float | None:
-    value = _accuracies(record).get(name)
+    value = accuracies(record.results["test"]).get(name)
     return None if value is None else 100 * value
 
 
@@ -146,8 +142,8 @@ def _markdown(
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     published = row["published"] or {}
-    accuracies = [_beside(_spread(row["accuracies"][name], 2), published.get(name)) for name in GROUPS]
-    return [markdown_code(row["row"], cell=True), *accuracies, str(len(row["seeds"])), _spread(row["seconds"], 0)]
+    reached = [_beside(_spread(row["accuracies"][name], 2), published.get(name)) for name in GROUPS]
+    return [markdown_code(row["row"], cell=True), *reached, str(len(row["seeds"])), _spread(row["seconds"], 0)]
 
 
 def _beside(ours: str, published: float | None) -> str:
