@@ -33,7 +33,7 @@ from hf_ltsam.cli.train.train import finish, train
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.data.labels import read_label_column
 from hf_ltsam.models.frozen_features import frozen_features
-from hf_ltsam.runs.folder import RECIPE, RunFolder, default_folder, is_seed_folder, seed_folder, seed_of
+from hf_ltsam.runs.folder import RECIPE, RunFolder, default_folder, seed_folder, seed_of
 from hf_ltsam.runs.identity import fingerprint
 from hf_ltsam.runs.recipes import read_recipe, recipe_names
 from hf_ltsam.runs.record import RunRecord, hub_name, split_revision
@@ -160,7 +160,7 @@ def _place_of_data(run: Run) -> str | None:
 def _beside(root: Path, settings: Mapping[str, Any]) -> Path:
     """runs/mine -> runs/mine_crt, and runs/mine/seed0 -> runs/mine_crt/seed0: the seeds of a stage lie in one folder."""
     stage = settings["second_stage"]
-    if not is_seed_folder(root.absolute()):
+    if seed_of(root.absolute()) is None:
         return Path(f"{root}_{stage}")
     experiment = root.absolute().parent if root.parent.name == "" else root.parent
     return seed_folder(experiment.with_name(f"{experiment.name}_{stage}"), settings["seed"])

@@ -349,12 +349,7 @@ def seed_folder(experiment: Path, seed: int) -> Path:
 
 def seed_folders(experiment: Path) -> list[Path]:
     """Of all seeds that there are."""
-    return sorted(folder for folder in experiment.glob("seed*") if is_seed_folder(folder) and folder.is_dir())
-
-
-def is_seed_folder(folder: Path) -> bool:
-    """Whether the name says a seed and nothing more."""
-    return _SEED.fullmatch(folder.name) is not None
+    return sorted(folder for folder in experiment.glob("seed*") if seed_of(folder) is not None and folder.is_dir())
 
 
 def seed_of(folder: Path) -> int | None:

@@ -13,7 +13,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import Names, names_of_model
 from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.files import DamagedFileError
-from hf_ltsam.runs.folder import RECORD, RunFolder, is_seed_folder, seed_folders
+from hf_ltsam.runs.folder import RECORD, RunFolder, seed_folders, seed_of
 from hf_ltsam.runs.record import RunRecord, hub_name, samples_of
 
 TEXT_CLASSIFICATION = "text-classification"  # on the Hub
@@ -162,7 +162,7 @@ def _record(run: RunFolder) -> RunRecord | None:
 def _other_seeds(run: RunFolder, record: RunRecord) -> tuple[RunRecord, ...]:
     """The records of the same experiment with other seeds, of seed0, seed1, ... in one folder."""
     folder = run.path.resolve()
-    if not is_seed_folder(folder):
+    if seed_of(folder) is None:
         return ()
     experiment, records = experiment_of(record, run.recipe), {record.seed: record}
     for sibling in map(RunFolder, seed_folders(folder.parent)):

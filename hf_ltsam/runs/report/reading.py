@@ -23,7 +23,7 @@ from hf_ltsam.runs.folder import (
     SHARPNESS_RESULTS,
     Recipe,
     RunFolder,
-    is_seed_folder,
+    seed_of,
 )
 from hf_ltsam.runs.predictions import Predictions
 from hf_ltsam.runs.processes import in_processes
@@ -195,7 +195,7 @@ def _free_folder(folder: Path, purpose: str) -> Path:
     if purpose == _AGAIN and not used.has(RECORD) and not used.checkpoints:
         return folder
     whole = folder if folder.name not in ("", "..") else folder.resolve()
-    experiment, seed = (whole.parent, whole.name) if is_seed_folder(whole) and whole.parent.name else (whole, "")
+    experiment, seed = (whole.parent, whole.name) if seed_of(whole) is not None and whole.parent.name else (whole, "")
     names = (f"{experiment.name}_{purpose}{f'_{k}' if k > 1 else ''}" for k in count(1))
     return next(place for name in names if not (place := experiment.with_name(name) / seed).exists())
 

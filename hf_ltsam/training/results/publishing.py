@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from hf_ltsam.runs.card import Stated, card_files, leaderboard_files, model_card, read_facts
 from hf_ltsam.runs.files import write_whole
-from hf_ltsam.runs.folder import CARD, RECIPE, is_seed_folder
+from hf_ltsam.runs.folder import CARD, RECIPE, seed_of
 from hf_ltsam.runs.hub import (
     BackgroundUploads,
     HubError,
@@ -316,7 +316,7 @@ def _several(given: str | list[str] | None) -> tuple[str, ...]:
 
 def _name_of(folder: Path) -> str:
     """The folder's name, with that of its parent where it only says which seed: runs/mine/seed0 -> mine-seed0."""
-    return f"{folder.parent.name}-{folder.name}" if is_seed_folder(folder) else folder.name
+    return f"{folder.parent.name}-{folder.name}" if seed_of(folder) is not None else folder.name
 
 
 def _linked(folder: Path, target: Path) -> Path:
