@@ -112,12 +112,16 @@ def _floats(value: Any) -> Iterator[float]:
         yield from itertools.chain.from_iterable(map(_floats, value))
 
 
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """The end of an error message where all names would hide those that come closest; empty where none does."""
+    close = difflib.get_close_matches(name, sorted(valid), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The end of an error message: the names that come closest, then all of them."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-    suggestion = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
-    return f"{suggestion} Valid: {', '.join(valid) or '(none)'}."
+    return f"{did_you_mean(name, valid)} Valid: {', '.join(valid) or '(none)'}."
 
 
 def canonical(registry: Mapping[str, Any], name: str) -> str:

@@ -17,7 +17,7 @@ from dataset_builders.sources.class_table import ClassTable, class_table
 from dataset_builders.sources.download import cache_folder
 from dataset_builders.sources.image_files import by_class, images_by_class, root_of
 from dataset_builders.sources.path_builder import Located, PathBuilder
-from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.hyperparameters import did_you_mean
 
 SHOWN = 5
 
@@ -68,7 +68,7 @@ class ShiftedImages(PathBuilder):
         position = {key: c for c, key in enumerate(keys)}
         for wnid in self.config.classes:
             if wnid not in position:
-                raise ValueError(f"classes=...: {wnid!r} is none of ImageNet's 1,000 wnids.{_close(wnid, keys)}")
+                raise ValueError(f"classes=...: {wnid!r} is none of ImageNet's 1,000 wnids.{did_you_mean(wnid, keys)}")
         return [position[wnid] for wnid in self.config.classes] or list(range(len(keys)))
 
     def classes(self) -> ClassTable:
@@ -128,7 +128,3 @@ class ShiftedImages(PathBuilder):
 
     def _where(self, root: Path) -> str:
         return str(root) if root.is_dir() or not self._above() else f"{root} ({'/'.join(self._above())})"
-
-
-def _close(wnid: str, keys: Sequence[str]) -> str:
-    return nearest(wnid, keys).partition(" Valid:")[0]

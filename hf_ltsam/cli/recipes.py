@@ -27,7 +27,7 @@ from rich.text import Text
 
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.user_errors import user_errors
-from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.hyperparameters import did_you_mean
 from hf_ltsam.runs.escaping import visible
 from hf_ltsam.runs.recipe_tables import (
     GROUPS,
@@ -175,7 +175,7 @@ def _print_tables(words: Sequence[str]) -> None:
     lines = [line for table in published_tables() for line in _lines(table, _chooser(table, words))]
     if not lines:
         names = [*recipe_names(), *table_names(), *(f"{_PART}{part}" for part in parts())]
-        hint = nearest(words[0], names).partition(" Valid:")[0] if len(words) == 1 else ""
+        hint = did_you_mean(words[0], names) if len(words) == 1 else ""
         raise ValueError(
             f"No recipe has {' and '.join(map(repr, words))} in its name, table or title.{hint} `ltsam recipes` lists all."
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 from transformers.initialization import no_init_weights
 
-from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.hyperparameters import did_you_mean
 from hf_ltsam.models.clip_towers import ClipTowers, TextTower
 from hf_ltsam.models.open_clip_siglip import is_siglip, siglip_to_transformers
 
@@ -187,7 +187,7 @@ def _architecture(model_name: str, name: str) -> dict[str, Any]:
         raise FileNotFoundError(f"{name}: there is no open_clip_config.json in {folder}.")
     architecture = get_model_config(model_name)
     if architecture is None:
-        close = nearest(model_name, open_clip.list_models()).partition(" Valid:")[0]
+        close = did_you_mean(model_name, open_clip.list_models())
         listing = "python -c 'import open_clip; print(open_clip.list_models())'"
         raise ValueError(f"{name}: open_clip has no model {model_name!r}.{close} `{listing}` lists them.")
     return architecture

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.hyperparameters import did_you_mean
 
 
 def train_only(model: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -30,7 +30,7 @@ def train_only(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            close = nearest(pattern, names).partition(" Valid:")[0]  # all names would hide it
+            close = did_you_mean(pattern, names)
             raise ValueError(f"train_only={pattern!r} matches no weight of {type(model).__name__}.{close}")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))

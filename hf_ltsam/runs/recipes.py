@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.hyperparameters import did_you_mean
 from hf_ltsam.runs.recipe_files import load_mapping
 from hf_ltsam.runs.recipe_tables import RecipeRow, parts, published_rows
 
@@ -152,7 +152,7 @@ def nearest_recipes(name: str) -> str:
     """The end of an error message: the names that come closest; hundreds would hide them."""
     names = recipe_names()
     is_ours = any(known.startswith(f"{Path(name).parent}/") for known in names)
-    return nearest(name if is_ours else Path(name).stem, names).partition(" Valid:")[0]
+    return did_you_mean(name if is_ours else Path(name).stem, names)
 
 
 def assumptions(recipe: Path | RecipeRow | str | Mapping[str, Any]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from transformers.hyperparameter_search import OptunaBackend
 from transformers.trainer_utils import HPSearchBackend, default_compute_objective, default_hp_space_optuna
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.hyperparameters import canonical, nearest
+from hf_ltsam.hyperparameters import canonical, did_you_mean
 from hf_ltsam.losses import LOSSES
 from hf_ltsam.losses.reweighting import without_drw
 from hf_ltsam.methods import METHODS
@@ -64,7 +64,7 @@ def place_of(name: str, chosen: Mapping[str, str], settings: Collection[str]) ->
         written = " or ".join(f"{place}.{name}" for place in places)
         raise ValueError(f"{name!r} is an argument of both, {made}: write {written}.")
     valid = [*settings, *(argument for names in arguments.values() for argument in names)]
-    suggestion = nearest(argument or name, valid).partition(" Valid:")[0]
+    suggestion = did_you_mean(argument or name, valid)
     named = "; ".join(
         f"{kind} {chosen[kind]!r}: {', '.join(arguments[f'{kind}_args']) or 'none'}" for kind in REGISTRIES
     )

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn
 
 from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.wording import holders_of, in_options
-from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.hyperparameters import did_you_mean, nearest
 
 KINDS = {  # name of a type -> what its values are
     "int": "a whole number",
@@ -124,7 +124,7 @@ class OptionParser(argparse.ArgumentParser):
         options = {option[2:] for option in self._options() if "-" not in option[2:]}
         if _CUSTOMARY.get(name) in options:
             return f" Did you mean --{_CUSTOMARY[name]}?"
-        return re.sub(r"'(\w+)'", r"--\1", nearest(name, options).partition(" Valid:")[0])
+        return re.sub(r"'(\w+)'", r"--\1", did_you_mean(name, options))
 
     def _argument(self, name: str, value: str) -> str:
         """Where an argument of a method or a loss goes, which is no option of its own; or empty."""

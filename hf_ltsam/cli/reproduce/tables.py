@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.train.arguments import make_run, option_names
-from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.hyperparameters import did_you_mean, nearest
 from hf_ltsam.runs.recipe_tables import (
     GROUPS,
     TABLES,
@@ -130,7 +130,7 @@ class TableOfRuns:
         """
         for name in names:
             if not any(row.is_named(name) for row in self.rows):
-                hint = nearest(name, [row.name for row in self.rows]).partition(" Valid:")[0]
+                hint = did_you_mean(name, [row.name for row in self.rows])
                 raise ValueError(f"--rows {name}: {self.name} has no such row.{hint}")
         return replace(self, rows=tuple(row for row in self.rows if any(row.is_named(name) for name in names)))
 

@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ from hf_ltsam.cli.train.help import ShortHelp
 from hf_ltsam.cli.train.resuming import interrupted_settings, with_resume_point
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
-from hf_ltsam.hyperparameters import canonical, nearest
+from hf_ltsam.hyperparameters import canonical, did_you_mean, nearest
 from hf_ltsam.losses import MODEL
 from hf_ltsam.runs.folder import default_folder
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
@@ -256,7 +256,7 @@ def _typed(settings: Mapping[str, Any], origin: str, program: str) -> dict[str, 
     options = _options(program)
     for name in settings:
         if name not in options:
-            raise ValueError(f"{origin} sets {name!r}, which does not exist.{_closest(name, options)} {HELP}")
+            raise ValueError(f"{origin} sets {name!r}, which does not exist.{did_you_mean(name, options)} {HELP}")
     return {
         name: _named(name, _plain(_value(option, value, f"{origin} sets {name} to {value!r}")))
         for name, option in options.items()
@@ -381,8 +381,3 @@ def _without_token(words: Sequence[str]) -> tuple[str, ...]:
             kept.append(word)
         skip = name == "--hub_token" and not equals
     return tuple(without_secrets(kept))
-
-
-def _closest(name: str, options: Iterable[str]) -> str:
-    """The suggestion alone; all 150 names would hide it."""
-    return nearest(name, options).partition(" Valid:")[0]

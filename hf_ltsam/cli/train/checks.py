@@ -18,7 +18,7 @@ from hf_ltsam.cli.train.resuming import resume_point
 from hf_ltsam.cli.train.settings import AUGMENTATION, Run
 from hf_ltsam.cli.user_errors import check_choice
 from hf_ltsam.data.preprocessing import check_test_time
-from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, UNIT_INTERVAL, Domain, nearest, require
+from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, UNIT_INTERVAL, Domain, did_you_mean, require
 from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.models.class_vectors import AUTO, STARTS
 from hf_ltsam.models.clip_templates import templates_named
@@ -83,7 +83,7 @@ def check(run: Run) -> None:
     check_data(run.data)
     point = resume_point(config.resume_from_checkpoint)
     if isinstance(point, str) and not Path(point).is_dir():
-        close = nearest(point, ("true", "auto", "false")).partition(" Valid:")[0]
+        close = did_you_mean(point, ("true", "auto", "false"))
         raise ValueError(f"--resume_from_checkpoint {point} is not a folder, nor true, auto or false.{close}")
     if point and config.should_save:
         check_complete(checkpoint_folder(point, config.output_dir))

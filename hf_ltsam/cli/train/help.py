@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, SecondStageArguments
-from hf_ltsam.hyperparameters import nearest
+from hf_ltsam.hyperparameters import did_you_mean
 
 FIRST = {
     "train": (
@@ -140,7 +140,7 @@ def help_of(parser: OptionParser, topic: str = "") -> str:
     elif topic in actions:
         _add(formatter, {f"{topic}, of the group {group_of(topic)}": [actions[topic]]})
     elif topic:
-        close = parser._argument(topic, "") or nearest(topic, [*GROUPS, *actions]).partition(" Valid:")[0]
+        close = parser._argument(topic, "") or did_you_mean(topic, [*GROUPS, *actions])
         raise ValueError(f"--help {topic}: no such group or option.{close} {parser._help}")
     else:
         _add(formatter, {"ten options to begin with": [actions[name] for name in FIRST[program]]})
