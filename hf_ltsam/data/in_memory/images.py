@@ -95,7 +95,7 @@ class InMemoryImages(KeyedDataset):
         self.randaugment = randaugment
         self.color_jitter = color_jitter
         self.random_erasing = random_erasing
-        self._store = ImageStore(
+        self.store = ImageStore(  # on the device of the images
             images.permute(0, 2, 3, 1).contiguous(),
             self.labels,
             _per_channel(mean),
@@ -106,12 +106,7 @@ class InMemoryImages(KeyedDataset):
     @property
     def images(self) -> Tensor:
         """uint8 (N, C, H, W)."""
-        return self._store.pixels.permute(0, 3, 1, 2)
-
-    @property
-    def store(self) -> ImageStore:
-        """Images and labels on the device of the images."""
-        return self._store
+        return self.store.pixels.permute(0, 3, 1, 2)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -143,7 +138,7 @@ class InMemoryImages(KeyedDataset):
         Raises:
             IndexError: an index outside [-N, N).
         """
-        store = self._store if store is None else store
+        store = self.store if store is None else store
         places = self._places(indices)
         if not self.augment:
             rows = on_device(places, store.device)
