@@ -112,17 +112,13 @@ def on_the_fly(
         ValueError: no such column.
         BadImageError: later, when a row is read whose image cannot be decoded; the message names the file.
     """
-    from datasets import Image
-
     image = image_column_of(dataset, image_column)
     label = class_label_column_of(dataset) if label_column is None else label_column
     if label not in dataset.column_names:
         raise ValueError(f"The data set has no column {label!r}.{nearest(label, dataset.column_names)}")
     plain = copy.copy(dataset)  # the caller's data set keeps its transform
     plain.reset_format()
-    plain = plain.select_columns([image, label]).cast_column(image, Image(decode=False))
-    names = {old: new for old, new in ((image, "image"), (label, "labels")) if old != new}
-    return plain.rename_columns(names).with_transform(_Decoding(transform, values))
+    return _encoded(plain, image, label).with_transform(_Decoding(transform, values))
 
 
 def on_the_fly_stream(
@@ -181,11 +177,11 @@ def class_sampled_images(
     return ClassSampledStream(rows, statistics, sampling, seed, per_class, transform=decode.row)
 
 
-def _encoded(stream: datasets.IterableDataset, image_column: str, label_column: str) -> datasets.IterableDataset:
-    """The stream with the columns `image`, still encoded, and `labels`."""
+def _encoded(rows: datasets.Dataset | datasets.IterableDataset, image_column: str, label_column: str) -> Any:
+    """The columns `image`, still encoded, and `labels`."""
     from datasets import Image
 
-    encoded = stream.select_columns([image_column, label_column]).cast_column(image_column, Image(decode=False))
+    encoded = rows.select_columns([image_column, label_column]).cast_column(image_column, Image(decode=False))
     names = {old: new for old, new in ((image_column, "image"), (label_column, "labels")) if old != new}
     return encoded.rename_columns(names)
 
