@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics, per_class
 from hf_ltsam.data.soft_labels import check_several
-from hf_ltsam.hyperparameters import NON_NEGATIVE, Documented, nearest, require
+from hf_ltsam.hyperparameters import NON_NEGATIVE, Documented, require, require_choice
 from hf_ltsam.losses.protocol import Loss, wide
 from hf_ltsam.losses.reweighting import SCHEMES, class_weights
 
@@ -41,9 +41,7 @@ class BinaryCrossEntropy(Documented, Loss):
 
     def __post_init__(self) -> None:
         require(NON_NEGATIVE, self, tau=self.tau)
-        if self.class_weighting not in SCHEMES:
-            hint = nearest(str(self.class_weighting), SCHEMES)
-            raise ValueError(f"BinaryCrossEntropy(class_weighting={self.class_weighting!r}) does not exist.{hint}")
+        require_choice(self, SCHEMES, class_weighting=self.class_weighting)
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
         check_several(labels, logits.shape[1])

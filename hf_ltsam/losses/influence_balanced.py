@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.soft_labels import are_soft
-from hf_ltsam.hyperparameters import POSITIVE, nearest, require
+from hf_ltsam.hyperparameters import POSITIVE, require, require_choice
 from hf_ltsam.losses.protocol import FeatureLoss, cross_entropy, mean_over, wide
 from hf_ltsam.losses.reweighting import SCHEMES, class_weights
 
@@ -47,9 +47,7 @@ class InfluenceBalanced(FeatureLoss):
 
     def __post_init__(self) -> None:
         require(POSITIVE, self, alpha=self.alpha, epsilon=self.epsilon)
-        if self.class_weighting not in SCHEMES:
-            hint = nearest(str(self.class_weighting), SCHEMES)
-            raise ValueError(f"InfluenceBalanced(class_weighting={self.class_weighting!r}) does not exist.{hint}")
+        require_choice(self, SCHEMES, class_weighting=self.class_weighting)
         if not isinstance(self.through_weight, bool):
             raise ValueError(
                 f"InfluenceBalanced(through_weight=...) must be true or false, got {self.through_weight!r}."

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hf_ltsam.class_statistics import ClassStatistics, per_class
 from hf_ltsam.data.soft_labels import are_soft
-from hf_ltsam.hyperparameters import BELOW_ONE, Documented, nearest, require
+from hf_ltsam.hyperparameters import BELOW_ONE, Documented, require, require_choice
 from hf_ltsam.losses.protocol import Loss, mean_over, wide
 
 
@@ -42,8 +42,7 @@ class LabelAwareSmoothing(Documented, Loss):
 
     def __post_init__(self) -> None:
         require(BELOW_ONE, self, head=self.head, tail=self.tail)
-        if self.shape not in _RISES:
-            raise ValueError(f"LabelAwareSmoothing(shape={self.shape!r}) does not exist.{nearest(self.shape, _RISES)}")
+        require_choice(self, _RISES, shape=self.shape)
 
     def __call__(self, logits: Tensor, labels: Tensor, statistics: ClassStatistics) -> Tensor:
         logits = wide(logits)
