@@ -28,7 +28,7 @@ from hf_ltsam.training.second_stage.heads import Head
 from hf_ltsam.training.second_stage.stages import SECOND_STAGES, SecondStage
 from hf_ltsam.training.second_stage.trunk import CachedFeatures, Trunk
 from hf_ltsam.training.trainer import LTSamTrainer
-from hf_ltsam.training.training_set import LabelReader, TrainingSet, without_adapter
+from hf_ltsam.training.training_set import LabelReader, TrainingSet, require_statistics, without_adapter
 
 _HEAD_FILE = "second_stage_head.safetensors"  # what is trained, beside the whole model
 _TRUNK = "trunk."  # before the names of what batch norm has counted
@@ -82,11 +82,7 @@ class SecondStageTrainer(LTSamTrainer):
         reader = LabelReader(lambda: label_name, lambda: default_data_collator, args)
         training_set = TrainingSet.of(train_dataset, reader, first_stage, class_statistics)
         training_set.check_model_names(reader, first_stage)
-        statistics = training_set.statistics
-        if statistics is None:
-            raise ValueError(
-                "There are no class statistics: pass train_dataset, or class_statistics=ClassStatistics(...)."
-            )
+        statistics = require_statistics(training_set.statistics)
         if second_stage.shifts_batch_norm and isinstance(train_dataset, CachedFeatures):
             raise ValueError(
                 f"{type(second_stage).__name__}(shift_batch_norm=True) needs images, and CachedFeatures have been computed "
