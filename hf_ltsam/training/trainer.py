@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
-from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
@@ -54,12 +53,11 @@ from hf_ltsam.training.training_set import (
     names_in,
     require_statistics,
     samples_in_words,
+    warn,
     without_adapter,
 )
 from hf_ltsam.training.trials import Trials
 from hf_ltsam.training.weight_averaging import WeightAveraging
-
-logger = logging.get_logger(__name__)
 
 
 class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
@@ -131,7 +129,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
         self.reweighting = args.class_weighting
         if args.should_save:
             check_output_folder(args.output_dir)
-        _warn(args.doubtful_learning_rate if optimizers[0] is optimizer_cls_and_kwargs is None else None)
+        warn(args.doubtful_learning_rate if optimizers[0] is optimizer_cls_and_kwargs is None else None)
         smoothing = args.label_smoothing_factor if self.takes_own_loss else 0.0
         with replaced(args, label_smoothing_factor=smoothing):  # which stock makes part of the loss, in compute_loss
             super().__init__(
@@ -177,7 +175,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
             return
         statistics, of_labels = self.class_statistics, (self.label_names[0], self.training_set.labels)
         for warning in check_problem(self.model, self.args, self.method, self.loss, statistics, *of_labels):
-            logger.warning(warning)
+            warn(warning)
         if statistics is not None:
             self.training_set.check_model_names(self.label_reader, self.model)
             self.training_set.check_evaluated(eval_dataset, self.label_reader, self.model)
@@ -311,7 +309,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """As `DurableTrainer`, with a warning of a last batch that batch norm cannot normalise."""
         self._follow_training_set()
-        _warn(check_batches(self.train_dataset, self.args, self.model, self._train_batch_size))
+        warn(check_batches(self.train_dataset, self.args, self.model, self._train_batch_size))
         return super().get_train_dataloader()
 
     def compute_loss(
@@ -392,8 +390,3 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
         if self.class_statistics is not None or self.takes_own_loss:
             start = inner.config.name_or_path if isinstance(inner, PreTrainedModel) else None
             save_identity(folder, self._identity or self.identity(), start)
-
-
-def _warn(message: str | None) -> None:
-    if message:
-        logger.warning(message)

@@ -166,12 +166,12 @@ class TrainingSet:
             names = names_in(model) or reader.class_names(dataset)
             check_num_labels(carried, logits, names)
             counted = ClassStatistics.from_labels(carried, logits, tail_threshold=threshold)
-            _warn(remark_on_bounds(counted))
+            warn(remark_on_bounds(counted))
             # the order of a stream may be another one in the next pass
             return cls(dataset, stated, None if isinstance(dataset, IterableDataset) else carried, counted, False)
         if logits is not None:
             check_num_classes(logits, given.num_classes)
-        _warn(remark_on_bounds(given))
+        warn(remark_on_bounds(given))
         labels = None if stated is None or reader.disagrees(dataset, stated) else stated
         if labels is not None and len(labels) and not are_soft(labels):
             check_label_range(labels, given.num_classes)
@@ -243,9 +243,9 @@ class TrainingSet:
             ValueError: they number the same classes differently.
         """
         first, second = names_in(model), self.class_names(reader)
-        _warn(names_alike(first or second or ()))
+        warn(names_alike(first or second or ()))
         if first is not None and second is not None:
-            _warn(compare_names(first, second, ("the model's id2label", "train_dataset"), _RENUMBER))
+            warn(compare_names(first, second, ("the model's id2label", "train_dataset"), _RENUMBER))
 
     def check_evaluated(
         self, dataset: Any, reader: LabelReader, model: nn.Module, for_prediction: bool = False
@@ -274,7 +274,7 @@ class TrainingSet:
                 whose, first = "the model's id2label", names_in(model)
             second = reader.class_names(dataset)
             if first is not None and second is not None:
-                _warn(compare_names(first, second, (whose, argument), _RENUMBER))
+                warn(compare_names(first, second, (whose, argument), _RENUMBER))
         except ValueError:
             if labels is None or not reader.disagrees(dataset, labels):
                 raise  # otherwise its samples have other labels than it states
@@ -285,7 +285,7 @@ def names_in(model: nn.Module) -> Names | None:
     return names_of_model(inner.config.id2label) if isinstance(inner, PreTrainedModel) else None
 
 
-def _warn(message: str | None) -> None:
+def warn(message: str | None) -> None:
     if message:
         logger.warning(message)
 
