@@ -201,20 +201,17 @@ def _not_told_apart(init: str, share: float) -> str:
     )
 
 
-def linear_probe(
-    features: Tensor, labels: Tensor, num_classes: int, scale: float, class_balanced: bool = True
-) -> Tensor:
+def linear_probe(features: Tensor, labels: Tensor, num_classes: int, scale: float) -> Tensor:
     """The directions of a multinomial logistic regression without intercept.
 
     Minimises sum_i a_i CE(scale w x_i / ||x_i||, y_i) + ||w||^2 / 2 by L-BFGS (scikit-learn's `LogisticRegression` with
-    C = 1), where a_i = M / (C n_{y_i}) if `class_balanced`, else 1.
+    C = 1), where a_i = M / (C n_{y_i}) gives all classes the same total weight.
 
     Args:
         features: (M, D).
         labels: (M,).
         num_classes: C, at least 2.
         scale: of the cosine classifier.
-        class_balanced: give all classes the same total weight.
 
     Returns:
         Unit vectors (C, D).
@@ -225,9 +222,7 @@ def linear_probe(
     from sklearn.linear_model import LogisticRegression
 
     _require_every_class(labels, num_classes)
-    solver = LogisticRegression(
-        C=1.0, fit_intercept=False, max_iter=1000, class_weight="balanced" if class_balanced else None
-    )
+    solver = LogisticRegression(C=1.0, fit_intercept=False, max_iter=1000, class_weight="balanced")
     solver.fit((scale * F.normalize(features)).double().numpy(), labels.numpy())
     weights = torch.from_numpy(solver.coef_).float()
     if num_classes == 2:  # scikit-learn fits one vector, for the second class
