@@ -9,6 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+from markupsafe import Markup
 
 _HEAD = 18  # characters before a cut that are kept where names differ far behind
 LONGEST = 60  # characters of a name in a figure: a longer one would leave no room for the curves
@@ -32,6 +35,11 @@ def visible(text: str, lines: bool = False) -> str:
         lines: keep line breaks and tabs.
     """
     return _INVISIBLE.sub(lambda found: found[0] if lines and found[0] in "\n\t" else _written(found[0]), text)
+
+
+def visible_value(value: Any) -> Any:
+    """A value in a template of HTML: texts `visible`, all but those that are markup already."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _written(character: str) -> str:

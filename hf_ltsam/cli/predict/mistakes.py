@@ -22,7 +22,7 @@ from hf_ltsam.cli.train.saved_run import open_run
 from hf_ltsam.data.decoding import decode_image, encoded_images
 from hf_ltsam.data.pixel_values import PixelValues
 from hf_ltsam.hyperparameters import COUNT, require
-from hf_ltsam.runs.escaping import visible
+from hf_ltsam.runs.escaping import visible, visible_value
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import PREDICTIONS
 
@@ -110,7 +110,7 @@ def mistakes(run: str | Path, per_class: int = 8, dataset: str | None = None) ->
         tested = int((predictions.labels == c).sum())
         classes.append((names[c], saved.statistics.counts[c], len(wrong), tested, shown))
         found += shown
-    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=_without_control_characters)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=visible_value)
     page = environment.from_string(_PAGE).render(title=f"Mistakes of {saved.root.path}", classes=classes)
     write_whole(saved.root.path / FOLDER / "mistakes.html", page)
     write_whole(saved.root.path / FOLDER / "mistakes.csv", _table(found))
@@ -137,10 +137,6 @@ def _table(found: Sequence[Mistake]) -> str:
     rows.writerow(["file", "class", "taken_for", "confidence"])
     rows.writerows([m.file, m.true_class, m.taken_for, f"{m.confidence:.4f}"] for m in found)
     return text.getvalue()
-
-
-def _without_control_characters(value: object) -> object:
-    return visible(value) if type(value) is str else value
 
 
 def main(words: Sequence[str]) -> None:

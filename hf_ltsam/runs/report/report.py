@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from hf_ltsam.runs.escaping import visible
+from hf_ltsam.runs.escaping import visible, visible_value
 from hf_ltsam.runs.files import check_output_folder, write_whole
 from hf_ltsam.runs.report import (
     bounds,
@@ -70,13 +69,9 @@ def page(title: str, sections: Sequence[Section], damaged: Sequence[str], writte
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=_without_control_characters,
+        lstrip_blocks=True, finalize=visible_value,
     )  # fmt: skip
     environment.filters["lines"] = lambda text: Markup(escape(visible(text, lines=True)))
     return environment.get_template(TEMPLATE).render(
         title=title, sections=sections, damaged=damaged, written=written, colours=PALETTE, folded=FOLDED
     )
-
-
-def _without_control_characters(value: Any) -> Any:
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
