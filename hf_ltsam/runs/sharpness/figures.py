@@ -12,6 +12,7 @@ import numpy as np
 from hf_ltsam.runs.escaping import figure_text, file_name
 from hf_ltsam.runs.files import mapping, read_json
 from hf_ltsam.runs.record import samples_of
+from hf_ltsam.runs.report.drawing import grid_of_panels
 from hf_ltsam.runs.report.style import GRID, INK, PALETTE, series_style, subset_colours
 
 FLOOR = 1e-8  # of a spectral density on a log axis: less than one eigenvalue in a hundred million
@@ -69,11 +70,10 @@ def _draw_spectra(figure: Any, results: dict[str, Any]) -> None:
     """One panel for each subset, as in Rangwani et al. 2022 Fig. 2; each has its own scale of eigenvalues."""
     spectra = results["spectra"]
     columns = min(3, len(spectra))
-    rows = -(-len(spectra) // columns)
-    figure.set_size_inches(0.6 + 3.3 * columns, 0.5 + 2.7 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    figure.set_size_inches(0.6 + 3.3 * columns, 0.5 + 2.7 * -(-len(spectra) // columns))
+    panels = grid_of_panels(figure, len(spectra), columns, sharey=True)
     colours = subset_colours(list(spectra))
-    for axes, (name, record) in zip(panels.flat, spectra.items()):
+    for axes, (name, record) in zip(panels, spectra.items()):
         grid, values = (np.array(record["density"][key]) for key in ("grid", "values"))
         axes.fill_between(grid, FLOOR, np.maximum(values, FLOOR), color=colours[name], alpha=0.25, linewidth=0)
         axes.plot(grid, np.maximum(values, FLOOR), color=colours[name], linewidth=1)
@@ -82,10 +82,8 @@ def _draw_spectra(figure: Any, results: dict[str, Any]) -> None:
         axes.set_title(_label(name, results), fontsize=9)
         axes.text(0.97, 0.96, _eigenvalues(record), transform=axes.transAxes, ha="right", va="top", fontsize=8)
         axes.tick_params(labelsize=8)
-    for axes in panels.flat[len(spectra) :]:
-        axes.set_visible(False)
     highest = max(max(r["density"]["values"]) for r in spectra.values())
-    panels[0, 0].set_ylim(FLOOR, 30 * highest)
+    panels[0].set_ylim(FLOOR, 30 * highest)
     figure.supxlabel(f"eigenvalue of the Hessian ({_loss(results)})", fontsize=9)
     figure.supylabel("density (log scale)", fontsize=9)
 
@@ -193,16 +191,15 @@ def _draw_contours(figure: Any, results: dict[str, Any], surface: dict[str, Any]
 
     shown = list(surface["loss"].items())
     columns = min(3, len(shown))
-    rows = -(-len(shown) // columns)
-    figure.set_size_inches(1.2 + 2.9 * columns, 0.4 + 2.8 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    figure.set_size_inches(1.2 + 2.9 * columns, 0.4 + 2.8 * -(-len(shown) // columns))
+    panels = grid_of_panels(figure, len(shown), columns, sharex=True, sharey=True)
     x, y = (np.array(c) for c in surface["coordinates"])
     stacked = np.array([values for _, values in shown], dtype=float)
     positive = np.maximum(stacked, SURFACE_FLOOR)
     finite = positive[np.isfinite(positive)]  # a loss that overflowed leaves a hole
     lowest, highest = np.floor(np.log10(finite.min())), np.ceil(np.log10(finite.max()))
     levels = 10 ** np.linspace(lowest, highest, round(highest - lowest) * (4 if highest - lowest < 4 else 3) + 1)
-    for axes, (name, _), values in zip(panels.flat, shown, positive):
+    for axes, (name, _), values in zip(panels, shown, positive):
         filled = axes.contourf(x, y, values.T, levels=levels, norm=LogNorm(levels[0], levels[-1]), cmap="viridis")
         axes.contour(x, y, values.T, levels=levels, colors="white", linewidths=0.3)
         axes.plot(0, 0, marker="+", color="white", markersize=9)
@@ -211,11 +208,9 @@ def _draw_contours(figure: Any, results: dict[str, Any], surface: dict[str, Any]
         axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.tick_params(labelsize=8)
-    for axes in panels.flat[len(shown) :]:
-        axes.set_visible(False)
     floor = f", darkest: at most {SURFACE_FLOOR:g}" if np.nanmin(stacked) < SURFACE_FLOOR else ""
     label = f"mean loss ({_loss(results)}{floor})"
-    figure.colorbar(filled, ax=panels, ticks=LogLocator(), format=LogFormatterSciNotation(), label=label)
+    figure.colorbar(filled, ax=figure.axes, ticks=LogLocator(), format=LogFormatterSciNotation(), label=label)
     figure.supxlabel(_axis(surface, 0), fontsize=9)
     figure.supylabel(_axis(surface, 1), fontsize=9)
 
