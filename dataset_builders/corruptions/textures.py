@@ -71,11 +71,11 @@ def _ice(number: int) -> NDArray[np.uint8]:
     return np.rint((1 - shade) * ICE_DARK + shade * ICE_BRIGHT).astype(np.uint8)
 
 
-def _feathers(rng: np.random.Generator, directions: int = 8) -> Layer:
-    """Needles in every direction, each where the local direction is near its own; mean 0 and variance 1."""
+def _feathers(rng: np.random.Generator) -> Layer:
+    """Needles in eight directions, each where the local direction is near its own; mean 0 and variance 1."""
     local = np.pi * (1.2 * _cloud(rng, 30) + 0.25 * _cloud(rng, 8))
     total, weights = np.zeros((2, ICE_SIDE, ICE_SIDE), dtype=np.float32)
-    for angle in np.pi * np.arange(directions) / directions:
+    for angle in np.pi * np.arange(8) / 8:
         near = np.exp(5 * (np.cos(2 * (local - angle)) - 1))
         total += near * _needles(rng, angle)
         weights += near

@@ -79,17 +79,17 @@ def _refuse_compressed(archive: Path) -> None:
 
 def _members(archive: Path) -> Iterator[Member]:
     with archive.open("rb") as file:
-        for member in _plain_files(file, archive, str(archive)):
+        for member in _plain_files(file, str(archive)):
             if not member.name.endswith(".tar"):
                 yield member
                 continue
             folder = PurePosixPath(member.name).stem
             window = cast(IO[bytes], _Window(file, member.offset, member.size))
-            for inner in _plain_files(window, archive, f"{archive} ({member.name})"):
+            for inner in _plain_files(window, f"{archive} ({member.name})"):
                 yield Member(f"{folder}/{inner.name}", member.offset + inner.offset, inner.size)
 
 
-def _plain_files(file: IO[bytes], archive: Path, where: str) -> Iterator[Member]:
+def _plain_files(file: IO[bytes], where: str) -> Iterator[Member]:
     """Every file of one archive; folders are passed over, and whatever may lead elsewhere is refused."""
     last = "its beginning"
     try:

@@ -292,9 +292,9 @@ class RunFolder:
         """
         return write_json(self.path / RECORD, record.to_json())
 
-    def write_predictions(self, predictions: Predictions, split: str = "test") -> Path:
+    def write_predictions(self, predictions: Predictions) -> Path:
         """Write `predictions.json`."""
-        return write_json(self.path / PREDICTIONS, predictions.to_json(split), indent=None)
+        return write_json(self.path / PREDICTIONS, predictions.to_json(), indent=None)
 
     def write_calibration(self, calibration: Calibration) -> Path:
         """Write `calibration.json`."""

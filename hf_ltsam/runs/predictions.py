@@ -49,13 +49,13 @@ class Predictions:
         """Whether each image was recognized (N,)."""
         return self.predicted == self.labels
 
-    def to_json(self, split: str = "test") -> dict[str, Any]:
-        """`schema_version`, `class_names`, and the lists under the name of the split."""
+    def to_json(self) -> dict[str, Any]:
+        """`schema_version`, `class_names`, and the lists under the name of the split, "test"."""
         lists = {"labels": self.labels, "predicted": self.predicted, "confidence": self.confidence}
-        return {"schema_version": SCHEMA_VERSION, "class_names": list(self.class_names), split: lists}
+        return {"schema_version": SCHEMA_VERSION, "class_names": list(self.class_names), "test": lists}
 
     @classmethod
-    def from_json(cls, values: Any, split: str = "test") -> Predictions:
+    def from_json(cls, values: Any) -> Predictions:
         """The predictions that `to_json` gave.
 
         Raises:
@@ -63,7 +63,7 @@ class Predictions:
         """
         if values["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"its schema_version is {values['schema_version']!r}, this release reads {SCHEMA_VERSION}")
-        lists = values[split]
+        lists = values["test"]
         labels, predicted = (np.asarray(lists[key], dtype=np.int64) for key in ("labels", "predicted"))
         confidence = np.asarray(lists["confidence"], dtype=np.float64)
         return cls(tuple(map(str, values["class_names"])), labels, predicted, confidence)
