@@ -66,8 +66,7 @@ class KeyedRandomness(KeyedDataset):
     """
 
     def __init__(self, dataset: Any, seed: int) -> None:
-        map_style = {"__getitem__", "__len__"} <= set(dir(type(dataset))) and not isinstance(dataset, IterableDataset)
-        if not map_style:
+        if not is_map_style(dataset):
             raise TypeError(
                 f"KeyedRandomness needs a map-style data set (`__getitem__` and `__len__`), got a "
                 f"{type(dataset).__name__}. A stream has no index to key its random numbers by."
@@ -99,6 +98,11 @@ class KeyedRandomness(KeyedDataset):
 def keyed(dataset: Any, seed: int) -> KeyedDataset:
     """The data set itself if it keys its random numbers, otherwise wrapped in `KeyedRandomness`."""
     return dataset if isinstance(dataset, KeyedDataset) else KeyedRandomness(dataset, seed)
+
+
+def is_map_style(dataset: Any) -> bool:
+    """Whether its class has `__getitem__` and `__len__`, and it is no stream."""
+    return {"__getitem__", "__len__"} <= set(dir(type(dataset))) and not isinstance(dataset, IterableDataset)
 
 
 def _keyed_inside(dataset: Any) -> Iterator[KeyedDataset]:

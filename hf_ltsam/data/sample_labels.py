@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from transformers import default_data_collator
 from transformers.utils import logging
 
-from hf_ltsam.data.keyed_randomness import KeyedDataset, KeyedRandomness, undisturbed
+from hf_ltsam.data.keyed_randomness import KeyedDataset, KeyedRandomness, is_map_style, undisturbed
 from hf_ltsam.data.labels import LABEL_NAMES, WAY_OUT, is_arrow_dataset, odd_label, training_labels
 from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.data.transforms import decodes_alone
@@ -91,10 +91,6 @@ def disagreeing_rows(
     if labels is None or len(labels) != len(rows):
         return []
     return [row for row, label in zip(rows, labels) if not torch.equal(label, stated[row].to(label.dtype))]
-
-
-def is_map_style(dataset: Any) -> bool:
-    return {"__getitem__", "__len__"} <= set(dir(type(dataset))) and not isinstance(dataset, IterableDataset)
 
 
 def has_end(dataset: Any) -> bool:
