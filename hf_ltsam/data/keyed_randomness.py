@@ -6,6 +6,7 @@ import operator
 import random
 import types
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,10 +18,13 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
 
 from hf_ltsam.data.keys import random_key
+from hf_ltsam.data.sampling.again_drawn import AgainDrawn, as_drawn, sample_word
 
 
 class KeyedDataset(Dataset[Any], ABC):
     """A map-style data set whose random numbers are a function of (seed, epoch, index). The trainer calls `set_epoch`.
+
+    An index that comes again in an epoch is an `AgainDrawn`, by which a sample is augmented anew.
 
     Args:
         seed: any integer.
@@ -56,7 +60,7 @@ class KeyedRandomness(KeyedDataset):
     Samples are read one by one: `__getitems__` of the data set is not called.
 
     Args:
-        dataset: map-style: `__getitem__` and `__len__`. A sample drawn twice in an epoch is augmented alike.
+        dataset: map-style: `__getitem__` and `__len__`.
         seed: any integer.
 
     Raises:
@@ -85,11 +89,12 @@ class KeyedRandomness(KeyedDataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        index = operator.index(index)
-        position = index + len(self) if index < 0 else index  # sample -1 is sample N-1, with the same random numbers
-        with seeded(random_key(self.seed, self.epoch, position)):
+        plain = operator.index(index)
+        position = plain + len(self) if plain < 0 else plain  # sample -1 is sample N-1, with the same random numbers
+        again = isinstance(index, AgainDrawn)
+        with seeded(random_key(self.seed, self.epoch, sample_word(position, index))):
             try:
-                return self.dataset[index]
+                return _sample(self.dataset, as_drawn(position, index)) if again else self.dataset[plain]
             except Exception as error:
                 error.add_note(f"This was sample {position} of the training set.")
                 raise
@@ -103,6 +108,17 @@ def keyed(dataset: Any, seed: int) -> KeyedDataset:
 def is_map_style(dataset: Any) -> bool:
     """Whether its class has `__getitem__` and `__len__`, and it is no stream."""
     return {"__getitem__", "__len__"} <= set(dir(type(dataset))) and not isinstance(dataset, IterableDataset)
+
+
+def _sample(dataset: Any, index: int) -> Any:
+    """A sample that is drawn again, of which the keyed data sets inside torch's `Subset` and `ConcatDataset` are told."""
+    if type(dataset) is Subset:
+        return _sample(dataset.dataset, as_drawn(operator.index(dataset.indices[index]), index))
+    if type(dataset) is ConcatDataset:
+        part = bisect_right(dataset.cumulative_sizes, index)
+        start = dataset.cumulative_sizes[part - 1] if part else 0
+        return _sample(dataset.datasets[part], as_drawn(index - start, index))
+    return dataset[index if isinstance(dataset, KeyedDataset) else int(index)]
 
 
 def _keyed_inside(dataset: Any) -> Iterator[KeyedDataset]:

@@ -21,6 +21,7 @@ from hf_ltsam.data.in_memory.image_store import ImageStore
 from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.data.in_memory.whole_batches import WholeBatches, as_made, in_memory_part
 from hf_ltsam.data.keyed_randomness import KeyedDataset, keyed
+from hf_ltsam.data.sampling.again_drawn import counted
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM, ClassSampler, full_batches
 from hf_ltsam.data.soft_labels import are_soft
@@ -70,7 +71,10 @@ class Loaders:
         if not is_training:
             return source
         self.keyed = None if isinstance(dataset, IterableDataset) else keyed(dataset, data_seed(self.args))
-        return source if self.keyed is None else replace(source, dataset=self.keyed, sampler=_of(sampler, dataset))
+        if self.keyed is None:
+            return source
+        indices = None if sampler is None else lambda _: counted(sampler(dataset))
+        return replace(source, dataset=self.keyed, sampler=indices)
 
     def resumable(self, loader: DataLoader) -> DataLoader:
         """The training's loader itself, with a generator of its own for workers that persist.

@@ -60,7 +60,15 @@ class KillAt(TrainerCallback):
 
 
 def noisy_trainer(
-    folder, workers=0, method="sam", callbacks=None, num_classes=3, eval_dataset=None, compute_metrics=None, **settings
+    folder,
+    workers=0,
+    method="sam",
+    callbacks=None,
+    num_classes=3,
+    eval_dataset=None,
+    compute_metrics=None,
+    kind=LTSamTrainer,
+    **settings,
 ):
     threshold = 6 if method in {"sse_sam", "sam_ext", "imbsam"} else None
     args = {
@@ -88,7 +96,7 @@ def noisy_trainer(
         "dataloader_pin_memory": False,
         **settings,
     }
-    return LTSamTrainer(
+    return kind(
         Model(num_classes),
         LTSamConfig(**args),
         train_dataset=Noisy(num_classes),

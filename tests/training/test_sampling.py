@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, WeightedRandomSampler
 from training.noisy_run import COUNTS, Model, Noisy, noisy_trainer
 from training.two_processes_sampling import Recorder, trainer_of
 from training.two_ranks import results_of_two_ranks
@@ -72,6 +72,26 @@ def test_a_stream_resumes_also_behind_its_first_pass(sampling, tmp_path):
     whole.train()
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
     assert_same(resumed.model, whole.model)
+
+
+class Weighted(LTSamTrainer):
+    def _get_train_sampler(self, train_dataset=None):
+        generator = torch.Generator().manual_seed(0)
+        return WeightedRandomSampler([1.0 / COUNTS[c] for c in Noisy().labels], 24, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [(LTSamTrainer, {"sampling": "class_aware"}), (LTSamTrainer, {"sampling": "class_balanced"}), (Weighted, {})],
+    ids=["class_aware", "class_balanced", "own sampler"],
+)
+def test_samples_of_rare_classes_are_augmented_anew_at_every_draw(kind, settings, tmp_path):
+    """Three samples fill a third of the epoch, as in a training loop of torch each time with other random numbers."""
+    trainer = noisy_trainer(tmp_path, kind=kind, method="sgd", **settings)
+    batches = list(trainer.get_train_dataloader())
+    labels, inputs = (torch.cat([batch[name] for batch in batches]) for name in ("labels", "x"))
+    rare = inputs[labels == 2]
+    assert len(rare) > 5 and len(torch.unique(rare, dim=0)) == len(rare)
 
 
 def labels_seen(trainer):

@@ -23,6 +23,7 @@ from hf_ltsam.data.in_memory.image_store import ImageStore, on_device
 from hf_ltsam.data.in_memory.randaugment import RandAugment
 from hf_ltsam.data.keyed_randomness import KeyedDataset
 from hf_ltsam.data.keys import random_key
+from hf_ltsam.data.sampling.again_drawn import sample_words
 from hf_ltsam.hyperparameters import UNIT_INTERVAL, require
 
 # Mean and standard deviation per channel. The published long-tail codes (LDAM-DRW and, after it, Rangwani et al. 2022
@@ -144,20 +145,21 @@ class InMemoryImages(KeyedDataset):
             rows = on_device(places, store.device)
             return {"pixel_values": store.normalised(store.taken(rows), memory_format), "labels": store.labels[rows]}
         height, width = store.pixels.shape[1:3]
-        draws = crop_draws(self._keys(places), self.crop_padding, self.flip)
+        samples = sample_words(places, indices)
+        draws = crop_draws(self._keys(samples), self.crop_padding, self.flip)
         numbers = [places[:, None], *crop_places(places, draws, height, width, self.crop_padding)]
         if self.cutout:
-            numbers.append(square_centres(self._keys(places, _CUTOUT), height, width).T)
+            numbers.append(square_centres(self._keys(samples, _CUTOUT), height, width).T)
         if self.random_erasing:
-            keys = [self._keys(places, _ERASING, k) for k in range(1 + 3 * _TRIES)]
+            keys = [self._keys(samples, _ERASING, k) for k in range(1 + 3 * _TRIES)]
             numbers.append(erasing_draws(keys, self.random_erasing, height, width).T)
         tensors = on_device(np.concatenate(numbers, axis=1), store.device).split([a.shape[1] for a in numbers], dim=1)
         images, rows = store.cropped(*tensors[1:5]), tensors[0].squeeze(1)
         if self.color_jitter:
             jitter = ColorJitter(self.color_jitter)
-            jitter(images.permute(0, 3, 1, 2), *jitter.draws([self._keys(places, _JITTER, k) for k in range(4)]))
+            jitter(images.permute(0, 3, 1, 2), *jitter.draws([self._keys(samples, _JITTER, k) for k in range(4)]))
         if self.randaugment is not None:
-            keys = [self._keys(places, _RANDAUGMENT, k) for k in range(self.randaugment.operations)]
+            keys = [self._keys(samples, _RANDAUGMENT, k) for k in range(self.randaugment.operations)]
             self.randaugment(images.permute(0, 3, 1, 2), self.randaugment.draws(keys))
         pixels = store.normalised(images, memory_format)
         if self.cutout:
@@ -167,8 +169,8 @@ class InMemoryImages(KeyedDataset):
             erase(pixels, *tensors[-1].unbind(1))
         return {"pixel_values": pixels, "labels": store.labels[rows]}
 
-    def _keys(self, places: NDArray[np.int64], *words: int) -> NDArray[np.uint64]:
-        keys: NDArray[np.uint64] = random_key(self.seed, self.epoch, places.astype(np.uint64), *words)
+    def _keys(self, samples: NDArray[np.uint64], *words: int) -> NDArray[np.uint64]:
+        keys: NDArray[np.uint64] = random_key(self.seed, self.epoch, samples, *words)
         return keys
 
     def _places(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Subset
 from hf_ltsam.data.in_memory.image_store import ImageStore
 from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.data.keyed_randomness import KeyedRandomness
+from hf_ltsam.data.sampling.again_drawn import as_drawn
 
 
 class WholeBatches(Dataset[Any]):
@@ -45,8 +46,10 @@ class WholeBatches(Dataset[Any]):
         return {name: values[0] for name, values in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        rows = indices if self.rows is None else self.rows[np.asarray(indices)]
-        return self.source.batch(rows, self.store, self.memory_format)
+        if self.rows is not None:
+            rows = self.rows[np.asarray(indices)].tolist()
+            indices = [as_drawn(row, index) for row, index in zip(rows, indices)]
+        return self.source.batch(indices, self.store, self.memory_format)
 
 
 def as_made(batch: dict[str, Tensor]) -> dict[str, Tensor]:
