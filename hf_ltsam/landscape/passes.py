@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.landscape.gradients import Gradient, GradientTaker
+from hf_ltsam.landscape.other_moves import Buffers, HostState
 from hf_ltsam.landscape.repeated_pass import (
     RandomState,
     random_numbers_of,
@@ -103,7 +104,8 @@ class Passes:
         self._taker = taker
         self._device = weights.parameters[0].device
         self._shortcuts = shortcuts
-        self._random: dict[object, RandomState] = {}  # part -> state before its first pass
+        self._random: dict[object, tuple[RandomState, HostState | None]] = {}  # part -> states before its first pass
+        self._buffers: Buffers = {}  # before the first pass, as far as it may move them
         self._drew = False  # whether that pass drew random numbers
 
     def gradients(
@@ -147,15 +149,24 @@ class Passes:
     def repeating(self, part: Part) -> Iterator[None]:
         """A part's first pass draws random numbers, later ones draw them again; the first part alone moves statistics."""
         first_of_all, first = not self._random, part.key not in self._random
-        state = random_state(self._device) if first else self._random[part.key]
-        self._random[part.key] = state
+        moves = self._weights.other_moves
         with ExitStack() as repeating:
+            if first_of_all:
+                self._buffers = repeating.enter_context(moves.noticed())
+            states = (random_state(self._device), moves.state_of_host()) if first else self._random[part.key]
+            self._random[part.key] = states
             if not first_of_all:
                 repeating.enter_context(running_statistics_at_rest(self._weights.model))
+                repeating.enter_context(moves.repeated(self._buffers, None if first else states[1]))
             if not first:
-                repeating.enter_context(random_numbers_of(state, self._device))
+                repeating.enter_context(random_numbers_of(states[0], self._device))
             yield
-        if first and self._shortcuts is not None and not same_random_state(state, random_state(self._device)):
+        if first:
+            self._note_drawing(*states)
+
+    def _note_drawing(self, state: RandomState, of_host: HostState | None) -> None:
+        drew = self._weights.other_moves.have_drawn(of_host)  # also without shortcuts
+        if self._shortcuts is not None and (drew or not same_random_state(state, random_state(self._device))):
             self._drew = True
             self._shortcuts.random_numbers_were_drawn()
 

@@ -11,6 +11,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from transformers.utils import logging
 
 from hf_ltsam.landscape.batches import MicroBatch
+from hf_ltsam.landscape.other_moves import nothing_moved, same_state_of_host, state_of_host
 from hf_ltsam.landscape.repeated_pass import (
     random_numbers_of,
     random_state,
@@ -119,17 +120,18 @@ def _same_without_half(
     finite, or are all the same, tell nothing.
     """
     device = weights.parameters[0].device
-    before = random_state(device)
+    before, of_host = random_state(device), state_of_host()
     noise = None if weights.are_moved else _noise(weights)
     with (
         torch.no_grad(),
         weights.moved(noise),
         random_numbers_of(before, device),
         running_statistics_at_rest(weights.model),
+        nothing_moved(weights.model),
     ):
         with torch.enable_grad():  # as in training: a loss may draw its random numbers only then
             whole = losses(batch).detach()
-        if not same_random_state(before, random_state(device)):
+        if not same_random_state(before, random_state(device)) or not same_state_of_host(of_host, state_of_host()):
             return False
         spread = whole.max() - whole.min()
         if not bool(whole.isfinite().all()) or not bool(spread > 0):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_ltsam.landscape.other_moves import OtherMoves
 from hf_ltsam.landscape.sharded import own_shards, whole
 from hf_ltsam.landscape.vector import WeightVector, number_on_host, tensor_norms
 from hf_ltsam.models.trained_weights import is_half, trained_parameters
@@ -55,6 +56,7 @@ class TrainableWeights:
         self, model: nn.Module, reads_norms: bool = False, of_loss: bool = False, in_place: bool = False
     ) -> None:
         self.model = model
+        self.other_moves = OtherMoves(model)  # of its passes
         self.in_place = in_place
         self._of_loss = of_loss
         self._reads_norms = reads_norms

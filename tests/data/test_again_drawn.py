@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader, RandomSampler, Sequentia
 from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.data.in_memory.whole_batches import WholeBatches, as_made, in_memory_part
 from hf_ltsam.data.keyed_randomness import KeyedRandomness
-from hf_ltsam.data.sampling.again_drawn import AgainDrawn, CountedDraws, counted
+from hf_ltsam.data.sampling.again_drawn import AgainDrawn, CountedDraws, counted, sample_word
 
 ORDER = [3, 0, 3, 7, 3, 0]
 BEFORE = [0, 0, 1, 0, 2, 1]
@@ -29,9 +29,9 @@ def noisy():
     return KeyedRandomness(Noisy(), seed=5)
 
 
-def parts():
+def parts(augment=True):
     """Two parts of images in memory, one behind the other: the twelve samples in another order."""
-    images = in_memory()
+    images = in_memory(augment)
     return ConcatDataset([Subset(images, [1, 0, 2, 3]), Subset(images, range(4, 12))])
 
 
@@ -142,3 +142,14 @@ def test_an_index_from_behind_is_the_same_sample():
 def test_arrays_of_indices_are_drawn_once():
     images = in_memory()
     assert torch.equal(images.batch(np.array([3, 7]))["pixel_values"], images.batch([3, 7])["pixel_values"])
+
+
+def test_two_samples_that_come_again_share_no_random_numbers():
+    words = {sample_word(position, AgainDrawn(position, times)) for position in range(20) for times in range(1, 20)}
+    assert len(words) == 20 * 19 and not words & set(range(20))
+
+
+@pytest.mark.parametrize("index", [0, 3, 4, 7, -1])
+def test_what_is_drawn_again_is_the_sample_of_its_index(index):
+    plain = KeyedRandomness(parts(augment=False), seed=1)
+    assert torch.equal(plain[AgainDrawn(index, 2)]["pixel_values"], plain[index]["pixel_values"])

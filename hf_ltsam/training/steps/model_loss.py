@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +95,7 @@ class UnitLoss:
         self._module, self._compute_loss, self._context = module, compute_loss, context
 
     def logits(self, batch: MicroBatch) -> Tensor:
-        """The loss (1,), by one forward pass over a copy of the batch, from which `compute_loss` may take parts.
+        """The loss (1,), by one forward pass; `compute_loss` may take parts from the batch, which is a copy.
 
         Raises:
             TypeError: it is not one number.
@@ -104,7 +103,7 @@ class UnitLoss:
         if not isinstance(batch, LossUnit):
             raise TypeError(f"The loss of a model belongs to a LossUnit, got {type(batch).__name__}.")
         with self._context():
-            loss = self._compute_loss(self._module, copy(batch.inputs), num_items_in_batch=batch.num_items)
+            loss = self._compute_loss(self._module, batch.inputs, num_items_in_batch=batch.num_items)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             shape = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
             raise TypeError(f"compute_loss must return one number for a micro-batch, got {shape}: take its mean.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -29,6 +30,7 @@ from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.methods.context import ClasslessContext, StepContext
 from hf_ltsam.models.trained_weights import check_optimizer_of, check_types_of, trained_parameters
 from hf_ltsam.training.objective import Objective
+from hf_ltsam.training.steps.kept_inputs import KeptInputs
 from hf_ltsam.training.steps.model_loss import ModelObjective
 from hf_ltsam.training.steps.skipped_steps import SkippedSteps
 from hf_ltsam.training.telemetry import GRADIENTS_EVERY, ClassGroups, Telemetry
@@ -134,6 +136,7 @@ class TrainingStep(TrainerCallback):
         self._waiting: list[MicroBatch] = []  # for the last one of a step with one perturbation
         self._compiled: Any = None  # the bare module, where several processes pass through it
         self._graphed: GraphedPasses | None = None
+        self._inputs = KeptInputs()
 
     @property
     def _observer(self) -> Telemetry | None:
@@ -146,7 +149,7 @@ class TrainingStep(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._telemetry.reset()
-        self._waiting = []
+        self._waiting, self._inputs = [], KeptInputs()
         model, optimizer = self._model(), self._optimizer()
         trained = trained_parameters(model, optimizer, self._own_loss)
         of_types = check_types_of(trained, self._accelerator.scaler is not None)
@@ -207,7 +210,7 @@ class TrainingStep(TrainerCallback):
         landscape = LossLandscape(
             weights,
             group.batches,
-            loss.logits,
+            partial(self._inputs.logits, loss.logits),
             loss.losses,
             divisor,
             self._observer,

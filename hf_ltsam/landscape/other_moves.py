@@ -1,0 +1,124 @@
+"""What a model's own code moves in a pass, without a mode that holds it still: buffers, numpy's and Python's generators."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils.parametrizations import _SpectralNorm
+
+HostState: TypeAlias = tuple[dict[str, Any], Any]  # of numpy's global generator and of Python's
+Buffers: TypeAlias = dict[tuple[nn.Module, str], Tensor]  # (module, name) -> values
+
+FIRST = 3  # passes of a training in which all is looked at
+EVERY = 50  # and one of so many in which generators are: numpy takes 0.1 ms to give and take its state
+_HELD_STILL = (_BatchNorm, _InstanceNorm, _SpectralNorm)  # by `running_statistics_at_rest`
+
+
+class OtherMoves:
+    """Later passes start where the first one over their micro-batch did, and leave all as that has left it.
+
+    A model shows in its passes what it moves. Those that move nothing, nearly all, pay for looking alone. Attributes that
+    are no buffers, and generators that a model keeps for itself, are not found.
+
+    Args:
+        model: the module that is trained.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._passes = 0  # that were the first of their micro-batch
+        self._draws = False  # whether one drew from the generators
+        self._watched: list[nn.Module] = []  # with buffers that might move
+        self._moved: set[tuple[nn.Module, str]] = set()  # buffers that a pass moved
+
+    @property
+    def _looks(self) -> bool:
+        return self._draws or self._passes <= FIRST or self._passes % EVERY == 0
+
+    @contextmanager
+    def noticed(self) -> Iterator[Buffers]:
+        """Around the first pass over a micro-batch: buffers as they were before it, as far as they may move."""
+        self._passes += 1
+        if self._looks:
+            self._watched = [m for m in self._model.modules() if m._buffers and not isinstance(m, _HELD_STILL)]
+        there = [(m, name, t, t._version) for m in self._watched for name, t in m._buffers.items() if t is not None]
+        unknown = self._passes <= FIRST
+        yield {(m, name): t.clone() for m, name, t, _ in there if unknown or (m, name) in self._moved}
+        self._moved |= {
+            (m, name) for m, name, t, version in there if m._buffers.get(name) is not t or t._version != version
+        }
+
+    def state_of_host(self) -> HostState | None:
+        """Of the generators before a pass; None: this pass is not looked at."""
+        return state_of_host() if self._looks else None
+
+    def have_drawn(self, before: HostState | None) -> bool:
+        """Whether a pass that began in this state has drawn from the generators, which is remembered."""
+        drew = before is not None and not same_state_of_host(before, state_of_host())
+        self._draws |= drew
+        return drew
+
+    @contextmanager
+    def repeated(self, buffers: Buffers, host: HostState | None) -> Iterator[None]:
+        """Around a later pass.
+
+        Args:
+            buffers: as `noticed` gave them.
+            host: the generators before the pass that is repeated; None: it was not looked at, or nothing is repeated.
+        """
+        current = state_of_host() if host is not None and self._draws else None
+        if host is not None and current is not None:
+            set_state_of_host(host)
+        try:
+            with in_their_place({place: values for place, values in buffers.items() if place in self._moved}):
+                yield
+        finally:
+            if current is not None:
+                set_state_of_host(current)
+
+
+@contextmanager
+def in_their_place(buffers: Buffers) -> Iterator[None]:
+    """A model works on copies of these values; its own buffers come back untouched."""
+    own = {(module, name): module._buffers[name] for module, name in buffers}
+    try:
+        for (module, name), values in buffers.items():
+            module._buffers[name] = values.clone()
+        yield
+    finally:
+        for (module, name), tensor in own.items():
+            module._buffers[name] = tensor
+
+
+@contextmanager
+def nothing_moved(model: nn.Module) -> Iterator[None]:
+    """Around passes that are no part of a training step: all buffers and both generators stay as they are."""
+    host = state_of_host()
+    try:
+        with in_their_place({(m, name): t for m in model.modules() for name, t in m._buffers.items() if t is not None}):
+            yield
+    finally:
+        set_state_of_host(host)
+
+
+def state_of_host() -> HostState:
+    of_numpy: Any = np.random.get_state(legacy=False)
+    return of_numpy, random.getstate()
+
+
+def set_state_of_host(state: HostState) -> None:
+    np.random.set_state(state[0])
+    random.setstate(state[1])
+
+
+def same_state_of_host(a: HostState, b: HostState) -> bool:
+    numpys = [(s["state"]["pos"], s["has_gauss"], s["gauss"]) for s in (a[0], b[0])]
+    same_key = np.array_equal(a[0]["state"]["key"], b[0]["state"]["key"])
+    return a[1] == b[1] and numpys[0] == numpys[1] and same_key
