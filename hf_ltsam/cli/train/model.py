@@ -43,6 +43,7 @@ from hf_ltsam.training.training_set import without_adapter
 
 logger = logging.get_logger(__name__)
 
+SINGLE_LABEL = "single_label_classification"
 SCALE = 25.0  # of a cosine head on a pretrained model; LIFT (Shi et al. 2024)
 Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std per channel
 
@@ -122,7 +123,7 @@ def build_text_model(
         ValueError: it is no model of texts.
     """
     _refuse_names(arguments)
-    labels: dict[str, Any] = {"id2label": dict(enumerate(class_names)), "problem_type": "single_label_classification"}
+    labels: dict[str, Any] = {"id2label": dict(enumerate(class_names)), "problem_type": SINGLE_LABEL}
     labels["label2id"] = {name: c for c, name in enumerate(class_names)}
     config = AutoConfig.from_pretrained(arguments.model, **labels)
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
@@ -149,6 +150,7 @@ def build_text_model(
 
 
 def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: dict[str, Any]) -> PreTrainedModel:
+    labels = {**labels, "problem_type": SINGLE_LABEL}  # of the task at hand, whatever the stored model was made for
     stored = AutoConfig.from_pretrained(arguments.model)
     if type(stored) not in AutoModelForImageClassification._model_mapping:
         raise ValueError(

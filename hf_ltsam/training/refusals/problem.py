@@ -13,7 +13,7 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import some
 from hf_ltsam.data.soft_labels import are_soft, check_several, check_shares
-from hf_ltsam.losses import LDAM, FeatureLoss, GaussianClouded, Loss
+from hf_ltsam.losses import LDAM, LOSSES, FeatureLoss, GaussianClouded, Loss
 from hf_ltsam.losses.features import check_features
 from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.methods import METHODS, Method
@@ -22,6 +22,11 @@ from hf_ltsam.models.cosine_classifier import CosineClassifier
 from hf_ltsam.models.spectral_norm import check_checkpointing
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.refusals.settings import hides_modules
+
+_SINGLE, _SEVERAL = "single_label_classification", "multi_label_classification"
+
+# problem_type of a configuration of transformers -> the loss of it by name; empty: there is none here
+_LOSS_OF = {_SINGLE: "cross_entropy", _SEVERAL: "binary_cross_entropy", "regression": ""}
 
 
 def check_problem(
@@ -42,6 +47,7 @@ def check_problem(
         ValueError: naming what does not go with what, and the way out.
     """
     check_forward(model, label_name)
+    check_problem_type(loss, model)
     check_head(loss, model)
     check_embeddings(model, args)
     check_several_labels(loss, args)
@@ -75,6 +81,27 @@ def check_own_loss(method: Method, model: nn.Module, statistics: ClassStatistics
         )
     if method.needs_classifier:
         output_layer(model)
+
+
+def check_problem_type(loss: Loss | FeatureLoss, model: nn.Module) -> None:
+    """Refuse a loss of this library for a model whose configuration states the problem of another one.
+
+    transformers' models choose the loss inside their forward by it, and pipelines how logits become scores.
+
+    Raises:
+        ValueError: naming both, and the ways out.
+    """
+    stated = getattr(getattr(model, "config", None), "problem_type", None)
+    fitting = _SEVERAL if takes_several_labels(loss) else _SINGLE
+    name = next((name for name, kind in LOSSES.items() if kind is type(loss)), None)
+    if name is None or stated not in _LOSS_OF or stated == fitting:
+        return
+    ours = _LOSS_OF[stated] and f"loss={_LOSS_OF[stated]!r} is the loss of that problem; "
+    raise ValueError(
+        f"The model's configuration states problem_type={stated!r}, and loss={name!r} is one of {fitting!r}, which would "
+        f"train in its place. {ours}loss='model' is the model's own, for methods that ask for no classes; "
+        f"model.config.problem_type = {fitting!r} trains with loss={name!r}."
+    )
 
 
 def check_several_labels(loss: Loss | FeatureLoss, args: LTSamConfig) -> None:

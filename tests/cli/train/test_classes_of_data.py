@@ -13,19 +13,22 @@ from cli.train.test_train_script import refused, words
 from datasets import ClassLabel, Dataset, Features, Value
 from datasets import Image as ImageColumn
 from PIL import Image
-from transformers import ViTConfig, ViTForImageClassification
+from training.own_losses import text_classifier
+from transformers import AutoConfig, ViTConfig, ViTForImageClassification
 
 from dataset_builders.folders import load_image_folder
 from hf_ltsam.cli.evaluate.classes import labels_of, match_classes
 from hf_ltsam.cli.evaluate.sets import Places, find_sets
 from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.data import TrainingData, _digests, warn_of_copies
-from hf_ltsam.cli.train.model import build_model
+from hf_ltsam.cli.train.model import build_model, build_text_model
 from hf_ltsam.cli.train.saved_run import SavedRun
 from hf_ltsam.cli.train.settings import DataArguments
 from hf_ltsam.cli.train.splits import Splits, load_splits
 from hf_ltsam.cli.train.train import build_trainer
+from hf_ltsam.losses import CrossEntropy
 from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.training.refusals.problem import check_problem_type
 
 PIXELS = np.zeros((8, 8, 3), dtype=np.uint8)
 NUMBERS, WORDS, NAMES = Value("int64"), Value("string"), ClassLabel(names=list(CLASSES))
@@ -243,6 +246,30 @@ def test_rows_of_an_earlier_classifier_go_with_their_names(tmp_path):
     rows = torch.tensor([1, 2, 0])  # cat, the row that is left over, owl
     assert torch.equal(model.classifier.weight, earlier.classifier.weight[rows])
     assert torch.equal(model.classifier.bias, earlier.classifier.bias[rows])
+
+
+def stored_images(problem):
+    config = tiny_vit(dict(enumerate("abcd")))
+    config.problem_type = problem
+    return ViTForImageClassification(config)
+
+
+@pytest.mark.parametrize("options", [[], ["--pretrained", "false"], ["--head", "cosine"]], ids=str)
+@pytest.mark.parametrize("stored", ["multi_label_classification", "regression", None])
+@pytest.mark.parametrize(
+    ("make", "build"),
+    [(stored_images, build_model), (lambda problem: text_classifier(problem, 4), build_text_model)],
+    ids=["images", "texts"],
+)
+def test_the_problem_is_that_of_the_task_whatever_the_model_was_made_for(make, build, stored, options, tmp_path):
+    """Or pipelines would take a sigmoid of its logits, and the training would be refused."""
+    make(stored).save_pretrained(tmp_path / "stored")
+    model = build(parse(["--dataset", "x", "--model", str(tmp_path / "stored"), *options]).model, CLASSES)
+    check_problem_type(CrossEntropy(), model)
+    model.save_pretrained(tmp_path / "saved")
+    saved = AutoConfig.from_pretrained(tmp_path / "saved")
+    inner = saved.base_config if "--head" in options else saved
+    assert inner.problem_type == "single_label_classification"
 
 
 def test_a_run_and_data_that_number_classes_otherwise(tmp_path, monkeypatch):
