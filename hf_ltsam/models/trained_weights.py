@@ -98,6 +98,22 @@ def check_optimizer_of(optimizer: Any, model: nn.Module, of_loss: bool = False) 
     return remarks
 
 
+def check_sparse_gradients(model: nn.Module, trained: Collection[Tensor]) -> None:
+    """Refuse layers whose trained weights get sparse gradients: a method's vector is dense.
+
+    Raises:
+        ValueError: naming the layer.
+    """
+    members = set(map(id, trained))
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.sparse and id(layer.weight) in members:
+            kind = type(layer).__name__
+            raise ValueError(
+                f"The layer {name!r} of {type(model).__name__} is {kind}(sparse=True), and no method takes sparse gradients: "
+                "set sparse=False in it, or freeze its weight (requires_grad_(False))."
+            )
+
+
 def check_types_of(parameters: Collection[Tensor], scaled: bool) -> str | None:
     """A warning of weights that are trained in half precision, or None.
 

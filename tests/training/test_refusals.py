@@ -7,8 +7,16 @@ import logging
 import pytest
 import torch
 from torch import nn
+from transformers import Trainer, TrainingArguments
 
-from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics, LTSamConfig, LTSamTrainer
+from hf_ltsam import (
+    CifarResNetConfig,
+    CifarResNetForImageClassification,
+    ClassStatistics,
+    LTSamConfig,
+    LTSamTrainer,
+    SamTrainerMixin,
+)
 from hf_ltsam.losses import LogitAdjustment
 from hf_ltsam.methods import SAM
 from hf_ltsam.training.second_stage import SecondStageTrainer
@@ -445,3 +453,40 @@ def test_classes_without_an_image_are_called_by_name():
     with pytest.raises(ValueError, match=r"labels of the training set end at 0: 'dog', 'owl' have no training sample"):
         check_num_labels(torch.tensor([0, 0]), 3, ["cat", "dog", "owl"])
     check_num_labels(torch.tensor([0, 1, 2]), 3, ["cat", "dog", "owl"])
+
+
+class Bag(nn.Module):
+    """Sums of embeddings, and a linear classifier."""
+
+    def __init__(self, layer, sparse):
+        super().__init__()
+        self.words, self.head = layer(9, 4, sparse=sparse), nn.Linear(4, 3)
+
+    def forward(self, input, labels=None):
+        found = self.words(input)
+        logits = self.head(found if found.ndim == 2 else found.sum(1))
+        return {"logits": logits} if labels is None else {"loss": nn.functional.cross_entropy(logits, labels)}
+
+
+class SamPlain(SamTrainerMixin, Trainer):
+    pass
+
+
+# loss; None: of a Trainer behind the mixin
+@pytest.mark.parametrize("loss", ["cross_entropy", "model", None])
+@pytest.mark.parametrize("layer", [nn.Embedding, nn.EmbeddingBag])
+def test_sparse_gradients(layer, loss, tmp_path):
+    """Torch would end the first step without a word of the layer."""
+    words = [{"input": torch.randint(0, 9, (5,)), "labels": c} for c in range(3)]
+
+    def made(model):
+        if loss is not None:
+            return trainer(tmp_path, model, words, "sam", loss, optim="sgd", max_grad_norm=0.0)
+        args = TrainingArguments(str(tmp_path), use_cpu=True, max_steps=1, optim="sgd", report_to="none")
+        return SamPlain(model, args, train_dataset=words)
+
+    with pytest.raises(ValueError, match=rf"'words'.*{layer.__name__}\(sparse=True\).*sparse=False"):
+        made(Bag(layer, sparse=True)).train()
+    for trained in (Bag(layer, sparse=False), Bag(layer, sparse=True)):
+        trained.words.weight.requires_grad_(not trained.words.sparse)
+        made(trained).train()

@@ -28,7 +28,12 @@ from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.losses import FeatureLoss, Loss
 from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.methods.context import ClasslessContext, StepContext
-from hf_ltsam.models.trained_weights import check_optimizer_of, check_types_of, trained_parameters
+from hf_ltsam.models.trained_weights import (
+    check_optimizer_of,
+    check_sparse_gradients,
+    check_types_of,
+    trained_parameters,
+)
 from hf_ltsam.training.objective import Objective
 from hf_ltsam.training.steps.kept_inputs import KeptInputs
 from hf_ltsam.training.steps.model_loss import ModelObjective
@@ -152,6 +157,7 @@ class TrainingStep(TrainerCallback):
         self._waiting, self._inputs = [], KeptInputs()
         model, optimizer = self._model(), self._optimizer()
         trained = trained_parameters(model, optimizer, self._own_loss)
+        check_sparse_gradients(model, trained)
         of_types = check_types_of(trained, self._accelerator.scaler is not None)
         for remark in [*check_optimizer_of(optimizer, model, self._own_loss), *([of_types] if of_types else [])]:
             logger.warning(remark)
