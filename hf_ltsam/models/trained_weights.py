@@ -109,8 +109,8 @@ def check_sparse_gradients(model: nn.Module, trained: Collection[Tensor]) -> Non
         if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.sparse and id(layer.weight) in members:
             kind = type(layer).__name__
             raise ValueError(
-                f"The layer {name!r} of {type(model).__name__} is {kind}(sparse=True), and no method takes sparse gradients: "
-                "set sparse=False in it, or freeze its weight (requires_grad_(False))."
+                f"{name!r} of {type(model).__name__} is an {kind}(sparse=True), and no method takes sparse gradients. "
+                "Set sparse=False in it, or freeze its weight (requires_grad_(False))."
             )
 
 

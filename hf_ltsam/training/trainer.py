@@ -30,6 +30,7 @@ from hf_ltsam.training.evaluation import Evaluation, beside_groups, decisions_al
 from hf_ltsam.training.learning_rate import configured_schedule, hold_constant
 from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
 from hf_ltsam.training.objective import LabelledBatches, Objective, by_name_or_object
+from hf_ltsam.training.refusals.forward_loss import ForwardLoss
 from hf_ltsam.training.refusals.hooks import check_best_metric, check_hooks, check_optimizer, is_overridden
 from hf_ltsam.training.refusals.problem import check_own_loss, check_problem
 from hf_ltsam.training.refusals.settings import (
@@ -67,9 +68,8 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
     Trainer makes of them, and checkpoints what `DurableTrainer` does. `eval_loss` is the plain cross-entropy of the raw
     logits, whatever the training loss.
 
-    Its parts, beside those of `MethodTrainer`: `batch_loaders` make the batches and `labelled_batches` part their labels
-    from their inputs; `logit_evaluation` gives the loss of an evaluation. `memory_layout` puts models and batches in
-    channels-last order where that is set.
+    Its parts, beside those of `MethodTrainer`: `batch_loaders` make the batches, `labelled_batches` part labels from inputs,
+    `logit_evaluation` gives the loss of an evaluation, `forward_loss` warns of the model's; `memory_layout`: channels last.
 
     With `loss="model"` the loss is what the stock Trainer makes of the model's outputs, one number for each micro-batch, in
     training and evaluation: for methods that ask for no classes. There are no class statistics then, nor metrics of ours.
@@ -204,6 +204,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
         self.logit_evaluation = Evaluation(self.labelled_batches, lambda: self.loss)
         self.label_watch = LabelWatch(lambda: self.class_statistics, lambda: self.train_dataset)
         self._add_parts(self.label_watch)
+        self.forward_loss = ForwardLoss(self)
         if self.args.swa_start is not None:
             averaging = WeightAveraging(self.args.swa_start, self.args.swa_interval)
             averaging.put_among(self.callback_handler.callbacks)
@@ -258,11 +259,11 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
 
     def after_passes(self, batch: MicroBatch) -> None:
         self.label_watch.add(batch.labels)  # which are in their range: the step has looked
+        self.forward_loss.compare(batch)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        if self.args.decay_all_parameters:
-            return [name for name, _ in model.named_parameters()]
-        return super().get_decay_parameter_names(model)
+        every = [name for name, _ in model.named_parameters()]
+        return every if self.args.decay_all_parameters else super().get_decay_parameter_names(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """As stock, with `lr_milestones` and `swa_learning_rate`.
