@@ -14,7 +14,7 @@ from training.test_refusals import DATA, SETTINGS
 from training.test_refusals import trainer as small_trainer
 from transformers import Trainer, TrainingArguments
 
-from hf_ltsam import LTSamConfig, LTSamTrainer
+from hf_ltsam import LTSamConfig, LTSamTrainer, SamTrainerMixin
 from hf_ltsam.training.durable_trainer import DurableTrainer
 from hf_ltsam.training.results.publishing import HubTrainer
 from hf_ltsam.training.second_stage import SecondStageTrainer
@@ -477,3 +477,61 @@ def test_the_loss_of_a_prediction_step_of_ones_own_stays(tmp_path):
         report_to="none",
     )
     assert Weighted(WithLoss(), args, train_dataset=DATA).evaluate(DATA)["eval_loss"] == 7.0
+
+
+class Tasks:
+    """Sets what a pass reads for each micro-batch."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self.task = len(inputs["labels"])
+        return super().training_step(model, inputs, num_items_in_batch)
+
+
+class OfTasks(Tasks, LTSamTrainer):
+    pass
+
+
+class StockOfTasks(Tasks, Trainer):
+    pass
+
+
+class MixedIn(SamTrainerMixin, StockOfTasks):
+    pass
+
+
+class Plain(SamTrainerMixin, Trainer):
+    pass
+
+
+def step_of_the_object(made):
+    made.training_step = made.training_step
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "scope", "accumulation", "owner"),
+    [
+        (OfTasks, "step", 2, "Tasks"),
+        (MixedIn, "step", 2, "Tasks"),
+        ("object", "step", 2, "The LTSamTrainer object"),
+        (OfTasks, "micro", 2, None),
+        (OfTasks, "step", 1, None),
+        (LTSamTrainer, "step", 2, None),
+        (Plain, "step", 2, None),
+    ],
+)
+def test_state_of_a_micro_batch_where_the_passes_of_a_step_are_made_at_its_end(
+    kind, scope, accumulation, owner, tmp_path, caplog
+):
+    settings = {"use_cpu": True, "max_steps": 1, "report_to": "none", "gradient_accumulation_steps": accumulation}
+    kind, of_object = (LTSamTrainer, True) if kind == "object" else (kind, False)
+    if issubclass(kind, LTSamTrainer):
+        made = kind(WithLoss(), LTSamConfig(str(tmp_path), ascent_scope=scope, **settings), train_dataset=DATA)
+    else:
+        args = TrainingArguments(str(tmp_path), **settings)
+        made = kind(WithLoss(), args, train_dataset=DATA, ascent_scope=scope)
+    (step_of_the_object(made) if of_object else made).train()
+    found = [record.getMessage() for record in caplog.records if "overrides training_step" in record.getMessage()]
+    assert [message.startswith(f"{owner} overrides") and "'micro'" in message for message in found] == [True] * bool(
+        owner
+    )

@@ -12,11 +12,14 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback
+from transformers.utils import logging
 
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.training.refusals.settings import OPTIMIZERS
+
+logger = logging.get_logger(__name__)
 
 # Method of the stock Trainer that no training of ours calls -> why, and what to do instead.
 BYPASSED = {
@@ -105,6 +108,22 @@ def _owner(trainer: Trainer, name: str) -> str:
     return next(cls.__name__ for cls in type(trainer).__mro__ if name in vars(cls))
 
 
+def check_step_state(trainer: Any) -> str | None:
+    """A warning of an override of `training_step` whose state of a micro-batch all passes of a step would share, or None."""
+    classes = [cls for cls in type(trainer).__mro__ if "training_step" in vars(cls)]
+    own = [cls.__name__ for cls in classes if not cls.__module__.startswith(("transformers.", "hf_ltsam."))]
+    owner = _owner(trainer, "training_step") if "training_step" in vars(trainer) else next(iter(own), None)
+    accumulated = trainer.args.gradient_accumulation_steps
+    if owner is None or accumulated == 1 or trainer.step_settings.ascent_scope != "step":
+        return None
+    return (
+        f"{owner} overrides training_step, and with ascent_scope='step' all passes over the {accumulated} micro-batches of a "
+        "step are made in the call of the last one: what it sets for a micro-batch (a task's head, an adapter, an attribute "
+        "that compute_loss reads) would act as of the last. Set it from the inputs, in forward or compute_loss, or take "
+        "ascent_scope='micro'."
+    )
+
+
 def check_optimizer(optimizer: Any) -> None:
     """Refuse an optimizer, or a class of optimizers, whose `step()` alone does not make a step.
 
@@ -189,6 +208,9 @@ class HookWatch(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         check_optimizer(self._trainer.optimizer)
         check_weight_hooks(self._trainer.model)  # a callback may be given another one (SetFit)
+        remark = check_step_state(self._trainer)
+        if remark:
+            logger.warning(remark)
         unread = [
             f"{name}={getattr(args, name)!r}"
             for name, value in _OF_LOADERS.items()
