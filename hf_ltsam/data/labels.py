@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LABEL_NAMES = ("label", "labels", "label_ids")  # names that transformers' default collator accepts
 LABEL_WORDS = (*LABEL_NAMES, "class", "target", "category", "species")  # what tables call their labels
 WAY_OUT = "Pass class_statistics=ClassStatistics.from_labels(labels) instead."
+NO_CLASSES = "Targets that are no classes of samples go with loss='model'."
 
 
 def training_labels(dataset: Any, label_name: str = "labels") -> Tensor:
@@ -136,7 +137,10 @@ def read_label_column(dataset: datasets.Dataset, name: str) -> Tensor:
             dataset,
             f"its column {name!r} holds {column.type}; shares of classes, or a 0 or 1 for each, are lists of floats: "
             f"dataset.cast_column({name!r}, Sequence(Value('float32')))",
+            NO_CLASSES,
         )
+    if pyarrow.types.is_floating(column.type) or pyarrow.types.is_list(column.type):
+        raise _unreadable(dataset, f"its column {name!r} holds {column.type}, not class numbers", NO_CLASSES)
     if not pyarrow.types.is_integer(column.type):
         raise _unreadable(
             dataset,
@@ -186,7 +190,8 @@ def _labels_of_mappings(samples: Sequence[Any], names: Sequence[str]) -> Tensor:
         return torch.tensor([operator.index(y) for y in labels], dtype=torch.long)
     except (TypeError, KeyError) as error:
         reason = f"it is a list whose entries do not all map {names[0]!r} to an integer"
-        raise _unreadable(samples, reason + _odd_entry(labels)) from error
+        odd = _odd_entry(labels)
+        raise _unreadable(samples, reason + odd, "" if odd else NO_CLASSES) from error
 
 
 def _odd_entry(labels: Any) -> str:
@@ -229,7 +234,7 @@ def _as_labels(values: Any, source: str) -> Tensor:
     if labels.ndim == 2 and labels.is_floating_point():
         return labels.float()
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise _unreadable(values, f"{source} has shape {tuple(labels.shape)} and type {labels.dtype}")
+        raise _unreadable(values, f"{source} has shape {tuple(labels.shape)} and type {labels.dtype}", NO_CLASSES)
     return labels.long()
 
 
@@ -245,5 +250,6 @@ def _stream_without_labels(stream: Any, names: Sequence[str]) -> TypeError:
     )
 
 
-def _unreadable(dataset: Any, reason: str) -> TypeError:
-    return TypeError(f"The labels of this {type(dataset).__name__} cannot be read: {reason}. {WAY_OUT}")
+def _unreadable(dataset: Any, reason: str, way_out: str = "") -> TypeError:
+    ways = f"{WAY_OUT} {way_out}".rstrip()
+    return TypeError(f"The labels of this {type(dataset).__name__} cannot be read: {reason}. {ways}")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_ltsam.data.labels import NO_CLASSES
 from hf_ltsam.data.soft_labels import are_soft, check_several, check_shares
 
 
@@ -52,9 +53,12 @@ def check_num_classes(num_logits: int, num_classes: int) -> None:
         ValueError: naming both numbers.
     """
     if num_logits != num_classes:
+        other = (
+            "for regression take loss='model'" if num_logits == 1 else "pass the class_statistics of all its classes"
+        )
         raise ValueError(
             f"The model has {num_logits} logits but the class statistics have {num_classes} classes. "
-            f"Build the model with num_labels={num_classes}, or pass the class_statistics of all its classes."
+            f"Build the model with num_labels={num_classes}, or {other}."
         )
 
 
@@ -87,12 +91,12 @@ def check_logits(logits: Tensor, labels: Tensor, num_classes: int, several: bool
     if not are_soft(labels) and (labels.ndim != 1 or labels.is_floating_point()):
         raise ValueError(
             f"Labels must be class indices (n,) of an integer type, or shares of the classes (n, C), got shape "
-            f"{tuple(labels.shape)} of {labels.dtype}."
+            f"{tuple(labels.shape)} of {labels.dtype}. {NO_CLASSES}"
         )
     if logits.ndim != 2 or len(logits) != len(labels):
         raise ValueError(
             f"Logits must be (n, C) with one row per label, got {tuple(logits.shape)} for {len(labels)} labels. "
-            "This library classifies whole samples."
+            "A model of tokens or pixels trains by its own loss: loss='model'."
         )
     if several:
         check_several(labels, num_classes)

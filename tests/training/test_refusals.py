@@ -6,7 +6,9 @@ import logging
 
 import pytest
 import torch
+from datasets import Dataset
 from torch import nn
+from training.own_losses import text_classifier
 from transformers import Trainer, TrainingArguments
 
 from hf_ltsam import (
@@ -490,3 +492,75 @@ def test_sparse_gradients(layer, loss, tmp_path):
     for trained in (Bag(layer, sparse=False), Bag(layer, sparse=True)):
         trained.words.weight.requires_grad_(not trained.words.sparse)
         made(trained).train()
+
+
+class OfTokens(nn.Module):
+    """One row of logits for each token."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(11, 3)
+
+    def forward(self, input_ids, labels=None):
+        return self.words(input_ids)
+
+
+TOKENS = torch.randint(0, 11, (12, 5))
+
+
+def in_columns(targets):
+    return Dataset.from_dict({"input_ids": TOKENS.tolist(), "labels": targets})
+
+
+def in_rows(targets):
+    return [{"input_ids": x, "labels": y} for x, y in zip(TOKENS, targets)]
+
+
+class WithTargets(torch.utils.data.Dataset):
+    targets = torch.rand(12)
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return {"input_ids": TOKENS[index], "labels": self.targets[index]}
+
+
+# number of outputs, None: for each token; data; statistics -> what the message must contain
+NO_CLASSES = {
+    "numbers in a column": (1, in_columns([0.5 * i for i in range(12)]), None, "holds double"),
+    "a number in a list in a column": (1, in_columns([[0.5 * i] for i in range(12)]), None, "num_labels=1"),
+    "whole numbers in a column": (1, in_columns([i % 5 for i in range(12)]), None, "num_labels=1"),
+    "numbers in rows": (1, in_rows([0.5 * i for i in range(12)]), None, "to an integer"),
+    "tensors in rows": (1, in_rows([torch.tensor(0.5 * i) for i in range(12)]), None, "to an integer"),
+    "whole numbers in rows": (1, in_rows(range(12)), None, "num_labels=1"),
+    "numbers of an attribute": (1, WithTargets(), None, "float32"),
+    "numbers and statistics": (1, in_rows([0.5 * i for i in range(12)]), [6, 6], "1 logits but .* 2 classes"),
+    "numbers, more outputs": (3, in_rows([torch.tensor(0.5) for _ in range(12)]), [6, 3, 3], "must be class indices"),
+    "tokens in a column": (None, in_columns(TOKENS.tolist()), None, "lists of floats"),
+    "tokens in rows": (None, in_rows(TOKENS), None, "to an integer"),
+    "logits of tokens": (None, in_rows([c % 3 for c in range(12)]), None, r"got \(8, 5, 3\)"),
+}
+
+
+@pytest.mark.parametrize("name", NO_CLASSES)
+def test_targets_that_are_no_classes_are_led_to_the_model_s_own_loss(name, tmp_path):
+    outputs, data, counts, words = NO_CLASSES[name]
+    model = OfTokens() if outputs is None else text_classifier(None, outputs)
+    with pytest.raises((ValueError, TypeError), match=rf"{words}.*loss='model'") as error:
+        trainer(tmp_path, model, data, statistics=counts and ClassStatistics(counts)).train()
+    assert "class_encode_column" not in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (in_columns(["a"] * 12), "holds string.*class_encode_column"),
+        (in_columns([None, 0] * 6), "6 of the labels .* are missing"),
+        (in_rows([None, 0] * 6), "entry 0 has the label None"),
+    ],
+)
+def test_classes_that_cannot_be_read_are_not_led_there(data, words, tmp_path):
+    with pytest.raises(TypeError, match=words) as error:
+        trainer(tmp_path, OfTokens(), data)
+    assert "loss='model'" not in str(error.value)

@@ -117,8 +117,8 @@ def check_step_state(trainer: Any) -> str | None:
     if owner is None or accumulated == 1 or trainer.step_settings.ascent_scope != "step":
         return None
     return (
-        f"{owner} overrides training_step, and with ascent_scope='step' all passes over the {accumulated} micro-batches of a "
-        "step are made in the call of the last one: what it sets for a micro-batch (a task's head, an adapter, an attribute "
+        f"{owner} overrides training_step, and with ascent_scope='step' all passes over the {accumulated} micro-batches of "
+        "a step are made in the call of the last one: what it sets for a micro-batch (a task's head, an adapter, a value "
         "that compute_loss reads) would act as of the last. Set it from the inputs, in forward or compute_loss, or take "
         "ascent_scope='micro'."
     )

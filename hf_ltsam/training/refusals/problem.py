@@ -280,7 +280,7 @@ def check_head(loss: Loss | FeatureLoss, model: nn.Module) -> None:
 
 
 def check_num_labels(labels: Tensor, num_logits: int | None, names: Sequence[str] | None = None) -> None:
-    """Refuse a model with more outputs than the training set has classes, as one that keeps its pretrained head.
+    """Refuse a model with one output, or with more than the training set has classes, as of a pretrained head that was kept.
 
     Args:
         labels: of the training set (N,), N > 0.
@@ -290,6 +290,11 @@ def check_num_labels(labels: Tensor, num_logits: int | None, names: Sequence[str
     Raises:
         ValueError: naming both numbers and the way out.
     """
+    if num_logits == 1:
+        raise ValueError(
+            "The model has one output (num_labels=1). For regression take loss='model', with a method that asks for no "
+            "classes; for classes build it with num_labels=C, one output for each: two for yes and no."
+        )
     needed = labels.shape[1] if are_soft(labels) else int(labels.max()) + 1
     if num_logits is not None and needed < num_logits:
         missing = f"class {needed} has" if needed == num_logits - 1 else f"classes {needed} to {num_logits - 1} have"
