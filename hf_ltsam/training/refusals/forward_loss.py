@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from hf_ltsam.data.keyed_randomness import undisturbed
 from hf_ltsam.landscape.batches import MicroBatch
+from hf_ltsam.landscape.other_moves import nothing_moved
 from hf_ltsam.landscape.repeated_pass import random_numbers_of, random_state
 from hf_ltsam.landscape.sharded import are_sharded
 from hf_ltsam.losses import CrossEntropy
@@ -116,21 +117,17 @@ def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
     """
     modules = list(model.modules())
     modes = [module.training for module in modules]
-    buffers = [(m, name, b, b.clone()) for m in modules for name, b in m._buffers.items() if b is not None]
     configurations: list[Any] = [m.config for m in modules if hasattr(getattr(m, "config", None), "problem_type")]
     problems = [configuration.problem_type for configuration in configurations]
     try:
         for module in modules:
             module.training = False
-        with undisturbed(model), random_numbers_of(random_state(device), device), torch.no_grad():
+        again = random_numbers_of(random_state(device), device)
+        with nothing_moved(model), undisturbed(model), again, torch.no_grad():
             yield
     finally:
         for module, mode in zip(modules, modes):
             module.training = mode
-        for module, name, buffer, value in buffers:
-            module._buffers[name] = buffer
-            if not torch.equal(buffer, value):
-                buffer.copy_(value)
         for configuration, problem in zip(configurations, problems):
             configuration.problem_type = problem
 
