@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
 
 from hf_ltsam.data.keys import random_key
-from hf_ltsam.data.sampling.again_drawn import AgainDrawn, as_drawn, sample_word
+from hf_ltsam.data.sampling.repeated_draws import AgainDrawn, as_drawn, sample_word
 
 
 class KeyedDataset(Dataset[Any], ABC):

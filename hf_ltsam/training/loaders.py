@@ -21,9 +21,9 @@ from hf_ltsam.data.in_memory.image_store import ImageStore
 from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.data.in_memory.whole_batches import WholeBatches, as_made, in_memory_part
 from hf_ltsam.data.keyed_randomness import KeyedDataset, keyed
-from hf_ltsam.data.sampling.again_drawn import counted
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM, ClassSampler, full_batches
+from hf_ltsam.data.sampling.repeated_draws import counted
 from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.training.config import LTSamConfig
 

@@ -23,7 +23,7 @@ from hf_ltsam.data.in_memory.image_store import ImageStore, on_device
 from hf_ltsam.data.in_memory.randaugment import RandAugment
 from hf_ltsam.data.keyed_randomness import KeyedDataset
 from hf_ltsam.data.keys import random_key
-from hf_ltsam.data.sampling.again_drawn import sample_words
+from hf_ltsam.data.sampling.repeated_draws import sample_words
 from hf_ltsam.hyperparameters import UNIT_INTERVAL, require
 
 # Mean and standard deviation per channel. The published long-tail codes (LDAM-DRW and, after it, Rangwani et al. 2022

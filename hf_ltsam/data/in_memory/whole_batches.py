@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Subset
 from hf_ltsam.data.in_memory.image_store import ImageStore
 from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.data.keyed_randomness import KeyedRandomness
-from hf_ltsam.data.sampling.again_drawn import as_drawn
+from hf_ltsam.data.sampling.repeated_draws import as_drawn
 
 
 class WholeBatches(Dataset[Any]):

@@ -35,8 +35,8 @@ from hf_ltsam.models.trained_weights import (
     trained_parameters,
 )
 from hf_ltsam.training.objective import Objective
-from hf_ltsam.training.steps.kept_inputs import KeptInputs
 from hf_ltsam.training.steps.model_loss import ModelObjective
+from hf_ltsam.training.steps.pass_inputs import PassInputs
 from hf_ltsam.training.steps.skipped_steps import SkippedSteps
 from hf_ltsam.training.telemetry import GRADIENTS_EVERY, ClassGroups, Telemetry
 
@@ -141,7 +141,7 @@ class TrainingStep(TrainerCallback):
         self._waiting: list[MicroBatch] = []  # for the last one of a step with one perturbation
         self._compiled: Any = None  # the bare module, where several processes pass through it
         self._graphed: GraphedPasses | None = None
-        self._inputs = KeptInputs()
+        self._inputs = PassInputs()
 
     @property
     def _observer(self) -> Telemetry | None:
@@ -154,7 +154,7 @@ class TrainingStep(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._telemetry.reset()
-        self._waiting, self._inputs = [], KeptInputs()
+        self._waiting, self._inputs = [], PassInputs()
         model, optimizer = self._model(), self._optimizer()
         trained = trained_parameters(model, optimizer, self._own_loss)
         check_sparse_gradients(model, trained)

@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader, RandomSampler, Sequentia
 from hf_ltsam.data.in_memory.images import InMemoryImages
 from hf_ltsam.data.in_memory.whole_batches import WholeBatches, as_made, in_memory_part
 from hf_ltsam.data.keyed_randomness import KeyedRandomness
-from hf_ltsam.data.sampling.again_drawn import AgainDrawn, CountedDraws, counted, sample_word
+from hf_ltsam.data.sampling.repeated_draws import AgainDrawn, CountedDraws, counted, sample_word
 
 ORDER = [3, 0, 3, 7, 3, 0]
 BEFORE = [0, 0, 1, 0, 2, 1]

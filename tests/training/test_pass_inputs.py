@@ -8,7 +8,7 @@ from transformers import default_data_collator
 
 from hf_ltsam import LTSamConfig, LTSamTrainer
 from hf_ltsam.landscape.batches import MicroBatch
-from hf_ltsam.training.steps.kept_inputs import KeptInputs
+from hf_ltsam.training.steps.pass_inputs import PassInputs
 
 
 class Scaled(Toy):
@@ -99,7 +99,7 @@ def test_a_pass_that_begins_to_write_later_is_refused(tmp_path):
 
 def passes_of(inputs, forwards):
     """What each forward is given, by one batch after another."""
-    kept, seen = KeptInputs(), []
+    kept, seen = PassInputs(), []
 
     for forward in forwards:
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from hf_ltsam.landscape.batches import MicroBatch
 
 
-class KeptInputs:
+class PassInputs:
     """Containers are copied for each pass; tensors only where a model was seen to write into its inputs.
 
     The first pass of a training is given copies, which show whether it does.
