@@ -21,6 +21,7 @@ from hf_ltsam.losses import CrossEntropy
 from hf_ltsam.losses.protocol import cross_entropy, wide
 from hf_ltsam.models.trained_weights import is_half
 from hf_ltsam.training.refusals.settings import hides_modules
+from hf_ltsam.training.steps.pass_inputs import copied
 
 logger = logging.get_logger(__name__)
 
@@ -97,7 +98,7 @@ class ForwardLoss:
 def _losses(model: nn.Module, batch: MicroBatch, label_name: str) -> tuple[Tensor, Tensor] | None:
     """The model's own loss and the mean cross-entropy of the same logits; None where it gives not both, or not for each."""
     with without_trace(model, batch.labels.device):
-        outputs = model(**batch.inputs, **{label_name: batch.labels})
+        outputs = model(**copied(batch.inputs, tensors=True), **{label_name: batch.labels.clone()})
     if isinstance(outputs, Mapping):
         loss, logits = outputs.get("loss"), outputs.get("logits")
     elif isinstance(outputs, tuple):

@@ -30,7 +30,7 @@ class PassInputs:
         Raises:
             ValueError: the first pass has left its inputs alone, and this one has written into one of them.
         """
-        given = replace(batch, inputs=_copied(batch.inputs, tensors=self._are_written is not False))
+        given = replace(batch, inputs=copied(batch.inputs, tensors=self._are_written is not False))
         before = [(name, tensor, tensor._version) for name, tensor in _tensors(given.inputs)]
         logits = of(given)
         written = [name for name, tensor, version in before if tensor._version != version]
@@ -45,15 +45,16 @@ class PassInputs:
         return logits
 
 
-def _copied(value: Any, tensors: bool) -> Any:
+def copied(value: Any, tensors: bool) -> Any:
+    """The inputs of a pass in containers of their own, with the same tensors or copies of them."""
     if isinstance(value, Tensor):
         return value.clone() if tensors else value
     if isinstance(value, MutableMapping):
         parts = copy(value)
         for name in list(parts):
-            parts[name] = _copied(parts[name], tensors)
+            parts[name] = copied(parts[name], tensors)
         return parts
-    return [_copied(part, tensors) for part in value] if type(value) is list else value
+    return [copied(part, tensors) for part in value] if type(value) is list else value
 
 
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
