@@ -78,7 +78,7 @@ def test_a_killed_table_goes_on_and_ended_runs_are_left_alone(table, tmp_path, c
     root = tmp_path / "runs"
     length = ["--num_train_epochs", "60", "--save_strategy", "steps", "--save_steps", "30"]  # 360 steps
     command = [str(table), "--seeds", "1", "--output_dir", str(root), "--", *length]
-    first = Script(reproduce.__file__, *command)
+    first = Script(main.__file__, "reproduce", *command)
     while not list((root / "sharp" / "seed0").glob("checkpoint-*")):
         assert first.is_alive, first.output
         time.sleep(0.01)
