@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hf_ltsam.landscape.other_moves import free_buffers
 from hf_ltsam.landscape.repeated_pass import random_state, set_random_state
 from hf_ltsam.models.logits import logits_of
 
@@ -79,6 +80,7 @@ class GraphedPasses:
         self._refuse_hooks()
         device = next(self.module.parameters()).device
         state, buffers = random_state(device), [(buffer, buffer.clone()) for buffer in self.module.buffers()]
+        free = {id(m._buffers[name]): f"{type(m).__name__}.{name}" for m, name in free_buffers(self.module)}
         inputs = tuple(t.clone() for t in batch.values())
         drawn, attributes = _random_state_of_host(device), self._attributes()
         graph: Any = torch.cuda.make_graphed_callables(
@@ -90,6 +92,9 @@ class GraphedPasses:
             before = attributes.get(owner)
             if value is not before and not (isinstance(value, int | float | str | tuple) and value == before):
                 raise refusal(f"{owner} is set in every pass, which a replay would not do")
+        for buffer, saved in buffers:
+            if id(buffer) in free and not torch.equal(buffer, saved):
+                raise refusal(f"{free[id(buffer)]} is a buffer that every pass moves, which each replay would do, too")
         with torch.no_grad():
             for buffer, saved in buffers:
                 buffer.copy_(saved)

@@ -16,44 +16,54 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 HostState: TypeAlias = tuple[dict[str, Any], Any]  # of numpy's global generator and of Python's
 Buffers: TypeAlias = dict[tuple[nn.Module, str], Tensor]  # (module, name) -> values
 
-FIRST = 3  # passes of a training in which all is looked at
-EVERY = 50  # and one of so many in which generators are: numpy takes 0.1 ms to give and take its state
-_HELD_STILL = (_BatchNorm, _InstanceNorm, _SpectralNorm)  # by `running_statistics_at_rest`
+FIRST = 3  # passes of a training in which generators are looked at
+EVERY = 50  # and one of so many afterwards: numpy takes 0.1 ms to give and take its state
+PACKED = 1_000_000  # whole numbers in a buffer: more are the weights of a quantized model
+
+# What `running_statistics_at_rest` holds still: kinds of modules -> their buffers
+_HELD_STILL = {
+    (_BatchNorm, _InstanceNorm): {"running_mean", "running_var", "num_batches_tracked"},
+    (_SpectralNorm,): {"_u", "_v"},
+}
 
 
 class OtherMoves:
     """Later passes start where the first one over their micro-batch did, and leave all as that has left it.
 
-    A model shows in its passes what it moves. Those that move nothing, nearly all, pay for looking alone. Attributes that
-    are no buffers, and generators that a model keeps for itself, are not found.
+    A model shows in its passes what it moves: in the step in which a buffer moves for the first time, later passes start
+    from where the first one has left it. Models that move nothing, nearly all, pay for looking alone. Attributes that
+    are no buffers, frozen weights, and generators that a model keeps for itself, are not found.
 
     Args:
         model: the module that is trained.
+        in_place: whether buffers must stay in their memory; nothing is moved then but what graphs of passes allow.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._passes = 0  # that were the first of their micro-batch
+    def __init__(self, model: nn.Module, in_place: bool = False) -> None:
+        self._model, self._in_place = model, in_place
+        self._passes = 0  # that were the first of their micro-batch, and have ended
         self._draws = False  # whether one drew from the generators
-        self._watched: list[nn.Module] = []  # with buffers that might move
+        self._watched: list[tuple[nn.Module, str]] = []  # buffers that might move
         self._moved: set[tuple[nn.Module, str]] = set()  # buffers that a pass moved
 
     @property
     def _looks(self) -> bool:
-        return self._draws or self._passes <= FIRST or self._passes % EVERY == 0
+        return self._draws or self._passes < FIRST or (self._passes + 1) % EVERY == 0
 
     @contextmanager
     def noticed(self) -> Iterator[Buffers]:
-        """Around the first pass over a micro-batch: buffers as they were before it, as far as they may move."""
+        """Around the first pass over a micro-batch: buffers as they were before it, of those that were seen to move."""
+        if self._looks and not self._in_place:
+            self._watched = free_buffers(self._model)
+        there = [(m, name, m._buffers.get(name)) for m, name in self._watched]
+        before = [(m, name, t, t._version) for m, name, t in there if t is not None]
+        try:
+            yield cloned({(m, name): t for m, name, t, _ in before if (m, name) in self._moved})
+        finally:  # of a pass that failed, too
+            self._moved |= {
+                (m, name) for m, name, t, version in before if m._buffers.get(name) is not t or t._version != version
+            }
         self._passes += 1
-        if self._looks:
-            self._watched = [m for m in self._model.modules() if m._buffers and not isinstance(m, _HELD_STILL)]
-        there = [(m, name, t, t._version) for m in self._watched for name, t in m._buffers.items() if t is not None]
-        unknown = self._passes <= FIRST
-        yield {(m, name): t.clone() for m, name, t, _ in there if unknown or (m, name) in self._moved}
-        self._moved |= {
-            (m, name) for m, name, t, version in there if m._buffers.get(name) is not t or t._version != version
-        }
 
     def state_of_host(self) -> HostState | None:
         """Of the generators before a pass; None: this pass is not looked at."""
@@ -76,12 +86,30 @@ class OtherMoves:
         current = state_of_host() if host is not None and self._draws else None
         if host is not None and current is not None:
             set_state_of_host(host)
+        there = {(m, name): m._buffers.get(name) for m, name in self._moved}
+        starts = {place: buffers.get(place, t) for place, t in there.items() if t is not None}
         try:
-            with in_their_place({place: values for place, values in buffers.items() if place in self._moved}):
+            with in_their_place(starts):
                 yield
         finally:
             if current is not None:
                 set_state_of_host(current)
+
+
+def free_buffers(model: nn.Module) -> list[tuple[nn.Module, str]]:
+    """The buffers of a model that no mode holds still, by module and name."""
+    return [
+        (m, name)
+        for m in model.modules()
+        for name, t in m._buffers.items()
+        if t is not None and not any(isinstance(m, kinds) and name in names for kinds, names in _HELD_STILL.items())
+    ]
+
+
+def cloned(buffers: Buffers) -> Buffers:
+    """Copies; one that several modules share stays one."""
+    copies = {id(t): t.clone() for t in buffers.values()}
+    return {place: copies[id(t)] for place, t in buffers.items()}
 
 
 @contextmanager
@@ -89,8 +117,8 @@ def in_their_place(buffers: Buffers) -> Iterator[None]:
     """A model works on copies of these values; its own buffers come back untouched."""
     own = {(module, name): module._buffers[name] for module, name in buffers}
     try:
-        for (module, name), values in buffers.items():
-            module._buffers[name] = values.clone()
+        for (module, name), values in cloned(buffers).items():
+            module._buffers[name] = values
         yield
     finally:
         for (module, name), tensor in own.items():
@@ -99,10 +127,12 @@ def in_their_place(buffers: Buffers) -> Iterator[None]:
 
 @contextmanager
 def nothing_moved(model: nn.Module) -> Iterator[None]:
-    """Around passes that are no part of a training step: all buffers and both generators stay as they are."""
+    """Around passes that are no part of a training step: buffers and both generators stay as they are."""
     host = state_of_host()
+    there: Buffers = {(m, name): m._buffers[name] for m, name in free_buffers(model)}  # type: ignore[misc]
+    packed = {place for place, t in there.items() if not t.is_floating_point() and t.numel() > PACKED}
     try:
-        with in_their_place({(m, name): t for m in model.modules() for name, t in m._buffers.items() if t is not None}):
+        with in_their_place({place: t for place, t in there.items() if place not in packed}):
             yield
     finally:
         set_state_of_host(host)

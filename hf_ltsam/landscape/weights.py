@@ -56,7 +56,7 @@ class TrainableWeights:
         self, model: nn.Module, reads_norms: bool = False, of_loss: bool = False, in_place: bool = False
     ) -> None:
         self.model = model
-        self.other_moves = OtherMoves(model)  # of its passes
+        self.other_moves = OtherMoves(model, in_place)  # of its passes
         self.in_place = in_place
         self._of_loss = of_loss
         self._reads_norms = reads_norms

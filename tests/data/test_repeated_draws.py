@@ -97,6 +97,11 @@ def test_counted_indices():
     assert [type(index) for index in given] == [AgainDrawn if times else int for times in BEFORE]
 
 
+def test_indices_that_are_tensors_are_counted():
+    given = list(CountedDraws([torch.tensor(index) for index in ORDER]))
+    assert given == ORDER and [getattr(index, "times_before", 0) for index in given] == BEFORE
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
 def test_an_index_that_goes_to_a_worker_keeps_its_number(copied):
     index = copied([AgainDrawn(4, 2)])[0]
@@ -120,13 +125,14 @@ def test_a_wrapped_sampler_is_set_from_outside():
         (None, True),
         (SequentialSampler(range(4)), True),
         (RandomSampler(range(4)), True),
-        (RandomSampler(range(4), replacement=True), False),
+        (RandomSampler(range(4), replacement=True), True),
+        (type("Own", (RandomSampler,), {})(range(4)), True),
         (WeightedRandomSampler([1.0, 2.0], 4), False),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_samplers_that_draw_each_sample_once_are_left_alone(sampler, stays):
-    """accelerate makes seedable ones of torch's `RandomSampler`, which it knows by its class."""
+def test_samplers_of_torch_that_accelerate_knows_are_left_alone(sampler, stays):
+    """It makes seedable ones of a `RandomSampler`, which resume and are alike in all processes."""
     assert (counted(sampler) is sampler) == stays
 
 

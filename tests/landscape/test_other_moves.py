@@ -5,12 +5,12 @@ import random
 import numpy as np
 import pytest
 import torch
-from methods.problems import LABELS, gradient_of, problem
+from methods.problems import LABELS, gradient_of, landscape_of, problem, step_of
 from torch import nn
 from training.toy import ToyBatches, toy_trainer
 
 from hf_ltsam.landscape.batches import MicroBatch
-from hf_ltsam.landscape.other_moves import EVERY, FIRST, state_of_host
+from hf_ltsam.landscape.other_moves import EVERY, FIRST, PACKED, OtherMoves, nothing_moved, state_of_host
 from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.methods import make_method
@@ -130,11 +130,86 @@ def test_buffers_move_once(name, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pass_perturbed_by_next_to_nothing_gives_the_gradient_of_the_first(kind):
-    first, second = (
-        torch.cat([g.flatten() for g in gradient_of(method, seeded(kind)) if g is not None])
-        for method in (make_method("sgd"), make_method("sam", rho=1e-9))
-    )
-    torch.testing.assert_close(second, first, rtol=1e-6, atol=1e-7)
+    """Once a step has shown what moves."""
+    vectors = []
+    for method in (make_method("sgd"), make_method("sam", rho=1e-9)):
+        made = seeded(kind)
+        weights = TrainableWeights(made.model)
+        for _ in range(2):
+            vector = method.update(landscape_of(made, weights=weights), step_of(made)).materialize()
+        vectors.append(torch.cat([g.flatten() for g in vector]))
+    torch.testing.assert_close(vectors[1], vectors[0], rtol=1e-6, atol=1e-7)
+
+
+class Shared(nn.Module):
+    """Two layers with one buffer, which the first one moves and the second one reads."""
+
+    class Layer(nn.Module):
+        def __init__(self, mean):
+            super().__init__()
+            self.register_buffer("mean", mean)
+
+    def __init__(self):
+        super().__init__()
+        mean = torch.zeros(6, dtype=torch.float64)
+        self.a, self.b, self.body = self.Layer(mean), self.Layer(mean), nn.Linear(6, 4)
+
+    def forward(self, x):
+        self.a.mean += x.detach().mean(0)
+        return self.body(x - self.b.mean)
+
+
+class OwnNorm(nn.BatchNorm1d):
+    """Counts its passes beside what batch norm keeps."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("model", [Shared, lambda: nn.Sequential(OwnNorm(6), nn.Linear(6, 4))], ids=["shared", "norm"])
+def test_shared_buffers_and_those_of_a_kind_of_norm(model):
+    torch.manual_seed(0)
+    made = given(model())
+    weights = TrainableWeights(made.model)
+    method = make_method("sam", rho=1e-9)
+    for _ in range(2):
+        landscape = landscape_of(made, weights=weights)
+        vector = method.update(landscape, step_of(made)).materialize()
+    torch.manual_seed(0)
+    ordinary = given(model())
+    for _ in range(2):
+        ordinary.model.zero_grad()
+        nn.functional.cross_entropy(ordinary.model(made.x), made.y).backward()
+    for (which, ours), theirs in zip(made.model.named_buffers(), ordinary.model.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, msg=which)
+    for ours, p in zip(vector, ordinary.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, p.grad, rtol=1e-6, atol=1e-8)
+
+
+def test_a_pass_that_fails_uses_up_no_look():
+    model = Moving().to(torch.float64)
+    moves = OtherMoves(model)
+    for _ in range(FIRST + 1):
+        with pytest.raises(RuntimeError), moves.noticed():
+            raise RuntimeError("out of memory")
+    with moves.noticed():
+        model(torch.ones(2, 6, dtype=torch.float64))
+    assert {name for _, name in moves._moved} == {"steps", "mean"} and moves._looks
+
+
+def test_packed_weights_are_not_copied():
+    model = nn.Module()
+    model.register_buffer("qweight", torch.zeros(PACKED + 1, dtype=torch.int8))
+    model.register_buffer("mean", torch.zeros(3))
+    packed, mean = model.qweight, model.mean
+    with nothing_moved(model):
+        assert model.qweight is packed and model.mean is not mean
+    assert model.mean is mean
 
 
 @pytest.mark.parametrize("kind", KINDS)

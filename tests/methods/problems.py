@@ -84,7 +84,11 @@ def statistics_of(given: Problem) -> ClassStatistics:
 
 
 def landscape_of(
-    given: Problem, micro_batches: int = 1, divisor: float = 1, shortcuts: Shortcuts | None = None
+    given: Problem,
+    micro_batches: int = 1,
+    divisor: float = 1,
+    shortcuts: Shortcuts | None = None,
+    weights: TrainableWeights | None = None,
 ) -> LossLandscape:
     """Plain cross-entropy of the problem, its samples dealt out in micro-batches."""
     model = given.model
@@ -99,7 +103,8 @@ def landscape_of(
         MicroBatch({"x": x}, y)
         for x, y in zip(given.x.tensor_split(micro_batches), given.y.tensor_split(micro_batches))
     ]
-    return LossLandscape(TrainableWeights(model), batches, logits, losses, divisor, shortcuts=shortcuts)
+    weights = TrainableWeights(model) if weights is None else weights
+    return LossLandscape(weights, batches, logits, losses, divisor, shortcuts=shortcuts)
 
 
 def gradient_of(method: Method, given: Problem, **landscape: Any) -> list[Tensor | None]:

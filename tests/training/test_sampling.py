@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import IterableDataset, WeightedRandomSampler
+from torch.utils.data import IterableDataset, RandomSampler, WeightedRandomSampler
 from training.noisy_run import COUNTS, Model, Noisy, noisy_trainer
 from training.two_processes_sampling import Recorder, trainer_of
 from training.two_ranks import results_of_two_ranks
@@ -62,6 +62,19 @@ def test_resumed_in_mid_epoch(sampling, step, tmp_path):
     whole.train()
     resumed = noisy_trainer(tmp_path, **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+    assert_same(resumed.model, whole.model)
+
+
+class Replacing(LTSamTrainer):
+    def _get_train_sampler(self, train_dataset=None):
+        return RandomSampler(Noisy(), replacement=True)
+
+
+def test_torchs_random_sampler_resumes_in_the_middle_of_its_second_epoch(tmp_path):
+    """accelerate makes its order a function of seed and epoch, which it does for samplers of this class alone."""
+    whole, resumed = (noisy_trainer(tmp_path, kind=Replacing, save_steps=2) for _ in range(2))
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-10"))
     assert_same(resumed.model, whole.model)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -48,7 +49,8 @@ class CountedDraws(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         given = Counter[int]()
-        for index in self._sampler:
+        for drawn in self._sampler:
+            index = operator.index(drawn)  # of a tensor too
             yield AgainDrawn(index, given[index]) if given[index] else index
             given[index] += 1
 
@@ -65,9 +67,9 @@ class CountedDraws(Sampler[int]):
 
 
 def counted(sampler: Any) -> Any:
-    """The sampler with its draws counted, unless it is one of torch's that draw each sample once."""
-    once = type(sampler) is SequentialSampler or (type(sampler) is RandomSampler and not sampler.replacement)
-    return sampler if sampler is None or once or not hasattr(sampler, "__len__") else CountedDraws(sampler)
+    """The sampler with its draws counted, but torch's `RandomSampler`, of which accelerate makes one that resumes."""
+    left_alone = sampler is None or isinstance(sampler, RandomSampler | SequentialSampler)
+    return sampler if left_alone else CountedDraws(sampler)
 
 
 def as_drawn(position: int, index: int) -> int:

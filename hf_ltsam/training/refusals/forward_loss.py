@@ -33,9 +33,10 @@ _SMALLEST = 1e-2  # loss down to which they are relative
 class ForwardLoss:
     """Warns where the forward of a model makes another loss of the labels than the plain cross-entropy that trains.
 
-    Once in the life of a trainer, after the passes over a micro-batch, one more is made with the labels: without gradient,
-    in evaluation mode, and without a trace. It is the first of several classes, since class weights divide out in a mean
-    over one; in several processes, which must call a model alike, the first.
+    Once in the life of a trainer one pass is made with the labels: without gradient, in evaluation mode, and without a trace
+    in buffers, modes and random numbers. Hooks are called, and what a forward does to attributes or frozen weights in that
+    mode it does here. It is the first micro-batch of several classes, since class weights divide out in a mean over one; in
+    several processes, which must call a model alike, the first.
 
     Args:
         trainer: whose model, loss and settings are read.
@@ -78,11 +79,11 @@ class ForwardLoss:
         model, args = self._trainer.model, self._trainer.args
         try:
             losses = _losses(model, batch, self._trainer.label_names[0])
+            theirs, ours = (math.nan, math.nan) if losses is None else (loss.item() for loss in losses)
         except Exception:  # of the model's code, which the training never runs
             return
         if losses is None:
             return
-        theirs, ours = (loss.item() for loss in losses)
         in_half = args.bf16 or args.fp16 or any(map(is_half, (*losses, *model.parameters())))
         tolerance = _IN_HALF if in_half else _TOLERANCE
         if not math.isfinite(theirs) or math.isclose(theirs, ours, rel_tol=tolerance, abs_tol=tolerance * _SMALLEST):

@@ -8,8 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
+from transformers.utils import logging
 
 from hf_ltsam.landscape.batches import MicroBatch
+
+logger = logging.get_logger(__name__)
 
 
 class PassInputs:
@@ -26,22 +29,22 @@ class PassInputs:
 
         Args:
             of: makes it, by a forward pass.
-
-        Raises:
-            ValueError: the first pass has left its inputs alone, and this one has written into one of them.
         """
-        given = replace(batch, inputs=copied(batch.inputs, tensors=self._are_written is not False))
+        inputs: Any = copied(batch.inputs, tensors=self._are_written is not False)
+        inputs = (
+            copy(inputs) if inputs is batch.inputs else inputs
+        )  # an object of one's own, from which parts may be taken
+        given = replace(batch, inputs=inputs)
         before = [(name, tensor, tensor._version) for name, tensor in _tensors(given.inputs)]
         logits = of(given)
         written = [name for name, tensor, version in before if tensor._version != version]
-        if self._are_written is None:
-            self._are_written = bool(written)
-        elif written and not self._are_written:
-            raise ValueError(
-                f"The forward pass has written into its input {written[0]!r}, which the first one of the training did not: "
-                "the other passes of this step would see other values. Let the model work on a copy, x = x / 255 and not "
-                "x.div_(255)."
+        if written and self._are_written is False:
+            logger.warning(
+                f"A forward pass has written into its input {written[0]!r}, which earlier ones did not: later passes of "
+                "this step see what it wrote. From here on each pass is given copies; a model that works on one itself "
+                "(x = x / 255, not x.div_(255)) needs none."
             )
+        self._are_written = bool(written) or bool(self._are_written)
         return logits
 
 
@@ -49,12 +52,15 @@ def copied(value: Any, tensors: bool) -> Any:
     """The inputs of a pass in containers of their own, with the same tensors or copies of them."""
     if isinstance(value, Tensor):
         return value.clone() if tensors else value
-    if isinstance(value, MutableMapping):
-        parts = copy(value)
-        for name in list(parts):
-            parts[name] = copied(parts[name], tensors)
-        return parts
-    return [copied(part, tensors) for part in value] if type(value) is list else value
+    if isinstance(value, tuple):
+        parts = [copied(part, tensors) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if not isinstance(value, MutableMapping | list):
+        return value
+    own = copy(value)
+    for place in list(own) if isinstance(own, MutableMapping) else range(len(own)):
+        own[place] = copied(own[place], tensors)
+    return own
 
 
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
