@@ -119,8 +119,8 @@ def check_step_state(trainer: Any) -> str | None:
     return (
         f"{owner} overrides training_step, and with ascent_scope='step' all passes over the {accumulated} micro-batches of "
         "a step are made in the call of the last one: if it sets something for a micro-batch (a task's head, an adapter, a "
-        "value that compute_loss reads), that acts as of the last. Set it from the inputs, in forward or compute_loss, or take "
-        "ascent_scope='micro'."
+        "value that compute_loss reads), that acts as of the last. Set it from the inputs, in forward or compute_loss, or "
+        "take ascent_scope='micro'."
     )
 
 
