@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pickle
-import random
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hf_ltsam.landscape.other_moves import free_buffers
+from hf_ltsam.landscape.other_moves import free_buffers, state_of_host
 from hf_ltsam.landscape.repeated_pass import random_state, set_random_state
 from hf_ltsam.models.logits import logits_of
 
@@ -131,7 +129,7 @@ def refusal(reason: str, way_out: str = "Leave it out.") -> ValueError:
 def _random_state_of_host(device: torch.device) -> bytes:
     """Of all generators that are not the device's."""
     of_torch = b"" if device.type == "cpu" else torch.get_rng_state().numpy().tobytes()
-    return pickle.dumps((random.getstate(), np.random.get_state(), of_torch))
+    return pickle.dumps((state_of_host(), of_torch))
 
 
 class _ByPlace(nn.Module):

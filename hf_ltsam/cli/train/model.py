@@ -39,11 +39,11 @@ from hf_ltsam.models.text_classifier import (
     never_repacked,
     with_padding,
 )
+from hf_ltsam.training.refusals.problem import SINGLE_LABEL
 from hf_ltsam.training.training_set import without_adapter
 
 logger = logging.get_logger(__name__)
 
-SINGLE_LABEL = "single_label_classification"
 SCALE = 25.0  # of a cosine head on a pretrained model; LIFT (Shi et al. 2024)
 Normalisation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std per channel
 

@@ -43,6 +43,7 @@ _UNREAD = {
 
 
 _OF_LOADERS = {"sampling": UNIFORM, "on_bad_image": "raise"}  # settings that our loaders alone read, and their defaults
+_LIBRARIES = ("transformers.", "hf_ltsam.")  # whose own overrides are no one's change
 _TIMES = ("runtime", "samples_per_second", "steps_per_second")  # what every evaluation adds
 
 
@@ -78,7 +79,7 @@ def check_best_metric(trainer: Trainer, ours: type[Trainer]) -> None:
     if args.metric_for_best_model is None or args.eval_strategy == "no" or not isinstance(metrics, LongTailMetrics):
         return
     if any(is_overridden(trainer, name, ours) for name in ("evaluate", "evaluation_loop", "_evaluate")) or any(
-        not type(callback).on_evaluate.__module__.startswith(("transformers.", "hf_ltsam."))
+        not type(callback).on_evaluate.__module__.startswith(_LIBRARIES)
         for callback in trainer.callback_handler.callbacks
     ):
         return
@@ -111,7 +112,7 @@ def _owner(trainer: Trainer, name: str) -> str:
 def check_step_state(trainer: Any) -> str | None:
     """A warning of an override of `training_step` whose state of a micro-batch all passes of a step would share, or None."""
     classes = [cls for cls in type(trainer).__mro__ if "training_step" in vars(cls)]
-    own = [cls.__name__ for cls in classes if not cls.__module__.startswith(("transformers.", "hf_ltsam."))]
+    own = [cls.__name__ for cls in classes if not cls.__module__.startswith(_LIBRARIES)]
     owner = _owner(trainer, "training_step") if "training_step" in vars(trainer) else next(iter(own), None)
     accumulated = trainer.args.gradient_accumulation_steps
     if owner is None or accumulated == 1 or trainer.step_settings.ascent_scope != "step":

@@ -23,10 +23,10 @@ from hf_ltsam.models.spectral_norm import check_checkpointing
 from hf_ltsam.training.config import LTSamConfig
 from hf_ltsam.training.refusals.settings import hides_modules
 
-_SINGLE, _SEVERAL = "single_label_classification", "multi_label_classification"
+SINGLE_LABEL, _SEVERAL = "single_label_classification", "multi_label_classification"
 
 # problem_type of a configuration of transformers -> the loss of it by name; empty: there is none here
-_LOSS_OF = {_SINGLE: "cross_entropy", _SEVERAL: "binary_cross_entropy", "regression": ""}
+_LOSS_OF = {SINGLE_LABEL: "cross_entropy", _SEVERAL: "binary_cross_entropy", "regression": ""}
 
 
 def check_problem(
@@ -92,7 +92,7 @@ def check_problem_type(loss: Loss | FeatureLoss, model: nn.Module) -> None:
         ValueError: naming both, and the ways out.
     """
     stated = getattr(getattr(model, "config", None), "problem_type", None)
-    fitting = _SEVERAL if takes_several_labels(loss) else _SINGLE
+    fitting = _SEVERAL if takes_several_labels(loss) else SINGLE_LABEL
     name = next((name for name, kind in LOSSES.items() if kind is type(loss)), None)
     if name is None or stated not in _LOSS_OF or stated == fitting:
         return

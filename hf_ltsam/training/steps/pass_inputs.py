@@ -31,9 +31,8 @@ class PassInputs:
             of: makes it, by a forward pass.
         """
         inputs: Any = copied(batch.inputs, tensors=self._are_written is not False)
-        inputs = (
-            copy(inputs) if inputs is batch.inputs else inputs
-        )  # an object of one's own, from which parts may be taken
+        if inputs is batch.inputs:  # an object of one's own, from which parts may be taken
+            inputs = copy(inputs)
         given = replace(batch, inputs=inputs)
         before = [(name, tensor, tensor._version) for name, tensor in _tensors(given.inputs)]
         logits = of(given)
