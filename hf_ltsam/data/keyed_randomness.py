@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import operator
-import random
-import types
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from itertools import islice
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
 
 from hf_ltsam.data.keys import random_key
+from hf_ltsam.data.random_states import seeded
 from hf_ltsam.data.sampling.repeated_draws import AgainDrawn, as_drawn, sample_word
 
 
@@ -130,97 +125,3 @@ def _keyed_inside(dataset: Any) -> Iterator[KeyedDataset]:
     elif isinstance(dataset, ConcatDataset):
         for part in dataset.datasets:
             yield from _keyed_inside(part)
-
-
-@contextmanager
-def seeded(key: int) -> Iterator[None]:
-    """Seed the three global CPU generators, and restore them at the end."""
-    states = torch.default_generator.get_state(), np.random.get_state(), random.getstate()
-    torch.default_generator.manual_seed(key)  # torch.manual_seed would seed CUDA's generators too
-    np.random.seed(key >> 32)  # numpy takes 32 bits; torch uses the lower ones
-    random.seed(key)
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-
-
-_LOOKED_AT = 2000  # objects that are searched for generators, and entries of one collection
-_ENTRIES = 100
-
-
-@contextmanager
-def undisturbed(*owners: Any) -> Iterator[None]:
-    """What is drawn in the `with` block changes nothing that is drawn after it.
-
-    Args:
-        owners: whose own generators are put back too, as far as they are found: attributes, closures, global names.
-    """
-    generators = list(_generators_of(owners))
-    states = [_state(generator) for generator in generators]
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    try:
-        with seeded(0), torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        for generator, state in zip(generators, states):
-            _restore(generator, state)
-
-
-def _state(generator: Any) -> Any:
-    match generator:
-        case torch.Generator() | np.random.RandomState():
-            return generator.get_state()
-        case np.random.Generator():
-            return generator.bit_generator.state
-    return generator.getstate()
-
-
-def _restore(generator: Any, state: Any) -> None:
-    match generator:
-        case torch.Generator() | np.random.RandomState():
-            generator.set_state(state)
-        case np.random.Generator():
-            generator.bit_generator.state = state
-        case _:
-            generator.setstate(state)
-
-
-def _generators_of(owners: Iterable[Any]) -> Iterator[Any]:
-    """The generators that objects hold, each once; of large collections the first entries are looked at."""
-    waiting, seen = list(owners), set[int]()
-    while waiting and len(seen) < _LOOKED_AT:
-        candidate = waiting.pop(0)
-        if id(candidate) in seen:
-            continue
-        seen.add(id(candidate))
-        if isinstance(candidate, torch.Generator | np.random.Generator | np.random.RandomState | random.Random):
-            yield candidate
-        else:
-            waiting += _parts_of(candidate)
-
-
-def _parts_of(candidate: Any) -> list[Any]:
-    match candidate:
-        case types.ModuleType() | type() | str() | bytes() | torch.Tensor() | np.ndarray():
-            return []
-        case types.FunctionType():
-            cells = [cell.cell_contents for cell in candidate.__closure__ or () if cell != types.CellType()]
-            names = [candidate.__globals__.get(name) for name in candidate.__code__.co_names]
-            return [*cells, *names, *(candidate.__defaults__ or ())]
-        case types.MethodType():
-            return [candidate.__self__, candidate.__func__]
-        case partial():
-            return [candidate.func, *candidate.args, *candidate.keywords.values()]
-        case dict():
-            return list(islice(candidate.values(), _ENTRIES))
-        case list() | tuple() | set():
-            return list(islice(candidate, _ENTRIES))
-    methods = (getattr(type(candidate), name, None) for name in ("__getitem__", "__getitems__", "__call__"))
-    return [*getattr(candidate, "__dict__", {}).values(), *filter(_is_function, methods)]
-
-
-def _is_function(value: Any) -> bool:
-    return isinstance(value, types.FunctionType)

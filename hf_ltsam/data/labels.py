@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
-from hf_ltsam.data.keyed_randomness import KeyedRandomness, undisturbed
+from hf_ltsam.data.keyed_randomness import KeyedRandomness
+from hf_ltsam.data.random_states import undisturbed
 from hf_ltsam.hyperparameters import nearest
 
 if TYPE_CHECKING:

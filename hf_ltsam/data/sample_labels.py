@@ -12,8 +12,9 @@ from tqdm.auto import tqdm
 from transformers import default_data_collator
 from transformers.utils import logging
 
-from hf_ltsam.data.keyed_randomness import KeyedDataset, KeyedRandomness, is_map_style, undisturbed
+from hf_ltsam.data.keyed_randomness import KeyedDataset, KeyedRandomness, is_map_style
 from hf_ltsam.data.labels import LABEL_NAMES, WAY_OUT, is_arrow_dataset, odd_label, training_labels
+from hf_ltsam.data.random_states import undisturbed
 from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.data.transforms import decodes_alone
 

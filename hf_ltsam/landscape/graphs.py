@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_ltsam.landscape.other_moves import free_buffers, state_of_host
-from hf_ltsam.landscape.repeated_pass import random_state, set_random_state
+from hf_ltsam.data.random_states import random_state, set_random_state, state_of_host
+from hf_ltsam.landscape.repeated_pass import free_buffers
 from hf_ltsam.models.logits import logits_of
 
 MOST_GRAPHS = 16  # each holds the activations of a batch

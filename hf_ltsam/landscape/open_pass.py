@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from hf_ltsam.data.random_states import RandomState, random_numbers_of, random_state
 from hf_ltsam.landscape.batches import JointBatch
 from hf_ltsam.landscape.class_gradients import ClassMembers, HeadVectors, MovedHeads
-from hf_ltsam.landscape.repeated_pass import RandomState, random_numbers_of, random_state
 from hf_ltsam.landscape.signals import is_plain_linear, reaches
 from hf_ltsam.models.cosine_classifier import CosineClassifier
 

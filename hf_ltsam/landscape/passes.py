@@ -9,16 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hf_ltsam.data.random_states import HostState, RandomState, random_numbers_of, random_state, same_random_state
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.landscape.gradients import Gradient, GradientTaker
-from hf_ltsam.landscape.other_moves import Buffers, HostState
-from hf_ltsam.landscape.repeated_pass import (
-    RandomState,
-    random_numbers_of,
-    random_state,
-    running_statistics_at_rest,
-    same_random_state,
-)
+from hf_ltsam.landscape.repeated_pass import Buffers, running_statistics_at_rest
 from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.weights import TrainableWeights
 

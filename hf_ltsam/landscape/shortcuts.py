@@ -10,14 +10,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from transformers.utils import logging
 
-from hf_ltsam.landscape.batches import MicroBatch
-from hf_ltsam.landscape.other_moves import nothing_moved, same_state_of_host, state_of_host
-from hf_ltsam.landscape.repeated_pass import (
+from hf_ltsam.data.random_states import (
     random_numbers_of,
     random_state,
-    running_statistics_at_rest,
     same_random_state,
+    same_state_of_host,
+    state_of_host,
 )
+from hf_ltsam.landscape.batches import MicroBatch
+from hf_ltsam.landscape.repeated_pass import nothing_moved, running_statistics_at_rest
 from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.landscape.weights import TrainableWeights
 

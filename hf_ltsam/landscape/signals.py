@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from hf_ltsam.landscape.repeated_pass import RandomState, random_numbers_of, random_state
+from hf_ltsam.data.random_states import RandomState, random_numbers_of, random_state
 
 # Modules other than linear layers are run again for their weight gradients: they may hold this share of all weights.
 RUN_AGAIN = 0.1

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_ltsam.landscape.other_moves import OtherMoves
+from hf_ltsam.landscape.repeated_pass import OtherMoves
 from hf_ltsam.landscape.sharded import own_shards, whole
 from hf_ltsam.landscape.vector import WeightVector, number_on_host, tensor_norms
 from hf_ltsam.models.trained_weights import is_half, trained_parameters

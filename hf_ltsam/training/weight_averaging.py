@@ -18,9 +18,9 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
+from hf_ltsam.data.random_states import random_numbers_of, random_state
 from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, require
 from hf_ltsam.landscape.reduction import average_running_statistics
-from hf_ltsam.landscape.repeated_pass import random_numbers_of, random_state
 from hf_ltsam.losses.protocol import wide
 from hf_ltsam.models.spectral_norm import settle
 from hf_ltsam.training.checkpoint_folders import load_tensors

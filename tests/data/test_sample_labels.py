@@ -13,7 +13,8 @@ from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDatas
 
 from hf_ltsam import ClassStatistics
 from hf_ltsam.data import sample_labels
-from hf_ltsam.data.keyed_randomness import KeyedRandomness, undisturbed
+from hf_ltsam.data.keyed_randomness import KeyedRandomness
+from hf_ltsam.data.random_states import undisturbed
 from hf_ltsam.data.sample_labels import COMPARED, disagreeing_rows, labels_trained_on
 
 STATED = [0] * 6 + [1] * 3 + [2]

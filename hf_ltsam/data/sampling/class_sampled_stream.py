@@ -11,9 +11,9 @@ from typing import Any
 from torch.utils.data import IterableDataset, get_worker_info
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.data.keyed_randomness import seeded
 from hf_ltsam.data.keys import random_key
 from hf_ltsam.data.labels import LABEL_NAMES
+from hf_ltsam.data.random_states import seeded
 from hf_ltsam.data.sampling.class_sampling import CLASS_AWARE, UNIFORM, check_sampling, class_shares
 from hf_ltsam.hyperparameters import COUNT, require
 

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from hf_ltsam.data.keyed_randomness import undisturbed
+from hf_ltsam.data.random_states import random_numbers_of, random_state, undisturbed
 from hf_ltsam.landscape.batches import MicroBatch
-from hf_ltsam.landscape.other_moves import nothing_moved
-from hf_ltsam.landscape.repeated_pass import random_numbers_of, random_state
+from hf_ltsam.landscape.repeated_pass import nothing_moved
 from hf_ltsam.landscape.sharded import are_sharded
 from hf_ltsam.losses import CrossEntropy
 from hf_ltsam.losses.protocol import cross_entropy, wide

@@ -18,7 +18,7 @@ from transformers.trainer_utils import PredictionOutput, SaveStrategy, has_lengt
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
-from hf_ltsam.data.keyed_randomness import undisturbed
+from hf_ltsam.data.random_states import undisturbed
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.metrics.decisions import logits_in

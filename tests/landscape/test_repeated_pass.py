@@ -9,8 +9,9 @@ from methods.problems import LABELS, gradient_of, landscape_of, problem, step_of
 from torch import nn
 from training.toy import ToyBatches, toy_trainer
 
+from hf_ltsam.data.random_states import state_of_host
 from hf_ltsam.landscape.batches import MicroBatch
-from hf_ltsam.landscape.other_moves import EVERY, FIRST, PACKED, OtherMoves, nothing_moved, state_of_host
+from hf_ltsam.landscape.repeated_pass import EVERY, FIRST, PACKED, OtherMoves, nothing_moved
 from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.methods import make_method
