@@ -17,6 +17,9 @@ from torch import Tensor
 RandomState: TypeAlias = tuple[Tensor, Tensor | None]  # of torch, on the CPU and on the accelerator
 HostState: TypeAlias = tuple[dict[str, Any], Any]  # of numpy's global generator and of Python's
 
+_LOOKED_AT = 2000  # objects that are searched for generators, and entries of one collection
+_ENTRIES = 100
+
 
 def random_state(device: torch.device) -> RandomState:
     """The state of torch's generators that a forward pass on `device` may draw from."""
@@ -82,10 +85,6 @@ def seeded(key: int) -> Iterator[None]:
     finally:
         torch.default_generator.set_state(of_torch)
         set_state_of_host(of_host)
-
-
-_LOOKED_AT = 2000  # objects that are searched for generators, and entries of one collection
-_ENTRIES = 100
 
 
 @contextmanager
