@@ -67,6 +67,17 @@ def set_state_of_host(state: HostState) -> None:
     random.setstate(state[1])
 
 
+@contextmanager
+def random_numbers_of_host(state: HostState) -> Iterator[None]:
+    """Draw again from numpy and Python what was drawn from `state`. Afterwards the generators are as before."""
+    current = state_of_host()
+    try:
+        set_state_of_host(state)
+        yield
+    finally:
+        set_state_of_host(current)
+
+
 def same_state_of_host(a: HostState, b: HostState) -> bool:
     numpys = [(s["state"]["pos"], s["has_gauss"], s["gauss"]) for s in (a[0], b[0])]
     same_key = np.array_equal(a[0]["state"]["key"], b[0]["state"]["key"])
@@ -88,17 +99,19 @@ def seeded(key: int) -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed(*owners: Any) -> Iterator[None]:
+def undisturbed(*owners: Any, device: torch.device | None = None) -> Iterator[None]:
     """What is drawn in the `with` block changes nothing that is drawn after it.
 
     Args:
         owners: whose own generators are put back too, as far as they are found: attributes, closures, global names.
+        device: whose generator may be drawn from; None: that of CUDA where it is in use, and the host's.
     """
     generators = list(_generators_of(owners))
     states = [_state(generator) for generator in generators]
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    if device is None:
+        device = torch.device(*(("cuda", torch.cuda.current_device()) if torch.cuda.is_initialized() else ("cpu",)))
     try:
-        with seeded(0), torch.random.fork_rng(devices=devices):
+        with seeded(0), random_numbers_of(random_state(device), device):
             yield
     finally:
         for generator, state in zip(generators, states):

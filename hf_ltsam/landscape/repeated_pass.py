@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeAlias
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 
-from hf_ltsam.data.random_states import HostState, same_state_of_host, set_state_of_host, state_of_host
+from hf_ltsam.data.random_states import HostState, random_numbers_of_host, same_state_of_host, state_of_host
 from hf_ltsam.models.spectral_norm import power_iterations_at_rest
 
 Buffers: TypeAlias = dict[tuple[nn.Module, str], Tensor]  # (module, name) -> values
@@ -105,17 +105,11 @@ class OtherMoves:
             buffers: as `noticed` gave them.
             host: the generators before the pass that is repeated; None: it was not looked at, or nothing is repeated.
         """
-        current = state_of_host() if host is not None and self._draws else None
-        if host is not None and current is not None:
-            set_state_of_host(host)
+        again = random_numbers_of_host(host) if host is not None and self._draws else nullcontext()
         there = {(m, name): m._buffers.get(name) for m, name in self._moved}
         starts = {place: buffers.get(place, t) for place, t in there.items() if t is not None}
-        try:
-            with in_their_place(starts):
-                yield
-        finally:
-            if current is not None:
-                set_state_of_host(current)
+        with again, in_their_place(starts):
+            yield
 
 
 def free_buffers(model: nn.Module) -> list[tuple[nn.Module, str]]:
@@ -147,14 +141,8 @@ def in_their_place(buffers: Buffers) -> Iterator[None]:
             module._buffers[name] = tensor
 
 
-@contextmanager
-def nothing_moved(model: nn.Module) -> Iterator[None]:
-    """Around passes that are no part of a training step: buffers and both generators stay as they are."""
-    host = state_of_host()
+def free_buffers_at_rest(model: nn.Module) -> AbstractContextManager[None]:
+    """Around passes that are no part of a training step: buffers that no mode holds still stay as they are."""
     there: Buffers = {(m, name): m._buffers[name] for m, name in free_buffers(model)}  # type: ignore[misc]
     packed = {place for place, t in there.items() if not t.is_floating_point() and t.numel() > PACKED}
-    try:
-        with in_their_place({place: t for place, t in there.items() if place not in packed}):
-            yield
-    finally:
-        set_state_of_host(host)
+    return in_their_place({place: t for place, t in there.items() if place not in packed})

@@ -12,13 +12,14 @@ from transformers.utils import logging
 
 from hf_ltsam.data.random_states import (
     random_numbers_of,
+    random_numbers_of_host,
     random_state,
     same_random_state,
     same_state_of_host,
     state_of_host,
 )
 from hf_ltsam.landscape.batches import MicroBatch
-from hf_ltsam.landscape.repeated_pass import nothing_moved, running_statistics_at_rest
+from hf_ltsam.landscape.repeated_pass import free_buffers_at_rest, running_statistics_at_rest
 from hf_ltsam.landscape.vector import WeightVector
 from hf_ltsam.landscape.weights import TrainableWeights
 
@@ -127,8 +128,9 @@ def _same_without_half(
         torch.no_grad(),
         weights.moved(noise),
         random_numbers_of(before, device),
+        random_numbers_of_host(of_host),
         running_statistics_at_rest(weights.model),
-        nothing_moved(weights.model),
+        free_buffers_at_rest(weights.model),
     ):
         with torch.enable_grad():  # as in training: a loss may draw its random numbers only then
             whole = losses(batch).detach()

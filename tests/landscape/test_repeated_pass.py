@@ -11,7 +11,7 @@ from training.toy import ToyBatches, toy_trainer
 
 from hf_ltsam.data.random_states import state_of_host
 from hf_ltsam.landscape.batches import MicroBatch
-from hf_ltsam.landscape.repeated_pass import EVERY, FIRST, PACKED, OtherMoves, nothing_moved
+from hf_ltsam.landscape.repeated_pass import EVERY, FIRST, PACKED, OtherMoves, free_buffers_at_rest
 from hf_ltsam.landscape.shortcuts import Shortcuts
 from hf_ltsam.landscape.weights import TrainableWeights
 from hf_ltsam.methods import make_method
@@ -208,7 +208,7 @@ def test_packed_weights_are_not_copied():
     model.register_buffer("qweight", torch.zeros(PACKED + 1, dtype=torch.int8))
     model.register_buffer("mean", torch.zeros(3))
     packed, mean = model.qweight, model.mean
-    with nothing_moved(model):
+    with free_buffers_at_rest(model):
         assert model.qweight is packed and model.mean is not mean
     assert model.mean is mean
 

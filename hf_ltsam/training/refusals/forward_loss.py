@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from hf_ltsam.data.random_states import random_numbers_of, random_state, undisturbed
+from hf_ltsam.data.random_states import undisturbed
 from hf_ltsam.landscape.batches import MicroBatch
-from hf_ltsam.landscape.repeated_pass import nothing_moved
+from hf_ltsam.landscape.repeated_pass import free_buffers_at_rest
 from hf_ltsam.landscape.sharded import are_sharded
 from hf_ltsam.losses import CrossEntropy
 from hf_ltsam.losses.protocol import cross_entropy, wide
@@ -123,8 +123,7 @@ def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
     try:
         for module in modules:
             module.training = False
-        again = random_numbers_of(random_state(device), device)
-        with nothing_moved(model), undisturbed(model), again, torch.no_grad():
+        with free_buffers_at_rest(model), undisturbed(model, device=device), torch.no_grad():
             yield
     finally:
         for module, mode in zip(modules, modes):
