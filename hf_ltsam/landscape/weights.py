@@ -65,6 +65,7 @@ class TrainableWeights:
             raise ValueError(
                 f"{type(model).__name__} has no parameter with requires_grad=True: nothing can be trained."
             )
+        self.places = self._places()
         self._copies: list[Tensor] = []  # memory for the unmoved weights
         self._unmoved: list[Tensor] = []  # they, while the parameters are moved; else empty
         self._swapped = False  # whether the parameters are moved by other memory, and not in their own
@@ -99,6 +100,12 @@ class TrainableWeights:
         current = trained_parameters(self.model, optimizer, self._of_loss)
         if len(current) != len(self.parameters) or any(a is not b for a, b in zip(current, self.parameters)):
             self.parameters, self._copies = current, []
+            self.places = self._places()
+
+    def _places(self) -> tuple[int, ...]:
+        """Of the trained parameters among all of the model; those of a loss come behind them."""
+        of_model = {id(p): place for place, p in enumerate(self.model.parameters())}
+        return tuple(of_model.get(id(p), len(of_model) + k) for k, p in enumerate(self.parameters))
 
     def drop_other_gradients(self) -> None:
         """Of weights in shards that the optimizer does not hold: backward passes through shards leave them everywhere."""

@@ -26,11 +26,12 @@ class StepContext:
         progress: completed steps / total steps, in [0, 1).
         like: any tensor on the host, of the floating-point type in which weightings are computed. There they can be read
             without waiting for an accelerator, so that rows of weight zero need not be computed.
-        memory: state that lives as long as the training; the host saves it with every checkpoint. Numbers, tensors
-            and lists of tensors under string keys, each named after its method: "msam.m".
+        memory: state that lives as long as the training; the host saves it with every checkpoint. Numbers, tuples of
+            numbers, tensors and lists of tensors under string keys, each named after its method: "msam.m".
         step: completed optimizer steps. Micro-batches of one step, and all processes, share it.
         seed: of the training, for `generator`.
         device: of the weights, for `generator`.
+        places: of the trained parameters among all of the model, for `remember` and `recall`.
     """
 
     labels: Tensor
@@ -41,6 +42,7 @@ class StepContext:
     step: int = 0
     seed: int = 0
     device: torch.device | str = "cpu"
+    places: tuple[int, ...] = ()
 
     @property
     def prior(self) -> Tensor:
@@ -73,11 +75,13 @@ class StepContext:
     def remember(self, key: str, vector: WeightVector) -> None:
         """Keep a copy of a vector: what a method returns becomes `p.grad`, which others write into."""
         self.memory[key] = list(torch._foreach_mul(vector.tensors, vector.scale))
+        self.memory[_places_of(key)] = self.places
 
     def recall(self, key: str, like: WeightVector) -> WeightVector | None:
         """The vector kept under `key`; None where there is none, or where parameters were frozen or thawed since."""
         kept = self.memory.get(key)
-        if kept is None or [t.shape for t in kept] != [t.shape for t in like.tensors]:
+        others = self.memory.get(_places_of(key), self.places) != self.places
+        if kept is None or others or [t.shape for t in kept] != [t.shape for t in like.tensors]:
             return None
         return WeightVector(kept)
 
@@ -88,6 +92,10 @@ class StepContext:
 
     def _of_samples(self, name: str) -> Tensor:
         return of_samples(self.statistics.tensor(name, self.like), self.labels)
+
+
+def _places_of(key: str) -> str:
+    return f"{key}.places"
 
 
 class ClasslessContext(StepContext):

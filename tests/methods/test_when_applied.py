@@ -1,5 +1,7 @@
 """`interval`, `start` and `stop`: on the other steps every method is plain SGD."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from methods.problems import assert_equal, gradient_at, problem, step_of
@@ -82,6 +84,26 @@ def test_a_direction_of_other_parameters_is_forgotten():
             given.step = step
             gradient = gradient_at(make_method(name), given, step_of(given, memory=memory))
             assert all(g is None or g.isfinite().all() for g in gradient)
+
+
+@pytest.mark.parametrize("name", ["msam", "friendly_sam", "looksam", "momentum_focal_sam"])
+def test_a_direction_of_other_parameters_of_the_same_shape_is_forgotten(name):
+    """Layers that take turns, as in gradual thawing, are often equal in shape."""
+
+    def second_step(places):
+        memory, method = {}, make_method(name, **STRONG.get(name, {}))
+        for step in range(2):
+            given = problem()
+            given.step = step
+            context = replace(step_of(given, memory=memory), places=(0, 1, 2, 3) if step == 0 else places)
+            gradient = gradient_at(method, given, context)
+        return flat(gradient)
+
+    fresh = problem()
+    fresh.step = 1
+    anew = flat(gradient_at(make_method(name, **STRONG.get(name, {})), fresh, step_of(fresh)))
+    assert torch.equal(second_step((0, 1, 6, 7)), anew)
+    assert not torch.equal(second_step((0, 1, 2, 3)), anew)
 
 
 def test_what_is_remembered_is_not_what_is_returned():

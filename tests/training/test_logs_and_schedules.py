@@ -229,6 +229,36 @@ def test_freezing_in_the_middle_of_training(tmp_path):
     assert not torch.equal(trainer.model.classifier.weight, once.model.classifier.weight)
 
 
+class ThreeLayers(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 4).requires_grad_(False))
+        self.double()
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+class TakeTurns(TrainerCallback):
+    def on_step_begin(self, args, state, control, model, **_):
+        for k in (0, 1):
+            model[k].requires_grad_(k == state.global_step // 2)
+
+
+@pytest.mark.parametrize("resumed_at", [None, 2, 3])
+def test_a_momentum_is_not_that_of_another_layer_of_the_same_shape(tmp_path, resumed_at):
+    """Momentum-SAM has none in the first step of a layer, and perturbs nothing."""
+
+    def ascents(**resume):
+        logs = {"logging_strategy": "steps", "logging_steps": 1, "save_strategy": "steps", "save_steps": 1}
+        trainer = toy_trainer(tmp_path, "msam", ThreeLayers(), [TakeTurns()], max_steps=4, **logs)
+        trainer.train(**resume)
+        return [log["sam_eps_norm"] > 0 for log in trainer.state.log_history if "loss" in log]
+
+    assert ascents() == [False, True, False, True]
+    if resumed_at is not None:
+        assert ascents(resume_from_checkpoint=str(tmp_path / f"checkpoint-{resumed_at}")) == [False, True, False, True]
+
+
 def test_clipping_acts_on_the_final_gradient_only(tmp_path):
     """The perturbation keeps its radius whatever max_grad_norm is."""
     trainer = toy_trainer(

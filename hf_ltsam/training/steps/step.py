@@ -287,6 +287,7 @@ class TrainingStep(TrainerCallback):
             step=moment.step,
             seed=self._args.seed,
             device=weights.parameters[0].device,
+            places=weights.places,
         )
 
     def _scale_of_this_step(self) -> float:
