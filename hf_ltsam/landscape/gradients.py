@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from hf_ltsam.landscape.sharded import are_sharded, harvested, summed_over_processes
-from hf_ltsam.landscape.shortcuts import Shortcuts
+from hf_ltsam.landscape.shortcuts import Shortcuts, trial
 from hf_ltsam.landscape.signals import Signals
 from hf_ltsam.landscape.weights import TrainableWeights
 
-TOLERANCE = 1e-2  # of the norm: what rounding does, of half precision too
+TOLERANCE, IN_HALF = 1e-3, 1e-2  # of the norm: what rounding does, TF32's too, and that of half precision
 
 Gradient: TypeAlias = list[Tensor | None]  # one entry per trainable weight; None where the losses do not depend on it
 
@@ -47,15 +47,14 @@ class GradientTaker:
 
     def take(self, losses: Callable[[], Tensor], weightings: Sequence[Tensor | None]) -> tuple[Tensor, list[Gradient]]:
         """The losses l_i (b,) of one forward pass, detached, and the gradient of (1/n) sum_i a_i l_i for each a (b,)."""
-        if len(weightings) > 1 and self._shortcuts is not None:
-            verdict = self._shortcuts.may_use_signals(self._weights.parameters)
-            signals = None if verdict is False else self._signals(self._shortcuts, verdict)
-            if signals is not None:
-                with signals.recorded():
-                    values = losses()
-                return values.detach(), self._from_signals(signals, self._shortcuts, verdict, values, weightings)
-        values = losses()
-        return values.detach(), self.backward(values, weightings)
+        if len(weightings) < 2 or not self._signals_serve(losses):
+            values = losses()
+            return values.detach(), self.backward(values, weightings)
+        signals = Signals(self._weights.model, self._weights.parameters)
+        with signals.recorded():
+            values = losses()
+        formed = signals.gradients(values / self._size / self._divisor, weightings)
+        return values.detach(), self.backward(values, weightings) if formed is None else formed
 
     def backward(self, losses: Tensor, weightings: Sequence[Tensor | None]) -> list[Gradient]:
         """A backward pass for each weighting; it uses up the graph of the losses."""
@@ -84,33 +83,39 @@ class GradientTaker:
         )
         return _copied(gradient) if self._weights.in_place else gradient
 
-    def _signals(self, shortcuts: Shortcuts, verdict: bool | None) -> Signals | None:
-        """Where the modules that own trainable weights are few, or linear layers."""
-        parameters = self._weights.parameters
-        signals = Signals(self._weights.model, parameters)
-        if verdict or signals.worth_it:
-            return signals
-        shortcuts.signals_were_tried(parameters, same=False)
-        return None
+    def _signals_serve(self, losses: Callable[[], Tensor]) -> bool:
+        """Whether one backward pass serves several weightings, which is tried once for every set of trained weights."""
+        if self._shortcuts is None:
+            return False
+        verdict = self._shortcuts.may_use_signals(self._weights.parameters)
+        if verdict is None:
+            verdict = self._try_signals(losses)
+            if verdict is not None:
+                self._shortcuts.signals_were_tried(self._weights.parameters, verdict)
+        return bool(verdict)
 
-    def _from_signals(
-        self,
-        signals: Signals,
-        shortcuts: Shortcuts,
-        verdict: bool | None,
-        losses: Tensor,
-        weightings: Sequence[Tensor | None],
-    ) -> list[Gradient]:
-        """One backward pass for all; the first time one for each as well, to see whether they agree."""
-        formed = signals.gradients(losses / self._size / self._divisor, weightings, first=verdict is None)
-        if formed is not None and verdict:
-            return formed
-        taken = self.backward(losses, weightings)
-        same = formed is not None and nearly_equal(formed, taken)
-        if bool(losses.isfinite().all()) and _finite(taken):  # half precision may overflow on the way back only
-            shortcuts.signals_were_tried(self._weights.parameters, same)
-        # a resumed training tries on another step than an uninterrupted one, and both must go on alike to the last bit
-        return formed if formed is not None and same else taken
+    def _try_signals(self, losses: Callable[[], Tensor]) -> bool | None:
+        """Whether they give the gradient of a backward pass, each sample with a weight of its own.
+
+        Tried where the modules that own trained weights are few, or linear layers. None: one sample tells nothing, nor do
+        gradients that are not finite.
+        """
+        signals = Signals(self._weights.model, self._weights.parameters)
+        if not signals.worth_it:
+            return False
+        with trial(self._weights):
+            with signals.recorded():
+                values = losses()
+            if len(values) < 2:
+                return None
+            ramp = torch.arange(1, len(values) + 1, device=values.device) / len(values)
+            formed = signals.gradients(values / self._size / self._divisor, [ramp], first=True)
+            if formed is None:
+                return False
+            taken = self.backward(values, [ramp])
+        if not bool(values.isfinite().all()) or not _finite(taken):
+            return None
+        return nearly_equal(formed, taken, IN_HALF if signals.in_half else TOLERANCE)
 
 
 def _copied(gradient: Gradient) -> Gradient:
@@ -125,7 +130,7 @@ def _finite(gradients: Sequence[Gradient]) -> bool:
     return bool(torch.stack(norms).isfinite().all()) if norms else True
 
 
-def nearly_equal(formed: Sequence[Gradient], taken: Sequence[Gradient]) -> bool:
+def nearly_equal(formed: Sequence[Gradient], taken: Sequence[Gradient], tolerance: float) -> bool:
     """Whether two ways of computing gradients agree up to rounding."""
     pairs = [(a, b) for ours, theirs in zip(formed, taken, strict=True) for a, b in zip(ours, theirs, strict=True)]
     if any((a is None) != (b is None) for a, b in pairs):
@@ -133,4 +138,4 @@ def nearly_equal(formed: Sequence[Gradient], taken: Sequence[Gradient]) -> bool:
     both = [(a, b) for a, b in pairs if a is not None and b is not None]
     error = torch.stack([torch.linalg.vector_norm(a - b, dtype=torch.float64) for a, b in both]).norm()
     size = torch.stack([torch.linalg.vector_norm(b, dtype=torch.float64) for _, b in both]).norm()
-    return bool(error <= TOLERANCE * size)
+    return bool(error <= tolerance * size)

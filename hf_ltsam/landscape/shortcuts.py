@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -118,20 +119,11 @@ def _same_without_half(
 ) -> bool | None:
     """Whether every sample keeps its loss when every second one is left out, and no random number is drawn.
 
-    At weights moved a little at random: a branch that starts at zero would hide what it does. None: losses that are not
-    finite, or are all the same, tell nothing.
+    None: losses that are not finite, or are all the same, tell nothing.
     """
     device = weights.parameters[0].device
     before, of_host = random_state(device), state_of_host()
-    noise = None if weights.are_moved else _noise(weights)
-    with (
-        torch.no_grad(),
-        weights.moved(noise),
-        random_numbers_of(before, device),
-        random_numbers_of_host(of_host),
-        running_statistics_at_rest(weights.model),
-        free_buffers_at_rest(weights.model),
-    ):
+    with trial(weights), torch.no_grad():
         with torch.enable_grad():  # as in training: a loss may draw its random numbers only then
             whole = losses(batch).detach()
         if not same_random_state(before, random_state(device)) or not same_state_of_host(of_host, state_of_host()):
@@ -146,12 +138,34 @@ def _same_without_half(
         return all(bool(((whole[rows.to(device)] - part).abs() <= TOLERANCE * spread).all()) for rows, part in halves)
 
 
+@contextmanager
+def trial(weights: TrainableWeights) -> Iterator[None]:
+    """Around passes that leave no trace, at weights moved a little at random.
+
+    A branch that starts at zero would hide what it does.
+    """
+    device = weights.parameters[0].device
+    with (
+        weights.moved(None if weights.are_moved else _noise(weights)),
+        random_numbers_of(random_state(device), device),
+        random_numbers_of_host(state_of_host()),
+        running_statistics_at_rest(weights.model),
+        free_buffers_at_rest(weights.model),
+    ):
+        yield
+
+
 def _noise(weights: TrainableWeights) -> WeightVector:
-    """A tenth of every weight's root mean square and a little more, at random; the generators stay as they are."""
+    """Signs drawn at random, of a size that moves what a layer gives by some tenths; the generators stay as they are."""
     generator = torch.Generator(device=weights.parameters[0].device).manual_seed(0)
     xi = weights.vector.normal_like(generator)
-    sizes = [0.1 * w.square().mean().sqrt() + 0.01 for w in weights.vector.tensors]
-    return WeightVector([size * x for size, x in zip(sizes, xi.tensors)])
+    sizes = [0.1 * (w.square().mean().sqrt() + _fan_in(w) ** -0.5) for w in weights.vector.tensors]
+    return WeightVector([size * x.sign() for size, x in zip(sizes, xi.tensors)])
+
+
+def _fan_in(weight: Tensor) -> int:
+    """How many products are summed for one number that a layer gives."""
+    return max(weight[0].numel(), 1) if weight.ndim > 1 else 1
 
 
 def _key(parameters: Sequence[Tensor]) -> Hashable:

@@ -18,6 +18,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from hf_ltsam.data.random_states import RandomState, random_numbers_of, random_state
+from hf_ltsam.models.trained_weights import is_half
 
 # Modules other than linear layers are run again for their weight gradients: they may hold this share of all weights.
 RUN_AGAIN = 0.1
@@ -68,6 +69,12 @@ class Signals:
         again = sum(p.numel() for m in self._owners if not is_plain_linear(m) for p in m.parameters())
         return again <= RUN_AGAIN * sum(p.numel() for p in self._model.parameters())
 
+    @property
+    def in_half(self) -> bool:
+        """Whether a module took or gave numbers of less than 32 bits."""
+        leaves = tree_leaves([(call.arguments, call.keywords, call.output) for call in self._calls])
+        return any(is_half(leaf) for leaf in leaves if isinstance(leaf, Tensor))
+
     def _owners_in(self, module: nn.Module) -> Iterator[nn.Module]:
         """The outermost modules that own trainable weights themselves."""
         if any(id(p) in self._index for p in module.parameters(recurse=False)):
@@ -99,7 +106,7 @@ class Signals:
         self._calls.append(_Call(module, arguments, keywords, output, versions, autocast, random))
 
     def gradients(
-        self, losses: Tensor, weightings: Sequence[Tensor | None], first: bool
+        self, losses: Tensor, weightings: Sequence[Tensor | None], first: bool = False
     ) -> list[list[Tensor | None]] | None:
         """The gradient of (a * losses).sum() for every weighting a (b,), with respect to every trainable weight.
 
