@@ -52,8 +52,9 @@ def running_statistics_at_rest(model: nn.Module) -> Iterator[None]:
 class OtherMoves:
     """Later passes start where the first one over their micro-batch did, and leave all as that has left it.
 
-    A model shows in its passes what it moves: in the step in which a buffer moves for the first time, later passes start
-    from where the first one has left it. Models that move nothing, nearly all, pay for looking alone. Attributes that
+    A model shows in its passes what it moves; in the first of a training all buffers of ordinary size are kept. One that
+    moves later than that is found then, and later passes of that step start where the first one has left it. Models that
+    move nothing, nearly all, pay for looking alone. Attributes that
     are no buffers, frozen weights, and generators that a model keeps for itself, are not found.
 
     Args:
@@ -74,13 +75,20 @@ class OtherMoves:
 
     @contextmanager
     def noticed(self) -> Iterator[Buffers]:
-        """Around the first pass over a micro-batch: buffers as they were before it, of those that were seen to move."""
+        """Around the first pass over a micro-batch: buffers as they were before it, of those that move or still may."""
         if self._looks and not self._in_place:
             self._watched = free_buffers(self._model)
         there = [(m, name, m._buffers.get(name)) for m, name in self._watched]
         before = [(m, name, t, t._version) for m, name, t in there if t is not None]
         try:
-            yield cloned({(m, name): t for m, name, t, _ in before if (m, name) in self._moved})
+            may_move = self._passes < FIRST
+            yield cloned(
+                {
+                    (m, name): t
+                    for m, name, t, _ in before
+                    if (m, name) in self._moved or (may_move and not is_packed(t))
+                }
+            )
         finally:  # of a pass that failed, too
             self._moved |= {
                 (m, name) for m, name, t, version in before if m._buffers.get(name) is not t or t._version != version
@@ -144,5 +152,9 @@ def in_their_place(buffers: Buffers) -> Iterator[None]:
 def free_buffers_at_rest(model: nn.Module) -> AbstractContextManager[None]:
     """Around passes that are no part of a training step: buffers that no mode holds still stay as they are."""
     there: Buffers = {(m, name): m._buffers[name] for m, name in free_buffers(model)}  # type: ignore[misc]
-    packed = {place for place, t in there.items() if not t.is_floating_point() and t.numel() > PACKED}
-    return in_their_place({place: t for place, t in there.items() if place not in packed})
+    return in_their_place({place: t for place, t in there.items() if not is_packed(t)})
+
+
+def is_packed(buffer: Tensor) -> bool:
+    """Whether these may be the weights of a quantized model."""
+    return not buffer.is_floating_point() and buffer.numel() > PACKED
