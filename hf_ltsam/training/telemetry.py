@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import GROUPS, ClassStatistics
-from hf_ltsam.data.soft_labels import of_samples
+from hf_ltsam.data.soft_labels import are_soft, as_shares, of_samples
 from hf_ltsam.landscape.weights import StoredOffset
 from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.runs.identity import describe
@@ -48,7 +48,7 @@ class Telemetry:
     By class, where statistics are given: `loss_many`, `loss_medium`, `loss_few`, the mean training loss of the samples of
     these groups; `sam_sharpness_gap_head` and `_tail`, the mean over the samples of head and tail of
     a_i (l_i(w + eps) - l_i(w)), summed over the step's passes; `grad_norm_head` and `_tail`, ||G(h)|| and ||G(t)||, once in
-    `GRADIENTS_EVERY` steps. A sample with soft labels counts in each class by its share. Head and tail are those of
+    `GRADIENTS_EVERY` steps. A sample with soft or several labels counts in each class by its share. Head and tail are those of
     `tail_threshold`; where there is none, those of the threshold that comes closest to halving the classes.
 
     Args:
@@ -197,10 +197,14 @@ class ClassGroups:
         of_groups = torch.nn.functional.one_hot(groups, len(GROUPS))
         of_halves = torch.nn.functional.one_hot(tail, len(HEAD_TAIL))
         self._members = torch.cat([of_groups, of_halves], dim=1).float()  # (C, 5)
+        self._has_several = statistics.samples is not None
+        self._most_frequent = statistics.counts.index(max(statistics.counts))
 
     def shares(self, labels: Tensor) -> Tensor:
-        """How much of every sample is in many, medium, few, head and tail (n, 5): 0 or 1, between them for soft labels."""
+        """How much of every sample is in many, medium, few, head and tail (n, 5): 0 or 1, between for several or soft labels."""
         self._members = self._members.to(labels.device)
+        if self._has_several and are_soft(labels):
+            labels = as_shares(labels, self._most_frequent)
         return of_samples(self._members, labels)
 
     def tail(self, labels: Tensor) -> Tensor:

@@ -215,6 +215,17 @@ def test_decay_of_all_parameters(tmp_path):
     assert decayed(decay_all_parameters=False) == 35  # without the biases of 5 and 4
 
 
+def test_losses_of_samples_with_several_labels():
+    """Each counts once: by a third in three classes, and without a label in the most frequent one, as the method weighs it."""
+    telemetry = Telemetry(lambda: ClassStatistics([200, 50, 10], samples=200))
+    labels = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    telemetry.losses(torch.tensor([1.0, 4.0, 100.0]), labels)
+    telemetry.end_step()
+    logs = telemetry.pop()
+    assert logs["loss_many"] == pytest.approx((1 + 4 / 3 + 100) / (1 + 1 / 3 + 1), rel=1e-6)
+    assert logs["loss_few"] == pytest.approx(4.0, rel=1e-6)
+
+
 class FreezeAfterOneStep(TrainerCallback):
     def on_step_end(self, args, state, control, model, **_):
         model.fc1.requires_grad_(False)
