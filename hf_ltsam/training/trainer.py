@@ -32,7 +32,7 @@ from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
 from hf_ltsam.training.objective import LabelledBatches, Objective, by_name_or_object
 from hf_ltsam.training.refusals.forward_loss import ForwardLoss
 from hf_ltsam.training.refusals.hooks import check_best_metric, check_hooks, check_optimizer, is_overridden
-from hf_ltsam.training.refusals.problem import check_own_loss, check_problem
+from hf_ltsam.training.refusals.problem import check_outputs, check_own_loss, check_problem
 from hf_ltsam.training.refusals.settings import (
     check_arguments,
     check_batches,
@@ -52,6 +52,7 @@ from hf_ltsam.training.training_set import (
     TrainingSet,
     label_name_of,
     names_in,
+    num_logits,
     require_statistics,
     samples_in_words,
     warn,
@@ -152,6 +153,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
             check_optimizer_of(self.optimizer, self.model)  # its warnings come when the training begins
         check_launcher(self)
         if not self.takes_own_loss:
+            check_outputs(self.loss, self.model, num_logits(self.model))
             self.label_names = args.label_names or [label_name_of(self)]
         self.label_reader = LabelReader.of(self)
         labelled = None if self.takes_own_loss else train_dataset
