@@ -40,6 +40,7 @@ from hf_ltsam.training.refusals.settings import (
     check_schedule,
     check_stream,
     check_types,
+    overruled_settings,
     without_settings,
 )
 from hf_ltsam.training.results.publishing import HubTrainer
@@ -126,6 +127,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
         check_schedule(optimizers[1], args)
         check_stream(train_dataset, args)
         self.method = by_name_or_object(method, "method", args.method_hyperparameters) or args.update_rule
+        warn(overruled_settings(args, self.method, self.loss))
         self.step_settings, self.max_skipped_steps = args, args.max_skipped_steps
         self.reweighting = args.class_weighting
         if args.should_save:
