@@ -21,7 +21,7 @@ from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
 import dataset_builders
 import hf_ltsam
-from hf_ltsam import METHODS
+from hf_ltsam import METHODS, load_run
 from hf_ltsam.cli import main as cli
 from hf_ltsam.cli.train.defaults import STARTS
 from hf_ltsam.methods import SAM
@@ -114,12 +114,13 @@ def test_the_script_of_the_quick_start_takes_a_model_of_timm(here):
     place = here / "microsoft/resnet-18"
     shutil.rmtree(place)
     form = {"input_size": [3, 24, 24], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.4, 0.3], "num_classes": 5}
-    config = TimmWrapperConfig(architecture="resnet10t", num_labels=5, pretrained_cfg=form)
+    config = TimmWrapperConfig(architecture="resnet10t", num_labels=5, pretrained_cfg=form, label_names=[*"abcde"])
     TimmWrapperForImageClassification(config).save_pretrained(place)
     (block,) = (block for block in blocks_of(WRITTEN["quick_start.md"]) if block.is_python)
     names = {}
     exec(shortened(block.code), names)
     assert tuple(names["seen"].mean) == (0.1, 0.2, 0.3) and names["trainer"].state.global_step > 0
+    assert load_run("run").config.id2label == {0: "cat", 1: "dog", 2: "owl"}, "not the classes of before"
 
 
 @pytest.mark.parametrize("name", GENERATED)
