@@ -61,7 +61,7 @@ def load_image_folder(
         known = set(classes["train"])
         classes = {split: {n: found for n, found in named.items() if n in known} for split, named in classes.items()}
     _check_classes(folders, classes)
-    _check_held_out(root, list(folders), held_out_per_class)
+    _check_held_out(root, folders, held_out_per_class)
     names = list(classes["train"])
     splits = DatasetDict({split: _read(folder, classes[split], names, split) for split, folder in folders.items()})
     return hold_out_per_class(splits["train"], held_out_per_class, seed) if held_out_per_class else splits
@@ -281,18 +281,20 @@ def _check_classes(folders: dict[str, Path], classes: dict[str, dict[str, _Conte
             warnings.warn(f"{', '.join(missing)}: no image in {split}, so no accuracy there.", stacklevel=3)
 
 
-def _check_held_out(root: Path, splits: list[str], held_out_per_class: int | None) -> None:
+def _check_held_out(root: Path, folders: dict[str, Path], held_out_per_class: int | None) -> None:
     if held_out_per_class is not None and held_out_per_class < 0:
         raise ValueError(f"held_out_per_class must be non-negative, got {held_out_per_class}.")
+    splits = list(folders)
     if splits == ["train"] and held_out_per_class is None:
         if root.name.lower() in SPLIT_FOLDERS and len(_splits_in(root.parent)) > 1:
             raise ValueError(
                 f"{root} is one of the splits {' and '.join(_splits_in(root.parent))} of {root.parent}: name that folder."
             )
+        is_flat = folders["train"] == root
+        sort = "Sort them into train/<class>/ and" if is_flat else f"Move some of {folders['train'].name}/<class>/ into"
         raise ValueError(
-            f"{root} has no held-out images, so nothing could be measured. Put them into validation/<class>/ beside "
-            "train/<class>/, or pass held_out_per_class=k to set k images of every class, at most half of "
-            "them, aside (0: train without)."
+            f"{root} has no held-out images, so nothing could be measured. {sort} test/<class>/, or pass "
+            "held_out_per_class=K to set K images of every class, at most half of them, aside (0: train without)."
         )
     if splits != ["train"] and held_out_per_class:
         raise ValueError(f"held_out_per_class={held_out_per_class}, but {root} has {' and '.join(splits[1:])} already.")

@@ -8,21 +8,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import datasets
 from datasets import DatasetBuilder, DatasetDict, get_dataset_config_names, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetNotFoundError
+from datasets.naming import camelcase_to_snakecase
 from datasets.packaged_modules.cache.cache import Cache
 from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.file_download import repo_folder_name
 
+from hf_ltsam.data.class_names import some
 from hf_ltsam.hyperparameters import nearest
 
 _COPY = "cache"  # the builder's name where `datasets` takes the newest copy on the disk, whatever was asked for
+_SECONDS = 10  # for one question
 _NO_COPY = "Couldn't find cache"  # how it begins where that has another configuration
 
 
 class MisspelledFolderError(FileNotFoundError):
-    """There is no such folder, nor such a data set, but a folder here whose name is nearly the same."""
+    """There is no such folder, nor such a data set, but a folder here that it would lie in."""
 
 
 class RevisionError(FileNotFoundError):
@@ -44,18 +56,18 @@ def load_from_hub(name: str, dataset_config_name: str | None = None, revision: s
     Raises:
         ValueError: no such configuration.
         RevisionError: no such revision, or without the Hub no copy of it.
-        MisspelledFolderError: there is none, and a folder here is nearly called so.
+        MisspelledFolderError: there is none, and OWNER is a folder here: it is asked for once, and not again and again.
         datasets.exceptions.DatasetNotFoundError, ConnectionError: no such data set, or the Hub cannot be reached.
     """
-    try:
-        return _load(name, dataset_config_name, revision)
-    except (DatasetNotFoundError, ConnectionError) as error:
-        if near := near_folders(name):
-            raise MisspelledFolderError(
-                "there is no such file or folder, nor a data set on the Hub that can be reached. Did you mean "
-                f"{' or '.join(near)}?"
-            ) from error
-        raise
+    entries = entries_beside(name)
+    if entries and not _has_copy(name) and not _is_on_hub(name):
+        folder, _, rest = name.partition("/")
+        close = [f"{folder}/{entry}" for entry in difflib.get_close_matches(rest, entries, 3, 0.8)]
+        meant = f"Did you mean {' or '.join(close)}?" if close else f"{folder} has {some(entries)}."
+        raise MisspelledFolderError(
+            f"there is no such file or folder, nor a data set on the Hub that can be reached. {meant}"
+        )
+    return _load(name, dataset_config_name, revision)
 
 
 def _load(name: str, dataset_config_name: str | None, revision: str | None) -> DatasetDict:
@@ -80,16 +92,39 @@ def _load(name: str, dataset_config_name: str | None, revision: str | None) -> D
     return builder.as_dataset()
 
 
-def near_folders(name: str) -> list[str]:
-    """What NAME/REST, which is not here, may mean: entries of the folder NAME that come near REST."""
-    folder, slash, rest = name.partition("/")
+def entries_beside(name: str) -> list[str]:
+    """What the folder FOLDER has in the place of FOLDER/REST, sorted; nothing where that is here, or there is no FOLDER."""
+    folder, slash, _ = name.partition("/")
     if not slash or os.path.exists(name) or not os.path.isdir(folder):  # noqa: PTH110, PTH112  as names too long for a file
         return []
     try:
-        entries = os.listdir(folder)  # noqa: PTH208
+        return sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))  # noqa: PTH208
     except OSError:
         return []
-    return [f"{folder}/{entry}" for entry in difflib.get_close_matches(rest, entries, 3, 0.8)]
+
+
+def _has_copy(name: str) -> bool:
+    """Whether an earlier run has brought the data set here."""
+    owner, _, title = name.partition("/")
+    prepared = Path(datasets.config.HF_DATASETS_CACHE, f"{owner}___{camelcase_to_snakecase(title)}")
+    return (
+        prepared.is_dir() or Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="dataset")).is_dir()
+    )
+
+
+def _is_on_hub(name: str) -> bool:
+    """Whether the Hub has such a data set, by one question; also where it has trouble of its own."""
+    try:
+        HfApi().dataset_info(name, timeout=_SECONDS)
+    except GatedRepoError:
+        return True
+    except (RepositoryNotFoundError, HFValidationError, OfflineModeIsEnabled):
+        return False
+    except HfHubHTTPError:
+        return True
+    except (HTTPError, OSError):  # it cannot be reached
+        return False
+    return True
 
 
 def check_configuration(dataset: str, dataset_config_name: str, names: list[str]) -> None:

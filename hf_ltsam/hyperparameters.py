@@ -32,6 +32,8 @@ COUNT = Domain("a whole number of at least 1", lambda x: x >= 1 and float(x).is_
 PROBABILITY = Domain("strictly between 0 and 1", lambda x: 0 < x < 1)
 SHARE = Domain("a share of training in [0, 1]", lambda x: 0 <= x <= 1)
 INNER_SHARE = Domain("a share of training strictly between 0 and 1", lambda x: 0 < x < 1)
+_PROPOSED = 3  # names in "Did you mean"
+_SHORTEST_PART = 3  # letters of a part of a name: fewer are in too many
 
 
 def require(domain: Domain, owner: str | object, **values: Any) -> None:
@@ -113,8 +115,17 @@ def _floats(value: Any) -> Iterator[float]:
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """The end of an error message where all names would hide those that come closest; empty where none does."""
-    close = difflib.get_close_matches(name, sorted(valid), n=3, cutoff=0.5)
+    """The end of an error message where all names would hide those that come closest; empty where none does.
+
+    Names that begin with this one, or one of whose parts does, come before those that are spelled nearly alike.
+    """
+    names = sorted(set(valid))
+    longer = [each for each in names if len(name) >= _SHORTEST_PART and f"_{name}" in f"_{each}"]
+    close = [
+        *difflib.get_close_matches(name, longer, n=_PROPOSED, cutoff=0),
+        *difflib.get_close_matches(name, names, n=_PROPOSED, cutoff=0.5),
+    ]
+    close = list(dict.fromkeys(close))[:_PROPOSED]
     return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 

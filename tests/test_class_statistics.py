@@ -305,3 +305,11 @@ def test_groups_by_rank_survive_a_file_and_files_without_them_stay_as_they_were(
 def test_group_sizes_that_cannot_be_are_refused(sizes, words):
     with pytest.raises(ValueError, match=words):
         ClassStatistics(counts=(9, 3, 1), group_sizes=sizes)
+
+
+def test_names_are_led_to_a_mapping():
+    for names in (["owl", "cat", "owl"], np.array(["owl", "cat"]), np.array(["owl", "cat"], dtype=object)):
+        with pytest.raises(
+            ValueError, match=r"numbers of classes, got \d names \('owl'\).*class_encode_column.*enumerate"
+        ):
+            ClassStatistics.from_labels(names)

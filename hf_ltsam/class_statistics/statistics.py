@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVarTuple
 
@@ -22,25 +21,16 @@ from hf_ltsam.class_statistics.groups import (
     groups_by_rank,
     whole_number,
 )
+from hf_ltsam.class_statistics.labels import (
+    are_several,
+    check_label_range,
+    check_no_gaps,
+    classes_have,
+    label_tensor,
+    sums_of_shares,
+)
 
 FILE_NAME = "class_statistics.json"
-SHOWN = 10  # classes that a message names
-
-
-def check_label_range(labels: Tensor, num_classes: int) -> None:
-    """Refuse labels (N,) outside [0, C).
-
-    Raises:
-        ValueError: naming the label and its first position.
-    """
-    largest, smallest = int(labels.max()), int(labels.min())
-    if smallest < 0 or largest >= num_classes:
-        wrong = smallest if smallest < 0 else largest
-        where = int((labels == wrong).nonzero()[0, 0])
-        raise ValueError(
-            f"Label {wrong} (first at position {where}) is outside the class range 0 to {num_classes - 1}. "
-            "Number the labels from 0, or build the model with enough classes."
-        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +77,7 @@ class ClassStatistics:
         empty = [c for c, n in enumerate(self.counts) if n < 1]
         if empty:
             raise ValueError(
-                f"ClassStatistics(counts=...): {_classes_have(empty)} no training sample. Remove such classes and "
+                f"ClassStatistics(counts=...): {classes_have(empty)} no training sample. Remove such classes and "
                 "renumber the labels, or pass counts of at least 1 if they come from another source."
             )
         if self.tail_threshold is not None and self.tail_threshold < 0:
@@ -122,11 +112,11 @@ class ClassStatistics:
         """
         if isinstance(labels, Tensor) and labels.ndim == 2 and labels.is_floating_point():
             samples = len(labels) if are_several(labels) else None
-            return cls(counts=_sums_of_shares(labels, num_classes), samples=samples, **settings)
-        values = _label_tensor(labels)
+            return cls(counts=sums_of_shares(labels, num_classes), samples=samples, **settings)
+        values = label_tensor(labels)
         num_classes = int(values.max()) + 1 if num_classes is None else num_classes
         check_label_range(values, num_classes)
-        _check_no_gaps(values, num_classes)
+        check_no_gaps(values, num_classes)
         return cls(counts=tuple(torch.bincount(values.long(), minlength=num_classes).tolist()), **settings)
 
     @property
@@ -289,54 +279,6 @@ class ClassStatistics:
             return cls.from_dict(json.loads(path.read_text()))
         except (ValueError, TypeError) as error:  # damaged JSON is a ValueError
             raise ValueError(f"{path} does not hold class statistics: {error}") from error
-
-
-def _check_no_gaps(labels: Tensor, num_classes: int) -> None:
-    """Refuse more classes than labels before anything of their number is made: a label of 1e9 would take minutes."""
-    if num_classes <= labels.numel():
-        return
-    present = set(labels.tolist())
-    missing = list(islice((c for c in range(num_classes) if c not in present), SHOWN + 1))
-    largest = int(labels.max())
-    raise ValueError(
-        f"{_classes_have(missing, num_classes - len(present))} no training sample: {labels.numel()} labels, the largest is "
-        f"{largest} (first at position {int((labels == largest).nonzero()[0, 0])}), for {num_classes} classes. Number the "
-        "labels from 0 without gaps, or correct that one."
-    )
-
-
-def are_several(labels: Tensor) -> bool:
-    """Whether rows (N, C) are zeros and ones, and not one of each class: some sample has several labels, or none."""
-    return bool(((labels == 0) | (labels == 1)).all()) and not bool((labels.sum(1) == 1).all())
-
-
-def _sums_of_shares(labels: Tensor, num_classes: int | None) -> tuple[int, ...]:
-    whole = bool(((labels.double().sum(1) - 1).abs() < 0.01).all())
-    if num_classes not in (None, labels.shape[1]) or not (whole or are_several(labels)):
-        what = f"labels of shape {tuple(labels.shape)} must be shares{f' of {num_classes} classes' * bool(num_classes)}"
-        raise ValueError(f"{what}, which add up to 1 in each row, or 0 and 1.")
-    return tuple(labels.double().sum(0).round().long().tolist())
-
-
-def _label_tensor(labels: Iterable[int] | Tensor) -> Tensor:
-    """Labels of any kind as a tensor (N,), on their device."""
-    if not isinstance(labels, Tensor):
-        # one slice of a data set's column is far faster than its items one by one
-        array = np.asarray(labels[:] if isinstance(labels, Sequence | np.ndarray) else list(labels))
-        if array.dtype.kind not in "biu":
-            raise ValueError(f"labels must be a non-empty list of integers, got {array.size} entries of {array.dtype}.")
-        labels = torch.as_tensor(array)
-    if labels.ndim != 1 or labels.numel() == 0 or labels.is_floating_point() or labels.is_complex():
-        raise ValueError(
-            f"labels must be a non-empty list of integers, got shape {tuple(labels.shape)} of {labels.dtype}."
-        )
-    return labels
-
-
-def _classes_have(classes: Sequence[int], total: int | None = None) -> str:
-    total = len(classes) if total is None else total
-    shown = ", ".join(map(str, classes[:SHOWN])) + (", ..." if len(classes) > SHOWN else "")
-    return f"class {shown} has" if total == 1 else f"classes {shown} ({total} in all) have"
 
 
 Settings = TypeVarTuple("Settings")

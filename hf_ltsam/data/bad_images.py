@@ -72,11 +72,12 @@ class GoodImages(Dataset[Any]):
             return []
 
     def _next_good(self, index: int) -> Any:
-        for step in range(1, min(_IN_A_ROW, len(self))):
+        tries = min(_IN_A_ROW, len(self) - 1)
+        for step in range(1, tries + 1):
             for sample in self._read((index + step) % len(self)):
                 return sample
         raise ValueError(
-            f"No image of a batch and of the {_IN_A_ROW} samples after it can be read (the last one: sample {index}). These "
+            f"No image of a batch and of the {tries} samples after it can be read (the last one: sample {index}). These "
             "are not a few bad images: check that the folder or drive with the images is there."
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_ltsam.data.class_names import Names, comparable, some
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 _NO_CLASS = "-1"  # what data sets have in place of labels that are kept back
 _SHOWN = 50  # characters of a text
 _TOO_FEW_ROWS = 100  # to tell classes from other values by their number
+_MANY = 30  # different numbers with decimals: more than any scale of half stars has
+_REGRESSION = (
+    "Predicting numbers is regression, which `ltsam train` does not do: name the column of the classes, label_column=..., "
+    "or train in Python, where LTSamTrainer with 'model' as its loss takes any loss that a model has."
+)
 _WAY_OUT = "fill them in, or leave such rows out."
 
 
@@ -22,7 +27,8 @@ def class_names_in(dataset: datasets.Dataset, column: str) -> Names:
     """The names of a `ClassLabel`, or the different values of a column: words by the alphabet, numbers by size.
 
     Raises:
-        ValueError: missing labels, values of another kind, or a column of nearly as many values as rows.
+        ValueError: missing labels, values of another kind, numbers to predict, or a column of nearly as many values as
+            rows.
     """
     require_labels(dataset, column)
     names = getattr(dataset.features[column], "names", None)
@@ -36,6 +42,11 @@ def class_names_in(dataset: datasets.Dataset, column: str) -> Names:
             f"The column {column!r} has the label {_NO_CLASS}, which stands for no class: leave such rows out."
         )
     different = set(values)
+    if _are_measured(different) and (len(different) > _MANY or 2 * len(different) > len(values)):
+        raise ValueError(
+            f"The column {column!r} holds real numbers, {len(different)} different ones in {len(values)} rows "
+            f"({some(sorted(different))}). {_REGRESSION}"
+        )
     if len(values) > _TOO_FEW_ROWS and 2 * len(different) > len(values):
         raise ValueError(
             f"The column {column!r} has {len(different)} different values in {len(values)} rows "
@@ -128,9 +139,19 @@ def _values(dataset: datasets.Dataset, column: str) -> list[str]:
         values = list(map(int, values))
     if {type(value) for value in values} in (set(), {int}, {bool}, {str}):
         return list(map(str, values))
+    regression = f" {_REGRESSION}" if {type(value) for value in values} == {float} else ""
     raise ValueError(
-        f"The column {column!r} has values of {dataset.features[column]}: classes are names or whole numbers."
+        f"The column {column!r} has values of {dataset.features[column]}: classes are names or whole numbers.{regression}"
     )
+
+
+def _are_measured(words: Iterable[str]) -> bool:
+    """Whether all are numbers, and some of them no whole ones."""
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        return False
+    return not all(number.is_integer() for number in numbers)
 
 
 def _is_number(word: str) -> bool:

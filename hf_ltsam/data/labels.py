@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
+from hf_ltsam.class_statistics import NAMES_TO_NUMBERS
 from hf_ltsam.data.keyed_randomness import KeyedRandomness
 from hf_ltsam.data.random_states import undisturbed
 from hf_ltsam.hyperparameters import nearest
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 
 LABEL_NAMES = ("label", "labels", "label_ids")  # names that transformers' default collator accepts
 LABEL_WORDS = (*LABEL_NAMES, "class", "target", "category", "species")  # what tables call their labels
-WAY_OUT = "Pass class_statistics=ClassStatistics.from_labels(labels) instead."
-NO_CLASSES = "Targets that are no classes of samples go with loss='model'."
+WAY_OUT = "Pass class_statistics=ClassStatistics.from_labels(labels) instead, with class numbers 0 to C-1."
+NO_CLASSES = "Targets that are no classes of samples, as in regression, go with loss='model'."
+
+
+class NamedLabelsError(TypeError):
+    """The labels are names of classes, which no loss takes."""
 
 
 def training_labels(dataset: Any, label_name: str = "labels") -> Tensor:
@@ -41,6 +46,7 @@ def training_labels(dataset: Any, label_name: str = "labels") -> Tensor:
             `ClassLabel` column.
 
     Raises:
+        NamedLabelsError: they are names.
         TypeError: any other data set. Pass `ClassStatistics.from_labels(labels)` to the trainer instead.
     """
     names = (label_name, *LABEL_NAMES)
@@ -142,11 +148,14 @@ def read_label_column(dataset: datasets.Dataset, name: str) -> Tensor:
         )
     if pyarrow.types.is_floating(column.type) or pyarrow.types.is_list(column.type):
         raise _unreadable(dataset, f"its column {name!r} holds {column.type}, not class numbers", NO_CLASSES)
+    if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
+        example = next((value for value in column.to_pylist() if value is not None), None)
+        raise _names_as_labels(dataset, f"its column {name!r} holds {column.type}", example, name)
     if not pyarrow.types.is_integer(column.type):
         raise _unreadable(
             dataset,
             f"its column {name!r} holds {column.type}, not class numbers; dataset.class_encode_column({name!r}) "
-            "makes class numbers of names",
+            "makes class numbers of them",
         )
     if column.null_count:
         raise _unreadable(dataset, f"{column.null_count} of the labels in its column {name!r} are missing")
@@ -190,6 +199,8 @@ def _labels_of_mappings(samples: Sequence[Any], names: Sequence[str]) -> Tensor:
             return torch.stack(labels).float()
         return torch.tensor([operator.index(y) for y in labels], dtype=torch.long)
     except (TypeError, KeyError) as error:
+        if _are_names(labels):
+            raise _names_as_labels(samples, f"its entries map {names[0]!r} to names", labels[0]) from error
         reason = f"it is a list whose entries do not all map {names[0]!r} to an integer"
         odd = _odd_entry(labels)
         raise _unreadable(samples, reason + odd, "" if odd else NO_CLASSES) from error
@@ -231,6 +242,8 @@ def _as_labels(values: Any, source: str) -> Tensor:
     try:
         labels = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
+        if _are_names(values):
+            raise _names_as_labels(values, f"{source} holds names", values[0]) from error
         raise _unreadable(values, f"{source} is not a sequence of integers{_odd_entry(values)}") from error
     if labels.ndim == 2 and labels.is_floating_point():
         return labels.float()
@@ -251,6 +264,17 @@ def _stream_without_labels(stream: Any, names: Sequence[str]) -> TypeError:
     )
 
 
+def _are_names(labels: Any) -> bool:
+    return isinstance(labels, Sequence | np.ndarray) and len(labels) > 0 and all(isinstance(y, str) for y in labels)
+
+
+def _names_as_labels(dataset: Any, reason: str, example: Any, column: str = "labels") -> NamedLabelsError:
+    ways = NAMES_TO_NUMBERS.replace("'labels'", repr(column))
+    return NamedLabelsError(
+        f"The labels of this {type(dataset).__name__} are no class numbers: {reason} ({example!r}). {ways}"
+    )
+
+
 def _unreadable(dataset: Any, reason: str, way_out: str = "") -> TypeError:
-    ways = f"{WAY_OUT} {way_out}".rstrip()
+    ways = f"{way_out} {WAY_OUT}".lstrip()
     return TypeError(f"The labels of this {type(dataset).__name__} cannot be read: {reason}. {ways}")

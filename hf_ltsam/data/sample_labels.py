@@ -13,7 +13,7 @@ from transformers import default_data_collator
 from transformers.utils import logging
 
 from hf_ltsam.data.keyed_randomness import KeyedDataset, KeyedRandomness, is_map_style
-from hf_ltsam.data.labels import LABEL_NAMES, WAY_OUT, is_arrow_dataset, odd_label, training_labels
+from hf_ltsam.data.labels import LABEL_NAMES, WAY_OUT, NamedLabelsError, is_arrow_dataset, odd_label, training_labels
 from hf_ltsam.data.random_states import undisturbed
 from hf_ltsam.data.soft_labels import are_soft
 from hf_ltsam.data.transforms import decodes_alone
@@ -29,6 +29,24 @@ _WAY_AROUND = (
     "class_statistics=ClassStatistics.from_labels(labels) avoids that, or an attribute `targets` or `labels` of the data "
     "set with the labels of its samples."
 )
+
+
+def stated_labels(dataset: Any, label_name: str, collator: Collator = default_data_collator) -> Tensor | None:
+    """The labels (N,) that a data set states, or None where they cannot be read without its samples.
+
+    Raises:
+        NamedLabelsError: they are names, and neither a transform nor the collator could number them.
+    """
+    if dataset is None:
+        return None
+    try:
+        return training_labels(dataset, label_name)
+    except NamedLabelsError:
+        if collator is default_data_collator and _gives_what_it_states(dataset):
+            raise
+        return None
+    except (TypeError, ValueError):
+        return None
 
 
 def labels_trained_on(

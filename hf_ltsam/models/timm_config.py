@@ -1,4 +1,4 @@
-"""The preprocessing in the configuration of a timm model, which transformers and timm read before any other."""
+"""Preprocessing and class names in the configuration of a timm model, which transformers and timm read before any other."""
 
 from __future__ import annotations
 
@@ -39,6 +39,21 @@ def state_image_processor(config: Any, processor: Any) -> bool:
         return True
     config.pretrained_cfg = {**(getattr(config, "pretrained_cfg", None) or {}), **stated}
     return True
+
+
+def state_class_names(config: Any) -> bool:
+    """Make the configuration of a timm model name its present classes: it saves `label_names` in place of `id2label`.
+
+    Args:
+        config: changed in place; of another kind of model, or of none of transformers', it stays as it is.
+
+    Returns:
+        Whether the names were others.
+    """
+    if getattr(config, "model_type", None) != MODEL_TYPE:
+        return False
+    before, config.label_names = getattr(config, "label_names", None), list(config.id2label.values())
+    return bool(before != config.label_names)
 
 
 def _pretrained_cfg(preprocessing: Preprocessing) -> dict[str, Any]:

@@ -107,8 +107,8 @@ def remark_on_bounds(statistics: ClassStatistics) -> str | None:
         return None
     groups = describe_groups(statistics, sizes=True, samples="samples")
     return (
-        f"{groups} By the usual 100 and 20 many or few would be empty; many_above and few_below of ClassStatistics, or the "
-        "options of these names, state others."
+        f"{groups} By the usual 100 and 20 many or few would be empty; ClassStatistics(many_above=...) and "
+        "ClassStatistics(few_below=...) state others."
     )
 
 

@@ -23,7 +23,7 @@ from hf_ltsam.models import (
 from hf_ltsam.models.clip_source import is_clip, load_clip
 from hf_ltsam.models.cosine_head import CosineHead
 from hf_ltsam.models.text_classifier import auto_class, never_repacked, quantization_apart
-from hf_ltsam.models.timm_config import state_image_processor
+from hf_ltsam.models.timm_config import state_class_names, state_image_processor
 from hf_ltsam.runs.files import DamagedFileError
 
 
@@ -84,7 +84,7 @@ def _pretrained(name: str, config: PreTrainedConfig, loader: Any) -> PreTrainedM
 
 
 def save_configuration(model: nn.Module, folder: Path, processor: Any = None, below_adapter: bool = False) -> None:
-    """Write `config.json` where the weights are saved without it, or it has to name the image processor.
+    """Write `config.json` where the weights are saved without it, or it has to name the image processor or the classes.
 
     Args:
         model: without its adapter.
@@ -92,11 +92,11 @@ def save_configuration(model: nn.Module, folder: Path, processor: Any = None, be
         below_adapter: whether the adapter alone was saved: classes and kind of the model are what `load_run` reads here.
     """
     config: Any = getattr(model, "config", None)
-    is_stated = state_image_processor(config, processor)
+    is_changed = [state_image_processor(config, processor), state_class_names(config)]
     below_adapter = below_adapter and isinstance(model, PreTrainedModel)
     if below_adapter:
         config.architectures = [
             type(model).__name__
         ]  # as save_pretrained has it; before it is that of the pretrained model
-    if is_stated or below_adapter:
+    if any(is_changed) or below_adapter:
         config.save_pretrained(folder)

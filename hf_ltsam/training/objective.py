@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.class_statistics import NAMES_TO_NUMBERS, ClassStatistics
 from hf_ltsam.data.soft_labels import are_soft, shares_of, smoothed
 from hf_ltsam.landscape.batches import MicroBatch
 from hf_ltsam.losses import LOSSES, CrossEntropy, FeatureLoss, Loss, make_any_loss
@@ -172,7 +172,7 @@ class LabelledBatches:
             raise ValueError(
                 f"The batch has no {name!r}, only {sorted(batch)}{renamed}. Name the label column 'labels', or set "
                 "label_names=[...] in LTSamConfig to its name (under remove_unused_columns=True a batch has those columns "
-                "alone that the model takes)."
+                f"alone that the model takes, and the default collator leaves labels out that are text). {NAMES_TO_NUMBERS}"
             )
         inputs = {key: value for key, value in batch.items() if key != name}
         if frozenset(inputs) not in self._accepted:

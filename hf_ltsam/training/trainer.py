@@ -32,7 +32,7 @@ from hf_ltsam.training.loaders import ImageLoaders, in_channels_last, replaced
 from hf_ltsam.training.objective import LabelledBatches, Objective, by_name_or_object
 from hf_ltsam.training.refusals.forward_loss import ForwardLoss
 from hf_ltsam.training.refusals.hooks import check_best_metric, check_hooks, check_optimizer, is_overridden
-from hf_ltsam.training.refusals.problem import check_own_loss, check_problem
+from hf_ltsam.training.refusals.problem import check_outputs, check_own_loss, check_problem
 from hf_ltsam.training.refusals.settings import (
     check_arguments,
     check_batches,
@@ -40,6 +40,7 @@ from hf_ltsam.training.refusals.settings import (
     check_schedule,
     check_stream,
     check_types,
+    overruled_settings,
     without_settings,
 )
 from hf_ltsam.training.results.publishing import HubTrainer
@@ -52,6 +53,7 @@ from hf_ltsam.training.training_set import (
     TrainingSet,
     label_name_of,
     names_in,
+    num_logits,
     require_statistics,
     samples_in_words,
     warn,
@@ -125,6 +127,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
         check_schedule(optimizers[1], args)
         check_stream(train_dataset, args)
         self.method = by_name_or_object(method, "method", args.method_hyperparameters) or args.update_rule
+        warn(overruled_settings(args, self.method, self.loss))
         self.step_settings, self.max_skipped_steps = args, args.max_skipped_steps
         self.reweighting = args.class_weighting
         if args.should_save:
@@ -152,6 +155,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
             check_optimizer_of(self.optimizer, self.model)  # its warnings come when the training begins
         check_launcher(self)
         if not self.takes_own_loss:
+            check_outputs(self.loss, self.model, num_logits(self.model))
             self.label_names = args.label_names or [label_name_of(self)]
         self.label_reader = LabelReader.of(self)
         labelled = None if self.takes_own_loss else train_dataset

@@ -22,7 +22,7 @@ from transformers.utils import is_peft_available, logging
 from hf_ltsam.class_statistics import SHOWN, ClassStatistics, check_label_range
 from hf_ltsam.data.class_names import Names, compare_names, names_alike, names_of_dataset, names_of_model
 from hf_ltsam.data.labels import LABEL_NAMES, label_fingerprint, training_labels
-from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_trained_on
+from hf_ltsam.data.sample_labels import Collator, disagreeing_rows, labels_trained_on, stated_labels
 from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.data.sampling.sample_indices import indices_of_step, named_with_labels
@@ -39,16 +39,6 @@ _RENUMBER = (
     "Renumber a data set by dataset.align_labels_with_mapping(label2id, COLUMN), or by target_transform; a new classifier "
     "is given its names with id2label=... when the model is made."
 )
-
-
-def readable_labels(dataset: Any, label_name: str) -> Tensor | None:
-    """The labels (N,) of a training set, or None where they cannot be read without its samples."""
-    if dataset is None:
-        return None
-    try:
-        return training_labels(dataset, label_name)
-    except (TypeError, ValueError):
-        return None
 
 
 def num_logits(model: nn.Module) -> int | None:
@@ -106,8 +96,8 @@ class LabelReader:
         return cls(lambda: trainer.label_names[0], collator, trainer.args)
 
     def stated(self, dataset: Any) -> Tensor | None:
-        """The labels (N,) that a data set states, or None."""
-        return readable_labels(dataset, self.label_name())
+        """The labels (N,) that a data set states, or None; see `stated_labels`."""
+        return stated_labels(dataset, self.label_name(), self.collator())
 
     def carried(self, dataset: Any) -> Tensor:
         """The labels (N,) that its batches carry; all samples are read where it states none, or others.

@@ -50,11 +50,28 @@ def test_without_the_check_they_are_left_out_when_they_are_read(large_images, tm
     assert logs[-1]["bad_images"] == 1
 
 
-def test_corrupt_test_images_are_refused_all_the_same(large_images, tmp_path, capsys):  # noqa: F811
-    broken = large_images / "test" / "dog" / "1.png"
+SKIP, UNCHECKED = ["--on_bad_image", "skip"], ["--check_images", "false"]
+TRAIN_WITHOUT = "train without those of the training split by --on_bad_image skip"
+
+
+@pytest.mark.parametrize(
+    ("size", "more", "said", "unsaid"),
+    [
+        ("72", SKIP, "no test image: replace or remove these files. --check_images false skips", TRAIN_WITHOUT),
+        ("12", SKIP, "no test image: replace or remove these files.", "--check_images"),
+        ("72", [], f"{TRAIN_WITHOUT}. --check_images false skips", "needs"),
+        ("12", [], f"{TRAIN_WITHOUT}.", "--check_images"),
+        ("12", UNCHECKED, f"{TRAIN_WITHOUT} with --check_images true.", "needs"),
+        ("12", [*SKIP, *UNCHECKED], "--on_bad_image skip needs --check_images true", TRAIN_WITHOUT),
+    ],
+)
+def test_corrupt_test_images_are_refused_all_the_same(request, size, more, said, unsaid, tmp_path, capsys):
+    """What has been given already is not recommended."""
+    root = request.getfixturevalue("images" if size == "12" else "large_images")
+    broken = root / "test" / "dog" / "1.png"
     broken.write_bytes(b"no image")
-    message = refused(capsys, *words(large_images, tmp_path / "run", "--on_bad_image", "skip", "--image_size", "72"))
-    assert str(broken) in message
+    message = refused(capsys, *words(root, tmp_path / "run", "--image_size", size, *more))
+    assert str(broken) in message and said in message and unsaid not in message
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from cli.picture_folders import draw_images
 
 from hf_ltsam import ClassStatistics
 from hf_ltsam.cli.decouple import make_second_stage_run
+from hf_ltsam.cli.options.wording import in_options
 from hf_ltsam.cli.train.arguments import make_run
 from hf_ltsam.cli.train.saved_run import open_run
 from hf_ltsam.cli.train.settings import DataArguments
@@ -69,6 +70,13 @@ def test_a_published_set_has_its_own(stated, bounds):
     labels = training_set.torch.tensor([0] * 12 + [1] * 6 + [2] * 3)
     splits = Splits(None, None, labels, labels, "label", ["a", "b", "c"])
     assert tuple(splits.statistics(DataArguments(**stated), None).bounds.values()) == bounds
+
+
+def test_what_is_said_names_arguments_in_python_and_options_on_a_command_line():
+    said = remark_on_bounds(ClassStatistics(COUNTS))
+    assert said.endswith("ClassStatistics(many_above=...) and ClassStatistics(few_below=...) state others.")
+    of_a_command = in_options(said, ["many_above", "few_below"])
+    assert of_a_command.endswith("would be empty; --many_above and --few_below state others.")
 
 
 def test_nothing_is_said_of_the_usual_bounds():

@@ -9,6 +9,7 @@ import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
+import datasets
 import huggingface_hub
 import numpy as np
 import PIL.Image
@@ -19,7 +20,6 @@ from cli.evaluate.test_evaluate_ood import save_checkpoint
 from cli.picture_folders import CLASSES, draw_images
 from cli.test_cli import run
 from datasets import ClassLabel, Dataset, Features, Image
-from datasets.exceptions import DatasetNotFoundError
 from syntax import tree_of
 from torch.utils.data import DataLoader
 
@@ -463,6 +463,8 @@ class Answers:
         if self.error is not None:
             raise self.error
 
+    dataset_info = model_info
+
 
 def of_hub(kind):
     import httpx2 as client
@@ -507,30 +509,48 @@ def test_a_mistyped_folder_of_a_model_is_told_from_a_name_on_the_hub(tmp_path, m
         model_names.check_model("models/resnt")
 
 
-@pytest.mark.parametrize("error", [DatasetNotFoundError("none"), ConnectionError("offline")])
-@pytest.mark.parametrize(
-    "words", ["train --dataset data/frut --use_cpu true", "corrupt --dataset data/frut --output out"]
-)
-def test_a_misspelled_folder_is_told_where_the_hub_has_no_such_data(words, error, capsys, tmp_path, monkeypatch):
-    """Not before it is asked: OWNER may be a folder here, too."""
+ABSENT = [
+    lambda: of_hub(huggingface_hub.errors.RepositoryNotFoundError),
+    lambda: huggingface_hub.errors.OfflineModeIsEnabled("x"),
+    lambda: huggingface_hub.errors.HTTPError("refused"),
+]
+
+
+@pytest.fixture
+def folder_of_data(tmp_path, monkeypatch):
+    """`data` with two folders here; what is left of the Hub is one question, whose answer is to be set."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data" / "fruit").mkdir(parents=True)
+    for name in ("fruit", "flags"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    monkeypatch.setattr(hub, "load_dataset", lambda *_: pytest.fail("it is asked again and again"))
+    return tmp_path / "data"
 
-    def ask(*_):
-        raise error
 
-    monkeypatch.setattr(hub, "load_dataset", ask)
-    said = "there is no such file or folder, nor a data set on the Hub that can be reached. Did you mean data/fruit?"
-    assert refusal(capsys, *words.split()) == f"--dataset data/frut: {said}"
+@pytest.mark.parametrize("error", ABSENT)
+@pytest.mark.parametrize(
+    ("name", "meant"), [("frut", "Did you mean data/fruit?"), ("nope", "data has 'flags', 'fruit'.")]
+)
+@pytest.mark.parametrize("words", ["train --use_cpu true --dataset", "corrupt --output out --dataset"])
+def test_a_misspelled_folder_is_told_after_one_question(words, name, meant, error, capsys, folder_of_data, monkeypatch):
+    """Not before it: OWNER may be a folder here, too."""
+    answers = Answers(error())
+    monkeypatch.setattr(hub, "HfApi", lambda: answers)
+    said = f"there is no such file or folder, nor a data set on the Hub that can be reached. {meant}"
+    assert refusal(capsys, *words.split(), f"data/{name}") == f"--dataset data/{name}: {said}"
+    assert answers.asked == 1
+
+
+@pytest.mark.parametrize("error", [lambda: None, lambda: of_hub(huggingface_hub.errors.GatedRepoError), None])
+def test_a_name_on_the_hub_whose_owner_is_a_folder_here_is_loaded(error, folder_of_data, tmp_path, monkeypatch):
+    """Also without the Hub, from the copy of an earlier run."""
+    monkeypatch.setattr(hub, "HfApi", lambda: Answers((error or ABSENT[1])()))
+    if error is None:
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+        (tmp_path / "data___frut").mkdir()
     found = object()
     monkeypatch.setattr(hub, "load_dataset", lambda *_: found)
     assert hub.load_from_hub("data/frut") is found
-    assert (
-        hub.near_folders("data/entirely_other")
-        == hub.near_folders("datta/frut")
-        == hub.near_folders("data/fruit")
-        == []
-    )
+    assert hub.entries_beside("datta/frut") == hub.entries_beside("data/fruit") == []
 
 
 @pytest.mark.parametrize("name", ["timm/resnet18.a1_in1k", "resnet18"])

@@ -182,3 +182,20 @@ def test_streams(pictures, tmp_path, caplog):
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ValueError, match=r"on_bad_image=...\) must be raise or skip, got 'ignore'"):
         LTSamConfig(on_bad_image="ignore")
+
+
+@pytest.mark.parametrize(("samples", "tried"), [(300, 100), (30, 29)])
+def test_the_number_of_samples_that_were_tried_is_the_one_that_is_named(samples, tried):
+    read = []
+
+    class Missing(torch.utils.data.Dataset):
+        def __len__(self):
+            return samples
+
+        def __getitem__(self, index):
+            read.append(index)
+            raise OSError("Stale file handle")
+
+    with pytest.raises(ValueError, match=f"of the {tried} samples after it"):
+        GoodImages(Missing())[0]
+    assert read == [*range(tried + 1)]

@@ -34,6 +34,7 @@ def with_text(labels, text):
         (column([355868, 1, 20], Value("int64")), ["1", "20", "355868"], [2, 0, 1]),
         (column(["10", "2", "1"], Value("string")), ["1", "2", "10"], [2, 1, 0]),
         (column(["007", "10", "2"], Value("string")), ["007", "10", "2"], [0, 1, 2]),
+        (column(["1.5", "1", "0.5"] * 2, Value("string")), ["0.5", "1", "1.5"], [2, 1, 0] * 2),  # stars
         (column([1.0, 0.0, 3.0], Value("float64")), ["0", "1", "3"], [1, 0, 2]),
         (column([True, False, True], Value("bool")), ["False", "True"], [1, 0, 1]),
     ],
@@ -71,7 +72,9 @@ def test_classes_are_looked_up_by_name(dataset, labels):
             with_text(["a", None], "word " * 30),
             r"'label' has 1 missing labels, the first of '(word ){10}\w* ?\.\.\.': fill",
         ),
-        (column([0.5, 1.0], Value("float32")), r"'label' has values of Value\('float32'\)"),
+        (column([0.5, 1.0], Value("float32")), r"'label' has values of Value\('float32'\).*regression"),
+        (column([f"{k}.5" for k in range(12)], Value("string")), r"12 different ones in 12 rows .*'0\.5'.*regression"),
+        (column([f"{k % 40}.5" for k in range(120)], Value("string")), r"real numbers, 40 different .*LTSamTrainer"),
         (column([None, 1], Value("int64")), r"'label' has 1 missing labels, the first in row 0"),
         (column([*range(101)], Value("int64")), r"101 different values in 101 rows .* no classes: .*label_column"),
         (column([[1], [0]], List(Value("int64"))), r"'label' has values of List"),

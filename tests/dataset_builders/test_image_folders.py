@@ -52,9 +52,17 @@ def test_class_folders_may_be_links(tmp_path, load):
     assert np.bincount(training_labels(train)).tolist() == [2, 3]
 
 
+def test_a_train_folder_alone_is_told_of_the_one_beside_it(tmp_path, load):
+    write(tmp_path / "sorted" / "Train", cat=5, dog=3)
+    with pytest.raises(ValueError, match=r"no held-out.*Move some of Train/<class>/ into test/<class>/, or pass"):
+        load(tmp_path / "sorted")
+
+
 def test_without_held_out_images_it_says_what_to_do(tmp_path, load):
     write(tmp_path, cat=5, dog=3)
-    with pytest.raises(ValueError, match=r"no held-out images.*validation.*held_out_per_class"):
+    with pytest.raises(
+        ValueError, match=r"no held-out images.*Sort them into train/<class>/ and test/<class>/, or .*=K"
+    ):
         load(tmp_path)
     assert set(load(tmp_path, held_out_per_class=0)) == {"train"}
     splits = load(tmp_path, held_out_per_class=2)

@@ -17,10 +17,11 @@ import yaml
 from pages.blocks import blocks_of, commands_of, starts_with
 from pages.checks import ROOT, check_command, check_python
 from pages.surroundings import draw_all, given_names, train_runs
+from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
 import dataset_builders
 import hf_ltsam
-from hf_ltsam import METHODS
+from hf_ltsam import METHODS, load_run
 from hf_ltsam.cli import main as cli
 from hf_ltsam.cli.train.defaults import STARTS
 from hf_ltsam.methods import SAM
@@ -106,6 +107,20 @@ def test_a_written_page(name, here, surroundings, monkeypatch):
     if starts_with(WRITTEN[name]):
         shutil.copytree(surroundings / "runs", here / "runs")
     run_page(name, WRITTEN[name], monkeypatch, {})
+
+
+def test_the_script_of_the_quick_start_takes_a_model_of_timm(here):
+    """Whose image processor has its mean and deviation elsewhere."""
+    place = here / "microsoft/resnet-18"
+    shutil.rmtree(place)
+    form = {"input_size": [3, 24, 24], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.4, 0.3], "num_classes": 5}
+    config = TimmWrapperConfig(architecture="resnet10t", num_labels=5, pretrained_cfg=form, label_names=[*"abcde"])
+    TimmWrapperForImageClassification(config).save_pretrained(place)
+    (block,) = (block for block in blocks_of(WRITTEN["quick_start.md"]) if block.is_python)
+    names = {}
+    exec(shortened(block.code), names)
+    assert tuple(names["seen"].mean) == (0.1, 0.2, 0.3) and names["trainer"].state.global_step > 0
+    assert load_run("run").config.id2label == {0: "cat", 1: "dog", 2: "owl"}, "not the classes of before"
 
 
 @pytest.mark.parametrize("name", GENERATED)

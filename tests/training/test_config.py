@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import pickle
+import re
 
 import pytest
 import torch
@@ -26,6 +27,10 @@ MADE = ("update_rule", "sample_loss", "class_weighting")
 DATA = [{"input": torch.zeros(4), "labels": c} for c in (0, 0, 1, 2)]
 
 
+def two_arguments(logits, labels, statistics=None):
+    """A function, which is no name."""
+
+
 def config(folder, **changes):
     return LTSamConfig(**{"output_dir": str(folder), "report_to": "none", "use_cpu": True, **SETTINGS, **changes})
 
@@ -39,6 +44,30 @@ def test_the_trainer_uses_what_the_config_has_made(tmp_path):
         assert mine is theirs
     assert args.update_rule.rho(0.0) == 0.1 and args.update_rule.rho(0.5) == 0.2  # epochs are shares now
     assert isinstance(args.update_rule.rho, Piecewise)
+
+
+@pytest.mark.parametrize(
+    ("stated", "given", "said"),
+    [
+        ({"method": "sgd"}, {"method": "sam"}, r"method='sgd' of LTSamConfig is not used.*trains with SAM\. Leave one"),
+        ({"method": "sgd"}, {"method": SAM(rho=0.1)}, "method='sgd' of LTSamConfig is not used"),
+        ({"loss": "focal"}, {"loss": "logit_adjustment"}, "loss='focal' of LTSamConfig is not used.*LogitAdjustment"),
+        (
+            {"loss": "focal"},
+            {"loss": two_arguments},
+            "loss='focal' of LTSamConfig is not used.*trains with two_arguments",
+        ),
+        ({"loss": "model"}, {"loss": "focal", "method": "sgd"}, "loss='model' of LTSamConfig"),
+        ({"method": "sgd"}, {"method": "SGD"}, None),
+        ({"loss": "model", "method": "sgd"}, {"loss": "model"}, None),
+        ({}, {"method": "sgd", "loss": "focal"}, None),  # the defaults of the settings
+        ({"method": "sgd", "loss": "focal"}, {}, None),
+    ],
+)
+def test_a_choice_of_the_settings_that_is_not_used_is_told(stated, given, said, tmp_path, caplog):
+    args = LTSamConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, **stated)
+    LTSamTrainer(nn.Linear(4, 3), args, train_dataset=DATA, **given)
+    assert bool(re.search(said, caplog.text)) if said else "is not used" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -101,10 +130,6 @@ def test_written_down_it_is_settings_alone(tmp_path):
     assert args.to_json_string() == before and json.loads(before)["method"] == "focal_sam"
     assert not set(MADE) & (set(args.to_dict()) | set(dataclasses.asdict(args)) | set(args.to_sanitized_dict()))
     assert dataclasses.replace(args, method="sam", method_args=None).update_rule == SAM()
-
-
-def two_arguments(logits, labels):
-    """A function, which is no name."""
 
 
 NO_NAMES = {  # value -> how it is shown

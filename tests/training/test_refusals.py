@@ -528,14 +528,15 @@ class WithTargets(torch.utils.data.Dataset):
 
 # number of outputs, None: for each token; data; statistics -> what the message must contain
 NO_CLASSES = {
-    "numbers in a column": (1, in_columns([0.5 * i for i in range(12)]), None, "holds double"),
+    "numbers in a column": (3, in_columns([0.5 * i for i in range(12)]), None, "holds double"),
+    "numbers in a column, one output": (1, in_columns([0.5 * i for i in range(12)]), None, "num_labels=1"),
     "a number in a list in a column": (1, in_columns([[0.5 * i] for i in range(12)]), None, "num_labels=1"),
     "whole numbers in a column": (1, in_columns([i % 5 for i in range(12)]), None, "num_labels=1"),
-    "numbers in rows": (1, in_rows([0.5 * i for i in range(12)]), None, "to an integer"),
-    "tensors in rows": (1, in_rows([torch.tensor(0.5 * i) for i in range(12)]), None, "to an integer"),
+    "numbers in rows": (3, in_rows([0.5 * i for i in range(12)]), None, "to an integer"),
+    "tensors in rows": (3, in_rows([torch.tensor(0.5 * i) for i in range(12)]), None, "to an integer"),
     "whole numbers in rows": (1, in_rows(range(12)), None, "num_labels=1"),
-    "numbers of an attribute": (1, WithTargets(), None, "float32"),
-    "numbers and statistics": (1, in_rows([0.5 * i for i in range(12)]), [6, 6], "1 logits but .* 2 classes"),
+    "numbers of an attribute": (3, WithTargets(), None, "float32"),
+    "numbers and statistics": (1, in_rows([0.5 * i for i in range(12)]), [6, 6], "num_labels=1"),
     "numbers, more outputs": (3, in_rows([torch.tensor(0.5) for _ in range(12)]), [6, 3, 3], "must be class indices"),
     "tokens in a column": (None, in_columns(TOKENS.tolist()), None, "lists of floats"),
     "tokens in rows": (None, in_rows(TOKENS), None, "to an integer"),
@@ -550,6 +551,47 @@ def test_targets_that_are_no_classes_are_led_to_the_model_s_own_loss(name, tmp_p
     with pytest.raises((ValueError, TypeError), match=rf"{words}.*loss='model'") as error:
         trainer(tmp_path, model, data, statistics=counts and ClassStatistics(counts)).train()
     assert "class_encode_column" not in str(error.value) and len(str(error.value)) < 400
+    said = str(error.value)
+    assert "from_labels" not in said or said.index("loss='model'") < said.index("from_labels"), (
+        "the likely way out first"
+    )
+
+
+def test_a_model_of_regression_is_led_to_its_own_loss_before_labels_are_read(tmp_path):
+    model = text_classifier(None, 3)
+    model.config.problem_type = "regression"
+    with pytest.raises(ValueError, match=r"problem_type='regression'.*loss='model' is the model's own"):
+        trainer(tmp_path, model, in_columns([0.5 * i for i in range(12)]))
+
+
+NAMES = ["owl", "cat", "dog"] * 4
+
+
+class WithNames(WithTargets):
+    targets = NAMES
+
+
+@pytest.mark.parametrize("counts", [None, [4, 4, 4]])
+@pytest.mark.parametrize("data", [in_columns(NAMES), in_rows(NAMES), WithNames()])
+def test_names_in_the_place_of_class_numbers_are_led_to_a_mapping(data, counts, tmp_path):
+    """Also where the statistics are given: no name could go into a loss."""
+    words = "'owl'.*must be mapped to 0 to C-1.*class_encode_column.*enumerate"
+    if isinstance(data, WithNames) and counts:
+        words = "The batch has no 'labels'.*must be mapped to 0 to C-1"
+    with pytest.raises((TypeError, ValueError), match=words) as error:
+        trainer(tmp_path, text_classifier(None, 3), data, statistics=counts and ClassStatistics(counts)).train()
+    assert "from_labels" not in str(error.value), "which takes no names either"
+
+
+def test_names_that_a_transform_or_a_collator_numbers_are_trained_on(tmp_path):
+    number = {name: c for c, name in enumerate(sorted(set(NAMES)))}
+
+    def numbered(rows):
+        return {**rows, "labels": [number[name] for name in rows["labels"]]}
+
+    made = trainer(tmp_path, text_classifier(None, 3), in_columns(NAMES).with_transform(numbered))
+    assert made.class_statistics.counts == (4, 4, 4)
+    made.train()
 
 
 @pytest.mark.parametrize(

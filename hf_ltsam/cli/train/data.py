@@ -52,7 +52,12 @@ class TrainingData:
 
 
 def prepare(
-    splits: Splits, arguments: DataArguments, wanted: ImageFormat | Tokenization, seed: int, progress: bool = True
+    splits: Splits,
+    arguments: DataArguments,
+    wanted: ImageFormat | Tokenization,
+    seed: int,
+    progress: bool = True,
+    on_bad_image: str = "raise",
 ) -> TrainingData:
     """Decode small images at once, larger ones when they are needed; cut texts into tokens.
 
@@ -62,6 +67,7 @@ def prepare(
         wanted: what the model takes; a size or normalisation in the settings comes first.
         seed: of the augmentation.
         progress: whether to show a bar while images are decoded or checked.
+        on_bad_image: of the run, see `LTSamConfig`.
 
     Raises:
         ValueError: images that cannot be decoded (named), or that need a size and have none.
@@ -81,11 +87,11 @@ def prepare(
                 _require_small(splits.train, arguments)
             return _in_memory(splits, arguments, ImageFormat(size, pixels), seed, progress)
         except BadImageError:  # the first of perhaps many
-            way_on = "it needs --check_images true."
-            _refuse_unreadable([splits.train, splits.test], arguments, progress, way_on)
+            ways = _ways_on(on_bad_image, arguments.check_images)
+            _refuse_unreadable([splits.train, splits.test], arguments, progress, ways)
             raise
     imagenet = (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD))
-    return _on_the_fly(splits, arguments, size, pixels or imagenet, progress)
+    return _on_the_fly(splits, arguments, size, pixels or imagenet, progress, on_bad_image)
 
 
 def warn_of_copies(data: TrainingData, splits: Splits) -> None:
@@ -155,7 +161,7 @@ def _in_memory(splits: Splits, arguments: DataArguments, form: ImageFormat, seed
 
 
 def _on_the_fly(
-    splits: Splits, arguments: DataArguments, size: int, pixels: Normalisation, progress: bool
+    splits: Splits, arguments: DataArguments, size: int, pixels: Normalisation, progress: bool, on_bad_image: str
 ) -> TrainingData:
     """The Trainer keys the random numbers of the transforms by its own seed."""
     mean, std = pixels
@@ -171,8 +177,8 @@ def _on_the_fly(
         )
     if arguments.check_images:
         unchecked = [splits.test] if splits.train_is_readable else [splits.train, splits.test]
-        way_on = "--check_images false skips this check."
-        _refuse_unreadable(unchecked, arguments, progress, way_on)
+        ways = f"{_ways_on(on_bad_image)} --check_images false skips this check."
+        _refuse_unreadable(unchecked, arguments, progress, ways)
     augmented = image_transform(
         size,
         mean,
@@ -209,12 +215,20 @@ def _require_small(split: Dataset, arguments: DataArguments) -> None:
         )
 
 
-def _refuse_unreadable(splits: Sequence[Dataset], arguments: DataArguments, progress: bool, way_on: str) -> None:
+def _ways_on(on_bad_image: str, are_checked: bool = True) -> str:
+    """What to do about images that cannot be read."""
+    if on_bad_image != "skip":
+        also = "" if are_checked else " with --check_images true"
+        return (
+            f"Replace or remove the files, or train without those of the training split by --on_bad_image skip{also}."
+        )
+    if not are_checked:
+        return "--on_bad_image skip needs --check_images true for images that are kept in memory."
+    return "--on_bad_image skip leaves training images out and no test image: replace or remove these files."
+
+
+def _refuse_unreadable(splits: Sequence[Dataset], arguments: DataArguments, progress: bool, ways: str) -> None:
     column, values = arguments.image_column, arguments.pixel_values
     messages = [message for split in splits for message in unreadable_images(split, column, progress, values)]
     if messages:
-        total = (
-            f"Unreadable images in all: {len(messages)}. --on_bad_image skip trains without those of the training split; "
-            f"{way_on}"
-        )
-        raise ValueError("\n".join([*messages[:10], total]))
+        raise ValueError("\n".join([*messages[:10], f"Unreadable images in all: {len(messages)}. {ways}"]))

@@ -39,6 +39,7 @@ from hf_ltsam.models.text_classifier import (
     never_repacked,
     with_padding,
 )
+from hf_ltsam.models.timm_config import state_class_names
 from hf_ltsam.training.refusals.problem import SINGLE_LABEL
 from hf_ltsam.training.training_set import without_adapter
 
@@ -169,7 +170,7 @@ def _pretrained(arguments: ModelArguments, class_names: Sequence[str], labels: d
         config = AutoConfig.from_pretrained(arguments.model, **labels)
         model = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
     if is_timm:
-        model.config.label_names = list(class_names)  # which it saves in place of id2label
+        state_class_names(model.config)
     if arguments.pretrained and before is not None and len(before) == len(class_names):
         _follow_names(model, before, class_names, arguments.model)
     return model

@@ -92,7 +92,11 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     losses = [entry["loss"] for entry in log if "loss" in entry]
     for remark in shortcomings(record, losses):
         console.print(f"Warning: {terminal(remark)}", soft_wrap=True, highlight=False)
-    console.print(f"Weights, metrics.json, predictions.json and recipe.yaml are in {terminal(str(folder))}")
+    console.print(
+        f"Weights, metrics.json, predictions.json and recipe.yaml are in {terminal(str(folder))}", soft_wrap=True
+    )
+    report = shlex.join(["ltsam", "report", str(folder)])
+    console.print(f"Next: {terminal(report)}", soft_wrap=True, highlight=False)
 
 
 def best_epoch(log: Sequence[Mapping[str, float]]) -> str | None:

@@ -113,7 +113,7 @@ def build_trainer(run: Run, splits: Splits) -> LTSamTrainer:
     check_features(loss, model, statistics.num_classes, hides_modules(config))
     wanted = input_format(model, run.model, run.data)
     seed = config.seed if config.data_seed is None else config.data_seed
-    data = prepare(splits, run.data, wanted, seed, show_bar)
+    data = prepare(splits, run.data, wanted, seed, show_bar, config.on_bad_image)
     if config.local_process_index == 0:
         warn_of_copies(data, splits)
     init = start_from(run.model, model, _is_sharded(config))

@@ -61,6 +61,23 @@ def check_problem(
     return [warning for warning in warnings if warning is not None]
 
 
+def check_outputs(loss: Any, model: nn.Module, num_logits: int | None) -> None:
+    """Refuse a model of another problem than classes, before its labels are read as classes.
+
+    Args:
+        num_logits: of the model; None: it does not say.
+
+    Raises:
+        ValueError: naming what the model states, and the ways out.
+    """
+    check_problem_type(loss, model)
+    if num_logits == 1:
+        raise ValueError(
+            "The model has one output (num_labels=1). For regression take loss='model', with a method that asks for no "
+            "classes; for classes build it with num_labels=C, one output for each: two for yes and no."
+        )
+
+
 def check_own_loss(method: Method, model: nn.Module, statistics: ClassStatistics | None = None) -> None:
     """Refuse a method that asks for more than a model's own loss says, and statistics that it has no use for.
 
@@ -280,7 +297,7 @@ def check_head(loss: Loss | FeatureLoss, model: nn.Module) -> None:
 
 
 def check_num_labels(labels: Tensor, num_logits: int | None, names: Sequence[str] | None = None) -> None:
-    """Refuse a model with one output, or with more than the training set has classes, as of a pretrained head that was kept.
+    """Refuse a model with more outputs than the training set has classes, as of a pretrained head that was kept.
 
     Args:
         labels: of the training set (N,), N > 0.
@@ -290,11 +307,6 @@ def check_num_labels(labels: Tensor, num_logits: int | None, names: Sequence[str
     Raises:
         ValueError: naming both numbers and the way out.
     """
-    if num_logits == 1:
-        raise ValueError(
-            "The model has one output (num_labels=1). For regression take loss='model', with a method that asks for no "
-            "classes; for classes build it with num_labels=C, one output for each: two for yes and no."
-        )
     needed = labels.shape[1] if are_soft(labels) else int(labels.max()) + 1
     if num_logits is not None and needed < num_logits:
         missing = f"class {needed} has" if needed == num_logits - 1 else f"classes {needed} to {num_logits - 1} have"

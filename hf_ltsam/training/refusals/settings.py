@@ -16,7 +16,8 @@ from transformers import TrainingArguments
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.hyperparameters import UNIT_INTERVAL, require
 from hf_ltsam.landscape.graphs import refusal
-from hf_ltsam.methods import Method
+from hf_ltsam.losses import LOSSES, MODEL, ModelLoss
+from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.training.config import LTSamConfig
 
 P = ParamSpec("P")
@@ -72,6 +73,25 @@ def check_types(args: Any, method: Any) -> None:
             "replace the class name."
         )
     check_method(method, "LTSamTrainer")
+
+
+def overruled_settings(args: LTSamConfig, method: Method, loss: Any) -> str | None:
+    """A warning of a method or loss that was stated in the settings, where the trainer was given another one; or None.
+
+    The defaults count as not stated.
+
+    Args:
+        method, loss: those that train.
+    """
+    defaults = {field.name: field.default for field in fields(LTSamConfig)}
+    kinds = {"method": (METHODS, method), "loss": ({**LOSSES, MODEL: ModelLoss}, loss)}
+    overruled = [
+        f"{kind}={getattr(args, kind)!r} of LTSamConfig is not used: LTSamTrainer({kind}=...) was given another one, and "
+        f"trains with {getattr(used, '__name__', type(used).__name__)}."
+        for kind, (registry, used) in kinds.items()
+        if getattr(args, kind) != defaults[kind] and type(used) is not registry.get(getattr(args, kind))
+    ]
+    return f"{' '.join(overruled)} Leave one of the two out." if overruled else None
 
 
 def check_method(method: Any, trainer: str) -> None:

@@ -62,7 +62,9 @@ def choose_tau(weight: Tensor, features: Tensor, labels: Tensor, taus: Sequence[
 
 
 def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Which images are held out (M,), ascending: the share of every class, rounded, at least one and never all of it.
+    """Which images are held out (M,), ascending: the share of every class, rounded.
+
+    At least one and never all of it; of a class of one image none.
 
     Args:
         labels: (N,).

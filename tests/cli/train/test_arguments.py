@@ -294,6 +294,9 @@ def test_help_of_one_option(capsys, spelling):
         ("optimzer", "Did you mean 'optimizer'"),
         ("learning_rat", "'learning_rate'"),
         ("rho", "It goes into --method_args"),
+        ("resume", r"Did you mean 'resume_from_checkpoint' or '"),
+        ("methods_args", r"Did you mean 'method_args' or 'method' or '(?!method')\w+'\?"),
+        ("epochs", "Did you mean 'num_train_epochs'"),
     ],
 )
 def test_help_about_nothing_that_exists(topic, said):
@@ -343,6 +346,7 @@ def test_bad_recipes(write, text, message):
 @pytest.mark.parametrize(
     "words, message",
     [
+        (["--resume"], r"Unknown option --resume\. Did you mean --resume_from_checkpoint or "),
         (["--learning_ratee", "1"], r"--learning_ratee\..*Did you mean --learning_rate.*--help"),
         (["--learning_ratee=1"], r"--learning_ratee\..*--learning_rate"),
         (["--learn", "1"], r"--learn\."),  # no guessing of abbreviations

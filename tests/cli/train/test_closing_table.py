@@ -45,6 +45,14 @@ def test_chance_and_divergence(per_class, losses, more, said, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("folder", "said"), [("runs/mine", "ltsam report runs/mine"), ("my run", "ltsam report 'my run'")]
+)
+def test_the_next_step_is_a_command(folder, said, capsys):
+    print_results(record(GOOD), folder)
+    assert capsys.readouterr().out.splitlines()[-1] == f"Next: {said}"
+
+
+@pytest.mark.parametrize(
     ("seen", "said"),
     [
         ([0.5, 0.75, 0.7], "Best epoch: 2 of 3, mean over classes 75.00 (the last one: 70.00;"),

@@ -96,6 +96,18 @@ def test_texts_of_every_kind_are_found_out(tmp_path, kind):
     assert load(place, "--held_out_per_class", "1", "--text_column", "title").text_columns == ("title",)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_numbers_to_predict_are_told_from_classes(tmp_path, capsys, kind):
+    rows = [{"text": f"a {n}", "label": n / 7 + 0.0015} for n in range(60)]
+    place = tmp_path / "data"
+    place.mkdir()
+    for split in ("train", "test"):
+        getattr(Dataset.from_list(rows), f"to_{kind}")(place / f"{split}.{kind}")
+    message = refused(capsys, *words(place, tmp_path / "run", "--text_column", "text"))
+    assert "regression, which `ltsam train` does not do" in message and "--label_column" in message
+    assert "LTSamTrainer with 'model' as its loss" in message and "training set has not" not in message
+
+
 def test_a_class_without_a_training_sample(tmp_path):
     """It is left out where nobody has it, and named where the test has."""
     image = np.zeros((8, 8, 3), dtype=np.uint8)
