@@ -108,6 +108,16 @@ def test_without_a_threshold_the_error_names_counts_and_a_proposal(ask):
     assert ClassStatistics(counts=(9, 5, 3, 1), tail_threshold=3).tail_classes == (2, 3)  # half of the classes
 
 
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, lambda rows: torch.tensor(rows, dtype=torch.float32)])
+@pytest.mark.parametrize(
+    ("rows", "counts", "samples"),
+    [([[1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], (1, 2, 1), 4), ([[1, 0], [0, 1], [1, 0]], (2, 1), None)],
+)
+def test_rows_of_zeros_and_ones_of_any_kind(kind, rows, counts, samples):
+    found = ClassStatistics.from_labels(kind(rows))
+    assert (found.counts, found.samples) == (counts, samples)
+
+
 @pytest.mark.parametrize(
     "labels, num_classes, message",
     [
@@ -115,7 +125,8 @@ def test_without_a_threshold_the_error_names_counts_and_a_proposal(ask):
         ([0.0, 1.0], None, "integers"),
         (["cat", "dog"], None, "integers"),
         ([0, None], None, "integers"),
-        ([[0, 1], [1, 0]], None, "shape \\(2, 2\\)"),
+        ([[0, 2], [1, 0]], None, "shape \\(2, 2\\) must be shares"),
+        ([[[0, 1]]], None, "shape \\(1, 1, 2\\)"),
         (torch.full((3, 3), 0.5), None, "shape \\(3, 3\\) must be shares, which add up to 1"),
         (torch.eye(3), 4, "shape \\(3, 3\\) must be shares of 4 classes"),
         ([0, 1, -1], None, "Label -1 \\(first at position 2\\) is outside the class range 0 to 1"),

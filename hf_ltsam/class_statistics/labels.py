@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,21 +61,21 @@ def sums_of_shares(labels: Tensor, num_classes: int | None) -> tuple[int, ...]:
     return tuple(labels.double().sum(0).round().long().tolist())
 
 
-def label_tensor(labels: Iterable[int] | Tensor) -> Tensor:
-    """Labels of any kind as a tensor (N,), on their device."""
+def label_tensor(labels: Iterable[Any] | Tensor) -> Tensor:
+    """Labels of any kind as a tensor, on their device: integers (N,), or a row for each sample (N, C)."""
     if not isinstance(labels, Tensor):
         # one slice of a data set's column is far faster than its items one by one
         array = np.asarray(labels[:] if isinstance(labels, Sequence | np.ndarray) else list(labels))
         if array.size and all(isinstance(label, str) for label in array.flat):
             what = f"the numbers of classes, got {array.size} names ({str(array.flat[0])!r})"
             raise ValueError(f"labels must be integers, {what}. {NAMES_TO_NUMBERS}")
-        if array.dtype.kind not in "biu":
+        if array.dtype.kind not in ("biuf" if array.ndim == 2 else "biu"):
             raise ValueError(f"labels must be a non-empty list of integers, got {array.size} entries of {array.dtype}.")
         labels = torch.as_tensor(array)
-    if labels.ndim != 1 or labels.numel() == 0 or labels.is_floating_point() or labels.is_complex():
-        raise ValueError(
-            f"labels must be a non-empty list of integers, got shape {tuple(labels.shape)} of {labels.dtype}."
-        )
+    is_real = labels.is_floating_point() or labels.is_complex()
+    if labels.ndim not in (1, 2) or labels.numel() == 0 or (labels.ndim == 1 and is_real):
+        what = "a non-empty list of integers, or rows of shares"
+        raise ValueError(f"labels must be {what}, got shape {tuple(labels.shape)} of {labels.dtype}.")
     return labels
 
 

@@ -97,7 +97,7 @@ class ClassStatistics:
 
     @classmethod
     def from_labels(
-        cls, labels: Iterable[int] | Tensor, num_classes: int | None = None, **settings: Any
+        cls, labels: Iterable[Any] | Tensor, num_classes: int | None = None, **settings: Any
     ) -> ClassStatistics:
         """The statistics of labels.
 
@@ -110,10 +110,10 @@ class ClassStatistics:
         Raises:
             ValueError: no labels, a label outside [0, C), or a class without a training sample.
         """
-        if isinstance(labels, Tensor) and labels.ndim == 2 and labels.is_floating_point():
-            samples = len(labels) if are_several(labels) else None
-            return cls(counts=sums_of_shares(labels, num_classes), samples=samples, **settings)
         values = label_tensor(labels)
+        if values.ndim == 2:
+            samples = len(values) if are_several(values) else None
+            return cls(counts=sums_of_shares(values, num_classes), samples=samples, **settings)
         num_classes = int(values.max()) + 1 if num_classes is None else num_classes
         check_label_range(values, num_classes)
         check_no_gaps(values, num_classes)

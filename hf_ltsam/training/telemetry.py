@@ -48,8 +48,8 @@ class Telemetry:
     By class, where statistics are given: `loss_many`, `loss_medium`, `loss_few`, the mean training loss of the samples of
     these groups; `sam_sharpness_gap_head` and `_tail`, the mean over the samples of head and tail of
     a_i (l_i(w + eps) - l_i(w)), summed over the step's passes; `grad_norm_head` and `_tail`, ||G(h)|| and ||G(t)||, once in
-    `GRADIENTS_EVERY` steps. A sample with soft or several labels counts in each class by its share. Head and tail are those of
-    `tail_threshold`; where there is none, those of the threshold that comes closest to halving the classes.
+    `GRADIENTS_EVERY` steps. A sample with soft or several labels counts in each class by its share. Head and tail are those
+    of `tail_threshold`; where there is none, those of the threshold that comes closest to halving the classes.
 
     Args:
         statistics: gives those of the training set, or None, at every start.
@@ -201,7 +201,7 @@ class ClassGroups:
         self._most_frequent = statistics.counts.index(max(statistics.counts))
 
     def shares(self, labels: Tensor) -> Tensor:
-        """How much of every sample is in many, medium, few, head and tail (n, 5): 0 or 1, between for several or soft labels."""
+        """How much of every sample is in many, medium, few, head and tail (n, 5), from 0 to 1."""
         self._members = self._members.to(labels.device)
         if self._has_several and are_soft(labels):
             labels = as_shares(labels, self._most_frequent)

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer
 from hf_ltsam.methods import METHODS, make_method
 from hf_ltsam.training.learning_rate import milestone_schedule
+from hf_ltsam.training.telemetry import Telemetry
 
 
 def first_batch():
@@ -111,8 +112,6 @@ def test_gaps_of_head_and_tail_add_up_to_the_whole(method, args, exact_rows, tmp
 
 
 def test_half_precision_and_skipped_steps_do_not_spoil_the_means():
-    from hf_ltsam.training.telemetry import Telemetry
-
     telemetry = Telemetry(lambda: ClassStatistics([500, 50, 5]))
     for step in range(1000):
         telemetry.perturbed_pass(torch.tensor(2.0), None, torch.tensor(0.1, dtype=torch.bfloat16))
@@ -124,8 +123,6 @@ def test_half_precision_and_skipped_steps_do_not_spoil_the_means():
 
 
 def test_groups_without_a_sample_are_not_logged():
-    from hf_ltsam.training.telemetry import Telemetry
-
     telemetry = Telemetry(lambda: ClassStatistics([500, 50, 5]))
     telemetry.losses(torch.tensor([1.0, 3.0]), torch.tensor([0, 2]))
     telemetry.end_step()
@@ -216,7 +213,7 @@ def test_decay_of_all_parameters(tmp_path):
 
 
 def test_losses_of_samples_with_several_labels():
-    """Each counts once: by a third in three classes, and without a label in the most frequent one, as the method weighs it."""
+    """Each counts once: by a third in three classes, and without a label in the most frequent one."""
     telemetry = Telemetry(lambda: ClassStatistics([200, 50, 10], samples=200))
     labels = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
     telemetry.losses(torch.tensor([1.0, 4.0, 100.0]), labels)
@@ -318,8 +315,6 @@ def test_deferred_reweighting_starts_when_it_says(tmp_path):
 
 
 def test_telemetry_adds_up_passes_and_averages_perturbed_steps():
-    from hf_ltsam.training.telemetry import Telemetry
-
     telemetry, t = Telemetry(), torch.tensor
     telemetry.perturbed_pass(t(5.0), t(1.0), t(0.1))  # two passes in one step ...
     telemetry.perturbed_pass(t(10.0), t(-1.0), t(0.2))
@@ -339,8 +334,6 @@ def test_telemetry_adds_up_passes_and_averages_perturbed_steps():
 
 
 def test_a_step_that_tells_no_cosine_does_not_lower_the_mean():
-    from hf_ltsam.training.telemetry import Telemetry
-
     telemetry, t = Telemetry(), torch.tensor
     for cosine in (t(0.5), None):
         telemetry.perturbed_pass(t(2.0), cosine, None)
