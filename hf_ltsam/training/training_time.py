@@ -55,5 +55,10 @@ def timing(train: Mapping[str, Any], before: float | None = 0.0) -> dict[str, fl
 
 
 def has_steps(train: Mapping[str, Any]) -> bool:
-    """Whether the metrics are of a training that took a step; one that was resumed at its end takes none."""
-    return "train_runtime" in train and train.get("train_steps_per_second") != 0
+    """Whether the metrics are of a training that took a step."""
+    return "train_runtime" in train and not took_no_step(train)
+
+
+def took_no_step(train: Mapping[str, Any]) -> bool:
+    """Whether they are of one that was resumed at its end."""
+    return "train_runtime" in train and train.get("train_steps_per_second") == 0

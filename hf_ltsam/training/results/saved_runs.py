@@ -24,7 +24,7 @@ from hf_ltsam.losses.protocol import takes_several_labels
 from hf_ltsam.metrics.decisions import logits_in
 from hf_ltsam.runs.experiment import OF_THE_DATA
 from hf_ltsam.runs.files import DamagedFileError
-from hf_ltsam.runs.folder import CALIBRATION, RunFolder
+from hf_ltsam.runs.folder import CALIBRATION, RECIPE, RunFolder
 from hf_ltsam.runs.identity import earlier_run
 from hf_ltsam.runs.predictions import Predictions, predictions_of
 from hf_ltsam.runs.record import (
@@ -39,7 +39,7 @@ from hf_ltsam.training.evaluation import decisions_alone
 from hf_ltsam.training.loaders import replaced
 from hf_ltsam.training.results.description import RunDescription, describe_trainer, name_classes
 from hf_ltsam.training.training_set import require_statistics
-from hf_ltsam.training.training_time import has_steps, timing
+from hf_ltsam.training.training_time import has_steps, timing, took_no_step
 
 logger = logging.get_logger(__name__)
 NO_FOLDER = "trainer_output"  # transformers' own, where no output_dir is stated
@@ -60,10 +60,17 @@ def write_run(trainer: Any, test: PredictionOutput, description: RunDescription)
             folder.write_calibration(description.calibration)
         else:
             record = _with_kept_calibration(record, predictions, folder)
-        if not has_steps(description.train_metrics):
+        had_ended = folder.is_of_its_weights
+        if had_ended and not has_steps(description.train_metrics):
             record = _with_kept_time(record, folder)
         folder.write_predictions(predictions)
-        folder.write_recipe(description.settings, description.comments)
+        if had_ended and took_no_step(description.train_metrics) and folder.has(RECIPE):
+            record = replace(record, command=folder.finished_record().command)
+            logger.warning(
+                f"No step was left: this is a test of the training that ended here before, as its {RECIPE} states it."
+            )
+        else:
+            folder.write_recipe(description.settings, description.comments)
         folder.write_record(record)  # last: who finds it finds all
     return record
 
@@ -90,8 +97,6 @@ def _with_kept_calibration(record: RunRecord, predictions: Predictions, folder: 
 
 def _with_kept_time(record: RunRecord, folder: RunFolder) -> RunRecord:
     """With the time that the training of the same weights took, by their record."""
-    if not folder.is_of_its_weights:
-        return record
     ended = folder.finished_record()
     return replace(record, timing=ended.timing, resumed=ended.resumed, hardware=ended.hardware)
 

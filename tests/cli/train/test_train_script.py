@@ -237,7 +237,7 @@ def test_a_tiny_last_batch_is_pointed_out(images, tmp_path):
 # --- resuming --------------------------------------------------------------------------------------------------------
 
 
-def test_resuming_goes_on_from_the_last_checkpoint(images, tmp_path, capsys):
+def test_resuming_goes_on_from_the_last_checkpoint(images, tmp_path, capsys, caplog):
     command = words(images, tmp_path / "run", "--num_train_epochs", "2", "--method", "sam", "--save_strategy", "epoch")
     train.main([*command, "--output_dir", str(tmp_path / "whole"), "--resume_from_checkpoint", "false"])
     train.main(command)
@@ -252,8 +252,13 @@ def test_resuming_goes_on_from_the_last_checkpoint(images, tmp_path, capsys):
     resumed, whole = (RunFolder(tmp_path / name).finished_record() for name in ("run", "whole"))
     assert resumed.resumed and resumed.train_seconds > resumed.timing["seconds_before"] > 0  # of both parts
     assert not whole.resumed and whole.train_seconds == whole.timing["train_seconds"]
-    train.main([*command, "--resume-from-checkpoint", "true"])  # it has ended: no step is left
-    assert RunFolder(tmp_path / "run").finished_record().timing == resumed.timing
+    recipe = (tmp_path / "run" / "recipe.yaml").read_text()
+    # it has ended: no step is left, whatever is set now
+    train.main([*command, "--resume-from-checkpoint", "true", "--num_train_epochs", "1"])
+    after = RunFolder(tmp_path / "run").finished_record()
+    assert (after.timing, after.command) == (resumed.timing, resumed.command)
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == recipe
+    assert "No step was left" in caplog.text
 
 
 def test_resuming_with_another_method_is_refused_and_changes_nothing(images, tmp_path, capsys):
