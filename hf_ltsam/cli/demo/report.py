@@ -65,7 +65,8 @@ def _caption(records: Records) -> str:
         f"{describe_groups(statistics)} Digits: many {many}; medium {medium}; few {few}.\n"
         f"-C: mean error (lower is better) on the same images under {len(BENCHMARK)} corruptions at severity "
         f"{', '.join(map(str, SEVERITIES))} of 5, which no training saw.\n"
-        "CE cross-entropy, LA logit adjustment: the first two rows differ in the loss alone, the others in the method."
+        "CE cross-entropy, LA logit adjustment: the first two rows differ in the loss alone, the others in the "
+        "method, each with a radius of its own."
     )
 
 

@@ -70,11 +70,11 @@ def shown(study: Study, number: int) -> str:
     accuracy = trial.accuracies.get(study.plan.metric)
     reached = {
         "complete": f"{study.plan.metric} {_percent(accuracy)} %",
-        "pruned": f"stopped early at {study.plan.metric} {_percent(accuracy)} %",
+        "pruned": f"stopped early, below the median at that epoch ({study.plan.metric} {_percent(accuracy)} %)",
         "failed": f"failed: {trial.reason}",
     }[trial.state]
     best = study.best
-    so_far = f", best {_percent(best.accuracies[study.plan.metric])} %" if best is not None else ""
+    so_far = f", best of the whole ones {_percent(best.accuracies[study.plan.metric])} %" if best is not None else ""
     done = f"{len(study.ended())} of {study.plan.trials}"
     return f"{study.plan.name} trial {number} ({done}): {values}: {reached}{so_far}"
 

@@ -87,6 +87,34 @@ def test_three_are_ranked_and_the_choice_of_the_best_widens_the_interval(tmp_pat
     assert width[0] / width[1] == pytest.approx(2.394 / 1.96, abs=0.001)
 
 
+WHOSE_DOING = {
+    "loss and method": (
+        {"loss": "logit_adjustment", "method": "sam"},
+        "CE + SGD differ in loss and method: how much is due",
+    ),
+    "the method alone": ({"method": "sam"}, None),
+    "the loss alone": ({"loss": "logit_adjustment"}, None),
+    "the length as well": ({"method": "sam", "mixing": {"alpha": 1.0}}, "differ in alpha (1.0 and -), too"),
+}
+
+
+@pytest.mark.parametrize("case", WHOSE_DOING)
+def test_a_lead_is_not_put_down_to_the_method_where_more_differs(tmp_path, sgd, case):
+    record, said = WHOSE_DOING[case]
+    notes = conclude(sgd, run(tmp_path, "other", (0.9, 0.9, 0.7, 0.5, 0.7), **record)).notes
+    assert not any("differ in" in note or "due to" in note for note in notes) if said is None else said in notes[0]
+
+
+def test_a_lead_is_shared_out_between_loss_and_method(tmp_path, sgd):
+    between = run(tmp_path, "la", (0.9, 0.9, 0.7, 0.5, 0.5), loss="logit_adjustment")
+    best = run(tmp_path, "la_sam", (0.9, 0.9, 0.7, 0.5, 0.6), loss="logit_adjustment", method="sam", args={"rho": 0.1})
+    note = conclude(sgd, between, best).notes[0]
+    assert note.startswith(
+        "Of these points +30.0 are due to the loss (LA + SGD against CE + SGD), and +5.0 to the method "
+        "(LA + SAM against LA + SGD, more than chance (0.1 to "
+    )
+
+
 def test_seeds_widen_it_by_student_at_that_level(tmp_path):
     """Classes are all right or all wrong, so that the seeds alone differ; at 98.3 % by Student's t, not by the normal distribution."""
     of_method = [[(0, 1), (1, 1), (1, 1)], [(0, 0), (1, 0), (0, 0)], [(0, 0), (0, 0), (1, 0)]]

@@ -11,11 +11,20 @@ from hf_ltsam.runs.class_frequencies import group_criterion, group_ranges
 from hf_ltsam.runs.report.by_group import NAMES
 from hf_ltsam.runs.report.comparison.differences import Compared, compare
 from hf_ltsam.runs.report.comparison.paired_bootstrap import LEVEL, Interval
-from hf_ltsam.runs.report.configurations import Configuration, chance_of, samples_of_all, spread
+from hf_ltsam.runs.report.configurations import (
+    Configuration,
+    chance_of,
+    differing,
+    facts,
+    samples_of_all,
+    setting,
+    spread,
+)
 from hf_ltsam.runs.report.content import Section, Table, are_equal, digits_apart, mean_and_deviation, percent, points
 from hf_ltsam.runs.report.cost import cost_of
 
 TITLE = "Conclusion"
+_OF_GROUPS = {"many_above", "few_below", "tail_threshold"}
 RARE = ("few", "tail", "medium", "balanced")  # the rarest classes of which there are results
 
 
@@ -130,7 +139,7 @@ def _alone(ranking: Ranking) -> str:
 
 def _explained(ranking: Ranking) -> list[str]:
     """The next best, the classes that pay for it, and what the intervals rest on."""
-    notes, group = [], ranking.group
+    notes, group = _whose_doing(ranking), ranking.group
     following = ranking.behind[0]
     if following is not ranking.reference:
         lead = _lead(following, group)
@@ -154,6 +163,42 @@ def _explained(ranking: Ranking) -> list[str]:
     else:
         notes.append(f"{basis}; of one seed each they compare these models, not the methods.")
     return notes
+
+
+def _whose_doing(ranking: Ranking) -> list[str]:
+    """What the lead of the sentence is not: the method's alone, where other things differ too."""
+    best, reference = ranking.best, ranking.reference.configuration
+    what, others = _differ_in(best, reference)
+    if others:
+        also = " and ".join(f"{name} ({setting(best, name)} and {setting(reference, name)})" for name in others)
+        return [
+            f"{best.title} and {reference.title} differ in {also}, too: their difference is not that of the methods."
+        ]
+    if what != {"loss", "method"}:
+        return []
+    between = next((c for c in ranking.behind if _is_between(c.configuration, best, reference)), None)
+    if between is None:
+        return [f"{best.title} and {reference.title} differ in loss and method: how much is due to which is not known."]
+    name, lead = between.configuration.title, _lead(between, ranking.group)
+    of_loss = _by(ranking, ranking.reference) - _by(ranking, between)
+    verdict = "" if lead is None else f", {'more than' if lead.beyond_chance else 'within'} chance ({_range(lead)})"
+    of_method = f"{points(_by(ranking, between))} to the method ({best.title} against {name}{verdict})"
+    return [
+        f"Of these points {points(of_loss)} are due to the loss ({name} against {reference.title}), and {of_method}."
+    ]
+
+
+def _is_between(one: Configuration, best: Configuration, reference: Configuration) -> bool:
+    """Whether the method alone leads from it to the best one, and the loss alone to it."""
+    return _differ_in(best, one) == ({"method"}, []) and _differ_in(one, reference) == ({"loss"}, [])
+
+
+def _differ_in(one: Configuration, other: Configuration) -> tuple[set[str], list[str]]:
+    """Whether in loss or method, with their arguments, and the names of other settings that make results differ."""
+    a, b = (facts(c.runs[0]) for c in (one, other))
+    what = {part for part in ("loss", "method") if any(a.get(k) != b.get(k) for k in (part, f"{part}_args"))}
+    of_both = {name for c in (a, b) for part in ("loss", "method") for name in (part, *c.get(f"{part}_args", {}))}
+    return what, [name for name in differing([one, other]) if name not in of_both | _OF_GROUPS]
 
 
 def _table(ranking: Ranking) -> Table:
