@@ -390,3 +390,14 @@ def test_losses_are_frozen_hashable_and_json_able(name):
 def test_bad_names_and_values(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_noise_of_the_clouded_logits_is_cut_off_at_one(monkeypatch):
+    monkeypatch.setattr(torch, "randn_like", lambda like: torch.full_like(like, -9.0))
+    z = torch.randn(5, 5, dtype=torch.float64, requires_grad=True)
+    y = torch.arange(5)
+    rarity = [math.log(COUNTS[0] / n) / math.log(COUNTS[0] / COUNTS[-1]) for n in COUNTS]
+    loss = GaussianClouded(noise=0.5, m=0.1, s=2.0)
+    for row, c, ours in zip(z.tolist(), y.tolist(), loss(z, y, STATISTICS).tolist()):
+        clouded = [v - 2.0 * (0.5 * r + 0.1 * (k == c)) for k, (v, r) in enumerate(zip(row, rarity))]
+        assert ours == pytest.approx(ce(clouded, c), rel=1e-9)

@@ -75,6 +75,17 @@ def test_looksam_starts_late_with_a_sam_step():
     assert_equal(gradient_at(late, given, step_of(given)), gradient_at(sam, given, step_of(given)), 0)
 
 
+@pytest.mark.parametrize("name", ["looksam", "xsam"])
+def test_each_micro_batch_of_a_step_looks_for_itself(name):
+    """What the first of them found serves later steps, and not the second one."""
+    method, memory = make_method(name), {}
+    for order in ([0, 1], [1, 0]):
+        given = problem()
+        given.step, given.x = 4, given.x.flip(order[0]) * (1 + order[1])
+        alone = gradient_at(method, given, step_of(given))
+        assert_equal(gradient_at(method, given, step_of(given, memory=memory)), alone, 0)
+
+
 def test_a_direction_of_other_parameters_is_forgotten():
     """Frozen or thawed in between: what was kept no longer fits."""
     memory = {}

@@ -53,6 +53,19 @@ def test_tau_and_temperature_are_the_best_of_a_grid(prior, seed):
     assert log_loss(z, y, chosen.tau, chosen.temperature, weights) <= min(losses)
 
 
+def test_a_sample_of_another_source_stands_for_as_many_as_the_training_set_has():
+    """As if each were there so often: the shares of the classes are then those of the training set."""
+    z, y = drawn(120, (1, 1, 1, 1), 3, sharpness=3.0)
+    sizes = (20, 10, 12, 5)
+    held_out = [np.flatnonzero(y == c)[:size] for c, size in enumerate(sizes)]
+    rows = np.concatenate(held_out)
+    often = np.concatenate([np.repeat(of, n // size) for of, n, size in zip(held_out, COUNTS, sizes)])
+    given = Calibration.fit(z[rows], y[rows], COUNTS, source="validation").training
+    replicated = Calibration.fit(z[often], y[often], COUNTS).training
+    assert given.tau == replicated.tau
+    assert given.temperature == pytest.approx(replicated.temperature, rel=1e-4)
+
+
 @pytest.mark.parametrize("prior", [(1, 1, 1, 1), (4, 5, 8, 3)], ids=["balanced", "otherwise"])
 def test_samples_of_any_frequencies_stand_for_those_of_the_training_set(prior):
     """`training` weighs each class by its share of the training set: the Bayes classifier of that needs no adjustment."""

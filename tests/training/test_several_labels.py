@@ -46,6 +46,21 @@ def trainer(
     )  # fmt: skip
 
 
+def test_a_label_that_all_samples_have_counts_as_missing_in_half_a_sample():
+    statistics, z = ClassStatistics((8, 2), samples=8), torch.zeros(1, 2, dtype=torch.float64)
+    shifted = torch.tensor([math.log(8 / 0.5), math.log(2 / 6)], dtype=torch.float64)
+    theirs = nn.functional.binary_cross_entropy_with_logits(shifted, torch.tensor([1.0, 0.0]).double())
+    ours = make_loss("binary_cross_entropy", tau=1.0)(z, torch.tensor([[1.0, 0.0]]), statistics)
+    torch.testing.assert_close(ours, theirs[None])
+
+
+def test_a_logit_of_zero_takes_no_label():
+    found = several_label_metrics(
+        np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([[0, 1], [1, 0]]), ClassStatistics((9, 1))
+    )
+    assert (found["exact"], found["macro_f1"], found["micro_f1"]) == (1.0, 1.0, 1.0)
+
+
 @pytest.mark.parametrize("args", [{}, {"tau": 1.0}, {"tau": 0.5, "class_weighting": "inverse"}])
 def test_the_loss_is_its_equation(args):
     z = torch.randn(6, 4, dtype=torch.float64)
