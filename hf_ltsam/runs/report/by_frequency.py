@@ -14,7 +14,7 @@ import numpy as np
 from hf_ltsam import ClassStatistics
 from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation
-from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above, percent_ticks
+from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above, percent_ticks, within_percent
 from hf_ltsam.runs.report.reading import completion
 from hf_ltsam.runs.report.saved_parts import Floats
 from hf_ltsam.runs.report.style import INK, series_style
@@ -108,9 +108,7 @@ def _paint(figure: Any, drawn: Sequence[tuple[int, Configuration]], points: Sequ
     for place, ((k, _), series) in enumerate(zip(drawn, points)):
         aside = 1.018 ** (place - middle)  # so that error bars do not hide each other
         style = series_style(k)
-        axes.errorbar(
-            series.counts * aside, 100 * series.mean, _bars(series.deviation), **style.marked, elinewidth=1, capsize=2
-        )
+        axes.errorbar(series.counts * aside, 100 * series.mean, _bars(series), **style.marked, elinewidth=1, capsize=2)
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.set_ylim(max(axes.get_ylim()[0], -3), min(axes.get_ylim()[1], 104))
@@ -125,8 +123,8 @@ def _paint(figure: Any, drawn: Sequence[tuple[int, Configuration]], points: Sequ
     legend_above(figure, [c.title for _, c in drawn], [k for k, _ in drawn])
 
 
-def _bars(deviation: Floats) -> Any:
-    return None if np.isnan(deviation).all() else 100 * deviation
+def _bars(series: Points) -> Any:
+    return None if np.isnan(series.deviation).all() else within_percent(100 * series.mean, 100 * series.deviation)
 
 
 def _mark_groups(axes: Any, statistics: ClassStatistics) -> None:

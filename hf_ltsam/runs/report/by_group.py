@@ -13,8 +13,8 @@ from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.record import shortcomings
 from hf_ltsam.runs.report.configurations import Configuration, chance_of, spread
 from hf_ltsam.runs.report.content import Figure, Section, Table, are_equal, mean_and_deviation
-from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above, percent_ticks
-from hf_ltsam.runs.report.saved_parts import Bounds, head_and_tail
+from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above, percent_ticks, within_percent
+from hf_ltsam.runs.report.saved_parts import Bounds, all_groups, head_and_tail
 from hf_ltsam.runs.report.style import GRID, series_style
 
 NAMES = {"balanced": "all classes", "many": "many", "medium": "medium", "few": "few", "head": "head", "tail": "tail"}
@@ -52,6 +52,15 @@ def table(configurations: Sequence[Configuration]) -> Table:
 def shown_groups(configurations: Sequence[Configuration]) -> list[str]:
     """Those for which any configuration has a number."""
     return [group for group in NAMES if any(c.accuracies(group) for c in configurations)]
+
+
+def drawn_groups(configurations: Sequence[Configuration]) -> list[str]:
+    """The same, and once where two have the same classes, as few and tail may."""
+    statistics = {c.statistics for c in configurations if c.statistics is not None}
+    drawn: dict[object, str] = {}  # classes in every training set -> the first group of them
+    for group in shown_groups(configurations):
+        drawn.setdefault(tuple(all_groups(s).get(group, group) for s in statistics) or group, group)
+    return list(drawn.values())
 
 
 def group_bounds(configurations: Sequence[Configuration]) -> list[str]:
@@ -105,7 +114,7 @@ def chance(configurations: Sequence[Configuration]) -> list[str]:
 
 
 def _figure(configurations: Sequence[Configuration], folder: Path) -> Figure:
-    groups = shown_groups(configurations)
+    groups = drawn_groups(configurations)
     reached = {c.title: spread(c.accuracies("balanced"))[0] for c in configurations if c.tested}
     best = [title for title, accuracy in reached.items() if are_equal(accuracy, max(reached.values()))]
     highest = (
@@ -130,7 +139,7 @@ def _paint(figure: Any, configurations: Sequence[Configuration], groups: Sequenc
             if values.size:
                 mean, deviation = spread(values)
                 at = x + step * (place - (len(tested) - 1) / 2)
-                bar = None if np.isnan(deviation) else deviation
+                bar = None if np.isnan(deviation) else within_percent(mean, deviation)
                 axes.errorbar(at, mean, bar, **style.mark, capsize=2.5, elinewidth=1.2)
                 if len(values) > 1:
                     aside = np.full(len(values), at + 0.3 * step)

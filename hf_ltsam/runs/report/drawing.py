@@ -10,6 +10,8 @@ from types import MappingProxyType
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
+
 from hf_ltsam.runs.escaping import figure_texts, visible
 from hf_ltsam.runs.report.content import Figure
 from hf_ltsam.runs.report.style import PALETTE, RC, SeriesStyle, series_style
@@ -66,6 +68,11 @@ def grid_of_panels(figure: Any, number: int, columns: int, **kwargs: Any) -> lis
     for axes in panels.flat[number:]:
         axes.set_visible(False)
     return list(panels.flat[:number])
+
+
+def within_percent(mean: Any, deviation: Any) -> Any:
+    """Error bars down and up (2, ...), cut off at 0 and 100."""
+    return np.array([np.minimum(deviation, mean), np.minimum(deviation, 100 - mean)]).reshape(2, -1).clip(0)
 
 
 def percent_ticks(axis: Any) -> None:

@@ -2,14 +2,26 @@
 
 import numpy as np
 import pytest
-from runs.report.made_runs import history, metrics, predictions, sharpness, shifted, statistics, write, write_run
+from runs.report.made_runs import (
+    GROUPS,
+    history,
+    metrics,
+    predictions,
+    sharpness,
+    shifted,
+    statistics,
+    write,
+    write_run,
+)
 from runs.report.made_runs import test_result as result_of
 
 from hf_ltsam.runs.report.by_frequency import BINS, points_of
+from hf_ltsam.runs.report.by_group import drawn_groups
 from hf_ltsam.runs.report.calibration import bins_of, group_gaps
 from hf_ltsam.runs.report.configurations import Configuration, configurations
 from hf_ltsam.runs.report.confusion import by_frequency, confusion_shares, most_confused, top_confusions
 from hf_ltsam.runs.report.cost import cost_of, pareto_front
+from hf_ltsam.runs.report.drawing import within_percent
 from hf_ltsam.runs.report.log_curves import curve, telemetry_keys
 from hf_ltsam.runs.report.reading import read_run
 from hf_ltsam.runs.report.saved_parts import Curvature
@@ -160,3 +172,23 @@ def test_an_unfinished_log_is_no_damage(tmp_path):
     write(tmp_path / "run" / "recipe.yaml", "method: sam\n")
     run = read_run(tmp_path / "run")
     assert run.damaged == () and run.history == () and run.seed == "?"
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "bars"), [(50.0, 10.0, (10, 10)), (98.0, 5.0, (5, 2)), (1.0, 4.0, (1, 4))]
+)
+def test_error_bars_end_at_0_and_100(mean, deviation, bars):
+    assert within_percent(mean, deviation).flatten().tolist() == list(bars)
+    assert within_percent(np.array([mean] * 2), np.array([deviation] * 2)).T.tolist() == [list(bars)] * 2
+
+
+def test_a_group_of_the_same_classes_is_drawn_once(tmp_path):
+    def drawn(threshold, tail):
+        groups = {**GROUPS, "head": tuple(c for c in range(5) if c not in tail), "tail": tail}
+        record = metrics(SHARES, class_statistics=statistics(tail_threshold=threshold))
+        record["results"] = {"test": result_of(SHARES, groups)}
+        return drawn_groups(configurations([read_run(write_run(tmp_path / str(threshold), record))]))
+
+    assert drawn(20, (2, 3, 4)) == ["balanced", "many", "medium", "few", "tail"]  # the head are the many
+    assert drawn(9, (3, 4)) == ["balanced", "many", "medium", "few", "head"]
+    assert drawn(4, (4,)) == ["balanced", "many", "medium", "few", "head", "tail"]
