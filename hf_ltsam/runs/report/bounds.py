@@ -121,7 +121,7 @@ def _paint(figure: Any, measured: Measured, subsets: Sequence[str], kinds: Seque
                 axes.plot(x, [point.loss for point, _ in curve], color=style.colour, linestyle=":", linewidth=1)
             axes.set_yscale("log")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-        row[0].set_ylabel(kind.replace(". ", ".\n", 1))
+        row[0].set_ylabel("bound of\n" + kind.replace(". ", ".\n", 1))
     for axes, name in zip(panels[0], subsets):
         label = next(c.labels[name] for _, _, _, c in measured if name in c.labels)
         axes.set_title(panel_title(label, len(subsets)), fontsize=8.5)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hf_ltsam.runs.escaping import figure_text
-from hf_ltsam.runs.report.by_group import NAMES
+from hf_ltsam.runs.report.by_group import NAMES, drawn_groups
 from hf_ltsam.runs.report.comparison.paired_bootstrap import (
     LEVEL,
     REPLICATES,
@@ -179,7 +179,8 @@ def _figure(base: Configuration, compared: Sequence[Compared], folder: Path) -> 
         (c.configuration.title, name, difference) for c in compared for name, difference in c.intervals.items()
     )
     marked = [f"{title} in {NAMES[name]}" for title, name, difference in differences if difference.beyond_chance]
-    names = [name for name in NAMES if any(name in c.intervals for c in compared)]
+    drawn = drawn_groups([c.configuration for c in compared])
+    names = [name for name in drawn if any(name in c.intervals for c in compared)]
     height = 1.1 + len(names) * (0.12 + 0.16 * len(compared))
     return draw(
         folder, "comparison", (WIDTH, max(height, 2.6)), lambda figure: _paint(figure, base, compared, names),
