@@ -48,6 +48,11 @@ def check_no_gaps(labels: Tensor, num_classes: int) -> None:
     )
 
 
+def are_names(labels: Any) -> bool:
+    """Whether labels (N,) are names of classes."""
+    return isinstance(labels, Sequence | np.ndarray) and len(labels) > 0 and all(isinstance(y, str) for y in labels)
+
+
 def are_several(labels: Tensor) -> bool:
     """Whether rows (N, C) are zeros and ones, and not one of each class: some sample has several labels, or none."""
     return bool(((labels == 0) | (labels == 1)).all()) and not bool((labels.sum(1) == 1).all())
@@ -66,7 +71,7 @@ def label_tensor(labels: Iterable[Any] | Tensor) -> Tensor:
     if not isinstance(labels, Tensor):
         # one slice of a data set's column is far faster than its items one by one
         array = np.asarray(labels[:] if isinstance(labels, Sequence | np.ndarray) else list(labels))
-        if array.size and all(isinstance(label, str) for label in array.flat):
+        if are_names(array.ravel()):
             what = f"the numbers of classes, got {array.size} names ({str(array.flat[0])!r})"
             raise ValueError(f"labels must be integers, {what}. {NAMES_TO_NUMBERS}")
         if array.dtype.kind not in ("biuf" if array.ndim == 2 else "biu"):

@@ -135,6 +135,11 @@ class ClassStatistics:
         return tuple(n / total for n in self.counts)
 
     @property
+    def most_frequent(self) -> int:
+        """The class with the most training samples; of several the first."""
+        return self.counts.index(max(self.counts))
+
+    @property
     def imbalance_ratio(self) -> float:
         return max(self.counts) / min(self.counts)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
-from hf_ltsam.class_statistics import NAMES_TO_NUMBERS
+from hf_ltsam.class_statistics import NAMES_TO_NUMBERS, are_names
 from hf_ltsam.data.keyed_randomness import KeyedRandomness
 from hf_ltsam.data.random_states import undisturbed
 from hf_ltsam.hyperparameters import nearest
@@ -199,7 +199,7 @@ def _labels_of_mappings(samples: Sequence[Any], names: Sequence[str]) -> Tensor:
             return torch.stack(labels).float()
         return torch.tensor([operator.index(y) for y in labels], dtype=torch.long)
     except (TypeError, KeyError) as error:
-        if _are_names(labels):
+        if are_names(labels):
             raise _names_as_labels(samples, f"its entries map {names[0]!r} to names", labels[0]) from error
         reason = f"it is a list whose entries do not all map {names[0]!r} to an integer"
         odd = _odd_entry(labels)
@@ -242,7 +242,7 @@ def _as_labels(values: Any, source: str) -> Tensor:
     try:
         labels = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        if _are_names(values):
+        if are_names(values):
             raise _names_as_labels(values, f"{source} holds names", values[0]) from error
         raise _unreadable(values, f"{source} is not a sequence of integers{_odd_entry(values)}") from error
     if labels.ndim == 2 and labels.is_floating_point():
@@ -262,10 +262,6 @@ def _stream_without_labels(stream: Any, names: Sequence[str]) -> TypeError:
         "of it once (and downloads it, if it comes from the Hub), or class_statistics=ClassStatistics(counts), where the "
         "number of samples of each class is known."
     )
-
-
-def _are_names(labels: Any) -> bool:
-    return isinstance(labels, Sequence | np.ndarray) and len(labels) > 0 and all(isinstance(y, str) for y in labels)
 
 
 def _names_as_labels(dataset: Any, reason: str, example: Any, column: str = "labels") -> NamedLabelsError:

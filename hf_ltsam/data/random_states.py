@@ -109,7 +109,8 @@ def undisturbed(*owners: Any, device: torch.device | None = None) -> Iterator[No
     generators = list(_generators_of(owners))
     states = [_state(generator) for generator in generators]
     if device is None:
-        device = torch.device(*(("cuda", torch.cuda.current_device()) if torch.cuda.is_initialized() else ("cpu",)))
+        in_use = torch.cuda.is_initialized()
+        device = torch.device("cuda", torch.cuda.current_device()) if in_use else torch.device("cpu")
     try:
         with seeded(0), random_numbers_of(random_state(device), device):
             yield

@@ -16,7 +16,7 @@ from hf_ltsam.models.spectral_norm import power_iterations_at_rest
 
 Buffers: TypeAlias = dict[tuple[nn.Module, str], Tensor]  # (module, name) -> values
 
-FIRST = 3  # passes of a training in which generators are looked at
+FIRST = 3  # passes of a training in which generators are looked at and buffers kept
 EVERY = 50  # and one of so many afterwards: numpy takes 0.1 ms to give and take its state
 PACKED = 1_000_000  # whole numbers in a buffer: more are the weights of a quantized model
 
@@ -54,8 +54,8 @@ class OtherMoves:
 
     A model shows in its passes what it moves; in the first of a training all buffers of ordinary size are kept. One that
     moves later than that is found then, and later passes of that step start where the first one has left it. Models that
-    move nothing, nearly all, pay for looking alone. Attributes that
-    are no buffers, frozen weights, and generators that a model keeps for itself, are not found.
+    move nothing, nearly all, pay for looking and those copies alone. Attributes that are no buffers, frozen weights, and
+    generators that a model keeps for itself, are not found.
 
     Args:
         model: the module that is trained.

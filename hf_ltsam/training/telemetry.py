@@ -198,7 +198,7 @@ class ClassGroups:
         of_halves = torch.nn.functional.one_hot(tail, len(HEAD_TAIL))
         self._members = torch.cat([of_groups, of_halves], dim=1).float()  # (C, 5)
         self._has_several = statistics.samples is not None
-        self._most_frequent = statistics.counts.index(max(statistics.counts))
+        self._most_frequent = statistics.most_frequent
 
     def shares(self, labels: Tensor) -> Tensor:
         """How much of every sample is in many, medium, few, head and tail (n, 5), from 0 to 1."""

@@ -259,7 +259,7 @@ def _subsets(request: Request, saved: SavedRun) -> tuple[list[Subset], ChosenIma
     counts, names = saved.statistics.counts, saved.splits.class_names
     classes = [class_index(word, names) for word in request.classes]
     if not classes and not request.groups:
-        classes = [counts.index(max(counts)), len(counts) - 1 - counts[::-1].index(min(counts))]
+        classes = [saved.statistics.most_frequent, len(counts) - 1 - counts[::-1].index(min(counts))]
     settings = request.settings
     chosen = choose_images(saved.splits.train_labels, len(counts), settings.max_samples, settings.seed)
     members = {name: group_classes(name, saved.statistics) for name in request.groups}

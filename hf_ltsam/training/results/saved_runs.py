@@ -60,12 +60,13 @@ def write_run(trainer: Any, test: PredictionOutput, description: RunDescription)
             folder.write_calibration(description.calibration)
         else:
             record = _with_kept_calibration(record, predictions, folder)
-        had_ended = folder.is_of_its_weights
-        if had_ended and not has_steps(description.train_metrics):
-            record = _with_kept_time(record, folder)
+        train = description.train_metrics
+        ended = folder.finished_record() if not has_steps(train) and folder.is_of_its_weights else None
+        if ended is not None:  # the time that the training of these weights took
+            record = replace(record, timing=ended.timing, resumed=ended.resumed, hardware=ended.hardware)
         folder.write_predictions(predictions)
-        if had_ended and took_no_step(description.train_metrics) and folder.has(RECIPE):
-            record = replace(record, command=folder.finished_record().command)
+        if ended is not None and took_no_step(train) and folder.has(RECIPE):
+            record = replace(record, command=ended.command)
             logger.warning(
                 f"No step was left: this is a test of the training that ended here before, as its {RECIPE} states it."
             )
@@ -93,12 +94,6 @@ def _with_kept_calibration(record: RunRecord, predictions: Predictions, folder: 
     if tested is None or not np.array_equal(tested.labels, predictions.labels):
         return record
     return replace(record, results={**folder.finished_record().results, **record.results})
-
-
-def _with_kept_time(record: RunRecord, folder: RunFolder) -> RunRecord:
-    """With the time that the training of the same weights took, by their record."""
-    ended = folder.finished_record()
-    return replace(record, timing=ended.timing, resumed=ended.resumed, hardware=ended.hardware)
 
 
 def record_of(trainer: Any, test: PredictionOutput, description: RunDescription) -> RunRecord:

@@ -227,8 +227,7 @@ class TrainingStep(TrainerCallback):
         try:
             labels = group.labels
             if objective.statistics is not None and takes_several_labels(loss.loss) and are_soft(labels):
-                counts = objective.statistics.counts
-                labels = as_shares(labels, counts.index(max(counts)))
+                labels = as_shares(labels, objective.statistics.most_frequent)
             gradient = objective.method.update(landscape, self._context_of(labels, objective, moment, weights))
         finally:
             weights.restore()  # nothing to do unless an exception cut even the landscape's own restoring short

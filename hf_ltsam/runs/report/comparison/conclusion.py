@@ -142,8 +142,7 @@ def _explained(ranking: Ranking) -> list[str]:
     notes, group = _whose_doing(ranking), ranking.group
     following = ranking.behind[0]
     if following is not ranking.reference:
-        lead = _lead(following, group)
-        verdict = "" if lead is None else f", {'more than' if lead.beyond_chance else 'within'} chance ({_range(lead)})"
+        verdict = _verdict(_lead(following, group))
         by = _by(ranking, following)
         if not are_equal(by, 0):
             notes.append(f"Next is {following.configuration.title}, {percent(by)} points behind{verdict}.")
@@ -179,9 +178,8 @@ def _whose_doing(ranking: Ranking) -> list[str]:
     between = next((c for c in ranking.behind if _is_between(c.configuration, best, reference)), None)
     if between is None:
         return [f"{best.title} and {reference.title} differ in loss and method: how much is due to which is not known."]
-    name, lead = between.configuration.title, _lead(between, ranking.group)
+    name, verdict = between.configuration.title, _verdict(_lead(between, ranking.group))
     of_loss = _by(ranking, ranking.reference) - _by(ranking, between)
-    verdict = "" if lead is None else f", {'more than' if lead.beyond_chance else 'within'} chance ({_range(lead)})"
     of_method = f"{points(_by(ranking, between))} to the method ({best.title} against {name}{verdict})"
     return [
         f"Of these points {points(of_loss)} are due to the loss ({name} against {reference.title}), and {of_method}."
@@ -226,6 +224,11 @@ def _lead(compared: Compared, group: str) -> Interval | None:
     """By how much the best one is ahead of it; None where there are too few classes to draw from."""
     difference = compared.intervals.get(group)
     return None if difference is None else Interval(-difference.difference, -difference.high, -difference.low)
+
+
+def _verdict(lead: Interval | None) -> str:
+    """Behind a number: whether it is chance; nothing where that is not known."""
+    return "" if lead is None else f", {'more than' if lead.beyond_chance else 'within'} chance ({_range(lead)})"
 
 
 def _by(ranking: Ranking, other: Compared) -> float:
