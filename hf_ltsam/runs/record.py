@@ -222,6 +222,24 @@ def chance_level(per_class: Sequence[float | None]) -> float:
     return 1 / max(sum(accuracy is not None and accuracy == accuracy for accuracy in per_class), 1)
 
 
+def at_chance(
+    balanced: float | None, chance: float, number: int, samples: str, where: str = "no better than guesses"
+) -> list[str]:
+    """A sentence where the mean accuracy over classes is that of guesses, within its error.
+
+    Args:
+        number: of the samples it was measured on.
+        samples: what they are.
+        where: how the predictions look.
+    """
+    if balanced is None or balanced > chance + 2 * math.sqrt(chance * (1 - chance) / max(number, 1)):
+        return []
+    return [
+        f"The mean accuracy over classes, {100 * balanced:.2f} %, is at chance ({100 * chance:.2f} %, within the error "
+        f"of {number} {samples}): {where}. Nothing was learned; look at learning rate and labels."
+    ]
+
+
 def shortcomings(record: RunRecord, losses: Sequence[float] = ()) -> list[str]:
     """What says that a training has failed, in sentences; none for one that has not.
 
@@ -230,18 +248,13 @@ def shortcomings(record: RunRecord, losses: Sequence[float] = ()) -> list[str]:
     """
     result = record.results["test"]
     per_class = [accuracy for accuracy in result["per_class"] if accuracy is not None and accuracy == accuracy]
-    chance, balanced = chance_level(per_class), result["balanced"]
-    remarks = []
-    if balanced is not None and balanced <= chance + 2 * math.sqrt(chance * (1 - chance) / max(result["samples"], 1)):
-        where = (
-            f"every test {record.samples.removesuffix('s')} was taken for one class"
-            if sorted(per_class)[-2:] == [0.0, 1.0]
-            else "no better than guesses"
-        )
-        remarks.append(
-            f"The mean accuracy over classes, {100 * balanced:.2f} %, is at chance ({100 * chance:.2f} %, within the error "
-            f"of {result['samples']} test {record.samples}): {where}. Nothing was learned; look at learning rate and labels."
-        )
+    where = (
+        f"every test {record.samples.removesuffix('s')} was taken for one class"
+        if sorted(per_class)[-2:] == [0.0, 1.0]
+        else "no better than guesses"
+    )
+    samples = f"test {record.samples}"
+    remarks = at_chance(result["balanced"], chance_level(per_class), result["samples"], samples, where)
     finite = [loss for loss in losses if math.isfinite(loss)]
     changes = record.loss.get("start") or record.reweighting.get("start")  # of the loss itself in mid-training
     if len(finite) < len(losses) or (len(finite) > 1 and not changes and finite[-1] > DIVERGED * finite[0]):

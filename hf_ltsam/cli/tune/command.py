@@ -33,7 +33,7 @@ from hf_ltsam.cli.options.parser import OptionParser
 from hf_ltsam.cli.train.arguments import LENGTH, decided_settings, read_options, with_recipe
 from hf_ltsam.cli.train.checks import check
 from hf_ltsam.cli.tune.jobs import run_trials
-from hf_ltsam.cli.tune.results import shown, write_results
+from hf_ltsam.cli.tune.results import remarks, shown, write_results
 from hf_ltsam.cli.tune.space import read_search
 from hf_ltsam.cli.tune.study import BEST, Plan, Study
 from hf_ltsam.cli.tune.trial import METRICS, run_of_trial
@@ -145,6 +145,8 @@ def _run(root: Path, studies: Sequence[Study], jobs: int, console: Console) -> N
 
             run_trials(study, jobs, reserve, told)
             write_results(root, studies, reserve)
+            for remark in remarks(study, reserve):
+                console.print(f"Warning: {remark}", soft_wrap=True, highlight=False)
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt("The same command goes on with what has not ended.") from interrupt
     finally:

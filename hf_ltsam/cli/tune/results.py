@@ -15,11 +15,18 @@ from hf_ltsam.cli.tune.study import BEST, Ended, Study
 from hf_ltsam.cli.tune.trial import METRICS
 from hf_ltsam.runs.escaping import figure_text, markdown_code, markdown_text
 from hf_ltsam.runs.files import plain, write_json, write_whole
+from hf_ltsam.runs.record import at_chance, samples_of
 from hf_ltsam.runs.report.configurations import title
-from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels
-from hf_ltsam.runs.report.style import series_style
+from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
+from hf_ltsam.runs.report.style import INK, series_style
 
 FIGURE = "tune"
+_MARK = {"color": INK, "linestyle": "none", "marker": "o"}
+LEGEND: dict[str, dict[str, Any]] = {
+    "complete": _MARK,
+    "stopped early": {**_MARK, "markerfacecolor": "none"},
+    "the best": {**_MARK, "markersize": 11, "markerfacecolor": "none"},
+}
 COLUMNS = ("recipe", "training", "trials", "pruned", "failed", "best values", *METRICS)
 
 
@@ -70,13 +77,22 @@ def shown(study: Study, number: int) -> str:
     accuracy = trial.accuracies.get(study.plan.metric)
     reached = {
         "complete": f"{study.plan.metric} {_percent(accuracy)} %",
-        "pruned": f"stopped early, below the median at that epoch ({study.plan.metric} {_percent(accuracy)} %)",
+        "pruned": trial.reason or f"stopped early at {study.plan.metric} {_percent(accuracy)} %",
         "failed": f"failed: {trial.reason}",
     }[trial.state]
     best = study.best
-    so_far = f", best of the whole ones {_percent(best.accuracies[study.plan.metric])} %" if best is not None else ""
+    so_far = f", best of the complete ones {_percent(best.accuracies[study.plan.metric])} %" if best is not None else ""
     done = f"{len(study.ended())} of {study.plan.trials}"
     return f"{study.plan.name} trial {number} ({done}): {values}: {reached}{so_far}"
+
+
+def remarks(study: Study, reserve: Reserve) -> list[str]:
+    """What says that the best trial has learned nothing."""
+    if study.best is None:
+        return []
+    kind, present = samples_of(reserve.splits.task), len(reserve.splits.class_names) - len(reserve.unmeasured)
+    at = at_chance(study.best.accuracies.get("balanced"), 1 / present, len(reserve.splits.test), f"reserved {kind}")
+    return [f"{study.plan.name}, best trial {study.best.number}: {remark}" for remark in at]
 
 
 def draw_results(root: Path, studies: Sequence[Study], ended: Sequence[Sequence[Ended]]) -> bool:
@@ -89,10 +105,11 @@ def draw_results(root: Path, studies: Sequence[Study], ended: Sequence[Sequence[
     def paint(figure: Any) -> None:
         for (k, parameter), axes in zip(panels, grid_of_panels(figure, len(panels), columns)):
             _panel(axes, k, parameter, studies[k], ended[k])
+        legend_above(figure, [], [], more=LEGEND)
 
-    height = 2.6 * -(-len(panels) // columns)
+    height = 0.3 + 2.6 * -(-len(panels) // columns)
     metric = _metric(studies)
-    caption = f"{metric} on the reserve in %, one mark for each trial; hollow: stopped early; ring: the best."
+    caption = f"{metric} on the reserve in %, one mark for each trial; hollow: stopped early, at its last value; ring: the best."
     draw(root, FIGURE, (WIDTH, height), paint, f"{metric} against the parameters", caption, caption)
     return True
 
@@ -110,8 +127,7 @@ def _panel(axes: Any, position: int, parameter: Parameter, study: Study, trials:
         percent = [100 * t.accuracies[metric] for t in of_state]
         axes.plot([place(t) for t in of_state], percent, **style.mark, markerfacecolor=fill, label=state)
     if best is not None:
-        ring = {"color": style.colour, "linestyle": "none", "marker": "o", "markersize": 11, "markerfacecolor": "none"}
-        axes.plot([place(best)], [100 * best.accuracies[metric]], **ring)
+        axes.plot([place(best)], [100 * best.accuracies[metric]], **{**LEGEND["the best"], "color": style.colour})
     if parameter.log:
         axes.set_xscale("log")
     if not parameter.is_range:

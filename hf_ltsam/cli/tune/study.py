@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from transformers.integrations import is_optuna_available
@@ -106,7 +107,7 @@ class Ended:
         values: by the names of the parameters.
         accuracies: on the reserve; of a pruned trial, the last ones.
         seconds: of its training and evaluation, in one process.
-        reason: of a failed trial.
+        reason: of a failed trial, or of a pruned one.
     """
 
     number: int
@@ -266,9 +267,23 @@ class Study:
         trial.set_user_attr("accuracies", plain(outcome.accuracies))
         trial.set_user_attr("seconds", outcome.seconds)
         if outcome.pruned:
+            trial.set_user_attr("reason", self._behind(trial.number, outcome.epoch))
             self.optuna.tell(trial, state=TrialState.PRUNED)
         else:
             self.optuna.tell(trial, outcome.accuracies[self.plan.metric])
+
+    def _behind(self, number: int, epoch: float) -> str:
+        """Where a trial was stopped, and the two values that optuna's MedianPruner has compared."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        seen = next(t.intermediate_values for t in trials if t.number == number)
+        share = max(seen)
+        others = [t.intermediate_values.get(share) for t in trials if t.state.name == "COMPLETE"]
+        there = [value for value in others if value is not None]
+        return (
+            f"stopped at epoch {epoch:.3g} ({share} % of its training): {self.plan.metric} at most "
+            f"{100 * max(seen.values()):.2f} % until there, below {100 * median(there):.2f} %, the median there of "
+            f"{len(there)} complete trials"
+        )
 
     @property
     def _startup(self) -> int:

@@ -35,11 +35,13 @@ class Outcome:
         accuracies: on the reserve, in [0, 1], by the names of `METRICS`; a group that is not in the reserve is left out.
         pruned: whether it was stopped before its end.
         seconds: of this process; a resumed trial's first part is not in them.
+        epoch: of its last step.
     """
 
     accuracies: dict[str, float]
     pruned: bool
     seconds: float
+    epoch: float
 
 
 def run_of_trial(
@@ -87,7 +89,8 @@ def run_trial(run: Run, splits: Splits, trial: Any, metric: str) -> Outcome:
     accuracies = {name: measured[f"eval_{name}"] for name in METRICS if f"eval_{name}" in measured}
     if metric not in accuracies:
         raise ValueError(f"--metric {metric}: no class of this group is in the reserve.")
-    return Outcome(accuracies, along_the_way.pruned, time.perf_counter() - started)
+    seconds, epoch = time.perf_counter() - started, trainer.state.epoch or 0.0
+    return Outcome(accuracies, along_the_way.pruned, seconds, epoch)
 
 
 class _Report(TrainerCallback):

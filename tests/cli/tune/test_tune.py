@@ -27,6 +27,7 @@ from hf_ltsam.cli.tune import trial as trials
 from hf_ltsam.cli.tune.command import _plans, tune
 from hf_ltsam.cli.tune.jobs import run_trials
 from hf_ltsam.cli.tune.reserve import bounds_on_rest, contents, load_reserve, remaining
+from hf_ltsam.cli.tune.results import LEGEND, remarks, shown, write_results
 from hf_ltsam.cli.tune.space import laid_over
 from hf_ltsam.cli.tune.study import JOURNAL, Plan, Study
 from hf_ltsam.cli.tune.trial import run_of_trial
@@ -290,6 +291,23 @@ def test_a_trial_behind_the_median_is_stopped(pictures, tmp_path, monkeypatch):
     study.run(trial, reserve)
     assert seen == [1, 2] and study.ended()[-1].state == "pruned" and study.ended()[-1].accuracies["balanced"] == 0.1
     assert study.best.number == 1
+    said = "stopped at epoch 0.667 (50 % of its training): balanced at most 10.00 % until there, below 65.00 %, the median there of 2"
+    assert said in shown(study, 2) and "best of the complete ones 70.00 %" in shown(study, 2)
+    write_results(tmp_path, [study], reserve)
+    assert said in (tmp_path / "tune.md").read_text()
+    picture = (tmp_path / "tune.svg").read_text()
+    assert all(f"<!-- {label} -->" in picture for label in LEGEND)
+
+
+@pytest.mark.parametrize(("balanced", "warned"), [(0.3, True), (0.9, False)])
+def test_a_best_trial_at_chance_is_warned_of(pictures, tmp_path, balanced, warned):
+    study = Study(tmp_path / "mine", plan(pictures))
+    reserve = study.reserve()
+    assert remarks(study, reserve) == []
+    trial = study.next()
+    study._tell(trial, trials.Outcome({"balanced": balanced}, False, 1.0, 3.0))
+    said = "mine, best trial 0: The mean accuracy over classes, 30.00 %, is at chance (33.33 %, within the error of 4 reserved images)"
+    assert [remark.startswith(said) for remark in remarks(study, reserve)] == [True] * warned
 
 
 def test_a_trial_that_cannot_be_stopped_is_evaluated_once(pictures, tmp_path, monkeypatch):
