@@ -29,6 +29,7 @@ from hf_ltsam.runs.report.saved_parts import all_groups
 from hf_ltsam.runs.report.style import INK, PAPER, series_style
 
 TITLE = "Larger than chance?"
+_GAP = 0.006  # of the width: what an eye sees between a line and zero
 
 
 @dataclass(frozen=True)
@@ -185,13 +186,30 @@ def _figure(base: Configuration, compared: Sequence[Compared], folder: Path) -> 
     return draw(
         folder, "comparison", (WIDTH, max(height, 2.6)), lambda figure: _paint(figure, base, compared, names),
         f"Difference of test accuracy to {base.title}",
-        f"Difference of test accuracy to {base.title} with 95 % intervals. Filled marks: larger than chance.",
+        f"Difference of test accuracy to {base.title} with 95 % intervals. Filled marks: larger than chance; "
+        "their lines end visibly before zero, however near it the interval ends.",
         f"Larger than chance: {', '.join(marked) or 'none'}. All numbers are in the table below.",
     )  # fmt: skip
 
 
+def drawn_ends(interval: Interval, gap: float) -> tuple[float, float]:
+    """Ends of its line, which stays away from zero by the gap where the interval leaves zero out."""
+    if interval.low > 0:
+        return max(interval.low, gap), max(interval.high, gap)
+    if interval.high < 0:
+        return min(interval.low, -gap), min(interval.high, -gap)
+    return interval.low, interval.high
+
+
+def _reach(compared: Sequence[Compared], names: Sequence[str]) -> float:
+    """From the lowest end of all lines to the highest, zero among them."""
+    intervals = [c.intervals[name] for c in compared for name in names if name in c.intervals]
+    return max(0.0, *(i.high for i in intervals)) - min(0.0, *(i.low for i in intervals))
+
+
 def _paint(figure: Any, base: Configuration, compared: Sequence[Compared], names: Sequence[str]) -> None:
     axes = figure.subplots()
+    gap = _GAP * _reach(compared, names)
     step = 0.75 / max(len(compared), 2)
     for place, c in enumerate(compared):
         style = series_style(c.position)
@@ -199,7 +217,8 @@ def _paint(figure: Any, base: Configuration, compared: Sequence[Compared], names
             if name in c.intervals:
                 difference = c.intervals[name]
                 y = row + step * (place - (len(compared) - 1) / 2)
-                axes.plot([100 * difference.low, 100 * difference.high], [y, y], color=style.colour, linewidth=1.4)
+                ends = 100 * np.array(drawn_ends(difference, gap))
+                axes.plot(ends, [y, y], color=style.colour, linewidth=1.4, solid_capstyle="butt")
                 fill = style.colour if difference.beyond_chance else PAPER
                 axes.plot(100 * difference.difference, y, **style.mark, markerfacecolor=fill, markersize=6)
     axes.axvline(0, color=INK, linewidth=0.9)
