@@ -113,15 +113,18 @@ def _paint(figure: Any, measured: Measured, subsets: Sequence[str], kinds: Seque
     panels = figure.subplots(len(kinds), len(subsets), squeeze=False, sharex=True, sharey="row")
     for row, kind in zip(panels, kinds):
         for axes, name in zip(row, subsets):
-            for k, _, run, curvature in measured:
+            for place, (k, _, run, curvature) in enumerate(measured):
                 curve = _curve(curvature, name, run, BOUNDS[kind])
                 x, style = [point.time for point, _ in curve], series_style(k)
                 every = max(1, len(x) // 8)
-                axes.plot(x, [bound.value for _, bound in curve], **style.marked, markersize=4, markevery=every)
+                size = 7 - 3 * place / max(
+                    len(measured) - 1, 1
+                )  # so that marks of equal values are seen around each other
+                axes.plot(x, [bound.value for _, bound in curve], **style.marked, markersize=size, markevery=every)
                 axes.plot(x, [point.loss for point, _ in curve], color=style.colour, linestyle=":", linewidth=1)
             axes.set_yscale("log")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-        row[0].set_ylabel("bound of\n" + kind.replace(". ", ".\n", 1))
+        row[0].set_ylabel(f"bound on the test loss\n({kind})")
     for axes, name in zip(panels[0], subsets):
         label = next(c.labels[name] for _, _, _, c in measured if name in c.labels)
         axes.set_title(panel_title(label, len(subsets)), fontsize=8.5)

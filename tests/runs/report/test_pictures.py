@@ -2,8 +2,9 @@
 
 import pytest
 from matplotlib.figure import Figure
-from runs.report.made_runs import metrics, write_run
+from runs.report.made_runs import metrics, sharpness, write_run
 
+from hf_ltsam.runs.report import bounds, curvature
 from hf_ltsam.runs.report.comparison import differences
 from hf_ltsam.runs.report.comparison.paired_bootstrap import Interval
 from hf_ltsam.runs.report.configurations import configurations
@@ -39,3 +40,13 @@ def test_a_filled_mark_has_a_line_that_does_not_touch_zero(tmp_path):
     figure.canvas.draw()
     end, zero = (figure.axes[0].transData.transform((x, 0))[0] for x in (line.get_xdata()[1], 0))
     assert mark.get_markerfacecolor() != differences.PAPER and line.get_solid_capstyle() == "butt" and zero - end > 2
+
+
+def test_the_axis_of_a_bound_names_the_quantity_and_marks_of_equal_values_differ_in_size(tmp_path):
+    figure = Figure()
+    measured = curvature.with_curvature(two(tmp_path, sharpness=sharpness()), lambda c: True)
+    bounds._paint(figure, measured, ["class 0"], ["Zhou et al. 2023b Eq. 15"])
+    axes = figure.axes[0]
+    assert axes.get_ylabel() == "bound on the test loss\n(Zhou et al. 2023b Eq. 15)"
+    sizes = [line.get_markersize() for line in axes.lines if line.get_marker() != "None"]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 2
