@@ -55,7 +55,8 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     ]
     if len(hardware) > 1:
         notes.append(f"Not all runs had the same hardware, so their times cannot be compared: {'; '.join(hardware)}.")
-    return Section(TITLE, [_figure(costs, folder)], [_table(costs)], notes=notes, missing=missing)
+    figures = [_figure(costs, folder)] if len(costs) > 1 else []  # one point is no relation
+    return Section(TITLE, figures, [_table(costs)], notes=notes, missing=missing)
 
 
 def cost_of(position: int, configuration: Configuration) -> Cost | None:

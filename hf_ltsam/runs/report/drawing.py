@@ -14,8 +14,9 @@ import numpy as np
 
 from hf_ltsam.runs.escaping import figure_texts, visible
 from hf_ltsam.runs.report.content import Figure
-from hf_ltsam.runs.report.style import PALETTE, RC, SeriesStyle, series_style
+from hf_ltsam.runs.report.style import ON_DARK, PALETTE, RC, SeriesStyle, series_style
 
+FINE = 15  # steps along a direction: with fewer, lines between them would show shapes that nobody computed
 WIDTH = 7.6  # inches, that of the page's text
 _ROW = 0.18  # inches of a row of a legend
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -68,6 +69,22 @@ def grid_of_panels(figure: Any, number: int, columns: int, **kwargs: Any) -> lis
     for axes in panels.flat[number:]:
         axes.set_visible(False)
     return list(panels.flat[:number])
+
+
+def fill_surface(axes: Any, x: Any, y: Any, values: Any, levels: Any, lines: Any) -> Any:
+    """Values (y, x) in shades of a log scale: contours, or cells on a grid that is too coarse for them.
+
+    Args:
+        levels: ends of the shades, ascending.
+        lines: those of them that are drawn as lines.
+    """
+    from matplotlib.colors import LogNorm
+
+    look: dict[str, Any] = {"norm": LogNorm(levels[0], levels[-1]), "cmap": "viridis"}
+    if min(len(x), len(y)) < FINE:
+        return axes.pcolormesh(x, y, values, shading="nearest", **look)
+    axes.contour(x, y, values, levels=lines, colors=ON_DARK, linewidths=0.4)
+    return axes.contourf(x, y, values, levels=levels, zorder=0, **look)
 
 
 def within_percent(mean: Any, deviation: Any) -> Any:

@@ -21,12 +21,11 @@ from hf_ltsam.runs.report.curvature import (
     sharpness_missing,
     with_curvature,
 )
-from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels, legend_above
+from hf_ltsam.runs.report.drawing import WIDTH, draw, fill_surface, grid_of_panels, legend_above
 from hf_ltsam.runs.report.saved_parts import Surface
 from hf_ltsam.runs.report.style import GRID, ON_DARK, series_style
 
 FLOOR = 1e-4  # of a loss on a log scale
-FINE = 15  # steps along a direction: with fewer, lines between them would show shapes that nobody computed
 LINES = 2  # shades from one contour line to the next
 TITLE = "Loss surfaces"
 
@@ -76,7 +75,6 @@ def _paint_lines(figure: Any, measured: Measured, name: str, subsets: Sequence[s
 
 
 def _paint_contours(figure: Any, measured: Measured, name: str, subsets: Sequence[str]) -> None:
-    from matplotlib.colors import LogNorm
     from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator
 
     panels = figure.subplots(len(measured), len(subsets), squeeze=False, sharex=True, sharey=True)
@@ -87,12 +85,7 @@ def _paint_contours(figure: Any, measured: Measured, name: str, subsets: Sequenc
             if subset in surface.loss:
                 x, y = surface.coordinates
                 values = np.maximum(surface.loss[subset], FLOOR).T
-                look = {"norm": LogNorm(levels[0], levels[-1]), "cmap": "viridis"}
-                if min(len(x), len(y)) < FINE:
-                    filled = axes.pcolormesh(x, y, values, shading="nearest", **look)
-                else:
-                    filled = axes.contourf(x, y, values, levels=levels, **look)
-                    axes.contour(x, y, values, levels=levels[::LINES], colors=ON_DARK, linewidths=0.4)
+                filled = fill_surface(axes, x, y, values, levels, levels[::LINES])
             axes.plot(0, 0, marker="+", color=ON_DARK, markersize=9)
             axes.set_box_aspect(1)
             axes.xaxis.set_major_locator(MaxNLocator(4, prune="both"))  # not as far as the panel beside it

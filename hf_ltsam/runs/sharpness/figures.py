@@ -12,7 +12,7 @@ import numpy as np
 from hf_ltsam.runs.escaping import figure_text, file_name
 from hf_ltsam.runs.files import mapping, read_json
 from hf_ltsam.runs.record import samples_of
-from hf_ltsam.runs.report.drawing import grid_of_panels
+from hf_ltsam.runs.report.drawing import fill_surface, grid_of_panels
 from hf_ltsam.runs.report.style import GRID, INK, PALETTE, series_style, subset_colours
 
 FLOOR = 1e-8  # of a spectral density on a log axis: less than one eigenvalue in a hundred million
@@ -186,7 +186,6 @@ def _draw_lines(figure: Any, results: dict[str, Any], surface: dict[str, Any]) -
 
 
 def _draw_contours(figure: Any, results: dict[str, Any], surface: dict[str, Any]) -> None:
-    from matplotlib.colors import LogNorm
     from matplotlib.ticker import LogFormatterSciNotation, LogLocator
 
     shown = list(surface["loss"].items())
@@ -200,8 +199,7 @@ def _draw_contours(figure: Any, results: dict[str, Any], surface: dict[str, Any]
     lowest, highest = np.floor(np.log10(finite.min())), np.ceil(np.log10(finite.max()))
     levels = 10 ** np.linspace(lowest, highest, round(highest - lowest) * (4 if highest - lowest < 4 else 3) + 1)
     for axes, (name, _), values in zip(panels, shown, positive):
-        filled = axes.contourf(x, y, values.T, levels=levels, norm=LogNorm(levels[0], levels[-1]), cmap="viridis")
-        axes.contour(x, y, values.T, levels=levels, colors="white", linewidths=0.3)
+        filled = fill_surface(axes, x, y, values.T, levels, levels)
         axes.plot(0, 0, marker="+", color="white", markersize=9)
         axes.set_title(_label(name, results), fontsize=9)
         axes.set_box_aspect(1)
@@ -209,8 +207,8 @@ def _draw_contours(figure: Any, results: dict[str, Any], surface: dict[str, Any]
         axes.yaxis.set_major_formatter("{x:g}")
         axes.tick_params(labelsize=8)
     floor = f", darkest: at most {SURFACE_FLOOR:g}" if np.nanmin(stacked) < SURFACE_FLOOR else ""
-    label = f"mean loss ({_loss(results)}{floor})"
-    figure.colorbar(filled, ax=figure.axes, ticks=LogLocator(), format=LogFormatterSciNotation(), label=label)
+    bar = figure.colorbar(filled, ax=figure.axes, ticks=LogLocator(), format=LogFormatterSciNotation())
+    bar.set_label(f"mean loss\n({_loss(results)}{floor})", fontsize=8)
     figure.supxlabel(_axis(surface, 0), fontsize=9)
     figure.supylabel(_axis(surface, 1), fontsize=9)
 

@@ -14,6 +14,7 @@ from hf_ltsam.runs.escaping import figure_text, file_name, markdown_table, markd
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import EVALUATION_PAGE
 from hf_ltsam.runs.record import samples_of
+from hf_ltsam.runs.report.style import DARK_FROM, INK, ON_DARK, shades
 from hf_ltsam.runs.shift.results import SCORES, measurements, percent, remarks, spread_of
 
 
@@ -69,9 +70,9 @@ def save_heat_map(path: Path, name: str, of_set: Mapping[str, Any]) -> Path:
     size = (max(2.6 + 0.75 * shown.shape[1], 5.5), 1.2 + 0.36 * len(corruptions))  # inches
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(shown, cmap="cividis_r", vmin=0, vmax=100, aspect="auto")
+    image = axes.imshow(shown, cmap=shades(), vmin=0, vmax=100, aspect="auto")
     for (row, column), error in np.ndenumerate(shown):
-        colour = "white" if error > 55 else "black"
+        colour = ON_DARK if error > DARK_FROM else INK
         weight = "bold" if column == len(severities) else "normal"
         axes.text(column, row, f"{error:.1f}", ha="center", va="center", color=colour, fontsize=9, fontweight=weight)
     axes.axvline(len(severities) - 0.5, color="white", linewidth=3)

@@ -400,7 +400,7 @@ def test_a_report_on_damaged_files(tmp_path, capsys):
     shown = next(e["text"] for e in page.all("section") if e.get("class") == "damaged")
     for path in ("b/metrics.json", "a/sharpness/sharpness.json", "b/sharpness/sharpness.json"):
         assert str(tmp_path / path) in shown and str(tmp_path / path) in out
-    assert len(page.all("svg")) == 4  # by group, by frequency, over the training, cost
+    assert len(page.all("svg")) == 3  # by group, by frequency, over the training
 
 
 def test_numbers_that_do_not_exist(tmp_path):

@@ -1,14 +1,19 @@
 """What pictures show beyond their tables: sides of zero, cells of a coarse grid, shades, axes."""
 
+import numpy as np
 import pytest
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from runs.report.made_runs import metrics, sharpness, write_run
 
-from hf_ltsam.runs.report import bounds, curvature
+from hf_ltsam.runs.report import bounds, cost, curvature
 from hf_ltsam.runs.report.comparison import differences
 from hf_ltsam.runs.report.comparison.paired_bootstrap import Interval
 from hf_ltsam.runs.report.configurations import configurations
+from hf_ltsam.runs.report.drawing import FINE, fill_surface
 from hf_ltsam.runs.report.reading import read_run
+from hf_ltsam.runs.report.style import shades
+from hf_ltsam.runs.shift import report as shift_report
 
 
 def two(folder, **records):
@@ -50,3 +55,37 @@ def test_the_axis_of_a_bound_names_the_quantity_and_marks_of_equal_values_differ
     assert axes.get_ylabel() == "bound on the test loss\n(Zhou et al. 2023b Eq. 15)"
     sizes = [line.get_markersize() for line in axes.lines if line.get_marker() != "None"]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 2
+
+
+def test_the_cost_of_one_configuration_is_a_table_alone(tmp_path):
+    both = two(tmp_path)
+    assert not cost.section(both[:1], tmp_path).figures and cost.section(both[:1], tmp_path).tables
+    assert [figure.name for figure in cost.section(both, tmp_path).figures] == ["cost"]
+
+
+@pytest.mark.parametrize(("points", "lines"), [(FINE - 1, False), (FINE, True)])
+def test_a_coarse_surface_has_no_contours(points, lines):
+    axes = Figure().subplots()
+    x = np.linspace(-1, 1, points)
+    values, levels = 1 + np.add.outer(x**2, x**2), np.geomspace(1, 10, 7)
+    fill_surface(axes, x, x, values, levels, levels)
+    kinds = {type(collection).__name__ for collection in axes.collections}
+    assert kinds == ({"QuadContourSet"} if lines else {"QuadMesh"})
+
+
+def lightness(colour):
+    """L* of CIELAB of an sRGB colour on white."""
+    rgb = np.array(colour[:3]) * colour[3] + 1 - colour[3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
+
+
+def test_heat_maps_share_shades_of_even_steps(tmp_path, monkeypatch):
+    steps = -np.diff([lightness(shades()(x)) for x in np.linspace(0, 1, 11)])
+    assert steps.min() > 0 and steps.max() < 1.5 * steps.min()
+    made = []
+    monkeypatch.setattr(shift_report, "shades", lambda: made.append(shades()) or made[0])
+    cells = {"fog": {"1": {"overall": 0.7}}}
+    of_set = {"cells": cells, "summary": {"errors": {"fog": 0.3}, "severities": [1], "mean_error": 0.3}}
+    assert shift_report.save_heat_map(tmp_path / "map.png", "images_c", of_set).is_file()
+    assert isinstance(made[0], LinearSegmentedColormap)
