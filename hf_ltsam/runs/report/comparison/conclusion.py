@@ -37,12 +37,14 @@ class Ranking:
         first: of the report, or of those that can be compared.
         ordered: the best one first.
         behind: of the others, in their order: how far the best one is ahead.
+        level: of each interval, so that all of them together hold at LEVEL.
     """
 
     group: str
     first: Configuration
     ordered: list[Configuration]
     behind: list[Compared]
+    level: float
 
     @property
     def best(self) -> Configuration:
@@ -79,7 +81,7 @@ def ranked(tested: Sequence[Configuration]) -> Ranking:
     alike = [c for c in tested if _counts(c) == _counts(first) and c.accuracies(group)]
     ordered = sorted(alike, key=lambda c: -spread(c.accuracies(group))[0])
     level = 1 - (1 - LEVEL) / max(comb(len(ordered), 2), 1)
-    return Ranking(group, first, ordered, compare(ordered, level=level) if len(ordered) > 1 else [])
+    return Ranking(group, first, ordered, compare(ordered, level=level) if len(ordered) > 1 else [], level)
 
 
 def _counts(configuration: Configuration) -> tuple[int, ...]:
@@ -178,11 +180,13 @@ def _whose_doing(ranking: Ranking) -> list[str]:
     between = next((c for c in ranking.behind if _is_between(c.configuration, best, reference)), None)
     if between is None:
         return [f"{best.title} and {reference.title} differ in loss and method: how much is due to which is not known."]
-    name, verdict = between.configuration.title, _verdict(_lead(between, ranking.group))
-    of_loss = _by(ranking, ranking.reference) - _by(ranking, between)
-    of_method = f"{points(_by(ranking, between))} to the method ({best.title} against {name}{verdict})"
+    name, of_both = between.configuration.title, _by(ranking, ranking.reference)
+    of_method, of_loss = _by(ranking, between), of_both - _by(ranking, between)
+    (without_method,) = compare([reference, between.configuration], level=ranking.level)
+    loss = f"{name} against {reference.title}{_verdict(without_method.intervals.get(ranking.group))}"
+    method = f"{best.title} against {name}{_verdict(_lead(between, ranking.group))}"
     return [
-        f"Of these points {points(of_loss)} are due to the loss ({name} against {reference.title}), and {of_method}."
+        f"Of these points {points(of_loss)} are due to the loss ({loss}), and {points(of_method)} to the method ({method})."
     ]
 
 
