@@ -70,8 +70,9 @@ _DECIDED = {  # by `make_run`, where nothing sets them: for the help
     "adamw_torch for fine-tuning and adapters whose learning rate is not set either.",
     "loss": f"The training loss: {', '.join(LOSSES)}, or as papers write it: LA, CE, LDAM-DRW. Not set: {FIRST_LOSS}; "
     "cross_entropy beside --reweighting or --sampling.",
-    "method": f"The update rule: {', '.join(METHODS)} (see `ltsam methods`), or as papers write it. Not set: sam; sgd, "
-    "which perturbs nothing, for fine-tuning and adapters whose learning rate is not set either.",
+    "method": f"The update rule: {', '.join(METHODS)} (see `ltsam methods`), or as papers write it. Not set: sgd, which "
+    "perturbs nothing, for fine-tuning and adapters; from scratch sam in the last fifth of the training; sam beside "
+    "--method_args.",
 }
 _STEPPING = ("learning_rate", "optim", "optim_args", "lr_milestones")
 _PERTURBING = ("method", "method_args")
@@ -114,7 +115,7 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
         names = {*decided, *together}
         decided = {name: value for name, value in before.items() if name in names}
     if decided:
-        shown = _as_words({**decided, **_radius(decided, everything)})
+        shown = _as_words(decided)
         what = f"{_kind(everything)} starts" if before is None else "the run goes on as it began,"
         logger.warning(f"Not set, so {what} with {shown}. Each of these options sets another value.")
         everything = {**decided, **everything}
@@ -127,19 +128,13 @@ def decided_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     start = dict(STARTS[_kind(settings)])
     if "optim" not in start:  # SGD, whose rate goes with the batch
         start["learning_rate"] *= min(1, max(0, _batch(settings)) / FULL_BATCH)  # a batch below 0 is refused as such
-    if any(name in settings for name in _STEPPING):
-        start = {name: value for name, value in start.items() if name in LENGTH}
+    if any(name in settings for name in _STEPPING):  # which say nothing of length and method
+        start = {name: value for name, value in start.items() if name in (*LENGTH, *_PERTURBING)}
     if any(name in settings for name in _PERTURBING):
-        start.pop("method", None)
-    start = {"loss": FIRST_LOSS, **start, "method": start.get("method", LTSamConfig.method)}
+        start = {**start, "method": LTSamConfig.method, "method_args": None}
+    start = {"loss": FIRST_LOSS, **start}
     stated = {*settings, *(["loss"] if balanced else []), *(LENGTH if any(name in settings for name in LENGTH) else [])}
-    return {name: value for name, value in start.items() if name not in stated}
-
-
-def _radius(decided: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a method that was decided, where it perturbs by a radius that nobody states; or nothing."""
-    rho = getattr(METHODS.get(decided.get("method", "")), "rho", None)
-    return {} if rho is None or "method_args" in {**decided, **settings} else {"method_args": {"rho": rho}}
+    return {name: value for name, value in start.items() if name not in stated and value is not None}
 
 
 def _as_words(settings: Mapping[str, Any]) -> str:

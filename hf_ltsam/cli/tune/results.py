@@ -109,7 +109,9 @@ def draw_results(root: Path, studies: Sequence[Study], ended: Sequence[Sequence[
 
     height = 0.3 + 2.6 * -(-len(panels) // columns)
     metric = _metric(studies)
-    caption = f"{metric} on the reserve in %, one mark for each trial; hollow: stopped, at its last value; ring: the best."
+    caption = (
+        f"{metric} on the reserve in %, one mark for each trial; hollow: stopped, at its last value; ring: the best."
+    )
     draw(root, FIGURE, (WIDTH, height), paint, f"{metric} against the parameters", caption, caption)
     return True
 

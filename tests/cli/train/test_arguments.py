@@ -17,6 +17,8 @@ from hf_ltsam.cli.train.resuming import resume_point
 from hf_ltsam.runs.folder import STATE
 from hf_ltsam.runs.recipes import find_recipe, read_recipe
 
+FROM_SCRATCH = {"method": "sam", "method_args": {"rho": 0.1, "start": 0.8}}  # where nothing states a method
+
 
 @pytest.fixture
 def write(tmp_path):
@@ -70,7 +72,7 @@ def test_settings_hold_what_was_set_and_nothing_else(write):
         ]
     )
     assert run.settings == {
-        "method": "sam",
+        **FROM_SCRATCH,
         "learning_rate": 0.5,
         "loss": "logit_adjustment",
         "loss_args": {"tau": 0.5},
@@ -155,7 +157,7 @@ def test_none_takes_a_setting_of_the_recipe_away(write):
     assert run.config.method_args == {"rho": 0.2}
     same = parse(shlex.split(run.command)[2:])
     assert {**same.settings, "output_dir": None} == {**run.settings, "output_dir": None}
-    assert "method_args" not in make_run({"method": None}, path).settings
+    assert make_run({"method": None}, path).settings["method_args"] == FROM_SCRATCH["method_args"]
 
 
 def test_enums_of_transformers_are_values():
@@ -173,8 +175,8 @@ def test_enums_of_transformers_are_values():
         "loss": "cross_entropy",
         "debug": ["underflow_overflow"],
     }
-    assert run.settings == {**settings, "method": "sam", "num_train_epochs": 200, "output_dir": "runs/train/seed42"}
-    assert {type(value) for value in (*run.settings.values(), *run.settings["debug"])} == {str, list, int}
+    assert run.settings == {**settings, **FROM_SCRATCH, "num_train_epochs": 200, "output_dir": "runs/train/seed42"}
+    assert {type(value) for value in (*run.settings.values(), *run.settings["debug"])} == {str, list, int, dict}
     assert run.config.optim == "sgd" and run.config.eval_strategy == "epoch"
     assert parse(shlex.split(run.command)[2:]).settings == run.settings
 
@@ -459,19 +461,18 @@ def test_what_nothing_states_is_chosen_said_and_kept(caplog, words, stated):
     assert make_run({"dataset": "x"}).config.learning_rate == 0.1 * 8 / 128
 
 
-RHO = '{"rho": 0.05}'
-PERTURBED = f"--method sam --method_args '{RHO}'"
+LATE = '--method sam --method_args \'{"rho": 0.1, "start": 0.8}\''
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--dataset", "x"], PERTURBED),
-        (["--dataset", "x", "--learning_rate", "0.2"], PERTURBED),
+        (["--dataset", "x"], LATE),
+        (["--dataset", "x", "--learning_rate", "0.2"], LATE),
         (["--model", "x/y"], "--method sgd"),
-        (["--model", "x/y", "--learning_rate", "1e-4"], PERTURBED),
+        (["--model", "x/y", "--learning_rate", "1e-4"], "--method sgd"),
         (["--model", "x/y", "--adapter", "lora"], "--method sgd"),
-        (["--model", "x/y", "--adapter", "lora", "--optim", "adamw_torch"], PERTURBED),
+        (["--model", "x/y", "--adapter", "lora", "--optim", "adamw_torch"], "--method sgd"),
         (["--dataset", "x", "--method_args", '{"rho": 0.1}'], "--method sam"),
         (["--model", "x/y", "--method_args", '{"rho": 0.1}'], "--method sam"),
         (["--dataset", "x", "--method", "sam"], ""),
@@ -479,7 +480,7 @@ PERTURBED = f"--method sam --method_args '{RHO}'"
         (["--config", "cifar100_lt_ir100_la_sgd"], ""),
     ],
 )
-def test_a_method_that_nobody_states_is_told_with_its_radius(caplog, words, said):
+def test_a_method_that_nobody_states_is_told_with_its_arguments(caplog, words, said):
     """And a command that states what was told is the same run, without a word."""
     run = parse(words)
     assert " ".join(re.findall(r"--method \w+|--method_args '.*?'", caplog.text)) == said
