@@ -60,9 +60,17 @@ def test_augmentation_is_one_of_torchvisions_crops(padding, flip):
 
 def test_padding_is_black_before_normalising():
     images = torch.full((200, 1, 4, 4), 255, dtype=torch.uint8)
-    dataset = InMemoryImages(images, torch.zeros(200).long(), (0.5,), (0.25,), augment=True)
+    dataset = InMemoryImages(images, torch.zeros(200).long(), (0.5,), (0.25,), augment=True, crop_padding=4)
     values = torch.stack([sample["pixel_values"] for sample in dataset.__getitems__(range(200))])
     assert set(values.unique().tolist()) == {-2.0, 2.0}  # (0 - 0.5) / 0.25 and (1 - 0.5) / 0.25
+
+
+@pytest.mark.parametrize(("size", "padding"), [((32, 32), 4), ((64, 48), 6), ((8, 8), 1), ((4, 4), 0)])
+def test_the_padding_is_an_eighth_of_the_side_where_nothing_is_stated(size, padding):
+    """4 pixels of 32, as the papers have it; 4 of 8 x 8 pixels left digits at 70 % where 1 had 93."""
+    images = torch.zeros(2, 1, *size, dtype=torch.uint8)
+    assert InMemoryImages(images, [0, 1], (0.5,), (0.25,), augment=True).crop_padding == padding
+    assert InMemoryImages(images, [0, 1], (0.5,), (0.25,), augment=True, crop_padding=0).crop_padding == 0
 
 
 def observed(num, epoch, seed=0, padding=2):

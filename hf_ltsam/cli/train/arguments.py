@@ -75,7 +75,7 @@ _DECIDED = {  # by `make_run`, where nothing sets them: for the help
     "--method_args.",
 }
 _STEPPING = ("learning_rate", "optim", "optim_args", "lr_milestones")
-_PERTURBING = ("method", "method_args")
+PERTURBING = ("method", "method_args")
 LENGTH = ("num_train_epochs", "max_steps")
 _UNBALANCED = {"reweighting": "none", "sampling": UNIFORM}
 _UNSET = object()
@@ -111,7 +111,7 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
     everything = with_resume_point(everything)
     decided, before = decided_settings(everything), interrupted_settings(everything)
     if before is not None:  # began with the defaults of another release, perhaps
-        together = [name for group in (LENGTH, _PERTURBING) if decided.keys() & set(group) for name in group]
+        together = [name for group in (LENGTH, PERTURBING) if decided.keys() & set(group) for name in group]
         names = {*decided, *together}
         decided = {name: value for name, value in before.items() if name in names}
     if decided:
@@ -129,8 +129,8 @@ def decided_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if "optim" not in start:  # SGD, whose rate goes with the batch
         start["learning_rate"] *= min(1, max(0, _batch(settings)) / FULL_BATCH)  # a batch below 0 is refused as such
     if any(name in settings for name in _STEPPING):  # which say nothing of length and method
-        start = {name: value for name, value in start.items() if name in (*LENGTH, *_PERTURBING)}
-    if any(name in settings for name in _PERTURBING):
+        start = {name: value for name, value in start.items() if name in (*LENGTH, *PERTURBING)}
+    if any(name in settings for name in PERTURBING):
         start = {**start, "method": LTSamConfig.method, "method_args": None}
     start = {"loss": FIRST_LOSS, **start}
     stated = {*settings, *(["loss"] if balanced else []), *(LENGTH if any(name in settings for name in LENGTH) else [])}

@@ -249,7 +249,12 @@ class DataArguments:
             "help": "auto (the model's own, or the mean and deviation of the training images), cifar10 or cifar100."
         },
     )
-    crop_padding: int = field(default=4, metadata={"help": "Small images: padding before the random crop, in pixels."})
+    crop_padding: int | None = field(
+        default=None,
+        metadata={
+            "help": "Small images: padding before the random crop, in pixels. Not set: an eighth of the shorter side."
+        },
+    )
     flip: bool = field(default=True, metadata={"help": "Mirror half of the training images. Wrong for digits or text."})
     color_jitter: float = field(
         default=0.0,

@@ -30,7 +30,7 @@ from rich.console import Console
 from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.options.names import split_at_dashes, underscored
 from hf_ltsam.cli.options.parser import OptionParser
-from hf_ltsam.cli.train.arguments import LENGTH, decided_settings, read_options, with_recipe
+from hf_ltsam.cli.train.arguments import LENGTH, PERTURBING, decided_settings, read_options, with_recipe
 from hf_ltsam.cli.train.checks import check
 from hf_ltsam.cli.tune.jobs import run_trials
 from hf_ltsam.cli.tune.results import remarks, shown, write_results
@@ -163,8 +163,6 @@ def _plans(
     }
     for stated in expanded.values():
         stated.pop("hub_token", None)  # plans and recipes are files that may go anywhere
-        length = {name: value for name, value in decided_settings(stated).items() if name in LENGTH}
-        stated.update(length)  # a study that goes on under a later release has trials of one length
     if len(expanded) < len(recipes):
         raise ValueError(f"Two of the recipes have one name ({', '.join(recipes)}): give files of different names.")
     searches = {
@@ -178,8 +176,20 @@ def _plans(
                 f"--search has nothing that {name} could be tried with: add a setting of every training, such as "
                 "learning_rate, so that it gets the same number of trials."
             )
-        _ = plan.parameters  # refuses what cannot be
+        plans[name] = _as_it_begins(plan)
     return plans
+
+
+def _as_it_begins(plan: Plan) -> Plan:
+    """With the length and the method that nothing states: a study that goes on under a later release has trials of one kind.
+
+    Raises:
+        ValueError: a parameter that cannot be searched.
+    """
+    searched = {parameter.setting for parameter in plan.parameters}
+    of_all_trials = LENGTH if searched & set(PERTURBING) else (*LENGTH, *PERTURBING)
+    decided = {name: value for name, value in decided_settings(plan.settings).items() if name in of_all_trials}
+    return replace(plan, settings={**plan.settings, **decided})
 
 
 def _is_its_own(name: str, stated: Mapping[str, Any], everyone: Sequence[Mapping[str, Any]]) -> bool:

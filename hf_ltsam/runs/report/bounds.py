@@ -117,9 +117,8 @@ def _paint(figure: Any, measured: Measured, subsets: Sequence[str], kinds: Seque
                 curve = _curve(curvature, name, run, BOUNDS[kind])
                 x, style = [point.time for point, _ in curve], series_style(k)
                 every = max(1, len(x) // 8)
-                size = 7 - 3 * place / max(
-                    len(measured) - 1, 1
-                )  # so that marks of equal values are seen around each other
+                # so that marks of equal values are seen around each other
+                size = 7 - 3 * place / max(len(measured) - 1, 1)
                 axes.plot(x, [bound.value for _, bound in curve], **style.marked, markersize=size, markevery=every)
                 axes.plot(x, [point.loss for point, _ in curve], color=style.colour, linestyle=":", linewidth=1)
             axes.set_yscale("log")

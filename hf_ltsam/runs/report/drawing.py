@@ -84,7 +84,7 @@ def fill_surface(axes: Any, x: Any, y: Any, values: Any, levels: Any, lines: Any
     if min(len(x), len(y)) < FINE:
         return axes.pcolormesh(x, y, values, shading="nearest", **look)
     axes.contour(x, y, values, levels=lines, colors=ON_DARK, linewidths=0.4)
-    return axes.contourf(x, y, values, levels=levels, zorder=0, **look)
+    return axes.contourf(x, y, values, levels=levels, **look)
 
 
 def within_percent(mean: Any, deviation: Any) -> Any:

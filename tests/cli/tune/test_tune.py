@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.cli import main as cli
 from hf_ltsam.cli.options.plugins import PLUGINS, load_plugins
-from hf_ltsam.cli.train.arguments import make_run, parse
+from hf_ltsam.cli.train.arguments import PERTURBING, make_run, parse
 from hf_ltsam.cli.train.train import run_training
 from hf_ltsam.cli.tune import jobs as processes
 from hf_ltsam.cli.tune import study as studies
@@ -115,6 +115,11 @@ def test_trials_have_the_length_that_the_study_began_with(tmp_path):
     (unstated,) = _plans([], {"learning_rate": [0.01, 0.3]}, words, 3, "balanced", 0.2, False, 0, False).values()
     (stated,) = _plans([], {"rho": [0.1, 1]}, {**words, "max_steps": 4}, 3, "balanced", 0.2, False, 0, False).values()
     assert unstated.settings["num_train_epochs"] == 10 and "num_train_epochs" not in stated.settings
+    (from_scratch,) = _plans([], {"tau": [0.5, 1]}, {"dataset": "x"}, 3, "balanced", 0.2, False, 0, False).values()
+    assert {name: from_scratch.settings[name] for name in PERTURBING} == {
+        "method": "sam",
+        "method_args": {"rho": 0.1, "start": 0.8},
+    }
 
 
 @pytest.mark.parametrize(
@@ -124,12 +129,14 @@ def test_trials_have_the_length_that_the_study_began_with(tmp_path):
         ({}, {"tau": [0.5, 2]}, "sgd"),  # of the loss that is taken where none is stated
         ({}, {"per_device_train_batch_size": [2, 4]}, "sgd"),
         ({}, {"rho": [0.01, 0.1]}, "sam"),
-        ({}, {"learning_rate": [0.01, 0.1]}, "sam"),
+        ({}, {"learning_rate": [0.01, 0.1]}, "sgd"),
+        ({"model": "cifar_resnet"}, {"learning_rate": [0.01, 0.1]}, "sam"),
         ({"method": "focal_sam"}, {"weight_decay": [0.0, 0.1]}, "focal_sam"),
     ],
 )
 def test_the_method_of_a_search_is_that_of_its_trials(tmp_path, stated, search, method):
-    plan = Plan("settings", {"dataset": "x", "model": "y", **stated}, search)
+    (plan,) = _plans([], search, {"dataset": "x", "model": "y", **stated}, 3, "balanced", 0.2, False, 0, False).values()
+    assert ("method" in plan.settings) is ("rho" not in search)
     laid = laid_over(plan.settings, {parameter: parameter.ends[0] for parameter in plan.parameters})
     assert plan.first["method"] == run_of_trial(laid, 0.2, tmp_path).config.method == method
     (name,) = search
@@ -285,13 +292,13 @@ def test_a_trial_behind_the_median_is_stopped(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(
         trials._Report, "on_evaluate",
         lambda self, args, state, control, metrics, made=trials._Report.on_evaluate, **k: (
-            seen.append(state.global_step), made(self, args, state, control, {**metrics, "eval_balanced": 0.1}, **k))[1],
+            seen.append(state.global_step), made(self, args, state, control, {**metrics, "eval_balanced": (0.12, 0.1)[len(seen) - 1]}, **k))[1],
     )  # fmt: skip
     trial = study.next()
     study.run(trial, reserve)
     assert seen == [1, 2] and study.ended()[-1].state == "pruned" and study.ended()[-1].accuracies["balanced"] == 0.1
     assert study.best.number == 1
-    said = "stopped at epoch 0.667 (50 % of its training): balanced at most 10.00 % until there, below 65.00 %, the median there of 2"
+    said = "stopped at epoch 0.667 (50 % of its training): balanced at most 12.00 % until there, below 65.00 %, the median there of 2"
     assert said in shown(study, 2) and "best of the complete ones 70.00 %" in shown(study, 2)
     write_results(tmp_path, [study], reserve)
     assert said in (tmp_path / "tune.md").read_text()
@@ -308,6 +315,13 @@ def test_a_best_trial_at_chance_is_warned_of(pictures, tmp_path, balanced, warne
     study._tell(trial, trials.Outcome({"balanced": balanced}, False, 1.0, 3.0))
     said = "mine, best trial 0: The mean accuracy over classes, 30.00 %, is at chance (33.33 %, within the error of 4 reserved images)"
     assert [remark.startswith(said) for remark in remarks(study, reserve)] == [True] * warned
+    assert "at chance (50.00 %" in remarks(study, replace(reserve, unmeasured=(CLASSES[2],)))[0]  # of two classes
+
+
+def test_a_search_at_chance_ends_with_a_warning(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hf_ltsam.cli.tune.command.remarks", lambda study, reserve: [f"{study.plan.name}: at chance"])
+    tune([], {"rho": [0.1, 0.2]}, settings(pictures), trials=1, output_dir=tmp_path)
+    assert "Warning: settings: at chance" in capsys.readouterr().out
 
 
 def test_a_trial_that_cannot_be_stopped_is_evaluated_once(pictures, tmp_path, monkeypatch):

@@ -111,6 +111,11 @@ def test_a_lead_is_shared_out_between_loss_and_method(tmp_path, sgd):
     note = conclude(sgd, between, best).notes[0]
     assert note.startswith("Of these points +30.0 are due to the loss (LA + SGD against CE + SGD, more than chance (")
     assert "), and +5.0 to the method (LA + SAM against LA + SGD, more than chance (0.1 to " in note
+    reference, without_method, _ = configurations((sgd, between, best))
+    (of_loss,) = compare([reference, without_method], level=1 - 0.05 / 3)  # that of any of the three pairs
+    interval = of_loss.intervals["few"]
+    assert f"against CE + SGD, more than chance ({100 * interval.low:.1f} to {100 * interval.high:.1f})" in note
+    assert 0 < interval.low < interval.high < compare([reference, without_method], level=0.999)[0].intervals["few"].high
 
 
 def test_seeds_widen_it_by_student_at_that_level(tmp_path):
