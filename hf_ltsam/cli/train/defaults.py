@@ -15,8 +15,8 @@ from hf_ltsam import LTSamConfig
 
 # Where nothing states how to step, neither a recipe nor an option: transformers' 5e-5 is too small for all of these.
 # Fine-tuning starts without a perturbation: none has been told to gain, at a second pass's cost (RESULTS.md).
-# From scratch, SAM in the last fifth of the training gains over all classes at 1.2 times the cost; in the rare ones it is not
-# told from chance (RESULTS.md). rho 0.1: best for SAM throughout on two reserves of three, 0.05 on the third.
+# From scratch, SAM in the last fifth of the training gains over all classes at 1.2 times the cost; in the rare ones that
+# is not told from chance (RESULTS.md). rho 0.1: best for SAM throughout on two reserves of three, 0.05 on the third.
 # transformers' 3 epochs leave small sets below the nearest class mean from a start at random (docs/own_texts.md).
 # A new classifier starts from class means: 73.5 % in the place of 59.5 on 462 images of CIFAR-10 (docs/own_images.md), below
 # LoRA 88.7 in the place of 82.3 on 702 texts (docs/own_texts.md).
