@@ -65,6 +65,14 @@ WRONG_OPTIONS = [  # words of every command that has options of its own, and wha
     (("train", "--save_strategy", "epcoh"), "--save_strategy epcoh does not exist. Did you mean 'epoch'"),
     (("train", "--method_args", "[1]"), '--method_args [1] is no mapping. It should look like --method_args \'{"rho":'),
     (("train", "--loss_args", "{"), "--loss_args { is not JSON"),
+    (
+        ("tune", "--dataset", "x"),
+        "--dataset is an option of the trainings, which stand behind --: ltsam tune ... -- --dataset",
+    ),
+    (
+        ("reproduce", "demo", "--learning-rate=1"),
+        "--learning_rate is an option of the trainings, which stand behind --",
+    ),
     (("decouple", "run", "--second_stge", "crt"), "Unknown option --second_stge. Did you mean --second_stage"),
     (
         ("evaluate", "--model", "x", "--sets", "y", "--batchsize", "3"),

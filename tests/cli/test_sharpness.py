@@ -145,7 +145,9 @@ def test_the_hessian_is_that_of_the_class(run):
     v = torch.randn(len(start), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for _ in range(25):
         v /= v.norm()
-        product = (gradient(start + 1e-7 * v) - gradient(start - 1e-7 * v)) / 2e-7  # so short that no ReLU turns between
+        product = (
+            gradient(start + 1e-7 * v) - gradient(start - 1e-7 * v)
+        ) / 2e-7  # so short that no ReLU turns between
         v, found = product, float(product @ v)
     assert record["lam_max"]["value"] == pytest.approx(found, rel=0.01)
     assert record["lam_min"]["value"] < record["lam_max"]["value"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import EnumMeta
 from typing import Any, ClassVar, NoReturn
 
@@ -43,6 +43,9 @@ _SAID = {  # argparse's findings in our words
 class OptionParser(argparse.ArgumentParser):
     """`argparse.ArgumentParser` that raises `ValueError`; options are spelled with - or _ and never abbreviated.
 
+    Args:
+        behind_dashes: gives the options of the trainings that a command starts, which stand behind `--` there.
+
     Class attributes:
         declared: the options of the command that was read last, in whose words its errors are told.
         flags: those of them that take no value.
@@ -51,8 +54,11 @@ class OptionParser(argparse.ArgumentParser):
     declared: ClassVar[frozenset[str]] = frozenset()
     flags: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # argparse's arguments
+    def __init__(  # and argparse's arguments
+        self, *args: Any, behind_dashes: Callable[[], Collection[str]] = tuple, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self._behind_dashes = behind_dashes
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         stated, unknown = self.parse_known_args(args, namespace)
@@ -113,6 +119,10 @@ class OptionParser(argparse.ArgumentParser):
     def _refuse(self, word: str, following: str = "") -> NoReturn:
         if word.startswith("-"):
             option, equals, value = word.partition("=")
+            if option.removeprefix("--") in self._behind_dashes():
+                raise ValueError(
+                    f"{option} is an option of the trainings, which stand behind --: {self.prog} ... -- {option} ..."
+                )
             close = self._argument(option.strip("-"), value if equals else following) or self._near(option.strip("-"))
             raise ValueError(f"Unknown option {option}.{close} {self._help}")
         if any(not action.option_strings for action in self._actions):

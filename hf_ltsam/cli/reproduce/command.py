@@ -40,7 +40,7 @@ from hf_ltsam.cli.reproduce.runs import RowRun, run_all
 from hf_ltsam.cli.reproduce.shifted import Evaluation, bases_of, within_reach
 from hf_ltsam.cli.reproduce.sweeps import choose, draw_sweeps
 from hf_ltsam.cli.reproduce.tables import Row, TableOfRuns, read_table
-from hf_ltsam.cli.train.arguments import read_settings
+from hf_ltsam.cli.train.arguments import option_names, read_settings
 from hf_ltsam.cli.user_errors import user_errors
 from hf_ltsam.runs.escaping import markdown_text, terminal
 from hf_ltsam.runs.files import write_whole
@@ -148,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="ltsam reproduce",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        behind_dashes=option_names,
     )
     parser.add_argument(
         "table", nargs="?", metavar="TABLE", help="a table by name, or a file; without it all are listed"

@@ -30,7 +30,14 @@ from rich.console import Console
 from hf_ltsam import LTSamConfig
 from hf_ltsam.cli.options.names import split_at_dashes, underscored
 from hf_ltsam.cli.options.parser import OptionParser
-from hf_ltsam.cli.train.arguments import LENGTH, PERTURBING, decided_settings, read_options, with_recipe
+from hf_ltsam.cli.train.arguments import (
+    LENGTH,
+    PERTURBING,
+    decided_settings,
+    option_names,
+    read_options,
+    with_recipe,
+)
 from hf_ltsam.cli.train.checks import check
 from hf_ltsam.cli.tune.jobs import run_trials
 from hf_ltsam.cli.tune.results import remarks, shown, write_results
@@ -235,6 +242,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="ltsam tune",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        behind_dashes=option_names,
     )
     parser.add_argument(
         "recipes", nargs="*", metavar="RECIPE", help="names or files; none: the options behind -- alone"
