@@ -131,10 +131,11 @@ def decided_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if any(name in settings for name in _STEPPING):  # which say nothing of length and method
         start = {name: value for name, value in start.items() if name in (*LENGTH, *PERTURBING)}
     if any(name in settings for name in PERTURBING):
-        start = {**start, "method": LTSamConfig.method, "method_args": None}
+        start = {**start, "method": LTSamConfig.method}
+        start.pop("method_args", None)
     start = {"loss": FIRST_LOSS, **start}
     stated = {*settings, *(["loss"] if balanced else []), *(LENGTH if any(name in settings for name in LENGTH) else [])}
-    return {name: value for name, value in start.items() if name not in stated and value is not None}
+    return {name: value for name, value in start.items() if name not in stated}
 
 
 def _as_words(settings: Mapping[str, Any]) -> str:

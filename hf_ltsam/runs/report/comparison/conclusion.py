@@ -180,8 +180,8 @@ def _whose_doing(ranking: Ranking) -> list[str]:
     between = next((c for c in ranking.behind if _is_between(c.configuration, best, reference)), None)
     if between is None:
         return [f"{best.title} and {reference.title} differ in loss and method: how much is due to which is not known."]
-    name, of_both = between.configuration.title, _by(ranking, ranking.reference)
-    of_method, of_loss = _by(ranking, between), of_both - _by(ranking, between)
+    name, of_method = between.configuration.title, _by(ranking, between)
+    of_loss = _by(ranking, ranking.reference) - of_method
     (without_method,) = compare([reference, between.configuration], level=ranking.level)
     loss = f"{name} against {reference.title}{_verdict(without_method.intervals.get(ranking.group))}"
     method = f"{best.title} against {name}{_verdict(_lead(between, ranking.group))}"
