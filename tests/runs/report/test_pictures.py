@@ -6,13 +6,14 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from runs.report.made_runs import metrics, sharpness, write_run
 
-from hf_ltsam.runs.report import bounds, cost, curvature
+from hf_ltsam.runs.report import bounds, cost, curvature, shift, surfaces
 from hf_ltsam.runs.report.comparison import differences
 from hf_ltsam.runs.report.comparison.paired_bootstrap import Interval
 from hf_ltsam.runs.report.configurations import configurations
 from hf_ltsam.runs.report.drawing import FINE, fill_surface
 from hf_ltsam.runs.report.reading import read_run
-from hf_ltsam.runs.report.style import shades
+from hf_ltsam.runs.report.saved_parts import Surface
+from hf_ltsam.runs.report.style import DARK_FROM, INK, ON_DARK, shades
 from hf_ltsam.runs.shift import report as shift_report
 
 
@@ -61,6 +62,23 @@ def test_the_cost_of_one_configuration_is_a_table_alone(tmp_path):
     both = two(tmp_path)
     assert not cost.section(both[:1], tmp_path).figures and cost.section(both[:1], tmp_path).tables
     assert [figure.name for figure in cost.section(both, tmp_path).figures] == ["cost"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "ends"),
+    [([0.02, 30], (0.01, 100)), ([0.5, 0.7], (0.1, 1)), ([1, 1], (1, 10)), ([0, np.inf, 5], (surfaces.FLOOR, 10))],
+)
+def test_levels_of_a_surface_run_between_powers_of_ten(loss, ends):
+    levels = surfaces._levels([Surface((), (), {"all": np.array(loss)})], ["all", "few"])
+    np.testing.assert_allclose(levels[[0, -1]], ends)
+    assert len(levels) % surfaces.LINES == 1  # a contour line at both ends
+
+
+def test_a_number_is_light_on_a_dark_cell(tmp_path):
+    figure = Figure()
+    errors = np.array([[DARK_FROM + 1, DARK_FROM - 1]] * 2)
+    shift._paint(figure, ["fog", "mean"], ["SGD", "SAM"], errors)
+    assert [text.get_color() for text in figure.axes[0].texts] == [ON_DARK, INK] * 2
 
 
 @pytest.mark.parametrize(("points", "lines"), [(FINE - 1, False), (FINE, True)])
