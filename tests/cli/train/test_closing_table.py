@@ -32,6 +32,7 @@ GOOD, ONE_CLASS, GUESSES = (0.9, 0.8, 0.5, 0.6), (0.0, 1.0, 0.0, 0.0), (0.2, 0.3
     (GUESSES, [1.4, 1.4], {}, ["at chance (25.00 %", "no better than guesses"]),
     ((0.0,) * 4, [1.4, float("nan")], {}, ["at chance", "The training has diverged: its loss went from 1.4 to nan"]),
     (GOOD, [1.0, 2.0], {}, ["The training has diverged: its loss went from 1 to 2"]),
+    (GOOD, [0.07, 0.15], {}, []),  # a second stage with a strong decay, still far better than guesses
     (GOOD, [1.0, 2.0], {"reweighting": {"scheme": "inverse", "start": 0.8}}, []),
     (GOOD, [], {}, []),
 ])  # fmt: skip
