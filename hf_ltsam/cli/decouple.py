@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from hf_ltsam.cli.train.arguments import options_of, read_options, run_of, with_recipe
+from hf_ltsam.cli.train.arguments import SECOND_STAGE_DEFAULTS, options_of, read_options, run_of, with_recipe
 from hf_ltsam.cli.train.checks import check, mapping
 from hf_ltsam.cli.train.data import TrainingData, prepare
 from hf_ltsam.cli.train.model import input_format
@@ -53,7 +53,6 @@ from hf_ltsam.training.second_stage import (
 from hf_ltsam.training.second_stage.stages import TauNorm, linear
 
 MOVABLE = {"dataset", "dataset_revision", "lists", "own_lists", "check_images"}  # where the data lie, not what they are
-DEFAULTS = "second_stage"  # a part of recipes
 logger = logging.get_logger(__name__)
 
 
@@ -127,7 +126,9 @@ def make_second_stage_run(
         FileNotFoundError: the first stage is not there, or has no weights.
     """
     stated = with_recipe(settings, recipe, "decouple")
-    folder = first_stage_folder(stated.get("first_stage"), stated.get("seed", read_recipe(DEFAULTS)["seed"]))
+    folder = first_stage_folder(
+        stated.get("first_stage"), stated.get("seed", read_recipe(SECOND_STAGE_DEFAULTS)["seed"])
+    )
     RunFolder(folder).require_weights()
     root = RunFolder(folder).root.path
     if "seed" not in stated and (seed := seed_of(root.absolute())) is not None:
@@ -206,7 +207,7 @@ def _over_first_stage(stated: Mapping[str, Any], first: Mapping[str, Any]) -> di
                 f"--{name} {stated[name]}: the first stage was trained with {kept[name]}, and a second stage keeps its "
                 f"model and data. Leave --{name} out."
             )
-    return {**{name: first[name] for name in first if name in kept}, **read_recipe(DEFAULTS), **stated}
+    return {**{name: first[name] for name in first if name in kept}, **read_recipe(SECOND_STAGE_DEFAULTS), **stated}
 
 
 def _all_settings(kind: type, stated: Mapping[str, Any]) -> dict[str, Any]:

@@ -228,6 +228,17 @@ def test_a_first_stage_with_a_sampling_of_its_own(pictures, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [("learning_rate", "(default: 0.01)"), ("num_train_epochs", "(default: 30)"), ("sampling", "(default: class_aware)"),
+     ("output_dir", "runs/mine_crt")],
+)  # fmt: skip
+def test_the_help_shows_the_defaults_of_second_stages(option, shown, capsys):
+    with pytest.raises(SystemExit):
+        decouple.main(["--help", option])
+    assert shown in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_default_folder_lies_beside_the_first_stage(first):
     run = decouple.parse_second_stage([str(first), "--second_stage", "lws"])
     assert (

@@ -58,26 +58,33 @@ EXAMPLES = {  # of the hyper-parameters of what is chosen by name
 }
 # The loss where nothing states one, nor balances the classes already: ahead in the rare ones in every table of RESULTS.md
 FIRST_LOSS = "logit_adjustment"
-_DECIDED = {  # by `make_run`, where nothing sets them: for the help
-    "output_dir": "Folder of the run. Not set: runs/RECIPE/seedN, or runs/train/seedN without a recipe.",
-    "learning_rate": "The initial learning rate. Not set: "
-    + "; ".join(f"{start['learning_rate']:g} for {kind}" for kind, start in STARTS.items())
-    + f" (from scratch with batches of {FULL_BATCH}, of smaller ones in proportion); 5e-05 where an optimizer is named.",
-    "num_train_epochs": "Times that the training set is gone through, unless --max_steps is set. Not set: "
-    + "; ".join(f"{start['num_train_epochs']:g} for {kind}" for kind, start in STARTS.items())
-    + ".",
-    "optim": "The optimizer, by transformers' names. Not set: SGD with momentum 0.9, as in all the sources; "
-    "adamw_torch for fine-tuning and adapters whose learning rate is not set either.",
-    "loss": f"The training loss: {', '.join(LOSSES)}, or as papers write it: LA, CE, LDAM-DRW. Not set: {FIRST_LOSS}; "
-    "cross_entropy beside --reweighting or --sampling.",
-    "method": f"The update rule: {', '.join(METHODS)} (see `ltsam methods`), or as papers write it. Not set: sgd, which "
-    "perturbs nothing, for fine-tuning and adapters; from scratch sam in the last fifth of the training; sam beside "
-    "--method_args.",
+_DECIDED = {  # by `make_run` and `make_second_stage_run`, where nothing sets them: for the help
+    "train": {
+        "output_dir": "Folder of the run. Not set: runs/RECIPE/seedN, or runs/train/seedN without a recipe.",
+        "learning_rate": "The initial learning rate. Not set: "
+        + "; ".join(f"{start['learning_rate']:g} for {kind}" for kind, start in STARTS.items())
+        + f" (from scratch with batches of {FULL_BATCH}, of smaller ones in proportion); 5e-05 where an optimizer is named.",
+        "num_train_epochs": "Times that the training set is gone through, unless --max_steps is set. Not set: "
+        + "; ".join(f"{start['num_train_epochs']:g} for {kind}" for kind, start in STARTS.items())
+        + ".",
+        "optim": "The optimizer, by transformers' names. Not set: SGD with momentum 0.9, as in all the sources; "
+        "adamw_torch for fine-tuning and adapters whose learning rate is not set either.",
+        "loss": f"The training loss: {', '.join(LOSSES)}, or as papers write it: LA, CE, LDAM-DRW. Not set: {FIRST_LOSS}; "
+        "cross_entropy beside --reweighting or --sampling.",
+        "method": f"The update rule: {', '.join(METHODS)} (see `ltsam methods`), or as papers write it. Not set: sgd, which "
+        "perturbs nothing, for fine-tuning and adapters; from scratch sam in the last fifth of the training; sam beside "
+        "--method_args.",
+    },
+    "decouple": {
+        "output_dir": "Folder of the run. Not set: the first stage's, the name of the second behind it, as runs/mine_crt "
+        "or runs/mine_crt/seed1; with a recipe runs/RECIPE/seedN.",
+    },
 }
 _STEPPING = ("learning_rate", "optim", "optim_args", "lr_milestones")
 PERTURBING = ("method", "method_args")
 LENGTH = ("num_train_epochs", "max_steps")
 _UNBALANCED = {"reweighting": "none", "sampling": UNIFORM}
+SECOND_STAGE_DEFAULTS = "second_stage"  # a part of recipes
 _UNSET = object()
 
 logger = logging.get_logger(__name__)
@@ -337,7 +344,7 @@ class _Parser(OptionParser, HfArgumentParser):
 
 @cache  # 150 options take longer to declare than to read
 def _parser(program: str) -> _Parser:
-    of_stages = " The defaults of a second stage are those of `ltsam recipes second_stage`, whatever is shown here."
+    of_stages = " A second stage keeps the first one's model and data, whatever is shown here."
     parser = _Parser(
         [ModelArguments, DataArguments, SecondStageArguments, SourceConfig],
         prog=f"ltsam {program}",
@@ -348,8 +355,10 @@ def _parser(program: str) -> _Parser:
     )
     parser.add_argument("-h", "--help", action=ShortHelp)
     parser.add_argument("--config", help="A recipe: a YAML file of these options, or the name of one of ours.")
-    for name, shown in _DECIDED.items() if program == "train" else ():
+    for name, shown in _DECIDED[program].items():
         next(action for action in parser._actions if action.dest == name).help = shown
+    if program == "decouple":
+        parser.set_defaults(**read_recipe(SECOND_STAGE_DEFAULTS))  # for the help
     return parser
 
 
