@@ -52,6 +52,10 @@ def test_refused_before_anything_is_loaded(extra, message, capsys, tmp_path, mon
     [
         (["--method", "imbsam"], "tail_threshold"),
         (["--loss", "ldam"], "cosine head"),
+        (
+            ["--cosine_scale", "20"],
+            "--cosine_scale 20 is of a cosine head, and --head linear has none: add --head cosine.",
+        ),
     ],
 )
 def test_refused_before_images_are_decoded(extra, message, capsys, images, tmp_path, monkeypatch):
