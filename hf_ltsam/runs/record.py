@@ -48,6 +48,8 @@ class RunRecord:
             "weights_sha256"}}` of a run that started from another one and changed its classifier alone, and whatever the
             stage chose (`tau`); else empty.
         weight_averaging: `{"start": ..., "interval": ...}` where the results are those of averaged weights, else empty.
+        best_checkpoint: `{"step": ..., "metric": ...}` where the results are those of the checkpoint that was best in the
+            evaluations during the training, else empty.
         model: whatever names it, such as `{"model": "cifar_resnet", "depth": 32, "head": "linear"}`.
         data: whatever names it, such as `{"name": "cifar10", "imbalance_ratio": 100, "fingerprint": ...}`.
         hub: `{"dataset": OWNER/NAME, "dataset_commit": ..., "model": OWNER/NAME}`: what the names of data and model meant on
@@ -73,6 +75,7 @@ class RunRecord:
     mixing: dict[str, float] = field(default_factory=dict)
     second_stage: dict[str, Any] = field(default_factory=dict)
     weight_averaging: dict[str, Any] = field(default_factory=dict)
+    best_checkpoint: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     hub: dict[str, str] | None = None
@@ -87,6 +90,16 @@ class RunRecord:
     def samples(self) -> str:
         """What was classified, in the plural."""
         return samples_of(self.data.get("task"))
+
+    @property
+    def weights(self) -> str:
+        """Those that the results are of, in words."""
+        if self.weight_averaging:
+            return "with the averaged weights"
+        if self.best_checkpoint:
+            step, metric = self.best_checkpoint["step"], self.best_checkpoint["metric"]
+            return f"of step {step}, chosen by {metric} in the evaluations during the training"
+        return "after the last epoch"
 
     @property
     def processes(self) -> int:

@@ -32,6 +32,10 @@ SETTINGS = [
     (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size must be positive, got 0"),
     (["--image_size", "0"], "--image_size must be positive, got 0"),
     (["--model", "/no/such/folder"], "--model /no/such/folder: there is no such folder"),
+    (
+        ["--adapter", "lora"],
+        "--adapter is for pretrained models: cifar_resnet starts at random",
+    ),  # not --init, which it brings
     (["--resume_from_checkpoint", "true"], "holds no checkpoint"),
     (
         ["--resume_from_checkpoint", "ture"],
@@ -52,6 +56,10 @@ def test_refused_before_anything_is_loaded(extra, message, capsys, tmp_path, mon
     [
         (["--method", "imbsam"], "tail_threshold"),
         (["--loss", "ldam"], "cosine head"),
+        (
+            ["--cosine_scale", "20"],
+            "--cosine_scale 20 is of a cosine head, and --head linear has none: add --head cosine.",
+        ),
     ],
 )
 def test_refused_before_images_are_decoded(extra, message, capsys, images, tmp_path, monkeypatch):

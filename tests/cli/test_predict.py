@@ -309,7 +309,10 @@ def test_what_is_refused(run, pictures, tmp_path, capsys):
         (run, pictures, "--prior", "balanced"): "has no calibration. It follows from",
         (run, pictures, "--prior", "uniform"): "--prior uniform",
         (run, pictures, "--coverage", "90"): "--coverage 90 must lie between 0 and 1",
+        (run, pictures, "--coverage", "0.8"): "--coverage 0.8: ",
         (run, pictures, "--format", "xml"): "--format xml",
+        (run, pictures, "--output", tmp_path / "p.jsonl"): "predictions are written as csv or json, not as jsonl",
+        (run, pictures, "--output", tmp_path / "p.xls"): "predictions are written as csv or json, not as xls",
         (run, pictures, "--top_k", "0"): "top_k",
     }.items():
         with pytest.raises(SystemExit) as ended:

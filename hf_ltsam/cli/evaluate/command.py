@@ -83,6 +83,7 @@ def evaluate_model(
     check_model_name(model)
     check_model(model, finished=True)
     test_sets = find_sets(sets, places or Places())
+    _check_corrupted(test_sets, settings, baseline)
     folder = output_folder(model, output_dir)
     baselines = _baselines(baseline, test_sets, settings)
     device = process_device(use_cpu)
@@ -161,6 +162,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--num_workers", type=int, help="processes that load images; default: by cores and images")
     parser.add_argument("--use_cpu", action="store_true", help="leave an accelerator alone")
     return parser
+
+
+def _check_corrupted(sets: Sequence[TestSet], settings: EvaluationSettings, baseline: Path | None) -> None:
+    """Refuse what is for corruptions alone where no set has any.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    stated = {
+        "corruptions": " ".join(settings.corruptions) if settings.corruptions != CORRUPTIONS else None,
+        "severities": " ".join(map(str, settings.severities)) if settings.severities != SEVERITIES else None,
+        "baseline": baseline,
+    }
+    named = [f"--{name} {value}" for name, value in stated.items() if value is not None]
+    if named and not any(test_set.corruptions for test_set in sets):
+        names = " ".join(test_set.name for test_set in sets)
+        raise ValueError(
+            f"{named[0]}: no set of --sets {names} is corrupted. {sets[0].name}_c stands for the corruptions of its images."
+        )
 
 
 def _baselines(file: Path | None, sets: Sequence[TestSet], settings: EvaluationSettings) -> dict[str, OtherErrors]:

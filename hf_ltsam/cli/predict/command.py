@@ -50,6 +50,7 @@ from hf_ltsam.training.prediction import predict_logits
 
 FORMATS = ("csv", "json")
 TEXT_FILES = (".txt", ".text")  # a text on each line
+_OTHER_TABLES = {*READERS, ".xls", ".xlsx"} - {f".{name}" for name in FORMATS}  # which are not written
 RAW = "none"  # the prior of probabilities that are left as the model gives them
 DECIMALS = 6
 
@@ -89,7 +90,7 @@ class PredictionSettings:
         top_k: classes of every file, at least 1; not more than there are.
         prior: what probabilities are calibrated for: "balanced" (all classes equally frequent), "training" (as frequent as
             in the training set), or "none": as the model gives them. None: "balanced" where the run has a calibration.
-        coverage: of prediction sets, in (0, 1).
+        coverage: of prediction sets, in (0, 1); None: 0.9.
         test_time: a name in `hf_ltsam.data.preprocessing.TEST_TIME`: views whose logits are averaged.
         image_column: of tables: the column of images or of their paths; None: as in training, or the only one.
         text_column: of tables: the column of texts, or the two of pairs; None: as in training, or one called as texts are.
@@ -98,7 +99,7 @@ class PredictionSettings:
 
     top_k: int = 5
     prior: str | None = None
-    coverage: float = COVERAGE
+    coverage: float | None = None
     test_time: str = "none"
     image_column: str | None = None
     text_column: Sequence[str] | None = None
@@ -109,7 +110,7 @@ class PredictionSettings:
         check_test_time(self.test_time)
         if self.prior is not None:
             check_choice("prior", self.prior, (*PRIORS, RAW))
-        if not 0 < self.coverage < 1:
+        if self.coverage is not None and not 0 < self.coverage < 1:
             raise ValueError(f"--coverage {self.coverage:g} must lie between 0 and 1.")
 
 
@@ -163,7 +164,8 @@ def predict(
 
     Raises:
         FileNotFoundError: no such run or input, a folder without images, or a table whose images are not there.
-        ValueError: a setting out of its range, a prior without a calibration, or a table without images or texts.
+        ValueError: a setting out of its range, a prior or a coverage without a calibration, or a table without images or
+            texts.
     """
     chosen, name, given = PredictionSettings(**settings), str(run), [Path(path) for path in inputs]
     for path in given:
@@ -175,14 +177,22 @@ def predict(
         check_model(name, finished=True, option="RUN")
     files = given if is_of_texts(AutoConfig.from_pretrained(name)) else image_files(given)
     checkpoint = load_checkpoint(name, process_device(use_cpu))
-    if checkpoint.calibration is None and chosen.prior in PRIORS:
-        raise ValueError(
-            f"--prior {chosen.prior}: {run} has no calibration. It follows from samples that the training left out (ltsam "
-            "train --reserve 0.1), or from others (ltsam calibrate); without --prior the model's own are given."
-        )
+    _check_calibrated(checkpoint, chosen, str(run))
     names, samples = _samples(checkpoint, files, chosen)
     logits = predict_logits(checkpoint.model, samples, chosen.batch_size, worker_count(len(names)), "predicting")
     return _predictions(checkpoint, names, samples, logits.double().numpy(), chosen)
+
+
+def _check_calibrated(checkpoint: Checkpoint, settings: PredictionSettings, run: str) -> None:
+    """Refuse what a calibration alone can give, of a run that has none."""
+    wanted = {"prior": settings.prior if settings.prior in PRIORS else None, "coverage": settings.coverage}
+    for name, value in wanted.items():
+        if value is not None and checkpoint.calibration is None:
+            raise ValueError(
+                f"--{name} {value}: {run} has no calibration. It follows from samples that the training left out (ltsam "
+                f"train --reserve 0.1), or from others (ltsam calibrate); without --{name} the model's own probabilities "
+                "are given."
+            )
 
 
 def _samples(
@@ -273,7 +283,7 @@ def _predictions(
     if known.any():
         probabilities[known] = softmax(logits[known])
     if known.any() and calibration is not None:
-        sets[known] = calibration.sets(logits[known], settings.coverage)
+        sets[known] = calibration.sets(logits[known], settings.coverage or COVERAGE)
         if prior != RAW:
             probabilities[known] = calibration.probabilities(logits[known], prior)
     predictions = []
@@ -323,6 +333,11 @@ def main(words: Sequence[str]) -> None:
     options = _parser().parse_args(words)
     names = ("top_k", "prior", "coverage", "test_time", "image_column", "text_column", "batch_size")
     check_choice("format", options.format or "csv", FORMATS)
+    if options.format is None and options.output and (suffix := options.output.suffix.lower()) in _OTHER_TABLES:
+        raise ValueError(
+            f"--output {options.output}: predictions are written as csv or json, not as {suffix[1:]}. Name a file .csv or "
+            ".json, or state --format."
+        )
     settings = {name: getattr(options, name) for name in names}
     predictions = predict(options.run, options.inputs, options.use_cpu, **settings)
     wanted = options.format or ("json" if options.output and options.output.suffix.lower() == ".json" else "csv")
@@ -366,8 +381,8 @@ def _parser() -> OptionParser:
         "training), or none (uncalibrated); default: balanced where the run has a calibration",
     )
     parser.add_argument(
-        "--coverage", type=float, default=COVERAGE,
-        help="how often the set of a file holds its class, class by class (default: %(default)s)",
+        "--coverage", type=float,
+        help=f"how often the set of a file holds its class, class by class (default: {COVERAGE}); needs a calibration",
     )  # fmt: skip
     parser.add_argument("--test_time", default="none", help=f"views that are averaged: {', '.join(TEST_TIME)}")
     parser.add_argument(

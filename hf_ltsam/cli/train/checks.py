@@ -73,6 +73,7 @@ def check(run: Run) -> None:
         check_choice(
             "torch_compile_backend", config.torch_compile_backend.lower(), [b.value.lower() for b in DynamoBackend]
         )
+    _check_reweighting(run)
     _check_optimizer(config.optim_args)
     check_test_time(run.data.test_time)
     run.data.pixel_values  # noqa: B018  refuses what it cannot be
@@ -138,6 +139,14 @@ def _is_number(text: str) -> bool:
         return False
 
 
+def _check_reweighting(run: Run) -> None:
+    if run.config.reweighting == "none" and "reweighting" not in run.settings and run.config.reweighting_start:
+        raise ValueError(
+            f"--reweighting_start {run.config.reweighting_start:g} without --reweighting: give it too, for example "
+            "effective_number."
+        )
+
+
 def _check_augmentation(run: Run) -> None:
     if run.data.cutout < 0:
         raise ValueError(f"--cutout must be a side in pixels, or 0 for none, got {run.data.cutout}.")
@@ -185,7 +194,8 @@ def _check_model(run: Run) -> None:
             )
         require_bitsandbytes()
     if name == OURS:
-        foreign = [option for option in ("init", "adapter", "learnable_scale") if option in run.settings]
+        # the adapter first: it brings an init where none is stated
+        foreign = [option for option in ("adapter", "init", "learnable_scale") if option in run.settings]
         if foreign:
             raise ValueError(
                 f"--{foreign[0]} is for pretrained models: {OURS} starts at random and is trained as a whole."

@@ -96,6 +96,8 @@ def build_model(
 
 
 def _cifar_resnet(arguments: ModelArguments, labels: dict[str, Any], num_channels: int) -> PreTrainedModel:
+    if arguments.head != "cosine":
+        _refuse_scale(arguments)
     config = CifarResNetConfig(
         depth=arguments.depth,
         head=arguments.head,
@@ -246,7 +248,15 @@ def _with_head(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedM
         return wrapped
     if arguments.init == "linear_probe":
         raise ValueError(f"--init {arguments.init} gives class vectors of a cosine head: add --head cosine.")
+    _refuse_scale(arguments)
     return model
+
+
+def _refuse_scale(arguments: ModelArguments) -> None:
+    """Of a linear head, which has none."""
+    if arguments.cosine_scale is not None or arguments.learnable_scale:
+        name = "learnable_scale true" if arguments.cosine_scale is None else f"cosine_scale {arguments.cosine_scale:g}"
+        raise ValueError(f"--{name} is of a cosine head, and --head {arguments.head} has none: add --head cosine.")
 
 
 def start_from(arguments: ModelArguments, model: PreTrainedModel, sharded: bool = False) -> str | None:

@@ -147,8 +147,7 @@ def when(facts: RunFacts) -> str:
     """Which weights the results belong to, and which views of an image they saw."""
     if facts.record is None:
         return ""
-    weights = "averaged weights" if facts.record.weight_averaging else "after the last epoch"
-    return weights + views(facts.record.data)
+    return facts.record.weights + views(facts.record.data)
 
 
 def data_name(facts: RunFacts) -> str:

@@ -200,6 +200,7 @@ def _particulars(facts: Mapping[str, Any]) -> list[str]:
         "mixup": bool(facts.get("mixup_alpha")),
         "CutMix": bool(facts.get("cutmix_alpha")),
         "averaged weights": averaged,
+        "best checkpoint": bool(facts.get("load_best_model_at_end")),
         test_time.replace("_", " "): test_time != "none",
     }
     return [words for words, holds in named.items() if holds]

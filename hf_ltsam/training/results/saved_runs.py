@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 from transformers.trainer_utils import PredictionOutput, SaveStrategy, has_length
 from transformers.utils import logging
 
@@ -115,6 +115,7 @@ def record_of(trainer: Any, test: PredictionOutput, description: RunDescription)
         mixing=args.mixing,
         second_stage=dict(description.second_stage),
         weight_averaging=trainer.averaging.settings if trainer.averaging else {},
+        best_checkpoint=_best_checkpoint(args, trainer.state),
         model=dict(description.model),
         data=dict(description.data),
         hub=None if description.hub is None else dict(description.hub),
@@ -125,6 +126,13 @@ def record_of(trainer: Any, test: PredictionOutput, description: RunDescription)
         weights_sha256=RunFolder(Path(args.output_dir)).weights_sha256,
         versions=installed_versions(),
     )
+
+
+def _best_checkpoint(args: LTSamConfig, state: TrainerState) -> dict[str, Any]:
+    """Of which the model has the weights, as the record has it."""
+    if not args.load_best_model_at_end or state.best_model_checkpoint is None:
+        return {}
+    return {"step": state.best_global_step, "metric": str(args.metric_for_best_model).removeprefix("eval_")}
 
 
 def hardware(args: LTSamConfig) -> str:

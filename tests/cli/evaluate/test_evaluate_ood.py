@@ -389,7 +389,7 @@ def test_changed_images_are_evaluated_anew(checkpoint, test_images, tmp_path, co
         places = {"made": f"{test_images}_c", "table": tmp_path / "table.csv", "parquet": tmp_path / "files"}
         return str(places.get(kind, test_images))
 
-    words = ["--sets", name(), "--corruptions", "fog", "--severities", "1"]
+    words = ["--sets", name(), *(["--corruptions", "fog", "--severities", "1"] if kind == "made" else [])]
     evaluate(checkpoint, *words)
     evaluate(checkpoint, *words)
     assert counted.calls == 1
@@ -575,6 +575,12 @@ def test_ltsam_evaluate_is_this_script(monkeypatch):
         (["--sets", "digits", "--test_time", "flips"], ["'flips'", "'flip'"]),
         (["--sets", "digits_c", "--corruptions", "fogg"], ["fogg", "'fog'"]),
         (["--sets", "digits_c", "--severities", "6"], ["6", "1, 2, 3, 4, 5"]),
+        (
+            ["--sets", "digits", "--corruptions", "fog"],
+            ["--corruptions fog: no set", "is corrupted. digits_c stands for"],
+        ),
+        (["--sets", "digits", "--severities", "1", "3"], ["--severities 1 3: no set", "digits_c"]),
+        (["--sets", "digits", "--baseline", "nowhere.json"], ["--baseline nowhere.json: no set", "digits_c"]),
         (["--sets", "digits", "--batch_size", "0"], ["batch_size", "0"]),
         (["--sets", "digits_c", "--baseline", "nowhere.json"], ["no results at nowhere.json"]),
     ],

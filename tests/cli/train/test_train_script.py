@@ -31,6 +31,7 @@ from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.data import prepare
 from hf_ltsam.cli.train.model import ImageFormat
 from hf_ltsam.cli.train.splits import load_splits
+from hf_ltsam.runs.card import model_card, read_facts
 from hf_ltsam.runs.folder import RunFolder
 
 QUICK = ["--use_cpu", "true", "--depth", "8", "--learning_rate", "0.1", "--per_device_train_batch_size", "4"]
@@ -486,6 +487,17 @@ def test_averaging_spectral_norm_and_influence_from_a_recipe(images, tmp_path, c
     shutil.copytree(out / "checkpoint-18", tmp_path / "again" / "checkpoint-18")
     train.main(["--config", str(recipe), *words(images, tmp_path / "again"), "--resume_from_checkpoint", "true"])
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+
+
+def test_the_results_of_the_best_checkpoint_are_not_called_those_of_the_last_epoch(images, tmp_path, capsys):
+    out = tmp_path / "run"
+    each = ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--num_train_epochs", "3"]
+    train.main(words(images, out, *each, "--load_best_model_at_end", "true", "--metric_for_best_model", "worst"))
+    step = json.loads((out / "trainer_state.json").read_text())["best_global_step"]
+    assert RunFolder(out).finished_record().best_checkpoint == {"step": step, "metric": "worst"}
+    said = f"of step {step}, chosen by worst in the evaluations during the training"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in model_card(read_facts(out), "me/digits").text
 
 
 @pytest.mark.parametrize(

@@ -404,7 +404,7 @@ def test_averaged_weights_late_losses_and_class_weights_are_told(tmp_path):
                      loss={"name": "influence_balanced", "args": {"alpha": 1000.0}, "start": 0.5})  # fmt: skip
     text = card(write(tmp_path / "run", values)).text
     assert (
-        "on 500 test images, averaged weights:" in text
+        "on 500 test images, with the averaged weights:" in text
         and "| class weights | `effective_number` | `start`: 0.8 |" in text
     )
     assert "`alpha`: 1000.0, `start`: 0.5" in text

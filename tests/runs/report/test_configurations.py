@@ -126,6 +126,7 @@ STAGE = {
     ({"data": {"test_time": "five_crops", "training_labels_sha256": "00"}}, {}, "CE + SGD, five crops"),
     ({"reweighting": {"scheme": "inverse", "start": 0.0}}, {}, "CE-RW + SGD"),
     ({}, {"swa_start": 0.5}, "CE + SGD, averaged weights"),
+    ({}, {"load_best_model_at_end": True}, "CE + SGD, best checkpoint"),
     ({}, {"optim": "adamw_torch_fused"}, "CE + AdamW"),
     ({}, {"optim": "lion_32bit"}, "CE + lion_32bit"),
     ({"method": "sam"}, {"optim": "adamw_torch"}, "CE + SAM"),
