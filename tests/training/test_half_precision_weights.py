@@ -201,6 +201,15 @@ def test_weights_that_do_not_move_are_counted_and_warned_of_once(tmp_path, caplo
     assert sum("did not move" in text and "sam(" in text for text in warned) == 1
 
 
+@pytest.mark.parametrize("half", [{"fp16": True}, {"bf16": True}])
+def test_half_precision_without_effect_is_warned_of(half, tmp_path, caplog):
+    logging.getLogger("transformers").propagate = True
+    with caplog.at_level("WARNING"):
+        trained(tmp_path, Wide(torch.float32), rho=0.01, **half)
+    warned = [r.getMessage() for r in caplog.records if "has no effect on this device" in r.getMessage()]
+    assert len(warned) == ("fp16" in half)
+
+
 @pytest.mark.parametrize("rho, lost", [(1e-3, False), (1e-7, True), (1e-9, True)], ids=["small", "tiny", "nothing"])
 def test_radii_below_the_resolution_of_float32(rho, lost, tmp_path, caplog):
     logging.getLogger("transformers").propagate = True

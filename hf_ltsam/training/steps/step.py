@@ -41,6 +41,7 @@ from hf_ltsam.training.steps.skipped_steps import SkippedSteps
 from hf_ltsam.training.telemetry import GRADIENTS_EVERY, ClassGroups, Telemetry
 
 logger = logging.get_logger(__name__)
+_NO_FP16 = "fp16=True has no effect on this device: the passes are float32. Leave it out, or state bf16=True."
 
 AnyObjective: TypeAlias = Objective | ModelObjective
 
@@ -159,7 +160,9 @@ class TrainingStep(TrainerCallback):
         trained = trained_parameters(model, optimizer, self._own_loss)
         check_sparse_gradients(model, trained)
         of_types = check_types_of(trained, self._accelerator.scaler is not None)
-        for remark in [*check_optimizer_of(optimizer, model, self._own_loss), *([of_types] if of_types else [])]:
+        of_passes = _NO_FP16 if args.fp16 and not self._accelerator.native_amp else None
+        remarks = [*check_optimizer_of(optimizer, model, self._own_loss), of_types, of_passes]
+        for remark in filter(None, remarks):
             logger.warning(remark)
 
     def __call__(self, batch: MicroBatch, objective: AnyObjective, moment: Moment) -> Tensor:
