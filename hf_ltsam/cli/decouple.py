@@ -20,7 +20,14 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.utils import logging
 
-from hf_ltsam.cli.train.arguments import SECOND_STAGE_DEFAULTS, options_of, read_options, run_of, with_recipe
+from hf_ltsam.cli.train.arguments import (
+    SECOND_STAGE_DEFAULTS,
+    as_words,
+    options_of,
+    read_options,
+    run_of,
+    with_recipe,
+)
 from hf_ltsam.cli.train.checks import check, mapping
 from hf_ltsam.cli.train.data import TrainingData, prepare
 from hf_ltsam.cli.train.model import input_format
@@ -53,6 +60,7 @@ from hf_ltsam.training.second_stage import (
 from hf_ltsam.training.second_stage.stages import TauNorm, linear
 
 MOVABLE = {"dataset", "dataset_revision", "lists", "own_lists", "check_images"}  # where the data lie, not what they are
+TOLD = frozenset({"sampling", "num_train_epochs", "learning_rate", "per_device_train_batch_size"})  # before it starts
 logger = logging.get_logger(__name__)
 
 
@@ -142,12 +150,24 @@ def make_second_stage_run(
         raise ValueError(f"Which second stage? --second_stage {', '.join(SECOND_STAGES)} (`ltsam decouple --help`).")
     default = _beside(root, everything) if recipe is None else default_folder(Path(recipe).stem, everything["seed"])
     everything.setdefault("output_dir", str(default))
+    _tell_defaults(everything["second_stage"], stated)
     everything = with_resume_point(everything)
     run = run_of(everything, options_of(settings, recipe, "decouple") if words is None else words, "decouple")
     record = RunFolder(root).record
     if record is None or record.hub is None:
         return run
     return dataclasses.replace(run, hub=record.hub)  # names may mean something else by now
+
+
+def _tell_defaults(stage: str, stated: Mapping[str, Any]) -> None:
+    """As `ltsam train` does, of a stage that trains."""
+    decided = {
+        name: value for name, value in read_recipe(SECOND_STAGE_DEFAULTS).items() if name in TOLD.difference(stated)
+    }
+    if decided and stage != "tau_norm":
+        logger.warning(
+            f"Not set, so the second stage starts with {as_words(decided)}. Each of these options sets another value."
+        )
 
 
 def _place_of_data(run: Run) -> str | None:

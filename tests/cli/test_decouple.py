@@ -1,6 +1,7 @@
 """`ltsam decouple`: from a finished run to another one whose classifier alone is different."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -226,6 +227,20 @@ def test_a_first_stage_with_a_sampling_of_its_own(pictures, tmp_path):
         RunFolder(tmp_path).finished_record().sampling == "square_root"
         and RunFolder(tmp_path).finished_record().second_stage == {}
     )
+
+
+@pytest.mark.parametrize(
+    ("stage", "words", "told"),
+    [("crt", [], "--sampling class_aware --num_train_epochs 30 --learning_rate 0.01 --per_device_train_batch_size 64."),
+     ("crt", ["--learning_rate", "0.1", "--sampling", "uniform"], "--num_train_epochs 30 --per_device_train_batch_size 64."),
+     ("tau_norm", [], None)],
+)  # fmt: skip
+def test_the_defaults_that_a_stage_starts_with_are_told(stage, words, told, first, caplog):
+    logging.getLogger("transformers").propagate = True
+    decouple.parse_second_stage([str(first), "--second_stage", stage, *words])
+    said = [r.getMessage() for r in caplog.records if "Not set, so" in r.getMessage()]
+    assert said == ([] if told is None else [f"Not set, so the second stage starts with {told} Each of these options sets "
+                                             "another value."])  # fmt: skip
 
 
 @pytest.mark.parametrize(

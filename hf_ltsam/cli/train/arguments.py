@@ -122,7 +122,7 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
         names = {*decided, *together}
         decided = {name: value for name, value in before.items() if name in names}
     if decided:
-        shown = _as_words(decided)
+        shown = as_words(decided)
         what = f"{_kind(everything)} starts" if before is None else "the run goes on as it began,"
         logger.warning(f"Not set, so {what} with {shown}. Each of these options sets another value.")
         everything = {**decided, **everything}
@@ -145,7 +145,7 @@ def decided_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in start.items() if name not in stated}
 
 
-def _as_words(settings: Mapping[str, Any]) -> str:
+def as_words(settings: Mapping[str, Any]) -> str:
     """As they are written on a command line."""
     return shlex.join(part for word in options_of(settings) for part in word.split("=", 1))
 
