@@ -294,7 +294,7 @@ def _check_same(processor: Any, preprocessing: Preprocessing) -> None:
     name, image = type(processor).__name__, _test_image()
     try:
         theirs = processor(image, return_tensors="pt")["pixel_values"][0]
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name} makes no pixels of an image ({error}): choose another model.") from error
     ours = preprocessing(image)
     scale = torch.tensor(preprocessing.std).view(-1, 1, 1)
