@@ -9,8 +9,6 @@ labels.csv              photos/                     news/
 
 from __future__ import annotations
 
-import csv
-import gzip
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 from datasets import Image as ImageFeature
 from datasets.exceptions import DatasetGenerationError
 
+from dataset_builders.csv_files import DAMAGED, check_fields, headers, is_image_name, unreadable
 from dataset_builders.folders import SPLIT_FOLDERS, check_file_names, image_suffixes
 from hf_ltsam.data.decoding import encoded_images, with_images
 from hf_ltsam.data.labels import arrow_column
@@ -41,9 +40,7 @@ PATH_COLUMNS = (
     "img",
     "image_id",
 )
-_SEPARATORS = ",;\t|"
 _SHOWN = 3
-_DAMAGED = (gzip.BadGzipFile, EOFError)  # what Python says of a file that is not whole
 
 
 def is_table(file: str | Path) -> bool:
@@ -144,68 +141,23 @@ def read_rows(files: Sequence[Path]) -> Dataset:
     kind = str(reader_of(files[0]))
     options: dict[str, Any] = {}
     if kind == "csv":
-        separators, header = _headers(files)
+        separators, header = headers(files)
         if len(set(separators)) > 1:
             return concatenate_datasets([read_rows([file]) for file in files])
         separator = separators[0]
+        for file in files:
+            check_fields(file, separator)
         as_written = Features({name: Value("string") for name in header})
         options = {"sep": separator, "features": as_written, "keep_default_na": False, "na_values": [""]}
     rows: Dataset | None = None
     try:
         rows = load_dataset(kind, data_files={"train": [str(file) for file in files]}, split="train", **options)
-    except (DatasetGenerationError, *_DAMAGED, ValueError) as error:
+    except (DatasetGenerationError, *DAMAGED, ValueError) as error:
         if "no data" not in str(error):  # 'Instruction "train" corresponds to no data!'
-            raise _unreadable(files, error) from error
+            raise unreadable(files, error) from error
     if not rows:
         raise ValueError(f"{files[0]} has no rows.")
     return rows
-
-
-def _unreadable(files: Sequence[Path], error: Exception) -> ValueError:
-    reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
-    return ValueError(f"{' or '.join(map(str, files[:_SHOWN]))} cannot be read: {reason}. Correct it there.")
-
-
-def _headers(files: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """What parts the columns of each of the files of a split, and the names of their columns, which are the same.
-
-    Raises:
-        ValueError: as `_header`, or a file with other columns than the first.
-    """
-    separators, headers = zip(*map(_header, files))
-    for file, header in zip(files, headers):
-        if set(header) != set(headers[0]):
-            raise ValueError(
-                f"{files[0]} has the columns {', '.join(headers[0])}, and {file} of the same split {', '.join(header)}: "
-                "give them the same columns, or name the file that is meant."
-            )
-    return list(separators), headers[0]
-
-
-def _header(file: Path) -> tuple[str, list[str]]:
-    """What parts the columns, by the first line, and their names.
-
-    Raises:
-        ValueError: it names no columns, or one twice, or is no UTF-8.
-    """
-    try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as content:
-            line = content.readline().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is no UTF-8 text: save it as UTF-8.") from error
-    except _DAMAGED as error:
-        raise _unreadable([file], error) from error
-    separator = "\t" if ".tsv" in file.suffixes else max(_SEPARATORS, key=line.count)
-    names = next(csv.reader([line], delimiter=separator), [])
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if not names or twice is not None or any(map(_is_image_name, names)):
-        reason = (
-            f"two columns {twice!r}"
-            if twice is not None
-            else f"no names of columns ({', '.join(names) or 'it is empty'})"
-        )
-        raise ValueError(f"The first line of {file} has {reason}: give every column a name there.")
-    return separator, names
 
 
 def _by_column(table: Dataset) -> dict[str, Dataset] | None:
@@ -283,13 +235,9 @@ def path_column(table: Dataset) -> str | None:
     named = [name for name in PATH_COLUMNS if name in texts]
     for name in dict.fromkeys([*named, *texts]):
         some = [value for value in _values(table.select(range(min(len(table), 100))), name) if value]
-        if some and all(map(_is_image_name, some)):
+        if some and all(map(is_image_name, some)):
             return name
     return None
-
-
-def _is_image_name(value: str) -> bool:
-    return Path(value).suffix.lower() in image_suffixes()
 
 
 def _values(table: Dataset, column: str) -> list[Any]:

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import operator
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -220,10 +220,17 @@ def _label_of(sample: Any, names: Sequence[str]) -> Any:
 def _labels_of_attribute(dataset: Any) -> Tensor:
     for name in ("labels", "targets"):
         values = getattr(dataset, name, None)  # torchvision's convention
-        if values is not None:
+        if values is not None and _are_of_samples(values, dataset):
             source = f"its attribute {name!r}"
             return _as_labels(_transformed(values, getattr(dataset, "target_transform", None), source), source)
     raise _unreadable(dataset, "it has no labels that can be read without loading its samples")
+
+
+def _are_of_samples(values: Any, dataset: Any) -> bool:
+    """Whether there is one for each sample; others, such as one for each class, say nothing of samples."""
+    if not isinstance(values, Sized) or not isinstance(dataset, Sized) or getattr(values, "ndim", 1) == 0:
+        return True
+    return len(values) == len(dataset)
 
 
 def _transformed(values: Any, target_transform: Any, source: str) -> Any:

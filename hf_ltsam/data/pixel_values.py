@@ -70,14 +70,14 @@ class PixelValues:
         is_deep = image.mode.startswith(_DEEP)
         if not is_deep and not self:
             return ImageOps.exif_transpose(image)
-        planes = _planes(image) if self.channels is not None else _planes_of(ImageOps.exif_transpose(image))
+        planes = _planes(image) if self.channels is not None else _planes_of(_in_rgb(ImageOps.exif_transpose(image)))
         if self.channels is not None and max(self.channels) >= len(planes):
             raise ValueError(
                 f"it has the channels 0 to {len(planes) - 1}, and rgb_channels asks for {max(self.channels)}"
             )
         chosen = planes if self.channels is None else [planes[c] for c in self.channels]
         levels = [self._levels(plane, image.mode) for plane in chosen]
-        return Image.fromarray(levels[0] if len(levels) == 1 else np.dstack(levels[:3]))
+        return Image.fromarray(levels[0] if len(levels) == 1 else np.dstack(levels))
 
     def _levels(self, plane: NDArray[Any], mode: str) -> NDArray[np.uint8]:
         if self.value_range is None and plane.dtype == np.uint8:
@@ -93,13 +93,20 @@ class PixelValues:
         return levels
 
 
+def _in_rgb(image: Image.Image) -> Image.Image:
+    """An image in red, green and blue, whatever its colours are stored as (CMYK, Lab), or in grey; without transparency."""
+    if image.mode.startswith(_DEEP):
+        return image
+    return image.convert("L" if image.mode in ("L", "LA", "La") else "RGB")
+
+
 def _planes(image: Image.Image) -> list[NDArray[Any]]:
-    """The channels of all pages (H, W)."""
+    """The channels of all pages, upright (H, W)."""
     planes = []
     for page in range(getattr(image, "n_frames", 1)):
         if page:
             image.seek(page)
-        planes += _planes_of(image)
+        planes += _planes_of(ImageOps.exif_transpose(image))
     return planes
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -30,6 +31,9 @@ MODES = {1: "L", 3: "RGB"}  # channels -> PIL's mode
 
 # Test-time ensembling (TTE) of Shi et al. 2024, used by Li et al. 2025: the short side at 248 pixels, crops of 224.
 FIVE_CROPS_RATIO = 248 / 224
+
+_ZERO, _ONE = (0.0,) * 3, (1.0,) * 3  # of pixels that are not normalised
+_SAME = 5 / 255  # of pixels in [0, 1]: what other kernels change in a smooth image is less, a crop of 95 % is more
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,10 @@ class Preprocessing:
             ValueError: the processor has no size, or other steps than scaling, cropping and normalising.
         """
         settings = processor.to_dict()
-        return _of_timm(settings["data_config"]) if "data_config" in settings else _of_transformers(settings)
+        preprocessing = _of_timm(settings["data_config"]) if "data_config" in settings else _of_transformers(settings)
+        if preprocessing.channels == 3:  # of one channel, processors make three
+            _check_same(processor, preprocessing)
+        return preprocessing
 
     def image_processor(self) -> Any:
         """The transformers image processor that does the same; `save_pretrained` writes preprocessor_config.json.
@@ -241,17 +248,68 @@ def check_test_time(name: str) -> str:
     return name
 
 
-def _of_transformers(settings: Mapping[str, Any]) -> Preprocessing:
-    name = settings.get("image_processor_type", "the image processor")
+def normalisation_of(settings: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel, of pixels in [0, 1], by the settings of a transformers image processor.
+
+    EfficientNet's divides by the deviation once more where it states `include_top`.
+
+    Raises:
+        ValueError: pixels are scaled by another number than 1/255, or come as blue, green and red.
+    """
+    name = _name_of(settings)
     if not settings.get("do_rescale", True) or abs(255 * settings.get("rescale_factor", 1 / 255) - 1) > 1e-6:
         raise ValueError(f"{name} does not scale pixels by 1/255: choose a model whose image processor does.")
-    height, width, short_side = _geometry(settings, name)
-    mean, std = settings.get("image_mean"), settings.get("image_std")
-    if not settings.get("do_normalize", True) or not mean or not std:
-        mean, std = (0.0,) * 3, (1.0,) * 3
+    if settings.get("do_flip_channel_order"):
+        raise ValueError(
+            f"{name} gives its model blue, green and red in this order (do_flip_channel_order), which is not supported: "
+            "choose a model that takes red, green and blue."
+        )
+    stated, deviation = settings.get("image_mean"), settings.get("image_std")
+    # a setting that is left out is None there: MobileViT's processor states a mean, and does not normalise
+    mean, std = (stated, deviation) if settings.get("do_normalize") and stated and deviation else (_ZERO, _ONE)
+    if settings.get("rescale_offset"):  # to [-1, 0] before all else
+        mean = [m + 1 for m in mean]
+    if settings.get("include_top") and deviation:
+        std = [s * again for s, again in zip(std, deviation)]
+    return _floats(mean), _floats(std)
+
+
+def _of_transformers(settings: Mapping[str, Any]) -> Preprocessing:
+    mean, std = normalisation_of(settings)
+    height, width, short_side = _geometry(settings, _name_of(settings))
     resample = int(settings.get("resample", Image.Resampling.BILINEAR))
-    values = PixelValues.from_dict(settings)
-    return Preprocessing(height, width, short_side, _floats(mean), _floats(std), resample, values=values)
+    return Preprocessing(height, width, short_side, mean, std, resample, values=PixelValues.from_dict(settings))
+
+
+def _name_of(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("image_processor_type", "the image processor"))
+
+
+def _check_same(processor: Any, preprocessing: Preprocessing) -> None:
+    """Refuse an image processor with steps that its settings do not tell of, or that are none of ours, by one image.
+
+    Raises:
+        ValueError: it makes other pixels of it.
+    """
+    name, image = type(processor).__name__, _test_image()
+    try:
+        theirs = processor(image, return_tensors="pt")["pixel_values"][0]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} makes no pixels of an image ({error}): choose another model.") from error
+    ours = preprocessing(image)
+    scale = torch.tensor(preprocessing.std).view(-1, 1, 1)
+    if ours.shape != theirs.shape or not bool(((ours - theirs).abs() * scale <= _SAME).all()):
+        raise ValueError(
+            f"{name} has other steps than scaling, cropping the centre and normalising, or does them in its own way: of an "
+            "image it makes other pixels than its settings say. Choose a model with another image processor."
+        )
+
+
+@cache
+def _test_image() -> Image.Image:
+    """Slow ramps, another one in each channel: kernels of any library agree on them, crops and steps do not."""
+    down, right = np.mgrid[0:1:384j, 0:1:512j]
+    return Image.fromarray(np.rint(np.stack([255 * right, 255 * down, 80 + 80 * right], axis=-1)).astype(np.uint8))
 
 
 def _geometry(settings: Mapping[str, Any], name: str) -> tuple[int, int, int | None]:
@@ -261,7 +319,7 @@ def _geometry(settings: Mapping[str, Any], name: str) -> tuple[int, int, int | N
     edge = size.get("shortest_edge")
     if settings.get("do_resize", True):
         if crop and edge:
-            return crop["height"], crop["width"], edge
+            return crop["height"], crop["width"], _short_side(settings, edge, name)
         if edge and "crop_pct" in settings:  # ConvNeXt's, used by ResNets too: no crop from 384 pixels on
             return edge, edge, int(edge / settings["crop_pct"]) if edge < 384 else None
         if not crop and {"height", "width"} <= set(size):
@@ -270,6 +328,13 @@ def _geometry(settings: Mapping[str, Any], name: str) -> tuple[int, int, int | N
         f"{name} has no size that every image is brought to (size {dict(size)}, crop {crop}): set `size` to "
         "{'shortest_edge': ...} and `crop_size` to {'height': ..., 'width': ...} in the model's preprocessor_config.json."
     )
+
+
+def _short_side(settings: Mapping[str, Any], edge: int, name: str) -> int:
+    """Before the crop: PoolFormer's and LeViT's processors scale to more than they state."""
+    if name.startswith("Levit"):
+        return int(256 / 224 * edge)
+    return int(edge / settings["crop_pct"]) if settings.get("crop_pct") else edge
 
 
 def _of_timm(settings: Mapping[str, Any]) -> Preprocessing:

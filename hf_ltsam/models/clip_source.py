@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
-from hf_ltsam.data.preprocessing import saved_image_processor
+from hf_ltsam.data.preprocessing import normalisation_of, saved_image_processor
 from hf_ltsam.models.clip_config import CLIP_MEAN, CLIP_STD, TOWERS
 from hf_ltsam.models.clip_towers import ClipTowers, TextTower
 
@@ -32,7 +32,8 @@ def load_clip(name: str) -> ClipTowers:
 
     Raises:
         OSError: there is no such model.
-        ValueError: it is neither CLIP nor SigLIP, or a model of open_clip with parts that transformers' CLIP lacks.
+        ValueError: it is neither CLIP nor SigLIP, a model of open_clip with parts that transformers' CLIP lacks, or one
+            whose image processor makes pixels in another way than by 1/255, mean and std.
     """
     if name.startswith(OPEN_CLIP):
         from hf_ltsam.models.open_clip_import import load_open_clip
@@ -72,7 +73,7 @@ class _Tokenizer:
 def _pixel_statistics(name: str, kind: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and std of the image processor beside the weights, or else of the published models of this kind."""
     try:
-        processor = saved_image_processor(name).to_dict()
+        processor = saved_image_processor(name)
     except OSError:
         return (CLIP_MEAN, CLIP_STD) if kind.startswith("clip") else ((0.5,) * 3, (0.5,) * 3)
-    return processor["image_mean"], processor["image_std"]
+    return normalisation_of(processor.to_dict())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from hf_ltsam.class_statistics import ClassStatistics
+from hf_ltsam.data.soft_labels import ROUNDING
 from hf_ltsam.losses.protocol import cross_entropy, takes_several_labels
-from hf_ltsam.metrics.decisions import FEW_CLASSES, Decisions, label_ranks, parts_of
+from hf_ltsam.metrics.decisions import FEW_CLASSES, Decisions, as_array, label_ranks, logits_in, parts_of
 from hf_ltsam.metrics.long_tail import LongTailMetrics
 from hf_ltsam.metrics.several_labels import SeveralLabelMetrics
 from hf_ltsam.models.logits import logits_of
@@ -97,18 +98,26 @@ class Evaluation:
 
 
 def beside_groups(
-    own: Callable[..., Any] | None, statistics: ClassStatistics | None, prefix: str, loss: Any = None
+    own: Callable[..., Any] | None,
+    statistics: ClassStatistics | None,
+    prefix: str,
+    loss: Any = None,
+    are_logits: bool = True,
 ) -> Callable[..., Any] | None:
     """The metrics of an evaluation: one's own `compute_metrics`, and the accuracies by group beside them.
 
     Where a name is in both, one's own value counts, and a warning says so once if they differ. So it does where the
     predictions are neither logits nor classes, and there are no accuracies by group.
+
+    Args:
+        are_logits: whether predictions are the model's own; otherwise they may be probabilities.
     """
     if isinstance(own, LongTailMetrics):
-        return replace(own)  # without batches of an evaluation that was cut short
+        ours = replace(own)  # without batches of an evaluation that was cut short
+        return ours if are_logits else _OfProbabilities(ours)
     if own is None or statistics is None:
         return own
-    groups = renewed(None, statistics, loss)
+    groups = renewed(None, statistics, loss) if are_logits else _OfProbabilities(renewed(None, statistics, loss))
 
     def metrics(prediction: EvalPrediction, compute_result: bool | None = None) -> Any:
         ours = _or_warning(groups, prediction, compute_result is not False)
@@ -130,7 +139,45 @@ def renewed(metrics: LongTailMetrics | None, statistics: ClassStatistics, loss: 
     return kind(statistics) if metrics is None else replace(metrics, statistics=statistics)
 
 
-def _or_warning(groups: LongTailMetrics, prediction: EvalPrediction, compute_result: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _OfProbabilities:
+    """Metrics of logits, given what a `preprocess_logits_for_metrics` of the user's makes of them.
+
+    Softmax of probabilities would be other probabilities: rows of numbers from 0 on that add up to 1 become the logits that
+    have them, their logarithms. All else stays as it is.
+    """
+
+    metrics: LongTailMetrics
+
+    def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, Any]:
+        """As the metrics.
+
+        Raises:
+            ValueError: several labels of a sample, and numbers that may be probabilities or logits.
+        """
+        outputs, several = prediction.predictions, isinstance(self.metrics, SeveralLabelMetrics)
+        made = (
+            [self._logits(o, several) for o in outputs] if isinstance(outputs, list) else self._logits(outputs, several)
+        )
+        return self.metrics(EvalPrediction(made, prediction.label_ids), compute_result)
+
+    def _logits(self, outputs: Any, several: bool) -> Any:
+        found = logits_in(outputs)
+        values = None if found is None else as_array(found).astype(np.float64)
+        if values is None or not ((values >= 0) & (values <= 1)).all():
+            return outputs
+        if several:
+            raise ValueError(
+                "preprocess_logits_for_metrics gives numbers from 0 to 1 alone, probabilities it seems; a label is taken "
+                "where its logit is above 0: return the logits, or measure in a compute_metrics of your own."
+            )
+        if np.abs(values.sum(axis=1) - 1).max() > ROUNDING:
+            return outputs
+        with np.errstate(divide="ignore"):
+            return np.log(values)
+
+
+def _or_warning(groups: Callable[..., Any], prediction: EvalPrediction, compute_result: bool) -> dict[str, Any]:
     try:
         return groups(prediction, compute_result)
     except (TypeError, ValueError) as error:

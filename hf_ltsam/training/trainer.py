@@ -350,7 +350,8 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
             )
         for_prediction = self.logit_evaluation.for_prediction = description == "Prediction"  # as `predict` calls it
         self.training_set.check_evaluated(dataloader.dataset, self.label_reader, self.model, for_prediction)
-        metrics = beside_groups(self.compute_metrics, self.class_statistics, metric_key_prefix, self.loss)
+        given = (metric_key_prefix, self.loss, keeps_logits(self))
+        metrics = beside_groups(self.compute_metrics, self.class_statistics, *given)
         with replaced(self, compute_metrics=metrics):
             output = super().evaluation_loop(
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix

@@ -107,6 +107,8 @@ class Trials(Trainer):
     loss: Any
     reweighting: Any
     class_statistics: ClassStatistics | None
+    max_skipped_steps: int
+    _statistics_before: ClassStatistics | None  # the search
     _part_callbacks: list[Any]
     _make_parts: Callable[[], None]
     _check_problem: Callable[[Any], None]
@@ -141,6 +143,7 @@ class Trials(Trainer):
         self._trial_settings = TrialSettings(self, default_hp_space_optuna if hp_space is None else hp_space)
         objective = compute_objective or _objective(self, direction)
         before = self.method, self.loss
+        self._statistics_before = self.class_statistics
         try:
             best = super().hyperparameter_search(
                 self._trial_settings.of, objective, n_trials, direction, HPSearchBackend.OPTUNA, hp_name, **kwargs
@@ -164,8 +167,11 @@ class Trials(Trainer):
     def _make_anew(self, method: Any, loss: Any) -> None:
         """All that a trainer makes of its settings, after another method and loss and other settings."""
         self.method, self.loss, self.reweighting = method, loss, self.args.class_weighting
-        if self.class_statistics is not None and self.args.tail_threshold is not None:
-            self.class_statistics = replace(self.class_statistics, tail_threshold=self.args.tail_threshold)
+        self.max_skipped_steps = self.args.max_skipped_steps
+        statistics, threshold = self._statistics_before, self.args.tail_threshold  # not those of the trial before
+        if statistics is not None and threshold is not None:
+            statistics = replace(statistics, tail_threshold=threshold)
+        self.class_statistics = statistics
         for callback in self._part_callbacks:
             self.remove_callback(callback)
         self._make_parts()  # with the accelerator that stock has made for the trial

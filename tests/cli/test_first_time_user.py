@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from transformers import CLIPImageProcessor
+from transformers import CLIPImageProcessor, EfficientNetImageProcessor, MobileViTImageProcessor, ViTImageProcessor
 
 from hf_ltsam import METHODS
 from hf_ltsam.cli.train import train
@@ -18,6 +18,37 @@ def test_the_side_is_that_of_the_crop(tmp_path):
     assert wanted_format(ModelArguments(model=str(tmp_path))).size == 96
     CLIPImageProcessor(size={"shortest_edge": 110}, do_center_crop=False).save_pretrained(tmp_path)
     assert wanted_format(ModelArguments(model=str(tmp_path))).size == 110
+
+
+STATED = {"size": {"height": 64, "width": 64}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.25, 0.2]}
+
+
+@pytest.mark.parametrize(
+    ("processor", "mean", "std"),
+    [
+        (EfficientNetImageProcessor(**STATED), (0.5, 0.4, 0.3), (0.25, 0.0625, 0.2 * 0.2)),
+        (EfficientNetImageProcessor(**STATED, include_top=False), (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)),
+        (ViTImageProcessor(**STATED), (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)),
+        (ViTImageProcessor(**STATED, do_normalize=False), (0.0,) * 3, (1.0,) * 3),
+        (MobileViTImageProcessor(do_flip_channel_order=False), (0.0,) * 3, (1.0,) * 3),
+    ],
+)
+def test_a_pretrained_model_gets_the_values_that_it_was_trained_on(processor, mean, std, tmp_path):
+    processor.save_pretrained(tmp_path)
+    assert wanted_format(ModelArguments(model=str(tmp_path))).normalisation == (mean, std)
+
+
+@pytest.mark.parametrize(
+    ("processor", "message"),
+    [
+        (MobileViTImageProcessor(), "blue, green and red"),
+        (ViTImageProcessor(**STATED, rescale_factor=1 / 127.5), "does not scale pixels by 1/255"),
+    ],
+)
+def test_a_pretrained_model_whose_values_cannot_be_made(processor, message, tmp_path):
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        wanted_format(ModelArguments(model=str(tmp_path)))
 
 
 def refusal(capsys, *words):

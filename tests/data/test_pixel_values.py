@@ -77,6 +77,34 @@ def test_palettes_and_orientation_stay_what_they_are():
     assert levels(turned).shape == levels(turned, value_range=(0, 255)).shape == (2, 1, 3)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize("values", [{"channels": (0, 1, 2)}, {"channels": (1,)}, {"value_range": (0, 255)}], ids=str)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_followed_whatever_is_read(orientation, values, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    entry = encoded(np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 14, kind=kind, exif=exif)
+    expected = levels(entry)[..., list(values.get("channels", (0, 1, 2)))]
+    assert (levels(entry, **values) == expected).all() and expected.shape[:2] == ((2, 3) if orientation < 5 else (3, 2))
+
+
+def test_pages_are_turned_each_by_its_own_orientation():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pages = [np.arange(6, dtype=np.uint8).reshape(2, 3) + 10 * page for page in range(3)]
+    image = levels(encoded(*pages, kind="TIFF", exif=exif), channels=(2, 0, 1))
+    assert [image[..., c].tolist() for c in range(3)] == [np.rot90(pages[page], -1).tolist() for page in (2, 0, 1)]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"])
+def test_a_range_is_of_colours_however_they_are_stored(mode):
+    """Of CMYK, cyan is no red."""
+    colours = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    entry = encoded(Image.fromarray(colours).convert(mode), kind="TIFF")
+    assert levels(entry, value_range=(0, 255)).tolist() == levels(entry).tolist()
+    assert levels(entry, 1, value_range=(0, 255)).shape == (4, 5)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -3,11 +3,23 @@
 import numpy as np
 import pytest
 import torch
+import transformers
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageColumn
 from PIL import Image
 from torch import nn
-from transformers import BitImageProcessor, CLIPImageProcessor, ConvNextImageProcessor, ViTImageProcessor
+from transformers import (
+    BitImageProcessor,
+    CLIPImageProcessor,
+    ConvNextImageProcessor,
+    DonutImageProcessor,
+    EfficientNetImageProcessor,
+    LevitImageProcessor,
+    MobileViTImageProcessor,
+    PoolFormerImageProcessor,
+    ViTImageProcessor,
+)
+from transformers.models.auto import image_processing_auto, modeling_auto
 
 from hf_ltsam.data.decoding import decode_images
 from hf_ltsam.data.in_memory.images import InMemoryImages
@@ -133,6 +145,55 @@ def test_image_processors_of_the_hub(processor, expected):
     assert preprocessing.mean == tuple(processor.image_mean) and preprocessing.resample == processor.resample
 
 
+def smooth(width, height):
+    return noise(5, 4).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def classes_of_processors():
+    """Those of all image classifiers in transformers."""
+    by_type = image_processing_auto.IMAGE_PROCESSOR_MAPPING_NAMES
+    found = [by_type.get(kind, {}) for kind in modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES]
+    names = {name for entry in found for name in (entry.values() if isinstance(entry, dict) else [entry])}
+    return sorted(names - {None, "TimmWrapperImageProcessor"})
+
+
+def check_followed(processor):
+    """The same pixels up to the kernels, which differ where PIL scales."""
+    preprocessing = Preprocessing.from_image_processor(processor)
+    scale = torch.tensor(preprocessing.std).view(3, 1, 1)
+    for size in [(401, 290), (290, 401), (600, 333), (224, 224)]:
+        theirs = processor(smooth(*size), return_tensors="pt")["pixel_values"][0]
+        torch.testing.assert_close(preprocessing(smooth(*size)) * scale, theirs * scale, rtol=0, atol=3 / 255)
+
+
+@pytest.mark.parametrize("name", classes_of_processors())
+def test_every_image_processor_is_followed_or_refused(name):
+    try:
+        check_followed(getattr(transformers, name)())
+    except ValueError as error:
+        assert any(words in str(error) for words in ("no size", "blue, green", "other steps", "makes no pixels")), error
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        LevitImageProcessor(),
+        LevitImageProcessor(size={"shortest_edge": 192}, crop_size={"height": 192, "width": 192}),
+        PoolFormerImageProcessor(),
+        PoolFormerImageProcessor(crop_pct=None),
+        PoolFormerImageProcessor(crop_pct=0.95),
+        EfficientNetImageProcessor(image_mean=MEAN, image_std=STD),
+        EfficientNetImageProcessor(image_mean=MEAN, image_std=STD, include_top=False),
+        EfficientNetImageProcessor(image_mean=MEAN, image_std=STD, include_top=False, rescale_offset=True),
+        EfficientNetImageProcessor(image_mean=MEAN, image_std=STD, do_normalize=False),
+        MobileViTImageProcessor(do_flip_channel_order=False, crop_size={"height": 192, "width": 192}),
+    ],
+    ids=lambda p: f"{type(p).__name__}-{p.size}-{getattr(p, 'crop_pct', '')}",
+)
+def test_steps_that_one_processor_alone_has(processor):
+    check_followed(processor)
+
+
 def test_timms_image_processor():
     from transformers import TimmWrapperImageProcessor
 
@@ -144,6 +205,20 @@ def test_timms_image_processor():
     torch.testing.assert_close(preprocessing.views(image)[0], processor.val_transforms(image), rtol=0, atol=1e-6)
 
 
+class Mirrored(CLIPImageProcessor):
+    """A step of its own, of which no setting tells."""
+
+    def preprocess(self, *args, **kwargs):
+        batch = super().preprocess(*args, **kwargs)
+        batch["pixel_values"] = batch["pixel_values"].flip(-1)
+        return batch
+
+
+class Unable(CLIPImageProcessor):
+    def preprocess(self, *args, **kwargs):
+        raise ValueError("no clusters")
+
+
 @pytest.mark.parametrize(
     "processor, message",
     [
@@ -151,6 +226,10 @@ def test_timms_image_processor():
         (CLIPImageProcessor(do_resize=False), "no size that every image is brought to"),
         (ViTImageProcessor(rescale_factor=1 / 127.5), "1/255"),
         (CLIPImageProcessor(size={"shortest_edge": 100}), "100 pixels, which does not hold the crop of 224 x 224"),
+        (MobileViTImageProcessor(crop_size={"height": 192, "width": 192}), "blue, green and red"),
+        (DonutImageProcessor(size={"height": 64, "width": 48}), "Donut.* has other steps than scaling"),
+        (Mirrored(), "Mirrored has other steps"),
+        (Unable(), r"Unable makes no pixels of an image \(no clusters\)"),
     ],
 )
 def test_other_image_processors_are_refused(processor, message):

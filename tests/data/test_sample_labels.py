@@ -53,6 +53,31 @@ class Tuples(Untold):
         return tuple(super().__getitem__(index).values())
 
 
+class OfClasses(Untold):
+    """`labels` are the classes that there are, and the first samples happen to be of them in this order."""
+
+    labels = (0, 1, 2)
+    order = (0, 1, 2, 0, 0, 1, 0, 0, 0, 1)
+
+    def __getitem__(self, index):
+        return {**super().__getitem__(index), "labels": self.order[index]}
+
+
+class OfClassesAndSamples(OfClasses):
+    def __init__(self):
+        super().__init__()
+        self.targets = self.order
+
+
+@pytest.mark.parametrize("labels", [(0, 1, 2), ["cat", "dog", "owl"], np.arange(3), torch.arange(3)], ids=str)
+def test_labels_of_classes_are_not_those_of_samples(labels):
+    for dataset in (OfClasses(), OfClassesAndSamples()):
+        dataset.labels = labels
+        assert labels_trained_on(dataset, progress=False).tolist() == list(OfClasses.order)
+        assert labels_trained_on(Subset(dataset, [9, 0, 2]), progress=False).tolist() == [1, 0, 2]
+    assert dataset.reads < 10  # `targets` are those of samples
+
+
 def flipped(y):
     return 2 - y
 

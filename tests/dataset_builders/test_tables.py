@@ -36,6 +36,65 @@ def rows(table):
 
 
 @pytest.mark.parametrize(
+    ("name", "lines", "line"),
+    [
+        ("a.tsv", ["text\tlabel", "good\tpos", '"odd, he said\tneg', "a bore\tneg", 'it is "fine"\tpos'], 3),
+        ("a.tsv", ["text\tlabel", '"never closed\tneg', "a bore\tneg"], 2),
+        ("a.csv", ["text,label", '"good, film",pos', '"odd,neg', "bore,neg", '"x",neg'], 3),
+        ("a.csv", ["text,label", '"two', 'lines",pos', r'"he said \"no\"",neg'], 4),
+        ("a.csv.gz", ["text;label", '"odd;neg', '"x";neg'], 2),
+    ],
+)
+def test_a_quotation_mark_that_would_swallow_rows(name, lines, line, tmp_path):
+    content = "\n".join(lines).encode() + b"\n"
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(ValueError, match=rf"Line {line} of .*{name} has a field that begins with a quotation mark"):
+        read_rows([tmp_path / name])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "text,label\nhello, world,pos\nfoo, bar,neg\n", "Line 2 of .*a.csv has 3 fields, .* names 2 columns"),
+        ("a.csv", "text,label\nhello,pos,\nfoo,neg,\n", "Line 2 of .*a.csv has 3 fields"),
+        ("a.csv", 'text,label\n\n"two\nlines",neg\nhello, world,pos\n', "Line 5 of .*a.csv has 3 fields"),
+        (
+            "a.csv",
+            "text\nhello, world\nfoo, bar\n",
+            "Line 2 of .*a.csv has 2 fields, and the first line names 1 column. A field",
+        ),
+        ("a.tsv", "text\tlabel\nhello\tpos\nfoo\tbar\tneg\n", "Line 3 of .*a.tsv has 3 fields"),
+    ],
+)
+def test_fields_without_a_column(name, text, message, tmp_path):
+    """Read by pandas, the first of them would be lost, and the others move by one column."""
+    with pytest.raises(ValueError, match=message):
+        read_rows([write(tmp_path / name, text)])
+
+
+def test_rows_that_two_quotation_marks_join_are_named(tmp_path):
+    file = write(tmp_path / "a.tsv", 'text\tlabel\ngood\tpos\n"odd\tneg\na bore\tneg\nfine"\tpos\n')
+    with pytest.warns(UserWarning, match=r"Lines 3 to 5 of .*a.tsv are read as one row"):
+        assert len(read_rows([file])) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.csv", 'text,label\n"one ""two""",a\n5" disc,b\n', ['one "two"', '5" disc']),
+        ("a.csv", 'text,label\n"over\ntwo, lines",a\n', ["over\ntwo, lines"]),
+        ("a.csv", 'text,label\r\n"over\r\ntwo",a\r\none,b\r\n', ["over\r\ntwo", "one"]),
+        ("a.tsv", 'text\tlabel\nhe said "no"\ta\n"a\tb"\tb\n', ['he said "no"', "a\tb"]),
+        ("a.csv", f'text,label\n"{"long " * 40000}",a\n', ["long " * 40000]),
+    ],
+)
+def test_quotation_marks_in_their_places(name, text, expected, tmp_path, recwarn):
+    (tmp_path / name).write_bytes(text.encode())
+    assert read_rows([tmp_path / name])["text"][:] == expected
+    assert not [w for w in recwarn if "one row" in str(w.message)]
+
+
+@pytest.mark.parametrize(
     ("name", "split"),
     [
         ("train.csv", "train"),
@@ -178,7 +237,7 @@ WRONG = [
         "1 of 2 images that the column 'path' names are not there: None (row 2 of labels.csv)",
     ),
     ("path,label\ntwice.png,x\n", "'twice.png' of the column 'path' could be"),
-    ("text,label\na,x\nb, with a comma,y\n", "labels.csv cannot be read: Error tokenizing data. C error: Expected 2"),
+    ("text,label\na,x\nb, with a comma,y\n", "labels.csv has 3 fields, and the first line names 2 columns"),
 ]
 
 

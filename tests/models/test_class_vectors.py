@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import warnings
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from models.clips import NAMES, Images, architecture, open_clip_checkpoint, transformers_clip
 from torch import nn
-from transformers import BertConfig
+from transformers import BertConfig, CLIPImageProcessor
 
 from hf_ltsam.models import ClipForLongTail
 from hf_ltsam.models.class_vectors import class_means, linear_probe, nearest_mean, start_from_images
@@ -294,6 +295,13 @@ def tower(clip, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tower")
     clip[0].vision_model.save_pretrained(folder)
     return str(folder)
+
+
+def test_a_tower_sees_the_pixels_that_its_image_processor_makes(tower, tmp_path):
+    shutil.copytree(tower, tmp_path / "tower")
+    CLIPImageProcessor(do_normalize=False).save_pretrained(tmp_path / "tower")
+    config = ClipForLongTail.from_clip(str(tmp_path / "tower"), NAMES, init="random").config
+    assert (tuple(config.image_mean), tuple(config.image_std)) == ((0.0,) * 3, (1.0,) * 3)
 
 
 def test_an_image_tower_alone(clip, tower):

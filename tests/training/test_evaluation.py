@@ -118,6 +118,21 @@ def test_classes_as_predictions(tmp_path):
     assert set(metrics_of(made)) == OF_CLASSES | {"rarest", "loss"}
 
 
+@pytest.mark.parametrize("settings", [{}, {"eval_do_concat_batches": False}, {"batch_eval_metrics": True}], ids=str)
+@pytest.mark.parametrize("own_metrics", [None, lambda prediction, compute_result=True: {"rarest": 0.25}])
+def test_probabilities_as_predictions(own_metrics, settings, tmp_path):
+    """They are not taken for logits, whose softmax would be other probabilities."""
+
+    def measured(preprocess):
+        of = trainer(tmp_path, compute_metrics=own_metrics, preprocess=preprocess, **settings)
+        return {name: value for name, value in metrics_of(of).items() if name != "loss"}
+
+    expected = measured(None)
+    assert expected["ece"] > 0.01 and measured(lambda logits, labels: logits) == expected
+    for softmax in (lambda logits, labels: logits.softmax(-1), lambda logits, labels: (logits.softmax(-1), logits)):
+        assert measured(softmax) == pytest.approx(expected, abs=1e-6)
+
+
 def test_predictions_that_have_no_groups_leave_the_others_alone(tmp_path, caplog):
     logging.enable_propagation()
     made = trainer(tmp_path, compute_metrics=own, preprocess=lambda logits, labels: logits[:, :, None].sum(1))

@@ -143,12 +143,13 @@ def test_a_test_that_fails_leaves_a_training_as_stock_does(tmp_path, caplog, tes
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_settings_of_the_users_own_evaluation_are_no_matter(tmp_path, size):
-    for name, own in (("plain", {}), ("own", {"eval_do_concat_batches": False, "prediction_loss_only": True})):
-        made = trainer(tmp_path / name, per_device_eval_batch_size=size, **own)
+    users = {"eval_do_concat_batches": False, "prediction_loss_only": True, "dataloader_drop_last": True}
+    for name, own in (("plain", {}), ("own", users)):
+        made = trainer(tmp_path / name, per_device_eval_batch_size=size, per_device_train_batch_size=6, **own)
         made.train()
         assert made.args.prediction_loss_only == bool(own)
     one, two = (RunFolder(tmp_path / name).finished_record() for name in ("plain", "own"))
-    assert one.results == two.results
+    assert one.results == two.results and two.results["test"]["samples"] == 6
 
 
 def test_a_calibration_stays_with_its_weights(tmp_path):

@@ -54,6 +54,15 @@ def test_a_label_that_all_samples_have_counts_as_missing_in_half_a_sample():
     torch.testing.assert_close(ours, theirs[None])
 
 
+def test_probabilities_are_not_taken_for_logits(tmp_path):
+    made = trainer(tmp_path)
+    made.preprocess_logits_for_metrics = lambda logits, labels: logits.sigmoid()
+    with pytest.raises(ValueError, match="gives numbers from 0 to 1 alone, probabilities it seems"):
+        made.evaluate()
+    made.preprocess_logits_for_metrics = lambda logits, labels: 2 * logits
+    assert made.evaluate()["eval_map"] == trainer(tmp_path).evaluate()["eval_map"]
+
+
 def test_a_logit_of_zero_takes_no_label():
     found = several_label_metrics(
         np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([[0, 1], [1, 0]]), ClassStatistics((9, 1))

@@ -30,7 +30,7 @@ def trainer(out, kind=LTSamTrainer, eval_dataset=ROWS, passed=None, **settings):
     statistics = ClassStatistics.from_labels(torch.tensor(LABELS), 3)
     return kind(
         model_init=model_init, args=LTSamConfig(**args), train_dataset=ROWS, eval_dataset=eval_dataset,
-        class_statistics=statistics, **(passed or {}),
+        **{"class_statistics": statistics, **(passed or {})},
     )  # fmt: skip
 
 
@@ -124,6 +124,38 @@ def test_the_trainer_is_afterwards_as_it_was(searched, tmp_path):
     made.train()
     unchanged = TRIALS.index({})
     assert torch.equal(made.model.weight, trained[unchanged][3]) and made.averaging is None
+
+
+@pytest.mark.parametrize(
+    ("given", "stated", "values", "expected"),
+    [
+        (None, None, [{"tail_threshold": 2, "method": "imbsam"}, {"rho": 0.3}], [2, None]),
+        (1, None, [{"tail_threshold": 2}, {"method": "imbsam", "rho": 0.3}], [2, 1]),
+        (None, 1, [{"tail_threshold": 2}, {"max_skipped_steps": 3}, {"tail_threshold": 4}], [2, 1, 4]),
+    ],
+)
+def test_a_tail_threshold_is_that_of_its_trial_alone(given, stated, values, expected, tmp_path):
+    class Thresholds(LTSamTrainer):
+        seen = ()
+
+        def _finalize_training(self, *args, **kwargs):
+            assert self.skipped_steps._stop_after == self.args.max_skipped_steps
+            self.seen = (*self.seen, self.class_statistics.tail_threshold)
+            return super()._finalize_training(*args, **kwargs)
+
+    settings = BASE if stated is None else {**BASE, "tail_threshold": stated}
+    statistics = ClassStatistics.from_labels(torch.tensor(LABELS), 3, tail_threshold=given)
+    made = trainer(tmp_path, Thresholds, passed={"class_statistics": statistics}, **settings)
+    _, order = search(made, values)
+    assert dict(zip(order, made.seen)) == dict(enumerate(expected))
+    assert made.class_statistics.tail_threshold == (given or stated)
+
+
+def test_a_trial_without_a_tail_threshold_has_none(tmp_path):
+    made = trainer(tmp_path, Watching, **BASE)
+    with pytest.raises(ValueError, match="tail_threshold"):
+        search(made, [{"method": "imbsam"}, {"method": "imbsam", "tail_threshold": 2}])  # the second one comes first
+    assert len(made.trained) == 1
 
 
 def test_method_and_loss_by_name_or_as_objects(tmp_path):

@@ -23,7 +23,7 @@ from hf_ltsam import CifarResNetConfig
 from hf_ltsam.cli.model_names import OURS, timm_architecture, timm_config, timm_preprocessing
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments
 from hf_ltsam.data.class_names import Names, comparable, contradiction, names_of_model
-from hf_ltsam.data.preprocessing import saved_image_processor
+from hf_ltsam.data.preprocessing import normalisation_of, saved_image_processor
 from hf_ltsam.data.texts import Tokenization
 from hf_ltsam.models import ClipForLongTail, CosineHeadForImageClassification, CosineHeadForSequenceClassification
 from hf_ltsam.models.class_vectors import AUTO, FROM_IMAGES
@@ -352,6 +352,7 @@ def wanted_format(arguments: ModelArguments) -> ImageFormat:
 
     Raises:
         OSError: there is no model of that name, or no image processor beside it.
+        ValueError: pixels that are made in another way than by 1/255, mean and deviation, or a processor without a size.
     """
     if (architecture := _untrained_timm(arguments)) is not None:
         timm = timm_preprocessing(architecture)
@@ -366,7 +367,7 @@ def wanted_format(arguments: ModelArguments) -> ImageFormat:
         raise ValueError(
             f"The image processor of {arguments.model} states no mean and deviation: choose another model."
         )
-    return ImageFormat(_side(stated, arguments.model), (tuple(stated["image_mean"]), tuple(stated["image_std"])))
+    return ImageFormat(_side(stated, arguments.model), normalisation_of(stated))
 
 
 def _side(stated: dict[str, Any], model: str) -> int:

@@ -228,8 +228,9 @@ class SavedRuns(Trainer):
             raise ValueError(_ONE_CLASS.format(f"{type(self.loss).__name__} takes several: keep metrics of evaluate()"))
         names = name_classes(self)
         save_weights(self)
-        as_one = replaced(self.args, prediction_loss_only=False, eval_do_concat_batches=True)
-        with as_one, replaced(self, compute_metrics=None, preprocess_logits_for_metrics=None), decisions_alone(self):
+        whole = {"prediction_loss_only": False, "eval_do_concat_batches": True, "dataloader_drop_last": False}
+        none = dict.fromkeys(("compute_metrics", "preprocess_logits_for_metrics"))
+        with replaced(self.args, **whole), replaced(self, **none), decisions_alone(self):
             test = self.predict(test_dataset, metric_key_prefix="test")
         if test.label_ids is None or not np.size(test.label_ids):
             raise ValueError("save_run(test_dataset=...) has no labelled samples: nothing can be measured on it.")
