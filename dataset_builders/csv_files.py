@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -73,35 +74,45 @@ def check_fields(file: Path, separator: str) -> None:
 
     Where rows have more fields than the first line has names, all fields would move to other columns. A quotation mark that
     opens a field and does not close it would make the rows behind it a part of that field; where another mark happens to
-    close it, tabs in a field over several lines give it away, and a warning says so.
+    close it, tabs in a field over several lines give it away, and a warning says so. Spaces behind the mark that closes a
+    field do no harm.
 
     Raises:
         ValueError: naming the line.
     """
     limit, ended, columns, joined = csv.field_size_limit(sys.maxsize), 0, 0, ""
+    spaces = re.compile(rf'" +(?=[{re.escape(separator)}\r\n]|$)')
     try:
         with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig", newline="") as text:
-            rows = csv.reader(text, delimiter=separator, strict=True)
+            lines = (spaces.sub('"', line) if '" ' in line else line for line in text)
+            rows = csv.reader(lines, delimiter=separator, strict=True)
             for row in rows:
                 line, ended = ended + 1, rows.line_num
                 columns = columns or len(row)  # of the first one
                 if len(row) > columns:
+                    way_out = (
+                        f"A field that holds {separator!r} stands in quotation marks, and every column has a name"
+                        if any(row[columns:])
+                        else f"Leave out the {separator!r} at its end"
+                    )
                     raise ValueError(
                         f"Line {line} of {file} has {len(row)} fields, and the first line names "
-                        f"{columns} column{'s' * (columns > 1)}. A field that holds {separator!r} stands in quotation marks."
+                        f"{columns} column{'s' * (columns > 1)}. {way_out}."
                     )
-                if ended > line and not joined and any({"\t", "\n"} <= set(value) for value in row):
+                if separator == "\t" and ended > line and not joined and any({"\t", "\n"} <= set(v) for v in row):
                     joined = f"{line} to {ended}"
     except csv.Error as error:
+        several = rows.line_num > ended + 1 or "end of data" in str(error)
+        read = "rows behind it would become a part of it" if several else "it would be read without these marks"
         raise ValueError(
             f"Line {ended + 1} of {file} has a field that begins with a quotation mark, and where one ends it no column "
-            f"follows: rows behind it would become a part of it. {_QUOTES}"
+            f"follows: {read}. {_QUOTES}"
         ) from error
     except (UnicodeDecodeError, *DAMAGED) as error:
         raise unreadable([file], error) from error
     finally:
         csv.field_size_limit(limit)
-    if joined and separator == "\t":
+    if joined:
         warnings.warn(
             f"Lines {joined} of {file} are read as one row: a field begins with a quotation mark on the first and ends with "
             f"one on the last. If they are several rows: {_QUOTES}",

@@ -1,5 +1,6 @@
 """People's own tables: which splits and columns they have, and where the images lie that they name."""
 
+import csv
 import gzip
 import json
 import os
@@ -72,6 +73,42 @@ def test_fields_without_a_column(name, text, message, tmp_path):
         read_rows([write(tmp_path / name, text)])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("text,label\nhello,pos,\n", "names 2 columns. Leave out the ',' at its end"),
+        ("text,label\na,pos\n1,hello,pos\n", "names 2 columns. A field that holds ',' .* and every column has a name"),
+        ('text,label\n"Great" film,pos\n', "Line 2 of .*no column follows: it would be read without these marks"),
+        ('text,label\n"odd,neg\n"x",neg\n', "Line 2 of .*no column follows: rows behind it would become a part"),
+        ('text,label\nodd,neg\n"x,neg\n', "Line 3 of .*no column follows: rows behind it would become a part"),
+    ],
+)
+def test_what_is_wrong_with_a_line_and_what_to_do(text, message, tmp_path):
+    before = csv.field_size_limit()
+    with pytest.raises(ValueError, match=message):
+        read_rows([write(tmp_path / "a.csv", text)])
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.csv", b"text,label\na,pos\ncaf\xe9,neg\n", "'utf-8' codec can't decode byte 0xe9"),
+        ("a.csv.gz", gzip.compress(b"text,label\n" + bytes(range(48, 91)) * 99 + b",pos\n")[:-9], "ended before"),
+    ],
+)
+def test_a_damaged_file_is_named(name, content, reason, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} cannot be read: .*{reason}.*\. Correct it there"):
+        read_rows([tmp_path / name])
+
+
+def test_every_file_of_a_split_is_checked(tmp_path):
+    files = [write(tmp_path / "a.csv", "text,label\na,pos\n"), write(tmp_path / "b.csv", "text,label\nb,c,neg\n")]
+    with pytest.raises(ValueError, match=r"Line 2 of .*b\.csv has 3 fields"):
+        read_rows(files)
+
+
 def test_rows_that_two_quotation_marks_join_are_named(tmp_path):
     file = write(tmp_path / "a.tsv", 'text\tlabel\ngood\tpos\n"odd\tneg\na bore\tneg\nfine"\tpos\n')
     with pytest.warns(UserWarning, match=r"Lines 3 to 5 of .*a.tsv are read as one row"):
@@ -86,6 +123,9 @@ def test_rows_that_two_quotation_marks_join_are_named(tmp_path):
         ("a.csv", 'text,label\r\n"over\r\ntwo",a\r\none,b\r\n', ["over\r\ntwo", "one"]),
         ("a.tsv", 'text\tlabel\nhe said "no"\ta\n"a\tb"\tb\n', ['he said "no"', "a\tb"]),
         ("a.csv", f'text,label\n"{"long " * 40000}",a\n', ["long " * 40000]),
+        ("a.csv", 'text,label\n"one, two" ,a\n"three" ,"b, c"  \n', ["one, two ", "three "]),  # spaces behind a mark
+        ("a.csv", 'text,label\n" ,",a\n"he said ""no"" ,\nthen",b \n', [" ,", 'he said "no" ,\nthen']),
+        ("a.csv", 'text,label\n"a\ttab\nand lines",a\n', ["a\ttab\nand lines"]),
     ],
 )
 def test_quotation_marks_in_their_places(name, text, expected, tmp_path, recwarn):
