@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import EvalPrediction, Trainer
 from transformers.trainer_utils import EvalLoopOutput
@@ -139,15 +140,16 @@ def renewed(metrics: LongTailMetrics | None, statistics: ClassStatistics, loss: 
     return kind(statistics) if metrics is None else replace(metrics, statistics=statistics)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _OfProbabilities:
     """Metrics of logits, given what a `preprocess_logits_for_metrics` of the user's makes of them.
 
     Softmax of probabilities would be other probabilities: rows of numbers from 0 on that add up to 1 become the logits that
-    have them, their logarithms. All else stays as it is.
+    have them, their logarithms. All else stays as it is. One is made for each evaluation.
     """
 
     metrics: LongTailMetrics
+    _others: bool = False  # whether a batch has had a number that no probability is, or zeros alone
 
     def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, Any]:
         """As the metrics.
@@ -155,26 +157,36 @@ class _OfProbabilities:
         Raises:
             ValueError: several labels of a sample, and numbers that may be probabilities or logits.
         """
-        outputs, several = prediction.predictions, isinstance(self.metrics, SeveralLabelMetrics)
-        made = (
-            [self._logits(o, several) for o in outputs] if isinstance(outputs, list) else self._logits(outputs, several)
-        )
+        outputs = prediction.predictions
+        if isinstance(self.metrics, SeveralLabelMetrics):
+            batches = outputs if isinstance(outputs, list) else [outputs]
+            self._others = self._others or any(_from_0_to_1(batch) is None for batch in batches)
+            if compute_result and not self._others:
+                raise ValueError(
+                    "preprocess_logits_for_metrics gives numbers from 0 to 1 alone, probabilities it seems; a label is "
+                    "taken where its logit is above 0: return the logits, or measure in a compute_metrics of your own."
+                )
+            return self.metrics(prediction, compute_result)
+        made = [_logits(batch) for batch in outputs] if isinstance(outputs, list) else _logits(outputs)
         return self.metrics(EvalPrediction(made, prediction.label_ids), compute_result)
 
-    def _logits(self, outputs: Any, several: bool) -> Any:
-        found = logits_in(outputs)
-        values = None if found is None else as_array(found).astype(np.float64)
-        if values is None or not ((values >= 0) & (values <= 1)).all():
-            return outputs
-        if several:
-            raise ValueError(
-                "preprocess_logits_for_metrics gives numbers from 0 to 1 alone, probabilities it seems; a label is taken "
-                "where its logit is above 0: return the logits, or measure in a compute_metrics of your own."
-            )
-        if np.abs(values.sum(axis=1) - 1).max() > ROUNDING:
-            return outputs
-        with np.errstate(divide="ignore"):
-            return np.log(values)
+
+def _logits(outputs: Any) -> Any:
+    """Those of probabilities; other outputs as they are."""
+    values = _from_0_to_1(outputs)
+    if values is None or np.abs(values.sum(axis=1) - 1).max() > ROUNDING:
+        return outputs
+    with np.errstate(divide="ignore"):
+        return np.log(values)
+
+
+def _from_0_to_1(outputs: Any) -> NDArray[np.float64] | None:
+    """What is not of another kind than probabilities (n, C) are, nor zeros alone, as a head that starts at zero gives."""
+    found = logits_in(outputs)
+    values = None if found is None else as_array(found)
+    if values is None or not (values.min() >= 0 and 0 < values.max() <= 1):
+        return None
+    return values.astype(np.float64)
 
 
 def _or_warning(groups: Callable[..., Any], prediction: EvalPrediction, compute_result: bool) -> dict[str, Any]:

@@ -133,6 +133,19 @@ def test_probabilities_as_predictions(own_metrics, settings, tmp_path):
         assert measured(softmax) == pytest.approx(expected, abs=1e-6)
 
 
+def test_numbers_that_are_no_probabilities_stay_logits(tmp_path):
+    """A softmax does not change where all of a row are moved."""
+
+    def measured(preprocess):
+        made = trainer(tmp_path, compute_metrics=None, preprocess=preprocess)
+        return {name: value for name, value in metrics_of(made).items() if name != "loss"}
+
+    one_of_both = measured(lambda logits, labels: logits.sigmoid() + 1)
+    assert measured(lambda logits, labels: logits.sigmoid()) == pytest.approx(one_of_both, abs=1e-6)  # add up to others
+    moved = measured(lambda logits, labels: 9 * logits - 9 * logits.mean(1, keepdim=True) + 1 / logits.shape[1])  # to 1
+    assert moved == pytest.approx(measured(lambda logits, labels: 9 * logits), abs=1e-6)
+
+
 def test_predictions_that_have_no_groups_leave_the_others_alone(tmp_path, caplog):
     logging.enable_propagation()
     made = trainer(tmp_path, compute_metrics=own, preprocess=lambda logits, labels: logits[:, :, None].sum(1))

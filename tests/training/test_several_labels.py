@@ -63,6 +63,28 @@ def test_probabilities_are_not_taken_for_logits(tmp_path):
     assert made.evaluate()["eval_map"] == trainer(tmp_path).evaluate()["eval_map"]
 
 
+@pytest.mark.parametrize("settings", [{"eval_do_concat_batches": False}, {"batch_eval_metrics": True}], ids=str)
+@pytest.mark.parametrize("others", [2, 39])
+def test_logits_of_some_batches_may_all_lie_between_0_and_1(others, settings, tmp_path):
+    made = trainer(tmp_path, per_device_eval_batch_size=1, **settings)
+    made.model.weight.data.zero_()
+    made.model.weight.data[0, 0], made.model.bias.data = torch.tensor(0.1).double(), torch.full((4,), 0.5).double()
+    made.eval_dataset = [{**d, "input": d["input"].clamp(-1, 1)} for d in made.eval_dataset]
+    made.eval_dataset[others]["input"] = torch.full((5,), 9.0).double()  # a logit of 1.4
+    expected = made.evaluate()["eval_map"]
+    made.preprocess_logits_for_metrics = lambda logits, labels: logits
+    assert made.evaluate()["eval_map"] == expected
+    made.eval_dataset = made.eval_dataset[:others]
+    with pytest.raises(ValueError, match="gives numbers from 0 to 1 alone"):
+        made.evaluate()
+
+
+def test_logits_of_a_head_that_starts_at_zero_are_no_probabilities(tmp_path):
+    made = trainer(tmp_path)
+    made.preprocess_logits_for_metrics = lambda logits, labels: torch.zeros_like(logits)
+    assert made.evaluate()["eval_exact"] >= 0
+
+
 def test_a_logit_of_zero_takes_no_label():
     found = several_label_metrics(
         np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([[0, 1], [1, 0]]), ClassStatistics((9, 1))
