@@ -271,7 +271,7 @@ def shortcomings(record: RunRecord, losses: Sequence[float] = ()) -> list[str]:
     finite = [loss for loss in losses if math.isfinite(loss)]
     changes = record.loss.get("start") or record.reweighting.get("start")  # of the loss itself in mid-training
     guesses = math.log(max(len(per_class), 1))  # a second stage may raise the small loss that it begins with
-    rises = len(finite) > 1 and not changes and finite[-1] > max(DIVERGED * finite[0], guesses)
+    rises = len(finite) > 1 and not changes and finite[-1] > max(DIVERGED * finite[0], guesses / 2)
     if rises or len(finite) < len(losses):
         remarks.append(
             f"The training has diverged: its loss went from {losses[0]:.4g} to {losses[-1]:.4g}. A smaller learning rate, "

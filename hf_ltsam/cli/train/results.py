@@ -82,7 +82,7 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     what = terminal(f"{record.method['name']} with {record.loss['name']}")
     if record.second_stage:
         what = terminal(f"{record.second_stage['name']} on {record.second_stage['first_stage']['folder']}")
-    console.print(f"{what}, accuracy in % on {result['samples']} test {record.samples} {record.weights}:")
+    console.print(f"{what}, accuracy in % on {result['samples']} test {record.samples} {terminal(record.weights)}:")
     console.print(table)
     console.print(f"Chance level: {100 * chance_level(result['per_class']):.2f}")
     log = RunFolder(Path(folder)).log_history

@@ -124,7 +124,7 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
         "hyperparameters_table": hyperparameters_table(facts),
         "results_table": results_table(facts),
         "test_images": f"{record.results['test']['samples']:,}" if record else "",
-        "when": when(facts),
+        "when": markdown_text(when(facts)),
         "seeds_sentence": seeds_sentence(facts),
         "classes_table": classes_table(facts),
         "calibration_table": calibration_table(facts),

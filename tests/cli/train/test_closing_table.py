@@ -32,6 +32,8 @@ GOOD, ONE_CLASS, GUESSES = (0.9, 0.8, 0.5, 0.6), (0.0, 1.0, 0.0, 0.0), (0.2, 0.3
     (GUESSES, [1.4, 1.4], {}, ["at chance (25.00 %", "no better than guesses"]),
     ((0.0,) * 4, [1.4, float("nan")], {}, ["at chance", "The training has diverged: its loss went from 1.4 to nan"]),
     (GOOD, [1.0, 2.0], {}, ["The training has diverged: its loss went from 1 to 2"]),
+    (GOOD, [0.3, 0.75], {}, ["The training has diverged"]),  # more than half of what guesses have, which is log 4
+    (GOOD, [0.3, 0.65], {}, []),
     (GOOD, [0.07, 0.15], {}, []),  # a second stage with a strong decay, still far better than guesses
     (GOOD, [1.0, 2.0], {"reweighting": {"scheme": "inverse", "start": 0.8}}, []),
     (GOOD, [], {}, []),
@@ -43,6 +45,11 @@ def test_chance_and_divergence(per_class, losses, more, said, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "Chance level: 25.00" in shown and all(words in shown for words in said)
     assert shown.count("Warning:") == (1 if said else 0) + ("diverged" in shown and "at chance" in shown)
+
+
+def test_the_metric_that_chose_the_weights_is_no_markup(tmp_path, capsys):
+    print_results(record(GOOD, best_checkpoint={"step": 7, "metric": "f1_[red]"}), tmp_path)
+    assert "of step 7, chosen by f1_[red] in" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -399,6 +399,11 @@ def test_something_of_ones_own(tmp_path):
     )
 
 
+def test_the_metric_that_chose_the_weights_is_told_as_text(tmp_path):
+    text = card(write(tmp_path / "run", metrics(best_checkpoint={"step": 7, "metric": "f1[<b>"}))).text
+    assert r"of step 7, chosen by f1[\<b> in the evaluations" in text
+
+
 def test_averaged_weights_late_losses_and_class_weights_are_told(tmp_path):
     values = metrics(weight_averaging={"start": 0.75, "interval": None}, reweighting={"scheme": "effective_number", "start": 0.8},
                      loss={"name": "influence_balanced", "args": {"alpha": 1000.0}, "start": 0.5})  # fmt: skip
