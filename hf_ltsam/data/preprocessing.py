@@ -293,15 +293,16 @@ def _check_same(processor: Any, preprocessing: Preprocessing) -> None:
     """
     name, image = type(processor).__name__, _test_image()
     try:
-        theirs = processor(image, return_tensors="pt")["pixel_values"][0]
-    except (KeyError, TypeError, ValueError) as error:
+        theirs, ours = processor(image, return_tensors="pt")["pixel_values"][0], preprocessing(image)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} makes no pixels of an image ({error}): choose another model.") from error
-    ours = preprocessing(image)
     scale = torch.tensor(preprocessing.std).view(-1, 1, 1)
-    if ours.shape != theirs.shape or not bool(((ours - theirs).abs() * scale <= _SAME).all()):
+    apart = ((ours - theirs).abs() * scale).max() if ours.shape == theirs.shape else torch.inf
+    if not apart <= _SAME:
+        how = f"by up to {255 * apart:.0f} of 255" if ours.shape == theirs.shape else f"of shape {tuple(theirs.shape)}"
         raise ValueError(
             f"{name} has other steps than scaling, cropping the centre and normalising, or does them in its own way: of an "
-            "image it makes other pixels than its settings say. Choose a model with another image processor."
+            f"image it makes other pixels than its settings say ({how}). Choose a model with another image processor."
         )
 
 

@@ -166,11 +166,16 @@ def check_followed(processor):
         torch.testing.assert_close(preprocessing(smooth(*size)) * scale, theirs * scale, rtol=0, atol=3 / 255)
 
 
+FOLLOWED = ["Beit", "Bit", "CLIP", "ConvNext", "EfficientNet", "Levit", "MobileNetV1", "MobileNetV2", "PoolFormer", "Pvt",
+            "Segformer", "Siglip", "ViT"]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", classes_of_processors())
 def test_every_image_processor_is_followed_or_refused(name):
     try:
         check_followed(getattr(transformers, name)())
     except ValueError as error:
+        assert name.partition("ImageProcessor")[0] not in FOLLOWED, error
         assert any(words in str(error) for words in ("no size", "blue, green", "other steps", "makes no pixels")), error
 
 
@@ -179,6 +184,7 @@ def test_every_image_processor_is_followed_or_refused(name):
     [
         LevitImageProcessor(),
         LevitImageProcessor(size={"shortest_edge": 192}, crop_size={"height": 192, "width": 192}),
+        LevitImageProcessor(size={"shortest_edge": 160}, crop_size={"height": 160, "width": 160}),
         PoolFormerImageProcessor(),
         PoolFormerImageProcessor(crop_pct=None),
         PoolFormerImageProcessor(crop_pct=0.95),
@@ -192,6 +198,12 @@ def test_every_image_processor_is_followed_or_refused(name):
 )
 def test_steps_that_one_processor_alone_has(processor):
     check_followed(processor)
+
+
+@pytest.mark.parametrize("name", [name for name in classes_of_processors() if name.startswith("ViT")])
+def test_kernels_may_differ_by_a_level_whatever_the_deviation(name):
+    processor = getattr(transformers, name)(resample=Image.Resampling.LANCZOS, image_std=[0.05] * 3)
+    assert Preprocessing.from_image_processor(processor).std == (0.05,) * 3
 
 
 def test_timms_image_processor():
@@ -214,9 +226,33 @@ class Mirrored(CLIPImageProcessor):
         return batch
 
 
-class Unable(CLIPImageProcessor):
+class Closer(CLIPImageProcessor):
+    """The middle 95 % of what it says."""
+
     def preprocess(self, *args, **kwargs):
-        raise ValueError("no clusters")
+        return super().preprocess(*args, **{**kwargs, "size": {"shortest_edge": 236}})
+
+
+class Halved(CLIPImageProcessor):
+    def preprocess(self, *args, **kwargs):
+        batch = super().preprocess(*args, **kwargs)
+        batch["pixel_values"] = batch["pixel_values"][..., ::2, ::2]
+        return batch
+
+
+class Unable(CLIPImageProcessor):
+    error: Exception = ValueError("no clusters")
+
+    def preprocess(self, *args, **kwargs):
+        raise self.error
+
+
+class OfText(Unable):
+    error = TypeError("text is missing")
+
+
+class OfPatches(Unable):
+    error = KeyError("pixel_values")
 
 
 @pytest.mark.parametrize(
@@ -228,8 +264,13 @@ class Unable(CLIPImageProcessor):
         (CLIPImageProcessor(size={"shortest_edge": 100}), "100 pixels, which does not hold the crop of 224 x 224"),
         (MobileViTImageProcessor(crop_size={"height": 192, "width": 192}), "blue, green and red"),
         (DonutImageProcessor(size={"height": 64, "width": 48}), "Donut.* has other steps than scaling"),
-        (Mirrored(), "Mirrored has other steps"),
+        (Mirrored(), r"Mirrored has other steps .* \(by up to 191 of 255\)"),
+        (Closer(), r"Closer has other steps .* \(by up to [67] of 255\)"),
+        (Halved(), r"Halved has other steps .* \(of shape \(3, 112, 112\)\)"),
+        (ViTImageProcessor(resample=Image.Resampling.BOX), "makes no pixels of an image .*box"),
         (Unable(), r"Unable makes no pixels of an image \(no clusters\)"),
+        (OfText(), r"OfText makes no pixels of an image \(text is missing\)"),
+        (OfPatches(), r"OfPatches makes no pixels of an image \('pixel_values'\)"),
     ],
 )
 def test_other_image_processors_are_refused(processor, message):
