@@ -218,12 +218,16 @@ def _label_of(sample: Any, names: Sequence[str]) -> Any:
 
 
 def _labels_of_attribute(dataset: Any) -> Tensor:
+    reason = "it has no labels that can be read without loading its samples"
     for name in ("labels", "targets"):
         values = getattr(dataset, name, None)  # torchvision's convention
-        if values is not None and _are_of_samples(values, dataset):
+        if values is None:
+            continue
+        if _are_of_samples(values, dataset):
             source = f"its attribute {name!r}"
             return _as_labels(_transformed(values, getattr(dataset, "target_transform", None), source), source)
-    raise _unreadable(dataset, "it has no labels that can be read without loading its samples")
+        reason += f"; its attribute {name!r} has {len(values)} entries, and there are {len(dataset)} samples"
+    raise _unreadable(dataset, reason)
 
 
 def _are_of_samples(values: Any, dataset: Any) -> bool:

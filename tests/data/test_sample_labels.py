@@ -14,6 +14,7 @@ from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDatas
 from hf_ltsam import ClassStatistics
 from hf_ltsam.data import sample_labels
 from hf_ltsam.data.keyed_randomness import KeyedRandomness
+from hf_ltsam.data.labels import training_labels
 from hf_ltsam.data.random_states import undisturbed
 from hf_ltsam.data.sample_labels import COMPARED, disagreeing_rows, labels_trained_on
 
@@ -76,6 +77,12 @@ def test_labels_of_classes_are_not_those_of_samples(labels):
         assert labels_trained_on(dataset, progress=False).tolist() == list(OfClasses.order)
         assert labels_trained_on(Subset(dataset, [9, 0, 2]), progress=False).tolist() == [1, 0, 2]
     assert dataset.reads < 10  # `targets` are those of samples
+
+
+def test_an_attribute_of_another_length_is_named():
+    words = "without loading its samples; its attribute 'labels' has 3 entries, and there are 10 samples"
+    with pytest.raises(TypeError, match=words):
+        training_labels(OfClasses())
 
 
 def flipped(y):
