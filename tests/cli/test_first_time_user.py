@@ -7,8 +7,8 @@ from transformers import CLIPImageProcessor, EfficientNetImageProcessor, MobileV
 
 from hf_ltsam import METHODS
 from hf_ltsam.cli.train import train
-from hf_ltsam.cli.train.arguments import parse
-from hf_ltsam.cli.train.model import wanted_format
+from hf_ltsam.cli.train.arguments import parse, with_recipe
+from hf_ltsam.cli.train.model import build_model, wanted_format
 from hf_ltsam.cli.train.settings import ModelArguments
 from hf_ltsam.runs.folder import RunFolder
 
@@ -51,6 +51,23 @@ def test_a_pretrained_model_whose_values_cannot_be_made(processor, message, tmp_
         wanted_format(ModelArguments(model=str(tmp_path)))
 
 
+def test_a_linear_head_has_no_scale():
+    arguments = ModelArguments(model="timm/test_vit.r160_in1k", pretrained=False, learnable_scale=True)
+    with pytest.raises(ValueError, match="--learnable_scale true is of a cosine head, and --head linear has none"):
+        build_model(arguments, ["cat", "dog"])
+
+
+def test_the_scale_of_a_recipes_cosine_head_is_none_of_a_linear_one(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("head: cosine\ncosine_scale: 20\n")
+    assert (
+        with_recipe({}, recipe) == with_recipe({"head": "cosine"}, recipe) == {"head": "cosine", "cosine_scale": 20.0}
+    )
+    assert with_recipe({"head": "linear"}, recipe) == {"head": "linear"} and with_recipe({"head": None}, recipe) == {}
+    stated = {"head": "linear", "cosine_scale": 30.0}
+    assert with_recipe(stated, recipe) == stated  # which is refused
+
+
 def refusal(capsys, *words):
     with pytest.raises(SystemExit) as exit_:
         train.main([str(w) for w in words])
@@ -89,7 +106,7 @@ def test_refused_before_anything_is_loaded(extra, message, capsys, tmp_path, mon
         (["--loss", "ldam"], "cosine head"),
         (
             ["--cosine_scale", "20"],
-            "--cosine_scale 20 is of a cosine head, and --head linear has none: add --head cosine.",
+            "--cosine_scale 20 is of a cosine head, and --head linear has none: add --head cosine, or leave it out.",
         ),
     ],
 )

@@ -204,6 +204,8 @@ def with_recipe(
     for kind in CHOSEN_BY_NAME:  # the recipe's hyper-parameters are not those of another method or loss
         if kind in settings and above.get(kind) != below.get(kind):
             below.pop(f"{kind}_args", None)
+    if below.get("head") == "cosine" and settings.get("head", "cosine") != "cosine":  # nor is its scale a linear one's
+        below = {name: value for name, value in below.items() if name not in ("cosine_scale", "learnable_scale")}
     return {name: value for name, value in {**below, **above}.items() if settings.get(name, value) is not None}
 
 

@@ -256,7 +256,9 @@ def _refuse_scale(arguments: ModelArguments) -> None:
     """Of a linear head, which has none."""
     if arguments.cosine_scale is not None or arguments.learnable_scale:
         name = "learnable_scale true" if arguments.cosine_scale is None else f"cosine_scale {arguments.cosine_scale:g}"
-        raise ValueError(f"--{name} is of a cosine head, and --head {arguments.head} has none: add --head cosine.")
+        raise ValueError(
+            f"--{name} is of a cosine head, and --head {arguments.head} has none: add --head cosine, or leave it out."
+        )
 
 
 def start_from(arguments: ModelArguments, model: PreTrainedModel, sharded: bool = False) -> str | None:

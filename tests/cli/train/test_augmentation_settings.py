@@ -54,6 +54,7 @@ def test_a_run_with_all_of_them(images, tmp_path, capsys):
         (["--randaugment", "2", "--randaugment_magnitude", "31"], "[0, 30], got 31"),
         (["--randaugment_magnitude", "5"], "--randaugment_magnitude 5 without --randaugment"),
         (["--reweighting_start", "0.8"], "--reweighting_start 0.8 without --reweighting: give it too"),
+        (["--reweighting_start", "0.8", "--reweighting", "none"], "nowhere"),  # a recipe's start, put out of use
     ],
 )
 def test_bad_values_are_refused_before_anything_is_read(more, message, tmp_path, capsys):
