@@ -161,9 +161,8 @@ def make_second_stage_run(
 
 def _tell_defaults(stage: str, stated: Mapping[str, Any]) -> None:
     """As `ltsam train` does, of a stage that trains."""
-    decided = {
-        name: value for name, value in read_recipe(SECOND_STAGE_DEFAULTS).items() if name in TOLD.difference(stated)
-    }
+    told = TOLD.difference(stated, ["num_train_epochs"] if "max_steps" in stated else [])
+    decided = {name: value for name, value in read_recipe(SECOND_STAGE_DEFAULTS).items() if name in told}
     if decided and stage != "tau_norm":
         logger.warning(
             f"Not set, so the second stage starts with {as_words(decided)}. Each of these options sets another value."

@@ -233,6 +233,7 @@ def test_a_first_stage_with_a_sampling_of_its_own(pictures, tmp_path):
     ("stage", "words", "told"),
     [("crt", [], "--sampling class_aware --num_train_epochs 30 --learning_rate 0.01 --per_device_train_batch_size 64."),
      ("crt", ["--learning_rate", "0.1", "--sampling", "uniform"], "--num_train_epochs 30 --per_device_train_batch_size 64."),
+     ("crt", ["--max_steps", "9"], "--sampling class_aware --learning_rate 0.01 --per_device_train_batch_size 64."),
      ("tau_norm", [], None)],
 )  # fmt: skip
 def test_the_defaults_that_a_stage_starts_with_are_told(stage, words, told, first, caplog):

@@ -171,8 +171,8 @@ def _check_corrupted(sets: Sequence[TestSet], settings: EvaluationSettings, base
         ValueError: naming the setting.
     """
     stated = {
-        "corruptions": " ".join(settings.corruptions) if settings.corruptions != CORRUPTIONS else None,
-        "severities": " ".join(map(str, settings.severities)) if settings.severities != SEVERITIES else None,
+        "corruptions": " ".join(settings.corruptions) if tuple(settings.corruptions) != CORRUPTIONS else None,
+        "severities": " ".join(map(str, settings.severities)) if tuple(settings.severities) != SEVERITIES else None,
         "baseline": baseline,
     }
     named = [f"--{name} {value}" for name, value in stated.items() if value is not None]
