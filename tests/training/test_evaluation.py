@@ -142,8 +142,13 @@ def test_numbers_that_are_no_probabilities_stay_logits(tmp_path):
 
     one_of_both = measured(lambda logits, labels: logits.sigmoid() + 1)
     assert measured(lambda logits, labels: logits.sigmoid()) == pytest.approx(one_of_both, abs=1e-6)  # add up to others
-    moved = measured(lambda logits, labels: 9 * logits - 9 * logits.mean(1, keepdim=True) + 1 / logits.shape[1])  # to 1
-    assert moved == pytest.approx(measured(lambda logits, labels: 9 * logits), abs=1e-6)
+
+    def adding_up_to_1(logits):
+        apart = logits - logits.mean(1, keepdim=True)
+        return 0.6 * apart / apart.abs().max() + 1 / logits.shape[1]  # from below 0 to 1
+
+    moved = measured(lambda logits, labels: adding_up_to_1(logits) + 5)
+    assert measured(lambda logits, labels: adding_up_to_1(logits)) == pytest.approx(moved, abs=1e-6)
 
 
 def test_predictions_that_have_no_groups_leave_the_others_alone(tmp_path, caplog):

@@ -500,6 +500,15 @@ def test_the_results_of_the_best_checkpoint_are_not_called_those_of_the_last_epo
     assert said in model_card(read_facts(out), "me/digits").text
 
 
+def test_a_best_checkpoint_that_was_not_loaded_is_not_named(images, tmp_path):
+    out = tmp_path / "run"
+    each = ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--num_train_epochs", "2"]
+    train.main(words(images, out, *each, "--metric_for_best_model", "worst"))
+    assert json.loads((out / "trainer_state.json").read_text())["best_model_checkpoint"] is not None
+    record = RunFolder(out).finished_record()
+    assert record.best_checkpoint == {} and record.weights == "after the last epoch"
+
+
 @pytest.mark.parametrize(
     "more, message",
     [
