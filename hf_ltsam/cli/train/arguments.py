@@ -101,13 +101,19 @@ def parse(words: Sequence[str]) -> Run:
     return make_run(options, recipe, words)
 
 
-def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, words: Sequence[str] | None = None) -> Run:
+def make_run(
+    settings: Mapping[str, Any],
+    recipe: str | Path | None = None,
+    words: Sequence[str] | None = None,
+    tell: bool = True,
+) -> Run:
     """A run from values.
 
     Args:
         settings: by the names of the options; they override those of the recipe, and None takes one back to its default.
         recipe: a file, or the name of one of ours.
         words: the options that it was described by; None: made from the values.
+        tell: whether it says what is decided where nothing states it.
 
     Raises:
         ValueError, FileNotFoundError: as `parse`.
@@ -121,11 +127,11 @@ def make_run(settings: Mapping[str, Any], recipe: str | Path | None = None, word
         together = [name for group in (LENGTH, PERTURBING) if decided.keys() & set(group) for name in group]
         names = {*decided, *together}
         decided = {name: value for name, value in before.items() if name in names}
-    if decided:
+    if decided and tell:
         shown = as_words(decided)
         what = f"{_kind(everything)} starts" if before is None else "the run goes on as it began,"
         logger.warning(f"Not set, so {what} with {shown}. Each of these options sets another value.")
-        everything = {**decided, **everything}
+    everything = {**decided, **everything}
     return run_of(everything, options_of(settings, recipe) if words is None else words)
 
 

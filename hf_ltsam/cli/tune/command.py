@@ -118,7 +118,7 @@ def tune(
     root = Path(output_dir) if output_dir is not None else Path("runs") / f"tune_{'_'.join(names)}"[:120]
     studies = [Study(root / name, plan) for name, plan in plans.items()]
     for study in studies:
-        check(run_of_trial(study.plan.settings, reserve, study.folder / "trial"))
+        check(run_of_trial(study.plan.stated, reserve, study.folder / "trial", tell=True))
     console = Console()
     for study in studies:
         searched = "; ".join(map(str, study.plan.parameters))

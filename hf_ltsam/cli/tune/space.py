@@ -244,7 +244,7 @@ def _check_ends(parameter: Parameter, settings: Mapping[str, Any]) -> None:
     """
     for value in parameter.ends:
         try:
-            config = make_run(laid_over(settings, {parameter: value})).config
+            config = make_run(laid_over(settings, {parameter: value}), tell=False).config
             config.make_choices()
             check_arguments(config)
         except ValueError as error:

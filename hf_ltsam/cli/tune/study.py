@@ -91,10 +91,14 @@ class Plan:
         return [dict(zip(names, values)) for values in product(*(parameter.choices for parameter in self.parameters))]
 
     @cached_property
+    def stated(self) -> dict[str, Any]:
+        """The settings of a trial."""
+        return laid_over(self.settings, {parameter: parameter.ends[0] for parameter in self.parameters})
+
+    @cached_property
     def first(self) -> dict[str, Any]:
         """The settings of a trial, with the method and others that are decided where none is stated."""
-        laid = laid_over(self.settings, {parameter: parameter.ends[0] for parameter in self.parameters})
-        return {**decided_settings(laid), **laid}
+        return {**decided_settings(self.stated), **self.stated}
 
 
 @dataclass(frozen=True)

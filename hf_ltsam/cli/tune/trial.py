@@ -50,6 +50,7 @@ def run_of_trial(
     folder: Path,
     bounds: Mapping[str, int] | None = None,
     prune: bool = True,
+    tell: bool = False,
 ) -> Run:
     """The training of a trial.
 
@@ -59,11 +60,12 @@ def run_of_trial(
         folder: of the trial.
         bounds: `Reserve.bounds`.
         prune: whether it may be stopped; if not, nobody asks for its accuracy along the way.
+        tell: as `make_run`; once for a study.
     """
     bounds = {**bounds_on_rest(settings, reserve), **(bounds or {})}
     evaluations = {} if prune else {"eval_strategy": "no"}
     fixed = {**_OF_A_TRIAL, **evaluations, "reserve": reserve, "output_dir": str(folder)}
-    return make_run({**settings, **bounds, **fixed})
+    return make_run({**settings, **bounds, **fixed}, tell=tell)
 
 
 def run_trial(run: Run, splits: Splits, trial: Any, metric: str) -> Outcome:

@@ -1,6 +1,7 @@
 """`ltsam tune`: trials on a reserve, a table, a figure and a recipe; stopped at any moment, it goes on."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -356,11 +357,14 @@ def test_a_full_disk_ends_the_command_and_not_the_trial(pictures, tmp_path, monk
 # The command.
 
 
-def test_the_command_writes_a_table_a_figure_and_a_recipe(pictures, tmp_path, capsys):
+def test_the_command_writes_a_table_a_figure_and_a_recipe(pictures, tmp_path, capsys, caplog):
+    logging.getLogger("transformers").propagate = True
     (tmp_path / "sam.yaml").write_text(yaml.safe_dump(settings(pictures, warmup_steps=2, hub_token="hf_secret")))
     (tmp_path / "sgd.yaml").write_text(yaml.safe_dump({**QUICK, "dataset": str(pictures), "method": "sgd"}))
     cli.main(["tune", str(tmp_path / "sgd.yaml"), str(tmp_path / "sam.yaml"), "--search", "rho: [0.01, 0.5]", "learning_rate: [0.01, 0.3]",
               "--trials", "2", "--output-dir", str(tmp_path / "out"), "--", "--max-steps", "3"])  # fmt: skip
+    told = [r.getMessage() for r in caplog.records if "Not set, so" in r.getMessage()]
+    assert len(told) == 2 and all("--loss logit_adjustment" in text for text in told)  # once for each study
     said = capsys.readouterr().out
     assert "sgd: 2 trials of sgd. learning_rate: 0.01 to 0.3, log scale" in said
     assert "sam: 2 trials of sam. rho: 0.01 to 0.5, log scale; learning_rate: 0.01 to 0.3, log scale" in said
