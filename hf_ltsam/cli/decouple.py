@@ -103,7 +103,7 @@ def run_second_stage(run: Run) -> RunRecord:
     facts = {**stage.facts, **choice, "first_stage": origin}
     record = finish(run, first.splits, trainer, metrics, facts)
     if trainer.is_world_process_zero():
-        print_results(record, run.config.output_dir)
+        print_results(record, run.config.output_dir, saved.folder.record)
     return record
 
 

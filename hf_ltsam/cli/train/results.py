@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -72,8 +73,12 @@ def description_of(
     )
 
 
-def print_results(record: RunRecord, folder: str | Path) -> None:
-    """Overall, many, medium and few, in percent."""
+def print_results(record: RunRecord, folder: str | Path, first: RunRecord | None = None) -> None:
+    """Overall, many, medium and few, in percent.
+
+    Args:
+        first: of a second stage: the first one's, where it was tested on the same samples.
+    """
     result: dict[str, Any] = record.results["test"]
     table = Table("overall", "many", "medium", "few")
     accuracies = {"overall": result["overall"], **result["groups"]}
@@ -85,6 +90,8 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     console.print(f"{what}, accuracy in % on {result['samples']} test {record.samples} {terminal(record.weights)}:")
     console.print(table)
     console.print(f"Chance level: {100 * chance_level(result['per_class']):.2f}")
+    for line in [] if first is None else beside_first_stage(result, first.results["test"]):
+        console.print(line, soft_wrap=True, highlight=False)
     log = RunFolder(Path(folder)).log_history
     if (best := best_epoch(log)) is not None:
         console.print(best, soft_wrap=True, highlight=False)
@@ -96,6 +103,21 @@ def print_results(record: RunRecord, folder: str | Path) -> None:
     )
     report = shlex.join(["ltsam", "report", str(folder)])
     console.print(f"Next: {terminal(report)}", soft_wrap=True, highlight=False)
+
+
+def beside_first_stage(result: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
+    """What the first stage had on the same samples, and a warning where the second is behind by two standard errors."""
+    before, now, number = first["balanced"], result["balanced"], result["samples"]
+    if before is None or now is None or first["samples"] != number:
+        return []
+    accuracies = {"overall": first["overall"], **first["groups"]}
+    lines = ["First stage: " + ", ".join(f"{name} {100 * accuracy:.2f}" for name, accuracy in accuracies.items())]
+    if before - now > 2 * math.sqrt(before * (1 - before) / number):
+        lines.append(
+            f"Warning: the mean accuracy over classes fell from {100 * before:.2f} to {100 * now:.2f} %. A classifier "
+            "that is trained anew wants enough steps: more epochs (--num_train_epochs), or a larger --learning_rate."
+        )
+    return lines
 
 
 def best_epoch(log: Sequence[Mapping[str, float]]) -> str | None:

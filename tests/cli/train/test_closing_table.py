@@ -53,6 +53,19 @@ def test_the_metric_that_chose_the_weights_is_no_markup(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("before", "samples", "warned"),
+    [((0.9, 0.8, 0.5, 0.6), 100, False), ((1.0, 0.9, 0.8, 0.9), 100, True), ((0.8, 0.8, 0.7, 0.74), 100, False),
+     ((1.0, 0.9, 0.8, 0.9), 99, None)],
+)  # fmt: skip
+def test_a_second_stage_beside_the_first(before, samples, warned, tmp_path, capsys):
+    print_results(record(GOOD, 100), tmp_path, record(before, samples))
+    shown = capsys.readouterr().out
+    mean = 25 * sum(before)
+    assert (f"First stage: overall {mean:.2f}, many {mean:.2f}" in shown) == (warned is not None)
+    assert (f"fell from {mean:.2f} to 70.00 %" in shown) == bool(warned)
+
+
+@pytest.mark.parametrize(
     ("folder", "said"), [("runs/mine", "ltsam report runs/mine"), ("my run", "ltsam report 'my run'")]
 )
 def test_the_next_step_is_a_command(folder, said, capsys):
