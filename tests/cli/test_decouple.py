@@ -80,7 +80,8 @@ def test_the_folder_is_a_run_with_another_classifier(name, first, tmp_path, caps
     assert record.results["test"]["samples"] == 12 and record.command.startswith(
         f"ltsam decouple {first} --second_stage"
     )
-    assert f"{name} on {first}" in capsys.readouterr().out.replace("\n", "")
+    said, before = capsys.readouterr().out.replace("\n", ""), RunFolder(first).finished_record().results["test"]
+    assert f"{name} on {first}" in said and f"First stage: overall {100 * before['overall']:.2f}" in said
     again = open_run(out)  # for `ltsam sharpness`, which reads the recipe
     assert again.statistics.counts == (12, 6, 3) and again.run.model.depth == 8
     if name == "tau_norm":
