@@ -22,10 +22,10 @@ from transformers.utils import logging
 
 from hf_ltsam.cli.train.arguments import (
     SECOND_STAGE_DEFAULTS,
-    as_words,
     options_of,
     read_options,
     run_of,
+    tell_decided,
     with_recipe,
 )
 from hf_ltsam.cli.train.checks import check, mapping
@@ -163,10 +163,8 @@ def _tell_defaults(stage: str, stated: Mapping[str, Any]) -> None:
     """As `ltsam train` does, of a stage that trains."""
     told = TOLD.difference(stated, ["num_train_epochs"] if "max_steps" in stated else [])
     decided = {name: value for name, value in read_recipe(SECOND_STAGE_DEFAULTS).items() if name in told}
-    if decided and stage != "tau_norm":
-        logger.warning(
-            f"Not set, so the second stage starts with {as_words(decided)}. Each of these options sets another value."
-        )
+    if stage != "tau_norm":
+        tell_decided("the second stage starts", decided)
 
 
 def _place_of_data(run: Run) -> str | None:

@@ -235,6 +235,11 @@ def chance_level(per_class: Sequence[float | None]) -> float:
     return 1 / max(sum(accuracy is not None and accuracy == accuracy for accuracy in per_class), 1)
 
 
+def two_errors(accuracy: float, number: int) -> float:
+    """Two standard errors of an accuracy that was measured on so many samples."""
+    return 2 * math.sqrt(accuracy * (1 - accuracy) / max(number, 1))
+
+
 def at_chance(
     balanced: float | None, chance: float, number: int, samples: str, where: str = "no better than guesses"
 ) -> list[str]:
@@ -245,7 +250,7 @@ def at_chance(
         samples: what they are.
         where: how the predictions look.
     """
-    if balanced is None or balanced > chance + 2 * math.sqrt(chance * (1 - chance) / max(number, 1)):
+    if balanced is None or balanced > chance + two_errors(chance, number):
         return []
     return [
         f"The mean accuracy over classes, {100 * balanced:.2f} %, is at chance ({100 * chance:.2f} %, within the error "

@@ -118,7 +118,8 @@ def beside_groups(
         return ours if are_logits else _OfProbabilities(ours)
     if own is None or statistics is None:
         return own
-    groups = renewed(None, statistics, loss) if are_logits else _OfProbabilities(renewed(None, statistics, loss))
+    of_logits = renewed(None, statistics, loss)
+    groups = of_logits if are_logits else _OfProbabilities(of_logits)
 
     def metrics(prediction: EvalPrediction, compute_result: bool | None = None) -> Any:
         ours = _or_warning(groups, prediction, compute_result is not False)

@@ -127,10 +127,8 @@ def make_run(
         together = [name for group in (LENGTH, PERTURBING) if decided.keys() & set(group) for name in group]
         names = {*decided, *together}
         decided = {name: value for name, value in before.items() if name in names}
-    if decided and tell:
-        shown = as_words(decided)
-        what = f"{_kind(everything)} starts" if before is None else "the run goes on as it began,"
-        logger.warning(f"Not set, so {what} with {shown}. Each of these options sets another value.")
+    if tell:
+        tell_decided(f"{_kind(everything)} starts" if before is None else "the run goes on as it began,", decided)
     everything = {**decided, **everything}
     return run_of(everything, options_of(settings, recipe) if words is None else words)
 
@@ -151,9 +149,11 @@ def decided_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in start.items() if name not in stated}
 
 
-def as_words(settings: Mapping[str, Any]) -> str:
-    """As they are written on a command line."""
-    return shlex.join(part for word in options_of(settings) for part in word.split("=", 1))
+def tell_decided(what: str, decided: Mapping[str, Any]) -> None:
+    """What is decided where nothing states it, as it is written on a command line; nothing where all is stated."""
+    if decided:
+        shown = shlex.join(part for word in options_of(decided) for part in word.split("=", 1))
+        logger.warning(f"Not set, so {what} with {shown}. Each of these options sets another value.")
 
 
 def _batch(settings: Mapping[str, Any]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.processes import in_processes
-from hf_ltsam.runs.record import RunRecord, chance_level, hub_commit, shortcomings
+from hf_ltsam.runs.record import RunRecord, chance_level, hub_commit, shortcomings, two_errors
 from hf_ltsam.training.results.description import RunDescription
 
 
@@ -112,7 +111,7 @@ def beside_first_stage(result: Mapping[str, Any], first: Mapping[str, Any]) -> l
         return []
     accuracies = {"overall": first["overall"], **first["groups"]}
     lines = ["First stage: " + ", ".join(f"{name} {100 * accuracy:.2f}" for name, accuracy in accuracies.items())]
-    if before - now > 2 * math.sqrt(before * (1 - before) / number):
+    if before - now > two_errors(before, number):
         lines.append(
             f"Warning: the mean accuracy over classes fell from {100 * before:.2f} to {100 * now:.2f} %. A classifier "
             "that is trained anew wants enough steps: more epochs (--num_train_epochs), or a larger --learning_rate."
