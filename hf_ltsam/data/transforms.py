@@ -14,7 +14,7 @@ from transformers.utils import logging
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.bad_images import BadImageError
 from hf_ltsam.data.decoding import decode_image, image_column_of
-from hf_ltsam.data.in_memory.augmentation import cut_out
+from hf_ltsam.data.in_memory.augmentation import cut_out, within
 from hf_ltsam.data.in_memory.randaugment import RandAugment
 from hf_ltsam.data.labels import class_label_column_of
 from hf_ltsam.data.pixel_values import PixelValues
@@ -63,11 +63,13 @@ def image_transform(
         cutout: side in pixels of a square around a random pixel of each training image, filled with the mean; 0: none.
 
     Raises:
-        ValueError: color_jitter or random_erasing outside [0, 1], or a short side that is less than `size`.
+        ValueError: color_jitter or random_erasing outside [0, 1], a cutout of `size` or more, or a short side that is less
+            than `size`.
     """
     from torchvision.transforms import v2
 
     require(UNIT_INTERVAL, "image_transform", color_jitter=color_jitter, random_erasing=random_erasing)
+    require(within(size), "image_transform", cutout=cutout)
     if not train:
         return Preprocessing(size, size, short_side or short_side_of(size), tuple(mean), tuple(std))
     jitter = [v2.ColorJitter(color_jitter, color_jitter, color_jitter)] if color_jitter else []

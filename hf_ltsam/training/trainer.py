@@ -40,6 +40,7 @@ from hf_ltsam.training.refusals.settings import (
     check_schedule,
     check_stream,
     check_types,
+    doubly_balanced,
     overruled_settings,
     without_settings,
 )
@@ -128,6 +129,7 @@ class LTSamTrainer(Trials, SavedRuns, MethodTrainer, HubTrainer):
         check_stream(train_dataset, args)
         self.method = by_name_or_object(method, "method", args.method_hyperparameters) or args.update_rule
         warn(overruled_settings(args, self.method, self.loss))
+        warn(doubly_balanced(args, train_dataset, self.loss))
         self.step_settings, self.max_skipped_steps = args, args.max_skipped_steps
         self.reweighting = args.class_weighting
         if args.should_save:

@@ -15,6 +15,7 @@ from hf_ltsam.data.in_memory.color_jitter import ColorJitter
 from hf_ltsam.data.in_memory.images import CUSTOMARY_NORMALISATION, InMemoryImages
 from hf_ltsam.data.in_memory.randaugment import OPERATIONS, RandAugment
 from hf_ltsam.data.keys import random_key
+from hf_ltsam.data.transforms import image_transform
 
 MEAN, STD = CUSTOMARY_NORMALISATION["cifar10"]
 
@@ -259,7 +260,10 @@ def test_operations_are_applied_in_a_row():
             ),
             r"color_jitter=\.\.\.\).*one or three channels.*4",
         ),
-        (lambda: make(cutout=-1), r"cutout=\.\.\.\).*non-negative.*-1"),
+        (lambda: make(cutout=-1), r"cutout=\.\.\.\).*at least 0.*-1"),
+        (lambda: make(cutout=32), r"cutout=\.\.\.\).*less than the 32 pixels.*got 32"),
+        (lambda: make(crop_padding=32), r"crop_padding=\.\.\.\).*less than the 32 pixels.*got 32"),
+        (lambda: image_transform(224, MEAN, STD, True, cutout=224), r"cutout=\.\.\.\).*less than the 224 pixels"),
         (
             lambda: InMemoryImages(
                 torch.zeros(2, 4, 8, 8).byte(), [0, 1], [0.5] * 4, [0.5] * 4, True, randaugment=RandAugment()

@@ -11,6 +11,7 @@ from training.two_processes_sampling import Recorder, trainer_of
 from training.two_ranks import results_of_two_ranks
 
 from hf_ltsam import ClassStatistics, LTSamConfig, LTSamTrainer
+from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
 
 SCRIPT = Path(__file__).with_name("two_processes_sampling.py")
 
@@ -63,6 +64,35 @@ def test_resumed_in_mid_epoch(sampling, step, tmp_path):
     resumed = noisy_trainer(tmp_path, **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
     assert_same(resumed.model, whole.model)
+
+
+# the tau that balances draws in proportion to n^q is q: 0 for equal shares, 1/2 for the square root
+@pytest.mark.parametrize(
+    ("sampling", "loss", "settings", "words"),
+    [
+        ("class_aware", "logit_adjustment", {}, "sampling='class_aware' and LogitAdjustment(tau=1) both make up"),
+        ("class_balanced", "vector_scaling", {}, "or set tau=0 beside this sampling."),
+        ("square_root", "logit_adjustment", {"loss_args": {"tau": 0.75}}, "or set tau=0.5 beside this sampling."),
+        ("square_root", "balanced_softmax", {}, "twice. Leave one of them out."),
+        ("square_root", "logit_adjustment", {"loss_args": {"tau": 0.5}}, None),
+        ("class_aware", "logit_adjustment", {"loss_args": {"tau": 0.0}}, None),
+        ("class_aware", "cross_entropy", {}, None),
+        ("uniform", "logit_adjustment", {"loss_args": {"tau": 2.0}}, None),
+    ],
+)
+def test_classes_that_loss_and_sampling_both_balance_are_warned_of(sampling, loss, settings, words, tmp_path, caplog):
+    noisy_trainer(tmp_path, sampling=sampling, loss=loss, **settings)
+    warned = [r.getMessage() for r in caplog.records if "make up for the frequencies" in r.getMessage()]
+    assert len(warned) == (words is not None)
+    assert words is None or words in warned[0]
+
+
+def test_a_stream_that_is_sampled_by_class_is_warned_of_as_well(tmp_path, caplog):
+    statistics = ClassStatistics(COUNTS)
+    stream = ClassSampledStream(Stream(), statistics, "square_root", 0)
+    args = LTSamConfig(output_dir=str(tmp_path), max_steps=1, report_to="none", use_cpu=True, loss="logit_adjustment")
+    LTSamTrainer(Model(), args, train_dataset=stream, class_statistics=statistics)
+    assert "sampling='square_root' and LogitAdjustment(tau=1) both make up" in caplog.text
 
 
 class Replacing(LTSamTrainer):

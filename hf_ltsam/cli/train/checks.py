@@ -17,6 +17,7 @@ from hf_ltsam.cli.train.data_checks import check_data
 from hf_ltsam.cli.train.resuming import resume_point
 from hf_ltsam.cli.train.settings import AUGMENTATION, Run
 from hf_ltsam.cli.user_errors import check_choice
+from hf_ltsam.data.in_memory.augmentation import within
 from hf_ltsam.data.preprocessing import check_test_time
 from hf_ltsam.hyperparameters import BELOW_ONE, COUNT, NON_NEGATIVE, UNIT_INTERVAL, Domain, did_you_mean, require
 from hf_ltsam.losses.protocol import takes_several_labels
@@ -148,8 +149,8 @@ def _check_reweighting(run: Run) -> None:
 
 
 def _check_augmentation(run: Run) -> None:
-    if run.data.cutout < 0:
-        raise ValueError(f"--cutout must be a side in pixels, or 0 for none, got {run.data.cutout}.")
+    pixels = ANY_COUNT if run.data.image_size is None else within(run.data.image_size)
+    require(pixels, "image_transform", crop_padding=run.data.crop_padding or 0, cutout=run.data.cutout)
     require(
         UNIT_INTERVAL, "image_transform", color_jitter=run.data.color_jitter, random_erasing=run.data.random_erasing
     )

@@ -14,8 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hf_ltsam.hyperparameters import Domain
+
 Keys = NDArray[np.uint64]  # 64 random bits per image (n,)
 _AREA, _RATIO = (0.02, 0.33), (0.3, 1 / 0.3)  # of an erased rectangle: share of the image, height / width
+
+
+def within(side: int) -> Domain:
+    """Pixels of a border or of a hidden square beside which no image is ever black all over.
+
+    Args:
+        side: the shorter one of the images.
+    """
+    return Domain(f"at least 0 and less than the {side} pixels of an image's shorter side", lambda x: 0 <= x < side)
 
 
 def crop_draws(keys: Keys, padding: int, flip: bool) -> NDArray[np.int64]:

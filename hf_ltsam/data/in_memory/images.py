@@ -17,6 +17,7 @@ from hf_ltsam.data.in_memory.augmentation import (
     erase,
     erasing_draws,
     square_centres,
+    within,
 )
 from hf_ltsam.data.in_memory.color_jitter import ColorJitter
 from hf_ltsam.data.in_memory.image_store import ImageStore, on_device
@@ -87,9 +88,10 @@ class InMemoryImages(KeyedDataset):
         super().__init__(seed)
         labels = torch.as_tensor(labels)
         _check_images(images, labels, mean, std)
-        if crop_padding is None:
-            crop_padding = min(images.shape[2:]) // 8
-        _check_augmentation(crop_padding, cutout, randaugment, color_jitter, channels=images.shape[1])
+        side = min(images.shape[2:])
+        crop_padding = side // 8 if crop_padding is None else crop_padding
+        require(within(side), "InMemoryImages", crop_padding=crop_padding, cutout=cutout)
+        _check_channels(randaugment, color_jitter, channels=images.shape[1])
         require(UNIT_INTERVAL, "InMemoryImages", color_jitter=color_jitter, random_erasing=random_erasing)
         self.labels = labels.long().cpu()
         self.augment = augment
@@ -230,12 +232,7 @@ def _check_images(images: Tensor, labels: Tensor, mean: Sequence[float], std: Se
         raise ValueError(f"`InMemoryImages(std=...)` must be positive, got {tuple(std)}.")
 
 
-def _check_augmentation(
-    crop_padding: int, cutout: int, randaugment: RandAugment | None, color_jitter: float, channels: int
-) -> None:
-    for name, value in (("crop_padding", crop_padding), ("cutout", cutout)):
-        if value < 0:
-            raise ValueError(f"`InMemoryImages({name}=...)` must be non-negative, got {value}.")
+def _check_channels(randaugment: RandAugment | None, color_jitter: float, channels: int) -> None:
     for name, wanted in (("randaugment", randaugment is not None), ("color_jitter", bool(color_jitter))):
         if wanted and channels not in (1, 3):
             raise ValueError(

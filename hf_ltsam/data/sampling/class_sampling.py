@@ -48,6 +48,11 @@ def class_shares(counts: Sequence[int], sampling: str) -> Tensor:
     return shares / shares.sum()
 
 
+def exponent(sampling: str) -> float:
+    """The q of draws that show class c in proportion to n_c^q."""
+    return _EXPONENTS.get(sampling, 1.0)
+
+
 def class_draws(labels: Tensor, sampling: str, num_draws: int, key: int) -> Tensor:
     """The images of one epoch, as positions in the training set (M,).
 

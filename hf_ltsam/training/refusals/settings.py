@@ -13,10 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import IterableDataset
 from transformers import TrainingArguments
 
-from hf_ltsam.data.sampling.class_sampling import UNIFORM
+from hf_ltsam.data.sampling.class_sampled_stream import ClassSampledStream
+from hf_ltsam.data.sampling.class_sampling import UNIFORM, exponent
 from hf_ltsam.hyperparameters import UNIT_INTERVAL, require
 from hf_ltsam.landscape.graphs import refusal
-from hf_ltsam.losses import LOSSES, MODEL, ModelLoss
+from hf_ltsam.losses import LOSSES, MODEL, BalancedSoftmax, LogitAdjustment, ModelLoss, VectorScaling
 from hf_ltsam.methods import METHODS, Method
 from hf_ltsam.training.config import LTSamConfig
 
@@ -92,6 +93,27 @@ def overruled_settings(args: LTSamConfig, method: Method, loss: Any) -> str | No
         if getattr(args, kind) != defaults[kind] and type(used) is not registry.get(getattr(args, kind))
     ]
     return f"{' '.join(overruled)} Leave one of the two out." if overruled else None
+
+
+def doubly_balanced(args: LTSamConfig, dataset: Any, loss: Any) -> str | None:
+    """A warning of a sampling and a loss that both make up for the frequencies of the classes, or None.
+
+    Draws of class c in proportion to n_c^q are balanced where q log pi_c is added to the logits; the loss adds tau log pi_c.
+
+    Args:
+        dataset: the training set; a stream may be sampled by class already.
+    """
+    sampling = dataset.sampling if isinstance(dataset, ClassSampledStream) else args.sampling
+    fixed = isinstance(loss, BalancedSoftmax)
+    tau = 1.0 if fixed else loss.tau if isinstance(loss, LogitAdjustment | VectorScaling) else 0.0
+    q = exponent(sampling)
+    if sampling == UNIFORM or tau <= q:
+        return None
+    name = type(loss).__name__ if fixed else f"{type(loss).__name__}(tau={tau:g})"
+    return (
+        f"sampling={sampling!r} and {name} both make up for the frequencies of the classes, and together favour the rare "
+        f"ones twice. Leave one of them out{'' if fixed else f', or set tau={q:g} beside this sampling'}."
+    )
 
 
 def check_method(method: Any, trainer: str) -> None:

@@ -44,7 +44,13 @@ def test_a_run_with_all_of_them(images, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--cutout", "-2"], "--cutout must be a side in pixels, or 0 for none, got -2"),
+        (["--cutout", "-2"], "--cutout must be a whole number of at least 0, got -2"),
+        (["--crop_padding", "-1"], "--crop_padding must be a whole number of at least 0, got -1"),
+        (
+            ["--cutout", "8", "--image_size", "8"],
+            "--cutout must be at least 0 and less than the 8 pixels of an image's",
+        ),
+        (["--crop_padding", "9", "--image_size", "8"], "--crop_padding must be at least 0 and less than the 8 pixels"),
         (["--color_jitter", "1.5"], "--color_jitter must be in [0, 1], got 1.5"),
         (["--random_erasing", "-0.5"], "--random_erasing must be in [0, 1], got -0.5"),
         (["--mixup_alpha", "-1"], "--mixup_alpha must be non-negative and finite, got -1"),
