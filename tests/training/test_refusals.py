@@ -402,6 +402,8 @@ def test_what_only_the_launcher_says():
             swa_start=swa,
             fsdp=wanted or bool(fsdp),
             channels_last=last,
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=2,
         )
         return SimpleNamespace(
             is_deepspeed_enabled=deepspeed,
@@ -416,7 +418,9 @@ def test_what_only_the_launcher_says():
     check_launcher(launched(compiled=True))
     check_launcher(launched(compiled=True, processes=2))
     check_launcher(launched(fsdp=2, processes=2, size=8))
-    check_launcher(launched(processes=2, size=7))
+    check_launcher(launched(processes=2, size=3))
+    check_launcher(launched(processes=2, size=4))
+    check_launcher(launched(processes=2, size=16, scope="step"))
     check_launcher(launched(processes=2, last=True))
     check_launcher(launched(processes=2, parallel=ParallelismConfig(dp_replicate_size=2)))
     for setting, named in [
@@ -431,6 +435,11 @@ def test_what_only_the_launcher_says():
         ({"compiled": True, "processes": 2, "fsdp": 2}, "torch_compile"),
         ({"processes": 2, "size": 7, "scope": "step"}, "ascent_size=7.*multiple of 2"),
         ({"processes": 2, "size": 7, "fsdp": 2}, "ascent_size=7.*multiple of 2"),
+        ({"size": 5}, "ascent_size=5 .* those are 4: leave it out"),
+        ({"size": 9, "scope": "step"}, "ascent_size=9 .* those are 8"),
+        ({"processes": 2, "size": 6}, "ascent_size=6 .* those are 4"),  # each of its own
+        ({"processes": 2, "size": 18, "scope": "step"}, "ascent_size=18 .* those are 16"),
+        ({"processes": 2, "size": 10, "fsdp": 2}, "ascent_size=10 .* those are 8"),
     ]:
         with pytest.raises(ValueError, match=named):
             check_launcher(launched(**setting))

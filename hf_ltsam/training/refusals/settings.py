@@ -257,6 +257,13 @@ def check_launcher(trainer: Any) -> None:
             f"ascent_size={size} cannot be shared by {processes} processes whose samples are perturbed together: make it a "
             f"multiple of {processes}."
         )
+    steps = trainer.args.gradient_accumulation_steps if trainer.step_settings.ascent_scope == "step" else 1
+    samples = trainer.args.per_device_train_batch_size * steps * (processes if together else 1)
+    if size is not None and size > samples:
+        raise ValueError(
+            f"ascent_size={size} parts the samples that are perturbed together, and those are {samples}: leave it out to "
+            "perturb them all at once, or set ascent_scope='step' with a larger gradient_accumulation_steps."
+        )
     if trainer.args.torch_compile and trainer.is_fsdp_enabled:
         raise ValueError(
             "torch_compile=True does not go with sharded weights (FSDP) yet: leave it out, or train with DDP."
