@@ -7,7 +7,7 @@ import gzip
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dataset_builders.folders import image_suffixes
@@ -51,7 +51,7 @@ def _header(file: Path) -> tuple[str, list[str]]:
     """
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as content:
-            line = content.readline().decode("utf-8-sig")
+            line = content.readline().partition(b"\r")[0].decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no UTF-8 text: save it as UTF-8.") from error
     except DAMAGED as error:
@@ -80,34 +80,10 @@ def check_fields(file: Path, separator: str) -> None:
     Raises:
         ValueError: naming the line.
     """
-    limit, ended, columns, joined = csv.field_size_limit(sys.maxsize), 0, 0, ""
-    spaces = re.compile(rf'" +(?=[{re.escape(separator)}\r\n]|$)')
+    limit = csv.field_size_limit(sys.maxsize)
     try:
         with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8-sig", newline="") as text:
-            lines = (spaces.sub('"', line) if '" ' in line else line for line in text)
-            rows = csv.reader(lines, delimiter=separator, strict=True)
-            for row in rows:
-                line, ended = ended + 1, rows.line_num
-                columns = columns or len(row)  # of the first one
-                if len(row) > columns:
-                    way_out = (
-                        f"A field that holds {separator!r} stands in quotation marks, and every column has a name"
-                        if any(row[columns:])
-                        else f"Leave out the {separator!r} at its end"
-                    )
-                    raise ValueError(
-                        f"Line {line} of {file} has {len(row)} fields, and the first line names "
-                        f"{columns} column{'s' * (columns > 1)}. {way_out}."
-                    )
-                if separator == "\t" and ended > line and not joined and any({"\t", "\n"} <= set(v) for v in row):
-                    joined = f"{line} to {ended}"
-    except csv.Error as error:
-        several = rows.line_num > ended + 1 or "end of data" in str(error)
-        read = "rows behind it would become a part of it" if several else "it would be read without these marks"
-        raise ValueError(
-            f"Line {ended + 1} of {file} has a field that begins with a quotation mark, and where one ends it no column "
-            f"follows: {read}. {_QUOTES}"
-        ) from error
+            joined = _check_rows(file, text, separator)
     except (UnicodeDecodeError, *DAMAGED) as error:
         raise unreadable([file], error) from error
     finally:
@@ -118,6 +94,46 @@ def check_fields(file: Path, separator: str) -> None:
             f"one on the last. If they are several rows: {_QUOTES}",
             stacklevel=2,
         )
+
+
+def _check_rows(file: Path, text: Iterable[str], separator: str) -> str:
+    """The lines of the first row that may be several, or nothing.
+
+    Raises:
+        ValueError: a row has too many fields, or a field no end.
+    """
+    spaces = re.compile(rf'" +(?=[{re.escape(separator)}\r\n]|$)')
+    lines = (spaces.sub('"', line) if '" ' in line else line for line in text)
+    rows = csv.reader(lines, delimiter=separator, strict=True)
+    ended, columns, joined = 0, 0, ""
+    try:
+        for row in rows:
+            first, ended = ended + 1, rows.line_num
+            columns = columns or len(row)  # of the first one
+            if len(row) > columns:
+                raise _too_many_fields(file, first, row, columns, separator)
+            if separator == "\t" and ended > first and not joined and any({"\t", "\n"} <= set(field) for field in row):
+                joined = f"{first} to {ended}"
+    except csv.Error as error:
+        several = rows.line_num > ended + 1 or "end of data" in str(error)
+        read = "rows behind it would become a part of it" if several else "it would be read without these marks"
+        raise ValueError(
+            f"Line {ended + 1} of {file} has a field that begins with a quotation mark, and where one ends it no column "
+            f"follows: {read}. {_QUOTES}"
+        ) from error
+    return joined
+
+
+def _too_many_fields(file: Path, line: int, row: Sequence[str], columns: int, separator: str) -> ValueError:
+    way_out = (
+        f"A field that holds {separator!r} stands in quotation marks, and every column has a name"
+        if any(row[columns:])
+        else f"Leave out the {separator!r} at its end"
+    )
+    return ValueError(
+        f"Line {line} of {file} has {len(row)} fields, and the first line names {columns} column{'s' * (columns > 1)}. "
+        f"{way_out}."
+    )
 
 
 def is_image_name(value: str) -> bool:

@@ -150,8 +150,8 @@ def make_second_stage_run(
         raise ValueError(f"Which second stage? --second_stage {', '.join(SECOND_STAGES)} (`ltsam decouple --help`).")
     default = _beside(root, everything) if recipe is None else default_folder(Path(recipe).stem, everything["seed"])
     everything.setdefault("output_dir", str(default))
-    _tell_defaults(everything["second_stage"], stated)
     everything = with_resume_point(everything)
+    _tell_defaults(everything, stated)
     run = run_of(everything, options_of(settings, recipe, "decouple") if words is None else words, "decouple")
     record = RunFolder(root).record
     if record is None or record.hub is None:
@@ -159,12 +159,13 @@ def make_second_stage_run(
     return dataclasses.replace(run, hub=record.hub)  # names may mean something else by now
 
 
-def _tell_defaults(stage: str, stated: Mapping[str, Any]) -> None:
+def _tell_defaults(settings: Mapping[str, Any], stated: Mapping[str, Any]) -> None:
     """As `ltsam train` does, of a stage that trains."""
     told = TOLD.difference(stated, ["num_train_epochs"] if "max_steps" in stated else [])
     decided = {name: value for name, value in read_recipe(SECOND_STAGE_DEFAULTS).items() if name in told}
-    if stage != "tau_norm":
-        tell_decided("the second stage starts", decided)
+    if settings["second_stage"] != "tau_norm":
+        goes_on = resume_point(settings.get("resume_from_checkpoint"))
+        tell_decided(f"the second stage {'goes on' if goes_on else 'starts'}", decided)
 
 
 def _place_of_data(run: Run) -> str | None:

@@ -129,7 +129,8 @@ def text_columns_of(
         wrong = next((name for name in names if name not in valid), None)
         if wrong is not None:
             what = "has no column" if wrong not in dataset.column_names else "has no texts in the column"
-            raise ValueError(f"The data set {what} {wrong!r}.{nearest(wrong, valid)}")
+            way_out = nearest(wrong, valid) if valid else " It has no texts at all: leave --text_column out for images."
+            raise ValueError(f"The data set {what} {wrong!r}.{way_out}")
         if not 1 <= len(names) <= 2:
             raise ValueError(f"--text_column {' '.join(names)}: one column, or the two of pairs of texts.")
         return tuple(names)

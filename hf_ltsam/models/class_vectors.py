@@ -100,11 +100,11 @@ def start_from_images(
             without a sample.
     """
     num_classes: int = model.config.num_labels
-    classifier = classifier_of(model, num_classes, way_out="init random")
+    classifier = classifier_of(model, num_classes, way_out="init='random'")
     if parametrize.is_parametrized(classifier, "weight"):  # it would be written to and stay as it is
         raise ValueError(
-            f"init {init}: the classifier is spectrally normalised, so its weights are not free to start there. Choose init "
-            "random, or normalise other layers."
+            f"init={init!r}: the classifier is spectrally normalised, so its weights are not free to start there. Choose "
+            "init='random', or normalise other layers."
         )
     if init == "linear_probe" and not isinstance(classifier, CosineClassifier):
         raise ValueError(
@@ -195,9 +195,9 @@ def share_in_training(weights: Tensor, biases: Tensor, features: Tensor, labels:
 
 def _not_told_apart(init: str, share: float) -> str:
     return (
-        f"init {init}: while training, dropout and batch norm move the features of a sample further than classes are apart, "
-        f"so the classifier starts from {share:.1g} of the class means. Are the weights pretrained? If not, start with init "
-        "random, and train from scratch."
+        f"init={init!r}: while training, dropout and batch norm move the features of a sample further than classes are "
+        f"apart, so the classifier starts from {share:.1g} of the class means. Are the weights pretrained? If not, start "
+        "with init='random', and train from scratch."
     )
 
 

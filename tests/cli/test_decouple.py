@@ -245,6 +245,12 @@ def test_the_defaults_that_a_stage_starts_with_are_told(stage, words, told, firs
                                              "another value."])  # fmt: skip
 
 
+def test_a_resumed_stage_is_not_said_to_start(first, caplog):
+    logging.getLogger("transformers").propagate = True
+    decouple.parse_second_stage([str(first), "--second_stage", "crt", "--resume_from_checkpoint", "true"])
+    assert "Not set, so the second stage goes on with --sampling class_aware" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("option", "shown"),
     [("learning_rate", "(default: 0.01)"), ("num_train_epochs", "(default: 30)"), ("sampling", "(default: class_aware)"),

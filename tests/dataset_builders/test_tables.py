@@ -121,6 +121,7 @@ def test_rows_that_two_quotation_marks_join_are_named(tmp_path):
         ("a.csv", 'text,label\n"one ""two""",a\n5" disc,b\n', ['one "two"', '5" disc']),
         ("a.csv", 'text,label\n"over\ntwo, lines",a\n', ["over\ntwo, lines"]),
         ("a.csv", 'text,label\r\n"over\r\ntwo",a\r\none,b\r\n', ["over\r\ntwo", "one"]),
+        ("a.csv", 'text,label\r"one",a\rtwo,b\r', ["one", "two"]),
         ("a.tsv", 'text\tlabel\nhe said "no"\ta\n"a\tb"\tb\n', ['he said "no"', "a\tb"]),
         ("a.csv", f'text,label\n"{"long " * 40000}",a\n', ["long " * 40000]),
         ("a.csv", 'text,label\n"one, two" ,a\n"three" ,"b, c"  \n', ["one, two ", "three "]),  # spaces behind a mark

@@ -270,7 +270,7 @@ def test_class_means_that_dropout_drowns_start_nearer_to_zero(spread, dropout, w
     torch.testing.assert_close(model.classifier.weight.detach(), share * expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(model.classifier.bias.detach(), share * biases, rtol=1e-3, atol=1e-6)
     assert (share == pytest.approx(1)) == whole
-    assert [str(w.message).split(",")[0] for w in caught] == ([] if whole else ["init class_mean: while training"])
+    assert [str(w.message).split(",")[0] for w in caught] == ([] if whole else ["init='class_mean': while training"])
     first = nn.functional.cross_entropy(
         model(torch.stack([d["x"] for d in data])), torch.tensor([d["labels"] for d in data])
     )

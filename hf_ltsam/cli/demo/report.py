@@ -59,8 +59,8 @@ def _caption(records: Records) -> str:
     statistics = _statistics(records)
     many, medium, few = (", ".join(map(str, classes)) for classes in statistics.groups.values())
     return (
-        f"Mean ± standard deviation over {len(runs)} seeds, on {runs[0].results['test']['samples']} test images, as many of "
-        "each digit.\n"
+        f"Mean ± standard deviation over {len(runs)} seed{'s' * (len(runs) > 1)}, on "
+        f"{runs[0].results['test']['samples']} test images, as many of each digit.\n"
         f"Training images of digits 0 to 9: {', '.join(map(str, statistics.counts))}.\n"
         f"{describe_groups(statistics)} Digits: many {many}; medium {medium}; few {few}.\n"
         f"-C: mean error (lower is better) on the same images under {len(BENCHMARK)} corruptions at severity "

@@ -155,7 +155,10 @@ REFUSED = [
         ["--held_out_per_class", "1", "--model", "BERT"],
         "(bert) is no model of images, and the data are images: name another",
     ),
-    (["--held_out_per_class", "1", "--text_column", "species"], "has no texts in the column 'species'"),
+    (
+        ["--held_out_per_class", "1", "--text_column", "species"],
+        "has no texts in the column 'species'. It has no texts at all: leave --text_column out for images.",
+    ),
 ]
 
 

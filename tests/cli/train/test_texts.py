@@ -348,11 +348,11 @@ REFUSED = [
     (["--model", "BERT", "--init", "linear_probe"], "class vectors of a cosine head: add --head cosine"),
     (
         ["--model", "BERT", "--init", "class_mean", "--spectral_norm", "classifier"],
-        "init class_mean: the classifier is spectrally normalised",
+        "--init class_mean: the classifier is spectrally normalised",
     ),
     (
         ["--model", "BERT", "--init", "class_mean", "--train_only", "bert.*"],
-        "thaw it if it is frozen, or use init random.",
+        "thaw it if it is frozen, or use --init random.",
     ),
     (["--model", "BERT", "--head", "cosine", "--loss", "ldam"], "expects logits of 30 times the cosine"),
     (
