@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hf_ltsam.metrics.corruption import Baseline
 from hf_ltsam.runs.files import plain, read_json, write_json
 
 SCHEMA_VERSION = 1
+CONTENT = "content_sha256"  # of an identity
 SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
 _NEEDED = {"result": ("overall", "groups", "samples"), "summary": ("errors", "severities", "mean_error")}
 Cell = tuple[str, int] | None  # corruption and severity; None: a set without corruptions
@@ -164,6 +165,25 @@ def remarks(of_set: Mapping[str, Any]) -> str:
     return "; ".join(notes)
 
 
+def other_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """How the images of two results differ, in words; empty where they do not, as far as the results say."""
+    this, that = one.get("identity", {}), other.get("identity", {})
+    if _differ("labels_sha256", one, other):
+        return f"on other images ({other['samples']:,} and {one['samples']:,})"
+    if _differ("seed", this, that):
+        return f"under corruptions made with other random numbers (--seed {that['seed']} and {this['seed']})"
+    if _differ("commit", this, that):
+        return f"at another commit of {this['source']} ({that['commit'][:12]} and {this['commit'][:12]})"
+    if this.get("source") == that.get("source") and _differ(CONTENT, this, that):
+        return f"on images of {this['source']} that have changed in between"
+    return ""
+
+
+def _differ(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Older results do not have all of it."""
+    return name in one and name in other and one[name] != other[name]
+
+
 def spread_of(numbers: Collection[int]) -> str:
     """The number, where it is the same, or the smallest to the largest."""
     low, high = min(numbers), max(numbers)
@@ -192,13 +212,30 @@ class OtherErrors:
     Args:
         name: of the checkpoint.
         errors: of each corruption and severity, fractions.
+        results: that the errors are of.
+        path: of the file.
     """
 
     name: str
     errors: Mapping[tuple[str, int], float]
+    results: Mapping[tuple[str, int], Mapping[str, Any]] = field(default_factory=dict)
+    path: str | Path = ""
 
     def missing(self, cells: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         return [cell for cell in cells if cell not in self.errors]
+
+    def check_images(self, name: str, cell: tuple[str, int], result: Mapping[str, Any]) -> None:
+        """Refuse errors on other images than those of a result.
+
+        Raises:
+            ValueError: saying how the two differ.
+        """
+        difference = other_images(result, self.results.get(cell, {}))
+        if difference:
+            raise ValueError(
+                f"--baseline {self.path}: {self.name} was tested {difference} for {name}, so its errors are none to "
+                "compare with. Evaluate it in the same way again, or leave --baseline out."
+            )
 
     def over(self, cells: Sequence[tuple[str, int]]) -> Baseline:
         """The means over these corruptions and severities."""
@@ -221,12 +258,13 @@ def read_baseline(path: str | Path, name: str, cells: Sequence[tuple[str, int]])
             f"--baseline {path} has no results on {name}.{nearest(name, corrupted)} Evaluate {name} without --baseline, or "
             "that model on it first."
         )
-    errors = {
-        (corruption, int(severity)): 1 - result["overall"]
+    results = {
+        (corruption, int(severity)): result
         for corruption, row in values["sets"][name]["cells"].items()
         for severity, result in row.items()
     }
-    other = OtherErrors(values["checkpoint"]["name"], errors)
+    errors = {cell: 1 - result["overall"] for cell, result in results.items()}
+    other = OtherErrors(values["checkpoint"]["name"], errors, results, path)
     missing = other.missing(cells)
     if missing:
         shown = ", ".join(f"{corruption} {s}" for corruption, s in missing[:3]) + (", ..." if len(missing) > 3 else "")

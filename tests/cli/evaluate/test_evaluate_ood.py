@@ -520,6 +520,29 @@ def test_a_baseline_of_fewer_severities_is_compared_at_those(checkpoint, test_im
     assert summary["severities"] == [4] and summary["relative_to"] == str(other)
 
 
+OTHER_IMAGES = {
+    "one is gone": ([], lambda folder: (folder / "dog" / "1.png").unlink(), "on other images (13 and 12)"),
+    "as many others": (
+        [],
+        lambda folder: Image.new("RGB", (9, 9)).save(folder / "dog/1.png"),
+        "that have changed in between",
+    ),
+    "another seed": (["--seed", "7"], lambda folder: None, "(--seed 0 and 7)"),
+}
+
+
+@pytest.mark.parametrize("words, change, message", OTHER_IMAGES.values(), ids=OTHER_IMAGES)
+def test_a_baseline_of_other_images_is_refused(checkpoint, test_images, tmp_path, capsys, words, change, message):
+    other, name = save_checkpoint(tmp_path / "reference", seed=2), f"{test_images}_c"
+    evaluate(other, "--sets", name, *asked("fog", "4"))
+    change(test_images)
+    basis, sets = other / "evaluation" / "ood_results.json", ["--sets", name, *asked("fog", "4"), *words]
+    error = refused(capsys, "--model", checkpoint, *sets, "--use_cpu", "--baseline", basis)
+    assert message in error and f"--baseline {basis}" in error and "leave --baseline out" in error
+    evaluate(other, *sets)
+    assert evaluate(checkpoint, *sets, "--baseline", basis)["sets"][name]["summary"]["relative_to"] == str(other)
+
+
 def test_results_of_another_checkpoint_are_not_mixed_in(checkpoint, test_images, tmp_path, capsys):
     evaluate(checkpoint, "--sets", test_images)
     other = save_checkpoint(tmp_path / "other", seed=2)
