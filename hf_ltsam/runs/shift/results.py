@@ -10,6 +10,7 @@ from typing import Any
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.metrics.corruption import Baseline
+from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.files import plain, read_json, write_json
 
 SCHEMA_VERSION = 1
@@ -34,7 +35,7 @@ class Results:
         writes: whether this process writes the file.
 
     Raises:
-        ValueError: the file holds the results of another checkpoint, or something else.
+        ValueError: the file holds the results of another checkpoint or by other groups of classes, or something else.
     """
 
     def __init__(
@@ -49,6 +50,13 @@ class Results:
                     f"{path} holds the results of another checkpoint ({values['checkpoint']['name']}, weights "
                     f"{values['checkpoint']['fingerprint'][:12]}; now {checkpoint['fingerprint'][:12]}). Remove it, or "
                     "give --output_dir OTHER."
+                )
+            known = [statistics is not None, values["class_statistics"] is not None]
+            if not has_groups_of(values, statistics) or len(set(known)) > 1:
+                now = "There are none now." if statistics is None else f"Now: {describe_groups(statistics)}"
+                raise ValueError(
+                    f"{path} holds accuracies by other groups of classes than the checkpoint has. {now} Remove it, or give "
+                    "--output_dir OTHER."
                 )
             self.sets = values["sets"]
         self.header = {
@@ -137,6 +145,28 @@ def check_results(values: Any) -> dict[str, Any]:
             if missing:
                 raise KeyError(missing[0])
     return values
+
+
+def has_groups_of(values: Mapping[str, Any], statistics: ClassStatistics | None) -> bool:
+    """Whether the groups of results are those of these statistics, as far as both are known: a run may be tested again with
+    other bounds.
+    """
+    measured = values.get("class_statistics")
+    if measured is None or statistics is None:
+        return True
+    return ClassStatistics.from_dict(measured).groups == statistics.groups
+
+
+def without_groups(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Results without accuracies by group."""
+    parts = ("result", "summary")
+    return {
+        **values,
+        "sets": {
+            name: {part: {**content, "groups": {}} if part in parts else content for part, content in of_set.items()}
+            for name, of_set in values["sets"].items()
+        },
+    }
 
 
 def measurements(of_set: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -550,6 +550,19 @@ def test_results_of_another_checkpoint_are_not_mixed_in(checkpoint, test_images,
     assert "another checkpoint" in message and "--output_dir OTHER" in message
 
 
+@pytest.mark.parametrize("now", [(12, 4), None], ids=["other bounds", "no statistics"])
+def test_results_by_other_groups_are_not_mixed_in(checkpoint, test_images, capsys, now):
+    evaluate(checkpoint, "--sets", test_images)
+    words = ["--model", checkpoint, "--sets", test_images, "--use_cpu"]
+    (checkpoint / "class_statistics.json").unlink()
+    if now is not None:
+        ClassStatistics((12, 6, 3), many_above=now[0], few_below=now[1]).save(checkpoint)
+    message = refused(capsys, *words)
+    assert "other groups of classes" in message and "--output_dir OTHER" in message
+    assert ("There are none now" if now is None else "many above 12, medium 4 to 12, few below 4") in message
+    assert evaluate(checkpoint, "--sets", test_images, out=checkpoint / "other")["sets"]
+
+
 # --- what is shown ---------------------------------------------------------------------------------------------------
 
 
