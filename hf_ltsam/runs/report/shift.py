@@ -25,6 +25,8 @@ _DIFFERENT_CELLS = (
     "{}: runs were tested under different corruptions or severities; numbers are of those that they share."
 )
 
+_DIFFERENT_MEANS = "{}: mean errors are over other corruptions in one configuration than in another and do not compare."
+
 
 def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     figures, tables, notes = [], [], _remarks(configurations)
@@ -32,6 +34,7 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
         configurations, differing = of_shared_cells(configurations, name)
         notes += [_DIFFERENT_CELLS.format(short(name))] * differing
     corrupted = _names(configurations, corrupted=True)
+    notes += [_DIFFERENT_MEANS.format(short(name)) for name in corrupted if _has_different_means(configurations, name)]
     plain = _names(configurations, corrupted=False)
     if plain:
         tables.append(_accuracies(configurations, plain))
@@ -80,6 +83,10 @@ def of_shared_cells(configurations: Sequence[Configuration], name: str) -> tuple
         replace(c, runs=tuple(_only(run, name, cells) for run in c.runs)) for c, cells in zip(configurations, kept)
     ]
     return chosen, any(cells != of_run for cells, of_runs in zip(kept, tested) for of_run in of_runs)
+
+
+def _has_different_means(configurations: Sequence[Configuration], name: str) -> bool:
+    return len({frozenset(sets[0].errors) for c in configurations if (sets := _sets(c, name))}) > 1
 
 
 def _has(cells: set[Any], corruption: str) -> bool:

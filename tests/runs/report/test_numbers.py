@@ -174,6 +174,8 @@ def test_errors_are_means_over_the_same_corruptions_of_all_runs(tmp_path, tables
     (tmp_path / "report").mkdir()
     made = shift_section(own, tmp_path / "report")
     assert any("different corruptions or severities" in note for note in made.notes) == told
+    is_missing = bool(errors) and any(error != error for row in errors for error in row)
+    assert any("do not compare" in note for note in made.notes) == is_missing
     if errors is None:
         assert len(made.missing) == 2 and not made.figures
         return
