@@ -300,6 +300,32 @@ def test_the_column_of_the_training_is_taken(run, pictures, calibration, tmp_pat
     assert [row.file for row in stated] == [str(front)]
 
 
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        ("multi_label_classification", "several labels of a sample (problem_type 'multi_label_classification'"),
+        ("regression", "numbers, not classes (problem_type 'regression'"),
+        ("single_label_classification", None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_models_that_choose_no_class_are_refused(run, pictures, tmp_path, capsys, command, problem, message):
+    """The softmax over labels of which a sample may have several, or none, is no probability of any."""
+    folder, held_out = tmp_path / "run", tmp_path / "test"
+    shutil.copytree(run, folder)
+    draw_images(held_out, (2, 2, 2), 12)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "problem_type": problem}))
+    words = [folder, held_out] if command == "predict" else ["--model", folder, "--sets", held_out]
+    code = 0
+    try:
+        cli.main([command, *map(str, words), "--use_cpu"])
+    except SystemExit as exit_:
+        code = exit_.code
+    assert code == (2 if message else 0) and (message or "") in capsys.readouterr().err
+
+
 def test_what_is_refused(run, pictures, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for words, message in {

@@ -86,6 +86,11 @@ class RunFacts:
         return "image-classification" if "ForImageClassification" in architectures or seen else None
 
     @property
+    def has_several_labels(self) -> bool:
+        """Whether a sample may be of several classes."""
+        return self.config.get("problem_type") == "multi_label_classification"
+
+    @property
     def samples(self) -> str:
         """What it classifies, in the plural."""
         return samples_of("text" if self.task == TEXT_CLASSIFICATION else None)

@@ -26,6 +26,8 @@ from hf_ltsam.runs.files import DamagedFileError
 from hf_ltsam.runs.folder import CALIBRATION, CONFIG, RECORD, STATISTICS, WEIGHTS, RunFolder
 from hf_ltsam.runs.model import load_run
 
+_OTHER_ANSWERS = {"multi_label_classification": "several labels of a sample", "regression": "numbers, not classes"}
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -113,10 +115,11 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
 
     Raises:
         OSError: there is no such model, or no image processor or tokenizer beside it.
-        ValueError: no classifier, or statistics of another number of classes.
+        ValueError: no classifier of one class for each sample, or statistics of another number of classes.
     """
     model = load_run(name).float()
     config = AutoConfig.from_pretrained(name)
+    _check_answers(name, getattr(config, "problem_type", None))
     preprocessing = (Tokenization if is_of_texts(config) else Preprocessing).beside(name)
     statistics = _statistics(name)
     if statistics is not None:
@@ -139,6 +142,20 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
         text_columns if isinstance(preprocessing, Tokenization) else (),
         image_column,
     )
+
+
+def _check_answers(name: str, problem_type: str | None) -> None:
+    """Refuse a model whose logits are no choice of one class: the largest of them and their softmax mean nothing.
+
+    Raises:
+        ValueError: saying what it answers with.
+    """
+    if problem_type in _OTHER_ANSWERS:
+        raise ValueError(
+            f"{name} answers with {_OTHER_ANSWERS[problem_type]} (problem_type {problem_type!r} in its {CONFIG}): predict, "
+            "evaluate and calibrate take models of one class for each sample. A pipeline of transformers with top_k=None "
+            "gives all its answers."
+        )
 
 
 def fingerprint(

@@ -383,6 +383,22 @@ def test_accuracies_by_other_groups_than_the_run_s_are_left_out(tmp_path, many_a
     assert ("12.3" in made.text.partition("## Under shift")[2].partition("## Cost")[0]) == kept
 
 
+@pytest.mark.parametrize(
+    ("problem", "sentence"),
+    [
+        ("multi_label_classification", "images may have several of them, or none."),
+        ("single_label_classification", "It always answers with one of its classes"),
+        (None, "It always answers with one of its classes"),
+    ],
+)
+def test_a_card_says_whether_a_sample_has_one_class(tmp_path, problem, sentence):
+    folder = write(tmp_path / "run", metrics())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "problem_type": problem}))
+    text = card(folder).text
+    assert sentence in text and ("always answers" in text) == ("always answers" in sentence)
+
+
 def test_a_mean_error_is_not_the_mce(tmp_path):
     """mCE is relative to a baseline: the model index has it where there is one, under its own name."""
     folder = write(tmp_path / "run", metrics())
