@@ -20,7 +20,7 @@ from hf_ltsam.runs.recipes import assumptions
 from hf_ltsam.runs.record import chance_level
 from hf_ltsam.runs.report.content import Listing, Missing, Section, Table
 from hf_ltsam.runs.report.reading import ReportedRun, training
-from hf_ltsam.runs.report.saved_parts import Bounds, TestResult
+from hf_ltsam.runs.report.saved_parts import Bounds, Floats, TestResult
 
 NAN = float("nan")
 _LONGEST = 60  # characters of the settings in a title
@@ -75,6 +75,13 @@ def chance_of(configuration: Configuration) -> float:
     """The accuracy of guesses on its test; NaN without one."""
     tested = configuration.tested
     return chance_level(tested[0].per_class.tolist()) if tested else NAN
+
+
+def known_mean(values: Floats, axis: int = 0) -> Floats:
+    """Mean of the numbers that are there; NaN where there is none, as of a class without a test sample."""
+    known = ~np.isnan(values)
+    sums = np.where(known, values, 0.0).sum(axis=axis)
+    return np.where(known.any(axis=axis), sums / np.maximum(known.sum(axis=axis), 1), NAN)
 
 
 def spread(values: Iterable[float]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_ltsam.class_statistics import GROUPS
 from hf_ltsam.runs.escaping import figure_text, figure_texts, file_name
-from hf_ltsam.runs.report.configurations import Configuration, samples_of_all, spread
+from hf_ltsam.runs.report.configurations import Configuration, known_mean, samples_of_all, spread
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation, percent
 from hf_ltsam.runs.report.drawing import WIDTH, draw
 from hf_ltsam.runs.report.reading import ReportedRun, corruptions
@@ -189,7 +189,7 @@ def _figure(
     configurations: Sequence[Configuration],
     folder: Path,
 ) -> Figure:
-    worst = rows[int(np.nanargmax(np.nanmean(errors, axis=1)))]
+    worst = rows[int(np.nanargmax(known_mean(errors, axis=1)))]
     file = f"corruptions_{file_name(name, 60)}"
     over = "by severity" if columns[0].startswith("severity ") else "means over severities and seeds"
     return draw(
