@@ -151,8 +151,10 @@ def facts(run: ReportedRun) -> dict[str, Any]:
 
 
 def differing(configurations: Sequence[Configuration]) -> list[str]:
-    """Names of the settings in which configurations differ."""
-    return _differing([_flat(facts(c.runs[0])) for c in configurations])
+    """Names of the settings in which configurations differ: of those that have finished, since a recipe alone says less."""
+    first = [c.runs[0] for c in configurations]
+    finished = [run for run in first if run.metrics is not None]
+    return _differing([_flat(facts(run)) for run in finished or first])
 
 
 def setting(configuration: Configuration, name: str) -> str:
@@ -267,7 +269,9 @@ def _titles(runs: Sequence[ReportedRun]) -> list[str]:
     """Method and loss; of equal titles also the settings in which they differ, and if need be the folder."""
     experiments = [facts(run) for run in runs]
     plain = [
-        title(experiment, _title_of_stage(run)) if "folder" not in experiment else str(experiment["folder"])
+        f"{title(experiment, _title_of_stage(run))}{'' if run.metrics else ', without results'}"
+        if "folder" not in experiment
+        else str(experiment["folder"])
         for run, experiment in zip(runs, experiments)
     ]
     namesakes = [[other for other, its_name in zip(experiments, plain) if its_name == name] for name in plain]
