@@ -20,6 +20,7 @@ import hf_ltsam
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics
 from hf_ltsam.cli import main as cli
 from hf_ltsam.cli.export import export
+from hf_ltsam.cli.predict.command import FilePrediction, as_csv
 from hf_ltsam.cli.predict.mistakes import mistakes
 from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.metrics.calibration import Calibration
@@ -324,6 +325,16 @@ def test_models_that_choose_no_class_are_refused(run, pictures, tmp_path, capsys
     except SystemExit as exit_:
         code = exit_.code
     assert code == (2 if message else 0) and (message or "") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c|d"), ("|a", "b", "c"), ("a", "b", 'c"d'), ("[a]", "b", "c,d")])
+def test_sets_in_csv_are_those_of_json(names):
+    """A name with the sign that parts names makes lists of JSON."""
+    sets = [names, names[1:], names[:1], ()]
+    found = [FilePrediction(f"{k}.png", names, (0.5, 0.3, 0.2), of_file) for k, of_file in enumerate(sets)]
+    rows = csv.DictReader(io.StringIO(as_csv([*found, FilePrediction("bad.png", error="no image")])))
+    parts = json.loads if any("|" in name for name in names) else lambda cell: cell.split("|") if cell else []
+    assert [parts(row["set"]) if not row["error"] else row["set"] for row in rows] == [*map(list, sets), ""]
 
 
 def test_what_is_refused(run, pictures, tmp_path, capsys):
