@@ -26,6 +26,7 @@ from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.shift import checkpoint
 
 SEE = Preprocessing(12, 12, 12, (0.4, 0.45, 0.5), (0.2, 0.21, 0.22))
 COUNTS = (40, 10, 3)
@@ -335,6 +336,22 @@ def test_sets_in_csv_are_those_of_json(names):
     rows = csv.DictReader(io.StringIO(as_csv([*found, FilePrediction("bad.png", error="no image")])))
     parts = json.loads if any("|" in name for name in names) else lambda cell: cell.split("|") if cell else []
     assert [parts(row["set"]) if not row["error"] else row["set"] for row in rows] == [*map(list, sets), ""]
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+@pytest.mark.parametrize(
+    ("tested", "stated", "told"), [("flip", "none", True), ("none", "flip", False), ("flip", "flip", False), (None, "none", False)]
+)  # fmt: skip
+def test_other_views_than_those_of_the_test_are_told(run, tmp_path, monkeypatch, command, tested, stated, told):
+    folder, held_out, warnings = tmp_path / "run", tmp_path / "test", []
+    shutil.copytree(run, folder)
+    draw_images(held_out, (2, 2, 2), 12)
+    data = {} if tested is None else {"test_time": tested}
+    RunFolder(folder).write_record(RunRecord(0, {}, {}, {}, {}, data=data))
+    monkeypatch.setattr(checkpoint.logger, "warning", warnings.append)
+    words = [folder, held_out] if command == "predict" else ["--model", folder, "--sets", held_out]
+    cli.main([command, *map(str, words), "--use_cpu", "--test_time", stated])
+    assert ["--test_time flip" in warning for warning in warnings] == [True] * told
 
 
 def test_what_is_refused(run, pictures, tmp_path, capsys):

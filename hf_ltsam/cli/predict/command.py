@@ -178,6 +178,7 @@ def predict(
     files = given if is_of_texts(AutoConfig.from_pretrained(name)) else image_files(given)
     checkpoint = load_checkpoint(name, process_device(use_cpu))
     _check_calibrated(checkpoint, chosen, str(run))
+    checkpoint.warn_of_other_views(chosen.test_time)
     names, samples = _samples(checkpoint, files, chosen)
     logits = predict_logits(checkpoint.model, samples, chosen.batch_size, worker_count(len(names)), "predicting")
     return _predictions(checkpoint, names, samples, logits.double().numpy(), chosen)
