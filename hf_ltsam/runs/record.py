@@ -243,18 +243,31 @@ def two_errors(accuracy: float, number: int) -> float:
 def at_chance(
     balanced: float | None, chance: float, number: int, samples: str, where: str = "no better than guesses"
 ) -> list[str]:
-    """A sentence where the mean accuracy over classes is that of guesses, within its error.
+    """A sentence where the mean accuracy over classes is that of guesses, within its error; none for a test of one class.
 
     Args:
         number: of the samples it was measured on.
         samples: what they are.
         where: how the predictions look.
     """
-    if balanced is None or balanced > chance + two_errors(chance, number):
+    if balanced is None or chance >= 1 or balanced > chance + two_errors(chance, number):
         return []
     return [
         f"The mean accuracy over classes, {100 * balanced:.2f} %, is at chance ({100 * chance:.2f} %, within the error "
         f"of {number} {samples}): {where}. Nothing was learned; look at learning rate and labels."
+    ]
+
+
+def untested(record: RunRecord) -> list[str]:
+    """A sentence where the test has no sample of some classes, which the means over classes and groups then leave out."""
+    per_class = record.results["test"]["per_class"]
+    lacking = sum(accuracy is None or accuracy != accuracy for accuracy in per_class)
+    if not lacking:
+        return []
+    what = "1 of the {} classes has" if lacking == 1 else f"{lacking} of the {{}} classes have"
+    return [
+        f"{what.format(len(per_class))} no test {record.samples.removesuffix('s')}: means over all classes and over those "
+        "of a group are over the others."
     ]
 
 

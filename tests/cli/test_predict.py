@@ -20,11 +20,13 @@ import hf_ltsam
 from hf_ltsam import CifarResNetConfig, CifarResNetForImageClassification, ClassStatistics
 from hf_ltsam.cli import main as cli
 from hf_ltsam.cli.export import export
+from hf_ltsam.cli.predict.command import FilePrediction, as_csv
 from hf_ltsam.cli.predict.mistakes import mistakes
 from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.metrics.calibration import Calibration
 from hf_ltsam.runs.folder import RunFolder
 from hf_ltsam.runs.record import RunRecord
+from hf_ltsam.runs.shift import checkpoint
 
 SEE = Preprocessing(12, 12, 12, (0.4, 0.45, 0.5), (0.2, 0.21, 0.22))
 COUNTS = (40, 10, 3)
@@ -298,6 +300,58 @@ def test_the_column_of_the_training_is_taken(run, pictures, calibration, tmp_pat
     assert [row.file for row in hf_ltsam.predict(folder, [tmp_path / "t.csv"], use_cpu=True)] == [str(side)]
     stated = hf_ltsam.predict(folder, [tmp_path / "t.csv"], use_cpu=True, image_column="front")
     assert [row.file for row in stated] == [str(front)]
+
+
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        ("multi_label_classification", "several labels of a sample (problem_type 'multi_label_classification'"),
+        ("regression", "numbers, not classes (problem_type 'regression'"),
+        ("single_label_classification", None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_models_that_choose_no_class_are_refused(run, pictures, tmp_path, capsys, command, problem, message):
+    """The softmax over labels of which a sample may have several, or none, is no probability of any."""
+    folder, held_out = tmp_path / "run", tmp_path / "test"
+    shutil.copytree(run, folder)
+    draw_images(held_out, (2, 2, 2), 12)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "problem_type": problem}))
+    words = [folder, held_out] if command == "predict" else ["--model", folder, "--sets", held_out]
+    code = 0
+    try:
+        cli.main([command, *map(str, words), "--use_cpu"])
+    except SystemExit as exit_:
+        code = exit_.code
+    assert code == (2 if message else 0) and (message or "") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c|d"), ("|a", "b", "c"), ("a", "b", 'c"d'), ("[a]", "b", "c,d")])
+def test_sets_in_csv_are_those_of_json(names):
+    """A name with the sign that parts names makes lists of JSON."""
+    sets = [names, names[1:], names[:1], ()]
+    found = [FilePrediction(f"{k}.png", names, (0.5, 0.3, 0.2), of_file) for k, of_file in enumerate(sets)]
+    rows = csv.DictReader(io.StringIO(as_csv([*found, FilePrediction("bad.png", error="no image")])))
+    parts = json.loads if any("|" in name for name in names) else lambda cell: cell.split("|") if cell else []
+    assert [parts(row["set"]) if not row["error"] else row["set"] for row in rows] == [*map(list, sets), ""]
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+@pytest.mark.parametrize(
+    ("tested", "stated", "told"), [("flip", "none", True), ("none", "flip", False), ("flip", "flip", False), (None, "none", False)]
+)  # fmt: skip
+def test_other_views_than_those_of_the_test_are_told(run, tmp_path, monkeypatch, command, tested, stated, told):
+    folder, held_out, warnings = tmp_path / "run", tmp_path / "test", []
+    shutil.copytree(run, folder)
+    draw_images(held_out, (2, 2, 2), 12)
+    data = {} if tested is None else {"test_time": tested}
+    RunFolder(folder).write_record(RunRecord(0, {}, {}, {}, {}, data=data))
+    monkeypatch.setattr(checkpoint.logger, "warning", warnings.append)
+    words = [folder, held_out] if command == "predict" else ["--model", folder, "--sets", held_out]
+    cli.main([command, *map(str, words), "--use_cpu", "--test_time", stated])
+    assert ["--test_time flip" in warning for warning in warnings] == [True] * told
 
 
 def test_what_is_refused(run, pictures, tmp_path, capsys):

@@ -90,6 +90,12 @@ def refused(capsys, *words):
     return message
 
 
+def replace_in(file, before, after):
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after))
+
+
 def evaluated(folder):
     """Model and training images as a test reads them: mean and deviation per channel, nothing random."""
     saved = open_run(folder)
@@ -350,6 +356,20 @@ def test_results_of_something_else_are_not_mixed(run, capsys):
     assert "max_samples: null there, 1 now" in message and "--output" in message
     message = refused(capsys, run / "checkpoint-3", "--classes", "2", "--output", run / "sharpness", *QUICK)
     assert "weights_sha256" in message
+
+
+@pytest.mark.parametrize(
+    "words", [QUICK, ["--surface", "1d", "--points", "2"], ["--checkpoints", "--lanczos_steps", "2"]]
+)
+def test_results_of_other_groups_are_not_mixed(run, capsys, words):
+    """A run may be tested again with other bounds, and its weights stay."""
+    analyze(run, "--groups", "few", "all", *words)
+    replace_in(run / "class_statistics.json", '"few_below": 4', '"few_below": 7')
+    message = refused(capsys, run, "--groups", "few", *words)
+    assert "other classes now (few)" in message and "--output" in message
+    analyze_sharpness.main([str(run), "--groups", "few", *words, "--output", str(run / "other")])
+    replace_in(run / "class_statistics.json", '"few_below": 7', '"few_below": 5')  # the same classes
+    analyze(run, "--groups", "few", *words)
 
 
 def test_a_damaged_part_is_named(run, capsys):

@@ -10,7 +10,7 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.losses import LOSSES, LogitAdjustment
 from hf_ltsam.runs.folder import RECORD, RunFolder
 from hf_ltsam.runs.identity import describe
-from hf_ltsam.runs.record import RunRecord, installed_versions, split_results, split_revision
+from hf_ltsam.runs.record import RunRecord, installed_versions, shortcomings, split_results, split_revision, untested
 
 STATISTICS = ClassStatistics(counts=(200, 50, 5))
 LOGITS = np.array([[2.0, 0, 0], [0, 2.0, 0], [0, 2.0, 0], [0, 0, 2.0]])
@@ -136,3 +136,28 @@ def test_a_revision_behind_a_name_on_the_hub(word, parts, tmp_path, monkeypatch)
     (tmp_path / "here" / "birds@2x").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert split_revision(word) == parts
+
+
+UNTESTED = {
+    "all have a sample": ([0.5, 0.25], []),
+    "one has none": ([0.5, None, 0.25], ["1 of the 3 classes has no test image: "]),
+    "one alone has any": ([None, float("nan"), 1.0], ["2 of the 3 classes have no test image: "]),
+}
+
+
+@pytest.mark.parametrize(("per_class", "sentences"), UNTESTED.values(), ids=UNTESTED)
+def test_classes_without_a_test_sample_are_told(per_class, sentences):
+    result = {"per_class": per_class, "balanced": np.nanmean(np.array(per_class, float)), "samples": 10}
+    record = RunRecord(0, {}, {}, {}, {"test": result})
+    told = untested(record)
+    assert len(told) == len(sentences) and all(told[k].startswith(sentence) for k, sentence in enumerate(sentences))
+
+
+@pytest.mark.parametrize(
+    ("per_class", "chance"),
+    [([1.0], False), ([0.0], False), ([None, 1.0], False), ([0.5, 0.5], True), ([1.0, 0.9], False)],
+)
+def test_a_test_of_one_class_says_nothing_about_chance(per_class, chance):
+    result = {"per_class": per_class, "balanced": np.nanmean(np.array(per_class, float)), "samples": 100}
+    remarks = shortcomings(RunRecord(0, {}, {}, {}, {"test": result}))
+    assert any("is at chance" in remark for remark in remarks) == chance

@@ -90,6 +90,8 @@ def evaluate_model(
     if PartialState().is_main_process:
         check_output_folder(str(folder))
     checkpoint = load_checkpoint(model, device)
+    if PartialState().is_main_process:
+        checkpoint.warn_of_other_views(settings.test_time)
     try:
         return _evaluate_checkpoint(checkpoint, test_sets, settings, folder, baselines)
     except KeyboardInterrupt as interrupt:

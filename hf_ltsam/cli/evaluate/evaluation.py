@@ -28,10 +28,9 @@ from hf_ltsam.metrics.corruption import ALEXNET, SEVERITIES, corruption_summary
 from hf_ltsam.runs.predictions import DECIMALS
 from hf_ltsam.runs.record import hub_commit, hub_name, split_results, split_revision
 from hf_ltsam.runs.shift.checkpoint import Checkpoint
-from hf_ltsam.runs.shift.results import Cell, OtherErrors, Results
+from hf_ltsam.runs.shift.results import CONTENT, Cell, OtherErrors, Results
 from hf_ltsam.training.prediction import predict_logits
 
-_CONTENT = "content_sha256"
 WORTH_WORKERS = 2000  # images: below that, starting processes takes longer than it saves
 
 
@@ -84,6 +83,9 @@ def evaluate(
 
     Args:
         baseline: that the errors under corruption are relative to; None: AlexNet, where the classes are ImageNet's.
+
+    Raises:
+        ValueError: the baseline is of other images.
     """
     for dataset, cells in _parts(test_set, settings):
         identity = identity_of(test_set, dataset, settings)
@@ -91,6 +93,8 @@ def evaluate(
             if results.get(test_set.name, cell, identity) is None:
                 result = {"identity": identity, **measure(checkpoint, test_set, dataset, cell, settings)}
                 results.put(test_set.name, cell, result)
+            if baseline is not None and cell is not None:
+                baseline.check_images(test_set.name, cell, results.sets[test_set.name]["cells"][cell[0]][str(cell[1])])
     if test_set.corruptions:
         results.summarise(test_set.name, summary_of(test_set, settings, results, baseline))
 
@@ -128,7 +132,7 @@ def _version(test_set: TestSet, dataset: Dataset) -> dict[str, str]:
     """The commit of a set on the Hub, whose branches and tags move; of others, whose files may change, their content."""
     name = hub_name(split_revision(test_set.source)[0])
     commit = None if name is None else hub_commit(dataset, name)
-    return {_CONTENT: content_fingerprint(dataset)} if commit is None else {"commit": commit}
+    return {CONTENT: content_fingerprint(dataset)} if commit is None else {"commit": commit}
 
 
 class Predicted(NamedTuple):
@@ -229,9 +233,16 @@ def _samples(
 def summary_of(
     test_set: TestSet, settings: EvaluationSettings, results: Results, baseline: OtherErrors | None = None
 ) -> dict[str, Any]:
-    """Means over the cells, and the errors relative to the baseline or to AlexNet, as far as they can be compared."""
+    """Means over the cells, and the errors relative to the baseline or to AlexNet, as far as they can be compared.
+
+    Raises:
+        ValueError: the baseline is of other images.
+    """
     cells = _summarised(test_set, settings, results, baseline)
     entries = [results.sets[test_set.name]["cells"][corruption][str(severity)] for corruption, severity in cells]
+    for cell, entry in zip(cells, entries):
+        if baseline is not None:
+            baseline.check_images(test_set.name, cell, entry)
     reference = None if baseline is None else baseline.over(cells)
     complete = {severity for _, severity in cells} == set(SEVERITIES)  # AlexNet's errors are means over all five
     if reference is None and complete and all(entry["imagenet_classes"] for entry in entries):
@@ -245,7 +256,7 @@ def _summarised(
 ) -> list[tuple[str, int]]:
     """All that was ever measured in the same way, or what is asked for where that cannot be summed up or compared."""
     asked = settings.cells()
-    own_images = [_CONTENT] if test_set.corruptions == "stored" else []
+    own_images = [CONTENT] if test_set.corruptions == "stored" else []
     measured = results.measured(test_set.name, asked[0], own_images)
     severities = {corruption: {s for c, s in measured if c == corruption} for corruption, _ in measured}
     alike = set(asked) <= set(measured) and all(of_row == severities[asked[0][0]] for of_row in severities.values())

@@ -178,6 +178,7 @@ def predict(
     files = given if is_of_texts(AutoConfig.from_pretrained(name)) else image_files(given)
     checkpoint = load_checkpoint(name, process_device(use_cpu))
     _check_calibrated(checkpoint, chosen, str(run))
+    checkpoint.warn_of_other_views(chosen.test_time)
     names, samples = _samples(checkpoint, files, chosen)
     logits = predict_logits(checkpoint.model, samples, chosen.batch_size, worker_count(len(names)), "predicting")
     return _predictions(checkpoint, names, samples, logits.double().numpy(), chosen)
@@ -308,18 +309,20 @@ def _error(views: ImageViews | Texts, row: int) -> str:
 
 
 def as_csv(predictions: Sequence[FilePrediction]) -> str:
-    """A header and a row for each file: file, class, probability, class_2, probability_2, ..., set, error."""
+    """A header and a row for each file: file, class, probability, class_2, ..., set (A|B; JSON if a name has a |), error."""
     k = max((len(p.classes) for p in predictions), default=1) or 1
     suffixes = ["", *(f"_{place}" for place in range(2, k + 1))]
     has_sets, has_errors = any(p.prediction_set is not None for p in predictions), any(p.error for p in predictions)
     header = ["file", *(name + suffix for suffix in suffixes for name in ("class", "probability"))]
+    as_list = any("|" in name for p in predictions for name in p.prediction_set or ())
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow([*header, *["set"] * has_sets, *["error"] * has_errors])
     for p in predictions:
         pairs = [cell for c, x in zip(p.classes, p.probabilities) for cell in (c, f"{x:.{DECIMALS}f}")]
         pairs += [""] * (2 * k - len(pairs))
-        rows.writerow([p.file, *pairs, *["|".join(p.prediction_set or ())] * has_sets, *[p.error] * has_errors])
+        of_file = json.dumps(p.prediction_set, ensure_ascii=False) if as_list else "|".join(p.prediction_set or ())
+        rows.writerow([p.file, *pairs, *["" if p.error else of_file] * has_sets, *[p.error] * has_errors])
     return text.getvalue()
 
 

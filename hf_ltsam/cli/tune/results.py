@@ -48,7 +48,7 @@ def write_results(root: Path, studies: Sequence[Study], reserve: Reserve | None 
         else []
     )
     write_whole(
-        root / "tune.md", "\n".join([*_markdown(studies, rows, reserve), *figure, *_all(studies, ended)]) + "\n"
+        root / "tune.md", "\n".join([*_markdown(studies, ended, rows, reserve), *figure, *_all(studies, ended)]) + "\n"
     )
     for study in studies:
         write_best(study)
@@ -82,8 +82,7 @@ def shown(study: Study, number: int) -> str:
     }[trial.state]
     best = study.best
     so_far = f", best of the complete ones {_percent(best.accuracies[study.plan.metric])} %" if best is not None else ""
-    done = f"{len(study.ended())} of {study.plan.trials}"
-    return f"{study.plan.name} trial {number} ({done}): {values}: {reached}{so_far}"
+    return f"{study.plan.name} trial {number} ({_done(study, study.ended())}): {values}: {reached}{so_far}"
 
 
 def remarks(study: Study, reserve: Reserve) -> list[str]:
@@ -139,6 +138,15 @@ def _panel(axes: Any, position: int, parameter: Parameter, study: Study, trials:
     axes.set_ylabel(f"{metric} accuracy in %")
 
 
+def _asked(study: Study, trials: Sequence[Ended]) -> int:
+    """How many trials a study is to have: a later command may ask for fewer than there are."""
+    return max(study.plan.trials, len(trials))
+
+
+def _done(study: Study, trials: Sequence[Ended]) -> str:
+    return f"{len(trials)} of {_asked(study, trials)}"
+
+
 def _row(study: Study, trials: Sequence[Ended]) -> list[str]:
     best = study.best
     states = [trial.state for trial in trials]
@@ -146,16 +154,22 @@ def _row(study: Study, trials: Sequence[Ended]) -> list[str]:
     numbers = [_percent(reached.get(name)) for name in METRICS]
     method = markdown_text(title(study.plan.first))
     values = "-" if best is None else _values(best.values)
-    counts = [f"{len(trials)} of {study.plan.trials}", str(states.count("pruned")), str(states.count("failed"))]
+    counts = [_done(study, trials), str(states.count("pruned")), str(states.count("failed"))]
     return [markdown_code(study.plan.name, cell=True), method, *counts, markdown_text(values), *numbers]
 
 
-def _markdown(studies: Sequence[Study], rows: Sequence[Sequence[str]], reserve: Reserve | None) -> list[str]:
+def _markdown(
+    studies: Sequence[Study], ended: Sequence[Sequence[Ended]], rows: Sequence[Sequence[str]], reserve: Reserve | None
+) -> list[str]:
     plan = studies[0].plan
+    numbers = {_asked(study, trials) for study, trials in zip(studies, ended)}
+    of_each = (
+        f"{min(numbers)} trials of each recipe" if len(numbers) == 1 else "several trials, not as many of each recipe"
+    )
     lines = [f"# Settings chosen by {plan.metric} accuracy", ""]
     lines += [
         f"Accuracy in % on {reserve or 'reserved training samples'} ({100 * plan.reserve:g} % of every class), of the best "
-        f"of {plan.trials} trials of each recipe. It is the highest of several, so a test set will show less; "
+        f"of {of_each}. It is the highest of several, so a test set will show less; "
         f"`ltsam train --config RECIPE/{BEST}` trains on all training samples and tests.",
         "",
     ]

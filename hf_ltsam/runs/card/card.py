@@ -50,6 +50,7 @@ from hf_ltsam.runs.folder import (
     RunFolder,
     seed_folders,
 )
+from hf_ltsam.runs.record import untested
 from hf_ltsam.runs.secrets import without_secrets
 
 FIGURE = "class_counts.png"
@@ -125,6 +126,7 @@ def _values(facts: RunFacts, repo: str, stated: Stated) -> dict[str, Any]:
         "results_table": results_table(facts),
         "test_images": f"{record.results['test']['samples']:,}" if record else "",
         "when": markdown_text(when(facts)),
+        "untested": " ".join(untested(record)) if record else "",
         "seeds_sentence": seeds_sentence(facts),
         "classes_table": classes_table(facts),
         "calibration_table": calibration_table(facts),

@@ -13,8 +13,9 @@ from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import Names, names_of_model
 from hf_ltsam.runs.experiment import experiment_of
 from hf_ltsam.runs.files import DamagedFileError
-from hf_ltsam.runs.folder import RECORD, RunFolder, seed_folders, seed_of
+from hf_ltsam.runs.folder import EVALUATION, RECORD, RunFolder, seed_folders, seed_of
 from hf_ltsam.runs.record import RunRecord, hub_name, samples_of
+from hf_ltsam.runs.shift.results import has_groups_of, without_groups
 
 TEXT_CLASSIFICATION = "text-classification"  # on the Hub
 logger = logging.get_logger(__name__)
@@ -85,6 +86,11 @@ class RunFacts:
         return "image-classification" if "ForImageClassification" in architectures or seen else None
 
     @property
+    def has_several_labels(self) -> bool:
+        """Whether a sample may be of several classes."""
+        return self.config.get("problem_type") == "multi_label_classification"
+
+    @property
     def samples(self) -> str:
         """What it classifies, in the plural."""
         return samples_of("text" if self.task == TEXT_CLASSIFICATION else None)
@@ -124,13 +130,20 @@ def read_facts(
     """
     run = RunFolder(folder)
     record = _record(run)
+    statistics = run.statistics if record is None else ClassStatistics.from_dict(record.class_statistics)
+    if evaluation is not None and not has_groups_of(evaluation, statistics):
+        logger.warning(
+            f"{run.path / EVALUATION} has accuracies by other groups of classes than the run has now: the card leaves them "
+            "out. Remove it, and evaluate again."
+        )
+        evaluation = without_groups(evaluation)
     return RunFacts(
         folder,
         config=run.config or {},
         record=record,
         other_seeds=() if record is None else _other_seeds(run, record),
         identity=run.identity or {},
-        statistics=run.statistics if record is None else ClassStatistics.from_dict(record.class_statistics),
+        statistics=statistics,
         adapter=run.adapter,
         evaluation=evaluation,
         sharpness=sharpness,

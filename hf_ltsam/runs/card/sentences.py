@@ -244,9 +244,14 @@ def _duration(seconds: float) -> str:
 
 def limits(facts: RunFacts, licence: str | None) -> str:
     """What the numbers do not say."""
+    answers = (
+        f"Each of its labels has a probability of its own: {facts.samples} may have several of them, or none."
+        if facts.has_several_labels
+        else f"It always answers with one of its classes, also for {facts.samples} that "
+        f"{'are' if facts.samples == 'texts' else 'show'} none of them."
+    )
     points = [
-        f"For research, and for {facts.samples} like those it was trained on. It always answers with one of its classes, "
-        f"also for {facts.samples} that {'are' if facts.samples == 'texts' else 'show'} none of them.",
+        f"For research, and for {facts.samples} like those it was trained on. {answers}",
         "It was not examined for fairness or privacy, and is not meant for decisions about people.",
     ]
     if facts.statistics is not None:

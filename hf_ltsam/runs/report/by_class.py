@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ import numpy as np
 
 from hf_ltsam.metrics.thresholds import ThresholdCurve, threshold_curve
 from hf_ltsam.runs.report.by_frequency import class_names
-from hf_ltsam.runs.report.configurations import Configuration, samples_of_all, spread
+from hf_ltsam.runs.report.configurations import Configuration, known_mean, samples_of_all, spread
 from hf_ltsam.runs.report.content import Figure, Section, Table, mean_and_deviation, percent
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above
-from hf_ltsam.runs.report.saved_parts import Floats, TestResult
+from hf_ltsam.runs.report.saved_parts import TestResult
 from hf_ltsam.runs.report.style import INK, series_style
 
 TITLE = "Precision, recall and F1"
@@ -77,19 +76,12 @@ def _classes(configuration: Configuration) -> Table:
     counts = np.array(statistics.counts if statistics else [0] * len(names))
     tests = [test for test in configuration.tested if "macro_f1" in test.scores]
     shown = [name for name in COLUMNS if all(name in test.of_classes for test in tests)]
-    columns = [_mean_over_seeds([test.of_classes[name] for test in tests]) for name in shown]
+    columns = [known_mean(np.stack([test.of_classes[name] for test in tests])) for name in shown]
     order = np.argsort(counts, kind="stable")[:MOST]
     rows = [[names[c], f"{counts[c]:,}", *(percent(float(column[c])) for column in columns)] for c in order]
     which = "the rarest classes" if len(counts) > MOST else "every class"
     caption = f"{configuration.title}: {which}, the rarest first, in %, means over seeds"
     return Table(caption, ["class", f"training {configuration.samples}", *(COLUMNS[name] for name in shown)], rows)
-
-
-def _mean_over_seeds(values: Sequence[Floats]) -> Floats:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a class without a test image
-        mean: Floats = np.nanmean(np.stack(values), axis=0)
-    return mean
 
 
 def _thresholds(configurations: Sequence[Configuration], curves: Sequence[tuple[int, ThresholdCurve]]) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hf_ltsam import ClassStatistics
-from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
+from hf_ltsam.runs.report.configurations import Configuration, known_mean, samples_of_all
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above, percent_ticks, within_percent
 from hf_ltsam.runs.report.reading import completion
@@ -58,9 +57,7 @@ def points_of(configuration: Configuration) -> Points:
     one_by_one = len(counts) <= MOST_CLASSES
     parts = np.array_split(order, len(order) if one_by_one else BINS)
     accuracies = np.stack([test.per_class for test in configuration.tested])  # (seeds, C)
-    with warnings.catch_warnings():  # a class without test image: NaN is the answer
-        warnings.simplefilter("ignore", RuntimeWarning)
-        binned = np.stack([np.nanmean(accuracies[:, part], axis=1) for part in parts], axis=1)  # (seeds, K)
+    binned = np.stack([known_mean(accuracies[:, part], axis=1) for part in parts], axis=1)  # (seeds, K)
     deviation = binned.std(axis=0, ddof=1) if len(binned) > 1 else np.full(len(parts), np.nan)
     ends = np.cumsum([len(part) for part in parts])
     ranks = [f"{end - len(part) + 1} to {end}" for end, part in zip(ends, parts)]

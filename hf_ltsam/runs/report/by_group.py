@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.runs.class_frequencies import describe_groups
-from hf_ltsam.runs.record import shortcomings
+from hf_ltsam.runs.record import shortcomings, untested
 from hf_ltsam.runs.report.configurations import Configuration, chance_of, spread
 from hf_ltsam.runs.report.content import Figure, Section, Table, are_equal, mean_and_deviation
 from hf_ltsam.runs.report.drawing import WIDTH, draw, legend_above, percent_ticks, within_percent
@@ -27,6 +27,7 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
         "Accuracy of a group: the mean of its per-class accuracies.",
         *group_bounds(configurations),
         *other_bounds(configurations),
+        *lacking_classes(configurations),
         *chance(configurations),
     ]
     return Section("Accuracy by group", [_figure(configurations, folder)], [table(configurations)], notes=notes)
@@ -95,6 +96,15 @@ def other_bounds(configurations: Sequence[Configuration]) -> list[str]:
                 )
                 sentences[text] = None
     return list(sentences)
+
+
+def lacking_classes(configurations: Sequence[Configuration]) -> list[str]:
+    """What the means leave out, of each configuration once."""
+    remarks = [
+        f"{c.title}: {remark}"
+        for c in configurations for run in c.runs if run.metrics is not None for remark in untested(run.metrics.record)
+    ]  # fmt: skip
+    return list(dict.fromkeys(remarks))
 
 
 def chance(configurations: Sequence[Configuration]) -> list[str]:

@@ -20,7 +20,7 @@ from hf_ltsam.runs.recipes import assumptions
 from hf_ltsam.runs.record import chance_level
 from hf_ltsam.runs.report.content import Listing, Missing, Section, Table
 from hf_ltsam.runs.report.reading import ReportedRun, training
-from hf_ltsam.runs.report.saved_parts import Bounds, TestResult
+from hf_ltsam.runs.report.saved_parts import Bounds, Floats, TestResult
 
 NAN = float("nan")
 _LONGEST = 60  # characters of the settings in a title
@@ -75,6 +75,13 @@ def chance_of(configuration: Configuration) -> float:
     """The accuracy of guesses on its test; NaN without one."""
     tested = configuration.tested
     return chance_level(tested[0].per_class.tolist()) if tested else NAN
+
+
+def known_mean(values: Floats, axis: int = 0) -> Floats:
+    """Mean of the numbers that are there; NaN where there is none, as of a class without a test sample."""
+    known = ~np.isnan(values)
+    sums = np.where(known, values, 0.0).sum(axis=axis)
+    return np.where(known.any(axis=axis), sums / np.maximum(known.sum(axis=axis), 1), NAN)
 
 
 def spread(values: Iterable[float]) -> tuple[float, float]:
@@ -144,8 +151,10 @@ def facts(run: ReportedRun) -> dict[str, Any]:
 
 
 def differing(configurations: Sequence[Configuration]) -> list[str]:
-    """Names of the settings in which configurations differ."""
-    return _differing([_flat(facts(c.runs[0])) for c in configurations])
+    """Names of the settings in which configurations differ: of those that have finished, since a recipe alone says less."""
+    first = [c.runs[0] for c in configurations]
+    finished = [run for run in first if run.metrics is not None]
+    return _differing([_flat(facts(run)) for run in finished or first])
 
 
 def setting(configuration: Configuration, name: str) -> str:
@@ -260,7 +269,9 @@ def _titles(runs: Sequence[ReportedRun]) -> list[str]:
     """Method and loss; of equal titles also the settings in which they differ, and if need be the folder."""
     experiments = [facts(run) for run in runs]
     plain = [
-        title(experiment, _title_of_stage(run)) if "folder" not in experiment else str(experiment["folder"])
+        f"{title(experiment, _title_of_stage(run))}{'' if run.metrics else ', without results'}"
+        if "folder" not in experiment
+        else str(experiment["folder"])
         for run, experiment in zip(runs, experiments)
     ]
     namesakes = [[other for other, its_name in zip(experiments, plain) if its_name == name] for name in plain]

@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_ltsam.runs.escaping import figure_text, visible
 from hf_ltsam.runs.report.by_frequency import class_names
-from hf_ltsam.runs.report.configurations import Configuration, samples_of_all
+from hf_ltsam.runs.report.configurations import Configuration, known_mean, samples_of_all
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, percent
 from hf_ltsam.runs.report.drawing import WIDTH, draw, grid_of_panels
 from hf_ltsam.runs.report.reading import completion
@@ -33,7 +33,7 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     shares = [confusion_shares(c) for c in comparable]
     left_out = [c.title for c in predicted if c not in comparable]
     notes = [f"Other classes, so not shown here: {', '.join(left_out)}."] if left_out else []
-    mean = np.nanmean(np.stack(shares), axis=0)
+    mean = known_mean(np.stack(shares))
     classes = by_frequency(most_confused(mean), comparable[0])
     return Section(
         TITLE, [_figure(comparable, shares, classes, names, folder)], [_table(comparable, shares, mean, names)],
@@ -99,7 +99,7 @@ def _figure(
     rows = -(-len(configurations) // columns)
     width = min(WIDTH, 1.4 + 3.1 * columns)
     size = (width, 0.75 + ((width - 1.3) / columns + 0.15) * rows)
-    (true, taken), *_ = [*top_confusions(np.nanmean(np.stack(shares), axis=0), 1), (0, 0)]
+    (true, taken), *_ = [*top_confusions(known_mean(np.stack(shares)), 1), (0, 0)]
     which = "all classes" if len(classes) == len(names) else f"the {len(classes)} most confused classes"
     return draw(
         folder,
@@ -151,7 +151,8 @@ def _table(
         for true, taken in top_confusions(mean, PAIRS)
     ]
     samples = samples_of_all(configurations)
-    caption = f"The {len(rows)} largest confusions, in % of the test {samples} of the true class"
+    largest = f"{len(rows)} largest confusions" if len(rows) != 1 else "only confusion"
+    caption = f"The {largest}, in % of the test {samples} of the true class"
     return Table(caption, ["confusion", *(c.title for c in configurations)], rows)
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from hf_ltsam.class_statistics import GROUPS, ClassStatistics
 from hf_ltsam.runs.record import RunRecord
 from hf_ltsam.runs.sharpness.figures import subset_label
 from hf_ltsam.runs.sharpness.parts import check_sharpness
-from hf_ltsam.runs.shift.results import check_results, remarks
+from hf_ltsam.runs.shift.results import Cell, check_results, remarks
 
 Floats = NDArray[np.float64]
 
@@ -261,6 +261,7 @@ class ShiftedSet:
         relative_to: what mCE is relative to.
         bounds: of its groups; None where they are not known.
         remarks: what a reader of its numbers should know.
+        results: that its numbers rest on, of each corruption and severity; None: of a set without corruptions.
     """
 
     accuracy: dict[str, float]
@@ -270,6 +271,22 @@ class ShiftedSet:
     relative_to: str = ""
     bounds: Bounds | None = None
     remarks: str = ""
+    results: Mapping[Cell, Mapping[str, Any]] = field(default_factory=dict)
+
+    def only(self, cells: Collection[Cell]) -> ShiftedSet:
+        """Means over some of its corruptions and severities; mCE, where some are left out, is not known."""
+        if set(self.results) <= set(cells):
+            return self
+        results = {cell: result for cell, result in self.results.items() if cell in cells}
+        errors = {c: {s: e for s, e in row.items() if (c, s) in results} for c, row in self.errors.items()}
+        errors = {corruption: row for corruption, row in errors.items() if row}
+        accuracy = {
+            group: float(np.mean([result["groups"][group] for result in results.values()]))
+            for group in self.accuracy
+            if all(group in result.get("groups", {}) for result in results.values())
+        }
+        accuracy["overall"] = 1 - float(np.mean([np.mean(list(row.values())) for row in errors.values()]))
+        return replace(self, accuracy=accuracy, errors=errors, results=results, mce=math.nan, relative_to="")
 
     def with_bounds(self, bounds: Bounds) -> ShiftedSet:
         """Without groups where they are by other bounds: nothing is saved from which they could be computed."""
@@ -282,7 +299,9 @@ class ShiftedSet:
         if "summary" not in values:
             result = values["result"]
             accuracy = {"overall": float(result["overall"]), **_groups(result)}
-            return cls(accuracy, int(result["samples"]), {}, bounds=bounds, remarks=remarks(values))
+            return cls(
+                accuracy, int(result["samples"]), {}, bounds=bounds, remarks=remarks(values), results={None: result}
+            )
         summary, cells = values["summary"], values["cells"]
         errors = {
             corruption: {int(s): 1 - float(cells[corruption][str(s)]["overall"]) for s in summary["severities"]}
@@ -299,6 +318,7 @@ class ShiftedSet:
             summary.get("relative_to") or "",
             bounds,
             remarks(values),
+            {(c, s): cells[c][str(s)] for c, row in errors.items() for s in row},
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,30 @@ import numpy as np
 
 from hf_ltsam.class_statistics import GROUPS
 from hf_ltsam.runs.escaping import figure_text, figure_texts, file_name
-from hf_ltsam.runs.report.configurations import Configuration, samples_of_all, spread
+from hf_ltsam.runs.report.configurations import Configuration, known_mean, samples_of_all, spread
 from hf_ltsam.runs.report.content import Figure, Missing, Section, Table, mean_and_deviation, percent
 from hf_ltsam.runs.report.drawing import WIDTH, draw
-from hf_ltsam.runs.report.reading import corruptions
+from hf_ltsam.runs.report.reading import ReportedRun, corruptions
 from hf_ltsam.runs.report.saved_parts import Floats, ShiftedSet
 from hf_ltsam.runs.report.style import DARK_FROM, INK, ON_DARK, shades
 from hf_ltsam.runs.shift.report import short
+from hf_ltsam.runs.shift.results import other_images
 
 TITLE = "Under shift and corruption"
+_DIFFERENT_CELLS = (
+    "{}: runs were tested under different corruptions or severities; numbers are of those that they share."
+)
+
+_DIFFERENT_MEANS = "{}: mean errors are over other corruptions in one configuration than in another and do not compare."
 
 
 def section(configurations: Sequence[Configuration], folder: Path) -> Section:
+    figures, tables, notes = [], [], _remarks(configurations)
+    for name in _names(configurations, corrupted=True):
+        configurations, differing = of_shared_cells(configurations, name)
+        notes += [_DIFFERENT_CELLS.format(short(name))] * differing
     corrupted = _names(configurations, corrupted=True)
-    figures, tables = [], []
+    notes += [_DIFFERENT_MEANS.format(short(name)) for name in corrupted if _has_different_means(configurations, name)]
     plain = _names(configurations, corrupted=False)
     if plain:
         tables.append(_accuracies(configurations, plain))
@@ -35,14 +46,57 @@ def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     missing = [
         _missing(c) for c in configurations if c.samples == "images" and not any(_sets(c, name) for name in corrupted)
     ]
-    return Section(TITLE, figures, tables, notes=_remarks(configurations), missing=missing)
+    return Section(TITLE, figures, tables, notes=notes, missing=missing)
 
 
 def _remarks(configurations: Sequence[Configuration]) -> list[str]:
     """What the evaluations note, once for the seeds that share it."""
     sets = [(c.title, name, s) for c in configurations for run in c.runs for name, s in run.shifted.items()]
     remarks = [f"{short(name)}, {title}: {s.remarks}." for title, name, s in sets if s.remarks]
+    first = {name: s for _, name, s in reversed(sets)}
+    remarks += [
+        f"{short(name)}: runs were tested {difference}, so their numbers do not compare."
+        for _, name, s in sets
+        if (difference := _difference(s, first[name]))
+    ]
     return list(dict.fromkeys(remarks))
+
+
+def _difference(one: ShiftedSet, other: ShiftedSet) -> str:
+    """How two runs were tested on the same set, in words; empty where it was alike, as far as the results say."""
+    shared = [(result, other.results[cell]) for cell, result in one.results.items() if cell in other.results]
+    views = [tuple(result.get("identity", {}).get("test_time") for result in pair) for pair in shared]
+    differing = [f"with other views (--test_time {that} and {this})" for this, that in views if this != that]
+    return next(iter([*differing, *filter(None, (other_images(*pair) for pair in shared))]), "")
+
+
+def of_shared_cells(configurations: Sequence[Configuration], name: str) -> tuple[list[Configuration], bool]:
+    """The runs with the corruptions and severities that compare, and whether others were left out.
+
+    Of a configuration those that all its runs were tested under; of a corruption the severities of all configurations
+    that were tested under it.
+    """
+    tested = [[{cell for cell in s.results if cell} for s in _sets(c, name)] for c in configurations]
+    shared = [set.intersection(*of_runs) if of_runs else set() for of_runs in tested]
+    kept = [{cell for cell in own if all(cell in other for other in shared if _has(other, cell[0]))} for own in shared]
+    chosen = [
+        replace(c, runs=tuple(_only(run, name, cells) for run in c.runs)) for c, cells in zip(configurations, kept)
+    ]
+    return chosen, any(cells != of_run for cells, of_runs in zip(kept, tested) for of_run in of_runs)
+
+
+def _has_different_means(configurations: Sequence[Configuration], name: str) -> bool:
+    return len({frozenset(sets[0].errors) for c in configurations if (sets := _sets(c, name))}) > 1
+
+
+def _has(cells: set[Any], corruption: str) -> bool:
+    return any(of_cell == corruption for of_cell, _ in cells)
+
+
+def _only(run: ReportedRun, name: str, cells: set[Any]) -> ReportedRun:
+    """A run that has none of them is as one that was not tested."""
+    kept = {other: s.only(cells) if other == name else s for other, s in run.shifted.items() if other != name or cells}
+    return replace(run, shifted=kept)
 
 
 def error_map(configurations: Sequence[Configuration], name: str) -> tuple[list[str], list[str], Floats]:
@@ -104,8 +158,10 @@ def _means(configurations: Sequence[Configuration], name: str) -> Table:
         if sets:
             error = mean_and_deviation(*spread(1 - s.accuracy["overall"] for s in sets), 100)
             severities = sorted({s for of_set in sets for row in of_set.errors.values() for s in row})
-            relative = next((f" (relative to {s.relative_to})" for s in sets if s.relative_to), "")
-            mce = mean_and_deviation(*spread(s.mce for s in sets if s.mce == s.mce)) + relative
+            models = list(dict.fromkeys(s.relative_to for s in sets if s.mce == s.mce))
+            relative = f" (relative to {', '.join(models)})" if any(models) else ""
+            of_one = (s.mce for s in sets if s.mce == s.mce and len(models) == 1)  # a mean over others is of nothing
+            mce = mean_and_deviation(*spread(of_one)) + relative
             rows.append(
                 [
                     c.title,
@@ -133,7 +189,7 @@ def _figure(
     configurations: Sequence[Configuration],
     folder: Path,
 ) -> Figure:
-    worst = rows[int(np.nanargmax(np.nanmean(errors, axis=1)))]
+    worst = rows[int(np.nanargmax(known_mean(errors, axis=1)))]
     file = f"corruptions_{file_name(name, 60)}"
     over = "by severity" if columns[0].startswith("severity ") else "means over severities and seeds"
     return draw(

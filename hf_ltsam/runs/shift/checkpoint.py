@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 from transformers import AutoConfig
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.data.class_names import names_of_model
@@ -25,6 +25,9 @@ from hf_ltsam.models.text_classifier import is_of_texts
 from hf_ltsam.runs.files import DamagedFileError
 from hf_ltsam.runs.folder import CALIBRATION, CONFIG, RECORD, STATISTICS, WEIGHTS, RunFolder
 from hf_ltsam.runs.model import load_run
+
+logger = logging.get_logger(__name__)
+_OTHER_ANSWERS = {"multi_label_classification": "several labels of a sample", "regression": "numbers, not classes"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Checkpoint:
         calibration: chosen on the reserve of its training set; None where it had none.
         text_columns: of the texts that it was trained on; empty where they are unknown, and for images.
         image_column: of the images that it was trained on, where it was stated.
+        test_time: views of an image that were averaged in the test of its training, and for its calibration.
     """
 
     name: str
@@ -54,6 +58,16 @@ class Checkpoint:
     calibration: Calibration | None = None
     text_columns: tuple[str, ...] = ()
     image_column: str | None = None
+    test_time: str = "none"
+
+    def warn_of_other_views(self, test_time: str) -> None:
+        """Tell that numbers are not those of the run's own test: where no views were stated, or there is a calibration."""
+        if test_time != self.test_time and (test_time == "none" or self.calibration is not None):
+            calibrated = " and calibrated" if self.calibration is not None else ""
+            logger.warning(
+                f"{self.name} was tested{calibrated} with --test_time {self.test_time}: with --test_time {test_time} its "
+                "accuracies and probabilities are others."
+            )
 
     @property
     def task(self) -> str:
@@ -113,10 +127,11 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
 
     Raises:
         OSError: there is no such model, or no image processor or tokenizer beside it.
-        ValueError: no classifier, or statistics of another number of classes.
+        ValueError: no classifier of one class for each sample, or statistics of another number of classes.
     """
     model = load_run(name).float()
     config = AutoConfig.from_pretrained(name)
+    _check_answers(name, getattr(config, "problem_type", None))
     preprocessing = (Tokenization if is_of_texts(config) else Preprocessing).beside(name)
     statistics = _statistics(name)
     if statistics is not None:
@@ -126,7 +141,7 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
     digest = fingerprint(model, preprocessing, names)
     calibration = _saved(name, CALIBRATION)
     chosen = None if calibration is None else RunFolder(calibration.parent).calibration
-    text_columns, image_column = _columns(name)
+    text_columns, image_column, test_time = _stated_in_training(name)
     return Checkpoint(
         name,
         model.to(device),
@@ -138,7 +153,22 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
         chosen,
         text_columns if isinstance(preprocessing, Tokenization) else (),
         image_column,
+        test_time,
     )
+
+
+def _check_answers(name: str, problem_type: str | None) -> None:
+    """Refuse a model whose logits are no choice of one class: the largest of them and their softmax mean nothing.
+
+    Raises:
+        ValueError: saying what it answers with.
+    """
+    if problem_type in _OTHER_ANSWERS:
+        raise ValueError(
+            f"{name} answers with {_OTHER_ANSWERS[problem_type]} (problem_type {problem_type!r} in its {CONFIG}): predict, "
+            "evaluate and calibrate take models of one class for each sample. A pipeline of transformers with top_k=None "
+            "gives all its answers."
+        )
 
 
 def fingerprint(
@@ -160,16 +190,19 @@ def _statistics(name: str) -> ClassStatistics | None:
     return None if file is None else ClassStatistics.load(file)
 
 
-def _columns(name: str) -> tuple[tuple[str, ...], str | None]:
-    """Of texts and of images, as the record of a run says; a model of others has none, or another metrics.json."""
+def _stated_in_training(name: str) -> tuple[tuple[str, ...], str | None, str]:
+    """Columns of texts and of images and views, as the record of a run says; a model of others has none, or another
+    metrics.json.
+    """
     file = _saved(name, RECORD)
     try:
         record = None if file is None else RunFolder(file.parent).record
     except DamagedFileError:
-        return (), None
+        return (), None, "none"
     data = {} if record is None else record.data
     columns = data.get("text_column")
-    return (columns,) if isinstance(columns, str) else tuple(columns or ()), data.get("image_column")
+    columns = (columns,) if isinstance(columns, str) else tuple(columns or ())
+    return columns, data.get("image_column"), data.get("test_time") or "none"
 
 
 def _saved(name: str, file: str) -> Path | None:

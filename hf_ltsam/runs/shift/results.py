@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hf_ltsam.class_statistics import ClassStatistics
 from hf_ltsam.hyperparameters import nearest
 from hf_ltsam.metrics.corruption import Baseline
+from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.files import plain, read_json, write_json
 
 SCHEMA_VERSION = 1
+CONTENT = "content_sha256"  # of an identity
 SCORES = {"worst": "worst class", "macro_f1": "macro F1", "macro_auprc": "macro AUPRC"}
 _NEEDED = {"result": ("overall", "groups", "samples"), "summary": ("errors", "severities", "mean_error")}
 Cell = tuple[str, int] | None  # corruption and severity; None: a set without corruptions
@@ -33,7 +35,7 @@ class Results:
         writes: whether this process writes the file.
 
     Raises:
-        ValueError: the file holds the results of another checkpoint, or something else.
+        ValueError: the file holds the results of another checkpoint or by other groups of classes, or something else.
     """
 
     def __init__(
@@ -48,6 +50,13 @@ class Results:
                     f"{path} holds the results of another checkpoint ({values['checkpoint']['name']}, weights "
                     f"{values['checkpoint']['fingerprint'][:12]}; now {checkpoint['fingerprint'][:12]}). Remove it, or "
                     "give --output_dir OTHER."
+                )
+            known = [statistics is not None, values["class_statistics"] is not None]
+            if not has_groups_of(values, statistics) or len(set(known)) > 1:
+                now = "There are none now." if statistics is None else f"Now: {describe_groups(statistics)}"
+                raise ValueError(
+                    f"{path} holds accuracies by other groups of classes than the checkpoint has. {now} Remove it, or give "
+                    "--output_dir OTHER."
                 )
             self.sets = values["sets"]
         self.header = {
@@ -138,6 +147,28 @@ def check_results(values: Any) -> dict[str, Any]:
     return values
 
 
+def has_groups_of(values: Mapping[str, Any], statistics: ClassStatistics | None) -> bool:
+    """Whether the groups of results are those of these statistics, as far as both are known: a run may be tested again with
+    other bounds.
+    """
+    measured = values.get("class_statistics")
+    if measured is None or statistics is None:
+        return True
+    return ClassStatistics.from_dict(measured).groups == statistics.groups
+
+
+def without_groups(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Results without accuracies by group."""
+    parts = ("result", "summary")
+    return {
+        **values,
+        "sets": {
+            name: {part: {**content, "groups": {}} if part in parts else content for part, content in of_set.items()}
+            for name, of_set in values["sets"].items()
+        },
+    }
+
+
 def measurements(of_set: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The results that the numbers of a set rest on: the only one, or one for each corruption and severity."""
     if "result" in of_set:
@@ -162,6 +193,25 @@ def remarks(of_set: Mapping[str, Any]) -> str:
     if lacking := [number for result in results if (number := _lacking(result))]:
         notes.append(f"{spread_of(lacking)} of {published:,} published images are lacking")
     return "; ".join(notes)
+
+
+def other_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """How the images of two results differ, in words; empty where they do not, as far as the results say."""
+    this, that = one.get("identity", {}), other.get("identity", {})
+    if _differ("labels_sha256", one, other):
+        return f"on other images ({other['samples']:,} and {one['samples']:,})"
+    if _differ("seed", this, that):
+        return f"under corruptions made with other random numbers (--seed {that['seed']} and {this['seed']})"
+    if _differ("commit", this, that):
+        return f"at another commit of {this['source']} ({that['commit'][:12]} and {this['commit'][:12]})"
+    if this.get("source") == that.get("source") and _differ(CONTENT, this, that):
+        return f"on images of {this['source']} that have changed in between"
+    return ""
+
+
+def _differ(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Older results do not have all of it."""
+    return name in one and name in other and one[name] != other[name]
 
 
 def spread_of(numbers: Collection[int]) -> str:
@@ -192,13 +242,30 @@ class OtherErrors:
     Args:
         name: of the checkpoint.
         errors: of each corruption and severity, fractions.
+        results: that the errors are of.
+        path: of the file.
     """
 
     name: str
     errors: Mapping[tuple[str, int], float]
+    results: Mapping[tuple[str, int], Mapping[str, Any]] = field(default_factory=dict)
+    path: str | Path = ""
 
     def missing(self, cells: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         return [cell for cell in cells if cell not in self.errors]
+
+    def check_images(self, name: str, cell: tuple[str, int], result: Mapping[str, Any]) -> None:
+        """Refuse errors on other images than those of a result.
+
+        Raises:
+            ValueError: saying how the two differ.
+        """
+        difference = other_images(result, self.results.get(cell, {}))
+        if difference:
+            raise ValueError(
+                f"--baseline {self.path}: {self.name} was tested {difference} for {name}, so its errors are none to "
+                "compare with. Evaluate it in the same way again, or leave --baseline out."
+            )
 
     def over(self, cells: Sequence[tuple[str, int]]) -> Baseline:
         """The means over these corruptions and severities."""
@@ -221,12 +288,13 @@ def read_baseline(path: str | Path, name: str, cells: Sequence[tuple[str, int]])
             f"--baseline {path} has no results on {name}.{nearest(name, corrupted)} Evaluate {name} without --baseline, or "
             "that model on it first."
         )
-    errors = {
-        (corruption, int(severity)): 1 - result["overall"]
+    results = {
+        (corruption, int(severity)): result
         for corruption, row in values["sets"][name]["cells"].items()
         for severity, result in row.items()
     }
-    other = OtherErrors(values["checkpoint"]["name"], errors)
+    errors = {cell: 1 - result["overall"] for cell, result in results.items()}
+    other = OtherErrors(values["checkpoint"]["name"], errors, results, path)
     missing = other.missing(cells)
     if missing:
         shown = ", ".join(f"{corruption} {s}" for corruption, s in missing[:3]) + (", ..." if len(missing) > 3 else "")

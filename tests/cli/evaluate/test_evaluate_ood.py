@@ -520,11 +520,47 @@ def test_a_baseline_of_fewer_severities_is_compared_at_those(checkpoint, test_im
     assert summary["severities"] == [4] and summary["relative_to"] == str(other)
 
 
+OTHER_IMAGES = {
+    "one is gone": ([], lambda folder: (folder / "dog" / "1.png").unlink(), "on other images (13 and 12)"),
+    "as many others": (
+        [],
+        lambda folder: Image.new("RGB", (9, 9)).save(folder / "dog/1.png"),
+        "that have changed in between",
+    ),
+    "another seed": (["--seed", "7"], lambda folder: None, "(--seed 0 and 7)"),
+}
+
+
+@pytest.mark.parametrize("words, change, message", OTHER_IMAGES.values(), ids=OTHER_IMAGES)
+def test_a_baseline_of_other_images_is_refused(checkpoint, test_images, tmp_path, capsys, words, change, message):
+    other, name = save_checkpoint(tmp_path / "reference", seed=2), f"{test_images}_c"
+    evaluate(other, "--sets", name, *asked("fog", "4"))
+    change(test_images)
+    basis, sets = other / "evaluation" / "ood_results.json", ["--sets", name, *asked("fog", "4"), *words]
+    error = refused(capsys, "--model", checkpoint, *sets, "--use_cpu", "--baseline", basis)
+    assert message in error and f"--baseline {basis}" in error and "leave --baseline out" in error
+    evaluate(other, *sets)
+    assert evaluate(checkpoint, *sets, "--baseline", basis)["sets"][name]["summary"]["relative_to"] == str(other)
+
+
 def test_results_of_another_checkpoint_are_not_mixed_in(checkpoint, test_images, tmp_path, capsys):
     evaluate(checkpoint, "--sets", test_images)
     other = save_checkpoint(tmp_path / "other", seed=2)
     message = refused(capsys, "--model", other, "--sets", test_images, "--output_dir", checkpoint / "evaluation")
     assert "another checkpoint" in message and "--output_dir OTHER" in message
+
+
+@pytest.mark.parametrize("now", [(12, 4), None], ids=["other bounds", "no statistics"])
+def test_results_by_other_groups_are_not_mixed_in(checkpoint, test_images, capsys, now):
+    evaluate(checkpoint, "--sets", test_images)
+    words = ["--model", checkpoint, "--sets", test_images, "--use_cpu"]
+    (checkpoint / "class_statistics.json").unlink()
+    if now is not None:
+        ClassStatistics((12, 6, 3), many_above=now[0], few_below=now[1]).save(checkpoint)
+    message = refused(capsys, *words)
+    assert "other groups of classes" in message and "--output_dir OTHER" in message
+    assert ("There are none now" if now is None else "many above 12, medium 4 to 12, few below 4") in message
+    assert evaluate(checkpoint, "--sets", test_images, out=checkpoint / "other")["sets"]
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------

@@ -278,6 +278,33 @@ def test_a_folder_of_another_search_is_refused(whole, pictures):
         Study(whole, Plan("mine", settings(pictures), {**SEARCH, "rho": [0.01, 0.6]}, trials=3, prune=False))
 
 
+@pytest.mark.parametrize(
+    ("asked", "ended", "shares", "said"),
+    [
+        ([3, 3], [1, 0], ["1 of 3", "0 of 3"], "of the best of 3 trials of each recipe."),
+        ([2, 2], [3, 3], ["3 of 3", "3 of 3"], "of the best of 3 trials of each recipe."),
+        ([2, 2], [3, 2], ["3 of 3", "2 of 2"], "of the best of several trials, not as many of each recipe."),
+    ],
+)
+def test_the_trials_that_are_told_are_those_that_there_are(pictures, tmp_path, asked, ended, shares, said):
+    """A later command may ask for fewer than there are."""
+    made = []
+    for name, wanted, number in zip(("first", "second"), asked, ended):
+        study = Study(tmp_path / name, Plan(name, settings(pictures), SEARCH, trials=3))
+        for accuracy in [0.6] * number:
+            trial = study.next()
+            study.values(trial)
+            trial.set_user_attr("accuracies", {"balanced": accuracy})
+            study.optuna.tell(trial, accuracy)
+        made.append(Study(tmp_path / name, Plan(name, settings(pictures), SEARCH, trials=wanted)))
+    write_results(tmp_path, made, None)
+    table = (tmp_path / "tune.md").read_text()
+    assert said in table
+    assert [
+        line.split(" | ")[2] for line in table.splitlines() if line.startswith(("| `first`", "| `second`"))
+    ] == shares
+
+
 def test_a_trial_behind_the_median_is_stopped(pictures, tmp_path, monkeypatch):
     """Reports at equal shares of the training; not in its first third."""
     study = Study(tmp_path / "mine", plan(pictures, prune=True, trials=4))

@@ -374,6 +374,31 @@ def test_remarks_of_an_evaluation_are_told_and_a_part_of_a_set_is_not_entered(tm
     assert names == {"digits", *(("usps", "digits_c") if entered else ())}
 
 
+@pytest.mark.parametrize(("many_above", "kept"), [(40, True), (81, False)])
+def test_accuracies_by_other_groups_than_the_run_s_are_left_out(tmp_path, many_above, kept):
+    """A run that is tested again with other bounds keeps its weights, and the results of its evaluations."""
+    statistics = {**metrics()["class_statistics"], "many_above": many_above}
+    sets = {"usps": {"result": {**RESULT, "groups": {"few": 0.1234}}}}
+    made = card(write(tmp_path / "run", metrics()), evaluation={"class_statistics": statistics, "sets": sets})
+    assert ("12.3" in made.text.partition("## Under shift")[2].partition("## Cost")[0]) == kept
+
+
+@pytest.mark.parametrize(
+    ("problem", "sentence"),
+    [
+        ("multi_label_classification", "images may have several of them, or none."),
+        ("single_label_classification", "It always answers with one of its classes"),
+        (None, "It always answers with one of its classes"),
+    ],
+)
+def test_a_card_says_whether_a_sample_has_one_class(tmp_path, problem, sentence):
+    folder = write(tmp_path / "run", metrics())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "problem_type": problem}))
+    text = card(folder).text
+    assert sentence in text and ("always answers" in text) == ("always answers" in sentence)
+
+
 def test_a_mean_error_is_not_the_mce(tmp_path):
     """mCE is relative to a baseline: the model index has it where there is one, under its own name."""
     folder = write(tmp_path / "run", metrics())

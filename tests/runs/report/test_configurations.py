@@ -92,7 +92,22 @@ def test_titles_are_unique(made):
 def test_a_run_without_metrics_is_named_by_its_recipe(tmp_path):
     folder = write_run(tmp_path / "run", metrics(ACCURACIES), recipe={"method": "imbsam", "loss": "ldam"})
     (folder / "metrics.json").unlink()
-    assert titles(read_run(folder)) == [("LDAM + ImbSAM", 1)]
+    assert titles(read_run(folder)) == [("LDAM + ImbSAM, without results", 1)]
+
+
+@pytest.mark.parametrize("loss", ["metrics.json is gone", "metrics.json is damaged"])
+def test_a_seed_without_results_differs_in_no_setting(tmp_path, loss):
+    """Its recipe says less than a record does."""
+    folders = [
+        write_run(tmp_path / f"seed{seed}", metrics(ACCURACIES, seed), recipe={"method": "sgd", "seed": seed})
+        for seed in range(3)
+    ]
+    (folders[2] / "metrics.json").write_text("{")
+    if loss == "metrics.json is gone":
+        (folders[2] / "metrics.json").unlink()
+    made = configurations([read_run(folder) for folder in folders])
+    assert [(c.title, len(c.runs)) for c in made] == [("CE + SGD", 2), ("CE + SGD, without results", 1)]
+    assert differing(made) == []
 
 
 def test_means_and_deviations():

@@ -147,6 +147,87 @@ def test_mce_is_shown_with_what_it_is_relative_to(tmp_path):
     assert means.rows[0][4] == "75.0 (relative to AlexNet)"
 
 
+TESTED = {  # the errors of the runs of two configurations -> the errors and means that are shown, and whether it is told
+    "alike": ([[{"fog": {1: 0.2}}, {"fog": {1: 0.4}}], [{"fog": {1: 0.1}}]], [[0.3, 0.1]], ["70.0", "90.0"], False),
+    "another corruption in one of two seeds": (
+        [[{"fog": {1: 0.2}}, {"fog": {1: 0.4}, "snow": {1: 0.9}}], [{"fog": {1: 0.1}}]], [[0.3, 0.1]], ["70.0", "90.0"], True,
+    ),
+    "another severity in one of two seeds": (
+        [[{"fog": {1: 0.2}}, {"fog": {1: 0.4, 5: 0.9}}], [{"fog": {1: 0.1}}]], [[0.3, 0.1]], ["70.0", "90.0"], True,
+    ),
+    "another severity in the other configuration": (
+        [[{"fog": {1: 0.2, 5: 0.9}}, {"fog": {1: 0.4, 5: 0.9}}], [{"fog": {1: 0.1}}]], [[0.3, 0.1]], ["70.0", "90.0"], True,
+    ),
+    "another corruption in the other configuration": (
+        [[{"fog": {1: 0.2}}] * 2, [{"fog": {1: 0.1}, "snow": {1: 0.5}}]], [[0.2, 0.1], [np.nan, 0.5]], ["80.0", "70.0"], False,
+    ),
+    "nothing in common": ([[{"fog": {1: 0.2}}], [{"fog": {5: 0.1}}]], None, [], True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("tables", "errors", "accuracies", "told"), TESTED.values(), ids=TESTED)
+def test_errors_are_means_over_the_same_corruptions_of_all_runs(tmp_path, tables, errors, accuracies, told):
+    own = [
+        runs_of(tmp_path / str(k), *({"ood_results": with_groups(shifted(table))} for table in of_runs))
+        for k, of_runs in enumerate(tables)
+    ]
+    (tmp_path / "report").mkdir()
+    made = shift_section(own, tmp_path / "report")
+    assert any("different corruptions or severities" in note for note in made.notes) == told
+    is_missing = bool(errors) and any(error != error for row in errors for error in row)
+    assert any("do not compare" in note for note in made.notes) == is_missing
+    if errors is None:
+        assert len(made.missing) == 2 and not made.figures
+        return
+    assert [row[1:] for row in made.tables[-2].rows[:-1]] == [
+        ["-" if error != error else f"{100 * error:.1f}" for error in row] for row in errors
+    ]
+    means = made.tables[-1].rows
+    assert [row[3].partition(" ")[0] for row in means] == [f"{100 - float(value):.1f}" for value in accuracies]
+    assert [row[-1].partition(" ")[0] for row in means] == accuracies  # few
+
+
+def with_groups(values):
+    """Those of a model that knows the rare classes as well as the others."""
+    of_set = values["sets"]["images_c"]
+    for row in of_set["cells"].values():
+        for result in row.values():
+            result["groups"] = {"few": result["overall"]}
+    of_set["summary"]["groups"] = {"few": 1 - of_set["summary"]["mean_error"]}
+    return values
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"labels_sha256": "b", "samples": 60}, "on other images (50 and 60)"),
+        ({"identity": {"source": "x", "content_sha256": "b", "test_time": "none"}}, "have changed in between"),
+        ({"identity": {"source": "y", "content_sha256": "b", "test_time": "none"}}, None),  # the same at another place
+        ({"identity": {"source": "x", "content_sha256": "a", "test_time": "flip"}}, "(--test_time none and flip)"),
+        ({}, None),
+    ],
+)
+def test_runs_that_were_tested_in_other_ways_are_told(tmp_path, change, told):
+    result = {"overall": 0.5, "groups": {}, "samples": 50, "labels_sha256": "a"}
+    result["identity"] = {"source": "x", "content_sha256": "a", "test_time": "none"}
+    tables = [shifted({"fog": {1: 0.2}}), shifted({"fog": {1: 0.2}})]
+    for values, of_run in zip(tables, (result, {**result, **change})):
+        values["sets"]["sketch"]["result"] = of_run
+    (tmp_path / "report").mkdir()
+    own = runs_of(tmp_path, *({"ood_results": values} for values in tables))
+    notes = shift_section([own], tmp_path / "report").notes
+    assert [told in note and note.startswith("sketch: ") for note in notes] == ([True] if told else [])
+
+
+def test_an_mce_relative_to_two_models_is_none(tmp_path):
+    tables = [shifted({"fog": {1: 0.2}}), shifted({"fog": {1: 0.2}})]
+    for values, model in zip(tables, ("AlexNet", "mine")):
+        values["sets"]["images_c"]["summary"] |= {"mce": 75.0, "relative_to": model}
+    (tmp_path / "report").mkdir()
+    own = runs_of(tmp_path, *({"ood_results": values} for values in tables))
+    assert shift_section([own], tmp_path / "report").tables[-1].rows[0][4] == "- (relative to AlexNet, mine)"
+
+
 def test_what_was_not_measured_is_told_once(tmp_path):
     values = shifted({"fog": {1: 0.2}})
     values["sets"]["sketch"]["result"]["note"] = "images of 4 classes are left out"

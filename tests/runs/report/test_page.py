@@ -4,6 +4,7 @@ import math
 import re
 import shutil
 import time
+import warnings
 from itertools import product
 
 import numpy as np
@@ -27,6 +28,7 @@ from runs.report.made_runs import test_result as result_of
 from time_limits import PATIENCE
 
 from hf_ltsam.cli import main as cli
+from hf_ltsam.runs.card import model_card, read_facts
 from hf_ltsam.runs.folder import find_runs
 from hf_ltsam.runs.report import bounds
 from hf_ltsam.runs.report.by_group import group_bounds
@@ -67,6 +69,21 @@ def page(folder):
 
 
 # ---- the numbers ----
+
+
+@pytest.mark.parametrize("lacking", [(), (2,), (0, 1, 2, 3)])
+def test_classes_without_a_test_image_are_told_and_warn_of_nothing(tmp_path, lacking):
+    shares, rows = (1.0, 0.9, 0.7, 0.4, 0.1), ~np.isin(LABELS, lacking)
+    own = metrics(shares)
+    own["results"]["test"]["per_class"] = [None if c in lacking else share for c, share in enumerate(shares)]
+    run = write_run(tmp_path / "run", own, predictions=predictions(right(*shares)[rows], LABELS[rows]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        cli.main(["report", str(run), "--output", str(tmp_path / "report")])
+    section = Page((tmp_path / "report" / "report.html").read_text()).section("Accuracy by group")
+    assert ("no test image" in section) == bool(lacking)
+    assert (f"{len(lacking)} of the 5 classes" in section) == bool(lacking)
+    assert ("no test image" in model_card(read_facts(run), "me/x").text) == bool(lacking)
 
 
 def test_accuracy_by_group(page):
@@ -474,7 +491,7 @@ def test_a_run_that_has_not_finished_shows_its_last_checkpoint(tmp_path):
     for step, accuracies in {20: [0.1, 0.2], 100: [0.1, 0.2, 0.3], 90: [0.1]}.items():
         write(folder / f"checkpoint-{step}" / "trainer_state.json", history(accuracies))
     page = Page(write_report([read_run(folder)], tmp_path / "report").read_text())
-    assert page.table("Test accuracy in % at the last")[1][:3] == ["CE + SAM", "3", "30.0"]
+    assert page.table("Test accuracy in % at the last")[1][:3] == ["CE + SAM, without results", "3", "30.0"]
     assert "no test results" in page.section("Accuracy by group")
 
 
