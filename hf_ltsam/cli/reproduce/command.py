@@ -256,7 +256,8 @@ def _run(table: TableOfRuns, runs: list[RowRun], jobs: int, root: Path, options:
     console, failed = Console(), list[RowRun]()
     waiting = [run for run in runs if run.result is None]
     left = len(waiting)
-    console.print(f"{terminal(table.title)}: {len(runs)} runs, {left} to go", soft_wrap=True, highlight=False)
+    number = f"{len(runs)} run{'s' * (len(runs) != 1)}"
+    console.print(f"{terminal(table.title)}: {number}, {left} to go", soft_wrap=True, highlight=False)
 
     def ended(run: RowRun, status: int) -> None:
         nonlocal left
