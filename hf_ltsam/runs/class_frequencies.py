@@ -10,6 +10,7 @@ import numpy as np
 
 from hf_ltsam.class_statistics import GROUPS, ClassStatistics
 from hf_ltsam.runs.escaping import figure_text
+from hf_ltsam.runs.fonts import fonts_of_all_scripts
 from hf_ltsam.runs.report.style import GROUP_COLOURS
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -38,6 +39,7 @@ def draw_curve(statistics: ClassStatistics, title: str, path: Path) -> None:
     path.write_bytes(curve_png(statistics, title))
 
 
+@fonts_of_all_scripts()
 def curve_png(statistics: ClassStatistics, title: str, samples: str = "images") -> bytes:
     """The content of that PNG."""
     from matplotlib.figure import Figure

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from hf_ltsam.runs.escaping import figure_texts, visible
+from hf_ltsam.runs.fonts import fonts_of_all_scripts
 from hf_ltsam.runs.report.content import Figure
 from hf_ltsam.runs.report.style import ON_DARK, PALETTE, RC, SeriesStyle, series_style
 
@@ -51,7 +52,7 @@ def draw(
     from matplotlib.figure import Figure as Canvas
 
     style: Any = {**RC, "svg.hashsalt": name}
-    with matplotlib.rc_context(style), warnings.catch_warnings():
+    with matplotlib.rc_context(style), fonts_of_all_scripts(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*constrained_layout not applied.*")
         figure = Canvas(figsize=size, layout="constrained")
         paint(figure)

@@ -11,6 +11,7 @@ import numpy as np
 
 from hf_ltsam.runs.escaping import figure_text, file_name
 from hf_ltsam.runs.files import mapping, read_json
+from hf_ltsam.runs.fonts import fonts_of_all_scripts
 from hf_ltsam.runs.record import samples_of
 from hf_ltsam.runs.report.drawing import fill_surface, grid_of_panels
 from hf_ltsam.runs.report.style import GRID, INK, PALETTE, series_style, subset_colours
@@ -37,6 +38,7 @@ def save_figures(path: Path) -> list[Path]:
     return [_save(path.parent / f"{file_name(name)}.png", draw, results) for name, draw in drawn.items()]
 
 
+@fonts_of_all_scripts()
 def _save(path: Path, draw: Callable[[Any, dict[str, Any]], None], results: dict[str, Any]) -> Path:
     from matplotlib.figure import Figure
 
