@@ -10,8 +10,7 @@ import numpy as np
 
 from hf_ltsam.class_statistics import GROUPS, ClassStatistics
 from hf_ltsam.runs.escaping import figure_text
-from hf_ltsam.runs.fonts import fonts_of_all_scripts
-from hf_ltsam.runs.report.style import GROUP_COLOURS
+from hf_ltsam.runs.report.style import GROUP_COLOURS, fonts_of_all_scripts
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 

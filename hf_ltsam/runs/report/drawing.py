@@ -13,9 +13,8 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from hf_ltsam.runs.escaping import figure_texts, visible
-from hf_ltsam.runs.fonts import fonts_of_all_scripts
 from hf_ltsam.runs.report.content import Figure
-from hf_ltsam.runs.report.style import ON_DARK, PALETTE, RC, SeriesStyle, series_style
+from hf_ltsam.runs.report.style import ON_DARK, PALETTE, RC, SeriesStyle, fonts_of_all_scripts, series_style
 
 FINE = 15  # steps along a direction: with fewer, lines between them would show shapes that nobody computed
 WIDTH = 7.6  # inches, that of the page's text

@@ -11,10 +11,9 @@ import numpy as np
 
 from hf_ltsam.runs.escaping import figure_text, file_name
 from hf_ltsam.runs.files import mapping, read_json
-from hf_ltsam.runs.fonts import fonts_of_all_scripts
 from hf_ltsam.runs.record import samples_of
 from hf_ltsam.runs.report.drawing import fill_surface, grid_of_panels
-from hf_ltsam.runs.report.style import GRID, INK, PALETTE, series_style, subset_colours
+from hf_ltsam.runs.report.style import GRID, INK, PALETTE, fonts_of_all_scripts, series_style, subset_colours
 
 FLOOR = 1e-8  # of a spectral density on a log axis: less than one eigenvalue in a hundred million
 SURFACE_FLOOR = 1e-4  # of a loss on a log scale

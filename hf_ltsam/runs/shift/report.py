@@ -13,9 +13,8 @@ from hf_ltsam.runs.class_frequencies import describe_groups
 from hf_ltsam.runs.escaping import figure_text, file_name, markdown_table, markdown_text
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import EVALUATION_PAGE
-from hf_ltsam.runs.fonts import fonts_of_all_scripts
 from hf_ltsam.runs.record import samples_of
-from hf_ltsam.runs.report.style import DARK_FROM, INK, ON_DARK, shades
+from hf_ltsam.runs.report.style import DARK_FROM, INK, ON_DARK, fonts_of_all_scripts, shades
 from hf_ltsam.runs.shift.results import SCORES, measurements, percent, remarks, spread_of
 
 

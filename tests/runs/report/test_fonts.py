@@ -8,8 +8,8 @@ import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from hf_ltsam.runs import fonts
-from hf_ltsam.runs.fonts import fonts_of_all_scripts
+from hf_ltsam.runs.report import style
+from hf_ltsam.runs.report.style import fonts_of_all_scripts
 
 NOWHERE = "\U00013000\U00013001"  # hieroglyphs, which no font of matplotlib's has
 IN_STIX = "\u29f5"  # a letter of STIXGeneral that DejaVu Sans lacks
@@ -17,7 +17,7 @@ IN_STIX = "\u29f5"  # a letter of STIXGeneral that DejaVu Sans lacks
 
 @pytest.fixture(autouse=True)
 def nothing_told_yet():
-    fonts._warn_once.cache_clear()
+    style._warn_once.cache_clear()
 
 
 def written(text, path):
@@ -32,7 +32,7 @@ def written(text, path):
 
 
 def test_letters_that_no_font_has_are_told_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(fonts, "_FONTS", ())
+    monkeypatch.setattr(style, "_FONTS", ())
     said = written(NOWHERE, tmp_path / "a.png")[1]
     assert len(said) == 1 and said[0].startswith(f"No installed font has the letters {NOWHERE}: boxes stand for them")
     assert written(NOWHERE, tmp_path / "b.png")[1] == []
@@ -40,23 +40,23 @@ def test_letters_that_no_font_has_are_told_once(tmp_path, monkeypatch):
 
 
 def test_many_letters_are_shortened(tmp_path, monkeypatch):
-    monkeypatch.setattr(fonts, "_FONTS", ())
+    monkeypatch.setattr(style, "_FONTS", ())
     hieroglyphs = "".join(chr(0x13000 + k) for k in range(9))
     assert f"the letters {hieroglyphs[:5]}...: boxes" in written(hieroglyphs, tmp_path / "a.png")[1][0]
 
 
 def test_other_names_are_drawn_as_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(fonts, "_FONTS", ())
+    monkeypatch.setattr(style, "_FONTS", ())
     before = written("owl", tmp_path / "a.png")[0]
-    monkeypatch.setattr(fonts, "_FONTS", ("STIXGeneral",))
+    monkeypatch.setattr(style, "_FONTS", ("STIXGeneral",))
     assert written("owl", tmp_path / "b.png")[0] == before
 
 
 def test_another_installed_font_draws_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(fonts, "_FONTS", ())
+    monkeypatch.setattr(style, "_FONTS", ())
     boxes, said = written(IN_STIX, tmp_path / "a.png")
     assert len(said) == 1
-    monkeypatch.setattr(fonts, "_FONTS", ("Not Installed", "STIXGeneral"))
+    monkeypatch.setattr(style, "_FONTS", ("Not Installed", "STIXGeneral"))
     letters, said = written(IN_STIX, tmp_path / "b.png")
     assert said == [] and letters != boxes
 
