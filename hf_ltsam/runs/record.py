@@ -266,8 +266,8 @@ def untested(record: RunRecord) -> list[str]:
         return []
     what = "1 of the {} classes has" if lacking == 1 else f"{lacking} of the {{}} classes have"
     return [
-        f"{what.format(len(per_class))} no test {record.samples.removesuffix('s')}: means over all classes and over those "
-        "of a group are over the others."
+        f"{what.format(len(per_class))} no test {record.samples.removesuffix('s')}: all means leave "
+        f"{'it' if lacking == 1 else 'them'} out."
     ]
 
 

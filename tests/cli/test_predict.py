@@ -338,6 +338,19 @@ def test_sets_in_csv_are_those_of_json(names):
     assert [parts(row["set"]) if not row["error"] else row["set"] for row in rows] == [*map(list, sets), ""]
 
 
+@pytest.mark.parametrize(
+    ("tested", "stated", "calibrated", "told"),
+    [("flip", "none", False, True), ("flip", "five_crops", False, False), ("flip", "five_crops", True, True),
+     ("none", "flip", True, True), ("flip", "flip", True, False)],
+)  # fmt: skip
+def test_probabilities_are_calibrated_for_the_views_of_the_test(monkeypatch, tested, stated, calibrated, told):
+    warnings, chosen = [], Calibration.fit(np.eye(2).repeat(9, 0), [0] * 9 + [1] * 9, [9, 9]) if calibrated else None
+    monkeypatch.setattr(checkpoint.logger, "warning", warnings.append)
+    loaded = checkpoint.Checkpoint("runs/mine", None, 2, None, None, None, "", chosen, test_time=tested)
+    loaded.warn_of_other_views(stated)
+    assert [f"add --test_time {tested} for those" in warning for warning in warnings] == [True] * told
+
+
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
 @pytest.mark.parametrize(
     ("tested", "stated", "told"), [("flip", "none", True), ("none", "flip", False), ("flip", "flip", False), (None, "none", False)]

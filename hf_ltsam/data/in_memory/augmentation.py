@@ -21,7 +21,7 @@ _AREA, _RATIO = (0.02, 0.33), (0.3, 1 / 0.3)  # of an erased rectangle: share of
 
 
 def within(side: int) -> Domain:
-    """Pixels of a border or of a hidden square beside which no image is ever black all over.
+    """Pixels of a border, or of a hidden square, that leave something of every image to see.
 
     Args:
         side: the shorter one of the images.

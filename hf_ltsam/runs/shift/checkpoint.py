@@ -65,8 +65,8 @@ class Checkpoint:
         if test_time != self.test_time and (test_time == "none" or self.calibration is not None):
             calibrated = " and calibrated" if self.calibration is not None else ""
             logger.warning(
-                f"{self.name} was tested{calibrated} with --test_time {self.test_time}: with --test_time {test_time} its "
-                "accuracies and probabilities are others."
+                f"{self.name} was tested{calibrated} with --test_time {self.test_time}, and its accuracies and "
+                f"probabilities differ with --test_time {test_time}: add --test_time {self.test_time} for those of its test."
             )
 
     @property
@@ -127,11 +127,10 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
 
     Raises:
         OSError: there is no such model, or no image processor or tokenizer beside it.
-        ValueError: no classifier of one class for each sample, or statistics of another number of classes.
+        ValueError: no classifier, or statistics of another number of classes.
     """
     model = load_run(name).float()
     config = AutoConfig.from_pretrained(name)
-    _check_answers(name, getattr(config, "problem_type", None))
     preprocessing = (Tokenization if is_of_texts(config) else Preprocessing).beside(name)
     statistics = _statistics(name)
     if statistics is not None:
@@ -157,12 +156,13 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
     )
 
 
-def _check_answers(name: str, problem_type: str | None) -> None:
+def check_answers(name: str) -> None:
     """Refuse a model whose logits are no choice of one class: the largest of them and their softmax mean nothing.
 
     Raises:
         ValueError: saying what it answers with.
     """
+    problem_type = getattr(AutoConfig.from_pretrained(name), "problem_type", None)
     if problem_type in _OTHER_ANSWERS:
         raise ValueError(
             f"{name} answers with {_OTHER_ANSWERS[problem_type]} (problem_type {problem_type!r} in its {CONFIG}): predict, "

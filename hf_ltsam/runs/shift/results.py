@@ -51,9 +51,10 @@ class Results:
                     f"{values['checkpoint']['fingerprint'][:12]}; now {checkpoint['fingerprint'][:12]}). Remove it, or "
                     "give --output_dir OTHER."
                 )
-            known = [statistics is not None, values["class_statistics"] is not None]
+            known = [statistics is not None, values.get("class_statistics") is not None]
             if not has_groups_of(values, statistics) or len(set(known)) > 1:
-                now = "There are none now." if statistics is None else f"Now: {describe_groups(statistics)}"
+                nothing = "The checkpoint has no class statistics now."
+                now = nothing if statistics is None else f"Now: {describe_groups(statistics)}"
                 raise ValueError(
                     f"{path} holds accuracies by other groups of classes than the checkpoint has. {now} Remove it, or give "
                     "--output_dir OTHER."
@@ -198,8 +199,10 @@ def remarks(of_set: Mapping[str, Any]) -> str:
 def other_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """How the images of two results differ, in words; empty where they do not, as far as the results say."""
     this, that = one.get("identity", {}), other.get("identity", {})
-    if _differ("labels_sha256", one, other):
+    if _differ("samples", one, other):
         return f"on other images ({other['samples']:,} and {one['samples']:,})"
+    if _differ("labels_sha256", one, other):
+        return "on images of other classes"
     if _differ("seed", this, that):
         return f"under corruptions made with other random numbers (--seed {that['seed']} and {this['seed']})"
     if _differ("commit", this, that):
@@ -263,8 +266,8 @@ class OtherErrors:
         difference = other_images(result, self.results.get(cell, {}))
         if difference:
             raise ValueError(
-                f"--baseline {self.path}: {self.name} was tested {difference} for {name}, so its errors are none to "
-                "compare with. Evaluate it in the same way again, or leave --baseline out."
+                f"--baseline {self.path}: {self.name} was tested {difference} for {name}, so its errors cannot "
+                "be compared. Evaluate it in the same way again, or leave --baseline out."
             )
 
     def over(self, cells: Sequence[tuple[str, int]]) -> Baseline:

@@ -261,8 +261,8 @@ def check_launcher(trainer: Any) -> None:
     samples = trainer.args.per_device_train_batch_size * steps * (processes if together else 1)
     if size is not None and size > samples:
         raise ValueError(
-            f"ascent_size={size} parts the samples that are perturbed together, and those are {samples}: leave it out to "
-            "perturb them all at once, or set ascent_scope='step' with a larger gradient_accumulation_steps."
+            f"ascent_size={size} parts the samples that are perturbed together, and those are {samples}: leave it out or "
+            "make it smaller, or per_device_train_batch_size larger; ascent_scope='step' takes all of an optimizer step."
         )
     if trainer.args.torch_compile and trainer.is_fsdp_enabled:
         raise ValueError(

@@ -23,7 +23,7 @@ from hf_ltsam.cli.evaluate.images import large_as_in_imagenet_c
 from hf_ltsam.data.keys import random_key
 from hf_ltsam.data.preprocessing import Preprocessing
 from hf_ltsam.runs.card import model_card, read_facts
-from hf_ltsam.runs.shift.results import read_results
+from hf_ltsam.runs.shift.results import other_images, read_results
 
 SCRIPT = Path(__file__).parents[3] / "training_scripts" / "evaluate_ood.py"
 FEW = ["--corruptions", "fog", "gaussian_noise", "contrast", "--severities", "1", "4"]
@@ -531,6 +531,24 @@ OTHER_IMAGES = {
 }
 
 
+SAME = {"samples": 13, "labels_sha256": "a", "identity": {"seed": 0, "source": "me/set", "commit": "c" * 40}}
+
+
+@pytest.mark.parametrize(
+    ("change", "identity", "words"),
+    [
+        ({}, {}, ""),
+        ({"samples": 9}, {}, "on other images (9 and 13)"),  # of some of the classes
+        ({"labels_sha256": "b"}, {}, "on images of other classes"),
+        ({}, {"seed": 7}, "under corruptions made with other random numbers (--seed 7 and 0)"),
+        ({}, {"commit": "d" * 40}, "at another commit of me/set (dddddddddddd and cccccccccccc)"),
+        ({"identity": {}}, {}, ""),  # of an older version
+    ],
+)
+def test_results_on_other_images_are_told_apart(change, identity, words):
+    assert other_images(SAME, {**SAME, "identity": {**SAME["identity"], **identity}, **change}) == words
+
+
 @pytest.mark.parametrize("words, change, message", OTHER_IMAGES.values(), ids=OTHER_IMAGES)
 def test_a_baseline_of_other_images_is_refused(checkpoint, test_images, tmp_path, capsys, words, change, message):
     other, name = save_checkpoint(tmp_path / "reference", seed=2), f"{test_images}_c"
@@ -559,7 +577,9 @@ def test_results_by_other_groups_are_not_mixed_in(checkpoint, test_images, capsy
         ClassStatistics((12, 6, 3), many_above=now[0], few_below=now[1]).save(checkpoint)
     message = refused(capsys, *words)
     assert "other groups of classes" in message and "--output_dir OTHER" in message
-    assert ("There are none now" if now is None else "many above 12, medium 4 to 12, few below 4") in message
+    assert (
+        "The checkpoint has no class statistics now" if now is None else "many above 12, medium 4 to 12, few below 4"
+    ) in message
     assert evaluate(checkpoint, "--sets", test_images, out=checkpoint / "other")["sets"]
 
 

@@ -17,6 +17,7 @@ from hf_ltsam import METHODS, ClassStatistics
 from hf_ltsam.cli.train.arguments import make_run
 from hf_ltsam.methods import SAM
 from hf_ltsam.runs.card import Stated, card_files, leaderboard_files, model_card, read_facts
+from hf_ltsam.runs.shift.results import without_groups
 
 GOLDEN = Path(__file__).parent / "golden_digits_card.md"
 
@@ -378,6 +379,8 @@ def test_remarks_of_an_evaluation_are_told_and_a_part_of_a_set_is_not_entered(tm
 def test_accuracies_by_other_groups_than_the_run_s_are_left_out(tmp_path, many_above, kept):
     """A run that is tested again with other bounds keeps its weights, and the results of its evaluations."""
     statistics = {**metrics()["class_statistics"], "many_above": many_above}
+    summary = {"digits_c": {"cells": {}, "summary": {"groups": {"few": 0.1234}}}}
+    assert without_groups({"sets": summary})["sets"]["digits_c"] == {"cells": {}, "summary": {"groups": {}}}
     sets = {"usps": {"result": {**RESULT, "groups": {"few": 0.1234}}}}
     made = card(write(tmp_path / "run", metrics()), evaluation={"class_statistics": statistics, "sets": sets})
     assert ("12.3" in made.text.partition("## Under shift")[2].partition("## Cost")[0]) == kept

@@ -87,6 +87,8 @@ def test_results_of_other_weights_are_left_out(hub, tmp_path, capsys):
     from hf_ltsam.runs.identity import fingerprint
     from hf_ltsam.runs.shift.checkpoint import load_checkpoint
 
+    config = json.loads((folder / "config.json").read_text())  # an evaluation of an older version
+    (folder / "config.json").write_text(json.dumps({**config, "problem_type": "multi_label_classification"}))
     right = {
         **EVALUATION,
         "checkpoint": {**EVALUATION["checkpoint"], "fingerprint": load_checkpoint(str(folder)).fingerprint},
