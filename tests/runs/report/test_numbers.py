@@ -26,7 +26,7 @@ from hf_ltsam.runs.report.cost import cost_of, pareto_front
 from hf_ltsam.runs.report.drawing import within_percent
 from hf_ltsam.runs.report.log_curves import curve, telemetry_keys
 from hf_ltsam.runs.report.reading import read_run
-from hf_ltsam.runs.report.saved_parts import Curvature
+from hf_ltsam.runs.report.saved_parts import Curvature, shifted_sets
 from hf_ltsam.runs.report.shift import error_map
 from hf_ltsam.runs.report.shift import section as shift_section
 
@@ -266,6 +266,26 @@ def test_an_mce_is_of_all_runs_and_relative_to_one_model(tmp_path, seeds, mce, o
     own = [runs_of(tmp_path / "own", *({"ood_results": values} for values in tables))]
     own += [runs_of(tmp_path / "other", {"ood_results": shifted(errors)}) for errors in others]
     assert shift_section(own, tmp_path).tables[-1].rows[0][4] == mce
+
+
+FOUR = {("fog", 1), ("fog", 5), ("snow", 1), ("snow", 5)}
+PARTS = {  # cells -> the mean error over corruptions, and mCE with its model
+    "all of them": (FOUR, 0.5, (75.0, "AlexNet")),
+    "and others": (FOUR | {("frost", 1)}, 0.5, (75.0, "AlexNet")),
+    "an uneven grid": (FOUR - {("snow", 5)}, 0.35, (None, "")),  # of 0.4 and 0.3; of cells 0.367
+    "one severity": ({("fog", 1), ("snow", 1)}, 0.25, (None, "")),
+    "one corruption": ({("fog", 1), ("fog", 5)}, 0.4, (None, "")),
+}
+
+
+@pytest.mark.parametrize(("cells", "error", "mce"), PARTS.values(), ids=PARTS)
+def test_some_corruptions_and_severities_of_a_set(cells, error, mce):
+    values = with_groups(shifted({"fog": {1: 0.2, 5: 0.6}, "snow": {1: 0.3, 5: 0.9}}))
+    values["sets"]["images_c"]["summary"] |= {"mce": 75.0, "relative_to": "AlexNet"}
+    some = shifted_sets(values)["images_c"].only(cells)
+    assert some.accuracy == pytest.approx({"overall": 1 - error, "few": 1 - error})
+    assert {(c, s) for c, row in some.errors.items() for s in row} == set(some.results) == cells & FOUR
+    assert (None if some.mce != some.mce else some.mce, some.relative_to) == mce
 
 
 def test_what_was_not_measured_is_told_once(tmp_path):
