@@ -67,8 +67,9 @@ def _remarks(configurations: Sequence[Configuration]) -> list[str]:
 def _difference(one: ShiftedSet, other: ShiftedSet) -> str:
     """How two runs were tested on the same set, in words; empty where it was alike, as far as the results say."""
     shared = [(result, other.results[cell]) for cell, result in one.results.items() if cell in other.results]
-    views = [tuple(result.get("identity", {}).get("test_time") for result in pair) for pair in shared]
-    differing = [f"with other views (--test_time {that} and {this})" for this, that in views if this != that]
+    views = [[result.get("identity", {}).get("test_time") for result in pair] for pair in shared]
+    known = [pair for pair in views if None not in pair]  # older results do not say it
+    differing = [f"with other views (--test_time {that} and {this})" for this, that in known if this != that]
     return next(iter([*differing, *filter(None, (other_images(*pair) for pair in shared))]), "")
 
 

@@ -234,13 +234,20 @@ def with_groups(values):
         ({"identity": {"source": "y", "content_sha256": "b", "test_time": "none"}}, None),  # the same at another place
         ({"identity": {"source": "x", "content_sha256": "a", "test_time": "flip"}}, "(--test_time none and flip)"),
         ({}, None),
+        ({"identity": {}}, None),  # older results do not say how
+        ({"identity": {"source": "x", "content_sha256": "b"}}, "have changed in between"),
+        ({"identity": {}, "labels_sha256": "b", "samples": 60}, "on other images (50 and 60)"),
+        (None, None),  # without an identity
     ],
 )
 def test_runs_that_were_tested_in_other_ways_are_told(tmp_path, change, told):
     result = {"overall": 0.5, "groups": {}, "samples": 50, "labels_sha256": "a"}
     result["identity"] = {"source": "x", "content_sha256": "a", "test_time": "none"}
     tables = [shifted({"fog": {1: 0.2}}), shifted({"fog": {1: 0.2}})]
-    for values, of_run in zip(tables, (result, {**result, **change})):
+    other = (
+        {key: value for key, value in result.items() if key != "identity"} if change is None else {**result, **change}
+    )
+    for values, of_run in zip(tables, (result, other)):
         values["sets"]["sketch"]["result"] = of_run
     (tmp_path / "report").mkdir()
     own = runs_of(tmp_path, *({"ood_results": values} for values in tables))
