@@ -6,6 +6,7 @@ import math
 import shlex
 import shutil
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import peft
@@ -22,6 +23,7 @@ from hf_ltsam.cli.train import train
 from hf_ltsam.cli.train.saved_run import open_run
 from hf_ltsam.curvature import CurvatureSettings, Hessian, check_memory
 from hf_ltsam.losses import make_loss
+from hf_ltsam.runs.sharpness.parts import Parts
 
 QUICK = ["--lanczos_steps", "4", "--trace_probes", "2"]
 
@@ -365,11 +367,39 @@ def test_results_of_other_groups_are_not_mixed(run, capsys, words):
     """A run may be tested again with other bounds, and its weights stay."""
     analyze(run, "--groups", "few", "all", *words)
     replace_in(run / "class_statistics.json", '"few_below": 4', '"few_below": 7')
-    message = refused(capsys, run, "--groups", "few", *words)
-    assert "other classes now (few)" in message and "--output" in message
+    results = run / "sharpness" / "sharpness.json"
+    for change in (
+        lambda: None,
+        lambda: results.write_text("{"),
+        results.unlink,
+    ):  # whole, damaged, interrupted before it
+        change()
+        for group in ("few", "all"):  # the results of both come into one file
+            message = refused(capsys, run, "--groups", group, *words)
+            assert "other classes now (few)" in message and "--output" in message and "remove" in message
     analyze_sharpness.main([str(run), "--groups", "few", *words, "--output", str(run / "other")])
     replace_in(run / "class_statistics.json", '"few_below": 7', '"few_below": 5')  # the same classes
     analyze(run, "--groups", "few", *words)
+
+
+MEASURED = {  # a part, and whether it is refused where the only group is few, of the classes 1 and 2
+    "the same": ("spectra/few", {"classes": [1, 2]}, False),
+    "others": ("spectra/few", {"classes": [2]}, True),
+    "others at a checkpoint": ("evolution/few @ 3", {"classes": [2]}, True),
+    "a group that there is no more": ("spectra/tail", {"classes": [2]}, True),
+    "a class": ("spectra/class 0", {"classes": [0]}, False),
+    "a surface of the same": ("surface/1d", {"classes": {"few": [1, 2], "class 0": [0]}}, False),
+    "a surface of others": ("surface/1d", {"classes": {"few": [2], "class 0": [0]}}, True),
+    "an older surface, which does not say them": ("surface/1d", {"loss": {"few": [1.0]}}, False),
+    "radii": ("sharpness/all", {"classes": {"loss": [1.0], "gap": [[1.0]]}}, False),
+}
+
+
+@pytest.mark.parametrize(("name", "values", "is_refused"), MEASURED.values(), ids=MEASURED)
+def test_parts_of_other_groups(tmp_path, name, values, is_refused):
+    Parts(tmp_path, {}, {}).make(name, {}, lambda: values)
+    with pytest.raises(ValueError, match="other classes now") if is_refused else nullcontext():
+        assert Parts(tmp_path, {}, {"few": (1, 2)}).is_done(name, {})
 
 
 def test_a_damaged_part_is_named(run, capsys):

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from hf_ltsam import LOSSES, ClassStatistics
+from hf_ltsam import LOSSES
 from hf_ltsam.cli.train.saved_run import SavedRun, open_run
 from hf_ltsam.curvature import (
     ChosenImages,
@@ -40,11 +40,10 @@ from hf_ltsam.curvature import (
 from hf_ltsam.data.labels import label_fingerprint
 from hf_ltsam.hyperparameters import NON_NEGATIVE, require
 from hf_ltsam.losses import CrossEntropy, Loss
-from hf_ltsam.runs.files import DamagedFileError, read_json
 from hf_ltsam.runs.folder import SHARPNESS, SHARPNESS_RESULTS, RunFolder
 from hf_ltsam.runs.identity import describe, fingerprint
 from hf_ltsam.runs.record import installed_versions, samples_of
-from hf_ltsam.runs.sharpness.parts import Parts, check_sharpness
+from hf_ltsam.runs.sharpness.parts import Parts
 from hf_ltsam.runs.sharpness.records import (
     extremes_record,
     samples_record,
@@ -123,8 +122,7 @@ def analyse(request: Request, command: str = "", progress: bool = True) -> Path:
     check_head(request.loss, model)
     device = "cuda" if torch.cuda.is_available() and not request.use_cpu else "cpu"
     folder = request.output or request.run / SHARPNESS
-    _check_groups(folder / SHARPNESS_RESULTS, saved.statistics)
-    parts = Parts(folder, _identity(request, saved, model))
+    parts = Parts(folder, _identity(request, saved, model), groups_of(saved.statistics))
     data, labels = saved.training_data(model, progress), saved.splits.train_labels
     subject = Subject(model.to(device), request.loss, data.plain_train, labels, saved.statistics, data.collator)
     analysis = _Analysis(request, saved, subject, chosen, subsets, parts, progress)
@@ -272,27 +270,6 @@ def _subsets(request: Request, saved: SavedRun) -> tuple[list[Subset], ChosenIma
     members = {name: group_classes(name, saved.statistics) for name in request.groups}
     members |= {f"class {c}": (c,) for c in classes}
     return [make_subset(name, of_subset, chosen) for name, of_subset in members.items()], chosen
-
-
-def _check_groups(file: Path, statistics: ClassStatistics) -> None:
-    """Refuse results of groups that have other classes now: a run may be tested again with other bounds.
-
-    Raises:
-        ValueError: naming the groups.
-    """
-    try:
-        values = read_json(file, check_sharpness) or {"class_statistics": statistics.to_dict()}
-    except DamagedFileError:  # it is put together anew
-        return
-    then, now = groups_of(ClassStatistics.from_dict(values["class_statistics"])), groups_of(statistics)
-    names = {name.partition(" @ ")[0] for kind in ("spectra", "evolution") for name in values.get(kind, {})}
-    names |= {name for surface in values.get("surface", {}).values() for name in surface["loss"]}
-    others = [name for name in then if name in names and then[name] != now.get(name)]
-    if others:
-        raise ValueError(
-            f"{file} holds results of groups that have other classes now ({', '.join(others)}). Choose another --output, or "
-            f"remove {file.parent}."
-        )
 
 
 def _nearest(checkpoints: list[RunFolder], epochs: Sequence[float]) -> list[RunFolder]:

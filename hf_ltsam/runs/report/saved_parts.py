@@ -274,18 +274,19 @@ class ShiftedSet:
     results: Mapping[Cell, Mapping[str, Any]] = field(default_factory=dict)
 
     def only(self, cells: Collection[Cell]) -> ShiftedSet:
-        """Means over some of its corruptions and severities; mCE, where some are left out, is not known."""
+        """With some of its corruptions and severities: means over corruptions again, no mCE where some are left out."""
         if set(self.results) <= set(cells):
             return self
         results = {cell: result for cell, result in self.results.items() if cell in cells}
         errors = {c: {s: e for s, e in row.items() if (c, s) in results} for c, row in self.errors.items()}
         errors = {corruption: row for corruption, row in errors.items() if row}
+        rows = [[results[c, s] for s in row] for c, row in errors.items()]
         accuracy = {
-            group: float(np.mean([result["groups"][group] for result in results.values()]))
+            group: _mean_of_means([[result["groups"][group] for result in row] for row in rows])
             for group in self.accuracy
             if all(group in result.get("groups", {}) for result in results.values())
         }
-        accuracy["overall"] = 1 - float(np.mean([np.mean(list(row.values())) for row in errors.values()]))
+        accuracy["overall"] = _mean_of_means([[result["overall"] for result in row] for row in rows])
         return replace(self, accuracy=accuracy, errors=errors, results=results, mce=math.nan, relative_to="")
 
     def with_bounds(self, bounds: Bounds) -> ShiftedSet:
@@ -329,6 +330,10 @@ def shifted_sets(values: Any) -> dict[str, ShiftedSet]:
     bounds = None if statistics is None else Bounds.of(ClassStatistics.from_dict(statistics))
     finished = {name: of_set for name, of_set in sets.items() if "result" in of_set or "summary" in of_set}
     return {name: ShiftedSet.from_json(of_set, bounds) for name, of_set in finished.items()}
+
+
+def _mean_of_means(rows: Sequence[Sequence[float]]) -> float:
+    return float(np.mean([np.mean(row) for row in rows]))
 
 
 def _groups(result: Mapping[str, Any]) -> dict[str, float]:

@@ -21,31 +21,33 @@ from hf_ltsam.runs.shift.report import short
 from hf_ltsam.runs.shift.results import other_images
 
 TITLE = "Under shift and corruption"
-_DIFFERENT_CELLS = (
-    "{}: runs were tested under different corruptions or severities; numbers are of those that they share."
+_SOME_SHARED = (
+    "{}, {}: the corruptions or severities of its runs differ; its numbers are over those that all of them share."
 )
-
-_DIFFERENT_MEANS = "{}: mean errors are over other corruptions in one configuration than in another and do not compare."
+_NONE_SHARED = (
+    "{}, {}: its runs were tested, but share no corruption and severity, so there is no mean over them. Evaluate them with "
+    "the same --corruptions and --severities."
+)
+_DIFFERENT_MEANS = "{}: tested under different corruptions or severities, so mean errors do not compare: {}."
 
 
 def section(configurations: Sequence[Configuration], folder: Path) -> Section:
     figures, tables, notes = [], [], _remarks(configurations)
-    for name in _names(configurations, corrupted=True):
-        configurations, differing = of_shared_cells(configurations, name)
-        notes += [_DIFFERENT_CELLS.format(short(name))] * differing
     corrupted = _names(configurations, corrupted=True)
-    notes += [_DIFFERENT_MEANS.format(short(name)) for name in corrupted if _has_different_means(configurations, name)]
+    missing = [
+        _missing(c) for c in configurations if c.samples == "images" and not any(_sets(c, name) for name in corrupted)
+    ]
+    for name in corrupted:
+        notes += _about_cells(configurations, name)
+        configurations = [of_shared_cells(c, name) for c in configurations]
     plain = _names(configurations, corrupted=False)
     if plain:
         tables.append(_accuracies(configurations, plain))
-    for name in corrupted:
+    for name in _names(configurations, corrupted=True):
         rows, columns, errors = error_map(configurations, name)
         figures.append(_figure(name, rows, columns, errors, configurations, folder))
         tables.append(_errors(name, rows, columns, errors))
         tables.append(_means(configurations, name))
-    missing = [
-        _missing(c) for c in configurations if c.samples == "images" and not any(_sets(c, name) for name in corrupted)
-    ]
     return Section(TITLE, figures, tables, notes=notes, missing=missing)
 
 
@@ -65,35 +67,40 @@ def _remarks(configurations: Sequence[Configuration]) -> list[str]:
 def _difference(one: ShiftedSet, other: ShiftedSet) -> str:
     """How two runs were tested on the same set, in words; empty where it was alike, as far as the results say."""
     shared = [(result, other.results[cell]) for cell, result in one.results.items() if cell in other.results]
-    views = [tuple(result.get("identity", {}).get("test_time") for result in pair) for pair in shared]
-    differing = [f"with other views (--test_time {that} and {this})" for this, that in views if this != that]
+    views = [[result.get("identity", {}).get("test_time") for result in pair] for pair in shared]
+    known = [pair for pair in views if None not in pair]  # older results do not say it
+    differing = [f"with other views (--test_time {that} and {this})" for this, that in known if this != that]
     return next(iter([*differing, *filter(None, (other_images(*pair) for pair in shared))]), "")
 
 
-def of_shared_cells(configurations: Sequence[Configuration], name: str) -> tuple[list[Configuration], bool]:
-    """The runs with the corruptions and severities that compare, and whether others were left out.
-
-    Of a configuration those that all its runs were tested under; of a corruption the severities of all configurations
-    that were tested under it.
-    """
-    tested = [[{cell for cell in s.results if cell} for s in _sets(c, name)] for c in configurations]
-    shared = [set.intersection(*of_runs) if of_runs else set() for of_runs in tested]
-    kept = [{cell for cell in own if all(cell in other for other in shared if _has(other, cell[0]))} for own in shared]
-    chosen = [
-        replace(c, runs=tuple(_only(run, name, cells) for run in c.runs)) for c, cells in zip(configurations, kept)
-    ]
-    return chosen, any(cells != of_run for cells, of_runs in zip(kept, tested) for of_run in of_runs)
+def _shared_cells(configuration: Configuration, name: str) -> frozenset[Any]:
+    """The corruptions and severities that all its runs were tested under, as far as they were tested on the set."""
+    of_runs = [frozenset(filter(None, of_set.results)) for of_set in _sets(configuration, name)]
+    return frozenset.intersection(*of_runs) if of_runs else frozenset()
 
 
-def _has_different_means(configurations: Sequence[Configuration], name: str) -> bool:
-    return len({frozenset(sets[0].errors) for c in configurations if (sets := _sets(c, name))}) > 1
+def of_shared_cells(configuration: Configuration, name: str) -> Configuration:
+    """Its runs with the corruptions and severities that all of them were tested under."""
+    shared = _shared_cells(configuration, name)
+    return replace(configuration, runs=tuple(_only(run, name, shared) for run in configuration.runs))
 
 
-def _has(cells: set[Any], corruption: str) -> bool:
-    return any(of_cell == corruption for of_cell, _ in cells)
+def _about_cells(configurations: Sequence[Configuration], name: str) -> list[str]:
+    """Where runs were tested under different corruptions or severities, in words."""
+    notes: list[str] = []
+    alike: dict[frozenset[Any], list[str]] = {}
+    for c in configurations:
+        shared = _shared_cells(c, name)
+        if any(set(of_set.results) != shared for of_set in _sets(c, name)):
+            notes.append((_SOME_SHARED if shared else _NONE_SHARED).format(short(name), c.title))
+        if shared:
+            alike.setdefault(shared, []).append(c.title)
+    if len(alike) > 1:
+        notes.append(_DIFFERENT_MEANS.format(short(name), " against ".join(map(" and ".join, alike.values()))))
+    return notes
 
 
-def _only(run: ReportedRun, name: str, cells: set[Any]) -> ReportedRun:
+def _only(run: ReportedRun, name: str, cells: frozenset[Any]) -> ReportedRun:
     """A run that has none of them is as one that was not tested."""
     kept = {other: s.only(cells) if other == name else s for other, s in run.shifted.items() if other != name or cells}
     return replace(run, shifted=kept)
@@ -103,7 +110,8 @@ def error_map(configurations: Sequence[Configuration], name: str) -> tuple[list[
     """Mean errors over seeds: corruptions x configurations, or x severities where there is one configuration.
 
     Returns:
-        Corruptions, column titles, errors (rows, columns) with their mean as the last row; NaN where one is missing.
+        Corruptions, column titles, errors (rows, columns), NaN where one is missing; the last row has means of those that
+        are there.
     """
     tested = [c for c in configurations if _sets(c, name)]
     corruptions = list(dict.fromkeys(row for c in tested for of_set in _sets(c, name) for row in of_set.errors))
@@ -115,7 +123,7 @@ def error_map(configurations: Sequence[Configuration], name: str) -> tuple[list[
         columns = [c.title for c in tested]
         cells = [[_mean_error(c, name, row) for c in tested] for row in corruptions]
     errors = np.array(cells, dtype=np.float64)
-    return [*corruptions, "mean"], columns, np.vstack([errors, errors.mean(axis=0)])
+    return [*corruptions, "mean"], columns, np.vstack([errors, known_mean(errors)])
 
 
 def _mean_error(configuration: Configuration, name: str, corruption: str, severities: Sequence[int] = ()) -> float:
@@ -154,26 +162,22 @@ def _spread(sets: Sequence[ShiftedSet], group: str) -> str:
 def _means(configurations: Sequence[Configuration], name: str) -> Table:
     rows = []
     for c in configurations:
-        sets = _sets(c, name)
-        if sets:
+        if sets := _sets(c, name):
             error = mean_and_deviation(*spread(1 - s.accuracy["overall"] for s in sets), 100)
             severities = sorted({s for of_set in sets for row in of_set.errors.values() for s in row})
-            models = list(dict.fromkeys(s.relative_to for s in sets if s.mce == s.mce))
-            relative = f" (relative to {', '.join(models)})" if any(models) else ""
-            of_one = (s.mce for s in sets if s.mce == s.mce and len(models) == 1)  # a mean over others is of nothing
-            mce = mean_and_deviation(*spread(of_one)) + relative
-            rows.append(
-                [
-                    c.title,
-                    f"{len(sets)}",
-                    ", ".join(map(str, severities)),
-                    error,
-                    mce,
-                    *(_spread(sets, g) for g in GROUPS),
-                ]
-            )
+            of_groups = (_spread(sets, group) for group in GROUPS)
+            rows.append([c.title, f"{len(sets)}", ", ".join(map(str, severities)), error, _mce(sets), *of_groups])
     columns = ["configuration", "runs", "severities", "mean error", "mCE", *(f"accuracy, {g}" for g in GROUPS)]
     return Table(f"{short(name)}: means over all corruptions, in %, ± standard deviation over seeds", columns, rows)
+
+
+def _mce(sets: Sequence[ShiftedSet]) -> str:
+    """With what it is relative to; a dash where a run has none, or one relative to another model: no mean is of all runs."""
+    if any(s.mce != s.mce for s in sets):
+        return "-"
+    models = list(dict.fromkeys(s.relative_to for s in sets))
+    relative = f" (relative to {', '.join(models)})" if any(models) else ""
+    return mean_and_deviation(*spread(s.mce for s in sets if len(models) == 1)) + relative
 
 
 def _errors(name: str, rows: Sequence[str], columns: Sequence[str], errors: Floats) -> Table:
@@ -189,7 +193,7 @@ def _figure(
     configurations: Sequence[Configuration],
     folder: Path,
 ) -> Figure:
-    worst = rows[int(np.nanargmax(known_mean(errors, axis=1)))]
+    worst = rows[int(np.nanargmax(known_mean(errors[:-1], axis=1)))]
     file = f"corruptions_{file_name(name, 60)}"
     over = "by severity" if columns[0].startswith("severity ") else "means over severities and seeds"
     return draw(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ class Parts:
     Args:
         folder: made where it is not there.
         subject: what all parts have in common, such as model, loss and images.
+        groups: the classes of each group: a run may be tested again with other bounds.
 
     Raises:
-        ValueError: the folder holds results of another subject.
+        ValueError: the folder holds results of another subject, or of groups that have other classes.
     """
 
-    def __init__(self, folder: Path, subject: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, subject: Mapping[str, Any], groups: Mapping[str, Sequence[int]]) -> None:
         self.folder = folder
         self._parts = folder / "parts"
         self._parts.mkdir(parents=True, exist_ok=True)
@@ -37,6 +38,21 @@ class Parts:
             differing = [key for key in {**saved, **now} if saved.get(key) != now.get(key)]
             shown = "; ".join(f"{key}: {_shown(saved.get(key))} there, {_shown(now.get(key))} now" for key in differing)
             raise ValueError(f"{folder} holds results of something else ({shown}). Choose another --output.")
+        self._check_groups(groups)
+
+    def _check_groups(self, groups: Mapping[str, Sequence[int]]) -> None:
+        """Of all parts, since `assemble` puts them all into one file with the groups that are now."""
+        measured = [pair for part in self._all() for pair in _subsets_of(part).items()]
+        others = [
+            name
+            for name, classes in measured
+            if not name.startswith("class ") and classes != list(groups.get(name, ()))
+        ]
+        if others:
+            raise ValueError(
+                f"{self.folder} holds results of groups that have other classes now ({', '.join(dict.fromkeys(others))}). "
+                f"Choose another --output, or remove {self.folder}."
+            )
 
     def is_done(self, name: str, settings: Mapping[str, Any]) -> bool:
         """Whether this part is there, made with these settings."""
@@ -64,12 +80,14 @@ class Parts:
             facts: about all parts.
         """
         joined: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **facts}
-        for path in sorted(self._parts.glob("*.*.json")):
-            part = _read(path)
-            if part is not None:
-                kind, _, name = part["name"].partition("/")
-                joined.setdefault(kind, {})[name] = {**part["values"], "settings": part["settings"]}
+        for part in self._all():
+            kind, _, name = part["name"].partition("/")
+            joined.setdefault(kind, {})[name] = {**part["values"], "settings": part["settings"]}
         return write_json(self.folder / file, joined, indent=1)
+
+    def _all(self) -> list[Any]:
+        parts = map(_read, sorted(self._parts.glob("*.*.json")))
+        return [part for part in parts if part is not None]
 
     def _file(self, name: str) -> Path:
         kind, _, rest = name.partition("/")
@@ -90,6 +108,15 @@ def check_sharpness(values: Any) -> dict[str, Any]:
         for name in ("lam_max", "lam_min", "trace"):
             float(record[name]["value"])
     return values
+
+
+def _subsets_of(part: Mapping[str, Any]) -> Mapping[str, list[int]]:
+    """The subsets of a part, with their classes where it says them; a suggestion of rho is of all classes."""
+    kind, _, name = part["name"].partition("/")
+    classes = part["values"].get("classes")
+    if classes is None or kind == "sharpness":
+        return {}
+    return classes if kind == "surface" else {name.partition(" @ ")[0]: classes}
 
 
 def _require(values: Mapping[str, Any], *names: str) -> None:

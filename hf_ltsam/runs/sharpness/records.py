@@ -115,6 +115,7 @@ def surface_record(
     return {
         "coordinates": [list(c) for c in coordinates],
         "directions": list(directions),
+        "classes": {s.name: list(s.classes) for s in subsets},
         "loss": {name: values.tolist() for name, values in means.items()},
     }
 

@@ -1,5 +1,7 @@
 """What is computed from the files before it is drawn, against numbers found by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from runs.report.made_runs import (
@@ -24,7 +26,7 @@ from hf_ltsam.runs.report.cost import cost_of, pareto_front
 from hf_ltsam.runs.report.drawing import within_percent
 from hf_ltsam.runs.report.log_curves import curve, telemetry_keys
 from hf_ltsam.runs.report.reading import read_run
-from hf_ltsam.runs.report.saved_parts import Curvature
+from hf_ltsam.runs.report.saved_parts import Curvature, shifted_sets
 from hf_ltsam.runs.report.shift import error_map
 from hf_ltsam.runs.report.shift import section as shift_section
 
@@ -134,7 +136,7 @@ def test_several_configurations_show_means_over_severities(tmp_path):
     own = [runs_of(tmp_path / str(k), {"ood_results": shifted(table)}) for k, table in enumerate(tables)]
     rows, columns, shown = error_map(own, "images_c")
     assert rows == ["fog", "snow", "mean"] and columns == ["title", "title"]
-    np.testing.assert_allclose(shown, [[0.4, 0.1], [np.nan, 0.6], [np.nan, 0.35]])
+    np.testing.assert_allclose(shown, [[0.4, 0.1], [np.nan, 0.6], [0.4, 0.35]])
 
 
 def test_mce_is_shown_with_what_it_is_relative_to(tmp_path):
@@ -147,44 +149,71 @@ def test_mce_is_shown_with_what_it_is_relative_to(tmp_path):
     assert means.rows[0][4] == "75.0 (relative to AlexNet)"
 
 
-TESTED = {  # the errors of the runs of two configurations -> the errors and means that are shown, and whether it is told
-    "alike": ([[{"fog": {1: 0.2}}, {"fog": {1: 0.4}}], [{"fog": {1: 0.1}}]], [[0.3, 0.1]], ["70.0", "90.0"], False),
+TESTED = {  # the errors of the runs of A, B, C -> errors by configuration, mean errors, what is told
+    "alike": ([[{"fog": {1: 0.2}}, {"fog": {1: 0.4}}], [{"fog": {1: 0.1}}]], ["30.0 10.0"], ["30.0", "10.0"], []),
     "another corruption in one of two seeds": (
-        [[{"fog": {1: 0.2}}, {"fog": {1: 0.4}, "snow": {1: 0.9}}], [{"fog": {1: 0.1}}]], [[0.3, 0.1]], ["70.0", "90.0"], True,
+        [[{"fog": {1: 0.2}}, {"fog": {1: 0.4}, "snow": {1: 0.9}}], [{"fog": {1: 0.1}}]],
+        ["30.0 10.0"], ["30.0", "10.0"], ["images_c, A: the corruptions or severities of its runs differ"],
     ),
     "another severity in one of two seeds": (
-        [[{"fog": {1: 0.2}}, {"fog": {1: 0.4, 5: 0.9}}], [{"fog": {1: 0.1}}]], [[0.3, 0.1]], ["70.0", "90.0"], True,
+        [[{"fog": {1: 0.2}}], [{"fog": {1: 0.4, 5: 0.9}}, {"fog": {1: 0.2}}]],
+        ["20.0 30.0"], ["20.0", "30.0"], ["images_c, B: the corruptions or severities of its runs differ"],
     ),
-    "another severity in the other configuration": (
-        [[{"fog": {1: 0.2, 5: 0.9}}, {"fog": {1: 0.4, 5: 0.9}}], [{"fog": {1: 0.1}}]], [[0.3, 0.1]], ["70.0", "90.0"], True,
+    "another severity in an unrelated configuration": (
+        [[{"fog": {1: 0.2, 3: 0.4}}] * 2, [{"fog": {1: 0.1, 3: 0.3}}], [{"fog": {5: 0.9}}]],
+        ["30.0 20.0 90.0"], ["30.0", "20.0", "90.0"], ["so mean errors do not compare: A and B against C."],
+    ),
+    "more severities in the other configuration": (
+        [[{"fog": {1: 0.2, 5: 0.9}}, {"fog": {1: 0.4, 5: 0.9}}], [{"fog": {1: 0.1}}]],
+        ["60.0 10.0"], ["60.0", "10.0"], ["so mean errors do not compare: A against B."],
     ),
     "another corruption in the other configuration": (
-        [[{"fog": {1: 0.2}}] * 2, [{"fog": {1: 0.1}, "snow": {1: 0.5}}]], [[0.2, 0.1], [np.nan, 0.5]], ["80.0", "70.0"], False,
+        [[{"fog": {1: 0.2}}] * 2, [{"fog": {1: 0.1}, "snow": {1: 0.5}}]],
+        ["20.0 10.0", "- 50.0"], ["20.0", "30.0"], ["so mean errors do not compare: A against B."],
     ),
-    "nothing in common": ([[{"fog": {1: 0.2}}], [{"fog": {5: 0.1}}]], None, [], True),
+    "nothing in common between configurations": (
+        [[{"fog": {1: 0.2}}], [{"snow": {5: 0.1}}], [{"fog": {1: 0.3}, "snow": {1: 0.1}}]],
+        ["20.0 - 30.0", "- 10.0 10.0"], ["20.0", "10.0", "20.0"], ["so mean errors do not compare: A against B against C."],
+    ),
+    "nothing in common between seeds": (
+        [[{"fog": {1: 0.2}}, {"fog": {5: 0.4}}], [{"fog": {1: 0.1}}], [{"fog": {1: 0.3}}]],
+        ["10.0 30.0"], ["10.0", "30.0"], ["images_c, A: its runs were tested, but share no corruption and severity"],
+    ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("tables", "errors", "accuracies", "told"), TESTED.values(), ids=TESTED)
-def test_errors_are_means_over_the_same_corruptions_of_all_runs(tmp_path, tables, errors, accuracies, told):
-    own = [
-        runs_of(tmp_path / str(k), *({"ood_results": with_groups(shifted(table))} for table in of_runs))
-        for k, of_runs in enumerate(tables)
+@pytest.mark.parametrize(("tables", "errors", "means", "told"), TESTED.values(), ids=TESTED)
+def test_errors_are_means_over_what_all_runs_of_a_configuration_share(tmp_path, tables, errors, means, told):
+    made = shift_section(titled(tmp_path, tables), tmp_path)
+    assert not made.missing and len(made.notes) == len(told)
+    assert all(part in note for part, note in zip(told, made.notes))
+    by_corruption, summary = (table.rows for table in made.tables[-2:])
+    assert [" ".join(row[1:]) for row in by_corruption[:-1]] == errors
+    assert by_corruption[-1][1:] == [row[3].partition(" ")[0] for row in summary] == means
+    assert [row[-1].partition(" ")[0] for row in summary] == [f"{100 - float(error):.1f}" for error in means]  # few
+
+
+def titled(folder, tables):
+    """Configurations A, B, ...: the errors of their runs."""
+    made = [
+        runs_of(folder / title, *({"ood_results": with_groups(shifted(table))} for table in of_runs))
+        for title, of_runs in zip("ABC", tables)
     ]
-    (tmp_path / "report").mkdir()
-    made = shift_section(own, tmp_path / "report")
-    assert any("different corruptions or severities" in note for note in made.notes) == told
-    is_missing = bool(errors) and any(error != error for row in errors for error in row)
-    assert any("do not compare" in note for note in made.notes) == is_missing
-    if errors is None:
-        assert len(made.missing) == 2 and not made.figures
-        return
-    assert [row[1:] for row in made.tables[-2].rows[:-1]] == [
-        ["-" if error != error else f"{100 * error:.1f}" for error in row] for row in errors
-    ]
-    means = made.tables[-1].rows
-    assert [row[3].partition(" ")[0] for row in means] == [f"{100 - float(value):.1f}" for value in accuracies]
-    assert [row[-1].partition(" ")[0] for row in means] == accuracies  # few
+    return [replace(configuration, title=title) for title, configuration in zip("ABC", made)]
+
+
+def test_seeds_that_share_nothing_are_told_alone(tmp_path):
+    made = shift_section(titled(tmp_path, [[{"fog": {1: 0.2}}, {"fog": {5: 0.4}}]]), tmp_path)
+    assert [table.caption.partition(" ")[0] for table in made.tables] == ["Accuracy"] and not made.figures
+    assert [("--severities" in note, note.startswith("images_c, A: ")) for note in made.notes] == [(True, True)]
+    assert not made.missing  # no training is proposed
+
+
+def test_the_largest_error_is_that_of_a_corruption(tmp_path):
+    """The mean over configurations of their means may be above all of them."""
+    tables = [[{"fog": {1: 0.9}}], [{"snow": {1: 0.8}}], [{"fog": {1: 0.1}, "snow": {1: 0.1}}]]
+    figure = shift_section(titled(tmp_path, tables), tmp_path).figures[0]
+    assert "The largest error is under fog." in figure.svg + figure.caption
 
 
 def with_groups(values):
@@ -205,13 +234,20 @@ def with_groups(values):
         ({"identity": {"source": "y", "content_sha256": "b", "test_time": "none"}}, None),  # the same at another place
         ({"identity": {"source": "x", "content_sha256": "a", "test_time": "flip"}}, "(--test_time none and flip)"),
         ({}, None),
+        ({"identity": {}}, None),  # older results do not say how
+        ({"identity": {"source": "x", "content_sha256": "b"}}, "have changed in between"),
+        ({"identity": {}, "labels_sha256": "b", "samples": 60}, "on other images (50 and 60)"),
+        (None, None),  # without an identity
     ],
 )
 def test_runs_that_were_tested_in_other_ways_are_told(tmp_path, change, told):
     result = {"overall": 0.5, "groups": {}, "samples": 50, "labels_sha256": "a"}
     result["identity"] = {"source": "x", "content_sha256": "a", "test_time": "none"}
     tables = [shifted({"fog": {1: 0.2}}), shifted({"fog": {1: 0.2}})]
-    for values, of_run in zip(tables, (result, {**result, **change})):
+    other = (
+        {key: value for key, value in result.items() if key != "identity"} if change is None else {**result, **change}
+    )
+    for values, of_run in zip(tables, (result, other)):
         values["sets"]["sketch"]["result"] = of_run
     (tmp_path / "report").mkdir()
     own = runs_of(tmp_path, *({"ood_results": values} for values in tables))
@@ -219,13 +255,44 @@ def test_runs_that_were_tested_in_other_ways_are_told(tmp_path, change, told):
     assert [told in note and note.startswith("sketch: ") for note in notes] == ([True] if told else [])
 
 
-def test_an_mce_relative_to_two_models_is_none(tmp_path):
-    tables = [shifted({"fog": {1: 0.2}}), shifted({"fog": {1: 0.2}})]
-    for values, model in zip(tables, ("AlexNet", "mine")):
-        values["sets"]["images_c"]["summary"] |= {"mce": 75.0, "relative_to": model}
-    (tmp_path / "report").mkdir()
-    own = runs_of(tmp_path, *({"ood_results": values} for values in tables))
-    assert shift_section([own], tmp_path / "report").tables[-1].rows[0][4] == "- (relative to AlexNet, mine)"
+OF_BOTH = {"fog": {1: 0.2, 5: 0.6}}
+WITH_MCE = {  # errors and reference of each seed -> the mCE that is shown
+    "of one model": ([(OF_BOTH, "AlexNet"), (OF_BOTH, "AlexNet")], "75.0 ± 0.0 (relative to AlexNet)"),
+    "of two models": ([(OF_BOTH, "AlexNet"), (OF_BOTH, "mine")], "- (relative to AlexNet, mine)"),
+    "of one seed": ([(OF_BOTH, "AlexNet"), (OF_BOTH, None)], "-"),
+    "over more in one seed": ([(OF_BOTH, "AlexNet"), ({"fog": {1: 0.2}}, "AlexNet")], "-"),
+}
+
+
+@pytest.mark.parametrize(("seeds", "mce"), WITH_MCE.values(), ids=WITH_MCE)
+@pytest.mark.parametrize("others", [[], [{"fog": {3: 0.2}}]], ids=["alone", "beside another configuration"])
+def test_an_mce_is_of_all_runs_and_relative_to_one_model(tmp_path, seeds, mce, others):
+    tables = [shifted(errors) for errors, _ in seeds]
+    for values, (_, model) in zip(tables, seeds):
+        values["sets"]["images_c"]["summary"] |= {"mce": model and 75.0, "relative_to": model}
+    own = [runs_of(tmp_path / "own", *({"ood_results": values} for values in tables))]
+    own += [runs_of(tmp_path / "other", {"ood_results": shifted(errors)}) for errors in others]
+    assert shift_section(own, tmp_path).tables[-1].rows[0][4] == mce
+
+
+FOUR = {("fog", 1), ("fog", 5), ("snow", 1), ("snow", 5)}
+PARTS = {  # cells -> the mean error over corruptions, and mCE with its model
+    "all of them": (FOUR, 0.5, (75.0, "AlexNet")),
+    "and others": (FOUR | {("frost", 1)}, 0.5, (75.0, "AlexNet")),
+    "an uneven grid": (FOUR - {("snow", 5)}, 0.35, (None, "")),  # of 0.4 and 0.3; of cells 0.367
+    "one severity": ({("fog", 1), ("snow", 1)}, 0.25, (None, "")),
+    "one corruption": ({("fog", 1), ("fog", 5)}, 0.4, (None, "")),
+}
+
+
+@pytest.mark.parametrize(("cells", "error", "mce"), PARTS.values(), ids=PARTS)
+def test_some_corruptions_and_severities_of_a_set(cells, error, mce):
+    values = with_groups(shifted({"fog": {1: 0.2, 5: 0.6}, "snow": {1: 0.3, 5: 0.9}}))
+    values["sets"]["images_c"]["summary"] |= {"mce": 75.0, "relative_to": "AlexNet"}
+    some = shifted_sets(values)["images_c"].only(cells)
+    assert some.accuracy == pytest.approx({"overall": 1 - error, "few": 1 - error})
+    assert {(c, s) for c, row in some.errors.items() for s in row} == set(some.results) == cells & FOUR
+    assert (None if some.mce != some.mce else some.mce, some.relative_to) == mce
 
 
 def test_what_was_not_measured_is_told_once(tmp_path):
