@@ -30,7 +30,7 @@ from hf_ltsam.data.preprocessing import TEST_TIME
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.files import check_output_folder
 from hf_ltsam.runs.folder import EVALUATION, EVALUATION_RESULTS
-from hf_ltsam.runs.shift.checkpoint import Checkpoint, check_answers, check_model_name, load_checkpoint
+from hf_ltsam.runs.shift.checkpoint import Checkpoint, check_model_name, load_classifier
 from hf_ltsam.runs.shift.report import short, write_report
 from hf_ltsam.runs.shift.results import OtherErrors, Results, percent, read_baseline
 
@@ -89,8 +89,7 @@ def evaluate_model(
     device = process_device(use_cpu)
     if PartialState().is_main_process:
         check_output_folder(str(folder))
-    check_answers(model)
-    checkpoint = load_checkpoint(model, device)
+    checkpoint = load_classifier(model, device)
     if PartialState().is_main_process:
         checkpoint.warn_of_other_views(settings.test_time)
     try:

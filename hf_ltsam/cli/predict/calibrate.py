@@ -36,7 +36,7 @@ from hf_ltsam.metrics.calibration import PRIORS, Calibration
 from hf_ltsam.runs.escaping import terminal
 from hf_ltsam.runs.folder import CALIBRATION, RunFolder
 from hf_ltsam.runs.record import calibrated_results
-from hf_ltsam.runs.shift.checkpoint import Checkpoint, check_answers, load_checkpoint
+from hf_ltsam.runs.shift.checkpoint import Checkpoint, load_classifier
 from hf_ltsam.training.prediction import predict_logits
 
 HELD_OUT = ("validation", "test", "train")  # the first of these splits that there is
@@ -75,8 +75,7 @@ def calibrate(
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(str(error).replace("--sets ", "DATA ")) from error  # which has no option of its own here
     saved = open_run(run, dataset)
-    check_answers(str(run))
-    checkpoint = load_checkpoint(str(run), process_device(use_cpu))
+    checkpoint = load_classifier(str(run), process_device(use_cpu))
     _check_test(saved)
     stated = replace(stated, test_time=saved.run.data.test_time)
     unseen = _unseen(samples, data, checkpoint, saved, stated)

@@ -45,7 +45,7 @@ from hf_ltsam.metrics.long_tail import softmax
 from hf_ltsam.models.text_classifier import is_of_texts
 from hf_ltsam.runs.files import write_whole
 from hf_ltsam.runs.folder import RunFolder
-from hf_ltsam.runs.shift.checkpoint import Checkpoint, check_answers, load_checkpoint
+from hf_ltsam.runs.shift.checkpoint import Checkpoint, load_classifier
 from hf_ltsam.training.prediction import predict_logits
 
 FORMATS = ("csv", "json")
@@ -176,8 +176,7 @@ def predict(
     else:
         check_model(name, finished=True, option="RUN")
     files = given if is_of_texts(AutoConfig.from_pretrained(name)) else image_files(given)
-    check_answers(name)
-    checkpoint = load_checkpoint(name, process_device(use_cpu))
+    checkpoint = load_classifier(name, process_device(use_cpu))
     _check_calibrated(checkpoint, chosen, str(run))
     checkpoint.warn_of_other_views(chosen.test_time)
     names, samples = _samples(checkpoint, files, chosen)

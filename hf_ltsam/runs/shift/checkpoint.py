@@ -156,11 +156,11 @@ def load_checkpoint(name: str, device: torch.device | str = "cpu") -> Checkpoint
     )
 
 
-def check_answers(name: str) -> None:
-    """Refuse a model whose logits are no choice of one class: the largest of them and their softmax mean nothing.
+def load_classifier(name: str, device: torch.device | str = "cpu") -> Checkpoint:
+    """`load_checkpoint` of a model whose logits choose one class: of others the largest one and the softmax mean nothing.
 
     Raises:
-        ValueError: saying what it answers with.
+        OSError, ValueError: as `load_checkpoint`, and of other models, saying what they answer with.
     """
     problem_type = getattr(AutoConfig.from_pretrained(name), "problem_type", None)
     if problem_type in _OTHER_ANSWERS:
@@ -169,6 +169,7 @@ def check_answers(name: str) -> None:
             "evaluate and calibrate take models of one class for each sample. A pipeline of transformers with top_k=None "
             "gives all its answers."
         )
+    return load_checkpoint(name, device)
 
 
 def fingerprint(

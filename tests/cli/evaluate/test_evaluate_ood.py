@@ -642,7 +642,7 @@ def test_ltsam_evaluate_is_this_script(monkeypatch):
     ],
 )
 def test_settings_are_refused_before_the_model_is_loaded(checkpoint, more, said, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate_ood, "load_checkpoint", lambda *_: pytest.fail("time was spent"))
+    monkeypatch.setattr(evaluate_ood, "load_classifier", lambda *_: pytest.fail("time was spent"))
     message = refused(capsys, "--model", checkpoint, *more)
     assert message.startswith("error: ") and all(part in message for part in said), message
 
