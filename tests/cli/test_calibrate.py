@@ -133,6 +133,15 @@ def test_a_run_that_was_tested_on_something_else_is_refused(case, capsys):
     assert folder.calibration is None and "balanced_prior" not in folder.finished_record().results
 
 
+def test_a_run_of_several_labels_is_refused(case, capsys):
+    run, data, *_ = case
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "problem_type": "multi_label_classification"}))
+    with pytest.raises(SystemExit):
+        cli.main(["calibrate", str(run), str(data), "--use_cpu"])
+    assert "answers with several labels of a sample" in capsys.readouterr().err and RunFolder(run).calibration is None
+
+
 def test_of_weights_without_a_test_no_numbers_are_shown(case, capsys):
     run, data, *_ = case
     (run / "metrics.json").unlink()
