@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 import traceback
 import warnings
@@ -33,6 +34,7 @@ _FOREIGN = {
     "DistError": "The processes lost each other ({}). Where another one has ended, its message says why.",
     "BrokenProcessPool": "A worker process was ended from outside, often because memory was short ({}).",
 }
+_CLOSED = 141  # as the shell says of a program that ends because its reader has
 _LESS_MEMORY = {
     "per_device_train_batch_size": "A smaller --per_device_train_batch_size needs less; --gradient_accumulation_steps makes "
     "up for it.",
@@ -55,6 +57,11 @@ def user_errors() -> Iterator[None]:
         with _clean_output():
             load_plugins()
             yield
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        if not _reader_has_gone():
+            _end(error)
+        sys.exit(_CLOSED)
     except KeyboardInterrupt as interrupt:
         print(without_secrets(f"\nInterrupted. {interrupt}").rstrip(), file=sys.stderr)
         sys.exit(130)
@@ -123,6 +130,16 @@ def _end(error: Exception) -> NoReturn:
     lines = [f"error: {message}", *notes, *advice, f"({TRACEBACK}=1 shows where it was raised.)"]
     print(without_secrets(visible("\n".join(lines), lines=True)), file=sys.stderr)
     sys.exit(2)
+
+
+def _reader_has_gone() -> bool:
+    """Whether what reads the output, such as `head`, has ended: nothing is wrong, and the rest goes nowhere."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)  # errors are always told
+    if not output.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+    return True
 
 
 def _without_room(error: Exception) -> BaseException | None:

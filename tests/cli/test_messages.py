@@ -3,7 +3,9 @@
 import ast
 import errno
 import logging
+import os
 import re
+import subprocess
 import sys
 import warnings
 from contextlib import nullcontext
@@ -708,3 +710,20 @@ def test_a_refused_value_has_no_cause_of_its_own():
     with pytest.raises(ValueError, match="finite") as raised:
         make_run({"output_dir": "x", "lr_gamma": float("nan")})
     assert raised.value.__cause__ is not raised.value
+
+
+@pytest.mark.parametrize("words", [["methods", "focal_sam"], ["recipes"], ["train", "--help", "all"]])
+def test_a_reader_that_has_ended_is_no_error(words):
+    """As `ltsam methods focal_sam | head -1` has it."""
+    read, write = os.pipe()
+    os.close(read)
+    program = "import sys; from hf_ltsam.cli.main import main; sys.argv[0] = 'ltsam'; main()"
+    ended = subprocess.run([sys.executable, "-c", program, *words], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert ended.stderr == "" and ended.returncode in (1, 141)
+
+
+def test_another_broken_pipe_is_told(capfd):
+    with pytest.raises(SystemExit) as ended, user_errors():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert ended.value.code == 2 and "Broken pipe" in capfd.readouterr().err

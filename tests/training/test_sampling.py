@@ -70,7 +70,12 @@ def test_resumed_in_mid_epoch(sampling, step, tmp_path):
 @pytest.mark.parametrize(
     ("sampling", "loss", "settings", "words"),
     [
-        ("class_aware", "logit_adjustment", {}, "sampling='class_aware' and LogitAdjustment(tau=1) both make up"),
+        (
+            "class_aware",
+            "logit_adjustment",
+            {},
+            "sampling='class_aware' and loss='logit_adjustment' with tau 1 both make up",
+        ),
         ("class_balanced", "vector_scaling", {}, "or set tau=0 beside this sampling."),
         ("square_root", "logit_adjustment", {"loss_args": {"tau": 0.75}}, "or set tau=0.5 beside this sampling."),
         ("square_root", "balanced_softmax", {}, "twice. Leave one of them out."),
@@ -92,7 +97,7 @@ def test_a_stream_that_is_sampled_by_class_is_warned_of_as_well(tmp_path, caplog
     stream = ClassSampledStream(Stream(), statistics, "square_root", 0)
     args = LTSamConfig(output_dir=str(tmp_path), max_steps=1, report_to="none", use_cpu=True, loss="logit_adjustment")
     LTSamTrainer(Model(), args, train_dataset=stream, class_statistics=statistics)
-    assert "sampling='square_root' and LogitAdjustment(tau=1) both make up" in caplog.text
+    assert "sampling='square_root' and loss='logit_adjustment' with tau 1 both make up" in caplog.text
 
 
 class Replacing(LTSamTrainer):

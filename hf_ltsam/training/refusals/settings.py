@@ -109,10 +109,11 @@ def doubly_balanced(args: LTSamConfig, dataset: Any, loss: Any) -> str | None:
     q = exponent(sampling)
     if sampling == UNIFORM or tau <= q:
         return None
-    name = type(loss).__name__ if fixed else f"{type(loss).__name__}(tau={tau:g})"
+    less = "" if fixed else f", or set tau={q:g} beside this sampling"
+    name = next((name for name, kind in LOSSES.items() if kind is type(loss)), type(loss).__name__)
     return (
-        f"sampling={sampling!r} and {name} both make up for the frequencies of the classes, and together favour the rare "
-        f"ones twice. Leave one of them out{'' if fixed else f', or set tau={q:g} beside this sampling'}."
+        f"sampling={sampling!r} and loss={name!r} with tau {tau:g} both make up for the frequencies of the classes, and "
+        f"together favour the rare ones twice. Leave one of them out{less}."
     )
 
 
