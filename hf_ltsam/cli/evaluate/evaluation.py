@@ -90,11 +90,12 @@ def evaluate(
     for dataset, cells in _parts(test_set, settings):
         identity = identity_of(test_set, dataset, settings)
         for cell in cells:
-            if results.get(test_set.name, cell, identity) is None:
+            result = results.get(test_set.name, cell, identity)
+            if result is None:
                 result = {"identity": identity, **measure(checkpoint, test_set, dataset, cell, settings)}
                 results.put(test_set.name, cell, result)
-            if baseline is not None and cell is not None:
-                baseline.check_images(test_set.name, cell, results.sets[test_set.name]["cells"][cell[0]][str(cell[1])])
+            if baseline is not None and cell is not None:  # before the others are measured
+                baseline.check_images(test_set.name, cell, result)
     if test_set.corruptions:
         results.summarise(test_set.name, summary_of(test_set, settings, results, baseline))
 
@@ -240,8 +241,8 @@ def summary_of(
     """
     cells = _summarised(test_set, settings, results, baseline)
     entries = [results.sets[test_set.name]["cells"][corruption][str(severity)] for corruption, severity in cells]
-    for cell, entry in zip(cells, entries):
-        if baseline is not None:
+    if baseline is not None:
+        for cell, entry in zip(cells, entries):  # earlier results are among them
             baseline.check_images(test_set.name, cell, entry)
     reference = None if baseline is None else baseline.over(cells)
     complete = {severity for _, severity in cells} == set(SEVERITIES)  # AlexNet's errors are means over all five

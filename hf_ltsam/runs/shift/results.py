@@ -51,8 +51,8 @@ class Results:
                     f"{values['checkpoint']['fingerprint'][:12]}; now {checkpoint['fingerprint'][:12]}). Remove it, or "
                     "give --output_dir OTHER."
                 )
-            known = [statistics is not None, values.get("class_statistics") is not None]
-            if not has_groups_of(values, statistics) or len(set(known)) > 1:
+            only_one_known = (statistics is None) != (values.get("class_statistics") is None)
+            if only_one_known or not has_groups_of(values, statistics):
                 nothing = "The checkpoint has no class statistics now."
                 now = nothing if statistics is None else f"Now: {describe_groups(statistics)}"
                 raise ValueError(
