@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_ltsam import LOSSES, METHODS, LTSamConfig
-from hf_ltsam.cli.methods import COLUMNS, LEGEND, SCHEDULES, markdown_table, own_defaults, table_cell
+from hf_ltsam.cli.methods import LEGEND, SCHEDULES, markdown_table, own_defaults, table_by_cost, table_cell
 from hf_ltsam.methods import Method
 
 README = Path(__file__).parents[1] / "README.md"
@@ -189,7 +189,7 @@ def with_methods(readme: str) -> str:
     _, end, after = rest.partition(TABLE_END)
     if not start or not end:
         raise ValueError(f"README.md needs the lines {TABLE_START.strip()} and {TABLE_END.strip()}.")
-    return f"{before}{start}{markdown_table(columns=COLUMNS[1:4])}\n{end}{after}"
+    return f"{before}{start}{table_by_cost()}\n{end}{after}"
 
 
 def llms(index: str) -> str:

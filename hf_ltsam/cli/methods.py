@@ -50,19 +50,22 @@ def own_defaults(method: type[Method]) -> dict[str, Any]:
     return {name: value for name, value in describe(METHODS, method())["args"].items() if name not in shared}
 
 
-def markdown_table(link: str = "`{name}`", columns: Sequence[str] = COLUMNS) -> str:
-    """All methods; F and B are forward and backward passes.
-
-    Args:
-        link: what stands for the name of a method, such as "[`{name}`]({name}.md)".
-        columns: some of `COLUMNS`.
-    """
+def markdown_table(link: str = "`{name}`") -> str:
+    """All methods; F and B are forward and backward passes. `link` stands for a name, such as "[`{name}`]({name}.md)"."""
     facts = [
         (method.title, link.format(name=name), table_cell(method.equation.removeprefix("g = ")),
          _passes(method.cost), _paper(method.source))
         for name, method in METHODS.items()
     ]  # fmt: skip
-    return escaping.markdown_table(columns, [[dict(zip(COLUMNS, row))[c] for c in columns] for row in facts])
+    return escaping.markdown_table(COLUMNS, facts)
+
+
+def table_by_cost() -> str:
+    """The names of the methods, those of the same passes in one row."""
+    names: dict[str, list[str]] = {}
+    for name, method in METHODS.items():
+        names.setdefault(_passes(method.cost), []).append(f"`{name}`")
+    return escaping.markdown_table(["a step", "methods"], [[cost, ", ".join(those)] for cost, those in names.items()])
 
 
 def table_cell(text: str) -> str:
