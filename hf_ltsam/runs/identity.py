@@ -22,6 +22,9 @@ from hf_ltsam.runs.folder import IDENTITY, RECORD, SETTINGS, RunFolder
 from hf_ltsam.runs.record import hub_name
 from hf_ltsam.schedules import SCHEDULES, schedule_to_config
 
+_CONTENTS = {
+    "training_labels_sha256": "labels of the training set"
+}  # told apart by a sum, of which the beginning is shown
 _FEW, _SHORT = 100, 16  # entries of a list, letters of a name: of what is written of objects of the user's own
 logger = logging.get_logger(__name__)
 
@@ -158,7 +161,8 @@ def check_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
     if differences:
         raise ValueError(
             f"{folder} cannot be resumed with these settings. " + "; ".join(differences) + ". Resume with the "
-            "checkpoint's settings, or start a new run from its weights with from_pretrained and without resuming."
+            "checkpoint's settings, or begin a new run from its weights in another folder, without resuming: it is a model "
+            "like any other, for --model or from_pretrained."
         )
     if others := _differences(before, after):
         logger.warning(
@@ -176,7 +180,7 @@ def _own_of(identity: Mapping[str, Any]) -> dict[str, Any]:
 def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], *names: str) -> list[str]:
     """What both have and have otherwise, in words; names: of these alone."""
     return [
-        f"{name}: {_shown(saved[name])} in the checkpoint, {_shown(now[name])} now"
+        f"{_CONTENTS.get(name, name)}: {_shown(name, saved)} in the checkpoint, {_shown(name, now)} now"
         for name in names or now
         if name in saved and name in now and saved[name] != now[name]
     ]
@@ -225,6 +229,8 @@ def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
+def _shown(name: str, of: Mapping[str, Any]) -> str:
+    if name in _CONTENTS and isinstance(of[name], str):
+        return f"SHA-256 {of[name][:8]}..."
+    text = json.dumps(of[name])
     return text if len(text) <= 200 else text[:200] + "..."

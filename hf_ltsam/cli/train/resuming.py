@@ -24,6 +24,26 @@ def with_resume_point(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "resume_from_checkpoint": "true" if found else "false"}
 
 
+def check_not_moved(settings: Mapping[str, Any], recipe: str | Path | None) -> None:
+    """Refuse to resume by the recipe of a run that has been moved: it names the folder where the run was.
+
+    Args:
+        settings: all of them, the folder from the recipe.
+        recipe: the file; a name of one of ours is nobody's run.
+
+    Raises:
+        ValueError: with the option that goes on with the moved run.
+    """
+    if recipe is None or not Path(recipe).is_file() or not resume_point(settings.get("resume_from_checkpoint")):
+        return
+    lies, named = Path(recipe).parent, _place(settings["output_dir"])
+    if lies.resolve() != named.resolve() and last_checkpoint(lies) is not None and last_checkpoint(named) is None:
+        raise ValueError(
+            f"{recipe} lies beside the checkpoints of a run, but its output_dir is {named}, where there is none: the run "
+            f"has been moved. --output_dir {lies} goes on with it."
+        )
+
+
 def interrupted_settings(settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What was set for the training that is resumed; None: of a new one, or where its recipe is gone."""
     point = resume_point(settings.get("resume_from_checkpoint"))

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from dataclasses import fields
 
 import pytest
@@ -520,6 +521,25 @@ def test_a_batch_that_cannot_be_is_not_told_as_the_rate_that_follows_from_it(cap
 
 
 OF_ANOTHER_RELEASE = {"loss": "cross_entropy", "learning_rate": 0.01, "method": "sam", "num_train_epochs": 3}
+
+
+@pytest.mark.parametrize("resumed", ["true", "auto"])
+def test_a_run_that_has_been_moved_is_not_begun_anew_in_its_old_place(tmp_path, resumed):
+    old, moved = tmp_path / "old", tmp_path / "moved"
+    checkpoint = moved / "checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / STATE).write_text("{}")
+    recipe = moved / "recipe.yaml"
+    recipe.write_text(f"model: x/y\noutput_dir: {old}\n")
+    resume = ["--config", str(recipe), "--resume_from_checkpoint", resumed]
+    with pytest.raises(ValueError, match=rf"output_dir is {old}, .* --output_dir {moved} goes on with it\."):
+        parse(resume)
+    assert resume_point(parse([*resume, "--output_dir", str(moved)]).config.resume_from_checkpoint) is True
+    other = parse([*resume[:-1], "auto", "--output_dir", str(tmp_path / "new")])  # asked for, by the same recipe
+    assert resume_point(other.config.resume_from_checkpoint) is False
+    assert parse(resume[:2]).config.output_dir == str(old)  # trained once more
+    shutil.copytree(checkpoint, old / checkpoint.name)  # copied, not moved: the folder that the recipe names is there
+    assert resume_point(parse(resume).config.resume_from_checkpoint) is True
 
 
 @pytest.mark.parametrize(
