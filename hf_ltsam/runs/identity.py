@@ -22,9 +22,8 @@ from hf_ltsam.runs.folder import IDENTITY, RECORD, SETTINGS, RunFolder
 from hf_ltsam.runs.record import hub_name
 from hf_ltsam.schedules import SCHEDULES, schedule_to_config
 
-_CONTENTS = {
-    "training_labels_sha256": "labels of the training set"
-}  # told apart by a sum, of which the beginning is shown
+# Told apart by a sum, of which the beginning is shown.
+_CONTENTS = {"training_labels_sha256": "labels of the training set"}
 _FEW, _SHORT = 100, 16  # entries of a list, letters of a name: of what is written of objects of the user's own
 logger = logging.get_logger(__name__)
 
@@ -161,8 +160,8 @@ def check_identity(folder: str | Path, identity: Mapping[str, Any]) -> None:
     if differences:
         raise ValueError(
             f"{folder} cannot be resumed with these settings. " + "; ".join(differences) + ". Resume with the "
-            "checkpoint's settings, or begin a new run from its weights in another folder, without resuming: it is a model "
-            "like any other, for --model or from_pretrained."
+            "checkpoint's settings, or begin a new run in another folder from this checkpoint's weights, without resuming "
+            "(--model CHECKPOINT, in Python from_pretrained)."
         )
     if others := _differences(before, after):
         logger.warning(

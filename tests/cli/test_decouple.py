@@ -16,7 +16,7 @@ from hf_ltsam.cli.train.arguments import parse
 from hf_ltsam.cli.train.saved_run import open_run
 from hf_ltsam.cli.train.splits import load_splits
 from hf_ltsam.runs.card import model_card, read_facts
-from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.folder import STATE, RunFolder
 from hf_ltsam.runs.model import load_run
 from hf_ltsam.training.second_stage import SECOND_STAGES
 
@@ -249,6 +249,17 @@ def test_a_resumed_stage_is_not_said_to_start(first, caplog):
     logging.getLogger("transformers").propagate = True
     decouple.parse_second_stage([str(first), "--second_stage", "crt", "--resume_from_checkpoint", "true"])
     assert "Not set, so the second stage goes on with --sampling class_aware" in caplog.text
+
+
+def test_a_second_stage_that_has_been_moved_is_not_begun_anew_in_its_old_place(first, tmp_path):
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / STATE).write_text("{}")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"first_stage: {first}\nsecond_stage: crt\noutput_dir: {tmp_path / 'old'}\n")
+    words = ["--config", str(recipe), "--resume_from_checkpoint", "auto"]
+    with pytest.raises(ValueError, match=rf"--output_dir {tmp_path} goes on with it"):
+        decouple.parse_second_stage(words)
+    assert decouple.parse_second_stage([*words, "--output_dir", str(tmp_path)]).config.output_dir == str(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,7 @@ def make_run(
     everything = with_recipe(settings, recipe)
     seed: Any = everything.get("seed", SourceConfig.seed)
     everything.setdefault("output_dir", str(default_folder(Path(recipe).stem if recipe else "train", seed)))
-    if "output_dir" not in settings:
-        check_not_moved(everything, recipe)
+    check_not_moved(settings, everything, recipe)
     everything = with_resume_point(everything)
     decided, before = decided_settings(everything), interrupted_settings(everything)
     if before is not None:  # began with the defaults of another release, perhaps

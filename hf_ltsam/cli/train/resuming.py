@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_ltsam.runs.folder import RunFolder
+from hf_ltsam.runs.folder import RECIPE, RECORD, RunFolder
 from hf_ltsam.training.checkpoint_folders import last_checkpoint
 
 
@@ -24,24 +25,30 @@ def with_resume_point(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "resume_from_checkpoint": "true" if found else "false"}
 
 
-def check_not_moved(settings: Mapping[str, Any], recipe: str | Path | None) -> None:
-    """Refuse to resume by the recipe of a run that has been moved: it names the folder where the run was.
+def check_not_moved(stated: Mapping[str, Any], settings: Mapping[str, Any], recipe: str | Path | None) -> None:
+    """Refuse to go on with the run whose `recipe.yaml` is given in the folder that it names, if the run is not there.
 
     Args:
-        settings: all of them, the folder from the recipe.
-        recipe: the file; a name of one of ours is nobody's run.
+        stated: settings over the recipe's; a folder among them is what is wanted.
+        settings: all of them, the recipe's included.
+        recipe: a file, or a name of one of ours.
 
     Raises:
-        ValueError: with the option that goes on with the moved run.
+        ValueError: with the option that goes on with the run.
     """
-    if recipe is None or not Path(recipe).is_file() or not resume_point(settings.get("resume_from_checkpoint")):
+    goes_on = str(settings.get("resume_from_checkpoint")).lower() in ("true", "auto")
+    if not goes_on or "output_dir" in stated or recipe is None or Path(recipe).name != RECIPE:
         return
     lies, named = Path(recipe).parent, _place(settings["output_dir"])
-    if lies.resolve() != named.resolve() and last_checkpoint(lies) is not None and last_checkpoint(named) is None:
+    if _has_begun(lies) and not _has_begun(named):
         raise ValueError(
-            f"{recipe} lies beside the checkpoints of a run, but its output_dir is {named}, where there is none: the run "
-            f"has been moved. --output_dir {lies} goes on with it."
+            f"{recipe} lies beside what its run has saved, but would go on in {named}, where nothing of it is: the run has "
+            f"been moved, or began in another working directory. --output_dir {shlex.quote(str(lies))} goes on with it."
         )
+
+
+def _has_begun(folder: Path) -> bool:
+    return RunFolder(folder).has(RECORD) or last_checkpoint(folder) is not None
 
 
 def interrupted_settings(settings: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -523,23 +523,53 @@ def test_a_batch_that_cannot_be_is_not_told_as_the_rate_that_follows_from_it(cap
 OF_ANOTHER_RELEASE = {"loss": "cross_entropy", "learning_rate": 0.01, "method": "sam", "num_train_epochs": 3}
 
 
+def moved_run(tmp_path, content=f"checkpoint-3/{STATE}"):
+    """A folder whose recipe names another one, which is not there."""
+    moved = tmp_path / "moved to"
+    (moved / content).parent.mkdir(parents=True)
+    (moved / content).write_text("{}")
+    (moved / "recipe.yaml").write_text(f"model: x/y\noutput_dir: {tmp_path / 'old'}\n")
+    return moved
+
+
+@pytest.mark.parametrize("content", [f"checkpoint-3/{STATE}", "metrics.json"])
 @pytest.mark.parametrize("resumed", ["true", "auto"])
-def test_a_run_that_has_been_moved_is_not_begun_anew_in_its_old_place(tmp_path, resumed):
-    old, moved = tmp_path / "old", tmp_path / "moved"
-    checkpoint = moved / "checkpoint-3"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / STATE).write_text("{}")
-    recipe = moved / "recipe.yaml"
-    recipe.write_text(f"model: x/y\noutput_dir: {old}\n")
-    resume = ["--config", str(recipe), "--resume_from_checkpoint", resumed]
-    with pytest.raises(ValueError, match=rf"output_dir is {old}, .* --output_dir {moved} goes on with it\."):
+def test_a_run_that_has_been_moved_is_not_begun_anew_in_its_old_place(tmp_path, resumed, content):
+    moved = moved_run(tmp_path, content)
+    resume = ["--config", str(moved / "recipe.yaml"), "--resume_from_checkpoint", resumed]
+    with pytest.raises(
+        ValueError, match=rf"would go on in {tmp_path}/old, .* --output_dir '{moved}' goes on with it\."
+    ):
         parse(resume)
-    assert resume_point(parse([*resume, "--output_dir", str(moved)]).config.resume_from_checkpoint) is True
-    other = parse([*resume[:-1], "auto", "--output_dir", str(tmp_path / "new")])  # asked for, by the same recipe
-    assert resume_point(other.config.resume_from_checkpoint) is False
-    assert parse(resume[:2]).config.output_dir == str(old)  # trained once more
-    shutil.copytree(checkpoint, old / checkpoint.name)  # copied, not moved: the folder that the recipe names is there
-    assert resume_point(parse(resume).config.resume_from_checkpoint) is True
+    assert parse([*resume, "--output_dir", str(moved)]).config.output_dir == str(moved)
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "goes_on"),
+    [
+        (lambda moved: None, "--resume_from_checkpoint auto --output_dir new", False),  # another folder was asked for
+        (lambda moved: None, "", False),  # once more
+        (lambda moved: None, "--resume_from_checkpoint checkpoint-9", "checkpoint-9"),
+        (lambda moved: shutil.copytree(moved, moved.parent / "old"), "--resume_from_checkpoint true", True),  # a copy
+        (lambda moved: shutil.rmtree(moved / "checkpoint-3"), "--resume_from_checkpoint auto", False),  # a first start
+        (lambda moved: (moved / "recipe.yaml").rename(moved / "exp.yaml"), "--resume_from_checkpoint auto", False),
+    ],
+)
+def test_a_recipe_that_is_not_of_a_moved_run_is_taken(tmp_path, change, words, goes_on):
+    moved = moved_run(tmp_path)
+    change(moved)
+    (recipe,) = moved.glob("*.yaml")
+    run = parse(["--config", str(recipe), *words.split()])
+    assert resume_point(run.config.resume_from_checkpoint) == goes_on
+
+
+def test_the_folder_of_a_recipe_may_be_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    moved = moved_run(tmp_path)
+    (moved / "recipe.yaml").write_text("model: x/y\noutput_dir: ~/old\n")
+    shutil.copytree(moved, tmp_path / "old")
+    run = parse(["--config", str(moved / "recipe.yaml"), "--resume_from_checkpoint", "auto"])
+    assert resume_point(run.config.resume_from_checkpoint) is True
 
 
 @pytest.mark.parametrize(
