@@ -143,10 +143,13 @@ def test_the_same_counts_in_another_order_are_another_data_set(tmp_path):
     noisy_trainer(tmp_path, max_steps=4).train()
     other = noisy_trainer(tmp_path)
     other.train_dataset.labels.reverse()
-    with pytest.raises(
-        ValueError,
-        match=r"labels of the training set: SHA-256 (\w{8})\.\.\. in the checkpoint, SHA-256 (?!\1)\w{8}\.\.\. now",
-    ):
+    sums = r"SHA-256 (\w{8})\.\.\. in the checkpoint, SHA-256 (?!\1)\w{8}\.\.\. now"
+    with pytest.raises(ValueError, match=f"labels of the training set: {sums}"):
+        other.train(resume_from_checkpoint=True)
+
+
+def test_nothing_to_resume(tmp_path):
+    with pytest.raises(ValueError, match="holds no checkpoint"):
         noisy_trainer(tmp_path).train(resume_from_checkpoint=True)
     with pytest.raises(ValueError, match="nowhere' is not a folder"):
         noisy_trainer(tmp_path).train(resume_from_checkpoint="nowhere")
