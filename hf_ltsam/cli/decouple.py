@@ -32,7 +32,7 @@ from hf_ltsam.cli.train.checks import check, mapping
 from hf_ltsam.cli.train.data import TrainingData, prepare
 from hf_ltsam.cli.train.model import input_format
 from hf_ltsam.cli.train.results import print_results, save_recipe
-from hf_ltsam.cli.train.resuming import check_not_moved, resume_point, with_resume_point
+from hf_ltsam.cli.train.resuming import resume_point, with_resume_point
 from hf_ltsam.cli.train.saved_run import SavedRun, open_run, settings_beside_recipe
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run
 from hf_ltsam.cli.train.splits import Splits
@@ -150,8 +150,7 @@ def make_second_stage_run(
         raise ValueError(f"Which second stage? --second_stage {', '.join(SECOND_STAGES)} (`ltsam decouple --help`).")
     default = _beside(root, everything) if recipe is None else default_folder(Path(recipe).stem, everything["seed"])
     everything.setdefault("output_dir", str(default))
-    check_not_moved(settings, everything, recipe)
-    everything = with_resume_point(everything)
+    everything = with_resume_point(everything, settings, recipe)
     _tell_defaults(everything, stated)
     run = run_of(everything, options_of(settings, recipe, "decouple") if words is None else words, "decouple")
     record = RunFolder(root).record

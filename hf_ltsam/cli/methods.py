@@ -50,7 +50,7 @@ def own_defaults(method: type[Method]) -> dict[str, Any]:
     return {name: value for name, value in describe(METHODS, method())["args"].items() if name not in shared}
 
 
-def markdown_table(link: str = "`{name}`") -> str:
+def markdown_table(link: str) -> str:
     """All methods; F and B are forward and backward passes. `link` stands for a name, such as "[`{name}`]({name}.md)"."""
     facts = [
         (method.title, link.format(name=name), table_cell(method.equation.removeprefix("g = ")),

@@ -29,7 +29,7 @@ from hf_ltsam.cli.options.names import underscored
 from hf_ltsam.cli.options.parser import KINDS, OptionParser
 from hf_ltsam.cli.train.defaults import FULL_BATCH, STARTS, SourceConfig
 from hf_ltsam.cli.train.help import ShortHelp
-from hf_ltsam.cli.train.resuming import check_not_moved, interrupted_settings, with_resume_point
+from hf_ltsam.cli.train.resuming import interrupted_settings, with_resume_point
 from hf_ltsam.cli.train.settings import DataArguments, ModelArguments, Run, SecondStageArguments
 from hf_ltsam.data.sampling.class_sampling import UNIFORM
 from hf_ltsam.hyperparameters import canonical, did_you_mean, nearest
@@ -121,8 +121,7 @@ def make_run(
     everything = with_recipe(settings, recipe)
     seed: Any = everything.get("seed", SourceConfig.seed)
     everything.setdefault("output_dir", str(default_folder(Path(recipe).stem if recipe else "train", seed)))
-    check_not_moved(settings, everything, recipe)
-    everything = with_resume_point(everything)
+    everything = with_resume_point(everything, settings, recipe)
     decided, before = decided_settings(everything), interrupted_settings(everything)
     if before is not None:  # began with the defaults of another release, perhaps
         together = [name for group in (LENGTH, PERTURBING) if decided.keys() & set(group) for name in group]

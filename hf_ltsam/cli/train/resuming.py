@@ -17,38 +17,39 @@ def resume_point(resume_from_checkpoint: str | None) -> str | bool:
     return {"true": True, "false": False}.get(value.lower(), value)
 
 
-def with_resume_point(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`auto` as it turns out: true where the folder of the run has a checkpoint, otherwise false."""
-    if str(settings.get("resume_from_checkpoint")).lower() != "auto":
-        return dict(settings)
-    found = last_checkpoint(_place(settings["output_dir"])) is not None
-    return {**settings, "resume_from_checkpoint": "true" if found else "false"}
-
-
-def check_not_moved(stated: Mapping[str, Any], settings: Mapping[str, Any], recipe: str | Path | None) -> None:
-    """Refuse to go on with the run whose `recipe.yaml` is given in the folder that it names, if the run is not there.
+def with_resume_point(
+    settings: Mapping[str, Any], stated: Mapping[str, Any], recipe: str | Path | None
+) -> dict[str, Any]:
+    """`auto` as it turns out: true where the folder of the run has a checkpoint, otherwise false.
 
     Args:
-        stated: settings over the recipe's; a folder among them is what is wanted.
         settings: all of them, the recipe's included.
+        stated: those over the recipe's; a folder among them is what is wanted.
         recipe: a file, or a name of one of ours.
 
     Raises:
-        ValueError: with the option that goes on with the run.
+        ValueError: the run of which this is the recipe lies elsewhere; with the option that goes on with it.
     """
-    goes_on = str(settings.get("resume_from_checkpoint")).lower() in ("true", "auto")
-    if not goes_on or "output_dir" in stated or recipe is None or Path(recipe).name != RECIPE:
+    wanted = str(settings.get("resume_from_checkpoint")).lower()
+    if wanted not in ("true", "auto"):
+        return dict(settings)
+    place = _place(settings["output_dir"])
+    found = last_checkpoint(place) is not None
+    if not found and "output_dir" not in stated and not RunFolder(place).has(RECORD):
+        _check_not_moved(recipe, place)
+    return dict(settings) if wanted == "true" else {**settings, "resume_from_checkpoint": "true" if found else "false"}
+
+
+def _check_not_moved(recipe: str | Path | None, place: Path) -> None:
+    """Refuse to begin in the place that the recipe of a run names, where this run lies beside its recipe."""
+    if recipe is None or Path(recipe).name != RECIPE:
         return
-    lies, named = Path(recipe).parent, _place(settings["output_dir"])
-    if _has_begun(lies) and not _has_begun(named):
+    lies = Path(recipe).parent
+    if RunFolder(lies).has(RECORD) or last_checkpoint(lies) is not None:
         raise ValueError(
-            f"{recipe} lies beside what its run has saved, but would go on in {named}, where nothing of it is: the run has "
+            f"{recipe} lies beside what its run has saved, but would go on in {place}, where nothing of it is: the run has "
             f"been moved, or began in another working directory. --output_dir {shlex.quote(str(lies))} goes on with it."
         )
-
-
-def _has_begun(folder: Path) -> bool:
-    return RunFolder(folder).has(RECORD) or last_checkpoint(folder) is not None
 
 
 def interrupted_settings(settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
